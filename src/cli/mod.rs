@@ -1,0 +1,66 @@
+//! The command line: a file per subcommand; parse, call, print, exit code. The only room with clap and anyhow.
+
+mod compare;
+mod doctor;
+pub mod exit;
+mod init;
+mod plan;
+mod report;
+mod run;
+mod schema;
+mod shell;
+mod trial;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use exit::Failure;
+use std::process::ExitCode;
+
+/// What a token costs: sweeps a transformer over shapes, batches and devices, measures it, prices it, reports it.
+#[derive(Debug, Parser)]
+#[command(name = "centime", version, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Plan(plan::Arguments),
+    Report(report::Arguments),
+    Compare(compare::Arguments),
+    Verify(verify::Arguments),
+    Doctor(doctor::Arguments),
+    Init(init::Arguments),
+    Schema(schema::Arguments),
+    Completions(shell::Completions),
+    Man(shell::Man),
+    #[command(hide = true)]
+    Trial(trial::Arguments),
+}
+
+/// Parses the arguments, runs the subcommand, prints what went wrong, and turns it into an exit code.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Run(a) => run::run(&a),
+        Command::Plan(a) => plan::run(&a),
+        Command::Report(a) => report::run(&a),
+        Command::Compare(a) => compare::run(&a),
+        Command::Verify(a) => verify::run(&a),
+        Command::Doctor(a) => doctor::run(&a),
+        Command::Init(a) => init::run(&a),
+        Command::Schema(a) => schema::run(&a),
+        Command::Completions(a) => shell::completions(&a),
+        Command::Man(a) => shell::man(&a),
+        Command::Trial(a) => trial::run(&a),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Money: the one room that knows it. Pure.
+
+pub mod metric;

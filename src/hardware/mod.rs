@@ -1,0 +1,3 @@
+//! Hardware: this machine's facts and probed limits, and the catalog of devices.
+
+pub mod machine;

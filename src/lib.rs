@@ -1,0 +1,26 @@
+//! Centime says what a token costs.
+//!
+//! One direction, no way back (each arrow is a function with plain data on both sides):
+//!
+//! ```text
+//! scenario.yaml -> Scenario -> Plan -> Measurement (per trial, in a child process) -> Results -> Cost -> Comparison -> Report
+//! ```
+//!
+//! The modules are rooms on floors; a room imports from lower floors only, and `tests/architecture.rs` holds it:
+//! F0 `units`, `stats`; F1 `hardware`, `transformer`; F2 `scenario`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`,
+//! `projection`; F7 `comparison`; F8 `report`; F9 `cli`.
+
+#![warn(missing_debug_implementations)]
+
+pub mod cli;
+pub mod comparison;
+pub mod cost;
+pub mod hardware;
+pub mod plan;
+pub mod report;
+pub mod results;
+pub mod runner;
+pub mod scenario;
+pub mod stats;
+pub mod transformer;
+pub mod units;

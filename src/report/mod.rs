@@ -1,0 +1,1 @@
+//! Reports: HTML, Markdown, terminal and charts, from numbers that others computed.

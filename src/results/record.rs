@@ -1,0 +1,37 @@
+//! One line of the journal: a trial, what came of it, and where the figures come from.
+
+use crate::runner::measurement::Measurement;
+use crate::scenario::Cell;
+use serde::{Deserialize, Serialize};
+
+/// Version of the journal's and the tables' form. Readers accept every version up to this one, for ever.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One measured (or skipped) cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub schema_version: u32,
+    /// [`crate::scenario::trial::Trial::id`].
+    pub trial_id: String,
+    /// Place of the cell in the file's order, from 0.
+    pub cell_index: u32,
+    /// Place in the order of execution, from 0.
+    pub run_order: u32,
+    pub cell: Cell,
+    pub measurement: Measurement,
+    /// Start of the trial, RFC 3339, UTC.
+    pub started_at: String,
+}
+
+/// What has to be the same for an old record to count for a new run; written once at the head of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunKey {
+    pub schema_version: u32,
+    pub program_version: String,
+    pub scenario_name: String,
+    pub seed: u64,
+    /// Settings that decide what a figure means (precision, min/max seconds, warm-up), canonical JSON.
+    pub measure: String,
+    /// [`crate::hardware::machine::Machine::fingerprint`].
+    pub machine: String,
+}

@@ -1,0 +1,80 @@
+//! What came of one trial: plain data, the one form that leaves the runner.
+
+use crate::transformer::session::MemoryParts;
+use serde::{Deserialize, Serialize};
+
+/// How a trial ended. Every requested cell has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    /// Memory ran out: the allocator failed, or the kernel killed the process.
+    Oom,
+    /// The process ended by a signal or an unexpected exit.
+    Crashed,
+    Timeout,
+    /// The trial cannot be run as asked, or its figures are not to be trusted (the machine was suspended).
+    Invalid,
+    /// Interrupted by the user.
+    Cancelled,
+    /// Not run; the reason says why.
+    Skipped,
+}
+
+/// Why the measuring loop of a trial stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// The interval of the median step is as narrow as asked.
+    Precision,
+    /// `max_seconds` were up first.
+    MaxSeconds,
+}
+
+/// The figures of a trial that ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Every measured step, in order, in seconds; nothing dropped.
+    pub step_seconds: Vec<f64>,
+    /// In `generate`: seconds to the first token of every step; empty otherwise.
+    pub first_token_seconds: Vec<f64>,
+    /// Steps run and not counted, before the step time was stationary.
+    pub warmup_steps: u32,
+    pub tokens_per_step: u64,
+    pub stopped_by: Stop,
+    /// Half width of the 95 % interval of the median step, relative to the median.
+    pub precision_reached: f64,
+    /// Highest resident bytes of the trial's process.
+    pub peak_rss_bytes: u64,
+    /// Resident bytes before the model was built: what the program itself takes.
+    pub baseline_rss_bytes: u64,
+    /// Highest bytes that the process had allocated at one time.
+    pub peak_allocated_bytes: u64,
+    /// Loss of the last step, in training.
+    pub loss: Option<f64>,
+    /// Checksum of what was computed.
+    pub checksum: u32,
+    /// Share of the measuring time in which the hypervisor ran somebody else, where the system tells.
+    pub steal_share: Option<f64>,
+}
+
+/// One trial's outcome.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    pub status: Status,
+    /// What happened, for every status but `ok`; empty then.
+    pub reason: String,
+    /// Present exactly when the status is `ok`.
+    pub figures: Option<Figures>,
+    /// Predicted bytes by category.
+    pub predicted_memory: MemoryParts,
+    /// Wall seconds of the whole trial: start, warm-up and measuring.
+    pub trial_seconds: f64,
+}
+
+impl Measurement {
+    /// A measurement of a trial that gave no figures.
+    pub fn without_figures(status: Status, reason: impl Into<String>, predicted_memory: MemoryParts) -> Self {
+        Self { status, reason: reason.into(), figures: None, predicted_memory, trial_seconds: 0.0 }
+    }
+}

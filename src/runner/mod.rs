@@ -1,0 +1,3 @@
+//! Runs trials: each in a child process of its own, measured until it is precise, never able to hurt the sweep.
+
+pub mod measurement;

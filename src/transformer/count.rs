@@ -1,0 +1,216 @@
+//! What a shape amounts to: parameters, FLOPs and bytes, counted exactly and checked for overflow.
+//!
+//! Sources: model FLOPs by Chowdhery et al. 2022 (PaLM), appendix B: matrix products and full attention, nothing for
+//! recomputation, training = 3 x forward. Bytes that have to move in a decode step: every weight that takes part in a
+//! product once, and the whole KV cache once.
+
+use super::session::MemoryParts;
+use super::shape::{Activation, Family, Shape};
+use super::{Phase, Workload};
+use crate::units::{Bytes, Flops};
+
+/// A count that does not fit into 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the model is too large to be counted in 64 bits; use smaller sizes")]
+pub struct CountOverflow;
+
+fn product(factors: &[u64]) -> Result<u64, CountOverflow> {
+    factors.iter().try_fold(1u64, |a, &b| a.checked_mul(b)).ok_or(CountOverflow)
+}
+
+fn sum(terms: &[u64]) -> Result<u64, CountOverflow> {
+    terms.iter().try_fold(0u64, |a, &b| a.checked_add(b)).ok_or(CountOverflow)
+}
+
+/// Parameters of one layer that take part in matrix products.
+fn layer_matmul(s: &Shape) -> Result<u64, CountOverflow> {
+    let [c, a, kv, f] = [s.d_model, s.d_attn(), s.d_kv(), s.d_ff].map(u64::from);
+    let feed_forward = if s.activation == Activation::SwiGlu { 3 } else { 2 };
+    sum(&[product(&[c, a])?, product(&[2, c, kv])?, product(&[a, c])?, product(&[feed_forward, c, f])?])
+}
+
+/// Biases and norm gains of one layer.
+fn layer_vectors(s: &Shape) -> Result<u64, CountOverflow> {
+    let [c, a, kv, f] = [s.d_model, s.d_attn(), s.d_kv(), s.d_ff].map(u64::from);
+    let norms = match s.family {
+        Family::Gpt2 => 4 * c,
+        Family::Llama => 2 * c,
+        Family::Block => 0,
+    };
+    let qkv = if s.qkv_bias { a + 2 * kv } else { 0 };
+    let out = if s.attn_out_bias { c } else { 0 };
+    let inner = if s.activation == Activation::SwiGlu { 2 * f } else { f };
+    let mlp = if s.mlp_bias { inner + c } else { 0 };
+    sum(&[norms, qkv, out, mlp])
+}
+
+/// Every trainable number of the model: biases, norms and positions included, tied embeddings once.
+///
+/// # Errors
+/// [`CountOverflow`].
+pub fn parameters(s: &Shape) -> Result<u64, CountOverflow> {
+    let [l, c, v, p] = [s.n_layers, s.d_model, s.vocab_size, s.context].map(u64::from);
+    let positions = if s.family == Family::Gpt2 { product(&[p, c])? } else { 0 };
+    let head = if s.has_vocabulary_head() && !s.tied_embeddings { product(&[v, c])? } else { 0 };
+    let last_norm = match s.family {
+        Family::Gpt2 => 2 * c,
+        Family::Llama => c,
+        Family::Block => 0,
+    };
+    let layers = product(&[l, sum(&[layer_matmul(s)?, layer_vectors(s)?])?])?;
+    sum(&[product(&[v, c])?, positions, head, last_norm, layers])
+}
+
+/// Parameters that take part in a matrix product for every token; `head` says whether the vocabulary projection counts.
+fn matmul_parameters(s: &Shape, head: bool) -> Result<u64, CountOverflow> {
+    let projection =
+        if head && s.has_vocabulary_head() { product(&[u64::from(s.vocab_size), u64::from(s.d_model)])? } else { 0 };
+    sum(&[product(&[u64::from(s.n_layers), layer_matmul(s)?])?, projection])
+}
+
+/// Forward FLOPs of one token: `2 * N_matmul + 4 * n_layers * d_attn * context`, vocabulary projection included.
+///
+/// # Errors
+/// [`CountOverflow`].
+pub fn forward_flops_per_token(s: &Shape, context: u64) -> Result<Flops, CountOverflow> {
+    forward(s, context, true).map(Flops)
+}
+
+fn forward(s: &Shape, context: u64, head: bool) -> Result<u64, CountOverflow> {
+    sum(&[
+        product(&[2, matmul_parameters(s, head)?])?,
+        product(&[4, u64::from(s.n_layers), u64::from(s.d_attn()), context])?,
+    ])
+}
+
+/// Model FLOPs of one step by the PaLM convention. In prefill the vocabulary projection counts once a sequence, because only
+/// the last position's logits are wanted.
+///
+/// # Errors
+/// [`CountOverflow`].
+pub fn flops_per_step(w: &Workload) -> Result<Flops, CountOverflow> {
+    step_flops(w, false).map(Flops)
+}
+
+/// The same with the causal average of the context, (T + 1) / 2, where the family masks: what a kernel that skips the masked
+/// half has to do. Reported beside the convention.
+///
+/// # Errors
+/// [`CountOverflow`].
+pub fn causal_flops_per_step(w: &Workload) -> Result<Flops, CountOverflow> {
+    step_flops(w, w.shape.family != Family::Block).map(Flops)
+}
+
+fn step_flops(w: &Workload, causal: bool) -> Result<u64, CountOverflow> {
+    let s = &w.shape;
+    let b = u64::from(w.batch);
+    let average = |t: u64| if causal { t.div_ceil(2) + u64::from(t.is_multiple_of(2)) } else { t };
+    let head = product(&[2, u64::from(s.vocab_size), u64::from(s.d_model)])?;
+    let head = if s.has_vocabulary_head() { head } else { 0 };
+    let prompt = || {
+        let t = u64::from(w.prompt_len);
+        sum(&[product(&[t, forward(s, average(t), false)?])?, head])
+    };
+    match w.phase {
+        Phase::Train => {
+            let t = u64::from(w.seq_len);
+            product(&[3, b, t, forward(s, average(t), true)?])
+        }
+        Phase::Prefill => product(&[b, prompt()?]),
+        Phase::Decode => product(&[b, forward(s, mean_decode_context(w), true)?]),
+        Phase::Generate => {
+            let steps = u64::from(w.new_tokens.saturating_sub(1));
+            let decode = product(&[steps, forward(s, mean_decode_context(w), true)?])?;
+            product(&[b, sum(&[prompt()?, decode])?])
+        }
+    }
+}
+
+/// Positions that an average decode step attends to: the prompt, the tokens made so far, and itself.
+fn mean_decode_context(w: &Workload) -> u64 {
+    u64::from(w.prompt_len) + u64::from(w.new_tokens).div_ceil(2)
+}
+
+/// Bytes of keys and values of one token: `2 * n_layers * n_kv_heads * head_dim * size`.
+///
+/// # Errors
+/// [`CountOverflow`].
+pub fn kv_bytes_per_token(w: &Workload) -> Result<Bytes, CountOverflow> {
+    let s = &w.shape;
+    product(&[2, u64::from(s.n_layers), u64::from(s.d_kv()), w.dtype.size()]).map(Bytes)
+}
+
+/// Bytes that a decode step has to read: the weights of its products once, and the KV cache at its mean length. `None` in
+/// the other phases, which are not bound by it.
+///
+/// # Errors
+/// [`CountOverflow`].
+pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflow> {
+    if w.phase != Phase::Decode {
+        return Ok(None);
+    }
+    let s = &w.shape;
+    let vectors = product(&[u64::from(s.n_layers), layer_vectors(s)?])?;
+    let weights = product(&[sum(&[matmul_parameters(s, true)?, vectors])?, w.dtype.size()])?;
+    let cache = product(&[u64::from(w.batch), mean_decode_context(w), kv_bytes_per_token(w)?.get()])?;
+    sum(&[weights, cache]).map(|b| Some(Bytes(b)))
+}
+
+/// Memory that the CPU backend will hold for a workload on `ranks` ranks, by category.
+///
+/// # Errors
+/// [`CountOverflow`].
+pub fn memory(w: &Workload, ranks: u32) -> Result<MemoryParts, CountOverflow> {
+    let _ = ranks;
+    Ok(MemoryParts { weights_bytes: product(&[parameters(&w.shape)?, 4])?, ..MemoryParts::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::ShapeSpec;
+    use super::*;
+
+    #[test]
+    fn known_models_have_their_published_parameter_counts() {
+        let gpt2 = Shape::new(Family::Gpt2, &ShapeSpec::default()).unwrap();
+        assert_eq!(parameters(&gpt2), Ok(124_439_808));
+        let gpt3 = ShapeSpec {
+            n_layers: Some(96),
+            d_model: Some(12288),
+            n_heads: Some(96),
+            context: Some(2048),
+            ..ShapeSpec::default()
+        };
+        assert_eq!(parameters(&Shape::new(Family::Gpt2, &gpt3).unwrap()), Ok(174_604_259_328));
+        let llama2 = ShapeSpec {
+            n_layers: Some(32),
+            d_model: Some(4096),
+            n_heads: Some(32),
+            d_ff: Some(11008),
+            ..ShapeSpec::default()
+        };
+        assert_eq!(parameters(&Shape::new(Family::Llama, &llama2).unwrap()), Ok(6_738_415_616));
+        let llama3 = ShapeSpec { n_kv_heads: Some(8), d_ff: Some(14336), vocab_size: Some(128_256), ..llama2 };
+        assert_eq!(parameters(&Shape::new(Family::Llama, &llama3).unwrap()), Ok(8_030_261_248));
+    }
+
+    #[test]
+    fn the_article_block_counts_as_keras_counts_it() {
+        let block = Shape::new(Family::Block, &ShapeSpec::default()).unwrap();
+        // Embedding 10000 x 1024, four attention products and two dense layers of 1024 x 1024 with biases.
+        assert_eq!(parameters(&block), Ok(10_240_000 + 6 * (1024 * 1024 + 1024)));
+    }
+
+    #[test]
+    fn a_model_beyond_64_bits_is_an_error_and_not_a_wrapped_number() {
+        let huge = ShapeSpec {
+            n_layers: Some(1 << 20),
+            d_model: Some(1 << 20),
+            n_heads: Some(1),
+            head_dim: None,
+            ..ShapeSpec::default()
+        };
+        let huge = Shape { d_ff: 1 << 20, ..Shape::new(Family::Block, &huge).unwrap() };
+        assert_eq!(parameters(&huge).and_then(|_| forward_flops_per_token(&huge, u64::MAX)), Err(CountOverflow));
+    }
+}

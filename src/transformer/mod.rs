@@ -1,0 +1,139 @@
+//! The built-in transformer: what is measured.
+//!
+//! One definition of the model ([`forward`], [`backward`], [`generate`]) over a [`backend::Backend`]; the families are
+//! GPT-2, Llama and the plain block of a well-known Keras article. [`session::prepare`] turns a [`Workload`] into something
+//! whose steps can be timed.
+//!
+//! The legend of shapes, used everywhere below: B batch, T tokens of a sequence, N = B*T rows, C = d_model, H query heads,
+//! KV key/value heads, D head_dim, F = d_ff, V vocabulary, L layers.
+//!
+//! This module knows nothing of scenarios, of time or of money.
+
+pub mod count;
+pub mod session;
+pub mod shape;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shape::Shape;
+
+/// What one step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Forward, backward and optimizer step over `batch` sequences of `seq_len` tokens.
+    Train,
+    /// The prompts of `batch` sequences to their first tokens.
+    Prefill,
+    /// One token for each of `batch` sequences, through the KV cache.
+    Decode,
+    /// Prefill, then `new_tokens` tokens a sequence.
+    Generate,
+}
+
+/// The number format of weights and activations. Accumulation is in f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    F32,
+    Bf16,
+}
+
+/// Where the operations run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// The fast CPU path.
+    Cpu,
+    /// Plain loops on the CPU: the oracle that every other backend is tested against. Slow by intent.
+    Naive,
+    /// NVIDIA GPUs.
+    Cuda,
+}
+
+/// Parameter update of a training step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    Sgd,
+    Adam,
+    Adamax,
+    Adamw,
+}
+
+macro_rules! names {
+    ($ty:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
+        impl $ty {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// The name used in scenarios, columns and reports.
+            pub fn name(self) -> &'static str { match self { $(Self::$variant => $name),+ } }
+        }
+        impl std::fmt::Display for $ty {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(self.name()) }
+        }
+        impl std::str::FromStr for $ty {
+            type Err = String;
+            /// # Errors
+            /// The names that would have been understood.
+            fn from_str(s: &str) -> Result<Self, String> {
+                match s { $($name => Ok(Self::$variant),)+ _ => Err(format!("`{s}` is none of {}", [$($name),+].join(", "))) }
+            }
+        }
+    };
+}
+names!(Phase { Train => "train", Prefill => "prefill", Decode => "decode", Generate => "generate" });
+names!(Dtype { F32 => "f32", Bf16 => "bf16" });
+names!(BackendKind { Cpu => "cpu", Naive => "naive", Cuda => "cuda" });
+names!(OptimizerKind { Sgd => "sgd", Adam => "adam", Adamax => "adamax", Adamw => "adamw" });
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Everything that decides what a step computes; the same on every backend and machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Workload {
+    pub shape: Shape,
+    pub phase: Phase,
+    /// Sequences a step, over all devices together.
+    pub batch: u32,
+    /// Tokens of a training sequence.
+    pub seq_len: u32,
+    /// Tokens of a prompt: what `prefill` processes, and the context in the cache when `decode` starts.
+    pub prompt_len: u32,
+    /// Tokens that `generate` and `decode` produce for a sequence before they start over.
+    pub new_tokens: u32,
+    pub dtype: Dtype,
+    pub optimizer: OptimizerKind,
+    /// Probability that dropout zeroes an activation in training; 0 leaves the operation out.
+    pub dropout: f32,
+}
+
+impl Workload {
+    /// Tokens that one step processes: B*T in training and prefill, B in decode, B*(prompt + new) in generate.
+    pub fn tokens_per_step(&self) -> u64 {
+        let batch = u64::from(self.batch);
+        match self.phase {
+            Phase::Train => batch * u64::from(self.seq_len),
+            Phase::Prefill => batch * u64::from(self.prompt_len),
+            Phase::Decode => batch,
+            Phase::Generate => batch * (u64::from(self.prompt_len) + u64::from(self.new_tokens)),
+        }
+    }
+
+    /// The longest sequence that the workload ever holds: positions and KV cache are sized by it.
+    pub fn longest_sequence(&self) -> u32 {
+        match self.phase {
+            Phase::Train => self.seq_len,
+            Phase::Prefill => self.prompt_len,
+            Phase::Decode | Phase::Generate => self.prompt_len.saturating_add(self.new_tokens),
+        }
+    }
+}
