@@ -1,11 +1,85 @@
-//! `centime verify`.
+//! `centime verify`: golden files of other frameworks against the built-in transformer.
 
 use super::Failure;
+use crate::transformer::BackendKind;
+use crate::transformer::cpu::{Cpu, naive::Naive};
+use crate::transformer::golden::{self, Golden, GoldenError, Group};
+use anyhow::anyhow;
+use std::path::PathBuf;
 
 /// Check the built-in transformer against golden files made by other frameworks.
+///
+/// A golden file is a safetensors file with weights (param/...), input_ids, targets, and any of logits, loss, gradients
+/// (grad/...), parameters after optimizer steps (optim/NAME/afterK/...) and greedy tokens; its metadata hold the model's
+/// Hugging Face config. Prints the largest relative error of each group; exits with 1 when one is above 1e-4.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Golden files.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Check only this backend (naive, cpu); all that are built in otherwise.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<BackendKind>,
+    /// Threads of the cpu backend; every core otherwise.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    threads: Option<u32>,
+}
 
-pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
-    Err(Failure::Internal(anyhow::anyhow!("verify is not there yet")))
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    let threads = a.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
+    let backends = match a.backend {
+        Some(b) => vec![b],
+        None => vec![BackendKind::Naive, BackendKind::Cpu],
+    };
+    let mut failed = 0;
+    for file in &a.files {
+        let golden = Golden::open(file).map_err(failure)?;
+        for &backend in &backends {
+            let groups = match backend {
+                BackendKind::Naive => golden::verify(&golden, Naive),
+                BackendKind::Cpu => {
+                    golden::verify(&golden, Cpu::new(threads as usize, None).map_err(|e| Failure::Internal(e.into()))?)
+                }
+                BackendKind::Cuda => {
+                    return Err(Failure::Usage(anyhow!(
+                        "--backend cuda: not built into this program; use naive or cpu"
+                    )));
+                }
+            }
+            .map_err(failure)?;
+            println!("{} on {backend}", file.display());
+            failed += print(&groups);
+        }
+    }
+    if failed == 0 {
+        println!("ok: every group is within {:.0e}", golden::TOLERANCE);
+        Ok(())
+    } else {
+        println!("FAILED: {failed} group(s) above {:.0e}", golden::TOLERANCE);
+        Err(Failure::Silent)
+    }
+}
+
+/// Prints a line a group; returns how many failed.
+fn print(groups: &[Group]) -> usize {
+    for g in groups {
+        let verdict = if g.passes() { "ok" } else { "FAILED" };
+        let noise = match g.left_out {
+            0 => String::new(),
+            n => format!("; {n} elements left out, their gradient is rounding noise"),
+        };
+        println!(
+            "  {:<24} {:>9.2e}  {verdict:<6}  {} compared, worst: {}{noise}",
+            g.name, g.error, g.compared, g.worst
+        );
+    }
+    groups.iter().filter(|g| !g.passes()).count()
+}
+
+fn failure(e: GoldenError) -> Failure {
+    match &e {
+        GoldenError::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => Failure::Io(e.into()),
+        GoldenError::Session(_) => Failure::Internal(e.into()),
+        _ => Failure::Usage(e.into()),
+    }
 }

@@ -4,10 +4,16 @@
 //! recomputation, training = 3 x forward. Bytes that have to move in a decode step: every weight that takes part in a
 //! product once, and the whole KV cache once.
 
-use super::session::MemoryParts;
+use super::activations::Extent;
+use super::backend::{Alloc, Category, Update};
+use super::cpu::scratch_numbers;
+use super::model::Index;
+use super::rank::{Training, inference};
+use super::session::{MemoryParts, SessionError};
 use super::shape::{Activation, Family, Shape};
 use super::{Phase, Workload};
 use crate::units::{Bytes, Flops};
+use std::cell::RefCell;
 
 /// A count that does not fit into 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,13 +162,70 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
     sum(&[weights, cache]).map(|b| Some(Bytes(b)))
 }
 
-/// Memory that the CPU backend will hold for a workload on `ranks` ranks, by category.
+/// Memory that the CPU backend will hold for a workload on `ranks` ranks, by category: the very code that allocates, run with
+/// buffers that only count. Beside it stands the program itself (a few MiB).
 ///
 /// # Errors
 /// [`CountOverflow`].
 pub fn memory(w: &Workload, ranks: u32) -> Result<MemoryParts, CountOverflow> {
-    let _ = ranks;
-    Ok(MemoryParts { weights_bytes: product(&[parameters(&w.shape)?, 4])?, ..MemoryParts::default() })
+    let ranks = u64::from(ranks.max(1));
+    // Sizes are computed in usize by that code: a model that cannot be counted must not get there.
+    let rows = product(&[u64::from(w.batch), u64::from(w.longest_sequence())])?;
+    let widest = [w.shape.d_ff, w.shape.d_attn(), w.shape.d_model].into_iter().max().map_or(0, u64::from);
+    product(&[parameters(&w.shape)?, 16])?;
+    product(&[rows, widest, u64::from(w.shape.n_layers), 256])?;
+    product(&[rows, u64::from(w.shape.vocab_size), 16])?;
+    let account = Account::default();
+    let batch = (u64::from(w.batch) / ranks).max(1) as usize;
+    account.one_rank(w, batch).map_err(|_| CountOverflow)?;
+    let one = account.0.into_inner();
+    let all = |bytes: u64| product(&[bytes, ranks]);
+    Ok(MemoryParts {
+        weights_bytes: all(one.weights_bytes)?,
+        gradients_bytes: all(one.gradients_bytes)?,
+        optimizer_bytes: all(one.optimizer_bytes)?,
+        activations_bytes: all(one.activations_bytes)?,
+        kv_cache_bytes: all(one.kv_cache_bytes)?,
+        workspace_bytes: all(one.workspace_bytes)?,
+    })
+}
+
+/// Buffers that only count.
+#[derive(Debug, Default)]
+struct Account(RefCell<MemoryParts>);
+
+impl Alloc for Account {
+    type Buffer = ();
+
+    fn alloc(&self, len: usize, category: Category) -> Result<(), SessionError> {
+        let mut parts = self.0.borrow_mut();
+        let part = match category {
+            Category::Weights => &mut parts.weights_bytes,
+            Category::Gradients => &mut parts.gradients_bytes,
+            Category::Optimizer => &mut parts.optimizer_bytes,
+            Category::Activations => &mut parts.activations_bytes,
+            Category::KvCache => &mut parts.kv_cache_bytes,
+            Category::Workspace => &mut parts.workspace_bytes,
+        };
+        *part += 4 * len as u64;
+        Ok(())
+    }
+}
+
+impl Account {
+    fn one_rank(&self, w: &Workload, batch: usize) -> Result<(), SessionError> {
+        let index = Index::new(&w.shape);
+        index.buffers(self, Category::Weights)?;
+        let training = w.phase == Phase::Train;
+        let tokens = if training { w.seq_len } else { w.prompt_len } as usize;
+        if training {
+            Training::new(self, &w.shape, &index, Extent { batch, tokens }, &Update::new(w.optimizer))?;
+        } else {
+            inference(self, w, batch)?;
+        }
+        let vocabulary = if w.shape.has_vocabulary_head() { w.shape.vocab_size as usize } else { 0 };
+        self.alloc(scratch_numbers(1, batch * tokens, tokens, vocabulary, training), Category::Workspace)
+    }
 }
 
 #[cfg(test)]

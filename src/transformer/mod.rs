@@ -9,7 +9,21 @@
 //!
 //! This module knows nothing of scenarios, of time or of money.
 
+mod activations;
+pub mod backend;
+mod backward;
+pub mod collective;
 pub mod count;
+pub mod cpu;
+mod forward;
+mod generate;
+pub mod golden;
+pub mod hf_config;
+mod model;
+mod optimizer;
+mod random;
+mod rank;
+mod ranks;
 pub mod session;
 pub mod shape;
 

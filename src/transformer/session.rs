@@ -1,8 +1,12 @@
 //! A workload made ready to be stepped: weights initialised, caches filled, buffers allocated.
 //!
-//! The session knows no clock: whoever drives it times the calls.
+//! Whoever drives the session times its steps; the one clock read in here tells when a prompt's first token was there.
 
-use super::{BackendKind, Workload};
+use super::cpu::pool::allowed_cores;
+use super::cpu::{Cpu, naive::Naive};
+use super::ranks::Ranks;
+use super::shape::Family;
+use super::{BackendKind, Dtype, Phase, Workload};
 use crate::units::Bytes;
 
 /// What a session runs on.
@@ -80,6 +84,49 @@ pub trait Session {
 /// # Errors
 /// A backend or dtype that is not there; a workload that cannot run (a block has no tokens to decode); memory.
 pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn Session>, SessionError> {
-    let _ = workload;
-    Err(SessionError::NoBackend(options.backend))
+    check(workload, options)?;
+    match options.backend {
+        BackendKind::Naive => Ok(Box::new(Ranks::start(workload, options, |_| Ok(Naive))?)),
+        BackendKind::Cpu => {
+            let cores = allowed_cores();
+            let threads = options.threads_per_rank.max(1) as usize;
+            let backend = |rank: usize| {
+                // A rank's threads get cores of their own, as far as there are enough.
+                let own = cores.get(rank * threads..(rank + 1) * threads).map(<[usize]>::to_vec);
+                Cpu::new(threads, own)
+            };
+            Ok(Box::new(Ranks::start(workload, options, backend)?))
+        }
+        BackendKind::Cuda => Err(SessionError::NoBackend(BackendKind::Cuda)),
+    }
+}
+
+fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
+    let invalid = |message: String| Err(SessionError::Invalid(message));
+    if w.dtype != Dtype::F32 {
+        return Err(SessionError::NoDtype { dtype: w.dtype, backend: options.backend });
+    }
+    if !w.shape.has_vocabulary_head() && matches!(w.phase, Phase::Decode | Phase::Generate) {
+        return invalid(format!(
+            "family block regresses vectors and has no tokens to {}; use phase: train or prefill",
+            w.phase
+        ));
+    }
+    if w.batch == 0 || options.ranks == 0 || !w.batch.is_multiple_of(options.ranks) {
+        return invalid(format!("batch {} does not divide among {} devices; use a multiple", w.batch, options.ranks));
+    }
+    let longest = w.longest_sequence();
+    if longest == 0 || (w.phase != Phase::Train && w.prompt_len == 0) {
+        return invalid("a sequence of 0 tokens has nothing to compute; use 1 or more".into());
+    }
+    if matches!(w.phase, Phase::Decode | Phase::Generate) && w.new_tokens == 0 {
+        return invalid(format!("{} makes no token with new_tokens: 0; use 1 or more", w.phase));
+    }
+    if w.shape.family == Family::Gpt2 && longest > w.shape.context {
+        let context = w.shape.context;
+        return invalid(format!(
+            "{longest} tokens exceed the model's {context} learned positions; shorten them or raise context"
+        ));
+    }
+    Ok(())
 }

@@ -1,0 +1,223 @@
+//! The backward pass: the gradient of every parameter, from what the forward pass left behind.
+//!
+//! Layers are walked in reverse; each gradient is written once. The vocabulary projection and its loss are one operation, so
+//! that a backend need never hold all logits.
+
+use super::activations::{Activations, Extent, LayerActivations, Scratch};
+use super::backend::{Backend, Dropout, LinearDims, Store};
+use super::forward::{Place, StepDropout};
+use super::model::{LayerIndex, Linear, Model, Norm};
+
+/// What the model should have said.
+#[derive(Debug)]
+pub enum Targets<'a, T> {
+    /// The next token of every position, for the families with a vocabulary.
+    Tokens(&'a [u32]),
+    /// A vector for every position, `[N, C]`, for the block.
+    Vectors(&'a T),
+}
+
+impl<B: Backend> Model<B> {
+    /// The loss of the last forward pass, without gradients.
+    pub fn loss(&self, a: &Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
+        let output = a.output(self.index.layers.len());
+        match targets {
+            Targets::Tokens(t) => {
+                let head = &self.parameters[self.index.head.unwrap_or(self.index.table)];
+                self.backend.cross_entropy(output, head, t, None, self.head_dims(a.extent.rows()))
+            }
+            Targets::Vectors(t) => {
+                self.backend.mean_squared_error(output, t, None, a.extent.rows() * self.shape.d_model as usize)
+            }
+        }
+    }
+
+    pub(super) fn head_dims(&self, n: usize) -> LinearDims {
+        LinearDims { n, k: self.shape.d_model as usize, m: self.shape.vocab_size as usize }
+    }
+
+    /// Writes the gradient of every parameter into `gradients` and returns the loss. `a` holds the forward pass of `ids`
+    /// with the same dropout; its `pre` are used up.
+    pub fn backward(
+        &self,
+        ids: &[u32],
+        targets: &Targets<'_, B::Buffer>,
+        a: &mut Activations<B::Buffer>,
+        scratch: &mut Scratch<B::Buffer>,
+        gradients: &mut [B::Buffer],
+        dropout: Option<StepDropout>,
+    ) -> f32 {
+        let extent = a.extent;
+        let (n, c) = (extent.rows(), self.shape.d_model as usize);
+        let loss = self.head_backward(targets, a, scratch, gradients);
+        for (l, layer) in self.index.layers.iter().enumerate().rev() {
+            let act = &mut a.layers[l];
+            let d = dropout.map(|d| d.at(Place::FeedForward(l)));
+            self.feed_forward_backward(layer, &a.residual[2 * l + 1], act, scratch, gradients, n, d);
+            let d = dropout.map(|d| d.at(Place::Attention(l)));
+            self.attention_half_backward(layer, &a.residual[2 * l], act, scratch, gradients, extent, d);
+        }
+        if let (Some(d), true) = (dropout, self.residual()) {
+            self.backend.dropout(&mut scratch.stream, n * c, d.at(Place::Embedding));
+        }
+        self.embedding_backward(ids, extent, scratch, gradients);
+        loss
+    }
+
+    fn head_backward(
+        &self,
+        targets: &Targets<'_, B::Buffer>,
+        a: &Activations<B::Buffer>,
+        scratch: &mut Scratch<B::Buffer>,
+        gradients: &mut [B::Buffer],
+    ) -> f32 {
+        let (n, c) = (a.extent.rows(), self.shape.d_model as usize);
+        let output = a.output(self.index.layers.len());
+        let loss = match targets {
+            Targets::Tokens(t) => {
+                let head = self.index.head.unwrap_or(self.index.table);
+                let into = (&mut scratch.branch, &mut gradients[head]);
+                self.backend.cross_entropy(output, &self.parameters[head], t, Some(into), self.head_dims(n))
+            }
+            Targets::Vectors(t) => self.backend.mean_squared_error(output, t, Some(&mut scratch.branch), n * c),
+        };
+        match (&self.index.last_norm, &a.last) {
+            (Some(norm), Some((_, stats))) => {
+                self.backend.fill(&mut scratch.stream, 0.0);
+                let x = &a.residual[2 * self.index.layers.len()];
+                self.norm_backward(norm, x, stats, scratch, gradients, n);
+            }
+            _ => std::mem::swap(&mut scratch.stream, &mut scratch.branch),
+        }
+        loss
+    }
+
+    /// `stream +=` the gradient of `branch` through the norm.
+    fn norm_backward(
+        &self,
+        norm: &Norm,
+        x: &B::Buffer,
+        stats: &B::Buffer,
+        scratch: &mut Scratch<B::Buffer>,
+        gradients: &mut [B::Buffer],
+        n: usize,
+    ) {
+        let (gain, bias) = weight_and_bias(gradients, norm.gain, norm.bias);
+        let parameter = &self.parameters[norm.gain];
+        let d = self.norm_dims(n);
+        self.backend.norm_backward(x, parameter, stats, &scratch.branch, &mut scratch.stream, gain, bias, d);
+    }
+
+    fn linear_dw(&self, l: &Linear, x: &B::Buffer, dout: &B::Buffer, gradients: &mut [B::Buffer], n: usize) {
+        let (weight, bias) = weight_and_bias(gradients, l.weight, l.bias);
+        self.backend.linear_dw(x, dout, weight, bias, self.linear_dims(l, n));
+    }
+
+    fn linear_dx(&self, l: &Linear, dout: &B::Buffer, dx: &mut B::Buffer, n: usize) {
+        self.backend.linear_dx(dout, &self.parameters[l.weight], dx, Store::Overwrite, self.linear_dims(l, n));
+    }
+
+    /// Gradient of a branch's last product: of its weights, and of its input into `to`.
+    #[allow(clippy::too_many_arguments)]
+    fn branch_backward(
+        &self,
+        l: &Linear,
+        input: &B::Buffer,
+        stream: &B::Buffer,
+        branch: &mut B::Buffer,
+        to: &mut B::Buffer,
+        gradients: &mut [B::Buffer],
+        n: usize,
+        dropout: Option<Dropout>,
+    ) {
+        let dout = match dropout {
+            Some(d) => {
+                let len = n * self.shape.d_model as usize;
+                self.backend.copy(stream, branch, len);
+                self.backend.dropout(branch, len, d);
+                &*branch
+            }
+            None => stream,
+        };
+        self.linear_dw(l, input, dout, gradients, n);
+        self.linear_dx(l, dout, to, n);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn feed_forward_backward(
+        &self,
+        layer: &LayerIndex,
+        x: &B::Buffer,
+        act: &mut LayerActivations<B::Buffer>,
+        s: &mut Scratch<B::Buffer>,
+        gradients: &mut [B::Buffer],
+        n: usize,
+        dropout: Option<Dropout>,
+    ) {
+        let f = self.shape.d_ff as usize;
+        let of_branch = dropout.filter(|_| self.residual());
+        self.branch_backward(&layer.down, &act.act, &s.stream, &mut s.branch, &mut s.act, gradients, n, of_branch);
+        if let (Some(d), false) = (dropout, self.residual()) {
+            self.backend.dropout(&mut s.act, n * f, d);
+        }
+        self.backend.activation_backward(self.shape.activation, &mut act.pre, &s.act, n, f);
+        let input = act.norm2.as_ref().map_or(x, |(normed, _)| normed);
+        self.linear_dw(&layer.up, input, &act.pre, gradients, n);
+        self.linear_dx(&layer.up, &act.pre, &mut s.branch, n);
+        match (&layer.norm2, &act.norm2) {
+            (Some(norm), Some((_, stats))) => self.norm_backward(norm, x, stats, s, gradients, n),
+            _ => std::mem::swap(&mut s.stream, &mut s.branch),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn attention_half_backward(
+        &self,
+        layer: &LayerIndex,
+        x: &B::Buffer,
+        act: &mut LayerActivations<B::Buffer>,
+        s: &mut Scratch<B::Buffer>,
+        gradients: &mut [B::Buffer],
+        extent: Extent,
+        dropout: Option<Dropout>,
+    ) {
+        let n = extent.rows();
+        let d = extent.attention(&self.shape);
+        self.branch_backward(
+            &layer.out,
+            &act.attention,
+            &s.stream,
+            &mut s.branch,
+            &mut s.attention,
+            gradients,
+            n,
+            dropout,
+        );
+        self.backend.attention_backward(&act.qkv, &act.attention, &s.attention, &act.lse, &mut s.qkv, d);
+        if let Some(f) = &self.frequencies {
+            self.backend.rope(&mut s.qkv, f, 0, true, d);
+        }
+        let input = act.norm1.as_ref().map_or(x, |(normed, _)| normed);
+        self.linear_dw(&layer.qkv, input, &s.qkv, gradients, n);
+        self.linear_dx(&layer.qkv, &s.qkv, &mut s.branch, n);
+        match (&layer.norm1, &act.norm1) {
+            (Some(norm), Some((_, stats))) => self.norm_backward(norm, x, stats, s, gradients, n),
+            _ => std::mem::swap(&mut s.stream, &mut s.branch),
+        }
+    }
+
+    fn embedding_backward(&self, ids: &[u32], extent: Extent, s: &Scratch<B::Buffer>, gradients: &mut [B::Buffer]) {
+        if !self.index.tied() {
+            self.backend.fill(&mut gradients[self.index.table], 0.0);
+        }
+        let c = self.shape.d_model as usize;
+        let (table, positions) = weight_and_bias(gradients, self.index.table, self.index.positions);
+        self.backend.embed_backward(ids, extent.tokens, &s.stream, table, positions, c);
+    }
+}
+
+/// Two gradients of the list at once; the second stands after the first, as [`super::model::Index`] lays them.
+fn weight_and_bias<T>(gradients: &mut [T], weight: usize, bias: Option<usize>) -> (&mut T, Option<&mut T>) {
+    let (head, tail) = gradients.split_at_mut(weight + 1);
+    (&mut head[weight], bias.map(|b| &mut tail[b - weight - 1]))
+}

@@ -1,0 +1,105 @@
+//! Memory of the CPU backends: zeroed f32, on cache lines; large ones on huge pages where the system has them.
+
+use super::super::session::SessionError;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// A huge page of x86-64 and of most arm64 systems.
+const HUGE_PAGE: usize = 2 << 20;
+const CACHE_LINE: usize = 64;
+
+/// An owned, zeroed, aligned slice of f32.
+#[derive(Debug)]
+pub struct Array {
+    start: NonNull<f32>,
+    len: usize,
+    layout: Layout,
+}
+
+// SAFETY: an Array owns its memory alone, as a Box<[f32]> does.
+unsafe impl Send for Array {}
+// SAFETY: shared access only reads, as with a Box<[f32]>.
+unsafe impl Sync for Array {}
+
+impl Array {
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`] when the allocator has no such block.
+    pub fn zeros(len: usize) -> Result<Self, SessionError> {
+        let refused = || SessionError::OutOfMemory(format!("no block of {len} f32 numbers"));
+        let bytes = len.max(1).checked_mul(size_of::<f32>()).ok_or_else(refused)?;
+        let align = if bytes >= 2 * HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
+        let layout = Layout::from_size_align(bytes, align).map_err(|_| refused())?;
+        let start = zeroed(layout).ok_or_else(refused)?;
+        Ok(Self { start: start.cast(), len, layout })
+    }
+
+    /// Zeros, for small tables whose absence would be a fault of the program; aborts as `Vec` does when memory is gone.
+    pub(super) fn small(len: usize) -> Self {
+        Self::zeros(len).unwrap_or_else(|_| handle_alloc_error(Layout::new::<f32>()))
+    }
+}
+
+/// Zeroed memory, asked to stand on huge pages before it is first touched.
+fn zeroed(layout: Layout) -> Option<NonNull<u8>> {
+    if layout.align() < HUGE_PAGE {
+        // SAFETY: the layout's size is at least four bytes.
+        return NonNull::new(unsafe { alloc_zeroed(layout) });
+    }
+    // SAFETY: the layout's size is at least four bytes.
+    let start = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the range was allocated above and nothing refers to it yet; the advice changes no contents. A refusal only
+        // means small pages.
+        let _ = unsafe { rustix::mm::madvise(start.as_ptr().cast(), layout.size(), rustix::mm::Advice::LinuxHugepage) };
+    }
+    // SAFETY: `start` is valid for `layout.size()` bytes, allocated above.
+    unsafe { start.as_ptr().write_bytes(0, layout.size()) };
+    Some(start)
+}
+
+impl Drop for Array {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from the global allocator with this layout, and is freed once.
+        unsafe { dealloc(self.start.as_ptr().cast(), self.layout) };
+    }
+}
+
+impl Deref for Array {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `start` is valid for `len` initialised f32 as long as self lives.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Array {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as for Deref, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_are_zeroed_and_stand_on_cache_lines() {
+        for len in [0, 1, 15, 4096, 3 << 20] {
+            let a = Array::zeros(len).unwrap();
+            assert_eq!(a.len(), len);
+            assert!(a.iter().all(|&x| x == 0.0));
+            assert_eq!(a.as_ptr() as usize % CACHE_LINE, 0);
+        }
+    }
+
+    #[test]
+    fn a_block_beyond_the_address_space_is_an_error() {
+        assert!(matches!(Array::zeros(usize::MAX / 2), Err(SessionError::OutOfMemory(_))));
+        assert!(matches!(Array::zeros(usize::MAX / 8), Err(SessionError::OutOfMemory(_))));
+    }
+}

@@ -1,0 +1,65 @@
+//! Rows in and out of tables: embeddings, the KV cache, the largest of a row. Bound by memory; the same on both CPU backends.
+
+use super::super::backend::{AttentionDims, CacheDims};
+
+/// `out = table[id] (+ positions[position])`
+pub(super) fn row(id: u32, position: usize, table: &[f32], positions: Option<&[f32]>, out: &mut [f32]) {
+    let c = out.len();
+    out.copy_from_slice(&table[id as usize * c..][..c]);
+    if let Some(p) = positions {
+        for (o, p) in out.iter_mut().zip(&p[position * c..][..c]) {
+            *o += p;
+        }
+    }
+}
+
+/// Scatters `dout [N, C]` into the table's gradient (added) and the positions' (overwritten).
+pub(super) fn backward(
+    ids: &[u32],
+    tokens: usize,
+    dout: &[f32],
+    dtable: &mut [f32],
+    dpositions: Option<&mut [f32]>,
+    c: usize,
+) {
+    let add = |to: &mut [f32], from: &[f32]| {
+        for (t, f) in to.iter_mut().zip(from) {
+            *t += f;
+        }
+    };
+    for (&id, d) in ids.iter().zip(dout.chunks_exact(c)) {
+        add(&mut dtable[id as usize * c..][..c], d);
+    }
+    if let Some(positions) = dpositions {
+        positions.fill(0.0);
+        for (r, d) in dout.chunks_exact(c).take(ids.len()).enumerate() {
+            add(&mut positions[(r % tokens) * c..][..c], d);
+        }
+    }
+}
+
+/// Copies the keys and values of `qkv [B * T, (H + 2 KV) * D]` into the cache from `position` on.
+pub(super) fn cache_append(qkv: &[f32], cache: &mut [f32], position: usize, d: AttentionDims, c: CacheDims) {
+    let dim = d.head_dim;
+    for b in 0..d.batch {
+        for t in 0..d.tokens {
+            let row = &qkv[(b * d.tokens + t) * d.qkv_width() + d.heads * dim..][..2 * d.kv_heads * dim];
+            for h in 0..d.kv_heads {
+                let at = ((b * d.kv_heads + h) * c.capacity + position + t) * dim;
+                cache[at..][..dim].copy_from_slice(&row[h * dim..][..dim]);
+                cache[c.half() + at..][..dim].copy_from_slice(&row[(d.kv_heads + h) * dim..][..dim]);
+            }
+        }
+    }
+}
+
+/// Index of the largest; the first of equals.
+pub(super) fn largest(row: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, x) in row.iter().enumerate() {
+        if *x > row[best] {
+            best = i;
+        }
+    }
+    best as u32
+}

@@ -1,0 +1,257 @@
+//! The CPU backends: [`naive::Naive`], the oracle, and [`Cpu`], the fast one, with a file per operation.
+
+pub mod array;
+pub mod naive;
+
+mod activation;
+mod attention;
+mod decode;
+mod dropout;
+mod embedding;
+mod loss;
+mod math;
+mod matmul;
+mod norm;
+pub(in crate::transformer) mod pool;
+mod rope;
+mod update;
+
+use super::BackendKind;
+use super::backend::{
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, NormDims, Store, Update,
+};
+use super::collective::threads::Exchange;
+use super::session::SessionError;
+use super::shape::Activation;
+use array::Array;
+use matmul::{FEW_ROWS, View, few_rows, matmul};
+use pool::Pool;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// The fast CPU backend: one rank's threads.
+#[derive(Clone, Debug)]
+pub struct Cpu {
+    pool: Arc<Pool>,
+}
+
+impl Cpu {
+    /// `threads` threads, each on its own core of `cores` where they are given.
+    ///
+    /// # Errors
+    /// When the system starts no more threads.
+    pub fn new(threads: usize, cores: Option<Vec<usize>>) -> Result<Self, SessionError> {
+        Ok(Self { pool: Arc::new(Pool::new(threads.max(1), cores)?) })
+    }
+}
+
+/// Numbers of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank.
+pub(super) fn scratch_numbers(threads: usize, rows: usize, tokens: usize, vocabulary: usize, training: bool) -> usize {
+    let loss = if training { loss::scratch_len(rows, vocabulary) + rows } else { 0 };
+    loss + threads * attention::scratch_len(tokens)
+}
+
+impl Alloc for Cpu {
+    type Buffer = Array;
+
+    fn alloc(&self, len: usize, _: Category) -> Result<Array, SessionError> {
+        Array::zeros(len)
+    }
+}
+
+impl Backend for Cpu {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Cpu
+    }
+    fn upload(&self, from: &[f32], to: &mut Array) {
+        to[..from.len()].copy_from_slice(from);
+    }
+    fn download(&self, from: &Array, offset: usize, to: &mut [f32]) {
+        to.copy_from_slice(&from[offset..offset + to.len()]);
+    }
+    fn fill(&self, buffer: &mut Array, value: f32) {
+        let share = self.pool.share(buffer.len(), 1 << 14);
+        self.pool.run(|| buffer.par_chunks_mut(share).for_each(|c| c.fill(value)));
+    }
+    fn copy(&self, from: &Array, to: &mut Array, len: usize) {
+        let share = self.pool.share(len, 1 << 14);
+        let parts = to[..len].par_chunks_mut(share).zip(from[..len].par_chunks(share));
+        self.pool.run(|| parts.for_each(|(t, f)| t.copy_from_slice(f)));
+    }
+    fn add(&self, from: &Array, to: &mut Array, len: usize) {
+        let share = self.pool.share(len, 1 << 14);
+        let parts = to[..len].par_chunks_mut(share).zip(from[..len].par_chunks(share));
+        self.pool.run(|| parts.for_each(|(t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f)));
+    }
+
+    fn embed(
+        &self,
+        ids: &[u32],
+        tokens: usize,
+        first: usize,
+        table: &Array,
+        positions: Option<&Array>,
+        out: &mut Array,
+        c: usize,
+    ) {
+        let positions = positions.map(|p| &**p);
+        let rows = out[..ids.len() * c].par_chunks_mut(c).zip(ids).enumerate().with_min_len(16);
+        self.pool
+            .run(|| rows.for_each(|(r, (out, id))| embedding::row(*id, first + r % tokens, table, positions, out)));
+    }
+    fn embed_backward(
+        &self,
+        ids: &[u32],
+        tokens: usize,
+        dout: &Array,
+        dtable: &mut Array,
+        dpositions: Option<&mut Array>,
+        c: usize,
+    ) {
+        embedding::backward(ids, tokens, dout, dtable, dpositions.map(|p| &mut **p), c);
+    }
+
+    fn norm(&self, x: &Array, gain: &Array, bias: Option<&Array>, out: &mut Array, stats: &mut Array, d: NormDims) {
+        norm::forward(&self.pool, x, gain, bias.map(|b| &**b), out, stats, d);
+    }
+    fn norm_backward(
+        &self,
+        x: &Array,
+        gain: &Array,
+        stats: &Array,
+        dout: &Array,
+        dx: &mut Array,
+        dgain: &mut Array,
+        dbias: Option<&mut Array>,
+        d: NormDims,
+    ) {
+        norm::backward(&self.pool, norm::Saved { x, gain, stats, dout }, dx, dgain, dbias.map(|b| &mut **b), d);
+    }
+
+    fn linear(&self, x: &Array, w: &Array, bias: Option<&Array>, out: &mut Array, into: Store, d: LinearDims) {
+        let LinearDims { n, k, m } = d;
+        let (x, w, out) = (&x[..n * k], &w[..m * k], &mut out[..n * m]);
+        let bias = bias.map(|b| &b[..m]);
+        if n <= FEW_ROWS {
+            few_rows(&self.pool, x, w, bias, out, into == Store::Accumulate, k, m);
+            return;
+        }
+        let mut add = into == Store::Accumulate;
+        if let Some(bias) = bias {
+            let rows = out.par_chunks_mut(m).with_min_len(16);
+            self.pool.run(|| {
+                rows.for_each(|row| match into {
+                    Store::Overwrite => row.copy_from_slice(bias),
+                    Store::Accumulate => row.iter_mut().zip(bias).for_each(|(o, b)| *o += b),
+                });
+            });
+            add = true;
+        }
+        matmul(&self.pool, out, add, View::dense(x, n, k), View::dense(w, m, k).transposed());
+    }
+    fn linear_dx(&self, dout: &Array, w: &Array, dx: &mut Array, into: Store, d: LinearDims) {
+        matmul(&self.pool, dx, into == Store::Accumulate, View::dense(dout, d.n, d.m), View::dense(w, d.m, d.k));
+    }
+    fn linear_dw(&self, x: &Array, dout: &Array, dw: &mut Array, dbias: Option<&mut Array>, d: LinearDims) {
+        matmul(&self.pool, dw, false, View::dense(dout, d.n, d.m).transposed(), View::dense(x, d.n, d.k));
+        if let Some(bias) = dbias {
+            let share = self.pool.share(d.m, 64);
+            let parts = bias[..d.m].par_chunks_mut(share).enumerate();
+            self.pool.run(|| {
+                parts.for_each(|(i, bias)| {
+                    bias.fill(0.0);
+                    for row in dout[..d.n * d.m].chunks_exact(d.m) {
+                        bias.iter_mut().zip(&row[i * share..]).for_each(|(b, d)| *b += d);
+                    }
+                });
+            });
+        }
+    }
+
+    fn activation(&self, kind: Activation, pre: &Array, out: &mut Array, n: usize, f: usize) {
+        activation::forward(&self.pool, kind, pre, out, n, f);
+    }
+    fn activation_backward(&self, kind: Activation, pre: &mut Array, dout: &Array, n: usize, f: usize) {
+        activation::backward(&self.pool, kind, pre, dout, n, f);
+    }
+
+    fn rope(&self, qkv: &mut Array, frequencies: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
+        rope::turn(&self.pool, qkv, frequencies, first, inverse, d);
+    }
+    fn attention(&self, qkv: &Array, out: &mut Array, lse: &mut Array, d: AttentionDims) {
+        attention::forward(&self.pool, qkv, out, lse, d);
+    }
+    fn attention_backward(
+        &self,
+        qkv: &Array,
+        out: &Array,
+        dout: &Array,
+        lse: &Array,
+        dqkv: &mut Array,
+        d: AttentionDims,
+    ) {
+        attention::backward(&self.pool, attention::Saved { qkv, out, dout, lse }, dqkv, d);
+    }
+    fn cache_append(&self, qkv: &Array, cache: &mut Array, position: usize, d: AttentionDims, c: CacheDims) {
+        embedding::cache_append(qkv, cache, position, d, c);
+    }
+    fn attention_cached(
+        &self,
+        qkv: &Array,
+        cache: &Array,
+        out: &mut Array,
+        length: usize,
+        d: AttentionDims,
+        c: CacheDims,
+    ) {
+        decode::attention(&self.pool, qkv, cache, out, length, d, c);
+    }
+
+    fn dropout(&self, x: &mut Array, len: usize, d: Dropout) {
+        let share = self.pool.share(len, 1 << 12);
+        let parts = x[..len].par_chunks_mut(share).enumerate();
+        self.pool.run(|| parts.for_each(|(i, x)| dropout::apply(x, i * share, &d)));
+    }
+
+    fn cross_entropy(
+        &self,
+        x: &Array,
+        w: &Array,
+        targets: &[u32],
+        gradients: Option<(&mut Array, &mut Array)>,
+        d: LinearDims,
+    ) -> f32 {
+        let gradients = gradients.map(|(dx, dw)| (&mut **dx, &mut **dw));
+        loss::cross_entropy(&self.pool, x, w, targets, gradients, d)
+    }
+    fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> f32 {
+        loss::mean_squared_error(&self.pool, &x[..len], &target[..len], dx.map(|d| &mut d[..len]))
+    }
+    fn last_rows(&self, x: &Array, out: &mut Array, batch: usize, tokens: usize, c: usize) {
+        for (out, sequence) in out[..batch * c].chunks_exact_mut(c).zip(x.chunks_exact(tokens * c)) {
+            out.copy_from_slice(&sequence[(tokens - 1) * c..]);
+        }
+    }
+    fn argmax(&self, x: &Array, n: usize, v: usize) -> Vec<u32> {
+        self.pool.run(|| x[..n * v].par_chunks(v).map(embedding::largest).collect())
+    }
+
+    fn update(
+        &self,
+        u: &Update,
+        step: u32,
+        p: &mut Array,
+        g: &Array,
+        first: Option<&mut Array>,
+        second: Option<&mut Array>,
+    ) {
+        update::update(&self.pool, u, step, p, g, first.map(|m| &mut **m), second.map(|v| &mut **v));
+    }
+
+    fn all_reduce_mean(&self, exchange: &Exchange, rank: usize, gradients: &mut [Array]) {
+        exchange.all_reduce_mean(rank, gradients.iter_mut().map(|g| &mut **g));
+    }
+    fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.pool.run(f)
+    }
+}

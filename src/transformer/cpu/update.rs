@@ -1,0 +1,120 @@
+//! Optimizer steps, fused: each parameter, gradient and moment is touched once.
+
+use super::super::OptimizerKind;
+use super::super::backend::Update;
+use super::math::vectorised;
+use super::pool::Pool;
+use rayon::prelude::*;
+
+/// Constants of one step, with the bias corrections worked in.
+#[derive(Clone, Copy)]
+struct Step {
+    beta1: f32,
+    beta2: f32,
+    /// Learning rate over the first moment's correction.
+    rate: f32,
+    /// Factor on the root of the second moment.
+    root: f32,
+    eps: f32,
+    /// 1 - learning rate * weight decay
+    decay: f32,
+}
+
+impl Step {
+    fn new(u: &Update, step: u32) -> Self {
+        let correction = |beta: f32| 1.0 - f64::from(beta).powi(step.min(i32::MAX as u32) as i32);
+        let (c1, c2) = (correction(u.beta1), correction(u.beta2));
+        let rate = f64::from(u.learning_rate) / c1;
+        let adamw = u.kind == OptimizerKind::Adamw;
+        let decay = if adamw { 1.0 - f64::from(u.learning_rate) * f64::from(u.weight_decay) } else { 1.0 };
+        // Keras's form, lr sqrt(c2) / c1 * m / (sqrt(v) + eps), is the usual one with eps / sqrt(c2).
+        let eps = if u.eps_before_correction { f64::from(u.eps) / c2.sqrt() } else { f64::from(u.eps) };
+        Self {
+            beta1: u.beta1,
+            beta2: u.beta2,
+            rate: rate as f32,
+            root: (1.0 / c2.sqrt()) as f32,
+            eps: eps as f32,
+            decay: decay as f32,
+        }
+    }
+}
+
+pub(super) fn update(
+    pool: &Pool,
+    u: &Update,
+    step: u32,
+    p: &mut [f32],
+    g: &[f32],
+    first: Option<&mut [f32]>,
+    second: Option<&mut [f32]>,
+) {
+    let s = Step::new(u, step);
+    let share = pool.share(p.len(), 4096);
+    let parts = p.par_chunks_mut(share).zip(g.par_chunks(share));
+    let eps = u.eps;
+    pool.run(|| match (u.kind, first, second) {
+        (OptimizerKind::Adam | OptimizerKind::Adamw, Some(m), Some(v)) => {
+            parts
+                .zip(m.par_chunks_mut(share))
+                .zip(v.par_chunks_mut(share))
+                .for_each(|(((p, g), m), v)| adam(&s, p, g, m, v));
+        }
+        (OptimizerKind::Adamax, Some(m), Some(v)) => {
+            parts
+                .zip(m.par_chunks_mut(share))
+                .zip(v.par_chunks_mut(share))
+                .for_each(|(((p, g), m), v)| adamax(&s, eps, p, g, m, v));
+        }
+        (_, Some(m), _) => parts.zip(m.par_chunks_mut(share)).for_each(|((p, g), m)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
+                        *m = u.momentum * *m + g;
+                        *p -= u.learning_rate * *m;
+                    }
+                },
+            );
+        }),
+        (_, None, _) => parts.for_each(|(p, g)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (p, g) in p.iter_mut().zip(g) {
+                        *p -= u.learning_rate * g;
+                    }
+                },
+            );
+        }),
+    });
+}
+
+fn adam(s: &Step, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+    let s = *s;
+    vectorised(
+        #[inline(always)]
+        || {
+            for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+                *m = s.beta1 * *m + (1.0 - s.beta1) * g;
+                *v = s.beta2 * *v + (1.0 - s.beta2) * g * g;
+                *p = *p * s.decay - s.rate * *m / (v.sqrt() * s.root + s.eps);
+            }
+        },
+    );
+}
+
+fn adamax(s: &Step, eps: f32, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+    let s = *s;
+    vectorised(
+        #[inline(always)]
+        || {
+            for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+                *m = s.beta1 * *m + (1.0 - s.beta1) * g;
+                let (old, new) = (s.beta2 * *v, g.abs() + eps);
+                *v = if old > new { old } else { new };
+                *p -= s.rate * *m / *v;
+            }
+        },
+    );
+}

@@ -1,0 +1,205 @@
+//! The forward pass: one definition for every family, backend and phase.
+//!
+//! Per layer, with a residual stream x (the block has neither norms nor residuals):
+//! `x += out(attention(qkv(norm1(x))))`, `x += down(activation(up(norm2(x))))`.
+//!
+//! Dropout, in training: on the embedding and on both branches (GPT-2, Llama); on attention's output and on the hidden
+//! activation (block). Attention probabilities are never dropped: the fused kernels do not hold them.
+
+use super::activations::{Activations, Extent, LayerActivations};
+use super::backend::{Backend, Dropout, LinearDims, NormDims, Store};
+use super::generate::Cache;
+use super::model::{LayerIndex, Linear, Model, Norm};
+use super::random::mix;
+use super::shape::Family;
+
+/// Dropout of one training step: every place in the model draws its own seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepDropout {
+    pub probability: f32,
+    pub seed: u64,
+}
+
+/// Where in the model dropout is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Embedding,
+    Attention(usize),
+    FeedForward(usize),
+}
+
+impl StepDropout {
+    pub(super) fn at(&self, place: Place) -> Dropout {
+        let place = match place {
+            Place::Embedding => 0,
+            Place::Attention(layer) => 2 * layer as u64 + 1,
+            Place::FeedForward(layer) => 2 * layer as u64 + 2,
+        };
+        Dropout { probability: self.probability, seed: mix(self.seed ^ mix(place)) }
+    }
+}
+
+impl<B: Backend> Model<B> {
+    pub(super) fn norm_dims(&self, n: usize) -> NormDims {
+        let s = &self.shape;
+        NormDims { n, c: s.d_model as usize, eps: s.norm_eps, rms: s.family == Family::Llama }
+    }
+
+    pub(super) fn linear_dims(&self, l: &Linear, n: usize) -> LinearDims {
+        let spec = &self.index.specs[l.weight];
+        LinearDims { n, k: spec.columns, m: spec.rows }
+    }
+
+    pub(super) fn residual(&self) -> bool {
+        self.shape.family != Family::Block
+    }
+
+    fn linear(&self, l: &Linear, x: &B::Buffer, out: &mut B::Buffer, into: Store, n: usize) {
+        let p = &self.parameters;
+        self.backend.linear(x, &p[l.weight], l.bias.map(|b| &p[b]), out, into, self.linear_dims(l, n));
+    }
+
+    fn norm(&self, norm: &Norm, x: &B::Buffer, to: &mut (B::Buffer, B::Buffer), n: usize) {
+        let p = &self.parameters;
+        let (out, stats) = to;
+        self.backend.norm(x, &p[norm.gain], norm.bias.map(|b| &p[b]), out, stats, self.norm_dims(n));
+    }
+
+    /// Runs the layers over `ids` (`[B, T]`, row by row) and leaves everything in `a`; the head reads
+    /// [`Activations::output`]. With a cache, keys and values are appended to it, and a single token a sequence attends to
+    /// all of it.
+    pub fn forward(
+        &self,
+        ids: &[u32],
+        a: &mut Activations<B::Buffer>,
+        dropout: Option<StepDropout>,
+        mut cache: Option<&mut Cache<B::Buffer>>,
+    ) {
+        let n = a.extent.rows();
+        let c = self.shape.d_model as usize;
+        let first = cache.as_ref().map_or(0, |k| k.length);
+        let positions = self.index.positions.map(|i| &self.parameters[i]);
+        let table = &self.parameters[self.index.table];
+        self.backend.embed(ids, a.extent.tokens, first, table, positions, &mut a.residual[0], c);
+        if let (Some(d), true) = (dropout, self.residual()) {
+            self.backend.dropout(&mut a.residual[0], n * c, d.at(Place::Embedding));
+        }
+        let (streams, kept) = (a.residual.len(), a.layers.len());
+        for (l, layer) in self.index.layers.iter().enumerate() {
+            let act = &mut a.layers[l % kept];
+            let (x, mid) = two(&mut a.residual, (2 * l) % streams, (2 * l + 1) % streams);
+            let cached = cache.as_deref_mut().map(|k| (k, l));
+            self.attention_half(layer, x, mid, act, a.extent, dropout.map(|d| d.at(Place::Attention(l))), cached);
+            let (mid, out) = two(&mut a.residual, (2 * l + 1) % streams, (2 * l + 2) % streams);
+            self.feed_forward_half(layer, mid, out, act, n, dropout.map(|d| d.at(Place::FeedForward(l))));
+        }
+        if let (Some(norm), Some(last)) = (&self.index.last_norm, &mut a.last) {
+            self.norm(norm, &a.residual[(2 * self.index.layers.len()) % streams], last, n);
+        }
+        if let Some(k) = cache {
+            k.length = first + a.extent.tokens;
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn attention_half(
+        &self,
+        layer: &LayerIndex,
+        x: &B::Buffer,
+        out: &mut B::Buffer,
+        act: &mut LayerActivations<B::Buffer>,
+        extent: Extent,
+        dropout: Option<Dropout>,
+        cached: Option<(&mut Cache<B::Buffer>, usize)>,
+    ) {
+        let n = extent.rows();
+        let d = extent.attention(&self.shape);
+        if let (Some(norm), Some(to)) = (&layer.norm1, &mut act.norm1) {
+            self.norm(norm, x, to, n);
+        }
+        let input = act.norm1.as_ref().map_or(x, |(normed, _)| normed);
+        self.linear(&layer.qkv, input, &mut act.qkv, Store::Overwrite, n);
+        if let Some(f) = &self.frequencies {
+            let first = cached.as_ref().map_or(0, |(k, _)| k.length);
+            self.backend.rope(&mut act.qkv, f, first, false, d);
+        }
+        match cached {
+            Some((k, l)) => {
+                self.backend.cache_append(&act.qkv, &mut k.layers[l], k.length, d, k.dims);
+                if extent.tokens == 1 {
+                    let length = k.length + 1;
+                    self.backend.attention_cached(&act.qkv, &k.layers[l], &mut act.attention, length, d, k.dims);
+                } else {
+                    self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
+                }
+            }
+            None => self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d),
+        }
+        self.branch(&layer.out, &act.attention, x, out, n, dropout);
+    }
+
+    fn feed_forward_half(
+        &self,
+        layer: &LayerIndex,
+        x: &B::Buffer,
+        out: &mut B::Buffer,
+        act: &mut LayerActivations<B::Buffer>,
+        n: usize,
+        dropout: Option<Dropout>,
+    ) {
+        let f = self.shape.d_ff as usize;
+        if let (Some(norm), Some(to)) = (&layer.norm2, &mut act.norm2) {
+            self.norm(norm, x, to, n);
+        }
+        let input = act.norm2.as_ref().map_or(x, |(normed, _)| normed);
+        self.linear(&layer.up, input, &mut act.pre, Store::Overwrite, n);
+        self.backend.activation(self.shape.activation, &act.pre, &mut act.act, n, f);
+        if self.residual() {
+            self.branch(&layer.down, &act.act, x, out, n, dropout);
+        } else {
+            if let Some(d) = dropout {
+                self.backend.dropout(&mut act.act, n * f, d);
+            }
+            self.linear(&layer.down, &act.act, out, Store::Overwrite, n);
+        }
+    }
+
+    /// `out = x + dropout(linear(input))`, or without `x` where the family has no residuals.
+    fn branch(
+        &self,
+        l: &Linear,
+        input: &B::Buffer,
+        x: &B::Buffer,
+        out: &mut B::Buffer,
+        n: usize,
+        dropout: Option<Dropout>,
+    ) {
+        let len = n * self.shape.d_model as usize;
+        match (self.residual(), dropout) {
+            (true, None) => {
+                self.backend.copy(x, out, len);
+                self.linear(l, input, out, Store::Accumulate, n);
+            }
+            (residual, dropout) => {
+                self.linear(l, input, out, Store::Overwrite, n);
+                if let Some(d) = dropout {
+                    self.backend.dropout(out, len, d);
+                }
+                if residual {
+                    self.backend.add(x, out, len);
+                }
+            }
+        }
+    }
+}
+
+/// Two different elements, the first to read, the second to write.
+fn two<T>(all: &mut [T], read: usize, write: usize) -> (&T, &mut T) {
+    if read < write {
+        let (low, high) = all.split_at_mut(write);
+        (&low[read], &mut high[0])
+    } else {
+        let (low, high) = all.split_at_mut(read);
+        (&high[0], &mut low[write])
+    }
+}

@@ -1,0 +1,107 @@
+//! Decoding through the KV cache: a prompt once, then one token a sequence and step.
+
+use super::activations::{Activations, Extent, Keep};
+use super::backend::{Alloc, Backend, CacheDims, Category, Store};
+use super::model::Model;
+use super::session::SessionError;
+use super::shape::Shape;
+
+/// Keys and values of every layer.
+#[derive(Debug)]
+pub struct Cache<T> {
+    pub layers: Vec<T>,
+    pub dims: CacheDims,
+    /// Positions that are filled.
+    pub length: usize,
+}
+
+impl<T> Cache<T> {
+    /// An empty cache for `batch` sequences of at most `capacity` tokens.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, batch: usize, capacity: usize) -> Result<Self, SessionError> {
+        let dims = CacheDims { batch, kv_heads: s.n_kv_heads as usize, head_dim: s.head_dim as usize, capacity };
+        let layers = (0..s.n_layers).map(|_| a.alloc(dims.len(), Category::KvCache)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { layers, dims, length: 0 })
+    }
+}
+
+/// Buffers of inference: a pass over prompts, a pass over one token a sequence, and the logits of the last positions.
+#[derive(Debug)]
+pub struct Inference<T> {
+    pub prompt: Activations<T>,
+    /// Absent where nothing is decoded.
+    pub token: Option<Activations<T>>,
+    pub cache: Option<Cache<T>>,
+    /// `[B, C]`
+    pub last: T,
+    /// `[B, V]`
+    pub logits: T,
+}
+
+impl<T> Inference<T> {
+    /// Buffers for `batch` prompts of `prompt` tokens and up to `new` tokens after them (0: no cache).
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn new<A: Alloc<Buffer = T>>(
+        a: &A,
+        s: &Shape,
+        batch: usize,
+        prompt: usize,
+        new: usize,
+    ) -> Result<Self, SessionError> {
+        let decode = new > 0;
+        let extent = |tokens| Extent { batch, tokens };
+        Ok(Self {
+            prompt: Activations::new(a, s, extent(prompt), Keep::OneLayer)?,
+            token: decode.then(|| Activations::new(a, s, extent(1), Keep::OneLayer)).transpose()?,
+            cache: decode.then(|| Cache::new(a, s, batch, prompt + new)).transpose()?,
+            last: a.alloc(batch * s.d_model as usize, Category::Activations)?,
+            logits: a.alloc(
+                batch * if s.has_vocabulary_head() { s.vocab_size as usize } else { 0 },
+                Category::Activations,
+            )?,
+        })
+    }
+}
+
+impl<B: Backend> Model<B> {
+    /// Processes the prompts `ids [B, T]` from an empty cache. The last positions' logits are in `inference.logits` after.
+    pub fn prefill(&self, ids: &[u32], inference: &mut Inference<B::Buffer>) {
+        let Inference { prompt, cache, last, logits, .. } = inference;
+        if let Some(k) = cache.as_mut() {
+            k.length = 0;
+        }
+        self.forward(ids, prompt, None, cache.as_mut());
+        self.last_logits(prompt, last, logits);
+    }
+
+    /// Processes one token a sequence at the cache's end. Without a cache, or with a full one, nothing is done and `false`
+    /// comes back.
+    pub fn decode(&self, ids: &[u32], inference: &mut Inference<B::Buffer>) -> bool {
+        let Inference { token: Some(token), cache: Some(cache), last, logits, .. } = inference else { return false };
+        if cache.length >= cache.dims.capacity {
+            return false;
+        }
+        self.forward(ids, token, None, Some(cache));
+        self.last_logits(token, last, logits);
+        true
+    }
+
+    fn last_logits(&self, a: &Activations<B::Buffer>, last: &mut B::Buffer, logits: &mut B::Buffer) {
+        let Extent { batch, tokens } = a.extent;
+        let output = a.output(self.index.layers.len());
+        self.backend.last_rows(output, last, batch, tokens, self.shape.d_model as usize);
+        if let Some(head) = self.index.head {
+            self.backend.linear(last, &self.parameters[head], None, logits, Store::Overwrite, self.head_dims(batch));
+        }
+    }
+
+    /// The likeliest next token of every sequence.
+    pub fn greedy(&self, inference: &Inference<B::Buffer>) -> Vec<u32> {
+        let batch = inference.prompt.extent.batch;
+        self.backend.argmax(&inference.logits, batch, self.shape.vocab_size as usize)
+    }
+}

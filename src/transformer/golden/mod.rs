@@ -1,0 +1,386 @@
+//! Checks the built-in transformer against golden files, group by group: logits, loss, gradients, optimizers, greedy tokens.
+//!
+//! The error of a tensor is `max |ours - theirs| / scale`, where the scale is the largest magnitude of their tensor, but at
+//! least a thousandth of the largest in its group: a tensor that is nothing but rounding noise (the gradient of a key bias is
+//! zero by the softmax's invariance) is held to an absolute bound instead of to its noise. After optimizer steps, elements
+//! whose gradient is such noise are left out and counted: Adam divides the noise by itself.
+
+mod file;
+mod names;
+
+use super::activations::{Activations, Extent, Keep, Scratch};
+use super::backend::{Backend, Category, Store};
+use super::backward::Targets;
+use super::generate::Inference;
+use super::model::Model;
+use super::optimizer::State;
+use super::shape::Family;
+pub use file::{Golden, GoldenError, Tensor};
+use names::Place;
+use std::collections::BTreeMap;
+
+/// Largest error that passes in f32.
+pub const TOLERANCE: f64 = 1e-4;
+
+/// A gradient below this share of the largest one is rounding noise: f32 keeps 6e-8, and sums add to it.
+const NOISE: f32 = 1e-6;
+
+/// What a group of comparisons came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// "logits", "loss", "gradients", "optimizer adamw", "greedy" ...
+    pub name: String,
+    /// Tensors (for greedy: sequences) compared.
+    pub compared: usize,
+    /// The largest relative error; for greedy tokens the share that differs.
+    pub error: f64,
+    /// Which tensor has it.
+    pub worst: String,
+    /// Elements left out because their gradient is rounding noise.
+    pub left_out: usize,
+}
+
+impl Group {
+    /// Whether the group is within [`TOLERANCE`] (a NaN is not).
+    pub fn passes(&self) -> bool {
+        self.error <= TOLERANCE
+    }
+}
+
+struct Comparison {
+    group: Group,
+    floor: f64,
+}
+
+impl Comparison {
+    fn new(name: impl Into<String>, theirs: impl Iterator<Item = f32>) -> Self {
+        let floor = 1e-3 * theirs.fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+        Self { group: Group { name: name.into(), compared: 0, error: 0.0, worst: String::new(), left_out: 0 }, floor }
+    }
+
+    fn add(&mut self, name: &str, pairs: impl Iterator<Item = (f32, f32)> + Clone) {
+        let scale = pairs.clone().fold(self.floor, |m, (_, theirs)| m.max(f64::from(theirs.abs())));
+        let difference = pairs.fold(0.0f64, |m, (ours, theirs)| {
+            let d = (f64::from(ours) - f64::from(theirs)).abs();
+            if d.is_nan() { f64::INFINITY } else { m.max(d) }
+        });
+        let error = if difference == 0.0 { 0.0 } else { difference / scale };
+        self.group.compared += 1;
+        if error >= self.group.error {
+            self.group.error = error;
+            self.group.worst = name.into();
+        }
+    }
+}
+
+/// The model of a golden file on a backend, with everything that a check needs.
+struct Bench<'a, B: Backend> {
+    golden: &'a Golden,
+    model: Model<B>,
+    places: BTreeMap<String, Place>,
+    ids: Vec<u32>,
+    extent: Extent,
+    tokens: Vec<u32>,
+    vectors: Option<B::Buffer>,
+}
+
+/// Runs every check that the file has data for.
+///
+/// # Errors
+/// A file without parameters or inputs, or with a parameter of another size; memory.
+pub fn verify<B: Backend>(golden: &Golden, backend: B) -> Result<Vec<Group>, GoldenError> {
+    let mut bench = Bench::new(golden, backend)?;
+    let mut groups = Vec::new();
+    bench.check_forward_and_backward(&mut groups)?;
+    for (name, update) in &golden.optimizers {
+        bench.check_optimizer(name, update, &mut groups)?;
+    }
+    bench.load_parameters()?;
+    bench.check_greedy(&mut groups)?;
+    if groups.is_empty() {
+        return Err(
+            golden.fault("nothing to compare with: no logits, loss, gradients, optimizer steps or greedy tokens")
+        );
+    }
+    Ok(groups)
+}
+
+impl<'a, B: Backend> Bench<'a, B> {
+    fn new(golden: &'a Golden, backend: B) -> Result<Self, GoldenError> {
+        let (batch, tokens, ids) =
+            golden.tokens("input_ids").ok_or_else(|| golden.fault("no tensor input_ids [B, T] of i64"))?;
+        if let Some(id) = ids.iter().find(|&&id| id >= golden.shape.vocab_size) {
+            return Err(
+                golden.fault(format!("input_ids: {id} is beyond the vocabulary of {}", golden.shape.vocab_size))
+            );
+        }
+        let targets = golden.tokens("targets").map(|(_, _, t)| t).unwrap_or_default();
+        let model = Model::new(backend, &golden.shape, 0)?;
+        let vectors = match golden.floats.get("targets") {
+            Some(t) if golden.shape.family == Family::Block => {
+                let mut buffer = model.backend.alloc(t.values.len(), Category::Activations)?;
+                model.backend.upload(&t.values, &mut buffer);
+                Some(buffer)
+            }
+            _ => None,
+        };
+        let places = names::places(&golden.shape, &model.index);
+        let extent = Extent { batch, tokens };
+        let mut bench = Self { golden, model, places, ids, extent, tokens: targets, vectors };
+        bench.load_parameters()?;
+        Ok(bench)
+    }
+
+    fn load_parameters(&mut self) -> Result<(), GoldenError> {
+        let specs = &self.model.index.specs;
+        let mut host: Vec<Vec<f32>> = specs.iter().map(|s| vec![f32::NAN; s.len()]).collect();
+        for (name, place) in &self.places {
+            let tensor = self.golden.floats.get(&format!("param/{name}"));
+            let tensor = tensor.ok_or_else(|| self.golden.fault(format!("no tensor param/{name}")))?;
+            if tensor.values.len() != place.len() {
+                let (have, want) = (tensor.values.len(), place.len());
+                return Err(self.golden.fault(format!("param/{name} has {have} numbers, and the shape wants {want}")));
+            }
+            for (i, v) in tensor.values.iter().enumerate() {
+                host[place.parameter][place.position(i)] = *v;
+            }
+        }
+        for (host, buffer) in host.iter().zip(&mut self.model.parameters) {
+            self.model.backend.upload(host, buffer);
+        }
+        Ok(())
+    }
+
+    fn targets(&self) -> Option<Targets<'_, B::Buffer>> {
+        match &self.vectors {
+            Some(v) => Some(Targets::Vectors(v)),
+            None if self.tokens.len() == self.ids.len() => Some(Targets::Tokens(&self.tokens)),
+            None => None,
+        }
+    }
+
+    fn host(&self, buffer: &B::Buffer, len: usize) -> Vec<f32> {
+        let mut host = vec![0.0; len];
+        self.model.backend.download(buffer, 0, &mut host);
+        host
+    }
+
+    fn check_forward_and_backward(&self, groups: &mut Vec<Group>) -> Result<(), GoldenError> {
+        let m = &self.model;
+        let mut a = Activations::new(&m.backend, &m.shape, self.extent, Keep::All)?;
+        m.forward(&self.ids, &mut a, None, None);
+        self.check_output(&a, groups)?;
+        let Some(targets) = self.targets() else { return Ok(()) };
+        let loss = m.loss(&a, &targets);
+        self.check_loss("loss", "loss", loss, groups);
+        let mut scratch = Scratch::new(&m.backend, &m.shape, self.extent)?;
+        let mut gradients = m.index.buffers(&m.backend, Category::Gradients)?;
+        m.backward(&self.ids, &targets, &mut a, &mut scratch, &mut gradients, None);
+        self.check_tensors("gradients", "grad/", &gradients, None, groups);
+        Ok(())
+    }
+
+    fn check_output(&self, a: &Activations<B::Buffer>, groups: &mut Vec<Group>) -> Result<(), GoldenError> {
+        let m = &self.model;
+        let n = self.extent.rows();
+        let output = a.output(m.index.layers.len());
+        let (name, ours) = match m.index.head {
+            Some(head) => {
+                let len = n * m.shape.vocab_size as usize;
+                let mut logits = m.backend.alloc(len, Category::Activations)?;
+                m.backend.linear(output, &m.parameters[head], None, &mut logits, Store::Overwrite, m.head_dims(n));
+                ("logits", self.host(&logits, len))
+            }
+            None => ("output", self.host(output, n * m.shape.d_model as usize)),
+        };
+        let Some(theirs) = self.golden.floats.get(name) else { return Ok(()) };
+        if theirs.values.len() != ours.len() {
+            return Err(self.golden.fault(format!(
+                "{name} has {} numbers, and the shape wants {}",
+                theirs.values.len(),
+                ours.len()
+            )));
+        }
+        let mut c = Comparison::new(name, theirs.values.iter().copied());
+        c.add(name, ours.iter().copied().zip(theirs.values.iter().copied()));
+        groups.push(c.group);
+        Ok(())
+    }
+
+    fn check_loss(&self, group: &str, tensor: &str, ours: f32, groups: &mut Vec<Group>) {
+        let Some(theirs) = self.golden.floats.get(tensor).and_then(|t| t.values.first()) else { return };
+        let mut c = Comparison::new(group, std::iter::once(*theirs));
+        c.add(tensor, std::iter::once((ours, *theirs)));
+        merge(groups, c.group);
+    }
+
+    /// Compares every tensor of the file under `prefix` with ours; `noise` names elements to leave out.
+    fn check_tensors(
+        &self,
+        group: &str,
+        prefix: &str,
+        ours: &[B::Buffer],
+        noise: Option<&[Vec<bool>]>,
+        groups: &mut Vec<Group>,
+    ) {
+        let theirs: Vec<(&str, &Tensor, &Place)> = self
+            .golden
+            .floats
+            .iter()
+            .filter_map(|(k, t)| k.strip_prefix(prefix).map(|n| (n, t)))
+            .filter_map(|(n, t)| self.places.get(n).map(|p| (n, t, p)))
+            .filter(|(_, t, p)| t.values.len() == p.len())
+            .collect();
+        if theirs.is_empty() {
+            return;
+        }
+        let mut c = Comparison::new(group, theirs.iter().flat_map(|(_, t, _)| t.values.iter().copied()));
+        for (name, tensor, place) in theirs {
+            let host = self.host(&ours[place.parameter], self.model.index.specs[place.parameter].len());
+            let is_noise = |i: usize| noise.is_some_and(|n| n[place.parameter][place.position(i)]);
+            c.group.left_out += (0..place.len()).filter(|&i| is_noise(i)).count();
+            let kept = (0..place.len()).filter(|&i| !is_noise(i));
+            c.add(name, kept.map(|i| (host[place.position(i)], tensor.values[i])));
+        }
+        merge(groups, c.group);
+    }
+
+    fn check_optimizer(
+        &mut self,
+        name: &str,
+        update: &super::backend::Update,
+        groups: &mut Vec<Group>,
+    ) -> Result<(), GoldenError> {
+        // Hugging Face files: optim/<name>/after<k>/...; the Keras file: after<k>/...
+        let prefixes = [format!("optim/{name}/after"), "after".to_string()];
+        let steps = |p: &String| {
+            self.golden
+                .floats
+                .keys()
+                .filter_map(|k| k.strip_prefix(p.as_str())?.split('/').next()?.parse::<u32>().ok())
+                .max()
+        };
+        let Some((prefix, steps)) = prefixes.iter().find_map(|p| steps(p).map(|s| (p.clone(), s))) else {
+            return Ok(());
+        };
+        self.load_parameters()?;
+        let group = format!("optimizer {name}");
+        let mut state = State::new(&self.model.backend, &self.model.index, update)?;
+        let mut a = Activations::new(&self.model.backend, &self.model.shape, self.extent, Keep::All)?;
+        let mut scratch = Scratch::new(&self.model.backend, &self.model.shape, self.extent)?;
+        let mut gradients = self.model.index.buffers(&self.model.backend, Category::Gradients)?;
+        let mut noise: Vec<Vec<bool>> = Vec::new();
+        for step in 0..steps {
+            let Some(targets) = self.targets() else { return Ok(()) };
+            self.model.forward(&self.ids, &mut a, None, None);
+            let loss = self.model.backward(&self.ids, &targets, &mut a, &mut scratch, &mut gradients, None);
+            self.check_loss(&group, &format!("optim/{name}/loss{step}"), loss, groups);
+            self.mark_noise(&gradients, &mut noise);
+            if update.eps_before_correction {
+                self.square_slices(&scratch.stream, &gradients, update, &mut state);
+            }
+            self.model.update(update, &gradients, &mut state);
+            let after = format!("{prefix}{}/", step + 1);
+            let noise = (update.kind != super::OptimizerKind::Sgd).then_some(noise.as_slice());
+            self.check_tensors(&group, &after, &self.model.parameters, noise, groups);
+        }
+        Ok(())
+    }
+
+    /// Keras hands an embedding's gradient to Adam as slices, one a token, and squares them before it adds those of equal
+    /// tokens up: the second moment takes the sum of squares, not the square of the sum. The update squares the summed
+    /// gradient, so the difference is put into the moment beforehand.
+    fn square_slices(
+        &self,
+        stream: &B::Buffer,
+        gradients: &[B::Buffer],
+        update: &super::backend::Update,
+        state: &mut State<B::Buffer>,
+    ) {
+        let table = self.model.index.table;
+        let (len, c) = (self.model.index.specs[table].len(), self.model.shape.d_model as usize);
+        let Some(second) = state.second_mut(table) else { return };
+        let (slices, summed) = (self.host(stream, self.extent.rows() * c), self.host(&gradients[table], len));
+        let mut squares = vec![0.0f64; len];
+        for (id, slice) in self.ids.iter().zip(slices.chunks_exact(c)) {
+            for (s, g) in squares[*id as usize * c..][..c].iter_mut().zip(slice) {
+                *s += f64::from(*g).powi(2);
+            }
+        }
+        let mut moment = self.host(second, len);
+        let factor = (1.0 - f64::from(update.beta2)) / f64::from(update.beta2);
+        for ((m, s), g) in moment.iter_mut().zip(&squares).zip(&summed) {
+            *m = (f64::from(*m) + factor * (s - f64::from(*g).powi(2))) as f32;
+        }
+        self.model.backend.upload(&moment, second);
+    }
+
+    /// Marks elements whose gradient has been rounding noise in some step.
+    fn mark_noise(&self, gradients: &[B::Buffer], noise: &mut Vec<Vec<bool>>) {
+        let host: Vec<Vec<f32>> =
+            gradients.iter().zip(&self.model.index.specs).map(|(g, s)| self.host(g, s.len())).collect();
+        let largest = host.iter().flatten().fold(0.0f32, |m, g| m.max(g.abs()));
+        noise.resize_with(host.len(), Vec::new);
+        for (marks, gradient) in noise.iter_mut().zip(&host) {
+            marks.resize(gradient.len(), false);
+            for (mark, g) in marks.iter_mut().zip(gradient) {
+                // An exact zero (a token that does not occur) is no noise: both frameworks leave the element alone.
+                *mark |= *g != 0.0 && g.abs() < NOISE * largest;
+            }
+        }
+    }
+
+    fn check_greedy(&self, groups: &mut Vec<Group>) -> Result<(), GoldenError> {
+        let Some((rows, length, theirs)) = self.golden.tokens("greedy") else { return Ok(()) };
+        let prompt = self.prompt_length(rows, length, &theirs);
+        if rows != self.extent.batch || prompt == 0 {
+            return Err(self.golden.fault("greedy does not begin with the first tokens of input_ids"));
+        }
+        let m = &self.model;
+        let mut inference = Inference::new(&m.backend, &m.shape, rows, prompt, length - prompt)?;
+        let prompts: Vec<u32> = theirs.chunks_exact(length).flat_map(|r| r[..prompt].iter().copied()).collect();
+        m.prefill(&prompts, &mut inference);
+        let mut different = 0;
+        for at in prompt..length {
+            let next = m.greedy(&inference);
+            different += next.iter().enumerate().filter(|(r, t)| theirs[r * length + at] != **t).count();
+            if at + 1 < length {
+                m.decode(&next, &mut inference);
+            }
+        }
+        let total = rows * (length - prompt);
+        groups.push(Group {
+            name: "greedy".into(),
+            compared: rows,
+            error: different as f64 / total.max(1) as f64,
+            worst: format!("{different} of {total} tokens differ"),
+            left_out: 0,
+        });
+        Ok(())
+    }
+
+    /// How many tokens the greedy rows share with the inputs: the prompt. (Were a made token equal to the input's by chance,
+    /// a longer prompt gives the same continuation.)
+    fn prompt_length(&self, rows: usize, length: usize, greedy: &[u32]) -> usize {
+        let row = |r: usize| {
+            let input = self.ids.chunks_exact(self.extent.tokens).nth(r).unwrap_or_default();
+            greedy[r * length..][..length].iter().zip(input).take_while(|(a, b)| a == b).count()
+        };
+        (0..rows).map(row).min().unwrap_or(0).min(length.saturating_sub(1))
+    }
+}
+
+/// Adds a group's findings to the one of the same name.
+fn merge(groups: &mut Vec<Group>, new: Group) {
+    match groups.iter_mut().find(|g| g.name == new.name) {
+        Some(g) => {
+            g.compared += new.compared;
+            g.left_out = g.left_out.max(new.left_out);
+            if new.error >= g.error {
+                g.error = new.error;
+                g.worst = new.worst;
+            }
+        }
+        None => groups.push(new),
+    }
+}

@@ -1,0 +1,184 @@
+//! Shapes from Hugging Face `config.json` files.
+
+use super::shape::{Activation, Family, RopeScaling, Shape, ShapeError, ShapeSpec};
+use serde_json::Value;
+
+/// Why a config gives no shape.
+#[derive(Debug, thiserror::Error)]
+pub enum HfConfigError {
+    #[error("not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0}")]
+    Unsupported(String),
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+}
+
+/// The model types that are read, and the family each is built as.
+const MODEL_TYPES: &[(&str, Family)] =
+    &[("gpt2", Family::Gpt2), ("llama", Family::Llama), ("mistral", Family::Llama), ("qwen2", Family::Llama)];
+
+/// The shape that a `config.json` states.
+///
+/// # Errors
+/// Text that is not JSON; a model type, activation or position scaling that is not built in; a shape that cannot be.
+pub fn shape_from_hf_config(json: &str) -> Result<Shape, HfConfigError> {
+    let config: Value = serde_json::from_str(json)?;
+    let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let Some((_, family)) = MODEL_TYPES.iter().find(|(name, _)| *name == kind) else {
+        let known: Vec<&str> = MODEL_TYPES.iter().map(|(name, _)| *name).collect();
+        return Err(HfConfigError::Unsupported(format!(
+            "model_type `{kind}` is not built in; {} are",
+            known.join(", ")
+        )));
+    };
+    let c = Config(&config);
+    let spec = match family {
+        Family::Gpt2 => c.gpt2()?,
+        _ => c.llama(kind)?,
+    };
+    Ok(Shape::new(*family, &spec)?)
+}
+
+struct Config<'a>(&'a Value);
+
+impl Config<'_> {
+    fn size(&self, name: &str) -> Result<Option<u32>, HfConfigError> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(v) => match v.as_u64().and_then(|v| u32::try_from(v).ok()) {
+                Some(v) => Ok(Some(v)),
+                None => Err(HfConfigError::Unsupported(format!("{name}: {v} is not a whole number below 2^32"))),
+            },
+        }
+    }
+
+    fn flag(&self, name: &str) -> Option<bool> {
+        self.0.get(name).and_then(Value::as_bool)
+    }
+
+    fn number(&self, name: &str) -> Option<f32> {
+        self.0.get(name).and_then(Value::as_f64).map(|v| v as f32)
+    }
+
+    fn gpt2(&self) -> Result<ShapeSpec, HfConfigError> {
+        for name in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
+            if self.flag(name) == Some(true) {
+                return Err(HfConfigError::Unsupported(format!("{name}: true is not built in")));
+            }
+        }
+        if self.flag("scale_attn_weights") == Some(false) {
+            return Err(HfConfigError::Unsupported("scale_attn_weights: false is not built in".into()));
+        }
+        let activation = match self.0.get("activation_function").and_then(Value::as_str).unwrap_or("gelu_new") {
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
+            "gelu" => Activation::GeluErf,
+            "relu" => Activation::Relu,
+            other => {
+                return Err(HfConfigError::Unsupported(format!(
+                    "activation_function `{other}` is not built in; gelu_new, gelu and relu are"
+                )));
+            }
+        };
+        Ok(ShapeSpec {
+            n_layers: self.size("n_layer")?,
+            d_model: self.size("n_embd")?,
+            n_heads: self.size("n_head")?,
+            d_ff: self.size("n_inner")?,
+            vocab_size: self.size("vocab_size")?,
+            context: self.size("n_positions")?,
+            tied_embeddings: self.flag("tie_word_embeddings"),
+            activation: Some(activation),
+            norm_eps: self.number("layer_norm_epsilon"),
+            ..ShapeSpec::default()
+        })
+    }
+
+    fn llama(&self, kind: &str) -> Result<ShapeSpec, HfConfigError> {
+        let activation = self.0.get("hidden_act").and_then(Value::as_str).unwrap_or("silu");
+        if activation != "silu" && activation != "swish" {
+            return Err(HfConfigError::Unsupported(format!("hidden_act `{activation}` is not built in; silu is")));
+        }
+        let nested = self.0.get("rope_parameters").or_else(|| self.0.get("rope_scaling")).filter(|v| v.is_object());
+        let theta = nested.map(Config).and_then(|r| r.number("rope_theta")).or_else(|| self.number("rope_theta"));
+        let qkv_bias = self.flag("attention_bias").unwrap_or(kind == "qwen2");
+        Ok(ShapeSpec {
+            n_layers: self.size("num_hidden_layers")?,
+            d_model: self.size("hidden_size")?,
+            n_heads: self.size("num_attention_heads")?,
+            n_kv_heads: self.size("num_key_value_heads")?,
+            head_dim: self.size("head_dim")?,
+            d_ff: self.size("intermediate_size")?,
+            vocab_size: self.size("vocab_size")?,
+            context: self.size("max_position_embeddings")?,
+            tied_embeddings: Some(self.flag("tie_word_embeddings").unwrap_or(false)),
+            qkv_bias: Some(qkv_bias),
+            // Qwen 2 has biases on queries, keys and values only.
+            attn_out_bias: Some(qkv_bias && kind != "qwen2"),
+            mlp_bias: self.flag("mlp_bias"),
+            norm_eps: self.number("rms_norm_eps"),
+            rope_theta: theta,
+            rope_scaling: nested.map(Config).map(|r| r.scaling()).transpose()?.flatten(),
+            ..ShapeSpec::default()
+        })
+    }
+
+    fn scaling(&self) -> Result<Option<RopeScaling>, HfConfigError> {
+        let kind = self.0.get("rope_type").or_else(|| self.0.get("type")).and_then(Value::as_str).unwrap_or("default");
+        match kind {
+            "default" => Ok(None),
+            "llama3" => {
+                let missing = || {
+                    HfConfigError::Unsupported("rope scaling llama3 wants factor, low_freq_factor, high_freq_factor and original_max_position_embeddings".into())
+                };
+                Ok(Some(RopeScaling {
+                    factor: self.number("factor").ok_or_else(missing)?,
+                    low_freq_factor: self.number("low_freq_factor").ok_or_else(missing)?,
+                    high_freq_factor: self.number("high_freq_factor").ok_or_else(missing)?,
+                    original_context: self.size("original_max_position_embeddings")?.ok_or_else(missing)?,
+                }))
+            }
+            other => {
+                Err(HfConfigError::Unsupported(format!("rope_type `{other}` is not built in; default and llama3 are")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::count::parameters;
+    use super::*;
+
+    #[test]
+    fn the_golden_configs_give_their_shapes() {
+        let gpt2 = shape_from_hf_config(include_str!("../../tests/golden/gpt2.config.json")).unwrap();
+        assert_eq!((gpt2.d_model, gpt2.n_heads, gpt2.d_ff, gpt2.context, gpt2.tied_embeddings), (48, 4, 192, 32, true));
+        let llama = shape_from_hf_config(include_str!("../../tests/golden/llama-gqa.config.json")).unwrap();
+        assert_eq!((llama.n_heads, llama.n_kv_heads, llama.head_dim, llama.d_ff), (8, 2, 8, 112));
+        assert!(!llama.tied_embeddings && !llama.qkv_bias);
+    }
+
+    #[test]
+    fn qwen_has_biases_on_queries_keys_and_values_only() {
+        let json = r#"{"model_type": "qwen2", "hidden_size": 896, "num_attention_heads": 14, "num_key_value_heads": 2,
+            "num_hidden_layers": 24, "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": true,
+            "rope_theta": 1000000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768}"#;
+        let shape = shape_from_hf_config(json).unwrap();
+        assert_eq!(parameters(&shape), Ok(494_032_768));
+    }
+
+    #[test]
+    fn what_is_not_built_in_is_named() {
+        let error = |json: &str| shape_from_hf_config(json).unwrap_err().to_string();
+        assert_eq!(
+            error(r#"{"model_type": "bert"}"#),
+            "model_type `bert` is not built in; gpt2, llama, mistral, qwen2 are"
+        );
+        assert!(error("{").starts_with("not JSON"));
+        assert!(error(r#"{"model_type": "gpt2", "n_embd": -3}"#).starts_with("n_embd: -3"));
+        assert!(
+            error(r#"{"model_type": "llama", "rope_scaling": {"rope_type": "yarn"}}"#).starts_with("rope_type `yarn`")
+        );
+    }
+}

@@ -1,0 +1,209 @@
+//! The parameters of a model: which there are, how large, and how they start.
+//!
+//! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
+
+use super::backend::{Alloc, Backend, Category, Frequencies};
+use super::random::Stream;
+use super::session::SessionError;
+use super::shape::{Activation, Family, Shape};
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Normal with standard deviation 0.02, as GPT-2's.
+    Normal,
+    Zero,
+    One,
+}
+
+/// One parameter: `[rows, columns]`; a vector has one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    pub name: String,
+    pub rows: usize,
+    pub columns: usize,
+    pub start: Start,
+}
+
+impl Spec {
+    /// Numbers in the parameter.
+    pub fn len(&self) -> usize {
+        self.rows * self.columns
+    }
+}
+
+/// Gain and bias of a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Norm {
+    pub gain: usize,
+    pub bias: Option<usize>,
+}
+
+/// Weight and bias of a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linear {
+    pub weight: usize,
+    pub bias: Option<usize>,
+}
+
+/// Where a layer's parameters stand in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerIndex {
+    pub norm1: Option<Norm>,
+    /// `[(H + 2 KV) * D, C]`: queries, keys, values.
+    pub qkv: Linear,
+    /// `[C, H * D]`
+    pub out: Linear,
+    pub norm2: Option<Norm>,
+    /// `[F, C]`, or `[2 F, C]` (gate, up) for SwiGLU
+    pub up: Linear,
+    /// `[C, F]`
+    pub down: Linear,
+}
+
+/// Where every parameter stands in the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    pub specs: Vec<Spec>,
+    /// `[V, C]`
+    pub table: usize,
+    /// `[P, C]`, learned positions
+    pub positions: Option<usize>,
+    pub layers: Vec<LayerIndex>,
+    pub last_norm: Option<Norm>,
+    /// `[V, C]`; the table's own index where embeddings are tied; `None` for the block
+    pub head: Option<usize>,
+}
+
+#[derive(Default)]
+struct Builder(Vec<Spec>);
+
+impl Builder {
+    fn push(&mut self, name: String, rows: usize, columns: usize, start: Start) -> usize {
+        self.0.push(Spec { name, rows, columns, start });
+        self.0.len() - 1
+    }
+    fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool) -> Linear {
+        let weight = self.push(format!("{name}.weight"), rows, columns, Start::Normal);
+        Linear { weight, bias: bias.then(|| self.push(format!("{name}.bias"), 1, rows, Start::Zero)) }
+    }
+    fn norm(&mut self, name: &str, s: &Shape) -> Option<Norm> {
+        let c = s.d_model as usize;
+        let bias = match s.family {
+            Family::Gpt2 => true,
+            Family::Llama => false,
+            Family::Block => return None,
+        };
+        let gain = self.push(format!("{name}.gain"), 1, c, Start::One);
+        Some(Norm { gain, bias: bias.then(|| self.push(format!("{name}.bias"), 1, c, Start::Zero)) })
+    }
+}
+
+impl Index {
+    /// The parameters of a shape.
+    pub fn new(s: &Shape) -> Self {
+        let mut b = Builder::default();
+        let [c, v, f] = [s.d_model, s.vocab_size, s.d_ff].map(|x| x as usize);
+        let table = b.push("embedding".into(), v, c, Start::Normal);
+        let positions =
+            (s.family == Family::Gpt2).then(|| b.push("positions".into(), s.context as usize, c, Start::Normal));
+        let qkv = (s.d_attn() + 2 * s.d_kv()) as usize;
+        let inner = if s.activation == Activation::SwiGlu { 2 * f } else { f };
+        let layers = (0..s.n_layers)
+            .map(|l| LayerIndex {
+                norm1: b.norm(&format!("layers.{l}.norm1"), s),
+                qkv: b.linear(&format!("layers.{l}.qkv"), qkv, c, s.qkv_bias),
+                out: b.linear(&format!("layers.{l}.out"), c, s.d_attn() as usize, s.attn_out_bias),
+                norm2: b.norm(&format!("layers.{l}.norm2"), s),
+                up: b.linear(&format!("layers.{l}.up"), inner, c, s.mlp_bias),
+                down: b.linear(&format!("layers.{l}.down"), c, f, s.mlp_bias),
+            })
+            .collect();
+        let last_norm = b.norm("last_norm", s);
+        let head = s
+            .has_vocabulary_head()
+            .then(|| if s.tied_embeddings { table } else { b.push("head".into(), v, c, Start::Normal) });
+        Self { specs: b.0, table, positions, layers, last_norm, head }
+    }
+
+    /// Whether the embedding's gradient is first written by the tied head.
+    pub fn tied(&self) -> bool {
+        self.head == Some(self.table)
+    }
+
+    /// One zeroed buffer a parameter.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn buffers<A: Alloc>(&self, backend: &A, category: Category) -> Result<Vec<A::Buffer>, SessionError> {
+        self.specs.iter().map(|s| backend.alloc(s.len(), category)).collect()
+    }
+
+    /// Parameters as they start, from a seed; the same for every backend and rank.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn initialise<B: Backend>(&self, backend: &B, seed: u64) -> Result<Vec<B::Buffer>, SessionError> {
+        let mut host = Vec::new();
+        let mut all = self.buffers(backend, Category::Weights)?;
+        for (i, (spec, buffer)) in self.specs.iter().zip(&mut all).enumerate() {
+            match spec.start {
+                Start::Zero => {}
+                Start::One => backend.fill(buffer, 1.0),
+                Start::Normal => {
+                    host.resize(spec.len(), 0.0);
+                    Stream::new(seed, i as u64).fill_normal(&mut host, 0.02);
+                    backend.upload(&host, buffer);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A model on a device.
+#[derive(Debug)]
+pub struct Model<B: Backend> {
+    pub backend: B,
+    pub shape: Shape,
+    pub index: Index,
+    pub parameters: Vec<B::Buffer>,
+    /// Of the rotary positions, where the family has them.
+    pub frequencies: Option<Frequencies>,
+}
+
+impl<B: Backend> Model<B> {
+    /// A model with its parameters as they start.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn new(backend: B, shape: &Shape, seed: u64) -> Result<Self, SessionError> {
+        let index = Index::new(shape);
+        let parameters = index.initialise(&backend, seed)?;
+        let frequencies =
+            (shape.family == Family::Llama).then(|| Frequencies::new(&shape.rope, shape.head_dim as usize));
+        Ok(Self { backend, shape: shape.clone(), index, parameters, frequencies })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::count;
+    use super::super::shape::ShapeSpec;
+    use super::*;
+
+    #[test]
+    fn the_list_holds_as_many_numbers_as_the_count_says() {
+        for family in [Family::Gpt2, Family::Llama, Family::Block] {
+            for spec in [
+                ShapeSpec::default(),
+                ShapeSpec { tied_embeddings: Some(true), n_layers: Some(3), ..ShapeSpec::default() },
+                ShapeSpec { qkv_bias: Some(true), mlp_bias: Some(true), d_ff: Some(100), ..ShapeSpec::default() },
+            ] {
+                let shape = Shape::new(family, &spec).unwrap();
+                let listed: usize = Index::new(&shape).specs.iter().map(Spec::len).sum();
+                assert_eq!(Ok(listed as u64), count::parameters(&shape), "{shape:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Optimizers: constants, moments, and the step over all parameters. The arithmetic is the backend's.
+
+use super::OptimizerKind;
+use super::backend::{Alloc, Backend, Category, Update};
+use super::model::{Index, Model};
+use super::session::SessionError;
+
+impl OptimizerKind {
+    /// Moments kept for every parameter.
+    pub fn moments(self, momentum: f32) -> usize {
+        match self {
+            Self::Sgd => usize::from(momentum != 0.0),
+            Self::Adam | Self::Adamax | Self::Adamw => 2,
+        }
+    }
+}
+
+impl Update {
+    /// PyTorch's defaults for each kind (AdamW: weight decay 0.01 and betas 0.9, 0.999), learning rate 1e-4 (sgd 1e-2).
+    pub fn new(kind: OptimizerKind) -> Self {
+        Self {
+            kind,
+            learning_rate: if kind == OptimizerKind::Sgd { 1e-2 } else { 1e-4 },
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: if kind == OptimizerKind::Adamw { 0.01 } else { 0.0 },
+            momentum: 0.0,
+            eps_before_correction: false,
+        }
+    }
+}
+
+/// Moments of every parameter, in the order of the index, and the count of steps.
+#[derive(Debug)]
+pub struct State<T> {
+    first: Vec<T>,
+    second: Vec<T>,
+    step: u32,
+}
+
+impl<T> State<T> {
+    /// Zeroed moments, as many as the update needs.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, update: &Update) -> Result<Self, SessionError> {
+        let moments = update.kind.moments(update.momentum);
+        let list = |wanted: bool| if wanted { index.buffers(a, Category::Optimizer) } else { Ok(Vec::new()) };
+        Ok(Self { first: list(moments > 0)?, second: list(moments > 1)?, step: 0 })
+    }
+
+    /// The second moment of a parameter, where the kind has one.
+    pub(super) fn second_mut(&mut self, parameter: usize) -> Option<&mut T> {
+        self.second.get_mut(parameter)
+    }
+}
+
+impl<B: Backend> Model<B> {
+    /// One optimizer step over every parameter.
+    pub fn update(&mut self, update: &Update, gradients: &[B::Buffer], state: &mut State<B::Buffer>) {
+        state.step += 1;
+        for (i, (parameter, gradient)) in self.parameters.iter_mut().zip(gradients).enumerate() {
+            let (first, second) = (state.first.get_mut(i), state.second.get_mut(i));
+            self.backend.update(update, state.step, parameter, gradient, first, second);
+        }
+    }
+}

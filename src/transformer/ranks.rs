@@ -1,0 +1,128 @@
+//! All ranks of a session: a thread each, stepped together.
+
+use super::Workload;
+use super::backend::Backend;
+use super::collective::threads::Exchange;
+use super::rank::{Rank, RankOutcome, Seat};
+use super::session::{Session, SessionError, SessionOptions, StepOutcome};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+struct Worker {
+    /// `None` once the session ends, which tells the thread to leave.
+    go: Option<Sender<()>>,
+    done: Receiver<Result<RankOutcome, SessionError>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A session over one or more ranks.
+pub(super) struct Ranks {
+    workers: Vec<Worker>,
+    tokens_per_step: u64,
+    checksum: crc32fast::Hasher,
+}
+
+impl Ranks {
+    /// Starts a thread for each rank and waits until all are ready.
+    ///
+    /// # Errors
+    /// What any rank says while it builds its replica.
+    pub fn start<B: Backend + Clone + Send + Sync + 'static>(
+        workload: &Workload,
+        options: &SessionOptions,
+        backend: impl Fn(usize) -> Result<B, SessionError>,
+    ) -> Result<Self, SessionError>
+    where
+        B::Buffer: Send,
+    {
+        let ranks = options.ranks as usize;
+        let exchange = Arc::new(Exchange::new(ranks));
+        let batch = (workload.batch / options.ranks) as usize;
+        let mut workers = Vec::with_capacity(ranks);
+        for rank in 0..ranks {
+            let seat = Seat { rank, exchange: Arc::clone(&exchange), seed: options.seed };
+            workers.push(Worker::start(backend(rank)?, workload.clone(), seat, batch)?);
+        }
+        let session = Self { workers, tokens_per_step: workload.tokens_per_step(), checksum: crc32fast::Hasher::new() };
+        for worker in &session.workers {
+            worker.wait()?;
+        }
+        Ok(session)
+    }
+}
+
+impl Worker {
+    fn start<B: Backend + Clone + Send + Sync + 'static>(
+        backend: B,
+        workload: Workload,
+        seat: Seat,
+        batch: usize,
+    ) -> Result<Self, SessionError>
+    where
+        B::Buffer: Send,
+    {
+        let (go, start) = channel::<()>();
+        let (say, done) = channel();
+        let name = format!("centime-rank-{}", seat.rank);
+        let life = move || {
+            let place = backend.clone();
+            place.enter(move || match Rank::new(backend, &workload, seat, batch) {
+                Ok(mut rank) => {
+                    let mut outcome = RankOutcome { loss: None, first_token_seconds: None, trace: Vec::new() };
+                    // The first word says that the rank is ready; each later one answers a call for a step.
+                    while say.send(Ok(outcome)).is_ok() && start.recv().is_ok() {
+                        outcome = rank.step();
+                    }
+                }
+                Err(e) => drop(say.send(Err(e))),
+            });
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(life);
+        let thread = thread.map_err(|e| SessionError::Invalid(format!("starting a thread: {e}")))?;
+        Ok(Self { go: Some(go), done, thread: Some(thread) })
+    }
+
+    fn wait(&self) -> Result<RankOutcome, SessionError> {
+        self.done.recv().unwrap_or_else(|_| Err(SessionError::Invalid("a rank ended unexpectedly".into())))
+    }
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            worker.go = None;
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                // A rank that panicked has already been reported by `wait`.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Session for Ranks {
+    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+        for worker in &self.workers {
+            if let Some(go) = &worker.go {
+                let _ = go.send(());
+            }
+        }
+        let outcomes = self.workers.iter().map(Worker::wait).collect::<Result<Vec<_>, _>>()?;
+        for outcome in &outcomes {
+            for word in &outcome.trace {
+                self.checksum.update(&word.to_le_bytes());
+            }
+        }
+        let losses: Vec<f32> = outcomes.iter().filter_map(|o| o.loss).collect();
+        let loss = (!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32);
+        // The prompt is done when its last sequence is.
+        let first_token_seconds = outcomes.iter().filter_map(|o| o.first_token_seconds).reduce(f64::max);
+        Ok(StepOutcome { tokens: self.tokens_per_step, loss, first_token_seconds })
+    }
+
+    fn checksum(&self) -> u32 {
+        self.checksum.clone().finalize()
+    }
+}
