@@ -1,11 +1,28 @@
-//! `centime init`.
+//! `centime init`: a commented scenario to start from.
 
 use super::Failure;
+use anyhow::{Context, anyhow};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 
 /// Write a commented scenario to start from.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Where to; never overwritten.
+    #[arg(value_name = "FILE", default_value = "scenario.yaml")]
+    file: PathBuf,
+}
 
-pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
-    Err(Failure::Internal(anyhow::anyhow!("init is not there yet")))
+const TEMPLATE: &str = include_str!("init.yaml");
+
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    let path = a.file.display();
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&a.file).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Failure::Usage(anyhow!("{path} is there already; name another file")),
+        _ => Failure::Io(anyhow::Error::new(e).context(format!("writing {path}"))),
+    })?;
+    file.write_all(TEMPLATE.as_bytes()).with_context(|| format!("writing {path}")).map_err(Failure::Io)?;
+    println!("wrote {path}; see its trials with: centime plan {path}");
+    Ok(())
 }

@@ -4,11 +4,13 @@ mod compare;
 mod doctor;
 pub mod exit;
 mod init;
+mod load;
 mod plan;
 mod report;
 mod run;
 mod schema;
 mod shell;
+mod table;
 mod trial;
 mod verify;
 

@@ -1,11 +1,103 @@
-//! `centime plan`.
+//! `centime plan`: the trials of a scenario with everything that is known before they run.
 
 use super::Failure;
+use super::load::{Selection, load};
+use super::table::{Format, Rows};
+use crate::hardware::machine;
+use crate::plan::{Facts, Plan};
+use crate::scenario::Scenario;
+use crate::units::{Seconds, grouped};
+use anyhow::anyhow;
 
 /// Print the trials of a scenario with parameters, FLOPs, predicted memory and time, without running any.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
 
-pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
-    Err(Failure::Internal(anyhow::anyhow!("plan is not there yet")))
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    let scenario = load(&a.selection)?;
+    let plan = make(&scenario, None)?;
+    print(&scenario, &plan, a.format)
+}
+
+/// Rates that an estimate assumes of a core that has not been probed.
+const ASSUMED_FLOPS_PER_CORE: f64 = 1e11;
+const ASSUMED_BYTES_PER_SECOND: f64 = 3e10;
+
+/// The plan on this machine; probed rates make the estimate of time better.
+pub(super) fn make(scenario: &Scenario, probe: Option<&crate::hardware::machine::Probe>) -> Result<Plan, Failure> {
+    let m = machine::inspect();
+    let facts = Facts {
+        cores: m.cores,
+        memory: machine::available_memory(),
+        flops_per_second: probe.map_or(ASSUMED_FLOPS_PER_CORE * f64::from(m.cores), |p| p.f32_flops_per_second),
+        read_bytes_per_second: probe.map_or(ASSUMED_BYTES_PER_SECOND, |p| p.read_bytes_per_second),
+        usd_per_hour: scenario.price.usd_per_hour.map(|p| p.get()),
+    };
+    crate::plan::plan(scenario, &facts).map_err(|e| Failure::Usage(anyhow!(e)))
+}
+
+/// Prints the table and, for people, what it adds up to.
+pub(super) fn print(scenario: &Scenario, plan: &Plan, format: Format) -> Result<(), Failure> {
+    let mut rows = Rows::new(&[
+        "order",
+        "trial",
+        "cell",
+        "model",
+        "phase",
+        "parameters",
+        "flops_per_step",
+        "memory",
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations",
+        "kv_cache",
+        "workspace",
+        "estimate",
+        "note",
+    ]);
+    for t in &plan.trials {
+        let m = &t.memory;
+        let total = m.total().map_or(u64::MAX, |b| b.get());
+        rows.push(vec![
+            t.run_order.to_string().into(),
+            t.id.clone().into(),
+            t.cell.name().into(),
+            t.cell.trial.model.clone().into(),
+            t.cell.trial.workload.phase.to_string().into(),
+            (grouped(t.parameters), t.parameters).into(),
+            (t.flops_per_step.to_string(), t.flops_per_step.get()).into(),
+            bytes(total),
+            bytes(m.weights_bytes),
+            bytes(m.gradients_bytes),
+            bytes(m.optimizer_bytes),
+            bytes(m.activations_bytes),
+            bytes(m.kv_cache_bytes),
+            bytes(m.workspace_bytes),
+            (t.estimate.to_string(), t.estimate.get()).into(),
+            t.skip.as_ref().map_or(String::new(), |s| format!("skipped: {s}")).into(),
+        ]);
+    }
+    rows.print(format)?;
+    if format == Format::Table {
+        let run: Vec<_> = plan.trials.iter().filter(|t| t.skip.is_none()).collect();
+        let seconds: f64 = run.iter().map(|t| t.estimate.get()).sum();
+        let skipped = plan.trials.len() - run.len();
+        let money = scenario.price.usd_per_hour.map_or(String::new(), |p| {
+            format!(", about ${} at {p}", crate::units::significant(p.get() * seconds / 3600.0, 2))
+        });
+        let left_out = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+        println!("{}: {} trials{left_out}, about {}{money}", scenario.name, run.len(), Seconds(seconds));
+    }
+    Ok(())
+}
+
+fn bytes(b: u64) -> super::table::Value {
+    (crate::units::Bytes(b).to_string(), b).into()
 }

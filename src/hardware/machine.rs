@@ -1,5 +1,6 @@
 //! What this machine is: facts read from the system, and its limits as probed.
 
+use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Facts about a machine that do not change while it is up.
@@ -47,5 +48,125 @@ impl Machine {
             (self.memory_bytes + (1 << 29)) >> 30,
             self.instruction_sets.join(",")
         )
+    }
+}
+
+/// Reads what this machine is. What the system does not tell is left empty, never guessed.
+pub fn inspect() -> Machine {
+    let memory = Memory::read();
+    Machine {
+        hostname: sysinfo::System::host_name().unwrap_or_default(),
+        cpu_model: cpu_model(),
+        architecture: std::env::consts::ARCH.into(),
+        // Respects affinity and the cgroup's quota.
+        cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        memory_bytes: memory.total,
+        os: sysinfo::System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.into()),
+        kernel: sysinfo::System::kernel_version().unwrap_or_default(),
+        instruction_sets: instruction_sets(),
+        caches: caches(),
+    }
+}
+
+/// Bytes that trials may fill now: what the system calls available, within the cgroup's limit.
+pub fn available_memory() -> Bytes {
+    Bytes(Memory::read().free)
+}
+
+/// The system's memory, or the cgroup's where that is less.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    total: u64,
+    free: u64,
+}
+
+impl Memory {
+    fn read() -> Self {
+        let Ok(mut system) = sysinfo::System::new() else { return Self::default() };
+        system.refresh_memory();
+        let (total, free) = (system.total_memory(), system.available_memory());
+        match system.cgroup_limits().filter(|l| l.total_memory > 0) {
+            Some(l) => Self { total: total.min(l.total_memory), free: free.min(l.free_memory) },
+            None => Self { total, free },
+        }
+    }
+}
+
+fn cpu_model() -> String {
+    let Ok(mut system) = sysinfo::System::new() else { return String::new() };
+    system.refresh_cpu_all();
+    system.cpus().first().map(|c| c.brand().trim().to_string()).unwrap_or_default()
+}
+
+fn instruction_sets() -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! look {
+            ($($name:tt),+) => { $(if is_x86_feature_detected!($name) { found.push($name.into()); })+ };
+        }
+        look!("avx2", "fma", "avxvnni", "avx512f", "avx512bw", "avx512vnni", "avx512bf16");
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        macro_rules! look {
+            ($($name:tt),+) => { $(if std::arch::is_aarch64_feature_detected!($name) { found.push($name.into()); })+ };
+        }
+        look!("neon", "dotprod", "bf16", "i8mm");
+    }
+    found
+}
+
+/// Caches of the first core that hold data, from the kernel's tables.
+fn caches() -> Vec<(String, u64)> {
+    let mut all = Vec::new();
+    for index in 0..8 {
+        let read = |file: &str| {
+            let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{file}");
+            std::fs::read_to_string(path).ok().map(|t| t.trim().to_string())
+        };
+        let (Some(level), Some(kind), Some(size)) = (read("level"), read("type"), read("size")) else { break };
+        let bytes = size.strip_suffix('K').and_then(|k| k.parse::<u64>().ok()).map(|k| k << 10);
+        if let (Some(bytes), true) = (bytes, kind != "Instruction") {
+            all.push((format!("L{level}"), bytes));
+        }
+    }
+    all
+}
+
+/// The system's account of processor time, for the share that went to somebody else.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuTimes {
+    total: u64,
+    steal: u64,
+}
+
+impl CpuTimes {
+    /// Now; `None` where the system keeps no such account.
+    pub fn now() -> Option<Self> {
+        let text = std::fs::read_to_string("/proc/stat").ok()?;
+        let fields: Vec<u64> = text.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+        // user nice system idle iowait irq softirq steal; guest time is in user already.
+        (fields.len() >= 8).then(|| Self { total: fields[..8].iter().sum(), steal: fields[7] })
+    }
+
+    /// Share of all processor time since then that the hypervisor gave to others.
+    pub fn steal_since(&self) -> Option<f64> {
+        let now = Self::now()?;
+        let total = now.total.checked_sub(self.total).filter(|t| *t > 0)?;
+        Some(now.steal.saturating_sub(self.steal) as f64 / total as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_cores_and_memory() {
+        let m = inspect();
+        assert!(m.cores >= 1 && m.memory_bytes > 1 << 26, "{m:?}");
+        assert!(available_memory().get() <= m.memory_bytes);
+        assert!(m.fingerprint().contains(&format!("{} cores", m.cores)));
     }
 }

@@ -1,3 +1,4 @@
 //! Hardware: this machine's facts and probed limits, and the catalog of devices.
 
 pub mod machine;
+pub mod probe;

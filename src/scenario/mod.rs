@@ -3,10 +3,26 @@
 //! Wire types (what may be written) are turned into [`Scenario`] (what is meant) once and fallibly. A scenario knows nothing
 //! of devices, of the clock or of results.
 
+pub mod axes;
+mod document;
+mod error;
+mod fields;
+mod node;
+mod presets;
+mod ranges;
+pub mod schema;
+mod settings;
+mod sweep;
 pub mod trial;
 
+use crate::transformer::hf_config::shape_from_hf_config;
 use crate::units::{Share, UsdPerHour};
+use axes::Draft;
+use document::Sources;
+pub use error::{Origin, ScenarioError};
+use node::{Node, Value};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use trial::Trial;
 
 /// A checked scenario: everything the file said, with every default filled in.
@@ -30,6 +46,20 @@ pub struct Cell {
     pub trial: Trial,
     /// What the axes were set to, in the order of [`Scenario::axes`] (plus fields set by `include`): path and value as text.
     pub coordinates: Vec<(String, String)>,
+}
+
+impl Cell {
+    /// "d_model 256, batch 4": what sets the cell apart, or the model's name where nothing is swept.
+    pub fn name(&self) -> String {
+        if self.coordinates.is_empty() {
+            return self.trial.model.clone();
+        }
+        let one = |(path, value): &(String, String)| {
+            let label = axes::AXES.iter().find(|a| a.path == path).map_or(path.as_str(), |a| a.label);
+            format!("{label} {value}")
+        };
+        self.coordinates.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// How to measure.
@@ -78,4 +108,128 @@ pub struct Limits {
     pub minutes: Option<f64>,
     pub usd: Option<f64>,
     pub cells: Option<u64>,
+}
+
+/// What loading depends on beside the file.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// `path=value`, applied in order.
+    pub overrides: Vec<String>,
+    /// Most cells that a sweep may have.
+    pub max_cells: u64,
+    /// Whether `backend: auto` means CUDA.
+    pub cuda_present: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { overrides: Vec::new(), max_cells: 10_000, cuda_present: false }
+    }
+}
+
+/// Keys of a scenario.
+const TOP: &[&str] =
+    &["version", "name", "description", "trial", "sweep", "measure", "price", "limits", "variables", "extends"];
+
+/// Reads and checks a scenario file.
+///
+/// # Errors
+/// [`ScenarioError`]: what is wrong, where, and what to do about it.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, ScenarioError> {
+    let (root, s) = document::read(path, &options.overrides)?;
+    fields::entries("a scenario", Some(&root), TOP, &s)?;
+    let section = |key: &str| root.get(key).map(|e| &e.node);
+    match root.get("version") {
+        Some(e) if e.node.value == Value::Integer(1) => {}
+        Some(e) => {
+            return Err(
+                s.fault(e.node.place, format!("version: this program reads version 1, and this is {}", e.node.value))
+            );
+        }
+        None => return Err(s.fault(root.place, "version: missing; begin the file with `version: 1`")),
+    }
+    let name = match root.get("name") {
+        Some(e) => folder_name(&fields::text(e, "", &s)?).map_err(|m| s.fault(e.node.place, m))?,
+        None => {
+            let stem = path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            folder_name(&stem)
+                .map_err(|_| s.fault(root.place, "name: missing, and the file's name cannot serve; add `name: ...`"))?
+        }
+    };
+    let description = root.get("description").map(|e| fields::text(e, "", &s)).transpose()?.unwrap_or_default();
+    let base = base(section("trial"), &s)?;
+    let sweep = sweep::expand(section("sweep"), &base, options.max_cells, options.cuda_present, &s)?;
+    Ok(Scenario {
+        name,
+        description: description.trim().to_string(),
+        axes: sweep.axes,
+        cells: sweep.cells,
+        measure: settings::measure(section("measure"), &s)?,
+        price: settings::price(section("price"), &s)?,
+        limits: settings::limits(section("limits"), &s)?,
+    })
+}
+
+/// A name that is safe as a folder's on every system.
+fn folder_name(name: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 80 || name.starts_with('.') || !name.chars().all(allowed) {
+        return Err(format!(
+            "name: `{name}` names the report's folder; use 1 to 80 letters, digits, - _ . and no leading dot"
+        ));
+    }
+    Ok(name.to_string())
+}
+
+/// The trial that the sweep varies.
+fn base(node: Option<&Node>, s: &Sources) -> Result<Draft, ScenarioError> {
+    let mut draft = Draft::default();
+    let paths = axes::AXES.iter();
+    let outer: Vec<&str> = paths
+        .clone()
+        .filter(|a| !a.path.contains('.'))
+        .flat_map(|a| a.aliases.iter().copied().chain([a.path]))
+        .chain(["model"])
+        .collect();
+    let inner: Vec<&str> = paths
+        .filter_map(|a| a.path.strip_prefix("model.").map(|p| (a, p)))
+        .flat_map(|(a, p)| a.aliases.iter().copied().chain([p]))
+        .chain(["hf_config"])
+        .collect();
+    for e in fields::entries("trial", node, &outer, s)? {
+        if e.key != "model" {
+            set(&mut draft, &e.key, &e.node, s)?;
+            continue;
+        }
+        for m in fields::entries("trial.model", Some(&e.node), &inner, s)? {
+            match m.key.as_str() {
+                "hf_config" => draft.config = Some(hf_config(&fields::text(m, "model.", s)?, m.node.place, s)?),
+                key => set(&mut draft, &format!("model.{key}"), &m.node, s)?,
+            }
+        }
+    }
+    Ok(draft)
+}
+
+fn set(draft: &mut Draft, path: &str, node: &Node, s: &Sources) -> Result<(), ScenarioError> {
+    let Some(axis) = axes::find(path) else { return Err(s.fault(node.place, format!("no field `{path}`"))) };
+    (axis.set)(draft, &node.value).map_err(|m| s.fault(node.place, format!("{}: {m}", axis.path)))
+}
+
+/// A Hugging Face config, its path relative to the scenario's folder.
+fn hf_config(
+    name: &str,
+    place: Option<node::Place>,
+    s: &Sources,
+) -> Result<(String, crate::transformer::shape::Shape), ScenarioError> {
+    let path = s.folder().join(name);
+    let fault = |m: String| s.fault(place, format!("model.hf_config: {}: {m}", path.display()));
+    let size = std::fs::metadata(&path).map_err(|e| fault(e.to_string()))?.len();
+    if size > node::MAX_BYTES {
+        return Err(fault(format!("{size} bytes are more than a config may have, {}", node::MAX_BYTES)));
+    }
+    let json = std::fs::read_to_string(&path).map_err(|e| fault(e.to_string()))?;
+    let shape = shape_from_hf_config(&json).map_err(|e| fault(e.to_string()))?;
+    let stem = Path::new(name).file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok((stem, shape))
 }

@@ -1,6 +1,6 @@
 //! One trial: a point of the sweep, checked and complete.
 
-use crate::transformer::{BackendKind, Workload};
+use crate::transformer::{BackendKind, OptimizerKind, Phase, Workload};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -41,5 +41,22 @@ impl Trial {
         ]);
         let digest = Sha256::digest(canonical.to_string().as_bytes());
         digest.iter().take(6).map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+impl Trial {
+    /// Fields that the phase does not use, at fixed values: two trials that compute the same have the same id.
+    pub fn canonical(mut self) -> Self {
+        let w = &mut self.workload;
+        match w.phase {
+            Phase::Train => (w.prompt_len, w.new_tokens) = (0, 0),
+            Phase::Prefill => (w.seq_len, w.new_tokens) = (0, 0),
+            Phase::Decode | Phase::Generate => w.seq_len = 0,
+        }
+        if w.phase != Phase::Train {
+            w.optimizer = OptimizerKind::Adamw;
+            w.dropout = 0.0;
+        }
+        self
     }
 }

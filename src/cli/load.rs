@@ -1,0 +1,39 @@
+//! The arguments by which commands name a scenario, and how its errors reach the user.
+
+use super::Failure;
+use crate::scenario::{LoadOptions, Scenario, load as load_scenario};
+use anyhow::anyhow;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+/// Which scenario, and what to change in it.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
+    /// Scenario file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Override a field: batch=4, model.n_layers=2, measure.max_seconds=3, sweep.matrix.batch=[1,2]. May be repeated.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Most cells that the sweep may have.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub max_cells: u64,
+}
+
+/// Loads the scenario.
+pub fn load(s: &Selection) -> Result<Scenario, Failure> {
+    let options = LoadOptions { overrides: s.set.clone(), max_cells: s.max_cells, cuda_present: false };
+    load_scenario(&s.file, &options).map_err(|e| {
+        let text = anyhow!(e.render(colour()));
+        if e.io { Failure::Io(text) } else { Failure::Usage(text) }
+    })
+}
+
+/// Whether messages on stderr are coloured: NO_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.
+pub fn colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    if set("NO_COLOR") || std::env::var_os("TERM").is_some_and(|t| t == "dumb") {
+        return false;
+    }
+    std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| v != "0" && !v.is_empty()) || std::io::stderr().is_terminal()
+}

@@ -1,0 +1,128 @@
+//! Tables on stdout in the format that was asked for.
+
+use super::Failure;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use std::io::Write;
+
+/// How a table is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Csv,
+    Markdown,
+}
+
+/// A cell: what a person reads, and the bare number where there is one.
+#[derive(Clone, Debug)]
+pub struct Value {
+    text: String,
+    number: Option<serde_json::Number>,
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self { text, number: None }
+    }
+}
+
+impl From<(String, u64)> for Value {
+    fn from((text, n): (String, u64)) -> Self {
+        Self { text, number: Some(n.into()) }
+    }
+}
+
+impl From<(String, f64)> for Value {
+    fn from((text, x): (String, f64)) -> Self {
+        Self { text, number: serde_json::Number::from_f64(x) }
+    }
+}
+
+/// Rows under a heading.
+#[derive(Debug)]
+pub struct Rows {
+    heading: Vec<&'static str>,
+    rows: Vec<Vec<Value>>,
+}
+
+impl Rows {
+    /// No rows yet.
+    pub fn new(heading: &[&'static str]) -> Self {
+        Self { heading: heading.to_vec(), rows: Vec::new() }
+    }
+
+    /// One more row, as wide as the heading.
+    pub fn push(&mut self, row: Vec<Value>) {
+        self.rows.push(row);
+    }
+
+    /// Prints on stdout.
+    ///
+    /// # Errors
+    /// When stdout is closed.
+    pub fn print(&self, format: Format) -> Result<(), Failure> {
+        let text = match format {
+            Format::Table => self.table(),
+            Format::Json => self.json(),
+            Format::Csv => self.csv(),
+            Format::Markdown => self.markdown(),
+        };
+        let closed = |e: std::io::Error| Failure::Io(anyhow::Error::new(e).context("writing to stdout"));
+        writeln!(std::io::stdout(), "{text}").map_err(closed)
+    }
+
+    /// For people: columns that are the same in every row and empty ones are left out.
+    fn table(&self) -> String {
+        let shown: Vec<usize> = (0..self.heading.len())
+            .filter(|&c| self.rows.iter().any(|r| !matches!(r[c].text.as_str(), "" | "0 B")))
+            .collect();
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(shown.iter().map(|&c| self.heading[c].replace('_', " ")));
+        for row in &self.rows {
+            table.add_row(shown.iter().map(|&c| {
+                let cell = comfy_table::Cell::new(&row[c].text);
+                if row[c].number.is_some() { cell.set_alignment(CellAlignment::Right) } else { cell }
+            }));
+        }
+        table.to_string()
+    }
+
+    fn json(&self) -> String {
+        let object = |row: &Vec<Value>| {
+            let pairs = self.heading.iter().zip(row).map(|(h, v)| {
+                let value = v.number.clone().map_or_else(|| v.text.clone().into(), serde_json::Value::Number);
+                ((*h).to_string(), value)
+            });
+            serde_json::Value::Object(pairs.collect())
+        };
+        let rows: Vec<_> = self.rows.iter().map(object).collect();
+        format!("{:#}", serde_json::Value::Array(rows))
+    }
+
+    fn csv(&self) -> String {
+        let field = |v: &Value| match &v.number {
+            Some(n) => n.to_string(),
+            None => csv_text(&v.text),
+        };
+        let mut lines = vec![self.heading.join(",")];
+        lines.extend(self.rows.iter().map(|r| r.iter().map(field).collect::<Vec<_>>().join(",")));
+        lines.join("\n")
+    }
+
+    fn markdown(&self) -> String {
+        let line = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
+        let mut lines = vec![
+            line(self.heading.iter().map(|h| h.replace('_', " ")).collect()),
+            line(self.heading.iter().map(|_| "---".to_string()).collect()),
+        ];
+        lines.extend(self.rows.iter().map(|r| line(r.iter().map(|v| v.text.replace('|', "\\|")).collect())));
+        lines.join("\n")
+    }
+}
+
+/// Quoted where a comma, quote or line break is in it; a text that a spreadsheet would compute gets a leading apostrophe.
+fn csv_text(text: &str) -> String {
+    let text = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_string() };
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}

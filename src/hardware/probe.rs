@@ -1,0 +1,249 @@
+//! The machine's limits, measured: multiply-adds and bytes a second. MFU and MBU are shares of what is found here, so a probe
+//! must not overstate: loops are timed whole, their results are used, and the median of the rounds counts.
+
+use super::machine::{Machine, Probe};
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::Instant;
+
+/// Rounds of each probe.
+const ROUNDS: usize = 9;
+/// Seconds of a compute round.
+const ROUND_SECONDS: f64 = 0.04;
+
+/// Probes in about two seconds.
+pub fn probe(machine: &Machine) -> Probe {
+    let cores = machine.cores.max(1) as usize;
+    let steal = super::machine::CpuTimes::now();
+    let one = compute(1, f32_burst);
+    let all = compute(cores, f32_burst);
+    let bf16 = bf16_available().then(|| median(&compute(cores, bf16_burst)));
+    let bytes = buffer_bytes(machine);
+    let read_one = read(1, bytes);
+    let read_all = read(cores, bytes);
+    Probe {
+        f32_flops_per_second_one_core: median(&one),
+        f32_flops_per_second: median(&all),
+        bf16_flops_per_second: bf16,
+        read_bytes_per_second_one_core: median(&read_one),
+        read_bytes_per_second: median(&read_all).max(median(&read_one)),
+        spread: spread(&all),
+        steal_share: steal.and_then(|s| s.steal_since()),
+    }
+}
+
+fn sorted(x: &[f64]) -> Vec<f64> {
+    let mut x = x.to_vec();
+    x.sort_by(f64::total_cmp);
+    x
+}
+
+fn median(x: &[f64]) -> f64 {
+    sorted(x).get(x.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// (p90 - p10) / median
+fn spread(x: &[f64]) -> f64 {
+    let s = sorted(x);
+    let at = |p: f64| s[((s.len() - 1) as f64 * p).round() as usize];
+    if s.is_empty() { 0.0 } else { (at(0.9) - at(0.1)) / at(0.5) }
+}
+
+/// FLOP/s of `threads` threads together, a figure a round. `burst(n)` does n units of work and says how many FLOPs a unit is.
+fn compute(threads: usize, burst: fn(u64) -> u64) -> Vec<f64> {
+    // As many units as fill a round, found on one thread.
+    let mut units = 1000u64;
+    loop {
+        let start = Instant::now();
+        burst(units);
+        let seconds = start.elapsed().as_secs_f64();
+        if seconds > ROUND_SECONDS / 2.0 || units > 1 << 40 {
+            break;
+        }
+        units = (units as f64 * (ROUND_SECONDS / seconds.max(1e-6)).min(16.0)) as u64;
+    }
+    together(threads, |_| burst(units) * units)
+}
+
+/// Runs `work` on all threads at once, [`ROUNDS`] times after one to warm up; what they did together over the time of the
+/// slowest, a second.
+fn together(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> Vec<f64> {
+    let barrier = Barrier::new(threads);
+    let rounds: Vec<Vec<(f64, f64, u64)>> = std::thread::scope(|scope| {
+        let epoch = Instant::now();
+        let (barrier, work) = (&barrier, &work);
+        let handles: Vec<_> = (0..threads)
+            .map(|i| {
+                scope.spawn(move || {
+                    (0..=ROUNDS)
+                        .map(|_| {
+                            barrier.wait();
+                            let start = epoch.elapsed().as_secs_f64();
+                            let done = work(i);
+                            (start, epoch.elapsed().as_secs_f64(), done)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        handles.into_iter().filter_map(|h| h.join().ok()).collect()
+    });
+    (1..=ROUNDS)
+        .map(|r| {
+            let of_round = || rounds.iter().filter_map(move |t| t.get(r));
+            let start = of_round().fold(f64::INFINITY, |m, t| m.min(t.0));
+            let end = of_round().fold(0.0f64, |m, t| m.max(t.1));
+            of_round().map(|t| t.2).sum::<u64>() as f64 / (end - start)
+        })
+        .collect()
+}
+
+/// Independent accumulators: more than the latency of a multiply-add times the units that do it.
+const CHAINS: usize = 12;
+
+macro_rules! burst {
+    ($name:ident, $features:literal, $zero:expr, $step:expr, $lanes:expr) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        fn $name(units: u64) -> u64 {
+            use std::arch::x86_64::*;
+            let mut sums = [$zero; CHAINS];
+            let (a, b) = (black_box($zero), black_box($zero));
+            for _ in 0..units {
+                for s in &mut sums {
+                    *s = $step(*s, a, b);
+                }
+            }
+            black_box(sums);
+            2 * CHAINS as u64 * $lanes
+        }
+    };
+}
+burst!(f32_avx512, "avx512f", _mm512_setzero_ps(), |s, a, b| _mm512_fmadd_ps(a, s, b), 16);
+burst!(f32_avx2, "avx2,fma", _mm256_setzero_ps(), |s, a, b| _mm256_fmadd_ps(a, s, b), 8);
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn bf16_avx512(units: u64) -> u64 {
+    use std::arch::x86_64::*;
+    let mut sums = [_mm512_setzero_ps(); CHAINS];
+    let a = _mm512_cvtne2ps_pbh(black_box(_mm512_setzero_ps()), black_box(_mm512_setzero_ps()));
+    let b = _mm512_cvtne2ps_pbh(black_box(_mm512_setzero_ps()), black_box(_mm512_setzero_ps()));
+    for _ in 0..units {
+        for s in &mut sums {
+            *s = _mm512_dpbf16_ps(*s, a, b);
+        }
+    }
+    black_box(sums);
+    4 * CHAINS as u64 * 16
+}
+
+fn f32_burst(units: u64) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the feature was detected on the line above.
+            return unsafe { f32_avx512(units) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the features were detected on the line above.
+            return unsafe { f32_avx2(units) };
+        }
+    }
+    f32_portable(units)
+}
+
+/// Arrays of eight that the compiler turns into the vectors that every target of it has.
+fn f32_portable(units: u64) -> u64 {
+    let mut sums = [[0.0f32; 8]; CHAINS];
+    let (a, b) = (black_box([0.5f32; 8]), black_box([0.1f32; 8]));
+    for _ in 0..units {
+        for s in &mut sums {
+            for i in 0..8 {
+                s[i] = s[i] * a[i] + b[i];
+            }
+        }
+    }
+    black_box(sums);
+    2 * CHAINS as u64 * 8
+}
+
+fn bf16_available() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+fn bf16_burst(units: u64) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if bf16_available() {
+        // SAFETY: the features were detected on the line above.
+        return unsafe { bf16_avx512(units) };
+    }
+    f32_portable(units)
+}
+
+/// Several times the largest cache, at least 256 MiB, and never more than an eighth of memory.
+fn buffer_bytes(machine: &Machine) -> usize {
+    let largest = machine.caches.iter().map(|(_, b)| *b).max().unwrap_or(32 << 20);
+    (largest * 8).max(256 << 20).min((machine.memory_bytes / 8).max(16 << 20)) as usize
+}
+
+/// Bytes a second that `threads` threads read together, each its own part of a buffer of `bytes`.
+fn read(threads: usize, bytes: usize) -> Vec<f64> {
+    let words = bytes / 8 / threads;
+    let parts: Vec<Vec<u64>> = (0..threads).map(|i| vec![i as u64 + 1; words]).collect();
+    together(threads, |i| {
+        black_box(sum(&parts[i]));
+        words as u64 * 8
+    })
+}
+
+fn sum(words: &[u64]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the feature was detected on the line above.
+        return unsafe { sum_avx512(words) };
+    }
+    sum_lanes(words)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn sum_avx512(words: &[u64]) -> u64 {
+    sum_lanes(words)
+}
+
+/// Sixty-four independent sums: the reads, not the additions, are the limit.
+#[inline(always)]
+fn sum_lanes(words: &[u64]) -> u64 {
+    let mut lanes = [0u64; 64];
+    let (chunks, rest) = words.as_chunks::<64>();
+    for chunk in chunks {
+        for (l, w) in lanes.iter_mut().zip(chunk) {
+            *l = l.wrapping_add(*w);
+        }
+    }
+    lanes.iter().chain(rest).fold(0, |s, w| s.wrapping_add(*w))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read() {
+        let words: Vec<u64> = (0..1000).collect();
+        assert_eq!(sum(&words), 999 * 500);
+        assert_eq!(sum_lanes(&words), 999 * 500);
+    }
+
+    #[test]
+    fn a_machine_computes_and_reads_at_plausible_rates() {
+        let rates = compute(1, f32_burst);
+        assert!(rates.iter().all(|r| *r > 1e8 && *r < 1e13), "{rates:?}");
+        let rates = read(1, 16 << 20);
+        assert!(rates.iter().all(|r| *r > 1e8 && *r < 1e13), "{rates:?}");
+    }
+}

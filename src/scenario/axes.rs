@@ -1,0 +1,501 @@
+//! The fields of a trial: one table from which the YAML keys, the axes of a sweep, the JSON Schema and the columns follow.
+//! A new field is one entry.
+
+use super::node::Value;
+use super::presets;
+use super::trial::{BackendChoice, Trial};
+use crate::transformer::shape::{Activation, Family, Shape, ShapeSpec};
+use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, Workload};
+use serde::de::DeserializeOwned;
+
+/// A trial in the making: what has been said so far.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub family: Option<Family>,
+    pub preset: Option<String>,
+    /// Read from a Hugging Face config; its name.
+    pub config: Option<(String, Shape)>,
+    pub spec: ShapeSpec,
+    pub phase: Phase,
+    pub batch: u32,
+    pub seq_len: u32,
+    pub prompt_len: u32,
+    pub new_tokens: u32,
+    pub dtype: Dtype,
+    pub backend: BackendChoice,
+    pub devices: u32,
+    pub cores_per_device: u32,
+    pub optimizer: OptimizerKind,
+    pub dropout: f32,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            family: None,
+            preset: None,
+            config: None,
+            spec: ShapeSpec::default(),
+            phase: Phase::Train,
+            batch: 1,
+            seq_len: 256,
+            prompt_len: 128,
+            new_tokens: 32,
+            dtype: Dtype::F32,
+            backend: BackendChoice::Auto,
+            devices: 1,
+            cores_per_device: 1,
+            optimizer: OptimizerKind::Adamw,
+            dropout: 0.0,
+        }
+    }
+}
+
+/// What the schema says of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Count,
+    Number,
+    Flag,
+    Text,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// One field of a trial.
+#[derive(Debug)]
+pub struct Axis {
+    /// Path in the trial: `model.d_model`, `batch`.
+    pub path: &'static str,
+    /// Other names for the last part of the path: Hugging Face's, llama-bench's.
+    pub aliases: &'static [&'static str],
+    /// How tables and charts call it.
+    pub label: &'static str,
+    /// Unit in charts; empty for a pure number or a word.
+    pub unit: &'static str,
+    pub kind: Kind,
+    /// Default and meaning, for the schema.
+    pub doc: &'static str,
+    pub set: fn(&mut Draft, &Value) -> Result<(), String>,
+}
+
+fn count(v: &Value) -> Result<u32, String> {
+    match v {
+        Value::Integer(i) if *i >= 1 => {
+            u32::try_from(*i).map_err(|_| format!("{i} is too large; the largest is {}", u32::MAX))
+        }
+        other => Err(format!("{other} is not a whole number from 1 up")),
+    }
+}
+
+fn number(v: &Value) -> Result<f32, String> {
+    match v {
+        Value::Integer(i) => Ok(*i as f32),
+        Value::Float(x) if x.is_finite() => Ok(*x as f32),
+        other => Err(format!("{other} is not a number")),
+    }
+}
+
+fn flag(v: &Value) -> Result<bool, String> {
+    match v {
+        Value::Bool(b) => Ok(*b),
+        other => Err(format!("{other} is neither true nor false")),
+    }
+}
+
+fn word<T: DeserializeOwned>(v: &Value, known: &[&str]) -> Result<T, String> {
+    let text = v.to_string();
+    let parsed = serde_json::from_value(serde_json::Value::String(text.clone())).ok();
+    parsed.ok_or_else(|| format!("`{text}` is unknown; {}", super::error::did_you_mean(&text, known.iter().copied())))
+}
+
+const FAMILIES: &[&str] = &["gpt2", "llama", "block"];
+const PHASES: &[&str] = &["train", "prefill", "decode", "generate"];
+const DTYPES: &[&str] = &["f32", "bf16"];
+const BACKENDS: &[&str] = &["auto", "cpu", "naive", "cuda"];
+const OPTIMIZERS: &[&str] = &["sgd", "adam", "adamax", "adamw"];
+const ACTIVATIONS: &[&str] = &["gelu_tanh", "gelu_erf", "relu", "swi_glu"];
+
+macro_rules! axis {
+    ($path:literal, [$($alias:literal),*], $label:literal, $unit:literal, $kind:expr, $doc:literal, |$d:ident, $v:ident| $set:expr) => {
+        Axis {
+            path: $path, aliases: &[$($alias),*], label: $label, unit: $unit, kind: $kind, doc: $doc,
+            set: |$d, $v| { $set; Ok(()) },
+        }
+    };
+}
+
+/// Every field of a trial.
+pub const AXES: &[Axis] = &[
+    axis!("model.family", [], "family", "", Kind::Word(FAMILIES), "gpt2, llama or block; default gpt2", |d, v| d
+        .family =
+        Some(word(v, FAMILIES)?)),
+    axis!("model.preset", [], "model", "", Kind::Text, "a known model; sizes given beside it override it", |d, v| d
+        .preset =
+        Some(preset(v)?)),
+    axis!(
+        "model.n_layers",
+        ["num_hidden_layers", "n_layer"],
+        "layers",
+        "",
+        Kind::Count,
+        "layers; default 12 (block: 1)",
+        |d, v| d.spec.n_layers = Some(count(v)?)
+    ),
+    axis!(
+        "model.d_model",
+        ["hidden_size", "n_embd"],
+        "d_model",
+        "",
+        Kind::Count,
+        "width; default 768 (block: 1024)",
+        |d, v| d.spec.d_model = Some(count(v)?)
+    ),
+    axis!(
+        "model.n_heads",
+        ["num_attention_heads", "n_head"],
+        "heads",
+        "",
+        Kind::Count,
+        "query heads; default 12 (block: 8)",
+        |d, v| d.spec.n_heads = Some(count(v)?)
+    ),
+    axis!(
+        "model.n_kv_heads",
+        ["num_key_value_heads"],
+        "kv heads",
+        "",
+        Kind::Count,
+        "key and value heads; default n_heads",
+        |d, v| d.spec.n_kv_heads = Some(count(v)?)
+    ),
+    axis!("model.head_dim", [], "head_dim", "", Kind::Count, "width of a head; default d_model / n_heads", |d, v| d
+        .spec
+        .head_dim =
+        Some(count(v)?)),
+    axis!(
+        "model.d_ff",
+        ["intermediate_size", "n_inner"],
+        "d_ff",
+        "",
+        Kind::Count,
+        "feed-forward width; default 4 d_model (gpt2), 8/3 d_model (llama), d_model (block)",
+        |d, v| d.spec.d_ff = Some(count(v)?)
+    ),
+    axis!(
+        "model.vocab_size",
+        [],
+        "vocabulary",
+        "",
+        Kind::Count,
+        "tokens known; default 50257 (gpt2), 32000 (llama), 10000 (block)",
+        |d, v| d.spec.vocab_size = Some(count(v)?)
+    ),
+    axis!(
+        "model.context",
+        ["max_position_embeddings", "n_positions", "n_ctx"],
+        "context",
+        "tokens",
+        Kind::Count,
+        "positions known; default 1024 (llama: 2048)",
+        |d, v| d.spec.context = Some(count(v)?)
+    ),
+    axis!(
+        "model.tied_embeddings",
+        ["tie_word_embeddings"],
+        "tied",
+        "",
+        Kind::Flag,
+        "output projection shares the embedding; default true for gpt2",
+        |d, v| d.spec.tied_embeddings = Some(flag(v)?)
+    ),
+    axis!(
+        "model.activation",
+        ["hidden_act", "activation_function"],
+        "activation",
+        "",
+        Kind::Word(ACTIVATIONS),
+        "function of the feed-forward layer; default the family's",
+        |d, v| d.spec.activation = Some(word::<Activation>(v, ACTIVATIONS)?)
+    ),
+    axis!(
+        "model.norm_eps",
+        ["rms_norm_eps", "layer_norm_epsilon"],
+        "norm eps",
+        "",
+        Kind::Number,
+        "added to variances; default 1e-5",
+        |d, v| d.spec.norm_eps = Some(number(v)?)
+    ),
+    axis!(
+        "model.rope_theta",
+        [],
+        "rope theta",
+        "",
+        Kind::Number,
+        "base of the rotary positions; default 10000",
+        |d, v| d.spec.rope_theta = Some(number(v)?)
+    ),
+    axis!(
+        "phase",
+        [],
+        "phase",
+        "",
+        Kind::Word(PHASES),
+        "what a step does: train, prefill, decode or generate; default train",
+        |d, v| d.phase = word(v, PHASES)?
+    ),
+    axis!(
+        "batch",
+        ["batch_size", "concurrency"],
+        "batch",
+        "sequences",
+        Kind::Count,
+        "sequences a step over all devices; default 1",
+        |d, v| d.batch = count(v)?
+    ),
+    axis!(
+        "seq_len",
+        ["sequence_length"],
+        "sequence",
+        "tokens",
+        Kind::Count,
+        "tokens of a training sequence; default 256",
+        |d, v| d.seq_len = count(v)?
+    ),
+    axis!(
+        "prompt_len",
+        ["isl", "input_len"],
+        "prompt",
+        "tokens",
+        Kind::Count,
+        "tokens of a prompt; default 128",
+        |d, v| d.prompt_len = count(v)?
+    ),
+    axis!(
+        "new_tokens",
+        ["osl", "output_len"],
+        "new tokens",
+        "tokens",
+        Kind::Count,
+        "tokens made after the prompt; default 32",
+        |d, v| d.new_tokens = count(v)?
+    ),
+    axis!(
+        "dtype",
+        [],
+        "dtype",
+        "",
+        Kind::Word(DTYPES),
+        "number format of weights and activations; default f32",
+        |d, v| d.dtype = word(v, DTYPES)?
+    ),
+    axis!(
+        "backend",
+        [],
+        "backend",
+        "",
+        Kind::Word(BACKENDS),
+        "cpu, cuda, naive (the slow oracle), or auto: a GPU where there is one; default auto",
+        |d, v| d.backend = word(v, BACKENDS)?
+    ),
+    axis!("devices", [], "devices", "", Kind::Count, "data-parallel devices; default 1", |d, v| d.devices = count(v)?),
+    axis!(
+        "cores_per_device",
+        ["threads"],
+        "cores/device",
+        "cores",
+        Kind::Count,
+        "cores of a CPU device; default 1",
+        |d, v| d.cores_per_device = count(v)?
+    ),
+    axis!(
+        "optimizer",
+        [],
+        "optimizer",
+        "",
+        Kind::Word(OPTIMIZERS),
+        "sgd, adam, adamax or adamw; default adamw",
+        |d, v| d.optimizer = word(v, OPTIMIZERS)?
+    ),
+    axis!(
+        "dropout",
+        [],
+        "dropout",
+        "",
+        Kind::Number,
+        "probability in training, from 0 to below 1; default 0",
+        |d, v| d.dropout = dropout(v)?
+    ),
+];
+
+fn preset(v: &Value) -> Result<String, String> {
+    let name = v.to_string();
+    let all = presets::all();
+    match all.iter().find(|p| p.name == name) {
+        Some(p) => Ok(p.name.into()),
+        None => Err(format!("`{name}` is unknown; {}", super::error::did_you_mean(&name, all.iter().map(|p| p.name)))),
+    }
+}
+
+fn dropout(v: &Value) -> Result<f32, String> {
+    let p = number(v)?;
+    if (0.0..1.0).contains(&p) { Ok(p) } else { Err(format!("{p} is not a probability from 0 to below 1")) }
+}
+
+/// The field that a path names, by its own name or an alias, with or without `model.`.
+pub fn find(path: &str) -> Option<&'static Axis> {
+    let bare = path.strip_prefix("model.").unwrap_or(path);
+    AXES.iter().find(|a| a.path == path).or_else(|| {
+        AXES.iter().find(|a| {
+            let in_model = a.path.starts_with("model.");
+            (in_model || !path.starts_with("model."))
+                && (a.aliases.contains(&bare) || (in_model && &a.path[6..] == bare))
+        })
+    })
+}
+
+/// Why a draft is no trial: the field's path and the message.
+pub type FieldFault = (&'static str, String);
+
+impl Draft {
+    fn shape(&self) -> Result<(String, Shape), FieldFault> {
+        let of_shape = |e: crate::transformer::shape::ShapeError| {
+            let path = AXES
+                .iter()
+                .find(|a| a.path.strip_prefix("model.") == Some(e.field))
+                .map_or("model.d_model", |a| a.path);
+            (path, e.message)
+        };
+        if let Some((name, shape)) = &self.config {
+            if self.spec != ShapeSpec::default() || self.preset.is_some() || self.family.is_some() {
+                return Err((
+                    "model.family",
+                    "hf_config states the whole shape; leave the other model fields out".into(),
+                ));
+            }
+            return Ok((name.clone(), shape.clone()));
+        }
+        if let Some(name) = &self.preset {
+            let preset = presets::all().into_iter().find(|p| p.name == *name);
+            let preset = preset.ok_or(("model.preset", format!("`{name}` is unknown")))?;
+            if self.family.is_some_and(|f| f != preset.family) {
+                return Err(("model.family", format!("preset {name} is of another family; leave family out")));
+            }
+            let own = Shape::new(preset.family, &over(preset.spec.clone(), &self.spec)).map_err(of_shape)?;
+            let changed = self.spec != ShapeSpec::default();
+            return Ok((if changed { format!("{name}*") } else { name.clone() }, own));
+        }
+        let shape = Shape::new(self.family.unwrap_or(Family::Gpt2), &self.spec).map_err(of_shape)?;
+        let family = match shape.family {
+            Family::Gpt2 => "gpt2",
+            Family::Llama => "llama",
+            Family::Block => "block",
+        };
+        Ok((format!("{family} {}x{}", shape.n_layers, shape.d_model), shape))
+    }
+
+    /// The checked trial; `auto` becomes CUDA where there is a GPU.
+    ///
+    /// # Errors
+    /// The field at fault, what is wrong with it, and the remedy.
+    pub fn finish(&self, cuda_present: bool) -> Result<Trial, FieldFault> {
+        let (model, shape) = self.shape()?;
+        let workload = Workload {
+            shape,
+            phase: self.phase,
+            batch: self.batch,
+            seq_len: self.seq_len,
+            prompt_len: self.prompt_len,
+            new_tokens: self.new_tokens,
+            dtype: self.dtype,
+            optimizer: self.optimizer,
+            dropout: self.dropout,
+        };
+        self.check(&workload)?;
+        let backend = match self.backend {
+            BackendChoice::Cpu => BackendKind::Cpu,
+            BackendChoice::Naive => BackendKind::Naive,
+            BackendChoice::Cuda => BackendKind::Cuda,
+            BackendChoice::Auto if cuda_present => BackendKind::Cuda,
+            BackendChoice::Auto => BackendKind::Cpu,
+        };
+        let trial = Trial { model, workload, backend, devices: self.devices, cores_per_device: self.cores_per_device };
+        Ok(trial.canonical())
+    }
+
+    fn check(&self, w: &Workload) -> Result<(), FieldFault> {
+        if !w.batch.is_multiple_of(self.devices) {
+            let (batch, devices) = (w.batch, self.devices);
+            let up = batch.div_ceil(devices) * devices;
+            return Err((
+                "batch",
+                format!("{batch} sequences do not divide among devices = {devices}; use {up}, or exclude the pair"),
+            ));
+        }
+        let decodes = matches!(w.phase, Phase::Decode | Phase::Generate);
+        if w.shape.family == Family::Block && decodes {
+            return Err(("phase", format!("family block has no tokens to {}; use train or prefill", w.phase)));
+        }
+        let longest = w.longest_sequence();
+        if w.shape.family == Family::Gpt2 && longest > w.shape.context {
+            let field = if w.phase == Phase::Train { "seq_len" } else { "prompt_len" };
+            let context = w.shape.context;
+            return Err((
+                field,
+                format!("{longest} tokens exceed the {context} learned positions; shorten, or raise model.context"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The base with every field that is stated over it.
+fn over(base: ShapeSpec, own: &ShapeSpec) -> ShapeSpec {
+    ShapeSpec {
+        n_layers: own.n_layers.or(base.n_layers),
+        d_model: own.d_model.or(base.d_model),
+        n_heads: own.n_heads.or(base.n_heads),
+        n_kv_heads: own.n_kv_heads.or(base.n_kv_heads),
+        head_dim: own.head_dim.or(base.head_dim),
+        d_ff: own.d_ff.or(base.d_ff),
+        vocab_size: own.vocab_size.or(base.vocab_size),
+        context: own.context.or(base.context),
+        tied_embeddings: own.tied_embeddings.or(base.tied_embeddings),
+        qkv_bias: own.qkv_bias.or(base.qkv_bias),
+        attn_out_bias: own.attn_out_bias.or(base.attn_out_bias),
+        mlp_bias: own.mlp_bias.or(base.mlp_bias),
+        activation: own.activation.or(base.activation),
+        norm_eps: own.norm_eps.or(base.norm_eps),
+        rope_theta: own.rope_theta.or(base.rope_theta),
+        rope_scaling: own.rope_scaling.or(base.rope_scaling),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aliases_find_their_field_and_paths_are_distinct() {
+        assert_eq!(find("hidden_size").unwrap().path, "model.d_model");
+        assert_eq!(find("model.num_attention_heads").unwrap().path, "model.n_heads");
+        assert_eq!(find("isl").unwrap().path, "prompt_len");
+        assert_eq!(find("d_model").unwrap().path, "model.d_model");
+        assert!(find("model.batch").is_none());
+        let mut names: Vec<&str> = AXES.iter().flat_map(|a| a.aliases.iter().copied().chain([a.path])).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_divide_is_refused_with_one_that_does() {
+        let d = Draft { batch: 3, devices: 2, ..Draft::default() };
+        assert_eq!(
+            d.finish(false).unwrap_err(),
+            ("batch", "3 sequences do not divide among devices = 2; use 4, or exclude the pair".into())
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! Reading a map field by field: what is unknown is refused with the nearest name.
+
+use super::document::Sources;
+use super::error::{ScenarioError, did_you_mean};
+use super::node::{Entry, Node, Value};
+
+/// The entries of a map whose keys are all among `known`; nothing for an absent or empty section.
+///
+/// # Errors
+/// Something else than a map, an unknown key, or a key that is there twice.
+pub fn entries<'a>(
+    section: &str,
+    node: Option<&'a Node>,
+    known: &[&str],
+    s: &Sources,
+) -> Result<&'a [Entry], ScenarioError> {
+    let Some(node) = node else { return Ok(&[]) };
+    let entries = match &node.value {
+        Value::Map(entries) => entries,
+        Value::Null => return Ok(&[]),
+        other => return Err(s.fault(node.place, format!("{section}: a map is wanted, and this is {}", other.kind()))),
+    };
+    for e in entries {
+        if !known.contains(&e.key.as_str()) {
+            let hint = did_you_mean(&e.key, known.iter().copied());
+            return Err(s.fault(e.place, format!("unknown field `{}` in {section}; {hint}", e.key)));
+        }
+    }
+    Ok(entries)
+}
+
+/// A finite number within `allowed`, or a message that says what is.
+///
+/// # Errors
+/// Anything else.
+pub fn number(
+    e: &Entry,
+    section: &str,
+    allowed: impl Fn(f64) -> bool,
+    wanted: &str,
+    s: &Sources,
+) -> Result<f64, ScenarioError> {
+    let x = match &e.node.value {
+        Value::Integer(i) => *i as f64,
+        Value::Float(x) => *x,
+        other => {
+            let message = format!("{section}{}: {wanted} is wanted, and this is {}", e.key, shown(other));
+            return Err(s.fault(e.node.place, message));
+        }
+    };
+    if x.is_finite() && allowed(x) {
+        Ok(x)
+    } else {
+        Err(s.fault(
+            e.node.place,
+            format!("{section}{}: {wanted} is wanted, and this is {}", e.key, shown(&e.node.value)),
+        ))
+    }
+}
+
+/// A whole number of at least `least`.
+///
+/// # Errors
+/// Anything else.
+pub fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, ScenarioError> {
+    match &e.node.value {
+        Value::Integer(i) if *i >= least => Ok(*i as u64),
+        other => {
+            let message =
+                format!("{section}{}: a whole number from {least} up is wanted, and this is {}", e.key, shown(other));
+            Err(s.fault(e.node.place, message))
+        }
+    }
+}
+
+/// Text (a number is taken as it is written).
+///
+/// # Errors
+/// A list or a map.
+pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, ScenarioError> {
+    match &e.node.value {
+        Value::List(_) | Value::Map(_) => Err(
+            s.fault(e.node.place, format!("{section}{}: text is wanted, and this is {}", e.key, e.node.value.kind()))
+        ),
+        Value::Null => Ok(String::new()),
+        other => Ok(other.to_string()),
+    }
+}
+
+/// True or false.
+///
+/// # Errors
+/// Anything else.
+pub fn flag(e: &Entry, section: &str, s: &Sources) -> Result<bool, ScenarioError> {
+    match e.node.value {
+        Value::Bool(b) => Ok(b),
+        ref other => Err(
+            s.fault(e.node.place, format!("{section}{}: true or false is wanted, and this is {}", e.key, shown(other)))
+        ),
+    }
+}
+
+fn shown(v: &Value) -> String {
+    match v {
+        Value::Text(t) => format!("`{t}`"),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,129 @@
+//! The sections beside the trial: how to measure, what it costs, and where to stop.
+
+use super::document::Sources;
+use super::error::ScenarioError;
+use super::fields::{entries, flag, number, text, whole};
+use super::node::{Node, Value};
+use super::{Limits, Measure, Order, Price};
+use crate::units::{Share, UsdPerHour};
+
+/// Keys of `measure`.
+pub const MEASURE: &[&str] =
+    &["precision", "min_seconds", "max_seconds", "warmup", "seed", "order", "timeout_seconds", "ignore_memory"];
+/// Keys of `price`.
+pub const PRICE: &[&str] = &["hardware", "usd_per_hour", "source", "utilisation"];
+/// Keys of `limits`.
+pub const LIMITS: &[&str] = &["minutes", "usd", "cells"];
+
+impl Default for Measure {
+    /// One per cent, between 1 and 10 seconds, warm-up until stationary, seed 0, shuffled; killed after 600 s.
+    fn default() -> Self {
+        Self {
+            precision: 0.01,
+            min_seconds: 1.0,
+            max_seconds: 10.0,
+            warmup_steps: None,
+            seed: 0,
+            order: Order::Shuffled,
+            timeout_seconds: 600.0,
+            ignore_memory: false,
+        }
+    }
+}
+
+/// # Errors
+/// The first field at fault.
+pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, ScenarioError> {
+    let mut m = Measure::default();
+    let positive = |x: f64| x > 0.0 && x <= 1e7;
+    let mut min_given = false;
+    for e in entries("measure", node, MEASURE, s)? {
+        let p = "measure.";
+        match e.key.as_str() {
+            "precision" => {
+                m.precision =
+                    number(e, p, |x| x > 0.0 && x <= 0.5, "a share from above 0 to 0.5 (0.01 is one per cent)", s)?
+            }
+            "min_seconds" => {
+                m.min_seconds = number(e, p, |x| (0.0..=1e7).contains(&x), "seconds from 0 up", s)?;
+                min_given = true;
+            }
+            "max_seconds" => m.max_seconds = number(e, p, positive, "seconds above 0", s)?,
+            "timeout_seconds" => m.timeout_seconds = number(e, p, positive, "seconds above 0", s)?,
+            "seed" => m.seed = whole(e, p, 0, s)?,
+            "ignore_memory" => m.ignore_memory = flag(e, p, s)?,
+            "warmup" => {
+                m.warmup_steps =
+                    match &e.node.value {
+                        Value::Text(t) if t == "auto" => None,
+                        Value::Integer(i) => Some(u32::try_from(*i).map_err(|_| {
+                            s.fault(e.node.place, "measure.warmup: `auto` or a number of steps is wanted")
+                        })?),
+                        _ => return Err(s.fault(e.node.place, "measure.warmup: `auto` or a number of steps is wanted")),
+                    }
+            }
+            _ => {
+                m.order = match text(e, p, s)?.as_str() {
+                    "shuffled" => Order::Shuffled,
+                    "file" => Order::File,
+                    other => {
+                        return Err(s.fault(
+                            e.node.place,
+                            format!("measure.order: shuffled or file is wanted, and this is `{other}`"),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    if m.min_seconds > m.max_seconds {
+        if min_given {
+            let place = node.and_then(|n| n.get("min_seconds")).and_then(|e| e.node.place);
+            return Err(s.fault(
+                place,
+                format!("measure.min_seconds: {} is over max_seconds = {}", m.min_seconds, m.max_seconds),
+            ));
+        }
+        m.min_seconds = m.max_seconds;
+    }
+    Ok(m)
+}
+
+/// # Errors
+/// The first field at fault; a price that is not a finite number above 0.
+pub fn price(node: Option<&Node>, s: &Sources) -> Result<Price, ScenarioError> {
+    let mut price =
+        Price { hardware: "local".into(), usd_per_hour: None, source: String::new(), utilisation: Share(1.0) };
+    for e in entries("price", node, PRICE, s)? {
+        let p = "price.";
+        match e.key.as_str() {
+            "hardware" => price.hardware = text(e, p, s)?,
+            "source" => price.source = text(e, p, s)?,
+            "utilisation" => {
+                price.utilisation = Share(number(e, p, |x| x > 0.0 && x <= 1.0, "a share from above 0 to 1", s)?);
+            }
+            _ if e.node.value == Value::Null => {}
+            _ => {
+                let wanted =
+                    "a price above 0 in USD for an hour (leave it out where there is none: costs are then n/a)";
+                price.usd_per_hour = Some(UsdPerHour(number(e, p, |x| x > 0.0, wanted, s)?));
+            }
+        }
+    }
+    Ok(price)
+}
+
+/// # Errors
+/// The first field at fault.
+pub fn limits(node: Option<&Node>, s: &Sources) -> Result<Limits, ScenarioError> {
+    let mut limits = Limits::default();
+    for e in entries("limits", node, LIMITS, s)? {
+        let p = "limits.";
+        match e.key.as_str() {
+            "minutes" => limits.minutes = Some(number(e, p, |x| x > 0.0, "minutes above 0", s)?),
+            "usd" => limits.usd = Some(number(e, p, |x| x > 0.0, "USD above 0", s)?),
+            _ => limits.cells = Some(whole(e, p, 1, s)?),
+        }
+    }
+    Ok(limits)
+}
