@@ -1,9 +1,13 @@
 //! A whole run: the records and everything a reader needs to know about where they come from.
 
+use super::error::ResultsError;
+use super::files::replace_text;
+use super::journal;
 use super::record::Record;
 use crate::hardware::machine::{Machine, Probe};
 use crate::scenario::{Measure, Price};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// What `environment.json` holds: all of a run but its records.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,4 +36,39 @@ pub struct Run {
     pub environment: Environment,
     /// One per finished cell, ordered by `cell_index`.
     pub records: Vec<Record>,
+}
+
+/// Name of the environment's file in a run's folder.
+pub const ENVIRONMENT: &str = "environment.json";
+
+/// Writes `environment.json`.
+///
+/// # Errors
+/// Disk or permissions.
+pub fn save_environment(folder: &Path, environment: &Environment) -> Result<(), ResultsError> {
+    let path = folder.join(ENVIRONMENT);
+    let json = serde_json::to_string_pretty(environment).map_err(|e| ResultsError::damaged(&path, e.to_string()))?;
+    replace_text(&path, &(json + "\n"))
+}
+
+/// Reads a run back from its folder: the environment and every record of the journal, by cell.
+///
+/// # Errors
+/// A folder that holds no run; files that are damaged or newer than this program.
+pub fn load(folder: &Path) -> Result<Run, ResultsError> {
+    let path = folder.join(ENVIRONMENT);
+    let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => ResultsError::damaged(
+            folder,
+            "no run is there (no environment.json); give a folder that `centime run` wrote",
+        ),
+        _ => ResultsError::io(&path, "reading")(e),
+    })?;
+    let environment: Environment = serde_json::from_str(&text)
+        .map_err(|e| ResultsError::damaged(&path, format!("not a run's environment: {e}")))?;
+    let content = journal::read(folder)?
+        .ok_or_else(|| ResultsError::damaged(folder, "no journal is there; run the scenario again"))?;
+    let mut records = content.records;
+    records.sort_by_key(|r| r.cell_index);
+    Ok(Run { environment, records })
 }

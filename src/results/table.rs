@@ -24,3 +24,59 @@ pub struct Column {
 pub struct Table {
     pub columns: Vec<Column>,
 }
+
+impl Table {
+    /// Rows of the longest column (all are equally long in a table that can be written).
+    pub fn rows(&self) -> usize {
+        self.columns.iter().map(Column::len).max().unwrap_or(0)
+    }
+}
+
+impl Column {
+    /// Rows.
+    pub fn len(&self) -> usize {
+        match &self.values {
+            Values::Text(v) => v.len(),
+            Values::Integer(v) => v.len(),
+            Values::Float(v) => v.len(),
+            Values::Flag(v) => v.len(),
+            Values::Floats(v) => v.len(),
+        }
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.values, Values::Floats(_))
+    }
+
+    /// The value of a row as JSON; what is missing is null.
+    pub(super) fn json(&self, row: usize) -> serde_json::Value {
+        match &self.values {
+            Values::Text(v) => serde_json::json!(v.get(row)),
+            Values::Integer(v) => serde_json::json!(v.get(row)),
+            Values::Float(v) => serde_json::json!(v.get(row)),
+            Values::Flag(v) => serde_json::json!(v.get(row)),
+            Values::Floats(v) => serde_json::json!(v.get(row)),
+        }
+    }
+
+    /// Text that a spreadsheet would compute gets a leading apostrophe; control characters become spaces.
+    pub(super) fn harmless(&self) -> Self {
+        let mend = |text: &String| {
+            let computed = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
+            let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            if computed { format!("'{clean}") } else { clean }
+        };
+        match &self.values {
+            Values::Text(v) => {
+                let values = v.iter().map(|t| t.as_ref().map(mend)).collect();
+                Self { name: self.name.clone(), values: Values::Text(values) }
+            }
+            _ => self.clone(),
+        }
+    }
+}

@@ -1,6 +1,13 @@
-//! Statistics of samples: quantiles and intervals, each with its source. Pure; randomness comes from a seed argument.
+//! Statistics of samples: quantiles and intervals, each with its source. Pure and deterministic.
 
+mod median;
+mod sample;
+mod stationary;
+
+pub use median::{median_interval, ratio_interval};
+pub use sample::{Sample, SampleError, quantile};
 use serde::{Deserialize, Serialize};
+pub use stationary::stationary_from;
 
 /// A point, and the interval that holds the true value with the stated confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,93 @@
+//! The table as files: `results.csv`, `results.parquet`, `results.json`.
+
+use super::error::ResultsError;
+use super::files::{replace, replace_text};
+use super::record::SCHEMA_VERSION;
+use super::table::{Column, Table, Values};
+use polars::prelude::{
+    Column as Series, DataFrame, IntoColumn, ListChunked, NamedFrom, ParquetReader, ParquetWriter, SerReader, SerWriter,
+};
+use polars::prelude::{CsvWriter, IntoSeries, Series as OneSeries};
+use std::fs::File;
+use std::path::Path;
+
+/// Writes all three files; each is whole or the old one stays.
+///
+/// # Errors
+/// Disk, permissions, columns of unequal length, or a file that reads back differently.
+pub fn write(folder: &Path, table: &Table) -> Result<(), ResultsError> {
+    write_parquet(&folder.join("results.parquet"), table)?;
+    write_csv(&folder.join("results.csv"), table)?;
+    write_json(&folder.join("results.json"), table)
+}
+
+fn frame(path: &Path, table: &Table, lists: bool) -> Result<DataFrame, ResultsError> {
+    let columns: Vec<Series> = table.columns.iter().filter(|c| lists || !c.is_list()).map(series).collect();
+    DataFrame::new_infer_height(columns)
+        .map_err(|e| ResultsError::damaged(path, format!("the columns make no table: {e}")))
+}
+
+fn series(c: &Column) -> Series {
+    let name = c.name.as_str().into();
+    match &c.values {
+        Values::Text(v) => OneSeries::new(name, v).into_column(),
+        Values::Integer(v) => OneSeries::new(name, v).into_column(),
+        Values::Float(v) => OneSeries::new(name, v).into_column(),
+        Values::Flag(v) => OneSeries::new(name, v).into_column(),
+        Values::Floats(v) => {
+            let rows = v.iter().map(|row| row.as_ref().map(|r| OneSeries::new("".into(), r)));
+            let list: ListChunked = rows.collect();
+            list.with_name(name).into_series().into_column()
+        }
+    }
+}
+
+fn write_parquet(path: &Path, table: &Table) -> Result<(), ResultsError> {
+    let mut whole = frame(path, table, true)?;
+    replace(
+        path,
+        |file| {
+            let written = ParquetWriter::new(file).finish(&mut whole);
+            written.map(drop).map_err(|e| ResultsError::damaged(path, format!("writing: {e}")))
+        },
+        |beside| {
+            let back = read_frame(beside)?;
+            let same = back.shape() == frame(path, table, true)?.shape();
+            if same { Ok(()) } else { Err(ResultsError::damaged(beside, "reads back differently than it was written")) }
+        },
+    )
+}
+
+fn read_frame(path: &Path) -> Result<DataFrame, ResultsError> {
+    let file = File::open(path).map_err(ResultsError::io(path, "reading"))?;
+    ParquetReader::new(file)
+        .finish()
+        .map_err(|e| ResultsError::damaged(path, format!("not a Parquet file of ours: {e}")))
+}
+
+/// Names of the columns, and rows, of a Parquet file.
+///
+/// # Errors
+/// A file that is not there or is no Parquet.
+pub fn parquet_shape(path: &Path) -> Result<(Vec<String>, usize), ResultsError> {
+    let frame = read_frame(path)?;
+    Ok((frame.get_column_names().iter().map(|n| n.to_string()).collect(), frame.height()))
+}
+
+fn write_csv(path: &Path, table: &Table) -> Result<(), ResultsError> {
+    let harmless = Table { columns: table.columns.iter().map(Column::harmless).collect() };
+    let mut flat = frame(path, &harmless, false)?;
+    let mut bytes = Vec::new();
+    let written = CsvWriter::new(&mut bytes).include_header(true).finish(&mut flat);
+    written.map_err(|e| ResultsError::damaged(path, format!("writing: {e}")))?;
+    let text = String::from_utf8(bytes).map_err(|e| ResultsError::damaged(path, e.to_string()))?;
+    replace_text(path, &text)
+}
+
+fn write_json(path: &Path, table: &Table) -> Result<(), ResultsError> {
+    let rows: Vec<serde_json::Value> = (0..table.rows())
+        .map(|r| serde_json::Value::Object(table.columns.iter().map(|c| (c.name.clone(), c.json(r))).collect()))
+        .collect();
+    let all = serde_json::json!({ "schema_version": SCHEMA_VERSION, "rows": rows });
+    replace_text(path, &format!("{all:#}\n"))
+}
