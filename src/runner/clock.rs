@@ -1,5 +1,6 @@
 //! The clocks of a trial: monotonic time for steps, and what tells whether the machine was ours all the while.
 
+use crate::hardware::machine::CpuTimes;
 use std::time::{Duration, Instant};
 
 /// Monotonic time; a trait so that the measuring loop can be tested exactly.
@@ -31,19 +32,12 @@ const LONGEST_NAP: f64 = 0.05;
 #[derive(Debug)]
 pub(super) struct Watch {
     asleep: Option<f64>,
-    ticks: Option<Ticks>,
-}
-
-/// Processor time of the whole machine since it was started, in ticks.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Ticks {
-    total: u64,
-    stolen: u64,
+    processors: Option<CpuTimes>,
 }
 
 impl Watch {
     pub fn start() -> Self {
-        Self { asleep: seconds_asleep(), ticks: ticks() }
+        Self { asleep: seconds_asleep(), processors: CpuTimes::now() }
     }
 
     /// Seconds that the machine was suspended since the start, if it was.
@@ -54,13 +48,8 @@ impl Watch {
 
     /// Share of the machine's time since the start that the hypervisor gave to somebody else, where the system tells.
     pub fn steal_share(&self) -> Option<f64> {
-        share(self.ticks?, ticks()?)
+        self.processors?.steal_since()
     }
-}
-
-fn share(before: Ticks, after: Ticks) -> Option<f64> {
-    let total = after.total.checked_sub(before.total).filter(|t| *t > 0)?;
-    Some(after.stolen.saturating_sub(before.stolen) as f64 / total as f64)
 }
 
 /// Seconds since boot in which the machine was suspended: BOOTTIME counts them, MONOTONIC does not.
@@ -86,31 +75,9 @@ fn seconds_asleep() -> Option<f64> {
     None
 }
 
-fn ticks() -> Option<Ticks> {
-    parse_ticks(&std::fs::read_to_string("/proc/stat").ok()?)
-}
-
-/// The first line of /proc/stat: user nice system idle iowait irq softirq steal, then guests, who are in user already.
-fn parse_ticks(stat: &str) -> Option<Ticks> {
-    let fields: Vec<u64> =
-        stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|f| f.parse().ok()).take(8).collect();
-    let &[.., stolen] = fields.as_slice() else { return None };
-    (fields.len() == 8).then(|| Ticks { total: fields.iter().sum(), stolen })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn steal_is_the_eighth_field_over_all_eight() {
-        let before = parse_ticks("cpu  100 0 50 800 10 0 0 40 0 0\ncpu0 1 2 3").unwrap();
-        let after = parse_ticks("cpu  180 0 60 800 10 0 0 50 99 0\n").unwrap();
-        assert_eq!(before, Ticks { total: 1000, stolen: 40 });
-        assert_eq!(share(before, after), Some(0.1));
-        assert_eq!(share(before, before), None);
-        assert_eq!(parse_ticks("cpu 1 2 3\n"), None);
-    }
 
     #[test]
     fn a_machine_that_stays_awake_is_not_called_suspended() {
@@ -119,7 +86,7 @@ mod tests {
         assert_eq!(watch.suspended(), None);
         // One that began 2 s "less asleep" than it is now has slept since.
         if let Some(now) = seconds_asleep() {
-            let slept = Watch { asleep: Some(now - 2.0), ticks: None }.suspended();
+            let slept = Watch { asleep: Some(now - 2.0), processors: None }.suspended();
             assert!(slept.is_some_and(|s| (s - 2.0).abs() < 0.05), "{slept:?}");
         }
     }

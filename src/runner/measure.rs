@@ -9,6 +9,7 @@ use super::measurement::Stop;
 use super::precision;
 use super::protocol::{Progress, Stage};
 use crate::scenario::Measure;
+use crate::stats;
 use crate::transformer::session::{Session, SessionError};
 use std::time::Duration;
 
@@ -166,7 +167,7 @@ impl Steps<'_> {
             let steps = self.tally.seconds.len();
             if steps >= look_at {
                 look_at = next_look(steps);
-                if let Some(from) = precision::stationary_from(&self.tally.seconds) {
+                if let Some(from) = stats::stationary_from(&self.tally.seconds) {
                     return Ok(from.clamp(1, steps));
                 }
             }
@@ -190,7 +191,7 @@ impl Steps<'_> {
             let up = elapsed >= settings.max_seconds;
             if up || self.full() || (elapsed >= settings.min_seconds && steps >= look_at) {
                 look_at = next_look(steps);
-                precision = precision::reached(&self.tally.seconds, settings.seed);
+                precision = precision::reached(&self.tally.seconds);
                 if elapsed >= settings.min_seconds && precision.is_some_and(|p| p <= settings.precision) {
                     return Ok((Stop::Precision, precision));
                 }
