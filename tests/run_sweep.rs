@@ -138,15 +138,24 @@ fn a_second_ctrl_c_ends_the_program_at_once() {
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
+/// The sweep's run as another machine that shares the folder would start it.
+fn elsewhere_command(sweep: &Sweep) -> std::process::Command {
+    let mut command = sweep.command(&[]);
+    let machine = sweep.out().with_file_name("another-machine");
+    std::fs::create_dir_all(&machine).unwrap();
+    command.env("XDG_RUNTIME_DIR", machine);
+    command
+}
+
 #[test]
 fn a_second_run_into_one_folder_or_on_one_machine_is_told_who_is_there() {
     let sweep = Sweep::new("hang");
     let mut first = sweep.start();
     eventually("the first run is under way", || children_of(first.id()).len() == 1);
     let holder = format!("process {}", first.id());
-    assert_fails(&sweep.run(&[]), 75, &[".lock", &holder, "use another --out"]);
+    assert_fails(&elsewhere_command(&sweep).output().unwrap(), 75, &[".lock", &holder, "use another --out"]);
     let elsewhere = sweep.probing_command().output().unwrap();
-    assert_fails(&elsewhere, 75, &["centime-measuring.lock", &holder]);
+    assert_fails(&elsewhere, 75, &["centime-measuring.lock", &holder, "would measure each other"]);
     signal(first.id(), Signal::KILL);
     first.wait().unwrap();
     assert!(status_of(first.id()).is_none());

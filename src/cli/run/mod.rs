@@ -116,7 +116,14 @@ fn occupy(out: &Path) -> Result<[Lock; 2], Failure> {
     std::fs::create_dir_all(out)
         .with_context(|| format!("{}: cannot be made a folder for the run; choose another with --out", out.display()))
         .map_err(Failure::Io)?;
-    Ok([lock_folder(out).map_err(failure)?, lock_machine().map_err(failure)?])
+    let alone = lock_machine().map_err(|error| match error {
+        ResultsError::Locked { path, holder } => Failure::Locked(format!(
+            "error: {}: another run is measuring on this machine ({holder}); wait for it, since two at once would measure each other",
+            path.display()
+        )),
+        other => failure(other),
+    })?;
+    Ok([lock_folder(out).map_err(failure)?, alone])
 }
 
 fn failure(error: ResultsError) -> Failure {
