@@ -1,5 +1,8 @@
 //! Exit codes, and the one place where an error is printed.
 
+/// Exit code of a command that Ctrl-C or TERM ended.
+pub const INTERRUPTED: u8 = 130;
+
 /// Why a command did not succeed. The codes are part of the program's interface.
 #[derive(Debug)]
 pub enum Failure {
@@ -37,7 +40,7 @@ impl Failure {
             Self::Budget(_) => 6,
             Self::Io(_) => 74,
             Self::Locked(_) => 75,
-            Self::Interrupted(_) => 130,
+            Self::Interrupted(_) => INTERRUPTED,
         }
     }
 

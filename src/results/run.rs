@@ -7,6 +7,7 @@ use super::record::Record;
 use crate::hardware::machine::{Machine, Probe};
 use crate::scenario::{Measure, Price};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// What `environment.json` holds: all of a run but its records.
@@ -19,6 +20,8 @@ pub struct Environment {
     pub axes: Vec<String>,
     /// How many cells the scenario asked for; every one of them has a record when the run is complete.
     pub requested_cells: u32,
+    /// The cells' trials in the order of the scenario: which records of the journal belong to this run, and where.
+    pub trial_ids: Vec<String>,
     pub measure: Measure,
     pub price: Price,
     pub program_version: String,
@@ -68,7 +71,14 @@ pub fn load(folder: &Path) -> Result<Run, ResultsError> {
         .map_err(|e| ResultsError::damaged(&path, format!("not a run's environment: {e}")))?;
     let content = journal::read(folder)?
         .ok_or_else(|| ResultsError::damaged(folder, "no journal is there; run the scenario again"))?;
-    let mut records = content.records;
-    records.sort_by_key(|r| r.cell_index);
+    let records = by_cell(&environment, content.records);
     Ok(Run { environment, records })
+}
+
+/// One record a cell, in the scenario's order. The journal only grows: a cell that the scenario no longer has is passed
+/// over, one that has moved takes its new place, and of two lines for a cell (skipped first, then run) the later counts.
+fn by_cell(environment: &Environment, journal: Vec<Record>) -> Vec<Record> {
+    let mut latest: HashMap<String, Record> = journal.into_iter().map(|r| (r.trial_id.clone(), r)).collect();
+    let cells = (0u32..).zip(&environment.trial_ids);
+    cells.filter_map(|(cell_index, id)| Some(Record { cell_index, ..latest.remove(id)? })).collect()
 }

@@ -29,6 +29,8 @@ pub enum Stop {
     Precision,
     /// `max_seconds` were up first.
     MaxSeconds,
+    /// As many samples as a row holds were there first: a million.
+    MaxSteps,
 }
 
 /// The figures of a trial that ran.
@@ -42,8 +44,8 @@ pub struct Figures {
     pub warmup_steps: u32,
     pub tokens_per_step: u64,
     pub stopped_by: Stop,
-    /// Half width of the 95 % interval of the median step, relative to the median.
-    pub precision_reached: f64,
+    /// Half width of the 95 % interval of the median step, relative to the median; `None` with too few steps for an interval.
+    pub precision_reached: Option<f64>,
     /// Highest resident bytes of the trial's process.
     pub peak_rss_bytes: u64,
     /// Resident bytes before the model was built: what the program itself takes.

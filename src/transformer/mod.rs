@@ -19,6 +19,8 @@ mod forward;
 mod generate;
 pub mod golden;
 pub mod hf_config;
+#[cfg(test)]
+mod invariants;
 mod model;
 mod optimizer;
 mod random;

@@ -238,12 +238,13 @@ fn dimension(field: &'static str, value: u32) -> Result<u32, ShapeError> {
     }
 }
 
-/// The divisors of `n` nearest to `wanted`, at most three, ascending: "8, 10 or 20".
+/// The divisors of `n` nearest to `wanted` by ratio, at most three, ascending: "8, 10 or 20".
 fn near_divisors(n: u32, wanted: u32) -> String {
     let mut all: Vec<u32> = (1..=n.isqrt()).filter(|d| n.is_multiple_of(*d)).flat_map(|d| [d, n / d]).collect();
     all.sort_unstable();
     all.dedup();
-    all.sort_by_key(|d| d.abs_diff(wanted));
+    let ratio = |d: u32| f64::from(d.max(wanted)) / f64::from(d.min(wanted));
+    all.sort_by(|a, b| ratio(*a).total_cmp(&ratio(*b)));
     all.truncate(3);
     all.sort_unstable();
     let words: Vec<String> = all.iter().map(u32::to_string).collect();

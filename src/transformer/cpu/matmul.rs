@@ -1,5 +1,6 @@
 //! Matrix products in f32: large ones by the gemm crate, products of few rows by streaming the weights once.
 
+use super::super::backend::LinearDims;
 use super::math::{dot, vectorised};
 use super::pool::Pool;
 use gemm::Parallelism;
@@ -148,10 +149,9 @@ pub(super) fn few_rows(
     bias: Option<&[f32]>,
     out: &mut [f32],
     add: bool,
-    k: usize,
-    m: usize,
+    d: LinearDims,
 ) {
-    let n = out.len() / m;
+    let LinearDims { n, k, m } = d;
     let share = pool.share(m, 16);
     let mut columns = pool.scratch(n * m);
     pool.run(|| {

@@ -3,6 +3,9 @@
 pub mod array;
 pub mod naive;
 
+#[cfg(test)]
+mod conformance;
+
 mod activation;
 mod attention;
 mod decode;
@@ -133,7 +136,7 @@ impl Backend for Cpu {
         let (x, w, out) = (&x[..n * k], &w[..m * k], &mut out[..n * m]);
         let bias = bias.map(|b| &b[..m]);
         if n <= FEW_ROWS {
-            few_rows(&self.pool, x, w, bias, out, into == Store::Accumulate, k, m);
+            few_rows(&self.pool, x, w, bias, out, into == Store::Accumulate, d);
             return;
         }
         let mut add = into == Store::Accumulate;

@@ -1,0 +1,235 @@
+//! `centime run`: scenario, machine, plan; every trial measured and journalled; the report.
+
+mod forecast;
+mod identity;
+mod progress;
+mod publish;
+mod resume;
+mod signals;
+mod sweep;
+mod timestamp;
+
+use super::Failure;
+use super::load::{Selection, load};
+use super::table::Format;
+use crate::hardware::machine::{self, Machine, Probe};
+use crate::hardware::probe::probe;
+use crate::plan::{Plan, PlannedTrial};
+use crate::results::ResultsError;
+use crate::results::lock::{Lock, lock_folder, lock_machine};
+use crate::results::record::{Record, RunKey, SCHEMA_VERSION};
+use crate::results::run::{Environment, Run, save_environment};
+use crate::runner::measurement::Status;
+use crate::runner::{Options, Progress, Request, fault, run_trial, this_program};
+use crate::scenario::Scenario;
+use crate::units::UsdPerHour;
+use anyhow::Context;
+use resume::Found;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+
+/// Measure the trials of a scenario, price them, write and show the report.
+///
+/// A run that was cut short goes on where it stopped when it is started again; a finished one is shown again.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// Folder of the run [default: reports/<the scenario's name>].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// What an hour of the hardware costs, in place of the scenario's price.
+    #[arg(long, value_name = "USD_PER_HOUR", value_parser = price, allow_negative_numbers = true)]
+    price: Option<UsdPerHour>,
+    /// Print the plan and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Measure everything again; an old journal is moved aside.
+    #[arg(long, visible_alias = "no-resume")]
+    fresh: bool,
+    /// Leave out the probe of the machine's limits; MFU and MBU are then n/a.
+    #[arg(long)]
+    no_probe: bool,
+    /// How to print the results.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Show no progress.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+fn price(text: &str) -> Result<UsdPerHour, String> {
+    match text.parse::<f64>() {
+        Ok(usd) if usd.is_finite() && usd > 0.0 => Ok(UsdPerHour(usd)),
+        _ => {
+            Err("a price is a positive number of USD an hour, such as 0.0856; leave it out where there is none".into())
+        }
+    }
+}
+
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    let scenario = scenario(a)?;
+    if a.dry_run {
+        let plan = super::plan::make(&scenario, None)?;
+        return super::plan::print(&scenario, &plan, a.format);
+    }
+    let mut say = |text: String| eprintln!("{text}");
+    if let Some(faults) = fault::requested() {
+        say(format!("{} is set ({}): these figures are not measurements", fault::VARIABLE, faults.display()));
+    }
+    let out = a.out.clone().unwrap_or_else(|| Path::new("reports").join(&scenario.name));
+    let _locks = occupy(&out)?;
+    let interrupted =
+        signals::interrupted_flag().context("installing the handlers of signals").map_err(Failure::Internal)?;
+
+    let machine = machine::inspect();
+    let version = identity::program_version().context("reading this program's own file").map_err(Failure::Io)?;
+    let key = identity::key(&scenario, &machine, version);
+    let found = resume::look(&out, &key, a.fresh, &mut say).map_err(failure)?;
+    let probed = probe_once(a, &machine, &found, &mut say);
+    let plan = super::plan::make(&scenario, probed.as_ref())?;
+    let done = finished_in(&plan, &found.records);
+    if done > 0 {
+        say(format!("resuming: {done} of {} trials are there", plan.trials.len()));
+    }
+    let environment = environment(&scenario, &plan, &key, machine, probed, found.started_at);
+    save_environment(&out, &environment).map_err(failure)?;
+    let journal = resume::open(&out, &key, &mut say).map_err(failure)?;
+    let outcome = measure(&scenario, &plan, found.records, journal, done, a.quiet, &interrupted)?;
+    let run = Run { environment, records: outcome.records };
+    publish::publish(&run, &out, a.format)?;
+    verdict(&run, outcome.interrupted)
+}
+
+fn scenario(a: &Arguments) -> Result<Scenario, Failure> {
+    let mut scenario = load(&a.selection)?;
+    if let Some(price) = a.price {
+        scenario.price.usd_per_hour = Some(price);
+        scenario.price.source = "given on the command line (--price)".into();
+    }
+    Ok(scenario)
+}
+
+/// Makes the folder, and keeps other runs out of it and off this machine's processors.
+fn occupy(out: &Path) -> Result<[Lock; 2], Failure> {
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("{}: cannot be made a folder for the run; choose another with --out", out.display()))
+        .map_err(Failure::Io)?;
+    Ok([lock_folder(out).map_err(failure)?, lock_machine().map_err(failure)?])
+}
+
+fn failure(error: ResultsError) -> Failure {
+    match error {
+        ResultsError::Locked { .. } => Failure::Locked(format!("error: {error}")),
+        ResultsError::Io { .. } | ResultsError::Damaged { .. } => Failure::Io(error.into()),
+    }
+}
+
+/// The probe of this run: made once, kept for later sittings.
+fn probe_once(a: &Arguments, machine: &Machine, found: &Found, say: &mut dyn FnMut(String)) -> Option<Probe> {
+    if a.no_probe || found.probe.is_some() {
+        return found.probe.clone();
+    }
+    if !a.quiet {
+        say(format!("probing this machine ({}, {} cores)", machine.cpu_model, machine.cores));
+    }
+    Some(probe(machine))
+}
+
+/// Trials of the plan that have been run already.
+fn finished_in(plan: &Plan, records: &[Record]) -> usize {
+    let ran = |t: &&PlannedTrial| records.iter().any(|r| r.trial_id == t.id && r.measurement.status != Status::Skipped);
+    plan.trials.iter().filter(ran).count()
+}
+
+fn environment(
+    scenario: &Scenario,
+    plan: &Plan,
+    key: &RunKey,
+    machine: Machine,
+    probe: Option<Probe>,
+    started_at: Option<String>,
+) -> Environment {
+    let mut trials: Vec<&PlannedTrial> = plan.trials.iter().collect();
+    trials.sort_by_key(|t| t.cell_index);
+    Environment {
+        schema_version: SCHEMA_VERSION,
+        scenario_name: scenario.name.clone(),
+        description: scenario.description.clone(),
+        axes: scenario.axes.clone(),
+        requested_cells: trials.len() as u32,
+        trial_ids: trials.iter().map(|t| t.id.clone()).collect(),
+        measure: scenario.measure.clone(),
+        price: scenario.price.clone(),
+        program_version: key.program_version.clone(),
+        machine,
+        probe,
+        started_at: started_at.unwrap_or_else(|| timestamp::rfc3339(SystemTime::now())),
+        command: identity::command(std::env::args_os()),
+    }
+}
+
+fn measure(
+    scenario: &Scenario,
+    plan: &Plan,
+    records: Vec<Record>,
+    mut journal: crate::results::journal::Journal,
+    done: usize,
+    quiet: bool,
+    interrupted: &AtomicBool,
+) -> Result<sweep::Outcome, Failure> {
+    let program = this_program().context("finding this program's own file").map_err(Failure::Io)?;
+    let options = Options { program, variables: Vec::new() };
+    let mut display = progress::display(plan.trials.len(), done, quiet);
+    let mut stage = sweep::Stage {
+        measure: &mut |trial: &PlannedTrial, progress: &mut dyn FnMut(Progress)| {
+            let request = Request {
+                trial: trial.cell.trial.clone(),
+                measure: plan.measure.clone(),
+                predicted_memory: trial.memory,
+            };
+            run_trial(&request, &options, progress, interrupted)
+        },
+        append: &mut |record| journal.append(record),
+        display: display.as_mut(),
+        now: &|| timestamp::rfc3339(SystemTime::now()),
+        interrupted,
+    };
+    sweep::sweep(plan, scenario.price.usd_per_hour, records, &mut stage).map_err(failure)
+}
+
+/// Success only when every trial that was to run did.
+fn verdict(run: &Run, interrupted: bool) -> Result<(), Failure> {
+    let count = |status| publish::counted(run, status);
+    if interrupted {
+        let (kept, all) = (run.records.len() - count(Status::Cancelled), run.records.len());
+        return Err(Failure::Interrupted(format!(
+            "interrupted: {kept} of {all} trials are kept; the same command goes on from there"
+        )));
+    }
+    let failed = [Status::Oom, Status::Crashed, Status::Timeout, Status::Invalid];
+    let parts: Vec<String> = failed
+        .into_iter()
+        .filter(|s| count(*s) > 0)
+        .map(|s| format!("{} {}", count(s), progress::status_name(s)))
+        .collect();
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let total: usize = failed.into_iter().map(count).sum();
+    Err(Failure::Partial(format!("{total} of {} trials failed: {}", run.records.len(), parts.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_a_positive_number() {
+        assert_eq!(price("0.0856"), Ok(UsdPerHour(0.0856)));
+        for text in ["0", "-1", "nan", "inf", "", "a dollar"] {
+            assert!(price(text).unwrap_err().contains("positive number of USD an hour"), "{text}");
+        }
+    }
+}

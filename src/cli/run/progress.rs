@@ -1,0 +1,192 @@
+//! What a watcher of a sweep sees on stderr: a bar on a terminal, lines elsewhere, nothing when asked to be quiet.
+
+use super::sweep::Display;
+use crate::cli::load::colour;
+use crate::plan::PlannedTrial;
+use crate::results::record::Record;
+use crate::runner::measurement::{Figures, Status};
+use crate::runner::{Progress, Stage};
+use crate::stats::quantile;
+use crate::units::{Seconds, TokensPerSecond, grouped};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Without a terminal, silence lasts no longer than this.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+/// The display that suits this stderr, for `total` cells of which `done` have their records already.
+pub(super) fn display(total: usize, done: usize, quiet: bool) -> Box<dyn Display> {
+    let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+    if quiet {
+        Box::new(Quiet)
+    } else if std::io::stderr().is_terminal() && !dumb {
+        Box::new(Bar::new(total, done))
+    } else {
+        Box::new(Lines { total, done, current: None, said: Instant::now() })
+    }
+}
+
+struct Quiet;
+
+impl Display for Quiet {
+    fn begin(&mut self, _: &PlannedTrial, _: Seconds) {}
+    fn progress(&mut self, _: Progress) {}
+    fn finished(&mut self, _: &Record) {}
+}
+
+/// The trial that runs.
+struct Current {
+    name: String,
+    left: Seconds,
+    began: Instant,
+}
+
+impl Current {
+    fn new(trial: &PlannedTrial, left: Seconds) -> Self {
+        Self { name: plain(&trial.cell.name()), left, began: Instant::now() }
+    }
+
+    /// Seconds that are left of the whole sweep by now.
+    fn eta(&self) -> Seconds {
+        Seconds((self.left.get() - self.began.elapsed().as_secs_f64()).max(0.0).round())
+    }
+}
+
+struct Bar {
+    bar: ProgressBar,
+    current: Option<Current>,
+}
+
+impl Bar {
+    fn new(total: usize, done: usize) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+        let template =
+            if colour() { "{bar:20.cyan/blue} {pos}/{len}  {wide_msg}" } else { "{bar:20} {pos}/{len}  {wide_msg}" };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_position(done as u64);
+        Self { bar, current: None }
+    }
+}
+
+impl Display for Bar {
+    fn begin(&mut self, trial: &PlannedTrial, left: Seconds) {
+        self.current = Some(Current::new(trial, left));
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        if let Some(c) = &self.current {
+            self.bar.set_message(format!("{} left · {} · {}", c.eta(), c.name, words(&progress)));
+        }
+    }
+
+    fn finished(&mut self, record: &Record) {
+        if !matches!(record.measurement.status, Status::Ok | Status::Skipped) {
+            self.bar.suspend(|| eprintln!("{}", outcome(record)));
+        }
+        if record.measurement.status != Status::Cancelled {
+            self.bar.inc(1);
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+struct Lines {
+    total: usize,
+    done: usize,
+    current: Option<Current>,
+    said: Instant,
+}
+
+impl Display for Lines {
+    fn begin(&mut self, trial: &PlannedTrial, left: Seconds) {
+        self.current = Some(Current::new(trial, left));
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        let Some(c) = self.current.as_ref().filter(|_| self.said.elapsed() >= SAY_EVERY) else { return };
+        eprintln!("[{}/{}] {}: {}; {} left", self.done + 1, self.total, c.name, words(&progress), c.eta());
+        self.said = Instant::now();
+    }
+
+    fn finished(&mut self, record: &Record) {
+        self.done += 1;
+        eprintln!("[{}/{}] {}", self.done, self.total, outcome(record));
+        self.said = Instant::now();
+    }
+}
+
+/// "measuring, step 120, 12,345 tok/s".
+fn words(progress: &Progress) -> String {
+    if progress.stage == Stage::Preparing {
+        return progress.stage.name().into();
+    }
+    let rate = progress.tokens_per_second.map_or(String::new(), |t| format!(", {}", TokensPerSecond(t)));
+    format!("{}, step {}{rate}", progress.stage.name(), grouped(progress.steps))
+}
+
+/// "d_model 256, batch 4: ok, 12,345 tok/s, 12.3 ms a step".
+fn outcome(record: &Record) -> String {
+    let m = &record.measurement;
+    let name = plain(&record.cell.name());
+    match m.figures.as_ref().and_then(|f| Some((f, median_step(f)?))) {
+        Some((figures, step)) => {
+            let rate = TokensPerSecond(figures.tokens_per_step as f64 / step);
+            format!("{name}: {rate}, {} a step, {} steps", Seconds(step), grouped(figures.step_seconds.len() as u64))
+        }
+        None => format!("{name}: {}: {}", status_name(m.status), plain(&m.reason)),
+    }
+}
+
+/// The median of the measured steps, in seconds.
+pub(super) fn median_step(figures: &Figures) -> Option<f64> {
+    let mut sorted = figures.step_seconds.clone();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, 0.5).filter(|s| *s > 0.0)
+}
+
+/// The status as tables and the journal write it.
+pub(super) fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Oom => "oom",
+        Status::Crashed => "crashed",
+        Status::Timeout => "timeout",
+        Status::Invalid => "invalid",
+        Status::Cancelled => "cancelled",
+        Status::Skipped => "skipped",
+    }
+}
+
+/// Without anything that a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_reads_as_a_sentence_with_units() {
+        let mut p =
+            Progress { stage: Stage::Measuring, steps: 1200, seconds: 1.0, tokens_per_second: None, precision: None };
+        assert_eq!(words(&p), "measuring, step 1,200");
+        p.tokens_per_second = Some(12345.6);
+        assert_eq!(words(&p), "measuring, step 1,200, 12,346 tok/s");
+        p.stage = Stage::Preparing;
+        assert_eq!(words(&p), "preparing");
+    }
+
+    #[test]
+    fn a_terminal_is_not_given_orders_by_a_name() {
+        assert_eq!(plain("a\u{1b}[31mb\n"), "a [31mb ");
+    }
+}

@@ -1,0 +1,200 @@
+use super::*;
+use crate::plan::{Facts, plan};
+use crate::runner::measurement::{Figures, Stop};
+use crate::scenario::{LoadOptions, load};
+use std::cell::RefCell;
+
+/// A plan of eight cells (batch 1 to 8) in the file's order, with more of the scenario as given.
+fn planned(more: &str) -> Plan {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.yaml");
+    let text = format!(
+        "version: 1\nname: t\ntrial: {{ model: {{ n_layers: 1, d_model: 64, n_heads: 4 }}, seq_len: 32 }}\n\
+         sweep: {{ matrix: {{ batch: 1..8 }} }}\nmeasure: {{ order: file, min_seconds: 1, max_seconds: 1 }}\n{more}"
+    );
+    std::fs::write(&path, text).unwrap();
+    let facts = Facts {
+        cores: 1,
+        memory: Bytes(8 << 30),
+        flops_per_second: 1e12,
+        read_bytes_per_second: 1e12,
+        usd_per_hour: Some(3.6),
+    };
+    plan(&load(&path, &LoadOptions::default()).unwrap(), &facts).unwrap()
+}
+
+fn measurement(status: Status, seconds: f64) -> Measurement {
+    let figures = Figures {
+        step_seconds: vec![0.1; 10],
+        first_token_seconds: vec![],
+        warmup_steps: 1,
+        tokens_per_step: 32,
+        stopped_by: Stop::Precision,
+        precision_reached: Some(0.001),
+        peak_rss_bytes: 2,
+        baseline_rss_bytes: 1,
+        peak_allocated_bytes: 1,
+        loss: None,
+        checksum: 0,
+        steal_share: None,
+    };
+    let figures = (status == Status::Ok).then_some(figures);
+    let reason = if status == Status::Ok { String::new() } else { "planted".into() };
+    Measurement { status, reason, figures, predicted_memory: Default::default(), trial_seconds: seconds }
+}
+
+/// Everything that happened, in order: `run 3`, `journal 3`, `show 3`.
+#[derive(Default)]
+struct Log(RefCell<Vec<String>>);
+
+impl Log {
+    fn add(&self, what: &str, cell: u32) {
+        self.0.borrow_mut().push(format!("{what} {cell}"));
+    }
+
+    fn cells(&self, what: &str) -> Vec<u32> {
+        self.0.borrow().iter().filter_map(|l| l.strip_prefix(what)?.trim().parse().ok()).collect()
+    }
+}
+
+struct Watching<'a>(&'a Log);
+
+impl Display for Watching<'_> {
+    fn begin(&mut self, _: &PlannedTrial, _: Seconds) {}
+    fn progress(&mut self, _: Progress) {}
+    fn finished(&mut self, record: &Record) {
+        self.0.add("show", record.cell_index);
+    }
+}
+
+/// Sweeps with a measurer that answers `ending(cell)`; the cell of a cancelled trial raises the flag.
+fn swept(plan: &Plan, journal: Vec<Record>, ending: &dyn Fn(u32) -> Measurement) -> (Outcome, Log) {
+    let log = Log::default();
+    let interrupted = AtomicBool::new(false);
+    let mut stage = Stage {
+        measure: &mut |trial, _| {
+            log.add("run", trial.cell_index);
+            let m = ending(trial.cell_index);
+            interrupted.store(m.status == Status::Cancelled, Ordering::Relaxed);
+            m
+        },
+        append: &mut |record| {
+            log.add("journal", record.cell_index);
+            Ok(())
+        },
+        display: &mut Watching(&log),
+        now: &|| "2026-01-01T00:00:00Z".into(),
+        interrupted: &interrupted,
+    };
+    let outcome = sweep(plan, Some(UsdPerHour(3.6)), journal, &mut stage).unwrap();
+    (outcome, log)
+}
+
+fn statuses(outcome: &Outcome) -> Vec<Status> {
+    outcome.records.iter().map(|r| r.measurement.status).collect()
+}
+
+#[test]
+fn every_cell_has_one_record_that_is_journalled_before_it_is_shown() {
+    let (outcome, log) = swept(&planned(""), vec![], &|_| measurement(Status::Ok, 1.0));
+    assert_eq!(outcome.records.iter().map(|r| r.cell_index).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
+    let expected: Vec<String> =
+        (0..8).flat_map(|i| [format!("run {i}"), format!("journal {i}"), format!("show {i}")]).collect();
+    assert_eq!(*log.0.borrow(), expected);
+}
+
+#[test]
+fn one_failed_cell_does_not_stop_the_others() {
+    let ending = |cell| measurement(if cell == 2 { Status::Crashed } else { Status::Ok }, 1.0);
+    let (outcome, log) = swept(&planned(""), vec![], &ending);
+    assert_eq!(log.cells("run").len(), 8);
+    assert_eq!(outcome.records[2].measurement.status, Status::Crashed);
+}
+
+#[test]
+fn what_is_journalled_is_never_run_again() {
+    let plan = planned("");
+    let (first, _) = swept(&plan, vec![], &|_| measurement(Status::Ok, 1.0));
+    let kept: Vec<Record> = first.records.iter().filter(|r| r.cell_index % 2 == 0).cloned().collect();
+    let (second, log) = swept(&plan, kept, &|_| measurement(Status::Timeout, 1.0));
+    assert_eq!(log.cells("run"), [1, 3, 5, 7]);
+    assert_eq!(log.cells("journal"), [1, 3, 5, 7]);
+    assert_eq!(second.records[0], first.records[0]);
+    assert_eq!(second.records.len(), 8);
+}
+
+#[test]
+fn larger_cells_are_skipped_after_a_smaller_one_ran_out_of_memory() {
+    let ending = |cell| measurement(if cell == 5 { Status::Oom } else { Status::Ok }, 1.0);
+    let (outcome, log) = swept(&planned(""), vec![], &ending);
+    assert_eq!(log.cells("run"), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(log.cells("journal").len(), 8, "skipped cells have their line too");
+    let reason = &outcome.records[6].measurement.reason;
+    assert!(reason.contains("a smaller trial ran out of memory (batch 6: predicted"), "{reason}");
+    assert_eq!(outcome.records[7].measurement.status, Status::Skipped);
+}
+
+#[test]
+fn a_resumed_run_remembers_what_ran_out_of_memory() {
+    let plan = planned("");
+    let (first, _) = swept(&plan, vec![], &|c| measurement(if c == 5 { Status::Oom } else { Status::Ok }, 1.0));
+    let kept = first.records[..6].to_vec();
+    let (_, log) = swept(&plan, kept, &|_| measurement(Status::Ok, 1.0));
+    assert_eq!(log.cells("run"), [0; 0]);
+}
+
+#[test]
+fn a_limit_that_binds_on_the_way_skips_the_rest_with_the_reason() {
+    // Every trial is estimated at little over a second and takes 10: the third would end after 30 s.
+    let (outcome, log) = swept(&planned("limits: { minutes: 0.45 }\n"), vec![], &|_| measurement(Status::Ok, 10.0));
+    assert_eq!(log.cells("run"), [0, 1]);
+    assert_eq!(statuses(&outcome)[2..], [Status::Skipped; 6]);
+    let reason = &outcome.records[2].measurement.reason;
+    assert!(reason.starts_with("limits.minutes: 0.450 would be exceeded: 20.0 s are spent"), "{reason}");
+    // 3.6 USD an hour are a tenth of a cent a second.
+    let (_, log) = swept(&planned("limits: { usd: 0.045 }\n"), vec![], &|_| measurement(Status::Ok, 10.0));
+    assert_eq!(log.cells("run"), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_skip_is_considered_again_and_journalled_once() {
+    let (first, _) = swept(&planned("limits: { minutes: 0.45 }\n"), vec![], &|_| measurement(Status::Ok, 10.0));
+    let (again, log) =
+        swept(&planned("limits: { minutes: 0.45 }\n"), first.records.clone(), &|_| measurement(Status::Ok, 10.0));
+    assert_eq!((log.cells("run").len(), log.cells("journal").len()), (0, 0));
+    assert_eq!(statuses(&again), statuses(&first));
+    let (more, log) = swept(&planned("limits: { minutes: 5 }\n"), first.records, &|_| measurement(Status::Ok, 10.0));
+    assert_eq!(log.cells("run"), [2, 3, 4, 5, 6, 7]);
+    assert_eq!(statuses(&more), [Status::Ok; 8]);
+}
+
+#[test]
+fn an_interrupted_trial_is_shown_and_not_journalled() {
+    let ending = |cell| measurement(if cell == 3 { Status::Cancelled } else { Status::Ok }, 1.0);
+    let (outcome, log) = swept(&planned(""), vec![], &ending);
+    assert!(outcome.interrupted);
+    assert_eq!(log.cells("run"), [0, 1, 2, 3]);
+    assert_eq!(log.cells("journal"), [0, 1, 2]);
+    assert_eq!(statuses(&outcome)[3..], [Status::Cancelled; 5]);
+    assert_eq!(outcome.records[4].measurement.reason, "not started: the run was interrupted");
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_stops_the_sweep_at_once() {
+    let (plan, log) = (planned(""), Log::default());
+    let full =
+        || ResultsError::Io { path: "j".into(), action: "writing", source: std::io::ErrorKind::StorageFull.into() };
+    let interrupted = AtomicBool::new(false);
+    let mut stage = Stage {
+        measure: &mut |trial, _| {
+            log.add("run", trial.cell_index);
+            measurement(Status::Ok, 1.0)
+        },
+        append: &mut |_| Err(full()),
+        display: &mut Watching(&log),
+        now: &String::new,
+        interrupted: &interrupted,
+    };
+    assert!(sweep(&plan, None, vec![], &mut stage).is_err());
+    assert_eq!(*log.0.borrow(), ["run 0"]);
+}

@@ -1,0 +1,108 @@
+//! The child's end: one trial in this process, from the request on stdin to the figures on stdout.
+
+use super::allocation;
+use super::clock::{Monotonic, Watch};
+use super::fault::Faults;
+use super::measure::{Measured, measure};
+use super::measurement::Figures;
+use super::memory;
+use super::protocol::{Fault, Message, PROTOCOL_VERSION, ProtocolError, TrialRequest, read_request, send};
+use crate::scenario::trial::Trial;
+use crate::transformer::session::{Session, SessionError, SessionOptions, prepare};
+use std::io::{Read, Write};
+
+/// What keeps a trial from having figures.
+#[derive(Debug)]
+struct Failure {
+    kind: Fault,
+    reason: String,
+}
+
+impl Failure {
+    fn invalid(reason: impl Into<String>) -> Self {
+        Self { kind: Fault::Invalid, reason: reason.into() }
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        let kind = if matches!(error, SessionError::OutOfMemory(_)) { Fault::Oom } else { Fault::Invalid };
+        Self { kind, reason: error.to_string() }
+    }
+}
+
+/// Reads a request, runs its trial and says what came of it. A trial that fails is a message, not an error.
+///
+/// # Errors
+/// A request that is none, or a parent that is gone.
+pub fn serve(input: impl Read, mut output: impl Write) -> Result<(), ProtocolError> {
+    let request = read_request(input)?;
+    let last = match figures(&request, &mut output) {
+        Ok(figures) => Message::Done(figures),
+        Err(failure) => Message::Failed { kind: failure.kind, reason: failure.reason },
+    };
+    send(&mut output, &last)
+}
+
+fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, Failure> {
+    if request.protocol != PROTOCOL_VERSION {
+        let theirs = request.protocol;
+        return Err(Failure::invalid(format!(
+            "the program was replaced during the run (protocol {theirs}, here {PROTOCOL_VERSION}); start the run again"
+        )));
+    }
+    let no_memory_facts = || Failure::invalid("/proc/self/status cannot be read, so memory cannot be measured");
+    let baseline = memory::resident().ok_or_else(no_memory_facts)?;
+    memory::volunteer_for_the_oom_killer();
+    say(output, &Message::Ready { baseline_rss_bytes: baseline.now })?;
+
+    let faults = Faults::of(&request.trial).map_err(|e| Failure::invalid(e.to_string()))?;
+    faults.strike();
+    let mut session = match faults.session(&request.trial) {
+        Some(session) => session,
+        None => session_of(&request.trial, request.measure.seed)?,
+    };
+    let watch = Watch::start();
+    let mut lost = None;
+    let measured = measure(session.as_mut(), &request.measure, &Monotonic::start(), &mut |progress| {
+        // A parent that is gone takes this process with it; should it not, the trial's end will tell.
+        if lost.is_none() {
+            lost = say(output, &Message::Progress(progress)).err();
+        }
+    })?;
+    if let Some(failure) = lost {
+        return Err(failure);
+    }
+    if let Some(seconds) = watch.suspended() {
+        return Err(Failure::invalid(format!("the machine was suspended for {seconds:.1} s during the trial")));
+    }
+    let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
+    Ok(assemble(measured, &request.trial, baseline.now, peak, watch.steal_share()))
+}
+
+fn say(output: &mut impl Write, message: &Message) -> Result<(), Failure> {
+    send(output, message).map_err(|e| Failure::invalid(e.to_string()))
+}
+
+fn session_of(trial: &Trial, seed: u64) -> Result<Box<dyn Session>, SessionError> {
+    let options =
+        SessionOptions { backend: trial.backend, ranks: trial.devices, threads_per_rank: trial.cores_per_device, seed };
+    prepare(&trial.workload, &options)
+}
+
+fn assemble(m: Measured, trial: &Trial, baseline: u64, peak: u64, steal_share: Option<f64>) -> Figures {
+    Figures {
+        step_seconds: m.step_seconds,
+        first_token_seconds: m.first_token_seconds,
+        warmup_steps: m.warmup_steps,
+        tokens_per_step: trial.workload.tokens_per_step(),
+        stopped_by: m.stopped_by,
+        precision_reached: m.precision_reached,
+        peak_rss_bytes: peak,
+        baseline_rss_bytes: baseline,
+        peak_allocated_bytes: allocation::peak_bytes(),
+        loss: m.loss,
+        checksum: m.checksum,
+        steal_share,
+    }
+}

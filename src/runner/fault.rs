@@ -1,0 +1,223 @@
+//! Faults on demand: what tests put into a trial's process to see that the sweep survives it.
+//!
+//! The variable `CENTIME_FAULT` is honoured by the hidden child process only. It holds directives separated by `;`, each of
+//! them `[batch=N/]NAME[:ARGUMENT]`; with `batch=N/` it holds for trials of that batch alone:
+//!
+//! | directive | what the child does |
+//! |---|---|
+//! | `synthetic:MS` | steps are busy loops of MS milliseconds instead of a transformer |
+//! | `sleep_ms:N` | sleeps N milliseconds before it prepares |
+//! | `hang` | never answers again |
+//! | `segfault`, `abort`, `sigkill` | ends by that signal |
+//! | `exit:N` | exits with code N |
+//! | `oom:MIB` | limits its address space to MIB more than it has, and allocates until that fails |
+//! | `flood:MIB` | writes MIB of text to stderr, and goes on |
+//! | `garbage` | says something on stdout that is no message |
+//! | `endless` | writes to stdout for ever without ending a line |
+//!
+//! Figures made under a fault are not measurements: `centime run` warns, and its journal's key holds the directives, so that
+//! no later run takes them for its own.
+
+use crate::scenario::trial::Trial;
+use crate::transformer::session::{Session, SessionError, StepOutcome};
+use std::ffi::OsString;
+use std::io::Write;
+use std::time::{Duration, Instant};
+use std::{io, process, thread};
+
+/// The variable's name.
+pub const VARIABLE: &str = "CENTIME_FAULT";
+
+/// The directives in force, if any.
+pub fn requested() -> Option<OsString> {
+    std::env::var_os(VARIABLE).filter(|v| !v.is_empty())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    Synthetic(Duration),
+    Sleep(Duration),
+    Hang,
+    Segfault,
+    Abort,
+    Sigkill,
+    Exit(u8),
+    Oom { mib: u64 },
+    Flood { mib: u64 },
+    Garbage,
+    Endless,
+}
+
+/// The faults of one trial.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Faults(Vec<Fault>);
+
+/// A directive that is none.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("CENTIME_FAULT: `{0}` is no directive; unset the variable, or see the documentation of runner::fault")]
+pub(super) struct FaultError(String);
+
+impl Faults {
+    /// The directives of the environment that concern `trial`.
+    ///
+    /// # Errors
+    /// A directive that is not understood.
+    pub fn of(trial: &Trial) -> Result<Self, FaultError> {
+        let Some(text) = requested() else { return Ok(Self::default()) };
+        let text = text.into_string().map_err(|t| FaultError(t.to_string_lossy().into_owned()))?;
+        Self::parse(&text, trial.workload.batch)
+    }
+
+    fn parse(text: &str, batch: u32) -> Result<Self, FaultError> {
+        let mut faults = Vec::new();
+        for directive in text.split(';').filter(|d| !d.is_empty()) {
+            let refused = || FaultError(directive.to_string());
+            let fault = match directive.split_once('/') {
+                None => directive,
+                Some((condition, fault)) => {
+                    let wanted: u32 =
+                        condition.strip_prefix("batch=").and_then(|n| n.parse().ok()).ok_or_else(refused)?;
+                    if wanted != batch {
+                        continue;
+                    }
+                    fault
+                }
+            };
+            faults.push(parse_fault(fault).ok_or_else(refused)?);
+        }
+        Ok(Self(faults))
+    }
+
+    /// The session that stands in for the transformer, if one is asked for.
+    pub fn session(&self, trial: &Trial) -> Option<Box<dyn Session>> {
+        let tokens = trial.workload.tokens_per_step();
+        self.0.iter().find_map(|f| match f {
+            Fault::Synthetic(step) => Some(Box::new(Synthetic { step: *step, tokens, steps: 0 }) as Box<dyn Session>),
+            _ => None,
+        })
+    }
+
+    /// Does to this process what was asked.
+    pub fn strike(&self) {
+        self.0.iter().for_each(|f| strike(*f));
+    }
+}
+
+fn parse_fault(text: &str) -> Option<Fault> {
+    let (name, argument) = text.split_once(':').map_or((text, None), |(n, a)| (n, Some(a)));
+    let millis =
+        || argument?.parse().ok().filter(|ms| (0.0..1e9).contains(ms)).map(|ms: f64| Duration::from_secs_f64(ms / 1e3));
+    let mib = |usual| argument.map_or(Some(usual), |a| a.parse::<u64>().ok().filter(|m| *m < 1 << 30));
+    Some(match name {
+        "synthetic" => Fault::Synthetic(millis()?),
+        "sleep_ms" => Fault::Sleep(millis()?),
+        "exit" => Fault::Exit(argument?.parse().ok()?),
+        "oom" => Fault::Oom { mib: mib(256)? },
+        "flood" => Fault::Flood { mib: mib(16)? },
+        _ if argument.is_some() => return None,
+        "hang" => Fault::Hang,
+        "segfault" => Fault::Segfault,
+        "abort" => Fault::Abort,
+        "sigkill" => Fault::Sigkill,
+        "garbage" => Fault::Garbage,
+        "endless" => Fault::Endless,
+        _ => return None,
+    })
+}
+
+fn strike(fault: Fault) {
+    match fault {
+        Fault::Synthetic(_) => {}
+        Fault::Sleep(time) => thread::sleep(time),
+        Fault::Hang => loop {
+            thread::sleep(Duration::from_secs(3600));
+        },
+        Fault::Segfault => die_by(rustix::process::Signal::SEGV),
+        Fault::Sigkill => die_by(rustix::process::Signal::KILL),
+        Fault::Abort => process::abort(),
+        Fault::Exit(code) => process::exit(i32::from(code)),
+        Fault::Oom { mib } => exhaust(mib),
+        Fault::Flood { mib } => {
+            flood(&mut io::stderr(), mib.saturating_mul(1 << 20), b"flooding the gates of stderr\n")
+        }
+        Fault::Garbage => flood(&mut io::stdout(), 1, b"this is no message\n"),
+        Fault::Endless => flood(&mut io::stdout(), u64::MAX, b"no line ends here "),
+    }
+}
+
+/// Sends itself the signal until it is dead: the first one may only undo a handler.
+fn die_by(signal: rustix::process::Signal) {
+    loop {
+        if rustix::process::kill_process(rustix::process::getpid(), signal).is_err() {
+            process::abort();
+        }
+    }
+}
+
+fn flood(to: &mut impl Write, bytes: u64, with: &[u8]) {
+    let mut written = 0u64;
+    while written < bytes && to.write_all(with).is_ok() {
+        written = written.saturating_add(with.len() as u64);
+    }
+    // A reader that is gone has had enough.
+    let _ = to.flush();
+}
+
+/// Allocates until there is no more, under a limit of its own: the machine must not suffer.
+fn exhaust(mib: u64) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let size = status.lines().find_map(|l| l.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let limit = (size.unwrap_or(0) << 10).saturating_add(mib << 20);
+    if setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: Some(limit) }).is_err() {
+        process::abort();
+    }
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(vec![1; 16 << 20]);
+    }
+}
+
+/// Steps of a known length that compute nothing.
+#[derive(Debug)]
+struct Synthetic {
+    step: Duration,
+    tokens: u64,
+    steps: u32,
+}
+
+impl Session for Synthetic {
+    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+        let start = Instant::now();
+        while start.elapsed() < self.step {
+            std::hint::spin_loop();
+        }
+        self.steps += 1;
+        Ok(StepOutcome { tokens: self.tokens, loss: None, first_token_seconds: None })
+    }
+
+    fn checksum(&self) -> u32 {
+        self.steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directives_hold_for_all_trials_or_for_one_batch() {
+        let text = "synthetic:0.5;batch=8/exit:9;batch=4/oom:64";
+        let step = Duration::from_micros(500);
+        assert_eq!(Faults::parse(text, 8), Ok(Faults(vec![Fault::Synthetic(step), Fault::Exit(9)])));
+        assert_eq!(Faults::parse(text, 4), Ok(Faults(vec![Fault::Synthetic(step), Fault::Oom { mib: 64 }])));
+        assert_eq!(Faults::parse("", 4), Ok(Faults::default()));
+    }
+
+    #[test]
+    fn what_is_no_directive_is_refused_by_name() {
+        for text in ["segfalt", "exit", "exit:900", "hang:1", "seq=8/hang", "synthetic:-1", "synthetic:nan"] {
+            assert_eq!(Faults::parse(text, 1), Err(FaultError(text.into())));
+        }
+    }
+}

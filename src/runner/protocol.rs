@@ -1,0 +1,146 @@
+//! What a trial's process and its parent say to each other: one JSON object a line, the request on the child's stdin, the
+//! messages on its stdout.
+//!
+//! Parent and child are the same binary, so the version only guards against a program replaced in the middle of a sweep.
+
+use super::measurement::Figures;
+use crate::scenario::{Measure, trial::Trial};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+
+/// Version of this conversation.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Longest request that a child reads, in bytes.
+const LONGEST_REQUEST: u64 = 1 << 20;
+
+/// What the parent asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialRequest {
+    pub protocol: u32,
+    pub trial: Trial,
+    pub measure: Measure,
+}
+
+/// What a trial is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The process starts and builds the model.
+    Preparing,
+    WarmUp,
+    Measuring,
+}
+
+impl Stage {
+    /// The stage in words, for a progress line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::WarmUp => "warming up",
+            Self::Measuring => "measuring",
+        }
+    }
+}
+
+/// How far a trial is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub stage: Stage,
+    /// Steps of this stage.
+    pub steps: u64,
+    /// Seconds since the stage began.
+    pub seconds: f64,
+    /// Throughput over the stage so far.
+    pub tokens_per_second: Option<f64>,
+    /// Relative half width of the median step's interval, as last computed.
+    pub precision: Option<f64>,
+}
+
+impl Progress {
+    /// Before anything has been heard.
+    pub(super) const START: Self =
+        Self { stage: Stage::Preparing, steps: 0, seconds: 0.0, tokens_per_second: None, precision: None };
+}
+
+/// What kind of fault a child reports of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    Oom,
+    /// The trial cannot be run as asked, or its figures are not to be trusted.
+    Invalid,
+}
+
+/// What a child says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum Message {
+    /// The request was understood; nothing is built yet.
+    Ready {
+        baseline_rss_bytes: u64,
+    },
+    Progress(Progress),
+    Done(Figures),
+    Failed {
+        kind: Fault,
+        reason: String,
+    },
+}
+
+/// Why a child could not hold its end of the conversation.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    #[error("reading the request from stdin: {0}")]
+    Read(io::Error),
+    #[error("the request on stdin is not understood ({0}); `centime trial` is used by `centime run` only")]
+    Request(serde_json::Error),
+    #[error("writing to the parent: {0}")]
+    Write(io::Error),
+}
+
+/// Reads the one request.
+///
+/// # Errors
+/// A closed pipe; something that is no request.
+pub fn read_request(input: impl Read) -> Result<TrialRequest, ProtocolError> {
+    let mut text = Vec::new();
+    input.take(LONGEST_REQUEST).read_to_end(&mut text).map_err(ProtocolError::Read)?;
+    serde_json::from_slice(&text).map_err(ProtocolError::Request)
+}
+
+/// Says one message.
+///
+/// # Errors
+/// A parent that is gone.
+pub fn send(output: &mut impl Write, message: &Message) -> Result<(), ProtocolError> {
+    let mut line = serde_json::to_vec(message).map_err(|e| ProtocolError::Write(e.into()))?;
+    line.push(b'\n');
+    output.write_all(&line).and_then(|()| output.flush()).map_err(ProtocolError::Write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_back_as_they_were_sent() {
+        let progress = Progress { stage: Stage::Measuring, steps: 7, seconds: 0.1, ..Progress::START };
+        for message in [
+            Message::Ready { baseline_rss_bytes: u64::MAX },
+            Message::Progress(progress),
+            Message::Failed { kind: Fault::Oom, reason: "a \"quoted\"\nline".into() },
+        ] {
+            let mut line = Vec::new();
+            send(&mut line, &message).unwrap();
+            assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+            assert_eq!(serde_json::from_slice::<Message>(&line).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_none_names_the_command_to_use() {
+        let error = read_request(&b"hello"[..]).unwrap_err().to_string();
+        assert!(error.contains("used by `centime run` only"), "{error}");
+    }
+}

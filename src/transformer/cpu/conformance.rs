@@ -1,0 +1,250 @@
+//! Every operation of the fast backend against the oracle, at odd shapes.
+//!
+//! Tolerance: an f32 sum of K products is off by at most about sqrt(K) units of 2^-24 relative to the sum of magnitudes; with
+//! K <= 4096 and the few functions behind it, 2e-5 of the largest result is ten times that.
+
+use super::super::backend::*;
+use super::super::collective::threads::Exchange;
+use super::super::random::Stream;
+use super::super::shape::{Activation, Rope};
+use super::super::{BackendKind, OptimizerKind};
+use super::array::Array;
+use super::naive::Naive;
+use super::{Backend, Cpu};
+
+const TOLERANCE: f32 = 2e-5;
+
+fn random(len: usize, stream: u64) -> Array {
+    let mut a = Array::zeros(len).unwrap();
+    Stream::new(11, stream).fill_normal(&mut a, 1.0);
+    a
+}
+
+fn same(what: &str, fast: &[f32], naive: &[f32]) {
+    let scale = naive.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+    for (i, (a, b)) in fast.iter().zip(naive).enumerate() {
+        assert!((a - b).abs() <= TOLERANCE * scale, "{what}: element {i} is {a}, the oracle says {b} (scale {scale})");
+    }
+}
+
+/// Runs an operation on both backends over equal inputs and compares every output.
+fn both(what: &str, outputs: &[usize], run: impl Fn(&dyn Operation, &mut [Array])) {
+    for threads in [1, 2, 3] {
+        let fast = Cpu::new(threads, None).unwrap();
+        let make = || -> Vec<Array> { outputs.iter().enumerate().map(|(i, n)| random(*n, 900 + i as u64)).collect() };
+        let (mut a, mut b) = (make(), make());
+        run(&fast, &mut a);
+        run(&Naive, &mut b);
+        for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+            same(&format!("{what}, {threads} threads, output {i}"), a, b);
+        }
+    }
+}
+
+/// The backends as one type: the trait itself has an associated type and a generic method.
+trait Operation {
+    fn linear(&self, x: &Array, w: &Array, b: Option<&Array>, out: &mut Array, s: Store, d: LinearDims);
+    fn linear_dx(&self, dy: &Array, w: &Array, dx: &mut Array, s: Store, d: LinearDims);
+    fn linear_dw(&self, x: &Array, dy: &Array, dw: &mut Array, db: &mut Array, d: LinearDims);
+    fn norm(&self, x: &Array, g: &Array, b: Option<&Array>, o: &mut [Array], d: NormDims);
+    fn activation(&self, k: Activation, pre: &mut Array, dout: &Array, out: &mut Array, n: usize, f: usize);
+    fn attention(&self, qkv: &Array, dout: &Array, o: &mut [Array], d: AttentionDims);
+    fn cached(&self, qkv: &Array, o: &mut [Array], length: usize, d: AttentionDims, c: CacheDims);
+    fn rope(&self, qkv: &mut Array, f: &Frequencies, first: usize, inverse: bool, d: AttentionDims);
+    fn cross_entropy(&self, x: &Array, w: &Array, t: &[u32], o: &mut [Array], d: LinearDims);
+    fn embed(&self, ids: &[u32], tokens: usize, table: &Array, pos: &Array, o: &mut [Array], c: usize);
+    fn step(&self, u: &Update, g: &Array, o: &mut [Array]);
+    fn dropout(&self, x: &mut Array, d: Dropout);
+    fn squares(&self, x: &Array, t: &Array, dx: &mut Array, loss: &mut Array);
+}
+
+impl<B: Backend<Buffer = Array>> Operation for B {
+    fn linear(&self, x: &Array, w: &Array, b: Option<&Array>, out: &mut Array, s: Store, d: LinearDims) {
+        Backend::linear(self, x, w, b, out, s, d);
+    }
+    fn linear_dx(&self, dy: &Array, w: &Array, dx: &mut Array, s: Store, d: LinearDims) {
+        Backend::linear_dx(self, dy, w, dx, s, d);
+    }
+    fn linear_dw(&self, x: &Array, dy: &Array, dw: &mut Array, db: &mut Array, d: LinearDims) {
+        Backend::linear_dw(self, x, dy, dw, Some(db), d);
+    }
+    fn norm(&self, x: &Array, g: &Array, b: Option<&Array>, o: &mut [Array], d: NormDims) {
+        let [out, stats, dx, dg, db] = o else { unreachable!() };
+        Backend::norm(self, x, g, b, out, stats, d);
+        Backend::norm_backward(self, x, g, stats, &random(d.n * d.c, 5), dx, dg, Some(db), d);
+    }
+    fn activation(&self, k: Activation, pre: &mut Array, dout: &Array, out: &mut Array, n: usize, f: usize) {
+        Backend::activation(self, k, pre, out, n, f);
+        Backend::activation_backward(self, k, pre, dout, n, f);
+    }
+    fn attention(&self, qkv: &Array, dout: &Array, o: &mut [Array], d: AttentionDims) {
+        let [out, lse, dqkv] = o else { unreachable!() };
+        Backend::attention(self, qkv, out, lse, d);
+        self.attention_backward(qkv, out, dout, lse, dqkv, d);
+    }
+    fn cached(&self, qkv: &Array, o: &mut [Array], length: usize, d: AttentionDims, c: CacheDims) {
+        let [out, cache] = o else { unreachable!() };
+        self.cache_append(qkv, cache, length - 1, d, c);
+        self.attention_cached(qkv, cache, out, length, d, c);
+    }
+    fn rope(&self, qkv: &mut Array, f: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
+        Backend::rope(self, qkv, f, first, inverse, d);
+    }
+    fn cross_entropy(&self, x: &Array, w: &Array, t: &[u32], o: &mut [Array], d: LinearDims) {
+        let [dx, dw, loss] = o else { unreachable!() };
+        loss[0] = Backend::cross_entropy(self, x, w, t, Some((dx, dw)), d);
+        loss[1] = Backend::cross_entropy(self, x, w, t, None, d);
+    }
+    fn embed(&self, ids: &[u32], tokens: usize, table: &Array, pos: &Array, o: &mut [Array], c: usize) {
+        let [out, dtable, dpos] = o else { unreachable!() };
+        Backend::embed(self, ids, tokens, 0, table, Some(pos), out, c);
+        let dout = random(ids.len() * c, 3);
+        self.embed_backward(ids, tokens, &dout, dtable, Some(dpos), c);
+    }
+    fn step(&self, u: &Update, g: &Array, o: &mut [Array]) {
+        let [p, m, v] = o else { unreachable!() };
+        v.iter_mut().for_each(|v| *v = v.abs());
+        for step in 1..=3 {
+            let moments = u.kind.moments(u.momentum);
+            self.update(u, step, p, g, (moments > 0).then_some(&mut *m), (moments > 1).then_some(&mut *v));
+        }
+    }
+    fn dropout(&self, x: &mut Array, d: Dropout) {
+        let len = x.len();
+        Backend::dropout(self, x, len, d);
+    }
+    fn squares(&self, x: &Array, t: &Array, dx: &mut Array, loss: &mut Array) {
+        loss[0] = self.mean_squared_error(x, t, Some(dx), x.len());
+    }
+}
+
+#[test]
+fn linear_layers_agree_at_odd_shapes() {
+    for (n, k, m) in [(1, 1, 1), (1, 33, 17), (3, 48, 65), (8, 100, 7), (9, 31, 129), (70, 257, 48), (130, 64, 200)] {
+        let d = LinearDims { n, k, m };
+        let (x, w, b, dy) = (random(n * k, 1), random(m * k, 2), random(m, 3), random(n * m, 4));
+        for store in [Store::Overwrite, Store::Accumulate] {
+            both(&format!("linear {d:?} {store:?}"), &[n * m, n * m], |o, out| {
+                o.linear(&x, &w, Some(&b), &mut out[0], store, d);
+                o.linear(&x, &w, None, &mut out[1], store, d);
+            });
+            both(&format!("linear_dx {d:?} {store:?}"), &[n * k], |o, out| o.linear_dx(&dy, &w, &mut out[0], store, d));
+        }
+        both(&format!("linear_dw {d:?}"), &[m * k, m], |o, out| {
+            let [dw, db] = out else { unreachable!() };
+            o.linear_dw(&x, &dy, dw, db, d);
+        });
+    }
+}
+
+#[test]
+fn norms_agree_at_odd_shapes() {
+    for (n, c) in [(1, 1), (3, 17), (5, 48), (33, 100), (7, 769)] {
+        for rms in [false, true] {
+            let d = NormDims { n, c, eps: 1e-5, rms };
+            let (x, g, b) = (random(n * c, 1), random(c, 2), random(c, 3));
+            both(&format!("norm {d:?}"), &[n * c, 2 * n, n * c, c, c], |o, out| {
+                o.norm(&x, &g, (!rms).then_some(&b), out, d);
+            });
+        }
+    }
+}
+
+#[test]
+fn activations_agree() {
+    for kind in [Activation::Relu, Activation::GeluTanh, Activation::GeluErf, Activation::SwiGlu] {
+        for (n, f) in [(1, 1), (3, 19), (7, 64), (20, 33)] {
+            let inner = if kind == Activation::SwiGlu { 2 * f } else { f };
+            let dout = random(n * f, 1);
+            both(&format!("{kind:?} {n} x {f}"), &[n * inner, n * f], |o, out| {
+                let [pre, out] = out else { unreachable!() };
+                o.activation(kind, pre, &dout, out, n, f);
+            });
+        }
+    }
+}
+
+fn attention_dims() -> Vec<AttentionDims> {
+    let mut all = Vec::new();
+    for (batch, tokens, heads, kv_heads, head_dim) in
+        [(1, 1, 1, 1, 2), (2, 7, 3, 3, 8), (1, 65, 4, 2, 16), (3, 130, 2, 1, 10), (1, 200, 6, 2, 64)]
+    {
+        for causal in [true, false] {
+            all.push(AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal });
+        }
+    }
+    all
+}
+
+#[test]
+fn attention_agrees_forward_and_backward() {
+    for d in attention_dims() {
+        let (qkv, dout) = (random(d.rows() * d.qkv_width(), 1), random(d.rows() * d.out_width(), 2));
+        let sizes = [d.rows() * d.out_width(), d.rows() * d.heads, d.rows() * d.qkv_width()];
+        both(&format!("{d:?}"), &sizes, |o, out| o.attention(&qkv, &dout, out, d));
+    }
+}
+
+#[test]
+fn attention_over_the_cache_agrees() {
+    for d in attention_dims() {
+        let capacity = d.tokens + 3;
+        let c = CacheDims { batch: d.batch, kv_heads: d.kv_heads, head_dim: d.head_dim, capacity };
+        let one = AttentionDims { tokens: 1, ..d };
+        let qkv = random(d.batch * d.qkv_width(), 1);
+        both(&format!("cached {d:?}"), &[d.batch * d.out_width(), c.len()], |o, out| {
+            o.cached(&qkv, out, d.tokens, one, c);
+        });
+    }
+}
+
+#[test]
+fn rotary_positions_agree_and_turn_back() {
+    for d in attention_dims() {
+        let f = Frequencies::new(&Rope { theta: 10_000.0, scaling: None }, d.head_dim);
+        both(&format!("rope {d:?}"), &[d.rows() * d.qkv_width()], |o, out| o.rope(&mut out[0], &f, 100, false, d));
+        let before = random(d.rows() * d.qkv_width(), 900);
+        both("rope and back", &[before.len()], |o, out| {
+            o.rope(&mut out[0], &f, 5, false, d);
+            o.rope(&mut out[0], &f, 5, true, d);
+            same("turned back", &out[0], &before);
+        });
+    }
+}
+
+#[test]
+fn the_loss_in_blocks_agrees_with_the_loss_at_once() {
+    // 300 rows are two blocks.
+    for (n, k, m) in [(1, 3, 2), (5, 16, 31), (300, 8, 33)] {
+        let d = LinearDims { n, k, m };
+        let (x, w) = (random(n * k, 1), random(m * k, 2));
+        let targets: Vec<u32> = (0..n).map(|i| if i % 4 == 3 { IGNORED_TARGET } else { (i * 7 % m) as u32 }).collect();
+        both(&format!("cross entropy {d:?}"), &[n * k, m * k, 2], |o, out| o.cross_entropy(&x, &w, &targets, out, d));
+    }
+}
+
+#[test]
+fn embeddings_updates_dropout_and_squares_agree() {
+    let ids = [3u32, 0, 3, 6, 1, 2];
+    both("embedding", &[6 * 5, 7 * 5, 4 * 5], |o, out| o.embed(&ids, 3, &random(35, 1), &random(20, 2), out, 5));
+    for kind in OptimizerKind::ALL {
+        for momentum in [0.0, 0.9] {
+            let u = Update { momentum, learning_rate: 0.01, ..Update::new(*kind) };
+            both(&format!("{u:?}"), &[101, 101, 101], |o, out| o.step(&u, &random(101, 7), out));
+        }
+    }
+    both("dropout", &[10_001], |o, out| o.dropout(&mut out[0], Dropout { probability: 0.2, seed: 4 }));
+    both("squared error", &[333, 1], |o, out| {
+        let [dx, loss] = out else { unreachable!() };
+        o.squares(&random(333, 1), &random(333, 2), dx, loss);
+    });
+}
+
+#[test]
+fn a_rank_alone_keeps_its_gradients() {
+    let cpu = Cpu::new(1, None).unwrap();
+    let mut g = [random(9, 1)];
+    cpu.all_reduce_mean(&Exchange::new(1), 0, &mut g);
+    assert_eq!(&g[0][..], &random(9, 1)[..]);
+    assert_eq!((cpu.kind(), Naive.kind()), (BackendKind::Cpu, BackendKind::Naive));
+}

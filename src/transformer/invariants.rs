@@ -1,0 +1,258 @@
+//! What has to hold of the whole model, whatever computes it: gradients are slopes, sequences of a batch do not see each
+//! other, a token does not see what follows it, decoding through the cache is a longer prompt, and ranks change nothing.
+
+use super::activations::{Activations, Extent, Keep, Scratch};
+use super::backend::{AttentionDims, Backend, Category};
+use super::backward::Targets;
+use super::cpu::{Cpu, array::Array, naive::Naive};
+use super::forward::StepDropout;
+use super::generate::Inference;
+use super::model::Model;
+use super::session::{SessionOptions, prepare};
+use super::shape::{Activation, Family, Shape, ShapeSpec};
+use super::{BackendKind, Dtype, OptimizerKind, Phase, Workload};
+
+fn shape(family: Family) -> Shape {
+    let spec = ShapeSpec {
+        n_layers: Some(2),
+        d_model: Some(24),
+        n_heads: Some(4),
+        n_kv_heads: (family == Family::Llama).then_some(2),
+        vocab_size: Some(29),
+        context: Some(32),
+        ..ShapeSpec::default()
+    };
+    Shape::new(family, &spec).unwrap()
+}
+
+fn ids(n: usize) -> Vec<u32> {
+    (0..n).map(|i| (i * 11 % 29) as u32).collect()
+}
+
+fn array(values: impl ExactSizeIterator<Item = f32>) -> Array {
+    let mut a = Array::zeros(values.len()).unwrap();
+    a.iter_mut().zip(values).for_each(|(a, v)| *a = v);
+    a
+}
+
+/// Loss of the model on the oracle.
+fn loss(model: &Model<Naive>, ids: &[u32], targets: &Targets<Array>, extent: Extent, d: Option<StepDropout>) -> f64 {
+    let mut a = Activations::new(&Naive, &model.shape, extent, Keep::All).unwrap();
+    model.forward(ids, &mut a, d, None);
+    f64::from(model.loss(&a, targets))
+}
+
+#[test]
+fn gradients_are_the_slopes_of_the_loss() {
+    for family in [Family::Gpt2, Family::Llama, Family::Block] {
+        for dropout in [None, Some(StepDropout { probability: 0.1, seed: 5 })] {
+            // ReLU has a kink, at which a difference is no slope; its gradient is held by the golden file of the block.
+            let smooth = match family {
+                Family::Block => Shape { activation: Activation::GeluErf, ..shape(family) },
+                _ => shape(family),
+            };
+            let mut model = Model::new(Naive, &smooth, 3).unwrap();
+            let extent = Extent { batch: 2, tokens: 5 };
+            let (ids, tokens) = (ids(10), ids(11)[1..].to_vec());
+            let vectors = array((0..240).map(|i| (i as f32 * 0.37).sin()));
+            let targets = if family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(&tokens) };
+            // Larger weights than usual: slopes of every parameter stand clear of f32's rounding.
+            for p in &mut model.parameters {
+                p.iter_mut().enumerate().for_each(|(i, v)| *v = *v * 3.0 + 0.01 * ((i % 7) as f32 - 3.0));
+            }
+            let mut a = Activations::new(&Naive, &model.shape, extent, Keep::All).unwrap();
+            let mut scratch = Scratch::new(&Naive, &model.shape, extent).unwrap();
+            let mut gradients = model.index.buffers(&Naive, Category::Gradients).unwrap();
+            model.forward(&ids, &mut a, dropout, None);
+            model.backward(&ids, &targets, &mut a, &mut scratch, &mut gradients, dropout);
+            for p in 0..gradients.len() {
+                // The element with the largest gradient: the one whose slope is clearest.
+                let g = &gradients[p];
+                let at = (0..g.len()).max_by(|a, b| g[*a].abs().total_cmp(&g[*b].abs())).unwrap();
+                let before = model.parameters[p][at];
+                let mut slope_over = |h: f32| {
+                    let mut moved = |by: f32| {
+                        model.parameters[p][at] = before + by;
+                        loss(&model, &ids, &targets, extent, dropout)
+                    };
+                    let slope = (moved(h) - moved(-h)) / f64::from(2.0 * h);
+                    model.parameters[p][at] = before;
+                    slope
+                };
+                // Richardson's extrapolation: what is left of the curvature is of fourth order. The loss (a few units) is
+                // rounded to 2e-7, which over 4e-3 is 1e-4 of slope, and its activations alike.
+                let slope = (4.0 * slope_over(2e-3) - slope_over(4e-3)) / 3.0;
+                let name = &model.index.specs[p].name;
+                let tolerance = 5e-4 + 0.01 * slope.abs();
+                assert!(
+                    (slope - f64::from(g[at])).abs() < tolerance,
+                    "{family:?} {name}[{at}]: slope {slope}, gradient {}",
+                    g[at]
+                );
+            }
+        }
+    }
+}
+
+fn logits<B: Backend<Buffer = Array>>(model: &Model<B>, ids: &[u32], batch: usize) -> Vec<f32> {
+    let mut inference = Inference::new(&model.backend, &model.shape, batch, ids.len() / batch, 0).unwrap();
+    model.prefill(ids, &mut inference);
+    inference.logits.to_vec()
+}
+
+fn close(a: &[f32], b: &[f32], what: &str) {
+    let scale = b.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (x, y) in a.iter().zip(b) {
+        assert!((x - y).abs() <= 1e-5 * scale, "{what}: {x} and {y}");
+    }
+}
+
+#[test]
+fn sequences_of_a_batch_do_not_see_each_other() {
+    for family in [Family::Gpt2, Family::Llama] {
+        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1).unwrap();
+        let all = logits(&model, &ids(21), 3);
+        for b in 0..3 {
+            close(&logits(&model, &ids(21)[7 * b..][..7], 1), &all[29 * b..][..29], "a sequence alone");
+        }
+    }
+}
+
+#[test]
+fn a_token_does_not_see_what_follows_it() {
+    for family in [Family::Gpt2, Family::Llama] {
+        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1).unwrap();
+        let extent = Extent { batch: 1, tokens: 9 };
+        let run = |ids: &[u32]| {
+            let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer).unwrap();
+            model.forward(ids, &mut a, None, None);
+            a.output(2)[..5 * 24].to_vec()
+        };
+        let mut padded = ids(9);
+        padded[5..].fill(0);
+        assert_eq!(run(&ids(9)), run(&padded), "{family:?}");
+    }
+}
+
+#[test]
+fn decoding_through_the_cache_is_a_longer_prompt() {
+    for family in [Family::Gpt2, Family::Llama] {
+        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1).unwrap();
+        let (batch, prompt, new) = (2, 6, 5);
+        let text = |b: usize, n: usize| ids(40)[b * 17..][..n].to_vec();
+        let mut inference = Inference::new(&model.backend, &model.shape, batch, prompt, new).unwrap();
+        model.prefill(&[text(0, prompt), text(1, prompt)].concat(), &mut inference);
+        for at in prompt..prompt + new {
+            let next = [text(0, at + 1)[at], text(1, at + 1)[at]];
+            assert!(model.decode(&next, &mut inference));
+            let whole = logits(&model, &[text(0, at + 1), text(1, at + 1)].concat(), batch);
+            close(&inference.logits, &whole, "a decoded token");
+        }
+        assert!(!model.decode(&[0, 0], &mut inference), "a full cache takes no further token");
+    }
+}
+
+fn losses(family: Family, ranks: u32, backend: BackendKind, steps: usize) -> Vec<f32> {
+    let workload = Workload {
+        shape: shape(family),
+        phase: Phase::Train,
+        batch: 4,
+        seq_len: 6,
+        prompt_len: 0,
+        new_tokens: 0,
+        dtype: Dtype::F32,
+        optimizer: OptimizerKind::Adamw,
+        dropout: 0.0,
+    };
+    let options = SessionOptions { backend, ranks, threads_per_rank: 1, seed: 9 };
+    let mut session = prepare(&workload, &options).unwrap();
+    (0..steps).map(|_| session.step().unwrap().loss.unwrap()).collect()
+}
+
+#[test]
+fn two_ranks_train_as_one_that_sees_both_halves() {
+    // The gradient of the mean loss over a batch is the mean of the gradients over its halves.
+    for family in [Family::Gpt2, Family::Llama, Family::Block] {
+        let model = Model::new(Cpu::new(1, None).unwrap(), &shape(family), 2).unwrap();
+        let vectors = array((0..4 * 6 * 24).map(|i| (i as f32 * 0.11).cos()));
+        let (ids, tokens) = (ids(24), ids(25)[1..].to_vec());
+        let gradients = |first: usize, batch: usize| -> Vec<Array> {
+            let extent = Extent { batch, tokens: 6 };
+            let own = array(vectors[first * 144..][..batch * 144].iter().copied());
+            let targets = match family {
+                Family::Block => Targets::Vectors(&own),
+                _ => Targets::Tokens(&tokens[first * 6..][..batch * 6]),
+            };
+            let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::All).unwrap();
+            let mut scratch = Scratch::new(&model.backend, &model.shape, extent).unwrap();
+            let mut g = model.index.buffers(&model.backend, Category::Gradients).unwrap();
+            let ids = &ids[first * 6..][..batch * 6];
+            model.forward(ids, &mut a, None, None);
+            model.backward(ids, &targets, &mut a, &mut scratch, &mut g, None);
+            g
+        };
+        let (whole, low, high) = (gradients(0, 4), gradients(0, 2), gradients(2, 2));
+        let largest = whole.iter().flat_map(|g| g.iter()).fold(0.0f32, |m, x| m.max(x.abs()));
+        for ((w, a), b) in whole.iter().zip(&low).zip(&high) {
+            for ((w, a), b) in w.iter().zip(a.iter()).zip(b.iter()) {
+                assert!((w - 0.5 * (a + b)).abs() <= 1e-6 * largest, "{family:?}: {w}, {a}, {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sessions_repeat_and_learn_on_every_backend_and_rank_count() {
+    for family in [Family::Gpt2, Family::Llama, Family::Block] {
+        let once = losses(family, 1, BackendKind::Cpu, 3);
+        assert_eq!(once, losses(family, 1, BackendKind::Cpu, 3), "{family:?}");
+        for (a, b) in once.iter().zip(losses(family, 1, BackendKind::Naive, 3)) {
+            assert!((a - b).abs() <= 1e-5 * b.abs(), "{family:?}: {a} on cpu, {b} on naive");
+        }
+        let two = losses(family, 2, BackendKind::Cpu, 3);
+        assert_eq!(two, losses(family, 2, BackendKind::Cpu, 3), "{family:?}");
+    }
+}
+
+#[test]
+fn the_worked_example_of_attention_follows_the_formula() {
+    let q = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]];
+    let k = [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0]];
+    let v = [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]];
+    let d = AttentionDims { batch: 1, tokens: 3, heads: 1, kv_heads: 1, head_dim: 3, causal: false };
+    let qkv = array((0..27).map(|i| [q, k, v][i % 9 / 3][i / 9][i % 3] as f32));
+    let (mut out, mut lse) = (Array::zeros(9).unwrap(), Array::zeros(3).unwrap());
+    Cpu::new(1, None).unwrap().attention(&qkv, &mut out, &mut lse, d);
+    for r in 0..3 {
+        let weights: Vec<f64> =
+            k.iter().map(|k| ((0..3).map(|i| q[r][i] * k[i]).sum::<f64>() / 3f64.sqrt()).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for i in 0..3 {
+            let expected: f64 = (0..3).map(|s| weights[s] / total * v[s][i]).sum();
+            assert!((f64::from(out[3 * r + i]) - expected).abs() < 2e-7, "row {r}, column {i}");
+        }
+    }
+}
+
+#[test]
+fn memory_is_predicted_by_the_code_that_allocates() {
+    let workload = |phase| Workload {
+        shape: Shape::new(Family::Gpt2, &ShapeSpec::default()).unwrap(),
+        phase,
+        batch: 2,
+        seq_len: 512,
+        prompt_len: 512,
+        new_tokens: 16,
+        dtype: Dtype::F32,
+        optimizer: OptimizerKind::Adamw,
+        dropout: 0.0,
+    };
+    let train = super::count::memory(&workload(Phase::Train), 1).unwrap();
+    let four = 4 * 124_439_808;
+    assert_eq!((train.weights_bytes, train.gradients_bytes, train.optimizer_bytes), (four, four, 2 * four));
+    assert_eq!(super::count::memory(&workload(Phase::Train), 2).unwrap().weights_bytes, 2 * four);
+    let decode = super::count::memory(&workload(Phase::Decode), 1).unwrap();
+    assert_eq!(decode.kv_cache_bytes, 2 * 2 * 12 * 528 * 768 * 4);
+    assert_eq!(decode.gradients_bytes, 0);
+}

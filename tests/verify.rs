@@ -1,0 +1,49 @@
+//! `centime verify` on the golden files: both backends agree with the frameworks that made them, and a damaged file is found.
+
+use std::process::Command;
+
+fn verify(args: &[&str]) -> (bool, i32, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_centime")).arg("verify").args(args).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    (out.status.success(), out.status.code().unwrap_or(-1), text)
+}
+
+fn golden(name: &str) -> String {
+    format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_golden_file_passes_on_both_backends() {
+    let files = ["gpt2", "llama-gqa", "keras-block"].map(golden);
+    let (ok, _, text) = verify(&files.each_ref().map(String::as_str));
+    assert!(ok, "{text}");
+    for group in ["logits", "loss", "gradients", "optimizer adamw", "optimizer sgd_momentum", "greedy", "output"] {
+        assert!(text.contains(group), "{group} is not in\n{text}");
+    }
+    assert_eq!(text.matches(" on naive").count() + text.matches(" on cpu").count(), 6, "{text}");
+}
+
+#[test]
+fn one_wrong_weight_fails_with_exit_code_one() {
+    let mut bytes = std::fs::read(golden("gpt2")).unwrap();
+    let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let head: serde_json::Value = serde_json::from_slice(&bytes[8..8 + n]).unwrap();
+    let at = head["param/transformer.h.1.mlp.c_fc.weight"]["data_offsets"][0].as_u64().unwrap() as usize + 8 + n;
+    bytes[at..at + 4].copy_from_slice(&1.0f32.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong.safetensors");
+    std::fs::write(&path, bytes).unwrap();
+    let (_, code, text) = verify(&["--backend", "cpu", path.to_str().unwrap()]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("FAILED"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_no_golden_file_is_a_usage_error_with_its_name() {
+    let (_, code, text) = verify(&["nowhere.safetensors"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("nowhere.safetensors"), "{text}");
+    let (_, code, text) = verify(&[&format!("{}/Cargo.toml", env!("CARGO_MANIFEST_DIR"))]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("not a safetensors file"), "{text}");
+}
