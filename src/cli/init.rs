@@ -23,6 +23,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         _ => Failure::Io(anyhow::Error::new(e).context(format!("writing {path}"))),
     })?;
     file.write_all(TEMPLATE.as_bytes()).with_context(|| format!("writing {path}")).map_err(Failure::Io)?;
-    println!("wrote {path}; see its trials with: centime plan {path}");
-    Ok(())
+    writeln!(std::io::stdout(), "wrote {path}; see its trials with: centime plan {path}")
+        .context("writing to stdout")
+        .map_err(Failure::Io)
 }

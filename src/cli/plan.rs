@@ -2,12 +2,13 @@
 
 use super::Failure;
 use super::load::{Selection, load};
-use super::table::{Format, Rows};
+use super::table::{Format, Rows, Value, label};
 use crate::hardware::machine;
-use crate::plan::{Facts, Plan};
+use crate::plan::{Facts, Plan, PlannedTrial};
 use crate::scenario::Scenario;
-use crate::units::{Seconds, grouped};
+use crate::units::{Bytes, Seconds, grouped, significant};
 use anyhow::anyhow;
+use std::io::Write;
 
 /// Print the trials of a scenario with parameters, FLOPs, predicted memory and time, without running any.
 #[derive(Debug, clap::Args)]
@@ -42,62 +43,82 @@ pub(super) fn make(scenario: &Scenario, probe: Option<&crate::hardware::machine:
     crate::plan::plan(scenario, &facts).map_err(|e| Failure::Usage(anyhow!(e)))
 }
 
+/// Columns of the table, in CSV and JSON under these names.
+const COLUMNS: &[&str] = &[
+    "order",
+    "trial",
+    "cell",
+    "model",
+    "phase",
+    "parameters",
+    "flops_per_step",
+    "memory_bytes",
+    "weights_bytes",
+    "gradients_bytes",
+    "optimizer_bytes",
+    "activations_bytes",
+    "kv_cache_bytes",
+    "workspace_bytes",
+    "estimate_seconds",
+    "note",
+];
+
 /// Prints the table and, for people, what it adds up to.
 pub(super) fn print(scenario: &Scenario, plan: &Plan, format: Format) -> Result<(), Failure> {
-    let mut rows = Rows::new(&[
-        "order",
-        "trial",
-        "cell",
-        "model",
-        "phase",
-        "parameters",
-        "flops_per_step",
-        "memory",
-        "weights",
-        "gradients",
-        "optimizer",
-        "activations",
-        "kv_cache",
-        "workspace",
-        "estimate",
-        "note",
-    ]);
-    for t in &plan.trials {
-        let m = &t.memory;
-        let total = m.total().map_or(u64::MAX, |b| b.get());
-        rows.push(vec![
-            t.run_order.to_string().into(),
-            t.id.clone().into(),
-            t.cell.name().into(),
-            t.cell.trial.model.clone().into(),
-            t.cell.trial.workload.phase.to_string().into(),
-            (grouped(t.parameters), t.parameters).into(),
-            (t.flops_per_step.to_string(), t.flops_per_step.get()).into(),
-            bytes(total),
-            bytes(m.weights_bytes),
-            bytes(m.gradients_bytes),
-            bytes(m.optimizer_bytes),
-            bytes(m.activations_bytes),
-            bytes(m.kv_cache_bytes),
-            bytes(m.workspace_bytes),
-            (t.estimate.to_string(), t.estimate.get()).into(),
-            t.skip.as_ref().map_or(String::new(), |s| format!("skipped: {s}")).into(),
-        ]);
+    let mut rows = Rows::new(COLUMNS);
+    plan.trials.iter().for_each(|t| rows.push(row(t)));
+    if format != Format::Table {
+        return rows.print(format);
     }
+    let same =
+        rows.take_constant(&["model", "phase", "parameters", "weights_bytes", "gradients_bytes", "optimizer_bytes"]);
     rows.print(format)?;
-    if format == Format::Table {
-        let run: Vec<_> = plan.trials.iter().filter(|t| t.skip.is_none()).collect();
-        let seconds: f64 = run.iter().map(|t| t.estimate.get()).sum();
-        let skipped = plan.trials.len() - run.len();
-        let money = scenario.price.usd_per_hour.map_or(String::new(), |p| {
-            format!(", about ${} at {p}", crate::units::significant(p.get() * seconds / 3600.0, 2))
-        });
-        let left_out = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
-        println!("{}: {} trials{left_out}, about {}{money}", scenario.name, run.len(), Seconds(seconds));
+    let mut out = std::io::stdout().lock();
+    let closed = |e: std::io::Error| Failure::Io(anyhow::Error::new(e).context("writing to stdout"));
+    let same: Vec<String> = same
+        .into_iter()
+        .filter(|(_, text)| !matches!(text.as_str(), "" | "0 B"))
+        .map(|(heading, text)| format!("{} {text}", label(heading)))
+        .collect();
+    if !same.is_empty() {
+        writeln!(out, "in every trial: {}", same.join(", ")).map_err(closed)?;
     }
-    Ok(())
+    writeln!(out, "{}", total(scenario, plan)).map_err(closed)
 }
 
-fn bytes(b: u64) -> super::table::Value {
-    (crate::units::Bytes(b).to_string(), b).into()
+fn row(t: &PlannedTrial) -> Vec<Value> {
+    let m = &t.memory;
+    let bytes = |b: u64| Value::from((Bytes(b).to_string(), b));
+    vec![
+        (t.run_order.to_string(), u64::from(t.run_order)).into(),
+        t.id.clone().into(),
+        t.cell.name().into(),
+        t.cell.trial.model.clone().into(),
+        t.cell.trial.workload.phase.to_string().into(),
+        (grouped(t.parameters), t.parameters).into(),
+        (t.flops_per_step.to_string(), t.flops_per_step.get()).into(),
+        bytes(m.total().map_or(u64::MAX, |b| b.get())),
+        bytes(m.weights_bytes),
+        bytes(m.gradients_bytes),
+        bytes(m.optimizer_bytes),
+        bytes(m.activations_bytes),
+        bytes(m.kv_cache_bytes),
+        bytes(m.workspace_bytes),
+        (t.estimate.to_string(), t.estimate.get()).into(),
+        t.skip.as_ref().map_or(String::new(), |s| format!("skipped: {s}")).into(),
+    ]
+}
+
+/// "quickstart: 12 trials, about 40.0 s, about $0.00095 at $0.08560/h".
+fn total(scenario: &Scenario, plan: &Plan) -> String {
+    let run: Vec<_> = plan.trials.iter().filter(|t| t.skip.is_none()).collect();
+    let seconds: f64 = run.iter().map(|t| t.estimate.get()).sum();
+    let skipped = plan.trials.len() - run.len();
+    let money = scenario
+        .price
+        .usd_per_hour
+        .map_or(String::new(), |p| format!(", about ${} at {p}", significant(p.get() * seconds / 3600.0, 2)));
+    let left_out = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    let s = if run.len() == 1 { "" } else { "s" };
+    format!("{}: {} trial{s}{left_out}, about {}{money}", scenario.name, run.len(), Seconds(seconds))
 }

@@ -56,6 +56,20 @@ impl Rows {
         self.rows.push(row);
     }
 
+    /// Takes out those of the named columns that say the same in every row; what they say.
+    pub fn take_constant(&mut self, among: &[&str]) -> Vec<(&'static str, String)> {
+        let mut taken = Vec::new();
+        for name in among {
+            let Some(at) = self.heading.iter().position(|h| h == name) else { continue };
+            let Some(first) = self.rows.first().map(|r| r[at].text.clone()) else { continue };
+            if self.rows.iter().all(|r| r[at].text == first) {
+                taken.push((self.heading.remove(at), first));
+                self.rows.iter_mut().for_each(|r| drop(r.remove(at)));
+            }
+        }
+        taken
+    }
+
     /// Prints on stdout.
     ///
     /// # Errors
@@ -71,14 +85,14 @@ impl Rows {
         writeln!(std::io::stdout(), "{text}").map_err(closed)
     }
 
-    /// For people: columns that are the same in every row and empty ones are left out.
+    /// For people: columns that are empty are left out, and the unit stands with each value.
     fn table(&self) -> String {
         let shown: Vec<usize> = (0..self.heading.len())
             .filter(|&c| self.rows.iter().any(|r| !matches!(r[c].text.as_str(), "" | "0 B")))
             .collect();
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(shown.iter().map(|&c| self.heading[c].replace('_', " ")));
+        table.set_header(shown.iter().map(|&c| label(self.heading[c])));
         for row in &self.rows {
             table.add_row(shown.iter().map(|&c| {
                 let cell = comfy_table::Cell::new(&row[c].text);
@@ -113,12 +127,18 @@ impl Rows {
     fn markdown(&self) -> String {
         let line = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
         let mut lines = vec![
-            line(self.heading.iter().map(|h| h.replace('_', " ")).collect()),
+            line(self.heading.iter().map(|h| label(h)).collect()),
             line(self.heading.iter().map(|_| "---".to_string()).collect()),
         ];
         lines.extend(self.rows.iter().map(|r| line(r.iter().map(|v| v.text.replace('|', "\\|")).collect())));
         lines.join("\n")
     }
+}
+
+/// A column's name for people, whose values carry the unit.
+pub fn label(heading: &str) -> String {
+    let bare = heading.strip_suffix("_bytes").or(heading.strip_suffix("_seconds")).unwrap_or(heading);
+    bare.replace('_', " ")
 }
 
 /// Quoted where a comma, quote or line break is in it; a text that a spreadsheet would compute gets a leading apostrophe.

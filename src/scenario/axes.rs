@@ -1,55 +1,12 @@
 //! The fields of a trial: one table from which the YAML keys, the axes of a sweep, the JSON Schema and the columns follow.
 //! A new field is one entry.
 
+use super::draft::Draft;
+use super::error::did_you_mean;
 use super::node::Value;
 use super::presets;
-use super::trial::{BackendChoice, Trial};
-use crate::transformer::shape::{Activation, Family, Shape, ShapeSpec};
-use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, Workload};
+use crate::transformer::shape::Activation;
 use serde::de::DeserializeOwned;
-
-/// A trial in the making: what has been said so far.
-#[derive(Clone, Debug)]
-pub struct Draft {
-    pub family: Option<Family>,
-    pub preset: Option<String>,
-    /// Read from a Hugging Face config; its name.
-    pub config: Option<(String, Shape)>,
-    pub spec: ShapeSpec,
-    pub phase: Phase,
-    pub batch: u32,
-    pub seq_len: u32,
-    pub prompt_len: u32,
-    pub new_tokens: u32,
-    pub dtype: Dtype,
-    pub backend: BackendChoice,
-    pub devices: u32,
-    pub cores_per_device: u32,
-    pub optimizer: OptimizerKind,
-    pub dropout: f32,
-}
-
-impl Default for Draft {
-    fn default() -> Self {
-        Self {
-            family: None,
-            preset: None,
-            config: None,
-            spec: ShapeSpec::default(),
-            phase: Phase::Train,
-            batch: 1,
-            seq_len: 256,
-            prompt_len: 128,
-            new_tokens: 32,
-            dtype: Dtype::F32,
-            backend: BackendChoice::Auto,
-            devices: 1,
-            cores_per_device: 1,
-            optimizer: OptimizerKind::Adamw,
-            dropout: 0.0,
-        }
-    }
-}
 
 /// What the schema says of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +48,8 @@ fn count(v: &Value) -> Result<u32, String> {
 fn number(v: &Value) -> Result<f32, String> {
     match v {
         Value::Integer(i) => Ok(*i as f32),
-        Value::Float(x) if x.is_finite() => Ok(*x as f32),
-        other => Err(format!("{other} is not a number")),
+        Value::Float(x) if (*x as f32).is_finite() => Ok(*x as f32),
+        other => Err(format!("{other} is not a number within reason")),
     }
 }
 
@@ -104,9 +61,11 @@ fn flag(v: &Value) -> Result<bool, String> {
 }
 
 fn word<T: DeserializeOwned>(v: &Value, known: &[&str]) -> Result<T, String> {
-    let text = v.to_string();
+    let Value::Text(text) = v else { return Err(format!("{v} is no word; use {}", known.join(", "))) };
     let parsed = serde_json::from_value(serde_json::Value::String(text.clone())).ok();
-    parsed.ok_or_else(|| format!("`{text}` is unknown; {}", super::error::did_you_mean(&text, known.iter().copied())))
+    parsed.ok_or_else(|| {
+        format!("`{text}` is unknown; {}", did_you_mean(text, known.iter().copied(), std::iter::empty()))
+    })
 }
 
 const FAMILIES: &[&str] = &["gpt2", "llama", "block"];
@@ -208,6 +167,33 @@ pub const AXES: &[Axis] = &[
         Kind::Flag,
         "output projection shares the embedding; default true for gpt2",
         |d, v| d.spec.tied_embeddings = Some(flag(v)?)
+    ),
+    axis!(
+        "model.qkv_bias",
+        ["attention_bias"],
+        "qkv bias",
+        "",
+        Kind::Flag,
+        "biases on queries, keys and values; default true, llama: false",
+        |d, v| d.spec.qkv_bias = Some(flag(v)?)
+    ),
+    axis!(
+        "model.attn_out_bias",
+        [],
+        "attention bias",
+        "",
+        Kind::Flag,
+        "bias on the attention's output; default as qkv_bias",
+        |d, v| d.spec.attn_out_bias = Some(flag(v)?)
+    ),
+    axis!(
+        "model.mlp_bias",
+        [],
+        "mlp bias",
+        "",
+        Kind::Flag,
+        "biases in the feed-forward layer; default true, llama: false",
+        |d, v| d.spec.mlp_bias = Some(flag(v)?)
     ),
     axis!(
         "model.activation",
@@ -334,7 +320,9 @@ fn preset(v: &Value) -> Result<String, String> {
     let all = presets::all();
     match all.iter().find(|p| p.name == name) {
         Some(p) => Ok(p.name.into()),
-        None => Err(format!("`{name}` is unknown; {}", super::error::did_you_mean(&name, all.iter().map(|p| p.name)))),
+        None => {
+            Err(format!("`{name}` is unknown; {}", did_you_mean(&name, all.iter().map(|p| p.name), std::iter::empty())))
+        }
     }
 }
 
@@ -355,123 +343,6 @@ pub fn find(path: &str) -> Option<&'static Axis> {
     })
 }
 
-/// Why a draft is no trial: the field's path and the message.
-pub type FieldFault = (&'static str, String);
-
-impl Draft {
-    fn shape(&self) -> Result<(String, Shape), FieldFault> {
-        let of_shape = |e: crate::transformer::shape::ShapeError| {
-            let path = AXES
-                .iter()
-                .find(|a| a.path.strip_prefix("model.") == Some(e.field))
-                .map_or("model.d_model", |a| a.path);
-            (path, e.message)
-        };
-        if let Some((name, shape)) = &self.config {
-            if self.spec != ShapeSpec::default() || self.preset.is_some() || self.family.is_some() {
-                return Err((
-                    "model.family",
-                    "hf_config states the whole shape; leave the other model fields out".into(),
-                ));
-            }
-            return Ok((name.clone(), shape.clone()));
-        }
-        if let Some(name) = &self.preset {
-            let preset = presets::all().into_iter().find(|p| p.name == *name);
-            let preset = preset.ok_or(("model.preset", format!("`{name}` is unknown")))?;
-            if self.family.is_some_and(|f| f != preset.family) {
-                return Err(("model.family", format!("preset {name} is of another family; leave family out")));
-            }
-            let own = Shape::new(preset.family, &over(preset.spec.clone(), &self.spec)).map_err(of_shape)?;
-            let changed = self.spec != ShapeSpec::default();
-            return Ok((if changed { format!("{name}*") } else { name.clone() }, own));
-        }
-        let shape = Shape::new(self.family.unwrap_or(Family::Gpt2), &self.spec).map_err(of_shape)?;
-        let family = match shape.family {
-            Family::Gpt2 => "gpt2",
-            Family::Llama => "llama",
-            Family::Block => "block",
-        };
-        Ok((format!("{family} {}x{}", shape.n_layers, shape.d_model), shape))
-    }
-
-    /// The checked trial; `auto` becomes CUDA where there is a GPU.
-    ///
-    /// # Errors
-    /// The field at fault, what is wrong with it, and the remedy.
-    pub fn finish(&self, cuda_present: bool) -> Result<Trial, FieldFault> {
-        let (model, shape) = self.shape()?;
-        let workload = Workload {
-            shape,
-            phase: self.phase,
-            batch: self.batch,
-            seq_len: self.seq_len,
-            prompt_len: self.prompt_len,
-            new_tokens: self.new_tokens,
-            dtype: self.dtype,
-            optimizer: self.optimizer,
-            dropout: self.dropout,
-        };
-        self.check(&workload)?;
-        let backend = match self.backend {
-            BackendChoice::Cpu => BackendKind::Cpu,
-            BackendChoice::Naive => BackendKind::Naive,
-            BackendChoice::Cuda => BackendKind::Cuda,
-            BackendChoice::Auto if cuda_present => BackendKind::Cuda,
-            BackendChoice::Auto => BackendKind::Cpu,
-        };
-        let trial = Trial { model, workload, backend, devices: self.devices, cores_per_device: self.cores_per_device };
-        Ok(trial.canonical())
-    }
-
-    fn check(&self, w: &Workload) -> Result<(), FieldFault> {
-        if !w.batch.is_multiple_of(self.devices) {
-            let (batch, devices) = (w.batch, self.devices);
-            let up = batch.div_ceil(devices) * devices;
-            return Err((
-                "batch",
-                format!("{batch} sequences do not divide among devices = {devices}; use {up}, or exclude the pair"),
-            ));
-        }
-        let decodes = matches!(w.phase, Phase::Decode | Phase::Generate);
-        if w.shape.family == Family::Block && decodes {
-            return Err(("phase", format!("family block has no tokens to {}; use train or prefill", w.phase)));
-        }
-        let longest = w.longest_sequence();
-        if w.shape.family == Family::Gpt2 && longest > w.shape.context {
-            let field = if w.phase == Phase::Train { "seq_len" } else { "prompt_len" };
-            let context = w.shape.context;
-            return Err((
-                field,
-                format!("{longest} tokens exceed the {context} learned positions; shorten, or raise model.context"),
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// The base with every field that is stated over it.
-fn over(base: ShapeSpec, own: &ShapeSpec) -> ShapeSpec {
-    ShapeSpec {
-        n_layers: own.n_layers.or(base.n_layers),
-        d_model: own.d_model.or(base.d_model),
-        n_heads: own.n_heads.or(base.n_heads),
-        n_kv_heads: own.n_kv_heads.or(base.n_kv_heads),
-        head_dim: own.head_dim.or(base.head_dim),
-        d_ff: own.d_ff.or(base.d_ff),
-        vocab_size: own.vocab_size.or(base.vocab_size),
-        context: own.context.or(base.context),
-        tied_embeddings: own.tied_embeddings.or(base.tied_embeddings),
-        qkv_bias: own.qkv_bias.or(base.qkv_bias),
-        attn_out_bias: own.attn_out_bias.or(base.attn_out_bias),
-        mlp_bias: own.mlp_bias.or(base.mlp_bias),
-        activation: own.activation.or(base.activation),
-        norm_eps: own.norm_eps.or(base.norm_eps),
-        rope_theta: own.rope_theta.or(base.rope_theta),
-        rope_scaling: own.rope_scaling.or(base.rope_scaling),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -488,14 +359,5 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all);
-    }
-
-    #[test]
-    fn a_batch_that_does_not_divide_is_refused_with_one_that_does() {
-        let d = Draft { batch: 3, devices: 2, ..Draft::default() };
-        assert_eq!(
-            d.finish(false).unwrap_err(),
-            ("batch", "3 sequences do not divide among devices = 2; use 4, or exclude the pair".into())
-        );
     }
 }

@@ -1,7 +1,11 @@
-//! The sources of a scenario put together: the file, the files it extends, its variables, and options of the command line.
+//! The sources of a scenario put together: the file, the files it extends, options of the command line, and its variables.
 
-use super::error::{Origin, ScenarioError, did_you_mean};
-use super::node::{self, Entry, Node, Place, Value};
+use super::error::{Origin, ScenarioError};
+use super::node::{Entry, Node, Place, Value};
+use super::parse::{self, MAX_BYTES};
+use super::{names, overrides, variables};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 /// Files that may extend one another.
@@ -12,7 +16,8 @@ const MAX_DEPTH: usize = 8;
 pub struct Sources(Vec<(Origin, String)>);
 
 impl Sources {
-    fn add(&mut self, origin: Origin, text: &str) -> u32 {
+    /// One more source; its number.
+    pub fn add(&mut self, origin: Origin, text: &str) -> u32 {
         self.0.push((origin, text.into()));
         self.0.len() as u32 - 1
     }
@@ -42,87 +47,102 @@ impl Sources {
 ///
 /// # Errors
 /// A file that cannot be read or parsed; a parent outside the folder or in a circle; an override or variable at fault.
-pub fn read(path: &Path, overrides: &[String]) -> Result<(Node, Sources), ScenarioError> {
+pub fn read(path: &Path, options: &[String]) -> Result<(Node, Sources), ScenarioError> {
     let mut sources = Sources::default();
     let mut root = file(path, &mut sources, &mut Vec::new())?;
-    for text in overrides {
-        let one = override_of(text, &mut sources)?;
-        root = merged(root, one);
+    for text in options {
+        root = overrides::apply(root, text, &mut sources)?;
     }
-    let variables = root.get("variables").map(|e| e.node.clone());
-    let variables = match variables.as_ref().map(|n| &n.value) {
-        None | Some(Value::Null) => &[][..],
-        Some(Value::Map(entries)) => entries.as_slice(),
-        Some(_) => {
-            return Err(sources
-                .fault(variables.as_ref().and_then(|n| n.place), "variables: a map of names to values is wanted"));
-        }
-    };
-    substitute(&mut root, variables, &sources)?;
-    if let Value::Map(entries) = &mut root.value {
-        entries.retain(|e| e.key != "variables");
-    }
+    variables::resolve(&mut root, &sources)?;
     Ok((root, sources))
 }
 
-fn file(path: &Path, sources: &mut Sources, above: &mut Vec<PathBuf>) -> Result<Node, ScenarioError> {
-    let unreadable = |e: std::io::Error| ScenarioError::unreadable(path, &e);
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    let origin = Origin::File { path: path.into(), place: None };
-    if size > node::MAX_BYTES {
-        let message = format!("{size} bytes are more than a scenario may have, {}", node::MAX_BYTES);
-        return Err(ScenarioError::new(origin, message, None));
-    }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        ScenarioError::new(origin.clone(), format!("not UTF-8 after byte {}", e.utf8_error().valid_up_to()), None)
-    })?;
-    let source = sources.add(origin, &text);
-    let mut own = node::parse(&text, source)
-        .map_err(|(message, place)| sources.fault(place.or(Some(Place { source, line: 1, column: 1 })), message))?;
-    if !matches!(own.value, Value::Map(_)) {
-        let message = format!("a scenario is a map of fields, and this is {}", own.value.kind());
-        return Err(sources.fault(own.place.or(Some(Place { source, line: 1, column: 1 })), message));
-    }
-    let Some(extends) = own.get("extends").cloned() else { return Ok(own) };
-    if let Value::Map(entries) = &mut own.value {
-        entries.retain(|e| e.key != "extends");
-    }
-    let place = extends.node.place;
-    let parent = parent_path(path, &extends.node).map_err(|m| sources.fault(place, m))?;
-    above.push(path.to_path_buf());
-    if above.contains(&parent) || above.len() >= MAX_DEPTH {
-        return Err(sources.fault(
-            place,
-            format!("extends: {} extends itself, or the chain is over {MAX_DEPTH} long", parent.display()),
+/// At most [`MAX_BYTES`] of a file, whatever kind of file it is.
+///
+/// # Errors
+/// As the system says; a file that is larger.
+pub fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            format!("larger than {} MiB", MAX_BYTES >> 20),
         ));
     }
-    if !parent.is_file() {
-        return Err(sources.fault(place, format!("extends: {} is not there", parent.display())));
+    Ok(bytes)
+}
+
+fn file(path: &Path, sources: &mut Sources, above: &mut Vec<PathBuf>) -> Result<Node, ScenarioError> {
+    let bytes = contents(path).map_err(|e| ScenarioError::unreadable(path, &e))?;
+    let origin = Origin::File { path: path.into(), place: None };
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let valid = e.utf8_error().valid_up_to();
+        ScenarioError::new(origin.clone(), format!("not UTF-8 after byte {valid}; save it as UTF-8"), None)
+    })?;
+    let source = sources.add(origin, &text);
+    let start = Place { source, line: 1, column: 1 };
+    let mut own = parse::parse(&text, source).map_err(|(m, place)| sources.fault(place.or(Some(start)), m))?;
+    if !matches!(own.value, Value::Map(_)) {
+        let message = format!(
+            "a scenario is a map of fields, and this is {}; begin with `version: 1`, or see `centime init`",
+            own.value.kind()
+        );
+        return Err(sources.fault(own.place.or(Some(start)), message));
     }
+    names::unify(&mut own, sources)?;
+    let Some(parent) = extended(path, &mut own, sources, above)? else { return Ok(own) };
     let base = file(&parent, sources, above)?;
     Ok(merged(base, own))
 }
 
+/// Takes `extends` out of a scenario; the checked path of the file it names.
+fn extended(
+    path: &Path,
+    own: &mut Node,
+    sources: &Sources,
+    above: &mut Vec<PathBuf>,
+) -> Result<Option<PathBuf>, ScenarioError> {
+    let Value::Map(entries) = &mut own.value else { return Ok(None) };
+    let Some(at) = entries.iter().position(|e| e.key == "extends") else { return Ok(None) };
+    let node = entries.remove(at).node;
+    let fault = |message: String| Err(sources.fault(node.place, format!("extends: {message}")));
+    let parent = match parent_path(path, &node.value) {
+        Ok(parent) => parent,
+        Err(message) => return fault(message),
+    };
+    above.push(path.to_path_buf());
+    let shown = parent.display();
+    if above.contains(&parent) {
+        return fault(format!("{shown} comes back to itself; take one of the two out"));
+    }
+    if above.len() >= MAX_DEPTH {
+        return fault(format!("over {MAX_DEPTH} scenarios extend one another; merge some"));
+    }
+    if !parent.is_file() {
+        return fault(format!("{shown} is not there; give the name of a scenario in the same folder"));
+    }
+    Ok(Some(parent))
+}
+
 /// A plain file name beside the scenario: no folders, no way out, no link.
-fn parent_path(path: &Path, node: &Node) -> Result<PathBuf, String> {
-    let Value::Text(name) = &node.value else {
-        return Err("extends: the name of a scenario in the same folder is wanted".into());
+fn parent_path(path: &Path, value: &Value) -> Result<PathBuf, String> {
+    let Value::Text(name) = value else {
+        return Err("the name of a scenario in the same folder is wanted".into());
     };
     let mut parts = Path::new(name).components();
-    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) && !name.contains('\\');
+    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(n)), None) if n == name.as_str())
+        && !name.contains('\\');
     let parent = path.parent().unwrap_or(Path::new("")).join(name);
     let link = std::fs::symlink_metadata(&parent).is_ok_and(|m| m.file_type().is_symlink());
     if !plain || link {
-        return Err(format!(
-            "extends: `{name}` leaves the scenario's folder; give the name of a file in the same folder"
-        ));
+        return Err(format!("`{name}` leaves the scenario's folder; give the name of a file in the same folder"));
     }
     Ok(parent)
 }
 
 /// Maps merge key by key; anything else replaces.
-fn merged(base: Node, own: Node) -> Node {
+pub fn merged(base: Node, own: Node) -> Node {
     match (base.value, own.value) {
         (Value::Map(mut entries), Value::Map(new)) => {
             for e in new {
@@ -137,97 +157,5 @@ fn merged(base: Node, own: Node) -> Node {
             Node { place: own.place.or(base.place), value: Value::Map(entries) }
         }
         (_, value) => Node { place: own.place, value },
-    }
-}
-
-/// `path=value`, the value in YAML; a path outside the top level starts in the trial.
-fn override_of(text: &str, sources: &mut Sources) -> Result<Node, ScenarioError> {
-    let source = sources.add(Origin::CommandLine(format!("--set {text}")), text);
-    let place = Some(Place { source, line: 1, column: 1 });
-    let Some((path, value)) = text.split_once('=') else {
-        return Err(sources.fault(place, "a path and a value are wanted: --set batch=8"));
-    };
-    let mut value = node::parse(value, source).map_err(|(m, _)| sources.fault(place, m))?;
-    place_all(&mut value, place);
-    let path = path.trim();
-    let parts: Vec<&str> = match path.split_once('.') {
-        Some(("sweep", rest)) => match rest.split_once('.') {
-            Some((group, axis)) => vec!["sweep", group, axis],
-            None => vec!["sweep", rest],
-        },
-        Some((section @ ("measure" | "price" | "limits" | "variables"), rest)) => vec![section, rest],
-        Some(("trial", rest)) => return override_of_trial(rest, value, place, sources),
-        None if ["name", "description"].contains(&path) => vec![path],
-        _ => return override_of_trial(path, value, place, sources),
-    };
-    Ok(nested(&parts, value, place))
-}
-
-fn override_of_trial(path: &str, value: Node, place: Option<Place>, sources: &Sources) -> Result<Node, ScenarioError> {
-    if path == "model.hf_config" {
-        return Ok(nested(&["trial", "model", "hf_config"], value, place));
-    }
-    let Some(axis) = super::axes::find(path) else {
-        let names = super::axes::AXES.iter().map(|a| a.path);
-        return Err(sources.fault(place, format!("no field `{path}`; {}", did_you_mean(path, names))));
-    };
-    let mut parts = vec!["trial"];
-    parts.extend(axis.path.split('.'));
-    Ok(nested(&parts, value, place))
-}
-
-fn nested(parts: &[&str], value: Node, place: Option<Place>) -> Node {
-    parts
-        .iter()
-        .rev()
-        .fold(value, |node, key| Node { place, value: Value::Map(vec![Entry { key: (*key).into(), place, node }]) })
-}
-
-fn place_all(node: &mut Node, place: Option<Place>) {
-    node.place = place;
-    match &mut node.value {
-        Value::List(list) => list.iter_mut().for_each(|n| place_all(n, place)),
-        Value::Map(entries) => entries.iter_mut().for_each(|e| {
-            e.place = place;
-            place_all(&mut e.node, place);
-        }),
-        _ => {}
-    }
-}
-
-/// `${name}` becomes the variable's value: as it is where the whole scalar is one variable, as text otherwise.
-fn substitute(node: &mut Node, variables: &[Entry], sources: &Sources) -> Result<(), ScenarioError> {
-    let place = node.place;
-    match &mut node.value {
-        Value::List(list) => list.iter_mut().try_for_each(|n| substitute(n, variables, sources)),
-        Value::Map(entries) => entries
-            .iter_mut()
-            .filter(|e| e.key != "variables")
-            .try_for_each(|e| substitute(&mut e.node, variables, sources)),
-        Value::Text(text) if text.contains("${") => {
-            let known = |name: &str| {
-                variables.iter().find(|e| e.key == name).map(|e| &e.node.value).ok_or_else(|| {
-                    let names = variables.iter().map(|e| e.key.as_str());
-                    sources.fault(place, format!("no variable `{name}`; {}", did_you_mean(name, names)))
-                })
-            };
-            let whole = text.strip_prefix("${").and_then(|t| t.strip_suffix('}')).filter(|t| !t.contains("${"));
-            if let Some(name) = whole {
-                node.value = known(name)?.clone();
-                return Ok(());
-            }
-            let mut out = String::new();
-            let mut rest = text.as_str();
-            while let Some(start) = rest.find("${") {
-                let Some(end) = rest[start..].find('}') else { break };
-                out.push_str(&rest[..start]);
-                out.push_str(&known(&rest[start + 2..start + end])?.to_string());
-                rest = &rest[start + end + 1..];
-            }
-            out.push_str(rest);
-            node.value = Value::Text(out);
-            Ok(())
-        }
-        _ => Ok(()),
     }
 }

@@ -4,7 +4,8 @@ use super::document::Sources;
 use super::error::{ScenarioError, did_you_mean};
 use super::node::{Entry, Node, Value};
 
-/// The entries of a map whose keys are all among `known`; nothing for an absent or empty section.
+/// The entries of a map whose keys are all among `known`; nothing for an absent or empty section. `aliases` are further names
+/// that a typing error may have been meant as.
 ///
 /// # Errors
 /// Something else than a map, an unknown key, or a key that is there twice.
@@ -12,6 +13,7 @@ pub fn entries<'a>(
     section: &str,
     node: Option<&'a Node>,
     known: &[&str],
+    aliases: &[&str],
     s: &Sources,
 ) -> Result<&'a [Entry], ScenarioError> {
     let Some(node) = node else { return Ok(&[]) };
@@ -22,7 +24,7 @@ pub fn entries<'a>(
     };
     for e in entries {
         if !known.contains(&e.key.as_str()) {
-            let hint = did_you_mean(&e.key, known.iter().copied());
+            let hint = did_you_mean(&e.key, known.iter().copied(), aliases.iter().copied());
             return Err(s.fault(e.place, format!("unknown field `{}` in {section}; {hint}", e.key)));
         }
     }
@@ -73,17 +75,20 @@ pub fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, S
     }
 }
 
-/// Text (a number is taken as it is written).
+/// Text; a whole number is taken as it is written.
 ///
 /// # Errors
-/// A list or a map.
+/// A list, a map, or what YAML reads as something else than text and would be printed differently (1.10 as 1.1).
 pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, ScenarioError> {
     match &e.node.value {
-        Value::List(_) | Value::Map(_) => Err(
-            s.fault(e.node.place, format!("{section}{}: text is wanted, and this is {}", e.key, e.node.value.kind()))
-        ),
+        Value::Text(text) => Ok(text.clone()),
+        Value::Integer(i) => Ok(i.to_string()),
         Value::Null => Ok(String::new()),
-        other => Ok(other.to_string()),
+        other => {
+            let quotes = if matches!(other, Value::List(_) | Value::Map(_)) { "" } else { "; put it in quotes" };
+            let message = format!("{section}{}: text is wanted, and this is {}{quotes}", e.key, other.kind());
+            Err(s.fault(e.node.place, message))
+        }
     }
 }
 
@@ -103,6 +108,7 @@ pub fn flag(e: &Entry, section: &str, s: &Sources) -> Result<bool, ScenarioError
 fn shown(v: &Value) -> String {
     match v {
         Value::Text(t) => format!("`{t}`"),
+        Value::Float(x) if x.is_nan() => "not a number".into(),
         other => other.to_string(),
     }
 }

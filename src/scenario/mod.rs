@@ -4,20 +4,24 @@
 //! of devices, of the clock or of results.
 
 pub mod axes;
+mod base;
 mod document;
+mod draft;
 mod error;
 mod fields;
+mod names;
 mod node;
+mod overrides;
+mod parse;
 mod presets;
 mod ranges;
 pub mod schema;
 mod settings;
 mod sweep;
 pub mod trial;
+mod variables;
 
-use crate::transformer::hf_config::shape_from_hf_config;
 use crate::units::{Share, UsdPerHour};
-use axes::Draft;
 use document::Sources;
 pub use error::{Origin, ScenarioError};
 use node::{Node, Value};
@@ -137,99 +141,88 @@ const TOP: &[&str] =
 /// [`ScenarioError`]: what is wrong, where, and what to do about it.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, ScenarioError> {
     let (root, s) = document::read(path, &options.overrides)?;
-    fields::entries("a scenario", Some(&root), TOP, &s)?;
+    fields::entries("a scenario", Some(&root), TOP, &[], &s)?;
+    version(&root, &s)?;
     let section = |key: &str| root.get(key).map(|e| &e.node);
-    match root.get("version") {
-        Some(e) if e.node.value == Value::Integer(1) => {}
-        Some(e) => {
-            return Err(
-                s.fault(e.node.place, format!("version: this program reads version 1, and this is {}", e.node.value))
-            );
-        }
-        None => return Err(s.fault(root.place, "version: missing; begin the file with `version: 1`")),
-    }
-    let name = match root.get("name") {
-        Some(e) => folder_name(&fields::text(e, "", &s)?).map_err(|m| s.fault(e.node.place, m))?,
-        None => {
-            let stem = path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            folder_name(&stem)
-                .map_err(|_| s.fault(root.place, "name: missing, and the file's name cannot serve; add `name: ...`"))?
-        }
-    };
+    let name = name(&root, path, &s)?;
     let description = root.get("description").map(|e| fields::text(e, "", &s)).transpose()?.unwrap_or_default();
-    let base = base(section("trial"), &s)?;
+    let base = base::read(&root, &s)?;
     let sweep = sweep::expand(section("sweep"), &base, options.max_cells, options.cuda_present, &s)?;
+    let price = settings::price(section("price"), &s)?;
+    let limits = settings::limits(section("limits"), price.usd_per_hour, &s)?;
     Ok(Scenario {
         name,
         description: description.trim().to_string(),
         axes: sweep.axes,
         cells: sweep.cells,
         measure: settings::measure(section("measure"), &s)?,
-        price: settings::price(section("price"), &s)?,
-        limits: settings::limits(section("limits"), &s)?,
+        price,
+        limits,
     })
 }
 
-/// A name that is safe as a folder's on every system.
-fn folder_name(name: &str) -> Result<String, String> {
+fn version(root: &Node, s: &Sources) -> Result<(), ScenarioError> {
+    match root.get("version") {
+        Some(e) if e.node.value == Value::Integer(1) => Ok(()),
+        Some(e) => {
+            let message = format!("version: this program reads version 1, and this is {}; write 1", e.node.value);
+            Err(s.fault(e.node.place, message))
+        }
+        None => Err(s.fault(root.place, "version: missing; begin the file with `version: 1`")),
+    }
+}
+
+/// What the scenario says, or else what its file is called.
+fn name(root: &Node, path: &Path, s: &Sources) -> Result<String, ScenarioError> {
+    if let Some(e) = root.get("name") {
+        let name = fields::text(e, "", s)?;
+        return if is_folder_name(&name) {
+            Ok(name)
+        } else {
+            Err(s.fault(
+                e.node.place,
+                format!(
+                    "name: `{name}` names the report's folder; use 1 to 80 letters, digits, - _ . and no dot at the ends"
+                ),
+            ))
+        };
+    }
+    let stem = path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if is_folder_name(&stem) {
+        return Ok(stem);
+    }
+    Err(s.fault(root.place, "name: missing, and the file's name cannot serve as a folder's; add `name: ...`"))
+}
+
+/// Whether a name is safe as a folder's on every system.
+fn is_folder_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 80 || name.starts_with('.') || !name.chars().all(allowed) {
-        return Err(format!(
-            "name: `{name}` names the report's folder; use 1 to 80 letters, digits, - _ . and no leading dot"
-        ));
-    }
-    Ok(name.to_string())
+    // Windows keeps these for devices, with any extension.
+    let stem = name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let device = match stem.as_str() {
+        "con" | "prn" | "aux" | "nul" => true,
+        other => {
+            other.len() == 4
+                && (other.starts_with("com") || other.starts_with("lpt"))
+                && other.ends_with(|c: char| c.is_ascii_digit())
+        }
+    };
+    let length = (1..=80).contains(&name.len());
+    length && !name.starts_with('.') && !name.ends_with('.') && !device && name.chars().all(allowed)
 }
 
-/// The trial that the sweep varies.
-fn base(node: Option<&Node>, s: &Sources) -> Result<Draft, ScenarioError> {
-    let mut draft = Draft::default();
-    let paths = axes::AXES.iter();
-    let outer: Vec<&str> = paths
-        .clone()
-        .filter(|a| !a.path.contains('.'))
-        .flat_map(|a| a.aliases.iter().copied().chain([a.path]))
-        .chain(["model"])
-        .collect();
-    let inner: Vec<&str> = paths
-        .filter_map(|a| a.path.strip_prefix("model.").map(|p| (a, p)))
-        .flat_map(|(a, p)| a.aliases.iter().copied().chain([p]))
-        .chain(["hf_config"])
-        .collect();
-    for e in fields::entries("trial", node, &outer, s)? {
-        if e.key != "model" {
-            set(&mut draft, &e.key, &e.node, s)?;
-            continue;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_folders_on_every_system() {
+        for good in ["quickstart", "a", "v1.2_x-y", "console", "com10"] {
+            assert!(is_folder_name(good), "{good}");
         }
-        for m in fields::entries("trial.model", Some(&e.node), &inner, s)? {
-            match m.key.as_str() {
-                "hf_config" => draft.config = Some(hf_config(&fields::text(m, "model.", s)?, m.node.place, s)?),
-                key => set(&mut draft, &format!("model.{key}"), &m.node, s)?,
-            }
+        for bad in ["", ".", "..", ".git", "a.", "a/b", "a\\b", "a b", "nul", "NUL.txt", "com1", "ä", &"x".repeat(81)]
+        {
+            assert!(!is_folder_name(bad), "{bad}");
         }
     }
-    Ok(draft)
-}
-
-fn set(draft: &mut Draft, path: &str, node: &Node, s: &Sources) -> Result<(), ScenarioError> {
-    let Some(axis) = axes::find(path) else { return Err(s.fault(node.place, format!("no field `{path}`"))) };
-    (axis.set)(draft, &node.value).map_err(|m| s.fault(node.place, format!("{}: {m}", axis.path)))
-}
-
-/// A Hugging Face config, its path relative to the scenario's folder.
-fn hf_config(
-    name: &str,
-    place: Option<node::Place>,
-    s: &Sources,
-) -> Result<(String, crate::transformer::shape::Shape), ScenarioError> {
-    let path = s.folder().join(name);
-    let fault = |m: String| s.fault(place, format!("model.hf_config: {}: {m}", path.display()));
-    let size = std::fs::metadata(&path).map_err(|e| fault(e.to_string()))?.len();
-    if size > node::MAX_BYTES {
-        return Err(fault(format!("{size} bytes are more than a config may have, {}", node::MAX_BYTES)));
-    }
-    let json = std::fs::read_to_string(&path).map_err(|e| fault(e.to_string()))?;
-    let shape = shape_from_hf_config(&json).map_err(|e| fault(e.to_string()))?;
-    let stem = Path::new(name).file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok((stem, shape))
 }

@@ -1,7 +1,7 @@
 //! Ranges in axis lists: `16..256*2` (16, 32, ... 256), `1..8+1`, and llama-bench's `16-256*2`.
 
 /// Most values that one range may stand for.
-const MAX_VALUES: usize = 10_000;
+const MAX_VALUES: usize = 100_000;
 
 /// The values of a range, or `None` where the text is no range.
 ///
@@ -19,7 +19,7 @@ pub fn expand(text: &str) -> Result<Option<Vec<i64>>, String> {
     let mut at = Some(first);
     while let Some(v) = at.filter(|v| *v <= last) {
         if values.len() == MAX_VALUES {
-            return Err(format!("`{text}` stands for over {MAX_VALUES} values"));
+            return Err(format!("`{text}` stands for over {MAX_VALUES} values; narrow it, or take larger steps"));
         }
         values.push(v);
         at = if sign == '+' { v.checked_add(step) } else { v.checked_mul(step) };

@@ -35,7 +35,8 @@ fn described(axis: &Axis) -> Value {
 }
 
 fn object(properties: Map<String, Value>) -> Value {
-    json!({"type": "object", "properties": properties, "additionalProperties": false})
+    // A section whose fields are all commented out is empty, and that is no fault.
+    json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false})
 }
 
 /// Every name of an axis: its path and aliases; in a sweep also without `model.`.
@@ -75,69 +76,100 @@ fn axes(value: impl Fn(&Axis) -> Value) -> Value {
 fn partial() -> Value {
     let mut value = axes(described);
     value["properties"]["model"] = trial()["properties"]["model"].clone();
-    json!({"type": "array", "items": value})
+    json!({"type": ["array", "null"], "items": value})
+}
+
+fn measure() -> Value {
+    let above_zero = || json!({"type": "number", "exclusiveMinimum": 0});
+    section(&[
+        (
+            "precision",
+            json!({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}),
+            "relative half width of the 95 % interval of the median step at which a trial stops; default 0.01",
+        ),
+        ("min_seconds", json!({"type": "number", "minimum": 0}), "measure at least this long; default 1"),
+        ("max_seconds", above_zero(), "measure at most this long; default 10"),
+        ("timeout_seconds", above_zero(), "a trial that takes longer is killed; default 600"),
+        (
+            "warmup",
+            json!({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}),
+            "steps before measuring, or auto: until the step time is stationary; default auto",
+        ),
+        ("seed", json!({"type": "integer", "minimum": 0}), "of weights, inputs and the order; default 0"),
+        ("order", json!({"enum": ["shuffled", "file"]}), "of execution; default shuffled"),
+        ("ignore_memory", json!({"type": "boolean"}), "run trials that are predicted not to fit; default false"),
+    ])
+}
+
+fn price() -> Value {
+    section(&[
+        ("hardware", json!({"type": ["string", "integer"]}), "a name for what is paid for; default local"),
+        (
+            "usd_per_hour",
+            json!({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]}),
+            "for everything that a trial occupies; without it costs are n/a",
+        ),
+        ("source", json!({"type": ["string", "integer", "null"]}), "what the price stands for and where it comes from"),
+        (
+            "utilisation",
+            json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+            "share of the paid time in which tokens are produced; default 1",
+        ),
+    ])
+}
+
+fn limits() -> Value {
+    let above_zero = || json!({"type": "number", "exclusiveMinimum": 0});
+    section(&[
+        ("minutes", above_zero(), "estimated time of the whole sweep"),
+        ("usd", above_zero(), "estimated money of the whole sweep; wants price.usd_per_hour"),
+        ("cells", json!({"type": "integer", "minimum": 1}), "trials of the whole sweep"),
+    ])
+}
+
+fn section(fields: &[(&str, Value, &str)]) -> Value {
+    let described = |(name, kind, doc): &(&str, Value, &str)| {
+        let mut value = or_variable(kind.clone());
+        value["description"] = json!(doc);
+        ((*name).to_string(), value)
+    };
+    object(fields.iter().map(described).collect())
 }
 
 /// The schema (draft 2020-12).
 pub fn schema() -> Schema {
-    let positive = or_variable(json!({"type": "number", "exclusiveMinimum": 0}));
-    let share = or_variable(json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1}));
+    let name = or_variable(
+        json!({"type": ["string", "integer"], "pattern": "^[A-Za-z0-9_-]([A-Za-z0-9_.-]{0,78}[A-Za-z0-9_-])?$"}),
+    );
+    let mut top = json!({
+        "version": {"const": 1, "description": "of this form"},
+        "name": name,
+        "description": {"type": ["string", "integer", "null"], "description": "why this sweep exists; shown in the report"},
+        "extends": {"type": "string", "description": "another scenario in the same folder; maps merge, lists replace"},
+        "variables": {"type": ["object", "null"], "description": "values for ${name}, anywhere a value stands"},
+        "trial": trial(),
+        "sweep": {
+            "type": ["object", "null"],
+            "additionalProperties": false,
+            "properties": {
+                "matrix": axes(many),
+                "zip": {"type": ["array", "null"], "items": axes(many)},
+                "include": partial(),
+                "exclude": partial()
+            }
+        },
+        "measure": measure(),
+        "price": price(),
+        "limits": limits()
+    });
+    top["name"]["description"] = json!("names the report's folder; default the file's name");
     json_schema!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Centime scenario",
         "type": "object",
-        "required": ["version"],
+        // A scenario that extends another has what that one has.
+        "anyOf": [{"required": ["version"]}, {"required": ["extends"]}],
         "additionalProperties": false,
-        "properties": {
-            "version": {"const": 1},
-            "name": {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}$", "description": "names the report's folder; default the file's name"},
-            "description": {"type": "string", "description": "why this sweep exists; shown in the report"},
-            "extends": {"type": "string", "description": "another scenario in the same folder; maps merge, lists replace"},
-            "variables": {"type": "object", "description": "values for ${name}"},
-            "trial": trial(),
-            "sweep": {
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "matrix": axes(many),
-                    "zip": {"type": "array", "items": axes(many)},
-                    "include": partial(),
-                    "exclude": partial()
-                }
-            },
-            "measure": {
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "precision": or_variable(json!({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5})),
-                    "min_seconds": or_variable(json!({"type": "number", "minimum": 0})),
-                    "max_seconds": positive,
-                    "timeout_seconds": positive,
-                    "warmup": {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]},
-                    "seed": or_variable(json!({"type": "integer", "minimum": 0})),
-                    "order": {"enum": ["shuffled", "file"]},
-                    "ignore_memory": {"type": "boolean"}
-                }
-            },
-            "price": {
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "hardware": {"type": "string"},
-                    "usd_per_hour": {"anyOf": [positive, {"type": "null"}]},
-                    "source": {"type": "string"},
-                    "utilisation": share
-                }
-            },
-            "limits": {
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "minutes": positive,
-                    "usd": positive,
-                    "cells": {"type": "integer", "minimum": 1}
-                }
-            }
-        }
+        "properties": top
     })
 }

@@ -37,7 +37,7 @@ pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, ScenarioErro
     let mut m = Measure::default();
     let positive = |x: f64| x > 0.0 && x <= 1e7;
     let mut min_given = false;
-    for e in entries("measure", node, MEASURE, s)? {
+    for e in entries("measure", node, MEASURE, &[], s)? {
         let p = "measure.";
         match e.key.as_str() {
             "precision" => {
@@ -94,7 +94,7 @@ pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, ScenarioErro
 pub fn price(node: Option<&Node>, s: &Sources) -> Result<Price, ScenarioError> {
     let mut price =
         Price { hardware: "local".into(), usd_per_hour: None, source: String::new(), utilisation: Share(1.0) };
-    for e in entries("price", node, PRICE, s)? {
+    for e in entries("price", node, PRICE, &[], s)? {
         let p = "price.";
         match e.key.as_str() {
             "hardware" => price.hardware = text(e, p, s)?,
@@ -114,14 +114,20 @@ pub fn price(node: Option<&Node>, s: &Sources) -> Result<Price, ScenarioError> {
 }
 
 /// # Errors
-/// The first field at fault.
-pub fn limits(node: Option<&Node>, s: &Sources) -> Result<Limits, ScenarioError> {
+/// The first field at fault; a cap on money where an hour has no price.
+pub fn limits(node: Option<&Node>, price: Option<UsdPerHour>, s: &Sources) -> Result<Limits, ScenarioError> {
     let mut limits = Limits::default();
-    for e in entries("limits", node, LIMITS, s)? {
+    for e in entries("limits", node, LIMITS, &[], s)? {
         let p = "limits.";
         match e.key.as_str() {
             "minutes" => limits.minutes = Some(number(e, p, |x| x > 0.0, "minutes above 0", s)?),
-            "usd" => limits.usd = Some(number(e, p, |x| x > 0.0, "USD above 0", s)?),
+            "usd" => {
+                limits.usd = Some(number(e, p, |x| x > 0.0, "USD above 0", s)?);
+                if price.is_none() {
+                    let message = "limits.usd: without a price nothing can be counted; give price.usd_per_hour";
+                    return Err(s.fault(e.place, message));
+                }
+            }
             _ => limits.cells = Some(whole(e, p, 1, s)?),
         }
     }

@@ -23,6 +23,15 @@ const MODEL_TYPES: &[(&str, Family)] =
 /// # Errors
 /// Text that is not JSON; a model type, activation or position scaling that is not built in; a shape that cannot be.
 pub fn shape_from_hf_config(json: &str) -> Result<Shape, HfConfigError> {
+    let (family, spec) = spec_from_hf_config(json)?;
+    Ok(Shape::new(family, &spec)?)
+}
+
+/// What a `config.json` states, so that sizes can be given over it.
+///
+/// # Errors
+/// Text that is not JSON; a model type, activation or position scaling that is not built in.
+pub fn spec_from_hf_config(json: &str) -> Result<(Family, ShapeSpec), HfConfigError> {
     let config: Value = serde_json::from_str(json)?;
     let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let Some((_, family)) = MODEL_TYPES.iter().find(|(name, _)| *name == kind) else {
@@ -37,7 +46,7 @@ pub fn shape_from_hf_config(json: &str) -> Result<Shape, HfConfigError> {
         Family::Gpt2 => c.gpt2()?,
         _ => c.llama(kind)?,
     };
-    Ok(Shape::new(*family, &spec)?)
+    Ok((*family, spec))
 }
 
 struct Config<'a>(&'a Value);
@@ -51,6 +60,11 @@ impl Config<'_> {
                 None => Err(HfConfigError::Unsupported(format!("{name}: {v} is not a whole number below 2^32"))),
             },
         }
+    }
+
+    /// A size that no default may stand in for: the families of this form differ too much.
+    fn stated(&self, name: &str) -> Result<u32, HfConfigError> {
+        self.size(name)?.ok_or_else(|| HfConfigError::Unsupported(format!("{name}: missing from the config")))
     }
 
     fn flag(&self, name: &str) -> Option<bool> {
@@ -99,17 +113,22 @@ impl Config<'_> {
         if activation != "silu" && activation != "swish" {
             return Err(HfConfigError::Unsupported(format!("hidden_act `{activation}` is not built in; silu is")));
         }
-        let nested = self.0.get("rope_parameters").or_else(|| self.0.get("rope_scaling")).filter(|v| v.is_object());
+        if self.number("partial_rotary_factor").is_some_and(|share| share != 1.0) {
+            return Err(HfConfigError::Unsupported("partial_rotary_factor other than 1 is not built in".into()));
+        }
+        let object = |name: &str| self.0.get(name).filter(|v| v.is_object());
+        let nested = object("rope_parameters").or_else(|| object("rope_scaling"));
         let theta = nested.map(Config).and_then(|r| r.number("rope_theta")).or_else(|| self.number("rope_theta"));
+        let rope_scaling = nested.map(Config).map(|r| r.scaling()).transpose()?.flatten();
         let qkv_bias = self.flag("attention_bias").unwrap_or(kind == "qwen2");
         Ok(ShapeSpec {
-            n_layers: self.size("num_hidden_layers")?,
-            d_model: self.size("hidden_size")?,
-            n_heads: self.size("num_attention_heads")?,
+            n_layers: Some(self.stated("num_hidden_layers")?),
+            d_model: Some(self.stated("hidden_size")?),
+            n_heads: Some(self.stated("num_attention_heads")?),
             n_kv_heads: self.size("num_key_value_heads")?,
             head_dim: self.size("head_dim")?,
-            d_ff: self.size("intermediate_size")?,
-            vocab_size: self.size("vocab_size")?,
+            d_ff: Some(self.stated("intermediate_size")?),
+            vocab_size: Some(self.stated("vocab_size")?),
             context: self.size("max_position_embeddings")?,
             tied_embeddings: Some(self.flag("tie_word_embeddings").unwrap_or(false)),
             qkv_bias: Some(qkv_bias),
@@ -118,7 +137,7 @@ impl Config<'_> {
             mlp_bias: self.flag("mlp_bias"),
             norm_eps: self.number("rms_norm_eps"),
             rope_theta: theta,
-            rope_scaling: nested.map(Config).map(|r| r.scaling()).transpose()?.flatten(),
+            rope_scaling,
             ..ShapeSpec::default()
         })
     }
@@ -166,6 +185,12 @@ mod tests {
             "rope_theta": 1000000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768}"#;
         let shape = shape_from_hf_config(json).unwrap();
         assert_eq!(parameters(&shape), Ok(494_032_768));
+    }
+
+    #[test]
+    fn a_llama_config_without_its_sizes_gives_no_shape() {
+        let error = shape_from_hf_config(r#"{"model_type": "llama", "num_hidden_layers": 2}"#).unwrap_err();
+        assert_eq!(error.to_string(), "hidden_size: missing from the config");
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! Pure: the machine's facts are arguments. Touches no device and no clock.
 
+mod limits;
+mod order;
+
 use crate::scenario::{Cell, Limits, Measure, Order, Scenario};
 use crate::transformer::session::MemoryParts;
 use crate::transformer::{BackendKind, count};
@@ -58,10 +61,14 @@ pub struct PlanError {
 /// Share of the probed peak that an estimate assumes products to reach, and that of bandwidth for decoding. Only the time
 /// estimate depends on it.
 const ASSUMED_EFFICIENCY: f64 = 0.5;
+/// The same of the naive backend, which is there to be right and not to be fast.
+const ASSUMED_NAIVE_EFFICIENCY: f64 = 0.01;
 /// Seconds that a trial takes beside its steps: start of the process, weights, end.
 const OVERHEAD_SECONDS: f64 = 0.3;
 /// Steps of warm-up that an estimate assumes.
 const WARMUP_STEPS: f64 = 4.0;
+/// Steps after which an estimate assumes the median to be known well enough.
+const MEASURED_STEPS: f64 = 8.0;
 /// Share of the memory that trials may fill; the rest is the system's and the program's.
 const USABLE_MEMORY: f64 = 0.92;
 
@@ -72,9 +79,9 @@ const USABLE_MEMORY: f64 = 0.92;
 pub fn plan(scenario: &Scenario, facts: &Facts) -> Result<Plan, PlanError> {
     let cells = scenario.cells.iter().enumerate();
     let mut trials = cells.map(|(i, cell)| planned(i as u32, cell, scenario, facts)).collect::<Result<Vec<_>, _>>()?;
-    apply_limits(&mut trials, scenario, facts);
+    limits::apply(&mut trials, scenario.limits, facts.usd_per_hour);
     if scenario.measure.order == Order::Shuffled {
-        shuffle(&mut trials, scenario.measure.seed);
+        order::shuffle(&mut trials, scenario.measure.seed);
     }
     for (i, t) in trials.iter_mut().enumerate() {
         t.run_order = i as u32;
@@ -90,12 +97,15 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Resul
     let bytes = count::bytes_per_decode_step(w).map_err(too_large)?;
     let cores = cell.trial.devices.saturating_mul(cell.trial.cores_per_device);
     let share = f64::from(cores.min(facts.cores)) / f64::from(facts.cores.max(1));
-    let by_flops = flops_per_step.get() as f64 / (facts.flops_per_second * share * ASSUMED_EFFICIENCY);
-    let by_bytes = bytes.map_or(0.0, |b| b.get() as f64 / (facts.read_bytes_per_second * ASSUMED_EFFICIENCY));
+    let naive = cell.trial.backend == BackendKind::Naive;
+    let efficiency = if naive { ASSUMED_NAIVE_EFFICIENCY } else { ASSUMED_EFFICIENCY };
+    let by_flops = flops_per_step.get() as f64 / (facts.flops_per_second * share * efficiency);
+    let by_bytes = bytes.map_or(0.0, |b| b.get() as f64 / (facts.read_bytes_per_second * efficiency));
     let step = by_flops.max(by_bytes);
     let m = &scenario.measure;
-    let measuring = (step * 8.0).clamp(m.min_seconds, m.max_seconds).max(step);
-    let estimate = OVERHEAD_SECONDS + f64::from(m.warmup_steps.unwrap_or(WARMUP_STEPS as u32)) * step + measuring;
+    let measuring = (step * MEASURED_STEPS).min(m.max_seconds).max(m.min_seconds).max(step);
+    let warmup = m.warmup_steps.map_or(WARMUP_STEPS, f64::from) * step;
+    let estimate = (OVERHEAD_SECONDS + warmup + measuring).min(m.timeout_seconds);
     Ok(PlannedTrial {
         cell_index: index,
         run_order: index,
@@ -129,98 +139,6 @@ fn skip_reason(cell: &Cell, memory: &MemoryParts, cores: u32, ignore_memory: boo
     None
 }
 
-/// Where a limit binds, cells that span the axes are kept first: each next one is the farthest from those kept, so that a
-/// short sweep still sees the corners.
-fn apply_limits(trials: &mut [PlannedTrial], scenario: &Scenario, facts: &Facts) {
-    let limits = scenario.limits;
-    if limits == Limits::default() {
-        return;
-    }
-    let seconds = limits.minutes.map(|m| m * 60.0);
-    let usd_seconds = limits.usd.zip(facts.usd_per_hour).map(|(usd, price)| usd / price * 3600.0);
-    let budget = [seconds, usd_seconds].into_iter().flatten().fold(f64::INFINITY, f64::min);
-    let (mut spent, mut kept) = (0.0, 0u64);
-    for i in spanning_order(trials) {
-        let t = &mut trials[i];
-        if t.skip.is_some() {
-            continue;
-        }
-        let reason = if limits.cells.is_some_and(|c| kept >= c) {
-            limits.cells.map(|c| format!("limits.cells: {c} cells are kept"))
-        } else if spent + t.estimate.get() > budget {
-            Some(format!("limits: {} are estimated to be spent by then", Seconds(budget)))
-        } else {
-            None
-        };
-        match reason {
-            Some(r) => t.skip = Some(r),
-            None => {
-                spent += t.estimate.get();
-                kept += 1;
-            }
-        }
-    }
-}
-
-/// Farthest-point order over the cells' places on each axis (Gonzalez 1985); ties go to the file's order.
-fn spanning_order(trials: &[PlannedTrial]) -> Vec<usize> {
-    let positions = axis_positions(trials);
-    let distance =
-        |a: usize, b: usize| -> f64 { positions[a].iter().zip(&positions[b]).map(|(x, y)| (x - y).powi(2)).sum() };
-    let mut left: Vec<usize> = (0..trials.len()).collect();
-    let mut nearest = vec![f64::INFINITY; trials.len()];
-    let mut order: Vec<usize> = Vec::with_capacity(trials.len());
-    while !left.is_empty() {
-        let mut best = 0;
-        for (i, &cell) in left.iter().enumerate() {
-            if nearest[cell] > nearest[left[best]] {
-                best = i;
-            }
-        }
-        let chosen = left.remove(best);
-        for &cell in &left {
-            nearest[cell] = nearest[cell].min(distance(cell, chosen));
-        }
-        order.push(chosen);
-    }
-    order
-}
-
-/// Every cell's place on every axis, from 0 to 1 in the order in which the values first appear.
-fn axis_positions(trials: &[PlannedTrial]) -> Vec<Vec<f64>> {
-    let mut values: Vec<(String, Vec<String>)> = Vec::new();
-    for t in trials {
-        for (axis, value) in &t.cell.coordinates {
-            match values.iter_mut().find(|(a, _)| a == axis) {
-                Some((_, seen)) if !seen.contains(value) => seen.push(value.clone()),
-                Some(_) => {}
-                None => values.push((axis.clone(), vec![value.clone()])),
-            }
-        }
-    }
-    let place = |t: &PlannedTrial, (axis, seen): &(String, Vec<String>)| {
-        let value = t.cell.coordinates.iter().find(|(a, _)| a == axis).map(|(_, v)| v);
-        let at = value.and_then(|v| seen.iter().position(|s| s == v)).unwrap_or(0);
-        at as f64 / (seen.len().max(2) - 1) as f64
-    };
-    trials.iter().map(|t| values.iter().map(|axis| place(t, axis)).collect()).collect()
-}
-
-/// Fisher and Yates's shuffle, from SplitMix64 (Steele, Lea & Flood 2014).
-fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    for i in (1..items.len()).rev() {
-        let j = ((u128::from(next()) * (i as u128 + 1)) >> 64) as usize;
-        items.swap(i, j);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,7 +150,7 @@ mod tests {
             memory: Bytes(8 << 30),
             flops_per_second: 2e11,
             read_bytes_per_second: 3e10,
-            usd_per_hour: Some(0.1),
+            usd_per_hour: Some(100.0),
         }
     }
 
@@ -269,6 +187,30 @@ mod tests {
         kept.sort_unstable();
         assert_eq!(kept, [("1", "1"), ("1", "16"), ("5", "1"), ("5", "16")]);
         assert_eq!(plan.trials.len(), 25);
+    }
+
+    #[test]
+    fn the_limit_that_binds_is_named_and_what_is_kept_is_within_it() {
+        // Each cell is estimated at a second of measuring and a little more.
+        let by = |limits: &str| planned(&format!("{GRID}price: {{ usd_per_hour: 3600 }}\nlimits: {limits}\n"));
+        for (limits, reason) in [
+            ("{ minutes: 0.1 }", "limits.minutes: 6.00 s are spent by then, as estimated"),
+            ("{ minutes: 60, usd: 6 }", "limits.usd: $6 are spent by then, as estimated"),
+        ] {
+            let plan = by(limits);
+            let spent: f64 = plan.trials.iter().filter(|t| t.skip.is_none()).map(|t| t.estimate.get()).sum();
+            assert!(spent > 3.0 && spent <= if limits.contains("usd") { 216.0 } else { 6.0 }, "{spent}");
+            assert!(plan.trials.iter().filter_map(|t| t.skip.as_deref()).all(|r| r == reason), "{plan:?}");
+        }
+    }
+
+    #[test]
+    fn the_slow_oracle_is_estimated_slower() {
+        let of = |backend: &str| {
+            let text = format!("version: 1\nname: t\ntrial: {{ backend: {backend}, batch: 4, seq_len: 512 }}\n");
+            planned(&text).trials[0].estimate.get()
+        };
+        assert!(of("naive") > 10.0 * of("cpu"), "{} {}", of("naive"), of("cpu"));
     }
 
     #[test]

@@ -1,0 +1,113 @@
+//! The trial that the sweep varies, as its section says, and where each of its fields stands.
+
+use super::axes::{self, AXES};
+use super::document::{self, Sources};
+use super::draft::{Config, Draft};
+use super::error::ScenarioError;
+use super::fields;
+use super::node::{Entry, Node, Place};
+use crate::transformer::hf_config::spec_from_hf_config;
+use std::path::Path;
+
+/// The trial before anything is swept.
+#[derive(Debug)]
+pub struct Base {
+    pub draft: Draft,
+    /// Where fields are given, by path; what a later fault is pointed at.
+    places: Vec<(&'static str, Option<Place>)>,
+    /// Where the section begins, or the scenario where there is none.
+    start: Option<Place>,
+}
+
+impl Base {
+    /// Where a field is given.
+    pub fn place(&self, path: &str) -> Option<Place> {
+        self.places.iter().find(|(p, _)| *p == path).and_then(|(_, place)| *place)
+    }
+
+    /// Where a field of the same section (`model.` or the trial itself) is given, or else where the trial begins.
+    pub fn near(&self, path: &str) -> Option<Place> {
+        let model = path.starts_with("model.");
+        let beside = self.places.iter().find(|(p, _)| model && p.starts_with("model."));
+        beside.and_then(|(_, place)| *place).or(self.start)
+    }
+}
+
+/// Reads the section `trial`.
+///
+/// # Errors
+/// An unknown field, a value that a field cannot have, a Hugging Face config that cannot be used.
+pub fn read(root: &Node, s: &Sources) -> Result<Base, ScenarioError> {
+    let section = root.get("trial");
+    let start = section.map_or(root.place, |e| e.place);
+    let mut base = Base { draft: Draft::default(), places: Vec::new(), start };
+    let (outer, inner): (Vec<_>, Vec<_>) = AXES.iter().partition(|a| !a.path.starts_with("model."));
+    let own: Vec<&str> = outer.iter().map(|a| a.path).chain(["model"]).collect();
+    let aliases: Vec<&str> = outer.iter().flat_map(|a| a.aliases).copied().collect();
+    for e in fields::entries("trial", section.map(|e| &e.node), &own, &aliases, s)? {
+        if e.key == "model" {
+            let own: Vec<&str> = inner.iter().map(|a| &a.path["model.".len()..]).chain(["hf_config"]).collect();
+            let aliases: Vec<&str> = inner.iter().flat_map(|a| a.aliases).copied().collect();
+            for m in fields::entries("trial.model", Some(&e.node), &own, &aliases, s)? {
+                base.model(m, s)?;
+            }
+        } else {
+            base.set(&e.key, &e.node, s)?;
+        }
+    }
+    Ok(base)
+}
+
+impl Base {
+    fn model(&mut self, e: &Entry, s: &Sources) -> Result<(), ScenarioError> {
+        if e.key == "hf_config" {
+            let config = hf_config(&fields::text(e, "model.", s)?, s);
+            self.draft.config = Some(config.map_err(|m| s.fault(e.node.place, format!("model.hf_config: {m}")))?);
+            self.places.push(("model.hf_config", e.node.place));
+            return Ok(());
+        }
+        self.set(&format!("model.{}", e.key), &e.node, s)
+    }
+
+    fn set(&mut self, path: &str, node: &Node, s: &Sources) -> Result<(), ScenarioError> {
+        let Some(axis) = axes::find(path) else { return Err(s.fault(node.place, format!("no field `{path}`"))) };
+        (axis.set)(&mut self.draft, &node.value).map_err(|m| s.fault(node.place, format!("{}: {m}", axis.path)))?;
+        self.places.push((axis.path, node.place));
+        Ok(())
+    }
+}
+
+/// A Hugging Face config, its path relative to the scenario's folder.
+fn hf_config(name: &str, s: &Sources) -> Result<Config, String> {
+    let path = s.folder().join(name);
+    let shown = path.display();
+    let bytes = document::contents(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => format!("{shown} is not there; the path starts in the scenario's folder"),
+        _ => format!("{shown} cannot be read: {e}"),
+    })?;
+    let (family, spec) = spec_from_hf_config(&String::from_utf8_lossy(&bytes)).map_err(|e| format!("{shown}: {e}"))?;
+    Ok(Config { name: config_name(&path), family, spec })
+}
+
+/// The file's name, or its folder's where the file has the name that all of them have.
+fn config_name(path: &Path) -> String {
+    let text = |n: Option<&std::ffi::OsStr>| n.map(|n| n.to_string_lossy().into_owned());
+    let stem = text(path.file_stem()).unwrap_or_default();
+    let folder = path.parent().and_then(|p| text(p.file_name()));
+    match folder {
+        Some(folder) if stem == "config" => folder,
+        _ => stem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_is_called_after_its_file_or_folder() {
+        assert_eq!(config_name(Path::new("models/Llama-3-8B/config.json")), "Llama-3-8B");
+        assert_eq!(config_name(Path::new("models/tiny.json")), "tiny");
+        assert_eq!(config_name(Path::new("config.json")), "config");
+    }
+}

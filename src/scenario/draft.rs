@@ -1,0 +1,244 @@
+//! A trial in the making: what has been said so far, and the checks that make it a [`Trial`].
+
+use super::axes::AXES;
+use super::presets;
+use super::trial::{BackendChoice, Trial};
+use crate::transformer::shape::{Family, Shape, ShapeError, ShapeSpec};
+use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, Workload};
+
+/// What has been said of a trial, over the defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    pub family: Option<Family>,
+    pub preset: Option<String>,
+    /// Read from a Hugging Face config.
+    pub config: Option<Config>,
+    pub spec: ShapeSpec,
+    pub phase: Phase,
+    pub batch: u32,
+    pub seq_len: u32,
+    pub prompt_len: u32,
+    pub new_tokens: u32,
+    pub dtype: Dtype,
+    pub backend: BackendChoice,
+    pub devices: u32,
+    pub cores_per_device: u32,
+    pub optimizer: OptimizerKind,
+    pub dropout: f32,
+}
+
+/// What a Hugging Face config says of a model, and what the model is called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub name: String,
+    pub family: Family,
+    pub spec: ShapeSpec,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            family: None,
+            preset: None,
+            config: None,
+            spec: ShapeSpec::default(),
+            phase: Phase::Train,
+            batch: 1,
+            seq_len: 256,
+            prompt_len: 128,
+            new_tokens: 32,
+            dtype: Dtype::F32,
+            backend: BackendChoice::Auto,
+            devices: 1,
+            // A device of the CPU is one core unless the scenario says more: one device and two are then a real
+            // comparison on every machine, and no figure depends on how many cores happen to be there.
+            cores_per_device: 1,
+            optimizer: OptimizerKind::Adamw,
+            dropout: 0.0,
+        }
+    }
+}
+
+/// Why a draft is no trial: the field's path and the message.
+pub type FieldFault = (&'static str, String);
+
+impl Draft {
+    /// The model's name and its checked shape.
+    ///
+    /// # Errors
+    /// The field at fault, what is wrong with it, and the remedy.
+    pub fn shape(&self) -> Result<(String, Shape), FieldFault> {
+        let Some((name, family, known)) = self.known_model()? else {
+            let shape = Shape::new(self.family.unwrap_or(Family::Gpt2), &self.spec).map_err(of_shape)?;
+            return Ok((format!("{} {}x{}", family_name(shape.family), shape.n_layers, shape.d_model), shape));
+        };
+        if self.family.is_some_and(|f| f != family) {
+            let own = family_name(family);
+            return Err(("model.family", format!("{name} is of the family {own}; leave family out, or use {own}")));
+        }
+        let shape = Shape::new(family, &over(known, &self.spec)).map_err(of_shape)?;
+        if self.spec == ShapeSpec::default() {
+            return Ok((name, shape));
+        }
+        Ok((format!("{name} {}x{}", shape.n_layers, shape.d_model), shape))
+    }
+
+    /// The preset or config that sizes are given over.
+    fn known_model(&self) -> Result<Option<(String, Family, ShapeSpec)>, FieldFault> {
+        match (&self.preset, &self.config) {
+            (Some(_), Some(c)) => {
+                Err(("model.preset", format!("hf_config names a model already, {}; keep one of the two", c.name)))
+            }
+            (None, Some(c)) => Ok(Some((c.name.clone(), c.family, c.spec.clone()))),
+            (Some(name), None) => {
+                let preset = presets::all().into_iter().find(|p| p.name == *name);
+                let preset = preset.ok_or(("model.preset", format!("`{name}` is unknown")))?;
+                Ok(Some((name.clone(), preset.family, preset.spec)))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The checked trial; `auto` becomes CUDA where there is a GPU.
+    ///
+    /// # Errors
+    /// The field at fault, what is wrong with it, and the remedy.
+    pub fn finish(&self, cuda_present: bool) -> Result<Trial, FieldFault> {
+        let (model, shape) = self.shape()?;
+        let workload = Workload {
+            shape,
+            phase: self.phase,
+            batch: self.batch,
+            seq_len: self.seq_len,
+            prompt_len: self.prompt_len,
+            new_tokens: self.new_tokens,
+            dtype: self.dtype,
+            optimizer: self.optimizer,
+            dropout: self.dropout,
+        };
+        self.check(&workload)?;
+        let backend = match self.backend {
+            BackendChoice::Cpu => BackendKind::Cpu,
+            BackendChoice::Naive => BackendKind::Naive,
+            BackendChoice::Cuda => BackendKind::Cuda,
+            BackendChoice::Auto if cuda_present => BackendKind::Cuda,
+            BackendChoice::Auto => BackendKind::Cpu,
+        };
+        let trial = Trial { model, workload, backend, devices: self.devices, cores_per_device: self.cores_per_device };
+        Ok(trial.canonical())
+    }
+
+    fn check(&self, w: &Workload) -> Result<(), FieldFault> {
+        if !w.batch.is_multiple_of(self.devices) {
+            let (batch, devices) = (w.batch, self.devices);
+            let up = u64::from(batch.div_ceil(devices)) * u64::from(devices);
+            let message =
+                format!("{batch} sequences do not divide among devices = {devices}; use {up}, or exclude the pair");
+            return Err(("batch", message));
+        }
+        let decodes = matches!(w.phase, Phase::Decode | Phase::Generate);
+        if w.shape.family == Family::Block && decodes {
+            return Err(("phase", format!("family block has no tokens to {}; use train or prefill", w.phase)));
+        }
+        let longest = w.longest_sequence();
+        if w.shape.family == Family::Gpt2 && longest > w.shape.context {
+            let context = w.shape.context;
+            let (field, what) = match w.phase {
+                Phase::Train => ("seq_len", format!("{longest} tokens exceed")),
+                Phase::Prefill => ("prompt_len", format!("{longest} tokens exceed")),
+                _ => ("prompt_len", format!("{longest} tokens (with new_tokens = {}) exceed", w.new_tokens)),
+            };
+            return Err((field, format!("{what} the {context} learned positions; shorten, or raise model.context")));
+        }
+        Ok(())
+    }
+}
+
+fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Gpt2 => "gpt2",
+        Family::Llama => "llama",
+        Family::Block => "block",
+    }
+}
+
+/// A fault of the shape under the path of its field.
+fn of_shape(e: ShapeError) -> FieldFault {
+    let axis = AXES.iter().find(|a| a.path.strip_prefix("model.") == Some(e.field));
+    (axis.map_or("model.d_model", |a| a.path), e.message)
+}
+
+/// The base with every field that is stated over it.
+fn over(base: ShapeSpec, own: &ShapeSpec) -> ShapeSpec {
+    ShapeSpec {
+        n_layers: own.n_layers.or(base.n_layers),
+        d_model: own.d_model.or(base.d_model),
+        n_heads: own.n_heads.or(base.n_heads),
+        n_kv_heads: own.n_kv_heads.or(base.n_kv_heads),
+        head_dim: own.head_dim.or(base.head_dim),
+        d_ff: own.d_ff.or(base.d_ff),
+        vocab_size: own.vocab_size.or(base.vocab_size),
+        context: own.context.or(base.context),
+        tied_embeddings: own.tied_embeddings.or(base.tied_embeddings),
+        qkv_bias: own.qkv_bias.or(base.qkv_bias),
+        attn_out_bias: own.attn_out_bias.or(base.attn_out_bias),
+        mlp_bias: own.mlp_bias.or(base.mlp_bias),
+        activation: own.activation.or(base.activation),
+        norm_eps: own.norm_eps.or(base.norm_eps),
+        rope_theta: own.rope_theta.or(base.rope_theta),
+        rope_scaling: own.rope_scaling.or(base.rope_scaling),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_does_not_divide_is_refused_with_one_that_does() {
+        let d = Draft { batch: 3, devices: 2, ..Draft::default() };
+        assert_eq!(
+            d.finish(false).unwrap_err(),
+            ("batch", "3 sequences do not divide among devices = 2; use 4, or exclude the pair".into())
+        );
+        let d = Draft { batch: u32::MAX, devices: 2, ..Draft::default() };
+        assert!(d.finish(false).unwrap_err().1.contains("use 4294967296,"));
+    }
+
+    #[test]
+    fn sizes_beside_a_preset_or_config_override_it_and_show_in_the_name() {
+        let spec = ShapeSpec { n_layers: Some(2), ..ShapeSpec::default() };
+        let d = Draft { preset: Some("gpt2".into()), spec: spec.clone(), ..Draft::default() };
+        let trial = d.finish(false).unwrap();
+        assert_eq!(trial.model, "gpt2 2x768");
+        assert_eq!((trial.workload.shape.n_layers, trial.workload.shape.vocab_size), (2, 50257));
+        let config = Config {
+            name: "tiny".into(),
+            family: Family::Llama,
+            spec: ShapeSpec { n_layers: Some(3), d_model: Some(64), n_heads: Some(4), ..ShapeSpec::default() },
+        };
+        let d = Draft { config: Some(config), spec, ..Draft::default() };
+        assert_eq!(d.finish(false).unwrap().model, "tiny 2x64");
+        let both = Draft { preset: Some("gpt2".into()), ..d };
+        assert_eq!(both.finish(false).unwrap_err().0, "model.preset");
+    }
+
+    #[test]
+    fn what_a_family_cannot_do_is_refused() {
+        let of = |family, phase| Draft { family: Some(family), phase, ..Draft::default() }.finish(false);
+        assert_eq!(of(Family::Block, Phase::Decode).unwrap_err().0, "phase");
+        assert_eq!(of(Family::Block, Phase::Generate).unwrap_err().0, "phase");
+        assert!(of(Family::Block, Phase::Prefill).is_ok());
+        let long = Draft { seq_len: 1025, ..Draft::default() };
+        assert_eq!(long.finish(false).unwrap_err().0, "seq_len");
+        let through = Draft { phase: Phase::Decode, prompt_len: 1000, new_tokens: 25, ..Draft::default() };
+        assert_eq!(
+            through.finish(false).unwrap_err(),
+            (
+                "prompt_len",
+                "1025 tokens (with new_tokens = 25) exceed the 1024 learned positions; shorten, or raise model.context"
+                    .into()
+            )
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! The axes of a sweep as the file states them: what is crossed, what moves together, and partial trials.
+
+use crate::scenario::axes::{self, AXES, Axis, Kind};
+use crate::scenario::document::Sources;
+use crate::scenario::draft::Draft;
+use crate::scenario::error::{ScenarioError, did_you_mean};
+use crate::scenario::node::{Entry, Node, Place, Value};
+use crate::scenario::ranges;
+
+/// One value of an axis and where it is written.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub axis: &'static Axis,
+    pub value: Value,
+    pub place: Option<Place>,
+}
+
+impl Setting {
+    fn new(axis: &'static Axis, value: Value, place: Option<Place>, s: &Sources) -> Result<Self, ScenarioError> {
+        (axis.set)(&mut Draft::default(), &value).map_err(|m| s.fault(place, format!("{}: {m}", axis.path)))?;
+        Ok(Self { axis, value, place })
+    }
+
+    /// Path and value as text.
+    pub fn coordinate(&self) -> (String, String) {
+        (self.axis.path.to_string(), self.value.to_string())
+    }
+}
+
+/// Axes that move together: the settings of each position.
+pub type Group = Vec<Vec<Setting>>;
+
+fn axis_of(e: &Entry, s: &Sources) -> Result<&'static Axis, ScenarioError> {
+    axes::find(&e.key).ok_or_else(|| {
+        let aliases = AXES.iter().flat_map(|a| a.aliases.iter().copied());
+        let hint = did_you_mean(&e.key, AXES.iter().map(|a| a.path), aliases);
+        s.fault(e.place, format!("no field `{}` in a trial to sweep over; {hint}", e.key))
+    })
+}
+
+/// The values of an axis: a list (with ranges in it), a range, or one value.
+fn values(e: &Entry, axis: &'static Axis, s: &Sources) -> Result<Vec<Setting>, ScenarioError> {
+    let nodes = match &e.node.value {
+        Value::List(list) => list.as_slice(),
+        _ => std::slice::from_ref(&e.node),
+    };
+    let mut out = Vec::new();
+    for node in nodes {
+        let range = match &node.value {
+            Value::Text(t) if axis.kind == Kind::Count => {
+                ranges::expand(t).map_err(|m| s.fault(node.place, format!("{}: {m}", axis.path)))?
+            }
+            _ => None,
+        };
+        for value in range.map_or(vec![node.value.clone()], |r| r.into_iter().map(Value::Integer).collect()) {
+            out.push(Setting::new(axis, value, node.place, s)?);
+        }
+    }
+    if out.is_empty() {
+        let message = format!("{}: an axis without values sweeps nothing; give at least one", axis.path);
+        return Err(s.fault(e.node.place, message));
+    }
+    Ok(out)
+}
+
+/// The groups that cross one another, in the order of the file.
+#[derive(Debug)]
+pub struct Axes<'a> {
+    /// Swept axes and where they are named.
+    pub seen: Vec<(&'static Axis, Option<Place>)>,
+    pub groups: Vec<Group>,
+    sources: &'a Sources,
+}
+
+impl<'a> Axes<'a> {
+    /// Nothing is swept yet.
+    pub fn new(sources: &'a Sources) -> Self {
+        Self { seen: Vec::new(), groups: Vec::new(), sources }
+    }
+
+    fn note(&mut self, axis: &'static Axis, place: Option<Place>) -> Result<(), ScenarioError> {
+        if let Some((_, first)) = self.seen.iter().find(|(a, _)| a.path == axis.path) {
+            let at = first.map_or(String::new(), |p| format!(", first in line {}, column {}", p.line, p.column));
+            return Err(self.sources.fault(place, format!("{} is swept twice{at}; keep one of the two", axis.path)));
+        }
+        self.seen.push((axis, place));
+        Ok(())
+    }
+
+    /// Every axis a group of its own.
+    ///
+    /// # Errors
+    /// No map, an unknown or repeated axis, a value that the field cannot have.
+    pub fn matrix(&mut self, node: &Node) -> Result<(), ScenarioError> {
+        for e in map(node, "sweep.matrix", self.sources)? {
+            let axis = axis_of(e, self.sources)?;
+            self.note(axis, e.place)?;
+            self.groups.push(values(e, axis, self.sources)?.into_iter().map(|v| vec![v]).collect());
+        }
+        Ok(())
+    }
+
+    /// All axes of the map one group.
+    ///
+    /// # Errors
+    /// As for the matrix; axes of unequal length.
+    pub fn zip(&mut self, node: &Node) -> Result<(), ScenarioError> {
+        let mut group: Group = Vec::new();
+        let mut first: Option<&'static str> = None;
+        for e in map(node, "sweep.zip", self.sources)? {
+            let axis = axis_of(e, self.sources)?;
+            self.note(axis, e.place)?;
+            let values = values(e, axis, self.sources)?;
+            match first {
+                None => group = values.into_iter().map(|v| vec![v]).collect(),
+                Some(name) if values.len() != group.len() => {
+                    let (n, m) = (values.len(), group.len());
+                    let message = format!(
+                        "{} has {n} values and {name} has {m}; axes that move together have equally many",
+                        axis.path
+                    );
+                    return Err(self.sources.fault(e.place, message));
+                }
+                Some(_) => group.iter_mut().zip(values).for_each(|(g, v)| g.push(v)),
+            }
+            first = first.or(Some(axis.path));
+        }
+        if !group.is_empty() {
+            self.groups.push(group);
+        }
+        Ok(())
+    }
+}
+
+/// A partial trial: settings of single values, flattened (`model: { d_model: 8 }` is `model.d_model: 8`).
+///
+/// # Errors
+/// No map, an unknown or repeated field, a value that the field cannot have.
+pub fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, ScenarioError> {
+    let mut out: Vec<Setting> = Vec::new();
+    let mut add = |e: &Entry, key: &str| {
+        let axis = axis_of(&Entry { key: key.into(), ..e.clone() }, s)?;
+        if out.iter().any(|o| o.axis.path == axis.path) {
+            return Err(s.fault(e.place, format!("{} is given twice; keep one of the two", axis.path)));
+        }
+        out.push(Setting::new(axis, e.node.value.clone(), e.node.place, s)?);
+        Ok(())
+    };
+    for e in map(node, "a partial trial", s)? {
+        if e.key == "model" {
+            map(&e.node, "model", s)?.iter().try_for_each(|inner| add(inner, &format!("model.{}", inner.key)))?;
+        } else {
+            add(e, &e.key)?;
+        }
+    }
+    if out.is_empty() {
+        return Err(s.fault(node.place, "a partial trial without fields says nothing; give at least one"));
+    }
+    Ok(out)
+}
+
+fn map<'a>(node: &'a Node, section: &str, s: &Sources) -> Result<&'a [Entry], ScenarioError> {
+    match &node.value {
+        Value::Map(entries) => Ok(entries),
+        Value::Null => Ok(&[]),
+        other => {
+            let message = format!("{section}: a map of fields to values is wanted, and this is {}", other.kind());
+            Err(s.fault(node.place, message))
+        }
+    }
+}
+
+/// The items of a section that is a list.
+///
+/// # Errors
+/// Something else than a list.
+pub fn list<'a>(e: &'a Entry, s: &Sources) -> Result<&'a [Node], ScenarioError> {
+    match &e.node.value {
+        Value::List(list) => Ok(list),
+        Value::Null => Ok(&[]),
+        other => Err(s.fault(e.node.place, format!("sweep.{}: a list is wanted, and this is {}", e.key, other.kind()))),
+    }
+}
