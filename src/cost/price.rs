@@ -12,7 +12,9 @@ pub enum CostError {
     Price(f64),
     #[error("a throughput of {0} tokens a second has no cost: it has to be a finite number over 0")]
     Throughput(f64),
-    #[error("a utilisation of {0} cannot be used: it is the share of paid time that makes tokens, over 0 and at most 1")]
+    #[error(
+        "a utilisation of {0} cannot be used: it is the share of paid time that makes tokens, over 0 and at most 1"
+    )]
     Utilisation(f64),
     #[error("{name} of {value} cannot be used: it has to be a finite number, {bound}")]
     Input { name: &'static str, value: f64, bound: &'static str },
@@ -48,7 +50,11 @@ fn check_throughput(throughput: TokensPerSecond) -> Result<f64, CostError> {
 }
 
 fn check_cost(cost: UsdPerMillionTokens) -> Result<f64, CostError> {
-    positive(cost.get()).ok_or(CostError::Input { name: "a cost per million tokens", value: cost.get(), bound: "over 0" })
+    positive(cost.get()).ok_or(CostError::Input {
+        name: "a cost per million tokens",
+        value: cost.get(),
+        bound: "over 0",
+    })
 }
 
 /// What 1e6 tokens cost: `usd_per_hour / (3600 * tokens_per_second * utilisation) * 1e6`.
@@ -185,10 +191,7 @@ mod tests {
     #[test]
     fn a_blend_weighs_by_tokens() {
         let mix = UseCase { name: "t", input_tokens: 300, output_tokens: 100 };
-        assert_eq!(
-            blended(&mix, UsdPerMillionTokens(1.0), UsdPerMillionTokens(5.0)),
-            Ok(UsdPerMillionTokens(2.0))
-        );
+        assert_eq!(blended(&mix, UsdPerMillionTokens(1.0), UsdPerMillionTokens(5.0)), Ok(UsdPerMillionTokens(2.0)));
         let nothing = UseCase { name: "t", input_tokens: 0, output_tokens: 0 };
         assert!(blended(&nothing, UsdPerMillionTokens(1.0), UsdPerMillionTokens(5.0)).is_err());
     }

@@ -27,13 +27,10 @@ const fn seconds(
 
 const QUANTILES: &str = "Hyndman & Fan 1996, type 7";
 
-pub static STEP_P50: Metric = seconds(
-    "step_seconds_p50",
-    "p50 step",
-    "median of the measured steps, with its 95 % interval",
-    QUANTILES,
-    |c| steps::median(&c.figures()?.step_seconds, c.seed),
-);
+pub static STEP_P50: Metric =
+    seconds("step_seconds_p50", "p50 step", "median of the measured steps, with its 95 % interval", QUANTILES, |c| {
+        steps::median(&c.figures()?.step_seconds, c.seed)
+    });
 pub static STEP_P90: Metric =
     seconds("step_seconds_p90", "p90 step", "90th percentile of the measured steps", QUANTILES, |c| quantile(c, 0.90));
 pub static STEP_P95: Metric =
