@@ -24,3 +24,10 @@ pub mod scenario;
 pub mod stats;
 pub mod transformer;
 pub mod units;
+
+// The fixture is shared with the tests outside the crate, which know it by its name.
+#[cfg(test)]
+extern crate self as centime;
+#[cfg(test)]
+#[path = "../tests/common/fixture.rs"]
+mod fixture;

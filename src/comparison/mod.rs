@@ -1,1 +1,10 @@
-//! Comparison of trials and of runs: pairs, ratios with intervals, the Pareto front. Pure.
+//! Comparison of trials and of runs: the cheapest, the Pareto front, scaling, ratios with intervals. Pure.
+//!
+//! Says "within noise" where intervals overlap. Deliberately absent: verdicts with an error rate, which need runs that were
+//! interleaved for the purpose; two runs made at different times are set side by side here, and no more.
+
+pub mod cheapest;
+pub mod pareto;
+pub mod ratio;
+pub mod runs;
+pub mod scaling;

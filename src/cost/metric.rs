@@ -2,6 +2,8 @@
 
 use crate::hardware::machine::Probe;
 use crate::results::record::Record;
+use crate::results::run::Run;
+use crate::runner::measurement::Figures;
 use crate::scenario::Price;
 
 /// Which way is better.
@@ -11,6 +13,30 @@ pub enum Direction {
     Lower,
     /// A fact, not a goal.
     Neutral,
+}
+
+/// What a figure is a quantity of: decides how it is printed, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    Seconds,
+    Bytes,
+    FlopsPerSecond,
+    TokensPerSecond,
+    UsdPerMillionTokens,
+    TokensPerUsd,
+    Share,
+    Count,
+}
+
+/// Where a figure comes from; said wherever it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// Timed or counted while the trial ran, or a formula over such figures alone.
+    Measured,
+    /// Predicted from the shape.
+    Projected,
+    /// Rests on a figure that somebody states: a price.
+    Quoted,
 }
 
 /// A value and, where it is estimated from samples, its 95 % interval.
@@ -27,6 +53,29 @@ pub struct Context<'a> {
     pub record: &'a Record,
     pub price: &'a Price,
     pub probe: Option<&'a Probe>,
+    /// Cores of the machine: what the probe's figures for all cores stand for.
+    pub cores: u32,
+    /// Seeds the resampling of intervals.
+    pub seed: u64,
+}
+
+impl<'a> Context<'a> {
+    /// One record of a run, at the run's price and with its probe.
+    pub fn of(run: &'a Run, record: &'a Record) -> Self {
+        let environment = &run.environment;
+        Self {
+            record,
+            price: &environment.price,
+            probe: environment.probe.as_ref(),
+            cores: environment.machine.cores,
+            seed: environment.measure.seed,
+        }
+    }
+
+    /// What the trial measured, if it ran to its end.
+    pub fn figures(&self) -> Option<&'a Figures> {
+        self.record.measurement.figures.as_ref()
+    }
 }
 
 #[derive(Debug)]
@@ -38,6 +87,8 @@ pub struct Metric {
     pub label: &'static str,
     /// Unit as printed in charts; empty for a pure number.
     pub unit: &'static str,
+    pub quantity: Quantity,
+    pub provenance: Provenance,
     pub direction: Direction,
     pub formula: &'static str,
     /// Where the definition comes from.

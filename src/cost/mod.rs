@@ -1,3 +1,16 @@
-//! Money: the one room that knows it. Pure.
+//! Money: the one room that knows it. Pure: prices, seeds and rates are arguments.
+//!
+//! [`price`] turns an hourly price and a throughput into a price per token and back (break-even, owned hardware, blends);
+//! [`decomposition`] says why a cost changed; [`metrics::METRICS`] is the table of everything that is said of a trial, and
+//! [`evaluate`] computes it for every record of a run.
+//!
+//! Deliberately absent: input and output, formatting, and any default price. Where no price is known, there is no cost.
 
+pub mod decomposition;
+mod estimate;
+pub mod evaluate;
 pub mod metric;
+pub mod metrics;
+pub mod owned;
+pub mod price;
+pub mod steps;

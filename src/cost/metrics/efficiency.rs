@@ -1,0 +1,143 @@
+//! How much of the machine a trial uses: FLOP/s, MFU, MBU. Every peak is probed on the machine itself.
+
+use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
+use crate::cost::steps;
+use crate::transformer::{BackendKind, Dtype, Workload, count};
+
+pub static FLOPS_PER_SECOND: Metric = Metric {
+    name: "flops_per_second",
+    label: "FLOP/s",
+    unit: "FLOP/s",
+    quantity: Quantity::FlopsPerSecond,
+    provenance: Provenance::Measured,
+    direction: Direction::Higher,
+    formula: "model FLOPs of a step / median step_seconds",
+    source: "Chowdhery et al. 2022 (PaLM), appendix B: matrix products and full attention, no recomputation",
+    compute: |c| rate(c, count::flops_per_step(&c.record.cell.trial.workload).ok()?.get() as f64),
+};
+
+pub static PEAK_FLOPS: Metric = Metric {
+    name: "peak_flops_per_second",
+    label: "peak FLOP/s",
+    unit: "FLOP/s",
+    quantity: Quantity::FlopsPerSecond,
+    provenance: Provenance::Measured,
+    direction: Direction::Neutral,
+    formula: "probed multiply-add rate for the dtype, on as many cores as the trial occupies",
+    source: "probed on this machine before the sweep",
+    compute: |c| Estimate::exact(peak_flops(c)?)?.positive(),
+};
+
+/// A share of a probed limit.
+const fn share(
+    name: &'static str,
+    label: &'static str,
+    formula: &'static str,
+    source: &'static str,
+    compute: fn(&Context) -> Option<Estimate>,
+) -> Metric {
+    Metric {
+        name,
+        label,
+        unit: "% of the probed peak",
+        quantity: Quantity::Share,
+        provenance: Provenance::Measured,
+        direction: Direction::Higher,
+        formula,
+        source,
+        compute,
+    }
+}
+
+pub static MFU: Metric = share(
+    "mfu",
+    "MFU",
+    "flops_per_second / peak_flops_per_second (probed)",
+    "Chowdhery et al. 2022 (PaLM), section 4.1",
+    |c| {
+        let peak = peak_flops(c)?;
+        (FLOPS_PER_SECOND.compute)(c)?.increasing(|f| f / peak)?.positive()
+    },
+);
+
+pub static MFU_CAUSAL: Metric = share(
+    "mfu_causal",
+    "MFU causal",
+    "as mfu, attention counted over the causal average of the context, (T + 1) / 2, where the family masks",
+    "what a kernel that skips the masked half has to do; beside the convention",
+    |c| {
+        let peak = peak_flops(c)?;
+        let flops = count::causal_flops_per_step(&c.record.cell.trial.workload).ok()?.get() as f64;
+        rate(c, flops)?.increasing(|f| f / peak)?.positive()
+    },
+);
+
+pub static MBU: Metric = share(
+    "mbu",
+    "MBU",
+    "bytes a decode step has to read (weights once a device, KV cache once) / median step_seconds / probed read bandwidth",
+    "Databricks 2023, LLM inference performance engineering",
+    |c| {
+        let bytes = decode_bytes(&c.record.cell.trial.workload, c.record.cell.trial.devices)?;
+        let bandwidth = peak_bandwidth(c)?;
+        rate(c, bytes)?.increasing(|r| r / bandwidth)?.positive()
+    },
+);
+
+fn rate(c: &Context, amount: f64) -> Option<Estimate> {
+    steps::median(&c.figures()?.step_seconds, c.seed)?.decreasing(|s| amount / s)?.positive()
+}
+
+/// Every data-parallel rank reads its own replica of the weights; the KV cache is split among them.
+fn decode_bytes(w: &Workload, devices: u32) -> Option<f64> {
+    let all = count::bytes_per_decode_step(w).ok()??.get();
+    let weights = count::bytes_per_decode_step(&Workload { batch: 0, ..w.clone() }).ok()??.get();
+    let replicas = weights.checked_mul(u64::from(devices.saturating_sub(1)))?;
+    all.checked_add(replicas).map(|bytes| bytes as f64)
+}
+
+/// Cores that the trial occupies, if the probe's figures speak of them: the probe knows the CPU alone.
+fn cores_in_use(c: &Context) -> Option<u32> {
+    let trial = &c.record.cell.trial;
+    let cores = trial.devices.checked_mul(trial.cores_per_device)?;
+    let known = trial.backend != BackendKind::Cuda && (1..=c.cores).contains(&cores);
+    known.then_some(cores)
+}
+
+/// A limit of some of the cores: that of one, that of all, and a straight line between the two.
+fn between(one: f64, all: f64, used: u32, cores: u32) -> Option<f64> {
+    let limit = match used {
+        1 => one,
+        u if u == cores => all,
+        u => one + (all - one) * f64::from(u - 1) / f64::from(cores - 1),
+    };
+    (limit.is_finite() && limit > 0.0).then_some(limit)
+}
+
+fn peak_flops(c: &Context) -> Option<f64> {
+    let (probe, used) = (c.probe?, cores_in_use(c)?);
+    let f32_peak = between(probe.f32_flops_per_second_one_core, probe.f32_flops_per_second, used, c.cores)?;
+    match c.record.cell.trial.workload.dtype {
+        Dtype::F32 => Some(f32_peak),
+        // Probed on all cores only; on fewer it is taken to scale as f32 does.
+        Dtype::Bf16 => Some(probe.bf16_flops_per_second? * f32_peak / probe.f32_flops_per_second),
+    }
+}
+
+fn peak_bandwidth(c: &Context) -> Option<f64> {
+    let (probe, used) = (c.probe?, cores_in_use(c)?);
+    between(probe.read_bytes_per_second_one_core, probe.read_bytes_per_second, used, c.cores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_some_cores_lies_on_the_line_between_one_and_all() {
+        assert_eq!(between(10.0, 40.0, 1, 4), Some(10.0));
+        assert_eq!(between(10.0, 40.0, 4, 4), Some(40.0));
+        assert_eq!(between(10.0, 34.0, 2, 4), Some(18.0));
+        assert_eq!(between(0.0, 40.0, 1, 4), None);
+    }
+}

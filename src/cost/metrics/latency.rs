@@ -1,0 +1,83 @@
+//! Seconds: steps, time to first token, time per output token.
+
+use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
+use crate::cost::steps;
+use crate::transformer::Phase;
+
+/// A metric of time: all of them are measured, in seconds, and better when lower.
+const fn seconds(
+    name: &'static str,
+    label: &'static str,
+    formula: &'static str,
+    source: &'static str,
+    compute: fn(&Context) -> Option<Estimate>,
+) -> Metric {
+    Metric {
+        name,
+        label,
+        unit: "s",
+        quantity: Quantity::Seconds,
+        provenance: Provenance::Measured,
+        direction: Direction::Lower,
+        formula,
+        source,
+        compute,
+    }
+}
+
+const QUANTILES: &str = "Hyndman & Fan 1996, type 7";
+
+pub static STEP_P50: Metric =
+    seconds("step_seconds_p50", "p50 step", "median of the measured steps, with its 95 % interval", QUANTILES, |c| {
+        steps::median(&c.figures()?.step_seconds, c.seed)
+    });
+pub static STEP_P90: Metric =
+    seconds("step_seconds_p90", "p90 step", "90th percentile of the measured steps", QUANTILES, |c| quantile(c, 0.90));
+pub static STEP_P95: Metric =
+    seconds("step_seconds_p95", "p95 step", "95th percentile of the measured steps", QUANTILES, |c| quantile(c, 0.95));
+pub static STEP_P99: Metric =
+    seconds("step_seconds_p99", "p99 step", "99th percentile of the measured steps", QUANTILES, |c| quantile(c, 0.99));
+
+pub static TTFT: Metric = seconds(
+    "ttft_seconds",
+    "TTFT",
+    "median time from the start of a step to its first token; in prefill the step itself",
+    "DESIGN, terms",
+    |c| match c.record.cell.trial.workload.phase {
+        Phase::Prefill => steps::median(&c.figures()?.step_seconds, c.seed),
+        Phase::Generate => steps::median(&c.figures()?.first_token_seconds, c.seed),
+        Phase::Train | Phase::Decode => None,
+    },
+);
+
+pub static TPOT: Metric = seconds(
+    "tpot_seconds",
+    "TPOT",
+    "median of (E2E - TTFT) / (new_tokens - 1) over the steps; in decode the step itself",
+    "DESIGN, terms; the first token is not in it",
+    tpot,
+);
+
+fn quantile(c: &Context, p: f64) -> Option<Estimate> {
+    steps::quantile(&c.figures()?.step_seconds, p)
+}
+
+fn tpot(c: &Context) -> Option<Estimate> {
+    let workload = &c.record.cell.trial.workload;
+    match workload.phase {
+        Phase::Decode => steps::median(&c.figures()?.step_seconds, c.seed),
+        Phase::Generate => {
+            let intervals = f64::from(workload.new_tokens.checked_sub(1).filter(|&n| n > 0)?);
+            let each: Vec<f64> = decode_seconds(c)?.into_iter().map(|s| s / intervals).collect();
+            steps::median(&each, c.seed)
+        }
+        Phase::Train | Phase::Prefill => None,
+    }
+}
+
+/// Seconds of each `generate` step after its first token.
+pub(super) fn decode_seconds(c: &Context) -> Option<Vec<f64>> {
+    let f = c.figures()?;
+    let paired = !f.step_seconds.is_empty() && f.step_seconds.len() == f.first_token_seconds.len();
+    paired.then(|| f.step_seconds.iter().zip(&f.first_token_seconds).map(|(all, first)| all - first).collect())
+}

@@ -1,0 +1,67 @@
+//! Every metric of a trial. One line here gives the column, the table's heading, the plot's axis and the gate.
+
+mod efficiency;
+mod latency;
+mod memory;
+mod money;
+mod quality;
+mod throughput;
+
+pub use efficiency::{FLOPS_PER_SECOND, MBU, MFU, MFU_CAUSAL, PEAK_FLOPS};
+pub use latency::{STEP_P50, STEP_P90, STEP_P95, STEP_P99, TPOT, TTFT};
+pub use memory::{MODEL_MEMORY, PEAK_ALLOCATED, PEAK_MEMORY, PREDICTED_MEMORY};
+pub use money::{TOKENS_PER_USD, USD_PER_MILLION, USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT};
+pub use quality::{PRECISION, SAMPLES, STEAL};
+pub use throughput::{TOKENS_PER_SECOND, TOKENS_PER_SECOND_PER_DEVICE};
+
+use super::metric::Metric;
+
+/// In the order of columns.
+pub const METRICS: &[&Metric] = &[
+    &TOKENS_PER_SECOND,
+    &TOKENS_PER_SECOND_PER_DEVICE,
+    &USD_PER_MILLION,
+    &USD_PER_MILLION_INPUT,
+    &USD_PER_MILLION_OUTPUT,
+    &TOKENS_PER_USD,
+    &STEP_P50,
+    &STEP_P90,
+    &STEP_P95,
+    &STEP_P99,
+    &TTFT,
+    &TPOT,
+    &FLOPS_PER_SECOND,
+    &PEAK_FLOPS,
+    &MFU,
+    &MFU_CAUSAL,
+    &MBU,
+    &PEAK_MEMORY,
+    &MODEL_MEMORY,
+    &PREDICTED_MEMORY,
+    &PEAK_ALLOCATED,
+    &SAMPLES,
+    &PRECISION,
+    &STEAL,
+];
+
+/// The metric of this column name.
+pub fn named(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().copied().find(|m| m.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own_a_formula_and_a_source() {
+        let names: HashSet<&str> = METRICS.iter().map(|m| m.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+        for m in METRICS {
+            assert!(!m.label.is_empty() && !m.formula.is_empty() && !m.source.is_empty(), "{}", m.name);
+            assert_eq!(named(m.name).map(|n| n.label), Some(m.label));
+        }
+        assert!(named("nonsense").is_none());
+    }
+}

@@ -1,0 +1,92 @@
+//! USD a token, and tokens a USD.
+
+use super::latency::decode_seconds;
+use super::throughput::tokens_per_second;
+use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
+use crate::cost::{price, steps};
+use crate::transformer::Phase;
+use crate::units::TokensPerSecond;
+
+/// A cost: quoted (it rests on a stated price), and better when lower.
+const fn cost(
+    name: &'static str,
+    label: &'static str,
+    formula: &'static str,
+    compute: fn(&Context) -> Option<Estimate>,
+) -> Metric {
+    Metric {
+        name,
+        label,
+        unit: "USD per million tokens",
+        quantity: Quantity::UsdPerMillionTokens,
+        provenance: Provenance::Quoted,
+        direction: Direction::Lower,
+        formula,
+        source: "DESIGN, formulas; the price is the scenario's",
+        compute,
+    }
+}
+
+pub static USD_PER_MILLION: Metric = cost(
+    "usd_per_million_tokens",
+    "$/M tokens",
+    "usd_per_hour / (3600 * tokens_per_second * utilisation) * 1e6; its interval is the image of the throughput's",
+    |c| of_throughput(c, tokens_per_second(c)?),
+);
+
+pub static USD_PER_MILLION_INPUT: Metric = cost(
+    "usd_per_million_input_tokens",
+    "$/M input",
+    "the same over batch * prompt_len tokens and the time to first token (which pays for the first token, too)",
+    input,
+);
+
+pub static USD_PER_MILLION_OUTPUT: Metric = cost(
+    "usd_per_million_output_tokens",
+    "$/M output",
+    "the same over batch * new_tokens tokens and the time after the first token; in decode over the step",
+    output,
+);
+
+pub static TOKENS_PER_USD: Metric = Metric {
+    name: "tokens_per_usd",
+    label: "tokens/$",
+    unit: "tokens per USD",
+    quantity: Quantity::TokensPerUsd,
+    provenance: Provenance::Quoted,
+    direction: Direction::Higher,
+    formula: "1e6 / usd_per_million_tokens",
+    source: "DESIGN, formulas",
+    compute: |c| of_throughput(c, tokens_per_second(c)?)?.decreasing(|usd| 1e6 / usd)?.positive(),
+};
+
+/// The cost at a throughput, at the context's price; `None` where there is no price or it is no price.
+fn of_throughput(c: &Context, throughput: Estimate) -> Option<Estimate> {
+    let hour = c.price.usd_per_hour?;
+    let at = |t: f64| price::usd_per_million_tokens(hour, TokensPerSecond(t), c.price.utilisation);
+    // What cannot be priced becomes NaN here, and NaN is no estimate.
+    throughput.decreasing(|t| at(t).map_or(f64::NAN, |usd| usd.get()))?.positive()
+}
+
+fn input(c: &Context) -> Option<Estimate> {
+    let w = &c.record.cell.trial.workload;
+    let tokens = f64::from(w.batch) * f64::from(w.prompt_len);
+    let seconds = match w.phase {
+        Phase::Prefill => &c.figures()?.step_seconds,
+        Phase::Generate => &c.figures()?.first_token_seconds,
+        Phase::Train | Phase::Decode => return None,
+    };
+    of_throughput(c, steps::median(seconds, c.seed)?.decreasing(|s| tokens / s)?)
+}
+
+fn output(c: &Context) -> Option<Estimate> {
+    let w = &c.record.cell.trial.workload;
+    match w.phase {
+        Phase::Decode => of_throughput(c, tokens_per_second(c)?),
+        Phase::Generate if w.new_tokens > 1 => {
+            let tokens = f64::from(w.batch) * f64::from(w.new_tokens);
+            of_throughput(c, steps::median(&decode_seconds(c)?, c.seed)?.decreasing(|s| tokens / s)?)
+        }
+        Phase::Generate | Phase::Train | Phase::Prefill => None,
+    }
+}

@@ -1,0 +1,220 @@
+//! From USD an hour to USD a token, and back: cost, tokens per USD, break-even, blends.
+
+use crate::units::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens};
+
+/// An input that no price can be computed from. Each message says what is wrong and the remedy.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum CostError {
+    #[error(
+        "a price of {0} USD an hour cannot be used: it has to be a finite number over 0; leave the price out where it is not \
+         known, and costs are shown as n/a"
+    )]
+    Price(f64),
+    #[error("a throughput of {0} tokens a second has no cost: it has to be a finite number over 0")]
+    Throughput(f64),
+    #[error(
+        "a utilisation of {0} cannot be used: it is the share of paid time that makes tokens, over 0 and at most 1"
+    )]
+    Utilisation(f64),
+    #[error("{name} of {value} cannot be used: it has to be a finite number, {bound}")]
+    Input { name: &'static str, value: f64, bound: &'static str },
+    #[error("the cost is beyond what a floating-point number holds; check price and throughput")]
+    OutOfRange,
+}
+
+const SECONDS_PER_HOUR: f64 = 3600.0;
+const TOKENS_PER_MILLION: f64 = 1e6;
+
+fn positive(x: f64) -> Option<f64> {
+    (x.is_finite() && x > 0.0).then_some(x)
+}
+
+/// Refuses a price that is not a finite number over zero.
+///
+/// # Errors
+/// [`CostError::Price`].
+pub fn check_price(price: UsdPerHour) -> Result<f64, CostError> {
+    positive(price.get()).ok_or(CostError::Price(price.get()))
+}
+
+/// Refuses a utilisation outside (0, 1].
+///
+/// # Errors
+/// [`CostError::Utilisation`].
+pub fn check_utilisation(utilisation: Share) -> Result<f64, CostError> {
+    positive(utilisation.get()).filter(|&u| u <= 1.0).ok_or(CostError::Utilisation(utilisation.get()))
+}
+
+fn check_throughput(throughput: TokensPerSecond) -> Result<f64, CostError> {
+    positive(throughput.get()).ok_or(CostError::Throughput(throughput.get()))
+}
+
+fn check_cost(cost: UsdPerMillionTokens) -> Result<f64, CostError> {
+    positive(cost.get()).ok_or(CostError::Input {
+        name: "a cost per million tokens",
+        value: cost.get(),
+        bound: "over 0",
+    })
+}
+
+/// What 1e6 tokens cost: `usd_per_hour / (3600 * tokens_per_second * utilisation) * 1e6`.
+///
+/// # Errors
+/// A price, throughput or utilisation that is zero, negative or not a number; a quotient out of range.
+pub fn usd_per_million_tokens(
+    price: UsdPerHour,
+    throughput: TokensPerSecond,
+    utilisation: Share,
+) -> Result<UsdPerMillionTokens, CostError> {
+    let tokens_per_hour = SECONDS_PER_HOUR * check_throughput(throughput)? * check_utilisation(utilisation)?;
+    let cost = check_price(price)? / tokens_per_hour * TOKENS_PER_MILLION;
+    positive(cost).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
+}
+
+/// How many tokens one USD buys: the reciprocal of the cost of one.
+///
+/// # Errors
+/// As [`usd_per_million_tokens`].
+pub fn tokens_per_usd(price: UsdPerHour, throughput: TokensPerSecond, utilisation: Share) -> Result<f64, CostError> {
+    let cost = usd_per_million_tokens(price, throughput, utilisation)?;
+    positive(TOKENS_PER_MILLION / cost.get()).ok_or(CostError::OutOfRange)
+}
+
+/// The hourly price at which hardware of this throughput makes a token for `target`.
+///
+/// # Errors
+/// An argument that is zero, negative or not a number.
+pub fn break_even_price(
+    target: UsdPerMillionTokens,
+    throughput: TokensPerSecond,
+    utilisation: Share,
+) -> Result<UsdPerHour, CostError> {
+    let tokens_per_hour = SECONDS_PER_HOUR * check_throughput(throughput)? * check_utilisation(utilisation)?;
+    let price = check_cost(target)? / TOKENS_PER_MILLION * tokens_per_hour;
+    positive(price).map(UsdPerHour).ok_or(CostError::OutOfRange)
+}
+
+/// The utilisation from which an own machine is cheaper than an API that asks `target`; `None` when it is dearer even if it
+/// never idles.
+///
+/// # Errors
+/// An argument that is zero, negative or not a number.
+pub fn break_even_utilisation(
+    price: UsdPerHour,
+    throughput: TokensPerSecond,
+    target: UsdPerMillionTokens,
+) -> Result<Option<Share>, CostError> {
+    let at_full = usd_per_million_tokens(price, throughput, Share(1.0))?;
+    let share = at_full.get() / check_cost(target)?;
+    Ok((share <= 1.0).then_some(Share(share)))
+}
+
+/// A mix of input and output tokens: what one request of a kind of work reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UseCase {
+    pub name: &'static str,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+}
+
+/// Named mixes. They are conventions to compare by and not statistics of anybody's traffic.
+pub const USE_CASES: &[UseCase] = &[
+    UseCase { name: "chat", input_tokens: 1000, output_tokens: 500 },
+    UseCase { name: "summarisation", input_tokens: 4000, output_tokens: 400 },
+    UseCase { name: "retrieval", input_tokens: 8000, output_tokens: 500 },
+    UseCase { name: "classification", input_tokens: 1000, output_tokens: 10 },
+    UseCase { name: "translation", input_tokens: 1000, output_tokens: 1000 },
+    UseCase { name: "generation", input_tokens: 200, output_tokens: 2000 },
+];
+
+/// The price of a mix: `(input_tokens * usd_in + output_tokens * usd_out) / (input_tokens + output_tokens)`.
+///
+/// # Errors
+/// A cost that is zero, negative or not a number; a mix of no tokens at all.
+pub fn blended(
+    mix: &UseCase,
+    input: UsdPerMillionTokens,
+    output: UsdPerMillionTokens,
+) -> Result<UsdPerMillionTokens, CostError> {
+    let (n_in, n_out) = (mix.input_tokens as f64, mix.output_tokens as f64);
+    if n_in + n_out == 0.0 {
+        return Err(CostError::Input { name: "a mix", value: 0.0, bound: "over 0 tokens" });
+    }
+    let cost = (n_in * check_cost(input)? + n_out * check_cost(output)?) / (n_in + n_out);
+    positive(cost).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FULL: Share = Share(1.0);
+
+    fn cost(price: f64, throughput: f64, utilisation: f64) -> Result<f64, CostError> {
+        usd_per_million_tokens(UsdPerHour(price), TokensPerSecond(throughput), Share(utilisation)).map(|c| c.get())
+    }
+
+    #[test]
+    fn a_dollar_an_hour_at_a_thousand_tokens_a_second_is_28_cents_a_million() {
+        // 3.6e6 tokens an hour for 3.60 USD is 1 USD a million.
+        assert_eq!(cost(3.6, 1000.0, 1.0), Ok(1.0));
+        assert!((cost(1.0, 1000.0, 1.0).unwrap() - 0.277_777_777_777_777_8).abs() < 1e-15);
+        // Half the paid time idle doubles it.
+        assert_eq!(cost(3.6, 1000.0, 0.5), Ok(2.0));
+        // The quickstart's two vCPUs: 0.0856 / (3600 * 5000) * 1e6.
+        assert!((cost(0.0856, 5000.0, 1.0).unwrap() - 0.004_755_555_555_555_556).abs() < 1e-17);
+        assert_eq!(tokens_per_usd(UsdPerHour(3.6), TokensPerSecond(1000.0), FULL), Ok(1e6));
+    }
+
+    #[test]
+    fn prices_and_rates_that_are_no_positive_numbers_are_refused() {
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(matches!(cost(bad, 1.0, 1.0), Err(CostError::Price(_))), "price {bad}");
+            assert!(matches!(cost(1.0, bad, 1.0), Err(CostError::Throughput(_))), "throughput {bad}");
+            assert!(matches!(cost(1.0, 1.0, bad), Err(CostError::Utilisation(_))), "utilisation {bad}");
+        }
+        assert_eq!(cost(1.0, 1.0, 1.5), Err(CostError::Utilisation(1.5)));
+        assert_eq!(cost(f64::MAX, f64::MIN_POSITIVE, 1.0), Err(CostError::OutOfRange));
+        assert_eq!(cost(f64::MIN_POSITIVE, f64::MAX, 1.0), Err(CostError::OutOfRange));
+    }
+
+    #[test]
+    fn break_even_utilisation_is_where_the_own_machine_asks_what_the_api_asks() {
+        // 3.60 USD an hour at 1000 tok/s is 1 USD/M at full use, so an API at 4 USD/M is met at a quarter.
+        let share = break_even_utilisation(UsdPerHour(3.6), TokensPerSecond(1000.0), UsdPerMillionTokens(4.0));
+        assert_eq!(share, Ok(Some(Share(0.25))));
+        let never = break_even_utilisation(UsdPerHour(3.6), TokensPerSecond(1000.0), UsdPerMillionTokens(0.5));
+        assert_eq!(never, Ok(None));
+    }
+
+    #[test]
+    fn a_blend_weighs_by_tokens() {
+        let mix = UseCase { name: "t", input_tokens: 300, output_tokens: 100 };
+        assert_eq!(blended(&mix, UsdPerMillionTokens(1.0), UsdPerMillionTokens(5.0)), Ok(UsdPerMillionTokens(2.0)));
+        let nothing = UseCase { name: "t", input_tokens: 0, output_tokens: 0 };
+        assert!(blended(&nothing, UsdPerMillionTokens(1.0), UsdPerMillionTokens(5.0)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn cost_falls_as_throughput_rises(price in 1e-3..1e3f64, tps in 1e-2..1e9f64, more in 1.001..1e3f64, u in 0.01..1.0f64) {
+            prop_assert!(cost(price, tps * more, u).unwrap() < cost(price, tps, u).unwrap());
+        }
+
+        #[test]
+        fn the_break_even_price_gives_the_target_back(target in 1e-4..1e3f64, tps in 1e-2..1e9f64, u in 0.01..1.0f64) {
+            let price = break_even_price(UsdPerMillionTokens(target), TokensPerSecond(tps), Share(u)).unwrap();
+            let back = usd_per_million_tokens(price, TokensPerSecond(tps), Share(u)).unwrap().get();
+            // Six roundings of half an ulp each.
+            prop_assert!((back - target).abs() <= 6.0 * f64::EPSILON * target);
+        }
+
+        #[test]
+        fn a_blend_lies_between_its_parts(a in 1e-3..1e3f64, b in 1e-3..1e3f64, i in 0u64..10_000, o in 1u64..10_000) {
+            let mix = UseCase { name: "t", input_tokens: i, output_tokens: o };
+            let c = blended(&mix, UsdPerMillionTokens(a), UsdPerMillionTokens(b)).unwrap().get();
+            prop_assert!(c >= a.min(b) * (1.0 - 4.0 * f64::EPSILON) && c <= a.max(b) * (1.0 + 4.0 * f64::EPSILON));
+        }
+    }
+}

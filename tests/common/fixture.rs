@@ -1,0 +1,208 @@
+//! Runs made in code: what tests of cost, comparison and report read instead of a measurement.
+
+use centime::hardware::machine::{Machine, Probe};
+use centime::results::record::{Record, SCHEMA_VERSION};
+use centime::results::run::{Environment, Run};
+use centime::runner::measurement::{Figures, Measurement, Status, Stop};
+use centime::scenario::trial::Trial;
+use centime::scenario::{Cell, Measure, Order, Price};
+use centime::transformer::session::MemoryParts;
+use centime::transformer::shape::{Family, Shape, ShapeSpec};
+use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, Workload, count};
+use centime::units::{Share, UsdPerHour};
+
+/// A GPT-2 shape with a vocabulary of 8192.
+pub fn shape(n_layers: u32, d_model: u32, n_heads: u32) -> Shape {
+    let spec = ShapeSpec {
+        n_layers: Some(n_layers),
+        d_model: Some(d_model),
+        n_heads: Some(n_heads),
+        vocab_size: Some(8192),
+        ..ShapeSpec::default()
+    };
+    Shape::new(Family::Gpt2, &spec).unwrap()
+}
+
+/// A training step of 256-token sequences.
+pub fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Trial {
+    Trial {
+        model: format!("gpt2 6x{d_model}"),
+        workload: Workload {
+            shape: shape(6, d_model, n_heads),
+            phase: Phase::Train,
+            batch,
+            seq_len: 256,
+            prompt_len: 128,
+            new_tokens: 33,
+            dtype: Dtype::F32,
+            optimizer: OptimizerKind::Adamw,
+            dropout: 0.0,
+        },
+        backend: BackendKind::Cpu,
+        devices,
+        cores_per_device: 1,
+    }
+}
+
+pub fn cell(trial: Trial, coordinates: &[(&str, u32)]) -> Cell {
+    Cell { trial, coordinates: coordinates.iter().map(|(path, v)| ((*path).to_owned(), v.to_string())).collect() }
+}
+
+/// Step times about `seconds`, 1.5 % up and down, as many as 4 s of measuring give (at least 12).
+pub fn steps(seconds: f64) -> Vec<f64> {
+    let n = ((4.0 / seconds) as usize).clamp(12, 200);
+    (0..n).map(|i| seconds * (1.0 + 0.015 * ((i * 7919 % 101) as f64 / 50.0 - 1.0))).collect()
+}
+
+/// Predicted bytes of a training step: four numbers a parameter, and activations.
+pub fn predicted(w: &Workload) -> MemoryParts {
+    let weights = count::parameters(&w.shape).unwrap() * 4;
+    let tokens = u64::from(w.batch) * u64::from(w.seq_len);
+    MemoryParts {
+        weights_bytes: weights,
+        gradients_bytes: weights,
+        optimizer_bytes: 2 * weights,
+        activations_bytes: tokens * u64::from(w.shape.d_model) * u64::from(w.shape.n_layers) * 64,
+        kv_cache_bytes: 0,
+        workspace_bytes: 1 << 20,
+    }
+}
+
+/// A trial that ran at `gflops` GFLOP/s.
+pub fn measured(trial: &Trial, gflops: f64) -> Measurement {
+    let w = &trial.workload;
+    let seconds = count::flops_per_step(w).unwrap().get() as f64 / (gflops * 1e9);
+    let memory = predicted(w);
+    let total = memory.total().unwrap().get();
+    let step_seconds = steps(seconds);
+    let first = if w.phase == Phase::Generate { step_seconds.iter().map(|s| s * 0.25).collect() } else { vec![] };
+    Measurement {
+        status: Status::Ok,
+        reason: String::new(),
+        figures: Some(Figures {
+            first_token_seconds: first,
+            warmup_steps: 5,
+            tokens_per_step: w.tokens_per_step(),
+            stopped_by: Stop::Precision,
+            precision_reached: 0.004,
+            peak_rss_bytes: total + total / 12 + (28 << 20),
+            baseline_rss_bytes: 28 << 20,
+            peak_allocated_bytes: total + total / 20,
+            loss: (w.phase == Phase::Train).then_some(9.01),
+            checksum: 0xC0FFEE,
+            steal_share: Some(0.0),
+            step_seconds,
+        }),
+        predicted_memory: memory,
+        trial_seconds: 5.5,
+    }
+}
+
+pub fn record(index: u32, run_order: u32, cell: Cell, measurement: Measurement) -> Record {
+    Record {
+        schema_version: SCHEMA_VERSION,
+        trial_id: cell.trial.id(),
+        cell_index: index,
+        run_order,
+        cell,
+        measurement,
+        started_at: format!("2026-11-23T10:{:02}:00Z", index % 60),
+    }
+}
+
+pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environment {
+    Environment {
+        schema_version: SCHEMA_VERSION,
+        scenario_name: name.into(),
+        description: "Which width, batch and number of devices give the cheapest training token on two cores?".into(),
+        axes: axes.iter().map(|&a| a.into()).collect(),
+        requested_cells,
+        measure: Measure {
+            precision: 0.01,
+            min_seconds: 1.0,
+            max_seconds: 4.0,
+            warmup_steps: None,
+            seed: 7,
+            order: Order::Shuffled,
+            timeout_seconds: 120.0,
+            ignore_memory: false,
+        },
+        price: Price {
+            hardware: "local".into(),
+            usd_per_hour: Some(UsdPerHour(0.0856)),
+            source: "a rented instance of 2 vCPUs, on demand".into(),
+            utilisation: Share(1.0),
+        },
+        program_version: "0.1.0".into(),
+        machine: Machine {
+            hostname: "fixture".into(),
+            cpu_model: "Example CPU @ 2.90GHz".into(),
+            architecture: "x86_64".into(),
+            cores: 2,
+            memory_bytes: 8 << 30,
+            os: "Linux".into(),
+            kernel: "6.1.0".into(),
+            instruction_sets: ["avx2", "fma", "avx512f"].map(String::from).into(),
+            caches: vec![("L1d".into(), 32 << 10), ("L2".into(), 1 << 20), ("L3".into(), 32 << 20)],
+        },
+        probe: Some(Probe {
+            f32_flops_per_second_one_core: 90e9,
+            f32_flops_per_second: 170e9,
+            bf16_flops_per_second: None,
+            read_bytes_per_second_one_core: 11e9,
+            read_bytes_per_second: 18e9,
+            spread: 0.013,
+            steal_share: Some(0.0),
+        }),
+        started_at: "2026-11-23T10:00:00Z".into(),
+        command: format!("run scenarios/{name}.yaml"),
+    }
+}
+
+/// Twelve cells over width, batch and devices: nine measured, one out of memory, one crashed, one skipped.
+pub fn sweep() -> Run {
+    let mut records = Vec::new();
+    for d_model in [256, 384] {
+        for batch in [1, 4, 8] {
+            for devices in [1, 2] {
+                let i = records.len() as u32;
+                let trial = trial(d_model, d_model / 64, batch, devices);
+                let at = [("model.d_model", d_model), ("batch", batch), ("devices", devices)];
+                let memory = predicted(&trial.workload);
+                let bad = |status, reason: &str| Measurement::without_figures(status, reason, memory);
+                let outcome = match i {
+                    1 => bad(Status::Skipped, "batch 1 cannot be split over 2 devices"),
+                    7 => bad(Status::Crashed, "signal 11 (SIGSEGV)"),
+                    11 => bad(Status::Oom, "the kernel killed the process at 7.2 GiB"),
+                    _ => {
+                        let single = 20.0 + 18.0 * f64::from(batch).log2() / 3.0 + f64::from(d_model) / 32.0;
+                        measured(&trial, single * if devices == 2 { 1.72 } else { 1.0 })
+                    }
+                };
+                records.push(record(i, (i * 5) % 12, cell(trial, &at), outcome));
+            }
+        }
+    }
+    Run { environment: environment("fixture", &["model.d_model", "batch", "devices"], 12), records }
+}
+
+/// Head counts at equal parameters, on one device.
+pub fn heads() -> Run {
+    let records = [1u32, 2, 4, 8, 16, 32].iter().enumerate().map(|(i, &n_heads)| {
+        let trial = trial(512, n_heads, 4, 1);
+        let outcome = measured(&trial, 60.0 - 2.0 * (f64::from(n_heads).log2() - 2.0).powi(2));
+        record(i as u32, i as u32, cell(trial, &[("model.n_heads", n_heads)]), outcome)
+    });
+    Run { records: records.collect(), environment: environment("heads", &["model.n_heads"], 6) }
+}
+
+/// One phase over batches: latencies and, in `generate`, input and output apart.
+pub fn phase(phase: Phase) -> Run {
+    let records = [1u32, 2, 4, 8].iter().enumerate().map(|(i, &batch)| {
+        let mut trial = trial(256, 4, batch, 1);
+        trial.workload.phase = phase;
+        let outcome = measured(&trial, 8.0 * f64::from(batch).sqrt());
+        record(i as u32, i as u32, cell(trial, &[("batch", batch)]), outcome)
+    });
+    Run { records: records.collect(), environment: environment("phase", &["batch"], 4) }
+}
