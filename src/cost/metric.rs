@@ -55,21 +55,13 @@ pub struct Context<'a> {
     pub probe: Option<&'a Probe>,
     /// Cores of the machine: what the probe's figures for all cores stand for.
     pub cores: u32,
-    /// Seeds the resampling of intervals.
-    pub seed: u64,
 }
 
 impl<'a> Context<'a> {
     /// One record of a run, at the run's price and with its probe.
     pub fn of(run: &'a Run, record: &'a Record) -> Self {
         let environment = &run.environment;
-        Self {
-            record,
-            price: &environment.price,
-            probe: environment.probe.as_ref(),
-            cores: environment.machine.cores,
-            seed: environment.measure.seed,
-        }
+        Self { record, price: &environment.price, probe: environment.probe.as_ref(), cores: environment.machine.cores }
     }
 
     /// What the trial measured, if it ran to its end.

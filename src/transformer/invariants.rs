@@ -65,9 +65,8 @@ fn gradients_are_the_slopes_of_the_loss() {
             let mut gradients = model.index.buffers(&Naive, Category::Gradients).unwrap();
             model.forward(&ids, &mut a, dropout, None);
             model.backward(&ids, &targets, &mut a, &mut scratch, &mut gradients, dropout);
-            for p in 0..gradients.len() {
+            for (p, g) in gradients.iter().enumerate() {
                 // The element with the largest gradient: the one whose slope is clearest.
-                let g = &gradients[p];
                 let at = (0..g.len()).max_by(|a, b| g[*a].abs().total_cmp(&g[*b].abs())).unwrap();
                 let before = model.parameters[p][at];
                 let mut slope_over = |h: f32| {

@@ -84,7 +84,7 @@ pub fn measured(trial: &Trial, gflops: f64) -> Measurement {
             warmup_steps: 5,
             tokens_per_step: w.tokens_per_step(),
             stopped_by: Stop::Precision,
-            precision_reached: 0.004,
+            precision_reached: Some(0.004),
             peak_rss_bytes: total + total / 12 + (28 << 20),
             baseline_rss_bytes: 28 << 20,
             peak_allocated_bytes: total + total / 20,
@@ -117,6 +117,7 @@ pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environme
         description: "Which width, batch and number of devices give the cheapest training token on two cores?".into(),
         axes: axes.iter().map(|&a| a.into()).collect(),
         requested_cells,
+        trial_ids: Vec::new(),
         measure: Measure {
             precision: 0.01,
             min_seconds: 1.0,
@@ -159,6 +160,12 @@ pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environme
     }
 }
 
+/// A complete run of these records.
+pub fn run(mut environment: Environment, records: Vec<Record>) -> Run {
+    environment.trial_ids = records.iter().map(|r| r.trial_id.clone()).collect();
+    Run { environment, records }
+}
+
 /// Twelve cells over width, batch and devices: nine measured, one out of memory, one crashed, one skipped.
 pub fn sweep() -> Run {
     let mut records = Vec::new();
@@ -183,7 +190,7 @@ pub fn sweep() -> Run {
             }
         }
     }
-    Run { environment: environment("fixture", &["model.d_model", "batch", "devices"], 12), records }
+    run(environment("fixture", &["model.d_model", "batch", "devices"], 12), records)
 }
 
 /// Head counts at equal parameters, on one device.
@@ -193,7 +200,7 @@ pub fn heads() -> Run {
         let outcome = measured(&trial, 60.0 - 2.0 * (f64::from(n_heads).log2() - 2.0).powi(2));
         record(i as u32, i as u32, cell(trial, &[("model.n_heads", n_heads)]), outcome)
     });
-    Run { records: records.collect(), environment: environment("heads", &["model.n_heads"], 6) }
+    run(environment("heads", &["model.n_heads"], 6), records.collect())
 }
 
 /// One phase over batches: latencies and, in `generate`, input and output apart.
@@ -204,5 +211,5 @@ pub fn phase(phase: Phase) -> Run {
         let outcome = measured(&trial, 8.0 * f64::from(batch).sqrt());
         record(i as u32, i as u32, cell(trial, &[("batch", batch)]), outcome)
     });
-    Run { records: records.collect(), environment: environment("phase", &["batch"], 4) }
+    run(environment("phase", &["batch"], 4), records.collect())
 }

@@ -85,7 +85,7 @@ pub static MBU: Metric = share(
 );
 
 fn rate(c: &Context, amount: f64) -> Option<Estimate> {
-    steps::median(&c.figures()?.step_seconds, c.seed)?.decreasing(|s| amount / s)?.positive()
+    steps::median(&c.figures()?.step_seconds)?.decreasing(|s| amount / s)?.positive()
 }
 
 /// Every data-parallel rank reads its own replica of the weights; the KV cache is split among them.

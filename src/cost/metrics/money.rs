@@ -76,7 +76,7 @@ fn input(c: &Context) -> Option<Estimate> {
         Phase::Generate => &c.figures()?.first_token_seconds,
         Phase::Train | Phase::Decode => return None,
     };
-    of_throughput(c, steps::median(seconds, c.seed)?.decreasing(|s| tokens / s)?)
+    of_throughput(c, steps::median(seconds)?.decreasing(|s| tokens / s)?)
 }
 
 fn output(c: &Context) -> Option<Estimate> {
@@ -85,7 +85,7 @@ fn output(c: &Context) -> Option<Estimate> {
         Phase::Decode => of_throughput(c, tokens_per_second(c)?),
         Phase::Generate if w.new_tokens > 1 => {
             let tokens = f64::from(w.batch) * f64::from(w.new_tokens);
-            of_throughput(c, steps::median(&decode_seconds(c)?, c.seed)?.decreasing(|s| tokens / s)?)
+            of_throughput(c, steps::median(&decode_seconds(c)?)?.decreasing(|s| tokens / s)?)
         }
         Phase::Generate | Phase::Train | Phase::Prefill => None,
     }

@@ -23,7 +23,7 @@ pub static PRECISION: Metric = Metric {
     direction: Direction::Lower,
     formula: "half width of the 95 % interval of the median step / the median, when measuring stopped",
     source: "the runner's stopping rule",
-    compute: |c| Estimate::exact(c.figures()?.precision_reached),
+    compute: |c| Estimate::exact(c.figures()?.precision_reached?),
 };
 
 pub static STEAL: Metric = Metric {

@@ -30,7 +30,7 @@ pub static TOKENS_PER_SECOND_PER_DEVICE: Metric = Metric {
 pub(super) fn tokens_per_second(c: &Context) -> Option<Estimate> {
     let figures = c.figures()?;
     let tokens = figures.tokens_per_step as f64;
-    steps::median(&figures.step_seconds, c.seed)?.decreasing(|s| tokens / s)?.positive()
+    steps::median(&figures.step_seconds)?.decreasing(|s| tokens / s)?.positive()
 }
 
 fn per_device(c: &Context) -> Option<Estimate> {
