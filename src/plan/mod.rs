@@ -207,7 +207,9 @@ mod tests {
     #[test]
     fn the_slow_oracle_is_estimated_slower() {
         let of = |backend: &str| {
-            let text = format!("version: 1\nname: t\ntrial: {{ backend: {backend}, batch: 4, seq_len: 512 }}\n");
+            let text = format!(
+                "version: 1\nname: t\ntrial: {{ backend: {backend}, batch: 1, seq_len: 64 }}\nmeasure: {{ min_seconds: 0, max_seconds: 1e-3 }}\n"
+            );
             planned(&text).trials[0].estimate.get()
         };
         assert!(of("naive") > 10.0 * of("cpu"), "{} {}", of("naive"), of("cpu"));

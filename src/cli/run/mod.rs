@@ -103,11 +103,12 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
 }
 
 fn scenario(a: &Arguments) -> Result<Scenario, Failure> {
-    let mut scenario = load(&a.selection)?;
-    if let Some(price) = a.price {
-        scenario.price.usd_per_hour = Some(price);
-        scenario.price.source = "given on the command line (--price)".into();
-    }
+    let Some(price) = a.price else { return load(&a.selection) };
+    // As an override, so that a limit in USD counts with it.
+    let mut selection = a.selection.clone();
+    selection.set.push(format!("price.usd_per_hour={}", price.get()));
+    let mut scenario = load(&selection)?;
+    scenario.price.source = "given on the command line (--price)".into();
     Ok(scenario)
 }
 

@@ -152,7 +152,9 @@ fn a_limit_that_binds_on_the_way_skips_the_rest_with_the_reason() {
     let reason = &outcome.records[2].measurement.reason;
     assert!(reason.starts_with("limits.minutes: 0.450 would be exceeded: 20.0 s are spent"), "{reason}");
     // 3.6 USD an hour are a tenth of a cent a second.
-    let (_, log) = swept(&planned("limits: { usd: 0.045 }\n"), vec![], &|_| measurement(Status::Ok, 10.0));
+    let (_, log) = swept(&planned("limits: { usd: 0.045 }\nprice: { usd_per_hour: 3.6 }\n"), vec![], &|_| {
+        measurement(Status::Ok, 10.0)
+    });
     assert_eq!(log.cells("run"), [0, 1, 2, 3]);
 }
 
