@@ -1,11 +1,64 @@
 //! `centime report`.
 
 use super::Failure;
+use super::output::{print_run, results_failure};
+use super::price::{price, utilisation};
+use super::table::Format;
+use crate::results::lock::lock_folder;
+use crate::results::run::{load, save_environment};
+use crate::units::{Share, UsdPerHour};
+use anyhow::Context;
+use std::path::PathBuf;
 
 /// Write a run's report again, at other prices if wanted, without measuring.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Folder of a run.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// What an hour of everything that a trial occupies costs.
+    #[arg(long, value_name = "USD_PER_HOUR", value_parser = price, allow_negative_numbers = true)]
+    price: Option<UsdPerHour>,
+    /// Share of the paid time in which tokens are produced.
+    #[arg(long, value_name = "SHARE", value_parser = utilisation, allow_negative_numbers = true)]
+    utilisation: Option<Share>,
+    /// What the price stands for and where it comes from; shown in the report.
+    #[arg(long, value_name = "TEXT", requires = "price")]
+    source: Option<String>,
+    /// What is paid for; shown in the report.
+    #[arg(long, value_name = "NAME", requires = "price")]
+    hardware: Option<String>,
+    /// Where the report goes [default: the run's folder, whose report is replaced and whose measurements stay as they are].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How to print the results.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
 
-pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
-    Err(Failure::Internal(anyhow::anyhow!("report is not there yet")))
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    let mut run = load(&a.folder).map_err(results_failure)?;
+    let stated = &mut run.environment.price;
+    if let Some(usd) = a.price {
+        stated.usd_per_hour = Some(usd);
+        stated.source = a.source.clone().unwrap_or_else(|| "given on the command line (centime report --price)".into());
+        if let Some(hardware) = &a.hardware {
+            stated.hardware.clone_from(hardware);
+        }
+    }
+    if let Some(share) = a.utilisation {
+        stated.utilisation = share;
+    }
+    let out = a.out.as_ref().unwrap_or(&a.folder);
+    std::fs::create_dir_all(out)
+        .with_context(|| {
+            format!("{}: cannot be made a folder for the report; choose another with --out", out.display())
+        })
+        .map_err(Failure::Io)?;
+    let _lock = lock_folder(out).map_err(results_failure)?;
+    // Beside the report stands what it was made from; the run's own environment keeps the price of the scenario.
+    if a.out.as_ref().is_some_and(|o| *o != a.folder) {
+        save_environment(out, &run.environment).map_err(results_failure)?;
+    }
+    print_run(&run, out, a.format)
 }

@@ -1,1 +1,111 @@
-//! Reports: HTML, Markdown, terminal and charts, from numbers that others computed.
+//! Reports: a document made once from a run, shown as HTML, Markdown and on the terminal, with charts and tables for machines.
+//!
+//! The only room that knows HTML, Markdown and plots. It computes no figures: it asks `cost` and `comparison`.
+
+mod charts;
+mod compared;
+mod document;
+mod escape;
+mod facts;
+mod format;
+mod html;
+mod markdown;
+mod sections;
+mod table;
+mod terminal;
+
+use crate::results::ResultsError;
+use crate::results::files::replace_text;
+use crate::results::run::Run;
+use crate::results::write;
+pub use compared::Comparison;
+use document::Document;
+use facts::Facts;
+use std::path::{Path, PathBuf};
+pub use terminal::Style;
+
+/// Why a report could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    #[error(transparent)]
+    Chart(#[from] charts::DrawError),
+}
+
+/// What is shown on the terminal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The table, drawn.
+    pub table: String,
+    /// "cheapest: batch 8 at $0.0041 per million tokens (95 % CI 0.0040 .. 0.0042)".
+    pub closing: String,
+}
+
+/// Writes the report of a run into `folder`: report.html, report.md, results.{parquet,csv,json}, charts/*.svg. Returns the path
+/// of report.html.
+///
+/// # Errors
+/// Disk or permissions; each file is whole or the old one stays.
+pub fn publish(run: &Run, folder: &Path) -> Result<PathBuf, ReportError> {
+    let facts = Facts::of(run);
+    write::write(folder, &table::table(&facts))?;
+    let document = document_of(&facts)?;
+    let pictures = folder.join("charts");
+    std::fs::create_dir_all(&pictures).map_err(ResultsError::io(&pictures, "making the folder"))?;
+    let drawn = document::charts(&document.sections);
+    for c in &drawn {
+        replace_text(&pictures.join(format!("{}.svg", c.name)), &c.svg)?;
+    }
+    remove_stale(&pictures, &drawn)?;
+    replace_text(&folder.join("report.md"), &markdown::render(&document))?;
+    let page = folder.join("report.html");
+    replace_text(&page, &html::render(&document))?;
+    Ok(page)
+}
+
+/// Charts of an earlier report that this one does not have would be taken for its own.
+fn remove_stale(pictures: &Path, drawn: &[&document::Chart]) -> Result<(), ReportError> {
+    let entries = std::fs::read_dir(pictures).map_err(ResultsError::io(pictures, "reading the folder"))?;
+    for path in entries.filter_map(|e| Some(e.ok()?.path())) {
+        let name = path.file_stem().and_then(|n| n.to_str());
+        let ours = path.extension().is_some_and(|e| e == "svg") && name.is_some_and(charts::is_ours);
+        if ours && !drawn.iter().any(|c| Some(c.name.as_str()) == name) {
+            std::fs::remove_file(&path).map_err(ResultsError::io(&path, "removing an old chart"))?;
+        }
+    }
+    Ok(())
+}
+
+fn document_of(facts: &Facts) -> Result<Document, ReportError> {
+    let e = &facts.run.environment;
+    Ok(Document {
+        title: format!("{}: what a token costs", e.scenario_name),
+        description: e.description.clone(),
+        sections: sections::sections(facts)?,
+        foot: format!(
+            "Made by centime {} from a run started at {} on {}. Every figure is measured, projected or quoted, as Method says.",
+            e.program_version, e.started_at, e.machine.cpu_model
+        ),
+    })
+}
+
+/// The table for people, and the closing line.
+pub fn summary(run: &Run, style: Style) -> Summary {
+    let facts = Facts::of(run);
+    let (mut drawn, left_out) = terminal::render(&sections::compact(&facts), style);
+    if left_out > 0 {
+        drawn += &format!("\n... and {left_out} more rows in the report");
+    }
+    Summary { table: drawn, closing: escape::plain(&sections::closing(&facts)) }
+}
+
+/// The table for people, as Markdown.
+pub fn markdown_table(run: &Run) -> String {
+    markdown::table(&sections::table(&Facts::of(run)))
+}
+
+/// Every field and metric of every trial.
+pub fn results_table(run: &Run) -> crate::results::table::Table {
+    table::table(&Facts::of(run))
+}

@@ -14,7 +14,8 @@ pub enum ResultsError {
 }
 
 impl ResultsError {
-    pub(super) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    /// An error of the system, with what was being done and where.
+    pub fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { path, action, source }
     }

@@ -75,19 +75,32 @@ pub fn parquet_shape(path: &Path) -> Result<(Vec<String>, usize), ResultsError> 
 }
 
 fn write_csv(path: &Path, table: &Table) -> Result<(), ResultsError> {
+    replace_text(path, &csv_text(table)?)
+}
+
+/// The table as CSV: one header row, no lists, nothing that a spreadsheet would compute.
+///
+/// # Errors
+/// Columns of unequal length.
+pub fn csv_text(table: &Table) -> Result<String, ResultsError> {
+    let path = Path::new("CSV");
     let harmless = Table { columns: table.columns.iter().map(Column::harmless).collect() };
     let mut flat = frame(path, &harmless, false)?;
     let mut bytes = Vec::new();
     let written = CsvWriter::new(&mut bytes).include_header(true).finish(&mut flat);
     written.map_err(|e| ResultsError::damaged(path, format!("writing: {e}")))?;
-    let text = String::from_utf8(bytes).map_err(|e| ResultsError::damaged(path, e.to_string()))?;
-    replace_text(path, &text)
+    String::from_utf8(bytes).map_err(|e| ResultsError::damaged(path, e.to_string()))
 }
 
 fn write_json(path: &Path, table: &Table) -> Result<(), ResultsError> {
+    replace_text(path, &json_text(table))
+}
+
+/// The table as JSON, raw samples included.
+pub fn json_text(table: &Table) -> String {
     let rows: Vec<serde_json::Value> = (0..table.rows())
         .map(|r| serde_json::Value::Object(table.columns.iter().map(|c| (c.name.clone(), c.json(r))).collect()))
         .collect();
     let all = serde_json::json!({ "schema_version": SCHEMA_VERSION, "rows": rows });
-    replace_text(path, &format!("{all:#}\n"))
+    format!("{all:#}\n")
 }

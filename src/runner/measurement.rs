@@ -21,6 +21,25 @@ pub enum Status {
     Skipped,
 }
 
+impl Status {
+    /// Every status, in the order of the documentation.
+    pub const ALL: &'static [Self] =
+        &[Self::Ok, Self::Oom, Self::Crashed, Self::Timeout, Self::Invalid, Self::Cancelled, Self::Skipped];
+
+    /// The name used in columns and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Oom => "oom",
+            Self::Crashed => "crashed",
+            Self::Timeout => "timeout",
+            Self::Invalid => "invalid",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// Why the measuring loop of a trial stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

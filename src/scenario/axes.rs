@@ -5,7 +5,10 @@ use super::draft::Draft;
 use super::error::did_you_mean;
 use super::node::Value;
 use super::presets;
+use super::trial::Trial;
+use crate::transformer::Phase;
 use crate::transformer::shape::Activation;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// What the schema says of a field.
@@ -34,6 +37,8 @@ pub struct Axis {
     /// Default and meaning, for the schema.
     pub doc: &'static str,
     pub set: fn(&mut Draft, &Value) -> Result<(), String>,
+    /// What a finished trial has there; null where its phase does not use the field.
+    pub get: fn(&Trial) -> Value,
 }
 
 fn count(v: &Value) -> Result<u32, String> {
@@ -68,6 +73,29 @@ fn word<T: DeserializeOwned>(v: &Value, known: &[&str]) -> Result<T, String> {
     })
 }
 
+fn int(n: u32) -> Value {
+    Value::Integer(n.into())
+}
+
+/// A length that is 0 is one that the phase does not use.
+fn used(n: u32) -> Value {
+    if n == 0 { Value::Null } else { int(n) }
+}
+
+fn float(x: f32) -> Value {
+    // By its decimal digits: 0.1f32 is 0.1 to a reader, and not 0.10000000149.
+    Value::Float(x.to_string().parse().unwrap_or(f64::from(x)))
+}
+
+fn text(s: &str) -> Value {
+    Value::Text(s.into())
+}
+
+/// The word that scenarios use for it.
+fn serialized(v: &impl Serialize) -> Value {
+    serde_json::to_value(v).ok().and_then(|j| j.as_str().map(text)).unwrap_or(Value::Null)
+}
+
 const FAMILIES: &[&str] = &["gpt2", "llama", "block"];
 const PHASES: &[&str] = &["train", "prefill", "decode", "generate"];
 const DTYPES: &[&str] = &["f32", "bf16"];
@@ -76,22 +104,37 @@ const OPTIMIZERS: &[&str] = &["sgd", "adam", "adamax", "adamw"];
 const ACTIVATIONS: &[&str] = &["gelu_tanh", "gelu_erf", "relu", "swi_glu"];
 
 macro_rules! axis {
-    ($path:literal, [$($alias:literal),*], $label:literal, $unit:literal, $kind:expr, $doc:literal, |$d:ident, $v:ident| $set:expr) => {
+    ($path:literal, [$($alias:literal),*], $label:literal, $unit:literal, $kind:expr, $doc:literal, |$d:ident, $v:ident| $set:expr, |$t:ident| $get:expr) => {
         Axis {
             path: $path, aliases: &[$($alias),*], label: $label, unit: $unit, kind: $kind, doc: $doc,
             set: |$d, $v| { $set; Ok(()) },
+            get: |$t| $get,
         }
     };
 }
 
 /// Every field of a trial.
 pub const AXES: &[Axis] = &[
-    axis!("model.family", [], "family", "", Kind::Word(FAMILIES), "gpt2, llama or block; default gpt2", |d, v| d
-        .family =
-        Some(word(v, FAMILIES)?)),
-    axis!("model.preset", [], "model", "", Kind::Text, "a known model; sizes given beside it override it", |d, v| d
-        .preset =
-        Some(preset(v)?)),
+    axis!(
+        "model.family",
+        [],
+        "family",
+        "",
+        Kind::Word(FAMILIES),
+        "gpt2, llama or block; default gpt2",
+        |d, v| d.family = Some(word(v, FAMILIES)?),
+        |t| serialized(&t.workload.shape.family)
+    ),
+    axis!(
+        "model.preset",
+        [],
+        "model",
+        "",
+        Kind::Text,
+        "a known model; sizes given beside it override it",
+        |d, v| d.preset = Some(preset(v)?),
+        |t| text(&t.model)
+    ),
     axis!(
         "model.n_layers",
         ["num_hidden_layers", "n_layer"],
@@ -99,7 +142,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Count,
         "layers; default 12 (block: 1)",
-        |d, v| d.spec.n_layers = Some(count(v)?)
+        |d, v| d.spec.n_layers = Some(count(v)?),
+        |t| int(t.workload.shape.n_layers)
     ),
     axis!(
         "model.d_model",
@@ -108,7 +152,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Count,
         "width; default 768 (block: 1024)",
-        |d, v| d.spec.d_model = Some(count(v)?)
+        |d, v| d.spec.d_model = Some(count(v)?),
+        |t| int(t.workload.shape.d_model)
     ),
     axis!(
         "model.n_heads",
@@ -117,7 +162,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Count,
         "query heads; default 12 (block: 8)",
-        |d, v| d.spec.n_heads = Some(count(v)?)
+        |d, v| d.spec.n_heads = Some(count(v)?),
+        |t| int(t.workload.shape.n_heads)
     ),
     axis!(
         "model.n_kv_heads",
@@ -126,12 +172,19 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Count,
         "key and value heads; default n_heads",
-        |d, v| d.spec.n_kv_heads = Some(count(v)?)
+        |d, v| d.spec.n_kv_heads = Some(count(v)?),
+        |t| int(t.workload.shape.n_kv_heads)
     ),
-    axis!("model.head_dim", [], "head_dim", "", Kind::Count, "width of a head; default d_model / n_heads", |d, v| d
-        .spec
-        .head_dim =
-        Some(count(v)?)),
+    axis!(
+        "model.head_dim",
+        [],
+        "head_dim",
+        "",
+        Kind::Count,
+        "width of a head; default d_model / n_heads",
+        |d, v| d.spec.head_dim = Some(count(v)?),
+        |t| int(t.workload.shape.head_dim)
+    ),
     axis!(
         "model.d_ff",
         ["intermediate_size", "n_inner"],
@@ -139,7 +192,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Count,
         "feed-forward width; default 4 d_model (gpt2), 8/3 d_model (llama), d_model (block)",
-        |d, v| d.spec.d_ff = Some(count(v)?)
+        |d, v| d.spec.d_ff = Some(count(v)?),
+        |t| int(t.workload.shape.d_ff)
     ),
     axis!(
         "model.vocab_size",
@@ -148,7 +202,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Count,
         "tokens known; default 50257 (gpt2), 32000 (llama), 10000 (block)",
-        |d, v| d.spec.vocab_size = Some(count(v)?)
+        |d, v| d.spec.vocab_size = Some(count(v)?),
+        |t| int(t.workload.shape.vocab_size)
     ),
     axis!(
         "model.context",
@@ -157,7 +212,8 @@ pub const AXES: &[Axis] = &[
         "tokens",
         Kind::Count,
         "positions known; default 1024 (llama: 2048)",
-        |d, v| d.spec.context = Some(count(v)?)
+        |d, v| d.spec.context = Some(count(v)?),
+        |t| int(t.workload.shape.context)
     ),
     axis!(
         "model.tied_embeddings",
@@ -166,7 +222,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Flag,
         "output projection shares the embedding; default true for gpt2",
-        |d, v| d.spec.tied_embeddings = Some(flag(v)?)
+        |d, v| d.spec.tied_embeddings = Some(flag(v)?),
+        |t| Value::Bool(t.workload.shape.tied_embeddings)
     ),
     axis!(
         "model.qkv_bias",
@@ -175,7 +232,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Flag,
         "biases on queries, keys and values; default true, llama: false",
-        |d, v| d.spec.qkv_bias = Some(flag(v)?)
+        |d, v| d.spec.qkv_bias = Some(flag(v)?),
+        |t| Value::Bool(t.workload.shape.qkv_bias)
     ),
     axis!(
         "model.attn_out_bias",
@@ -184,7 +242,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Flag,
         "bias on the attention's output; default as qkv_bias",
-        |d, v| d.spec.attn_out_bias = Some(flag(v)?)
+        |d, v| d.spec.attn_out_bias = Some(flag(v)?),
+        |t| Value::Bool(t.workload.shape.attn_out_bias)
     ),
     axis!(
         "model.mlp_bias",
@@ -193,7 +252,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Flag,
         "biases in the feed-forward layer; default true, llama: false",
-        |d, v| d.spec.mlp_bias = Some(flag(v)?)
+        |d, v| d.spec.mlp_bias = Some(flag(v)?),
+        |t| Value::Bool(t.workload.shape.mlp_bias)
     ),
     axis!(
         "model.activation",
@@ -202,7 +262,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Word(ACTIVATIONS),
         "function of the feed-forward layer; default the family's",
-        |d, v| d.spec.activation = Some(word::<Activation>(v, ACTIVATIONS)?)
+        |d, v| d.spec.activation = Some(word::<Activation>(v, ACTIVATIONS)?),
+        |t| serialized(&t.workload.shape.activation)
     ),
     axis!(
         "model.norm_eps",
@@ -211,7 +272,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Number,
         "added to variances; default 1e-5",
-        |d, v| d.spec.norm_eps = Some(number(v)?)
+        |d, v| d.spec.norm_eps = Some(number(v)?),
+        |t| float(t.workload.shape.norm_eps)
     ),
     axis!(
         "model.rope_theta",
@@ -220,7 +282,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Number,
         "base of the rotary positions; default 10000",
-        |d, v| d.spec.rope_theta = Some(number(v)?)
+        |d, v| d.spec.rope_theta = Some(number(v)?),
+        |t| float(t.workload.shape.rope.theta)
     ),
     axis!(
         "phase",
@@ -229,7 +292,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Word(PHASES),
         "what a step does: train, prefill, decode or generate; default train",
-        |d, v| d.phase = word(v, PHASES)?
+        |d, v| d.phase = word(v, PHASES)?,
+        |t| text(t.workload.phase.name())
     ),
     axis!(
         "batch",
@@ -238,7 +302,8 @@ pub const AXES: &[Axis] = &[
         "sequences",
         Kind::Count,
         "sequences a step over all devices; default 1",
-        |d, v| d.batch = count(v)?
+        |d, v| d.batch = count(v)?,
+        |t| int(t.workload.batch)
     ),
     axis!(
         "seq_len",
@@ -247,7 +312,8 @@ pub const AXES: &[Axis] = &[
         "tokens",
         Kind::Count,
         "tokens of a training sequence; default 256",
-        |d, v| d.seq_len = count(v)?
+        |d, v| d.seq_len = count(v)?,
+        |t| used(t.workload.seq_len)
     ),
     axis!(
         "prompt_len",
@@ -256,7 +322,8 @@ pub const AXES: &[Axis] = &[
         "tokens",
         Kind::Count,
         "tokens of a prompt; default 128",
-        |d, v| d.prompt_len = count(v)?
+        |d, v| d.prompt_len = count(v)?,
+        |t| used(t.workload.prompt_len)
     ),
     axis!(
         "new_tokens",
@@ -265,7 +332,8 @@ pub const AXES: &[Axis] = &[
         "tokens",
         Kind::Count,
         "tokens made after the prompt; default 32",
-        |d, v| d.new_tokens = count(v)?
+        |d, v| d.new_tokens = count(v)?,
+        |t| used(t.workload.new_tokens)
     ),
     axis!(
         "dtype",
@@ -274,7 +342,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Word(DTYPES),
         "number format of weights and activations; default f32",
-        |d, v| d.dtype = word(v, DTYPES)?
+        |d, v| d.dtype = word(v, DTYPES)?,
+        |t| text(t.workload.dtype.name())
     ),
     axis!(
         "backend",
@@ -283,9 +352,19 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Word(BACKENDS),
         "cpu, cuda, naive (the slow oracle), or auto: a GPU where there is one; default auto",
-        |d, v| d.backend = word(v, BACKENDS)?
+        |d, v| d.backend = word(v, BACKENDS)?,
+        |t| text(t.backend.name())
     ),
-    axis!("devices", [], "devices", "", Kind::Count, "data-parallel devices; default 1", |d, v| d.devices = count(v)?),
+    axis!(
+        "devices",
+        [],
+        "devices",
+        "",
+        Kind::Count,
+        "data-parallel devices; default 1",
+        |d, v| d.devices = count(v)?,
+        |t| int(t.devices)
+    ),
     axis!(
         "cores_per_device",
         ["threads"],
@@ -293,7 +372,8 @@ pub const AXES: &[Axis] = &[
         "cores",
         Kind::Count,
         "cores of a CPU device; default 1",
-        |d, v| d.cores_per_device = count(v)?
+        |d, v| d.cores_per_device = count(v)?,
+        |t| int(t.cores_per_device)
     ),
     axis!(
         "optimizer",
@@ -302,7 +382,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Word(OPTIMIZERS),
         "sgd, adam, adamax or adamw; default adamw",
-        |d, v| d.optimizer = word(v, OPTIMIZERS)?
+        |d, v| d.optimizer = word(v, OPTIMIZERS)?,
+        |t| if t.workload.phase == Phase::Train { text(t.workload.optimizer.name()) } else { Value::Null }
     ),
     axis!(
         "dropout",
@@ -311,7 +392,8 @@ pub const AXES: &[Axis] = &[
         "",
         Kind::Number,
         "probability in training, from 0 to below 1; default 0",
-        |d, v| d.dropout = dropout(v)?
+        |d, v| d.dropout = dropout(v)?,
+        |t| if t.workload.phase == Phase::Train { float(t.workload.dropout) } else { Value::Null }
     ),
 ];
 

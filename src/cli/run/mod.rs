@@ -3,7 +3,6 @@
 mod forecast;
 mod identity;
 mod progress;
-mod publish;
 mod resume;
 mod signals;
 mod sweep;
@@ -11,6 +10,8 @@ mod timestamp;
 
 use super::Failure;
 use super::load::{Selection, load};
+use super::output::{print_run, results_failure as failure};
+use super::price::price;
 use super::table::Format;
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
@@ -59,15 +60,6 @@ pub struct Arguments {
     quiet: bool,
 }
 
-fn price(text: &str) -> Result<UsdPerHour, String> {
-    match text.parse::<f64>() {
-        Ok(usd) if usd.is_finite() && usd > 0.0 => Ok(UsdPerHour(usd)),
-        _ => {
-            Err("a price is a positive number of USD an hour, such as 0.0856; leave it out where there is none".into())
-        }
-    }
-}
-
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let scenario = scenario(a)?;
     if a.dry_run {
@@ -98,7 +90,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;
     let outcome = measure(&scenario, &plan, found.records, journal, done, a.quiet, &interrupted)?;
     let run = Run { environment, records: outcome.records };
-    publish::publish(&run, &out, a.format)?;
+    print_run(&run, &out, a.format)?;
     verdict(&run, outcome.interrupted)
 }
 
@@ -125,13 +117,6 @@ fn occupy(out: &Path) -> Result<[Lock; 2], Failure> {
         other => failure(other),
     })?;
     Ok([lock_folder(out).map_err(failure)?, alone])
-}
-
-fn failure(error: ResultsError) -> Failure {
-    match error {
-        ResultsError::Locked { .. } => Failure::Locked(format!("error: {error}")),
-        ResultsError::Io { .. } | ResultsError::Damaged { .. } => Failure::Io(error.into()),
-    }
 }
 
 /// The probe of this run: made once, kept for later sittings.
@@ -209,7 +194,7 @@ fn measure(
 
 /// Success only when every trial that was to run did.
 fn verdict(run: &Run, interrupted: bool) -> Result<(), Failure> {
-    let count = |status| publish::counted(run, status);
+    let count = |status| run.records.iter().filter(|r| r.measurement.status == status).count();
     if interrupted {
         let (kept, all) = (run.records.len() - count(Status::Cancelled), run.records.len());
         return Err(Failure::Interrupted(format!(
@@ -217,27 +202,11 @@ fn verdict(run: &Run, interrupted: bool) -> Result<(), Failure> {
         )));
     }
     let failed = [Status::Oom, Status::Crashed, Status::Timeout, Status::Invalid];
-    let parts: Vec<String> = failed
-        .into_iter()
-        .filter(|s| count(*s) > 0)
-        .map(|s| format!("{} {}", count(s), progress::status_name(s)))
-        .collect();
+    let parts: Vec<String> =
+        failed.into_iter().filter(|s| count(*s) > 0).map(|s| format!("{} {}", count(s), s.name())).collect();
     if parts.is_empty() {
         return Ok(());
     }
     let total: usize = failed.into_iter().map(count).sum();
     Err(Failure::Partial(format!("{total} of {} trials failed: {}", run.records.len(), parts.join(", "))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_price_is_a_positive_number() {
-        assert_eq!(price("0.0856"), Ok(UsdPerHour(0.0856)));
-        for text in ["0", "-1", "nan", "inf", "", "a dollar"] {
-            assert!(price(text).unwrap_err().contains("positive number of USD an hour"), "{text}");
-        }
-    }
 }

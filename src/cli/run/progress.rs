@@ -141,7 +141,7 @@ fn outcome(record: &Record) -> String {
             let rate = TokensPerSecond(figures.tokens_per_step as f64 / step);
             format!("{name}: {rate}, {} a step, {} steps", Seconds(step), grouped(figures.step_seconds.len() as u64))
         }
-        None => format!("{name}: {}: {}", status_name(m.status), plain(&m.reason)),
+        None => format!("{name}: {}: {}", m.status.name(), plain(&m.reason)),
     }
 }
 
@@ -150,19 +150,6 @@ pub(super) fn median_step(figures: &Figures) -> Option<f64> {
     let mut sorted = figures.step_seconds.clone();
     sorted.sort_by(f64::total_cmp);
     quantile(&sorted, 0.5).filter(|s| *s > 0.0)
-}
-
-/// The status as tables and the journal write it.
-pub(super) fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Ok => "ok",
-        Status::Oom => "oom",
-        Status::Crashed => "crashed",
-        Status::Timeout => "timeout",
-        Status::Invalid => "invalid",
-        Status::Cancelled => "cancelled",
-        Status::Skipped => "skipped",
-    }
 }
 
 /// Without anything that a terminal would obey.

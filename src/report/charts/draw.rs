@@ -1,0 +1,206 @@
+//! A plot as SVG.
+
+use super::plot::{Line, Mark, Panel, Plot, Series};
+use super::scale::Scale;
+use super::style::{self, GRID, INK, LETTERS, MUTED, PAPER};
+use crate::report::escape;
+use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'b, SVGBackend<'a>, Cartesian2d<Scale, Scale>>;
+
+/// Why a chart could not be drawn.
+#[derive(Debug, thiserror::Error)]
+#[error("drawing a chart: {0}")]
+pub struct DrawError(String);
+
+fn fault(e: impl std::fmt::Display) -> DrawError {
+    DrawError(e.to_string())
+}
+
+const WIDTH: u32 = 860;
+const TITLE: u32 = 40;
+/// Longest label of a series, in characters; the table has the whole.
+const LONGEST_LABEL: usize = 34;
+
+/// The picture. `alt` says what it shows to who cannot see it.
+///
+/// # Errors
+/// The drawing library's, none of which is known to happen on a string.
+pub fn draw(plot: &Plot, alt: &str) -> Result<String, DrawError> {
+    let mut svg = String::new();
+    let height = TITLE + plot.panels.iter().map(|p| p.height).sum::<u32>();
+    {
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+        root.fill(&PAPER).map_err(fault)?;
+        text(&root, &escape::plain(&plot.title), (16, 22), &style::bold(15.5, &INK), HPos::Left)?;
+        let mut top = TITLE;
+        for panel in &plot.panels {
+            draw_panel(&root, panel, top)?;
+            top += panel.height;
+        }
+        root.present().map_err(fault)?;
+    }
+    let described = format!(" role=\"img\" aria-label=\"{}\">", escape::html(&escape::plain(alt)));
+    Ok(svg.replacen('>', &described, 1))
+}
+
+fn text(area: &Area, words: &str, at: (i32, i32), letters: &TextStyle, side: HPos) -> Result<(), DrawError> {
+    let placed = letters.pos(Pos::new(side, VPos::Center));
+    area.draw(&Text::new(words.to_string(), at, placed)).map_err(fault)
+}
+
+fn draw_panel(root: &Area, panel: &Panel, top: u32) -> Result<(), DrawError> {
+    let labels: Vec<String> =
+        panel.series.iter().map(|s| style::fitted(&escape::plain(&s.label), LONGEST_LABEL)).collect();
+    let widest = labels.iter().map(|l| style::width(l, LETTERS)).max().unwrap_or(0);
+    let right = if widest == 0 { 28 } else { widest + 44 };
+    let ticks = panel.y.scale.ticks().iter().map(|t| style::width(&panel.y.scale.tick_label(*t), LETTERS)).max();
+    let left = ticks.unwrap_or(0).clamp(30, 240) + 24;
+    let area = root.clone().shrink((0, top), (WIDTH, panel.height));
+    let mut chart = ChartBuilder::on(&area)
+        .margin_top(26)
+        .margin_right(right)
+        .margin_left(12)
+        .x_label_area_size(50)
+        .y_label_area_size(left)
+        .build_cartesian_2d(panel.x.scale.clone(), panel.y.scale.clone())
+        .map_err(fault)?;
+    chart
+        .configure_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(MUTED)
+        .label_style(style::letters(LETTERS, &INK))
+        .axis_desc_style(style::letters(LETTERS, &MUTED))
+        .x_desc(escape::plain(&panel.x.name))
+        .x_labels(panel.x.scale.ticks().len().max(1))
+        .y_labels(panel.y.scale.ticks().len().max(1))
+        .x_label_formatter(&|x| escape::plain(&panel.x.scale.tick_label(*x)))
+        .y_label_formatter(&|y| escape::plain(&panel.y.scale.tick_label(*y)))
+        .draw()
+        .map_err(fault)?;
+    // The axis' name reads across, above its axis.
+    text(root, &escape::plain(&panel.y.name), (16, top as i32 + 12), &style::letters(LETTERS, &MUTED), HPos::Left)?;
+    if let Some(r) = &panel.reference {
+        let pixels: Vec<_> = r.points.iter().map(|p| chart.backend_coord(p)).collect();
+        root.draw(&DashedPathElement::new(pixels.clone().into_iter(), 5, 4, MUTED.stroke_width(1))).map_err(fault)?;
+        if let Some(&(x, y)) = pixels.last() {
+            text(root, &escape::plain(&r.label), (x - 6, y + 14), &style::letters(LETTERS, &MUTED), HPos::Right)?;
+        }
+    }
+    for series in &panel.series {
+        draw_series(root, &chart, series)?;
+    }
+    draw_notes(root, &chart, &panel.series)?;
+    draw_labels(root, &mut chart, panel, &labels, top)
+}
+
+fn pixel(chart: &Chart, mark: &Mark) -> (i32, i32) {
+    chart.backend_coord(&(mark.x.value, mark.y.value))
+}
+
+fn draw_series(root: &Area, chart: &Chart, series: &Series) -> Result<(), DrawError> {
+    let colour = style::colour(series.look);
+    let path: Vec<(i32, i32)> = series.marks.iter().map(|m| pixel(chart, m)).collect();
+    match series.line {
+        Line::Joined => root.draw(&PathElement::new(path, colour.stroke_width(2))).map_err(fault)?,
+        Line::Dashed => root.draw(&DashedPathElement::new(path.into_iter(), 6, 4, colour.stroke_width(2))).map_err(fault)?,
+        Line::None => {}
+    }
+    for mark in &series.marks {
+        if let Some((low, high)) = mark.y.interval() {
+            let ends = [(mark.x.value, low), (mark.x.value, high)].map(|p| chart.backend_coord(&p));
+            error_bar(root, ends, (4, 0), &colour)?;
+        }
+        if let Some((low, high)) = mark.x.interval() {
+            let ends = [(low, mark.y.value), (high, mark.y.value)].map(|p| chart.backend_coord(&p));
+            error_bar(root, ends, (0, 4), &colour)?;
+        }
+        draw_mark(root, series.look, pixel(chart, mark), mark.filled)?;
+    }
+    Ok(())
+}
+
+/// A line from end to end with caps; nothing where the mark would hide it.
+fn error_bar(root: &Area, [a, b]: [(i32, i32); 2], cap: (i32, i32), colour: &RGBColor) -> Result<(), DrawError> {
+    if (a.0 - b.0).abs().max((a.1 - b.1).abs()) < 8 {
+        return Ok(());
+    }
+    let thin = colour.stroke_width(1);
+    let line = |from, to| root.draw(&PathElement::new(vec![from, to], thin)).map_err(fault);
+    line(a, b)?;
+    for end in [a, b] {
+        line((end.0 - cap.0, end.1 - cap.1), (end.0 + cap.0, end.1 + cap.1))?;
+    }
+    Ok(())
+}
+
+fn draw_mark(root: &Area, look: usize, at: (i32, i32), filled: bool) -> Result<(), DrawError> {
+    let colour = style::colour(look);
+    let mut outline = style::outline(look, at);
+    let inside = if filled { colour } else { PAPER };
+    root.draw(&Polygon::new(outline.clone(), inside.filled())).map_err(fault)?;
+    outline.extend(outline.first().copied());
+    let edge = if filled { PAPER.stroke_width(1) } else { colour.stroke_width(2) };
+    root.draw(&PathElement::new(outline, edge)).map_err(fault)
+}
+
+/// A rectangle that something stands in: left, top, right, bottom.
+type Place = (i32, i32, i32, i32);
+
+fn meets(a: &Place, b: &Place) -> bool {
+    a.0 < b.2 && b.0 < a.2 && a.1 < b.3 && b.1 < a.3
+}
+
+/// Words beside marks, where there is room for them; without room they are left to the table.
+fn draw_notes(root: &Area, chart: &Chart, series: &[Series]) -> Result<(), DrawError> {
+    let (xs, ys) = chart.plotting_area().get_pixel_range();
+    let mut taken: Vec<Place> = series
+        .iter()
+        .flat_map(|s| &s.marks)
+        .map(|m| pixel(chart, m))
+        .map(|(x, y)| (x - 7, y - 7, x + 7, y + 7))
+        .collect();
+    for mark in series.iter().flat_map(|s| &s.marks).filter(|m| !m.note.is_empty()) {
+        let words = style::fitted(&escape::plain(&mark.note), 44);
+        let (x, y) = pixel(chart, mark);
+        let wide = style::width(&words, LETTERS);
+        let beside =
+            [(12, -13), (12, 13), (-12 - wide, -13), (-12 - wide, 13), (12, 0), (-wide / 2, -20), (-wide / 2, 20)];
+        let place = |(dx, dy): (i32, i32)| (x + dx, y + dy - 8, x + dx + wide, y + dy + 8);
+        let inside = |p: &Place| p.0 >= xs.start && p.2 <= xs.end && p.1 >= ys.start && p.3 <= ys.end;
+        let free = |p: &Place| inside(p) && !taken.iter().any(|t| meets(t, p));
+        if let Some(at) = beside.into_iter().map(place).find(free) {
+            text(root, &words, (at.0, (at.1 + at.3) / 2), &style::letters(LETTERS, &INK), HPos::Left)?;
+            taken.push(at);
+        }
+    }
+    Ok(())
+}
+
+/// The series' names beside the panel, each as near to the end of its line as its neighbours leave room.
+fn draw_labels(root: &Area, chart: &mut Chart, panel: &Panel, labels: &[String], top: u32) -> Result<(), DrawError> {
+    const STEP: i32 = 19;
+    let (xs, ys) = chart.plotting_area().get_pixel_range();
+    let mut ends: Vec<(i32, usize)> = panel
+        .series
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| !labels[*i].is_empty())
+        .map(|(i, s)| (s.marks.last().map_or(ys.start, |m| pixel(chart, m).1), i))
+        .collect();
+    ends.sort_unstable();
+    let bottom = ys.end - STEP * ends.len() as i32 + STEP / 2;
+    let mut next = top as i32 + 26;
+    for (k, (y, i)) in ends.into_iter().enumerate() {
+        let at = y.min(bottom + STEP * k as i32).max(next);
+        next = at + STEP;
+        draw_mark(root, panel.series[i].look, (xs.end + 20, at), true)?;
+        text(root, &labels[i], (xs.end + 32, at), &style::letters(LETTERS, &INK), HPos::Left)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Every chart: the only room with plotters. A figure is a file and a line in [`FIGURES`]; each says what it shows as a
+//! [`plot::Plot`], and `draw` alone knows pixels.
+
+mod cost_by_axis;
+mod devices;
+mod draw;
+mod head_count;
+mod latency;
+mod memory;
+mod plot;
+mod scale;
+mod series;
+mod style;
+mod throughput_by_batch;
+
+use super::document::Chart;
+use super::facts::Facts;
+pub use draw::DrawError;
+use plot::Plot;
+
+/// A plot with its name and the words around it.
+pub struct Drawn {
+    /// File name without its ending.
+    pub name: String,
+    /// How to read it.
+    pub caption: String,
+    /// What it shows, for who cannot see it.
+    pub alt: String,
+    pub plot: Plot,
+}
+
+/// In the order of the report. A figure for which the run has no data is empty.
+const FIGURES: &[fn(&Facts) -> Vec<Drawn>] = &[
+    cost_by_axis::figures,
+    throughput_by_batch::figures,
+    head_count::figures,
+    devices::figures,
+    latency::figures,
+    memory::figures,
+];
+
+/// How the names of our charts begin: other pictures in the folder are somebody else's.
+const NAMES: &[&str] = &["cost-by-", "throughput-by-", "head-count", "devices", "cost-against-latency-", "memory"];
+
+/// Whether a file of this name (without its ending) is one that a report may have written.
+pub fn is_ours(name: &str) -> bool {
+    NAMES.iter().any(|n| name.starts_with(n))
+}
+
+/// Every chart that the run has data for.
+///
+/// # Errors
+/// The drawing library's.
+pub fn charts(facts: &Facts) -> Result<Vec<Chart>, DrawError> {
+    FIGURES.iter().flat_map(|figure| figure(facts)).map(chart).collect()
+}
+
+fn chart(d: Drawn) -> Result<Chart, DrawError> {
+    let svg = draw::draw(&d.plot, &d.alt)?;
+    Ok(Chart { name: d.name, title: d.plot.title, caption: d.caption, alt: d.alt, svg })
+}

@@ -1,0 +1,160 @@
+//! Cells gathered into series: along one field, one series for each combination of the others.
+
+use super::plot::{Axis, Line, Mark, Series};
+use super::scale::Scale;
+use super::style::MOST_SERIES;
+use crate::cost::metric::{Estimate, Metric};
+use crate::report::facts::{Facts, Varied};
+use crate::report::format;
+
+/// Series over a field, and what was left out.
+pub struct Gathered {
+    pub x: Axis,
+    pub series: Vec<Series>,
+    /// How many series there were before the best were chosen.
+    pub all: usize,
+}
+
+/// A metric over a swept field. `None` where no series has two points.
+pub fn over(facts: &Facts, along: &Varied, metric: &Metric) -> Option<Gathered> {
+    let places = Places::of(along);
+    let mut groups: Vec<(String, Vec<Mark>)> = Vec::new();
+    for i in facts.measured() {
+        let found = facts.get(i, metric).zip(facts.value(i, &along.path).and_then(|v| places.at(&v)));
+        let Some((y, x)) = found.and_then(|(y, at)| Some((y, Estimate::exact(at)?))) else { continue };
+        let name = facts.name_without(i, &[&along.path]);
+        match groups.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, marks)) => marks.push(Mark::at(x, y)),
+            None => groups.push((name, vec![Mark::at(x, y)])),
+        }
+    }
+    if groups.iter().all(|(_, marks)| marks.len() < 2) {
+        return None;
+    }
+    let all = groups.len();
+    // Too many to tell apart: those with the lowest value.
+    if all > MOST_SERIES {
+        let least = |marks: &[Mark]| marks.iter().map(|m| m.y.value).fold(f64::INFINITY, f64::min);
+        groups.sort_by(|a, b| least(&a.1).total_cmp(&least(&b.1)));
+        groups.truncate(MOST_SERIES);
+    }
+    let alone = groups.len() == 1;
+    let series = groups
+        .into_iter()
+        .enumerate()
+        .map(|(look, (label, mut marks))| {
+            marks.sort_by(|a, b| a.x.value.total_cmp(&b.x.value));
+            let line = if places.are_numbers() { Line::Joined } else { Line::None };
+            Series { label: if alone { String::new() } else { label }, marks, line, look }
+        })
+        .collect();
+    Some(Gathered { x: Axis { name: axis_name(along), scale: places.scale() }, series, all })
+}
+
+/// "batch, sequences".
+pub fn axis_name(v: &Varied) -> String {
+    if v.unit.is_empty() || v.label.contains(v.unit) { v.label.clone() } else { format!("{}, {}", v.label, v.unit) }
+}
+
+/// Where the values of a field stand: numbers by their size, words in their order.
+enum Places {
+    Numbers(Vec<f64>),
+    Words(Vec<String>),
+}
+
+impl Places {
+    fn of(v: &Varied) -> Self {
+        let numbers: Option<Vec<f64>> =
+            v.values.iter().map(|t| t.parse().ok().filter(|x: &f64| x.is_finite())).collect();
+        numbers.map_or_else(|| Self::Words(v.values.clone()), Self::Numbers)
+    }
+
+    fn at(&self, value: &str) -> Option<f64> {
+        match self {
+            Self::Numbers(_) => value.parse().ok(),
+            Self::Words(words) => words.iter().position(|w| w == value).map(|i| i as f64),
+        }
+    }
+
+    fn are_numbers(&self) -> bool {
+        matches!(self, Self::Numbers(_))
+    }
+
+    fn scale(&self) -> Scale {
+        match self {
+            Self::Numbers(values) => Scale::swept(values, number),
+            Self::Words(words) => Scale::names(words.clone()),
+        }
+    }
+}
+
+/// A tick of a swept field: as it was written.
+fn number(x: f64) -> String {
+    if x.fract() == 0.0 && (0.0..1e15).contains(&x) { crate::units::grouped(x as u64) } else { x.to_string() }
+}
+
+/// A tick of a metric's axis.
+pub fn tick(metric: &'static Metric) -> fn(f64) -> String {
+    use crate::cost::metric::Quantity;
+    match metric.quantity {
+        Quantity::UsdPerMillionTokens => |x| format!("${}", trimmed(x)),
+        Quantity::Seconds => |x| format::with_unit(Quantity::Seconds, x).replace(".00 ", " ").replace(".0 ", " "),
+        Quantity::Bytes => |x| format::with_unit(Quantity::Bytes, x).replace(".00 ", " ").replace(".0 ", " "),
+        _ => trimmed,
+    }
+}
+
+/// A round number without the zeros of its rounding: 0.005, 2.5, 12,000.
+fn trimmed(x: f64) -> String {
+    if x >= 1000.0 {
+        return number(x.round());
+    }
+    let text = format!("{x:.9}");
+    let short = text.trim_end_matches('0').trim_end_matches('.');
+    if short.is_empty() || (short == "0" && x > 0.0) { format!("{x:e}") } else { short.to_string() }
+}
+
+/// What a caption says of series that are not shown.
+pub fn left_out(g: &Gathered) -> String {
+    if g.all <= g.series.len() {
+        return String::new();
+    }
+    format!(
+        " Of {} combinations of the other fields, the {} lowest are shown; the table has all.",
+        g.all,
+        g.series.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::metrics::{TOKENS_PER_SECOND, USD_PER_MILLION};
+    use crate::fixture;
+
+    #[test]
+    fn a_series_is_a_combination_of_the_other_fields() {
+        let run = fixture::sweep();
+        let facts = Facts::of(&run);
+        let g = over(&facts, &facts.varied[1], &TOKENS_PER_SECOND).unwrap();
+        assert_eq!(g.all, 4);
+        assert_eq!(g.series[0].label, "d_model 256, devices 1");
+        let xs: Vec<f64> = g.series[0].marks.iter().map(|m| m.x.value).collect();
+        assert_eq!(xs, [1.0, 4.0, 8.0]);
+        assert_eq!(g.x.name, "batch, sequences");
+    }
+
+    #[test]
+    fn without_a_price_there_is_no_series_of_costs() {
+        let mut run = fixture::sweep();
+        run.environment.price.usd_per_hour = None;
+        let facts = Facts::of(&run);
+        assert!(over(&facts, &facts.varied[1], &USD_PER_MILLION).is_none());
+    }
+
+    #[test]
+    fn ticks_are_short() {
+        assert_eq!([0.005, 2.5, 12000.0, 0.0].map(trimmed), ["0.005", "2.5", "12,000", "0"]);
+        assert_eq!(tick(&USD_PER_MILLION)(0.02), "$0.02");
+    }
+}

@@ -1,0 +1,89 @@
+//! Colours, shapes and letters of charts. Colours are Okabe and Ito's, told apart by the colour-blind; every series has a shape
+//! of its own beside its colour.
+
+use plotters::prelude::*;
+
+pub const INK: RGBColor = RGBColor(31, 35, 40);
+pub const MUTED: RGBColor = RGBColor(89, 99, 110);
+pub const GRID: RGBColor = RGBColor(216, 222, 228);
+pub const PAPER: RGBColor = RGBColor(255, 255, 255);
+
+const COLOURS: &[RGBColor] = &[
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(118, 93, 176),
+    RGBColor(128, 128, 128),
+];
+
+/// The most series that one panel tells apart.
+pub const MOST_SERIES: usize = COLOURS.len();
+
+const FAMILY: &str = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif";
+
+/// Pixels of ordinary letters.
+pub const LETTERS: f64 = 12.5;
+
+pub fn colour(look: usize) -> RGBColor {
+    COLOURS[look % COLOURS.len()]
+}
+
+/// Letters of a size in pixels (the SVG writer divides by 1.24).
+pub fn letters(pixels: f64, colour: &'static RGBColor) -> TextStyle<'static> {
+    TextStyle::from((FAMILY, pixels * 1.24)).color(colour)
+}
+
+pub fn bold(pixels: f64, colour: &'static RGBColor) -> TextStyle<'static> {
+    let font = FontDesc::new(FontFamily::Name(FAMILY), pixels * 1.24, FontStyle::Bold);
+    TextStyle::from(font).color(colour)
+}
+
+/// Estimated pixels that a text takes; there is no font at hand to measure with, so it is on the wide side.
+pub fn width(text: &str, pixels: f64) -> i32 {
+    (text.chars().count() as f64 * pixels * 0.58).ceil() as i32
+}
+
+/// A text that fits, its end replaced by an ellipsis where it does not.
+pub fn fitted(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_string();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// The outline of a shape around a pixel.
+pub fn outline(look: usize, (x, y): (i32, i32)) -> Vec<(i32, i32)> {
+    let at = |offsets: &[(i32, i32)]| offsets.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+    match look % COLOURS.len() {
+        1 => at(&[(0, -6), (6, 5), (-6, 5)]),
+        2 => at(&[(-5, -5), (5, -5), (5, 5), (-5, 5)]),
+        3 => at(&[(0, -7), (6, 0), (0, 7), (-6, 0)]),
+        4 => at(&[(0, 6), (6, -5), (-6, -5)]),
+        5 => at(&[
+            (-2, -6),
+            (2, -6),
+            (2, -2),
+            (6, -2),
+            (6, 2),
+            (2, 2),
+            (2, 6),
+            (-2, 6),
+            (-2, 2),
+            (-6, 2),
+            (-6, -2),
+            (-2, -2),
+        ]),
+        6 => at(&[(-3, -6), (3, -6), (6, 0), (3, 6), (-3, 6), (-6, 0)]),
+        7 => at(&[(-7, -3), (7, -3), (7, 3), (-7, 3)]),
+        // A circle, as a polygon like the others.
+        _ => (0..16)
+            .map(|i| {
+                let angle = f64::from(i) * std::f64::consts::TAU / 16.0;
+                (x + (5.5 * angle.cos()).round() as i32, y + (5.5 * angle.sin()).round() as i32)
+            })
+            .collect(),
+    }
+}

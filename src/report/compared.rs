@@ -1,0 +1,271 @@
+//! Runs or machines side by side: every trial that all of them measured, the totals, and what is missing.
+
+use super::document::{Cell, Column, Row, Table};
+use super::escape::plain;
+use super::facts::Facts;
+use super::format::{ABSENT, bare, counted, listed, percent_change, plus_minus, times};
+use super::markdown;
+use super::terminal::{self, Style};
+use crate::comparison::ratio::{Change, change};
+use crate::comparison::runs::{Pairing, RunComparison, Total, compare};
+use crate::cost::metric::{Estimate, Quantity};
+use crate::results::run::Run;
+use crate::results::table::{Column as Data, Table as DataTable, Values};
+use crate::units::significant;
+
+/// Several runs and what can be said of them together.
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    /// What each run is called: its folder.
+    labels: &'a [String],
+    runs: &'a [Run],
+    found: RunComparison,
+}
+
+impl<'a> Comparison<'a> {
+    /// Sets runs side by side; the first is what the others are held against. As many labels as runs.
+    pub fn of(labels: &'a [String], runs: &'a [Run]) -> Self {
+        Self { labels, runs, found: compare(runs) }
+    }
+
+    /// Trials that every run measured.
+    pub fn common(&self) -> usize {
+        self.found.pairings.len()
+    }
+
+    /// For the terminal.
+    pub fn terminal(&self, style: Style) -> String {
+        let (mut text, left_out) = terminal::render(&self.table(), style);
+        if left_out > 0 {
+            text += &format!("\n... and {left_out} more rows; --format csv has all");
+        }
+        for line in self.lines() {
+            text += "\n";
+            text += &plain(&line);
+        }
+        if let Some(missing) = self.missing() {
+            text += "\n";
+            text += &terminal::render(&missing, style).0;
+        }
+        text
+    }
+
+    /// For a comment or a page.
+    pub fn markdown(&self) -> String {
+        let mut text = markdown::table(&self.table());
+        text += "\n";
+        for line in self.lines() {
+            text += &format!("- {}\n", super::escape::markdown(&line));
+        }
+        if let Some(missing) = self.missing() {
+            text += "\n";
+            text += &markdown::table(&missing);
+        }
+        text
+    }
+
+    fn name(&self, pairing: &Pairing) -> String {
+        self.runs.first().map_or(String::new(), |run| Facts::of(run).name(pairing.record))
+    }
+
+    fn table(&self) -> Table {
+        let facts = self.runs.first().map(Facts::of);
+        let mut table = Table::new(vec![
+            Column::text("trial"),
+            Column::text("run"),
+            Column::number("tokens/s"),
+            Column::number("±"),
+            Column::number("against the first"),
+            Column::number("$/M tokens"),
+            Column::number("change (95 % CI)"),
+            Column::text("cost"),
+        ]);
+        for p in &self.found.pairings {
+            let name = facts.as_ref().map_or(String::new(), |f| f.name(p.record));
+            for (run, e) in p.entries.iter().enumerate() {
+                let cost = e.cost.map_or(ABSENT.into(), |c| bare(Quantity::UsdPerMillionTokens, c.value));
+                let cells = [
+                    if run == 0 { name.clone() } else { String::new() },
+                    self.labels.get(run).cloned().unwrap_or_default(),
+                    bare(Quantity::TokensPerSecond, e.throughput.value),
+                    plus_minus(Some(e.throughput)),
+                    e.throughput_ratio.map_or(String::new(), |r| times(&r)),
+                    cost,
+                    e.cost_ratio.map_or(String::new(), |r| percent_change(&r)),
+                    standing(p, run),
+                ];
+                let best = p.cheapest.as_ref().is_some_and(|c| c.best == run && c.tied.is_empty());
+                table.rows.push(Row { cells: cells.map(Cell::text).to_vec(), highlighted: best });
+            }
+        }
+        table
+    }
+
+    /// What the runs are, the totals, and what to think of them.
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = (0..self.runs.len()).map(|r| self.described(r)).collect();
+        lines.extend(self.found.totals.iter().skip(1).map(|t| self.total(t)));
+        if self.common() == 0 {
+            lines.push("no trial was measured by all of them: nothing can be compared".into());
+            return lines;
+        }
+        let wins: Vec<String> = self
+            .found
+            .totals
+            .iter()
+            .map(|t| format!("{} in {}", self.labels.get(t.run).cloned().unwrap_or_default(), t.cheapest_of))
+            .collect();
+        lines.push(format!(
+            "cheapest, ties counted for each: {} of {}",
+            listed(&wins),
+            counted(self.common(), "trial")
+        ));
+        lines.push(
+            "advisory: these runs were not interleaved; a difference may be the machine's of that hour, and intervals \
+             do not hold what differs from launch to launch"
+                .into(),
+        );
+        lines
+    }
+
+    fn described(&self, run: usize) -> String {
+        let Some(r) = self.runs.get(run) else { return String::new() };
+        let e = &r.environment;
+        let price = e.price.usd_per_hour.map_or("no price".into(), |p| p.to_string());
+        format!(
+            "{}: {}, {} cores, {price} ({}), centime {}, {}",
+            self.labels.get(run).cloned().unwrap_or_default(),
+            e.machine.cpu_model,
+            e.machine.cores,
+            e.price.hardware,
+            e.program_version,
+            e.started_at
+        )
+    }
+
+    fn total(&self, t: &Total) -> String {
+        let label = |run: usize| self.labels.get(run).cloned().unwrap_or_default();
+        let mut line = format!(
+            "{} against {}, geometric mean over {}: throughput {}",
+            label(t.run),
+            label(0),
+            counted(self.common(), "trial"),
+            t.throughput_ratio.map_or(ABSENT.into(), |r| times(&r))
+        );
+        let Some(cost) = t.cost_ratio else { return line + ", cost n/a" };
+        line += &format!(", cost {}: {}", percent_change(&cost), word(&cost));
+        if let Some(c) = &t.change {
+            let parts: Vec<String> = c.parts.iter().map(|p| format!("{} {}", p.name, signed(p.change))).collect();
+            line += &format!(
+                "; the mean change of {} per million tokens is {}",
+                signed(c.after - c.before),
+                listed(&parts)
+            );
+        }
+        line
+    }
+
+    fn missing(&self) -> Option<Table> {
+        if self.found.missing.is_empty() {
+            return None;
+        }
+        let mut columns = vec![Column::text("not measured by all")];
+        columns.extend(self.labels.iter().map(Column::text));
+        let mut table = Table::new(columns);
+        for m in &self.found.missing {
+            let (run, record) = m.described_in;
+            let name = self.runs.get(run).map_or(String::new(), |r| Facts::of(r).name(record));
+            let mut cells = vec![Cell::text(name)];
+            cells.extend(m.statuses.iter().map(|s| Cell::text(s.map_or("not asked for", |s| s.name()))));
+            table.rows.push(Row::new(cells));
+        }
+        Some(table)
+    }
+
+    /// For machines: a row for each trial and run.
+    pub fn data(&self) -> DataTable {
+        let rows: Vec<(&Pairing, usize)> =
+            self.found.pairings.iter().flat_map(|p| (0..p.entries.len()).map(move |run| (p, run))).collect();
+        let text = |name: &str, of: &dyn Fn(&Pairing, usize) -> String| Data {
+            name: name.into(),
+            values: Values::Text(rows.iter().map(|(p, run)| Some(of(p, *run))).collect()),
+        };
+        let mut columns = vec![
+            text("trial_id", &|p, _| p.trial_id.clone()),
+            text("trial", &|p, _| self.name(p)),
+            text("run", &|_, run| self.labels.get(run).cloned().unwrap_or_default()),
+        ];
+        type Of = fn(&crate::comparison::runs::Entry) -> Option<Estimate>;
+        let estimates: [(&str, Of); 4] = [
+            ("tokens_per_second", |e| Some(e.throughput)),
+            ("throughput_ratio", |e| e.throughput_ratio),
+            ("usd_per_million_tokens", |e| e.cost),
+            ("cost_ratio", |e| e.cost_ratio),
+        ];
+        for (name, of) in estimates {
+            let all: Vec<Option<Estimate>> = rows.iter().map(|(p, run)| of(&p.entries[*run])).collect();
+            let column = |suffix: &str, part: fn(&Estimate) -> Option<f64>| Data {
+                name: format!("{name}{suffix}"),
+                values: Values::Float(all.iter().map(|e| e.as_ref().and_then(part)).collect()),
+            };
+            columns.extend([column("", |e| Some(e.value)), column("_low", |e| e.low), column("_high", |e| e.high)]);
+        }
+        columns.push(text("cost", &standing));
+        DataTable { columns }
+    }
+}
+
+fn word(cost: &Estimate) -> &'static str {
+    match change(cost) {
+        Change::Higher => "dearer",
+        Change::Lower => "cheaper",
+        Change::WithinNoise => "within noise",
+        Change::Unknown => "without an interval",
+    }
+}
+
+/// Where a run stands among all for one trial.
+fn standing(p: &Pairing, run: usize) -> String {
+    match &p.cheapest {
+        Some(c) if c.best == run && c.tied.is_empty() => "cheapest".into(),
+        Some(c) if c.best == run || c.tied.contains(&run) => "tie for the cheapest".into(),
+        _ => String::new(),
+    }
+}
+
+fn signed(usd: f64) -> String {
+    let sign = if usd < 0.0 { "-" } else { "+" };
+    format!("{sign}${}", significant(usd.abs(), 3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::units::UsdPerHour;
+
+    #[test]
+    fn a_dearer_machine_is_said_to_be_dearer_and_why() {
+        let run = fixture::sweep();
+        let mut dear = run.clone();
+        dear.environment.price.usd_per_hour = Some(UsdPerHour(2.0 * 0.0856));
+        let labels = ["a".to_string(), "b".to_string()];
+        let runs = [run, dear];
+        let c = Comparison::of(&labels, &runs);
+        let text = c.terminal(Style { width: None, colour: false });
+        assert!(text.contains("b against a, geometric mean over 9 trials: throughput 1.00x"), "{text}");
+        assert!(text.contains("cost +100.0 %") && text.contains(": dearer; the mean change of +$"), "{text}");
+        assert!(text.contains("a in 9 and b in 0 of 9 trials"), "{text}");
+        assert!(text.contains("not measured by all"), "{text}");
+        assert_eq!(c.data().rows(), 18);
+    }
+
+    #[test]
+    fn a_run_against_itself_is_within_noise() {
+        let labels = ["a".to_string(), "again".to_string()];
+        let runs = [fixture::sweep(), fixture::sweep()];
+        let text = Comparison::of(&labels, &runs).markdown();
+        assert!(text.contains("cost 0.0 %") && text.contains("within noise"), "{text}");
+        assert!(text.contains("tie for the cheapest"));
+    }
+}

@@ -1,0 +1,155 @@
+//! What every section asks: the run, its figures, and how its cells are told apart.
+
+use crate::cost::evaluate::{Figured, evaluate};
+use crate::cost::metric::{Estimate, Metric};
+use crate::results::record::Record;
+use crate::results::run::Run;
+use crate::runner::measurement::Status;
+use crate::scenario::Value;
+use crate::scenario::axes::{AXES, Axis};
+
+/// A run and everything that is computed from it once.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    pub run: &'a Run,
+    figures: Vec<Figured>,
+    /// Fields that differ among the cells, in the order of the scenario.
+    pub varied: Vec<Varied>,
+}
+
+/// A field of the trial that differs among the cells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Varied {
+    pub path: String,
+    pub label: String,
+    pub unit: &'static str,
+    /// Its values in the order in which they first appear.
+    pub values: Vec<String>,
+}
+
+impl<'a> Facts<'a> {
+    pub fn of(run: &'a Run) -> Self {
+        let mut paths: Vec<&str> = run.environment.axes.iter().map(String::as_str).collect();
+        for (path, _) in run.records.iter().flat_map(|r| &r.cell.coordinates) {
+            if !paths.contains(&path.as_str()) {
+                paths.push(path);
+            }
+        }
+        let varied = paths.into_iter().map(|p| varied(run, p)).filter(|v| v.values.len() > 1).collect();
+        Self { run, figures: evaluate(run), varied }
+    }
+
+    pub fn records(&self) -> &'a [Record] {
+        &self.run.records
+    }
+
+    /// Every metric of every record, for who computes from all of them.
+    pub fn figures(&self) -> &[Figured] {
+        &self.figures
+    }
+
+    /// A metric of a record.
+    pub fn get(&self, record: usize, metric: &Metric) -> Option<Estimate> {
+        self.figures.get(record)?.get(metric)
+    }
+
+    /// Whether any record has the metric.
+    pub fn any(&self, metric: &Metric) -> bool {
+        self.figures.iter().any(|f| f.get(metric).is_some())
+    }
+
+    /// Indices of the records that were measured.
+    pub fn measured(&self) -> Vec<usize> {
+        (0..self.run.records.len()).filter(|&i| self.run.records[i].measurement.figures.is_some()).collect()
+    }
+
+    pub fn counted(&self, status: Status) -> usize {
+        self.run.records.iter().filter(|r| r.measurement.status == status).count()
+    }
+
+    /// "d_model 256, batch 4": by what differs among the cells, or the model where nothing does.
+    pub fn name(&self, record: usize) -> String {
+        self.name_without(record, &[])
+    }
+
+    /// The same without some of the fields.
+    pub fn name_without(&self, record: usize, paths: &[&str]) -> String {
+        let Some(r) = self.run.records.get(record) else { return String::new() };
+        let parts: Vec<String> = self
+            .varied
+            .iter()
+            .filter(|v| !paths.contains(&v.path.as_str()))
+            .filter_map(|v| Some((v, value_of(r, &v.path)?)))
+            .map(|(v, value)| if is_word(&v.path) { value } else { format!("{} {value}", v.label) })
+            .collect();
+        if parts.is_empty() { r.cell.trial.model.clone() } else { parts.join(", ") }
+    }
+
+    /// What a record has in a field.
+    pub fn value(&self, record: usize, path: &str) -> Option<String> {
+        value_of(self.run.records.get(record)?, path)
+    }
+}
+
+fn axis(path: &str) -> Option<&'static Axis> {
+    AXES.iter().find(|a| a.path == path)
+}
+
+/// Words such as `adamw` say what they are without their label.
+fn is_word(path: &str) -> bool {
+    use crate::scenario::axes::Kind;
+    axis(path).is_some_and(|a| matches!(a.kind, Kind::Word(_)))
+}
+
+fn varied(run: &Run, path: &str) -> Varied {
+    let mut values: Vec<String> = Vec::new();
+    for value in run.records.iter().filter_map(|r| value_of(r, path)) {
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    let known = axis(path);
+    Varied {
+        path: path.into(),
+        label: known.map_or(path, |a| a.label).into(),
+        unit: known.map_or("", |a| a.unit),
+        values,
+    }
+}
+
+/// What the trial has there, or what the scenario set it to where the trial has no such field.
+fn value_of(record: &Record, path: &str) -> Option<String> {
+    let set = || record.cell.coordinates.iter().find(|(p, _)| p == path).map(|(_, v)| v.clone());
+    match axis(path).map(|a| (a.get)(&record.cell.trial)) {
+        Some(Value::Null) | None => set(),
+        Some(value) => Some(value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn cells_are_named_by_what_differs_among_them() {
+        let run = fixture::sweep();
+        let facts = Facts::of(&run);
+        assert_eq!(
+            facts.varied.iter().map(|v| v.path.as_str()).collect::<Vec<_>>(),
+            ["model.d_model", "batch", "devices"]
+        );
+        assert_eq!(facts.varied[1].values, ["1", "4", "8"]);
+        assert_eq!(facts.name(2), "d_model 256, batch 4, devices 1");
+        assert_eq!(facts.name_without(2, &["batch"]), "d_model 256, devices 1");
+    }
+
+    #[test]
+    fn a_run_of_one_cell_is_named_by_its_model() {
+        let mut run = fixture::sweep();
+        run.records.truncate(1);
+        let facts = Facts::of(&run);
+        assert!(facts.varied.is_empty());
+        assert_eq!(facts.name(0), "gpt2 6x256");
+    }
+}

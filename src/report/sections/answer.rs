@@ -1,0 +1,171 @@
+//! The answer in a plain sentence, and the figures that carry it.
+
+use crate::comparison::cheapest::{Cheapest, cheapest};
+use crate::comparison::ratio::ratio;
+use crate::cost::metric::{Estimate, Metric, Quantity};
+use crate::cost::metrics::{FLOPS_PER_SECOND, MFU, TOKENS_PER_SECOND, USD_PER_MILLION};
+use crate::report::document::{Block, Cell, Column, Figure, Row, Span, Table, paragraph};
+use crate::report::facts::Facts;
+use crate::report::format::{ABSENT, bare, counted, listed, plus_minus, shown, with_unit};
+use crate::runner::measurement::Status;
+use crate::units::{UsdPerMillionTokens, significant};
+
+/// The cheapest of all records, where there is a price.
+fn best(facts: &Facts) -> Option<Cheapest> {
+    cheapest(&(0..facts.records().len()).map(|i| facts.get(i, &USD_PER_MILLION)).collect::<Vec<_>>())
+}
+
+pub fn blocks(facts: &Facts) -> Vec<Block> {
+    let Some(found) = best(facts) else { return unpriced(facts) };
+    let mut blocks = vec![Block::Answer(sentence(facts, &found)), Block::Figures(figures(facts, &found))];
+    blocks.extend(by_model(facts));
+    blocks
+}
+
+/// "d_model 128, batch 8 makes the cheapest tokens: $0.0041 per million (95 % CI 0.0040 .. 0.0042), 3.1 times cheaper than ..."
+fn sentence(facts: &Facts, found: &Cheapest) -> Vec<Span> {
+    let mut spans = vec![Span::strong(facts.name(found.best)), Span::plain(" makes the cheapest tokens: ")];
+    let Some(cost) = facts.get(found.best, &USD_PER_MILLION) else { return spans };
+    spans.push(Span::strong(format!("${} per million", bare(Quantity::UsdPerMillionTokens, cost.value))));
+    spans.push(Span::plain(interval(&cost)));
+    if let Some(times) = facts.get(found.dearest, &USD_PER_MILLION).and_then(|d| ratio(&d, &cost))
+        && found.dearest != found.best
+    {
+        spans.push(Span::plain(format!(
+            ". That is {} times cheaper than the dearest, {}",
+            significant(times.value, 3),
+            facts.name(found.dearest)
+        )));
+    }
+    spans.push(Span::plain("."));
+    if !found.tied.is_empty() {
+        let names: Vec<String> = found.tied.iter().take(3).map(|&i| facts.name(i)).collect();
+        let more = found.tied.len() - names.len();
+        let rest = if more > 0 { format!(" ({more} more)") } else { String::new() };
+        spans.push(Span::plain(format!(" Within noise of it: {}{rest}: their intervals overlap.", listed(&names))));
+    }
+    spans
+}
+
+fn interval(e: &Estimate) -> String {
+    match e.interval() {
+        Some((low, high)) => format!(
+            " (95 % CI {} .. {})",
+            bare(Quantity::UsdPerMillionTokens, low),
+            bare(Quantity::UsdPerMillionTokens, high)
+        ),
+        None => " (no interval: too few steps)".into(),
+    }
+}
+
+fn figures(facts: &Facts, found: &Cheapest) -> Vec<Figure> {
+    let largest = |metric: &Metric| {
+        let known = facts.measured().into_iter().filter_map(|i| Some((i, facts.get(i, metric)?)));
+        known.max_by(|a, b| a.1.value.total_cmp(&b.1.value))
+    };
+    let cost = facts.get(found.best, &USD_PER_MILLION);
+    let mut all = vec![Figure {
+        value: shown(&USD_PER_MILLION, cost).replacen("", "$", 1),
+        label: "per million tokens, at the cheapest".into(),
+        note: format!("{}; {}", facts.name(found.best), plus_minus(cost)),
+    }];
+    if let Some((i, t)) = largest(&TOKENS_PER_SECOND) {
+        let value = bare(Quantity::TokensPerSecond, t.value);
+        all.push(Figure { value, label: "tokens/s, at the fastest".into(), note: facts.name(i) });
+    }
+    if let Some((i, share)) = largest(&MFU) {
+        let rate =
+            facts.get(i, &FLOPS_PER_SECOND).map_or(ABSENT.into(), |f| with_unit(Quantity::FlopsPerSecond, f.value));
+        all.push(Figure {
+            value: with_unit(Quantity::Share, share.value),
+            label: "of the probed peak (MFU), at the best".into(),
+            note: format!("{}; {rate}", facts.name(i)),
+        });
+    }
+    let (ok, all_records) = (facts.counted(Status::Ok), facts.run.environment.requested_cells);
+    all.push(Figure {
+        value: format!("{ok} of {all_records}"),
+        label: "requested trials measured".into(),
+        note: if ok == all_records as usize {
+            "none failed or skipped".into()
+        } else {
+            "the others are listed below".into()
+        },
+    });
+    all
+}
+
+/// Models of different size are different goods: the cheapest of each.
+fn by_model(facts: &Facts) -> Vec<Block> {
+    let key = |i: usize| {
+        let trial = &facts.records()[i].cell.trial;
+        (trial.model.clone(), trial.workload.phase.name())
+    };
+    let mut groups: Vec<((String, &str), Vec<usize>)> = Vec::new();
+    for i in facts.measured() {
+        match groups.iter_mut().find(|(k, _)| *k == key(i)) {
+            Some((_, members)) => members.push(i),
+            None => groups.push((key(i), vec![i])),
+        }
+    }
+    if groups.len() < 2 || groups.iter().all(|(_, members)| members.len() < 2) {
+        return vec![];
+    }
+    let mut table = Table::new(vec![
+        Column::text("model"),
+        Column::text("phase"),
+        Column::text("cheapest configuration"),
+        Column::number("$/M tokens"),
+        Column::number("±"),
+        Column::number("tokens/s"),
+        Column::text("within noise of it"),
+    ]);
+    for ((model, phase), members) in &groups {
+        let costs: Vec<Option<Estimate>> = members.iter().map(|&i| facts.get(i, &USD_PER_MILLION)).collect();
+        let Some(c) = cheapest(&costs) else { continue };
+        let i = members[c.best];
+        let tied: Vec<String> = c.tied.iter().map(|&t| facts.name(members[t])).collect();
+        let (cost, rate) = (facts.get(i, &USD_PER_MILLION), facts.get(i, &TOKENS_PER_SECOND));
+        table.rows.push(Row::new(vec![
+            Cell::text(model),
+            Cell::text(*phase),
+            Cell::text(facts.name(i)),
+            number(&USD_PER_MILLION, cost),
+            Cell::text(plus_minus(cost)),
+            number(&TOKENS_PER_SECOND, rate),
+            Cell::text(if tied.is_empty() { "none".into() } else { listed(&tied) }),
+        ]));
+    }
+    table.caption = "The cheapest of each model and phase: tokens of different models are different goods.".into();
+    vec![Block::Table(table)]
+}
+
+fn number(metric: &Metric, e: Option<Estimate>) -> Cell {
+    Cell { text: shown(metric, e), sort: e.map(|e| e.value) }
+}
+
+/// Without a price there is no cost, and the report says how to get one.
+fn unpriced(facts: &Facts) -> Vec<Block> {
+    if facts.measured().is_empty() {
+        return vec![Block::Answer(vec![Span::plain(format!(
+            "No trial gave figures: {} requested, and how each ended is listed below.",
+            counted(facts.records().len(), "trial")
+        ))])];
+    }
+    vec![
+        Block::Answer(vec![Span::plain("What a token costs is n/a: the scenario states no price.")]),
+        paragraph(
+            "Give price.usd_per_hour in the scenario, or price this run without measuring again: centime report DIR --price USD_PER_HOUR.",
+        ),
+    ]
+}
+
+/// The end of a run's last line: "cheapest: batch 8 at $0.0041 per million tokens (95 % CI 0.0040 .. 0.0042)".
+pub fn closing(facts: &Facts) -> String {
+    let Some((i, cost)) = best(facts).and_then(|c| Some((c.best, facts.get(c.best, &USD_PER_MILLION)?))) else {
+        return if facts.measured().is_empty() { "no trial gave figures" } else { "cost n/a: no price is given" }
+            .into();
+    };
+    let amount = UsdPerMillionTokens(cost.value).to_string().replace("/M tok", " per million tokens");
+    format!("cheapest: {} at {amount}{}", facts.name(i), interval(&cost))
+}

@@ -1,0 +1,98 @@
+//! How the figures came about: the price, the measuring, and the formula of every metric.
+
+use crate::cost::metric::{Metric, Provenance};
+use crate::cost::metrics::METRICS;
+use crate::report::document::{Block, Cell, Column, Row, Span, Table};
+use crate::report::facts::Facts;
+use crate::scenario::Order;
+use crate::units::{Seconds, Share};
+
+pub fn blocks(facts: &Facts) -> Vec<Block> {
+    vec![
+        Block::List(vec![price(facts), measuring(facts), interval(facts), order(facts)]),
+        Block::Folded {
+            summary: "Every metric: formula and source".into(),
+            blocks: vec![Block::Table(metrics(facts))],
+        },
+    ]
+}
+
+fn price(facts: &Facts) -> Vec<Span> {
+    let p = &facts.run.environment.price;
+    let Some(hour) = p.usd_per_hour else {
+        return vec![Span::strong("Price: "), Span::plain("none is stated, so every cost is n/a.")];
+    };
+    let source = if p.source.is_empty() { "its source is not stated".into() } else { format!("source: {}", p.source) };
+    vec![
+        Span::strong("Price (quoted): "),
+        Span::plain(format!(
+            "{hour} for everything that a trial occupies ({}), tokens being made in {} of the paid time; {source}.",
+            p.hardware,
+            Share(p.utilisation.get())
+        )),
+    ]
+}
+
+fn measuring(facts: &Facts) -> Vec<Span> {
+    let m = &facts.run.environment.measure;
+    let warmup = match m.warmup_steps {
+        None => "warms up until the time of a step is stationary (MSER-5)".into(),
+        Some(n) => format!("warms up for {n} steps"),
+    };
+    vec![
+        Span::strong("Measuring: "),
+        Span::plain(format!(
+            "each trial is a process of its own; it {warmup}, then steps until the 95 % interval of the median step is within \
+             {} of it, for at least {} and at most {}. Every step counts, none is dropped; the raw times are in \
+             results.parquet and results.json.",
+            Share(m.precision),
+            Seconds(m.min_seconds),
+            Seconds(m.max_seconds)
+        )),
+    ]
+}
+
+fn interval(_: &Facts) -> Vec<Span> {
+    vec![
+        Span::strong("Intervals: "),
+        Span::plain(
+            "95 %, of the median of the steps of one launch, widened where neighbouring steps resemble each other. What \
+             differs from launch to launch (memory layout, neighbours on the machine) is not in them: a verdict on a small \
+             difference needs repeated launches in pairs.",
+        ),
+    ]
+}
+
+fn order(facts: &Facts) -> Vec<Span> {
+    let m = &facts.run.environment.measure;
+    let text = match m.order {
+        Order::Shuffled => format!(
+            "the trials ran in an order shuffled with seed {}, so that drift of the machine does not line up with an axis; \
+             each row keeps its place in it.",
+            m.seed
+        ),
+        Order::File => "the trials ran in the order of the file; drift of the machine may line up with an axis.".into(),
+    };
+    vec![Span::strong("Order: "), Span::plain(text)]
+}
+
+fn metrics(facts: &Facts) -> Table {
+    let mut table = Table::new(["column", "unit", "is", "formula", "source"].map(Column::text).to_vec());
+    for m in METRICS.iter().filter(|m| facts.any(m)) {
+        let cells = [m.name, m.unit, provenance(m), m.formula, m.source];
+        table.rows.push(Row::new(cells.map(Cell::text).to_vec()));
+    }
+    table.caption =
+        "Measured: timed or counted while the trial ran. Projected: predicted from the shape. Quoted: rests on a \
+                     stated price."
+            .into();
+    table
+}
+
+fn provenance(m: &Metric) -> &'static str {
+    match m.provenance {
+        Provenance::Measured => "measured",
+        Provenance::Projected => "projected",
+        Provenance::Quoted => "quoted",
+    }
+}

@@ -1,0 +1,53 @@
+//! The report's sections: a file each and a line in [`SECTIONS`]. They arrange what `cost` and `comparison` compute, and
+//! compute nothing.
+
+mod accounting;
+mod answer;
+mod environment;
+mod memory;
+mod method;
+mod pictures;
+mod reproduce;
+mod results;
+mod scaling;
+
+pub use answer::closing;
+pub use results::{compact, table};
+
+use super::charts::DrawError;
+use super::document::{Block, Section};
+use super::facts::Facts;
+
+/// A section: its anchor, its heading, and what stands under it; without blocks it is left out.
+struct Definition {
+    id: &'static str,
+    title: &'static str,
+    build: fn(&Facts) -> Result<Vec<Block>, DrawError>,
+}
+
+const SECTIONS: &[Definition] = &[
+    Definition { id: "answer", title: "The answer", build: |f| Ok(answer::blocks(f)) },
+    Definition { id: "results", title: "Results", build: |f| Ok(results::blocks(f)) },
+    Definition { id: "charts", title: "Charts", build: pictures::blocks },
+    Definition { id: "scaling", title: "One device against several", build: |f| Ok(scaling::blocks(f)) },
+    Definition { id: "memory", title: "Memory", build: |f| Ok(memory::blocks(f)) },
+    Definition { id: "accounting", title: "Every requested trial", build: |f| Ok(accounting::blocks(f)) },
+    Definition { id: "environment", title: "Machine", build: |f| Ok(environment::blocks(f)) },
+    Definition { id: "method", title: "Method", build: |f| Ok(method::blocks(f)) },
+    Definition { id: "reproduce", title: "Do it again", build: |f| Ok(reproduce::blocks(f)) },
+];
+
+/// Every section that has something to say.
+///
+/// # Errors
+/// A chart that cannot be drawn.
+pub fn sections(facts: &Facts) -> Result<Vec<Section>, DrawError> {
+    let mut all = Vec::new();
+    for d in SECTIONS {
+        let blocks = (d.build)(facts)?;
+        if !blocks.is_empty() {
+            all.push(Section { id: d.id, title: d.title, blocks });
+        }
+    }
+    Ok(all)
+}

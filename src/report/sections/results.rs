@@ -1,0 +1,189 @@
+//! The table of results: a row for each requested trial.
+
+use crate::comparison::cheapest::cheapest;
+use crate::cost::metric::Metric;
+use crate::cost::metrics::{
+    MBU, MFU, PEAK_MEMORY, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION, USD_PER_MILLION_INPUT,
+    USD_PER_MILLION_OUTPUT,
+};
+use crate::report::document::{Block, Cell, Column, Row, Table};
+use crate::report::facts::Facts;
+use crate::report::format::{plus_minus, shown};
+use crate::runner::measurement::{Status, Stop};
+
+/// One column of figures.
+struct Shown {
+    metric: &'static Metric,
+    /// Followed by its interval's half width.
+    with_interval: bool,
+    /// Left out of the terminal, where room is scarce.
+    wide_only: bool,
+}
+
+const fn column(metric: &'static Metric) -> Shown {
+    Shown { metric, with_interval: false, wide_only: false }
+}
+
+const COLUMNS: &[Shown] = &[
+    Shown { with_interval: true, ..column(&TOKENS_PER_SECOND) },
+    column(&USD_PER_MILLION),
+    column(&USD_PER_MILLION_INPUT),
+    column(&USD_PER_MILLION_OUTPUT),
+    column(&STEP_P50),
+    Shown { wide_only: true, ..column(&STEP_P99) },
+    column(&TTFT),
+    column(&TPOT),
+    column(&MFU),
+    column(&MBU),
+    column(&PEAK_MEMORY),
+];
+
+pub fn blocks(facts: &Facts) -> Vec<Block> {
+    let mut table = table(facts);
+    table.caption = caption(facts);
+    vec![Block::Table(table)]
+}
+
+/// Every column that has figures.
+pub fn table(facts: &Facts) -> Table {
+    build(facts, true)
+}
+
+/// For the terminal.
+pub fn compact(facts: &Facts) -> Table {
+    build(facts, false)
+}
+
+fn build(facts: &Facts, wide: bool) -> Table {
+    let told: Vec<&Shown> =
+        COLUMNS.iter().filter(|c| facts.any(c.metric) && (wide || !c.wide_only) && tells(facts, c)).collect();
+    let mut columns: Vec<Column> = facts.varied.iter().map(|v| heading(v.values.as_slice(), &v.label)).collect();
+    if columns.is_empty() {
+        columns.push(Column::text("model"));
+    }
+    for c in &told {
+        columns.push(Column::number(c.metric.label));
+        if c.with_interval {
+            columns.push(Column::number("±"));
+        }
+    }
+    let notes = notes(facts);
+    let noted = notes.iter().any(|n| !n.is_empty());
+    if noted {
+        columns.push(Column::text("note"));
+    }
+    let mut table = Table::new(columns);
+    for (i, record) in facts.records().iter().enumerate() {
+        let mut cells: Vec<Cell> = facts.varied.iter().map(|v| swept(facts.value(i, &v.path))).collect();
+        if cells.is_empty() {
+            cells.push(Cell::text(record.cell.trial.model.clone()));
+        }
+        for c in &told {
+            let e = facts.get(i, c.metric);
+            cells.push(Cell { text: shown(c.metric, e), sort: e.map(|e| e.value) });
+            if c.with_interval {
+                cells.push(Cell { text: plus_minus(e), sort: e.and_then(|e| e.relative_half_width()) });
+            }
+        }
+        if noted {
+            cells.push(Cell::text(notes[i].clone()));
+        }
+        table.rows.push(Row { cells, highlighted: notes[i].starts_with(CHEAPEST) });
+    }
+    table
+}
+
+/// In one phase the step is the token: the same figure does not need two columns.
+fn tells(facts: &Facts, c: &Shown) -> bool {
+    let repeats = |of: &Metric| {
+        std::ptr::eq(c.metric, of)
+            && facts
+                .measured()
+                .iter()
+                .all(|&i| facts.get(i, of).map(|e| e.value) == facts.get(i, &STEP_P50).map(|e| e.value))
+    };
+    let same_cost = |of: &Metric| {
+        std::ptr::eq(c.metric, of)
+            && facts
+                .measured()
+                .iter()
+                .all(|&i| facts.get(i, of).map(|e| e.value) == facts.get(i, &USD_PER_MILLION).map(|e| e.value))
+    };
+    !repeats(&TTFT) && !repeats(&TPOT) && !same_cost(&USD_PER_MILLION_INPUT) && !same_cost(&USD_PER_MILLION_OUTPUT)
+}
+
+fn heading(values: &[String], label: &str) -> Column {
+    let numeric = values.iter().all(|v| v.parse::<f64>().is_ok());
+    if numeric { Column::number(label) } else { Column::text(label) }
+}
+
+fn swept(value: Option<String>) -> Cell {
+    let text = value.unwrap_or_else(|| "-".into());
+    let sort = text.parse().ok();
+    Cell { text, sort }
+}
+
+const CHEAPEST: &str = "cheapest";
+
+/// What is to be said of each row: how it ended if not well, and whether it is the cheapest or a tie with it.
+fn notes(facts: &Facts) -> Vec<String> {
+    let costs: Vec<_> = (0..facts.records().len()).map(|i| facts.get(i, &USD_PER_MILLION)).collect();
+    let found = cheapest(&costs).filter(|_| facts.measured().len() > 1);
+    let precision = facts.run.environment.measure.precision;
+    let note = |(i, record): (usize, &crate::results::record::Record)| {
+        let m = &record.measurement;
+        if m.status != Status::Ok {
+            return format!("{}: {}", m.status.name(), m.reason);
+        }
+        let place = match &found {
+            Some(c) if c.best == i => CHEAPEST,
+            Some(c) if c.tied.contains(&i) => "within noise of the cheapest",
+            _ => "",
+        };
+        let reached = m.figures.as_ref().and_then(|f| f.precision_reached.filter(|_| f.stopped_by == Stop::MaxSeconds));
+        let short = reached.filter(|r| *r > precision).map_or("", |_| "time was up before the precision asked for");
+        [place, short].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ")
+    };
+    facts.records().iter().enumerate().map(note).collect()
+}
+
+fn caption(facts: &Facts) -> String {
+    let price = if facts.any(&USD_PER_MILLION) { "Costs rest on the price stated under Method (quoted). " } else { "" };
+    format!(
+        "± is the half width of the 95 % interval of the median step, and holds for tokens/s and for costs alike (measured). \
+         {price}MFU is against a peak that was probed on this machine. n/a: the metric does not apply, or nothing was measured."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::transformer::Phase;
+
+    #[test]
+    fn every_requested_trial_has_a_row_and_one_is_the_cheapest() {
+        let run = fixture::sweep();
+        let t = table(&Facts::of(&run));
+        assert_eq!(t.rows.len(), 12);
+        assert!(t.rows.iter().all(|r| r.cells.len() == t.columns.len()));
+        assert_eq!(t.rows.iter().filter(|r| r.highlighted).count(), 1);
+        let last = |row: usize| t.rows[row].cells.last().unwrap().text.clone();
+        assert_eq!(last(7), "crashed: signal 11 (SIGSEGV)");
+        assert_eq!(last(1), "skipped: batch 1 cannot be split over 2 devices");
+    }
+
+    #[test]
+    fn a_figure_is_not_shown_twice() {
+        let headings = |phase| {
+            let run = fixture::phase(phase);
+            table(&Facts::of(&run)).columns.into_iter().map(|c| c.heading).collect::<Vec<_>>()
+        };
+        let prefill = headings(Phase::Prefill);
+        assert!(!prefill.contains(&"TTFT".to_string()) && !prefill.contains(&"$/M input".to_string()), "{prefill:?}");
+        let generate = headings(Phase::Generate);
+        for wanted in ["TTFT", "TPOT", "$/M input", "$/M output", "$/M tokens"] {
+            assert!(generate.contains(&wanted.to_string()), "{wanted}: {generate:?}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The table of results for machines: one row for each requested trial, every field, every metric with its interval.
+
+use super::facts::Facts;
+use crate::cost::metric::{Metric, Quantity};
+use crate::cost::metrics::METRICS;
+use crate::results::record::Record;
+use crate::results::table::{Column, Table, Values};
+use crate::runner::measurement::{Figures, Stop};
+use crate::scenario::Value;
+use crate::scenario::axes::{AXES, Axis, Kind};
+use crate::transformer::session::MemoryParts;
+
+/// Builds it. The columns are the same for every run.
+pub fn table(facts: &Facts) -> Table {
+    let mut b = Builder { records: facts.records(), columns: Vec::new() };
+    b.text("trial_id", |r| Some(r.trial_id.clone()));
+    b.text("cell", |r| Some(r.cell.name()));
+    b.integer("cell_index", |r| Some(r.cell_index.into()));
+    b.integer("run_order", |r| Some(r.run_order.into()));
+    b.text("status", |r| Some(r.measurement.status.name().into()));
+    b.text("reason", |r| Some(r.measurement.reason.clone()).filter(|t| !t.is_empty()));
+    AXES.iter().for_each(|axis| b.field(axis));
+    for metric in METRICS {
+        b.metric(facts, metric);
+    }
+    type Part = (&'static str, fn(&MemoryParts) -> u64);
+    let parts: [Part; 6] = [
+        ("predicted_weights_bytes", |m| m.weights_bytes),
+        ("predicted_gradients_bytes", |m| m.gradients_bytes),
+        ("predicted_optimizer_bytes", |m| m.optimizer_bytes),
+        ("predicted_activations_bytes", |m| m.activations_bytes),
+        ("predicted_kv_cache_bytes", |m| m.kv_cache_bytes),
+        ("predicted_workspace_bytes", |m| m.workspace_bytes),
+    ];
+    for (name, of) in parts {
+        b.integer(name, |r| i64::try_from(of(&r.measurement.predicted_memory)).ok());
+    }
+    b.of_figures("warmup_steps", |f| Some(f.warmup_steps.into()));
+    b.of_figures("tokens_per_step", |f| i64::try_from(f.tokens_per_step).ok());
+    b.text("stopped_by", |r| Some(stop_name(r.measurement.figures.as_ref()?.stopped_by).into()));
+    b.float("loss", |r| r.measurement.figures.as_ref()?.loss.filter(|l| l.is_finite()));
+    b.of_figures("checksum", |f| Some(f.checksum.into()));
+    b.float("trial_seconds", |r| Some(r.measurement.trial_seconds));
+    b.text("started_at", |r| Some(r.started_at.clone()));
+    let e = &facts.run.environment;
+    b.text("hardware", |_| Some(e.price.hardware.clone()));
+    b.float("usd_per_hour", |_| e.price.usd_per_hour.map(|p| p.get()));
+    b.float("utilisation", |_| Some(e.price.utilisation.get()));
+    b.text("machine", |_| Some(e.machine.fingerprint()));
+    b.text("program_version", |_| Some(e.program_version.clone()));
+    b.integer("schema_version", |r| Some(r.schema_version.into()));
+    b.samples("step_seconds", |f| &f.step_seconds);
+    b.samples("first_token_seconds", |f| &f.first_token_seconds);
+    Table { columns: b.columns }
+}
+
+fn stop_name(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Precision => "precision",
+        Stop::MaxSeconds => "max_seconds",
+        Stop::MaxSteps => "max_steps",
+    }
+}
+
+struct Builder<'a> {
+    records: &'a [Record],
+    columns: Vec<Column>,
+}
+
+impl Builder<'_> {
+    fn push(&mut self, name: &str, values: Values) {
+        self.columns.push(Column { name: name.into(), values });
+    }
+
+    fn text(&mut self, name: &str, of: impl Fn(&Record) -> Option<String>) {
+        let values = self.records.iter().map(of).collect();
+        self.push(name, Values::Text(values));
+    }
+
+    fn integer(&mut self, name: &str, of: impl Fn(&Record) -> Option<i64>) {
+        let values = self.records.iter().map(of).collect();
+        self.push(name, Values::Integer(values));
+    }
+
+    fn float(&mut self, name: &str, of: impl Fn(&Record) -> Option<f64>) {
+        let values = self.records.iter().map(of).collect();
+        self.push(name, Values::Float(values));
+    }
+
+    fn of_figures(&mut self, name: &str, of: impl Fn(&Figures) -> Option<i64>) {
+        self.integer(name, |r| r.measurement.figures.as_ref().and_then(&of));
+    }
+
+    fn samples(&mut self, name: &str, of: fn(&Figures) -> &Vec<f64>) {
+        let one = |r: &Record| r.measurement.figures.as_ref().map(|f| of(f).clone());
+        let values = self.records.iter().map(one).collect();
+        self.push(name, Values::Floats(values));
+    }
+
+    /// A field of the trial, under its path.
+    fn field(&mut self, axis: &Axis) {
+        let name = if axis.path == "model.preset" { "model" } else { axis.path };
+        let get = |r: &Record| (axis.get)(&r.cell.trial);
+        match axis.kind {
+            Kind::Count => self.integer(name, |r| match get(r) {
+                Value::Integer(i) => Some(i),
+                _ => None,
+            }),
+            Kind::Number => self.float(name, |r| match get(r) {
+                Value::Float(x) => Some(x),
+                Value::Integer(i) => Some(i as f64),
+                _ => None,
+            }),
+            Kind::Flag => {
+                let one = |r: &Record| match get(r) {
+                    Value::Bool(b) => Some(b),
+                    _ => None,
+                };
+                let values = self.records.iter().map(one).collect();
+                self.push(name, Values::Flag(values));
+            }
+            Kind::Text | Kind::Word(_) => self.text(name, |r| match get(r) {
+                Value::Text(t) => Some(t),
+                _ => None,
+            }),
+        }
+    }
+
+    /// A metric; with `_low` and `_high` unless it is an exact count.
+    fn metric(&mut self, facts: &Facts, metric: &Metric) {
+        let all: Vec<_> = (0..self.records.len()).map(|i| facts.get(i, metric)).collect();
+        let column = |of: fn(&crate::cost::metric::Estimate) -> Option<f64>| {
+            Values::Float(all.iter().map(|e| e.as_ref().and_then(of)).collect())
+        };
+        self.push(metric.name, column(|e| Some(e.value)));
+        if !matches!(metric.quantity, Quantity::Count | Quantity::Bytes) {
+            self.push(&format!("{}_low", metric.name), column(|e| e.low));
+            self.push(&format!("{}_high", metric.name), column(|e| e.high));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_trial_has_a_row_and_every_column_a_name_of_its_own() {
+        let run = fixture::sweep();
+        let t = table(&Facts::of(&run));
+        let names: HashSet<&str> = t.columns.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names.len(), t.columns.len());
+        assert!(t.columns.iter().all(|c| c.len() == 12));
+        for wanted in
+            ["model", "model.d_model", "batch", "usd_per_million_tokens_low", "peak_memory_bytes", "step_seconds"]
+        {
+            assert!(names.contains(wanted), "{wanted}");
+        }
+    }
+}
