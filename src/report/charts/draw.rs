@@ -87,10 +87,11 @@ fn draw_panel(root: &Area, panel: &Panel, top: u32) -> Result<(), DrawError> {
     text(root, &escape::plain(&panel.y.name), (16, top as i32 + 12), &style::letters(LETTERS, &MUTED), HPos::Left)?;
     if let Some(r) = &panel.reference {
         let pixels: Vec<_> = r.points.iter().map(|p| chart.backend_coord(p)).collect();
-        root.draw(&DashedPathElement::new(pixels.clone().into_iter(), 5, 4, MUTED.stroke_width(1))).map_err(fault)?;
-        if let Some(&(x, y)) = pixels.last() {
-            text(root, &escape::plain(&r.label), (x - 6, y + 14), &style::letters(LETTERS, &MUTED), HPos::Right)?;
-        }
+        root.draw(&DashedPathElement::new(pixels, 5, 4, MUTED.stroke_width(1))).map_err(fault)?;
+        let (xs, ys) = chart.plotting_area().get_pixel_range();
+        // In the corner that a rising line does not reach.
+        let corner = (xs.end - 8, ys.end - 14);
+        text(root, &escape::plain(&r.label), corner, &style::letters(LETTERS, &MUTED), HPos::Right)?;
     }
     for series in &panel.series {
         draw_series(root, &chart, series)?;
@@ -108,7 +109,7 @@ fn draw_series(root: &Area, chart: &Chart, series: &Series) -> Result<(), DrawEr
     let path: Vec<(i32, i32)> = series.marks.iter().map(|m| pixel(chart, m)).collect();
     match series.line {
         Line::Joined => root.draw(&PathElement::new(path, colour.stroke_width(2))).map_err(fault)?,
-        Line::Dashed => root.draw(&DashedPathElement::new(path.into_iter(), 6, 4, colour.stroke_width(2))).map_err(fault)?,
+        Line::Dashed => root.draw(&DashedPathElement::new(path, 6, 4, colour.stroke_width(2))).map_err(fault)?,
         Line::None => {}
     }
     for mark in &series.marks {
@@ -165,16 +166,25 @@ fn draw_notes(root: &Area, chart: &Chart, series: &[Series]) -> Result<(), DrawE
         .map(|m| pixel(chart, m))
         .map(|(x, y)| (x - 7, y - 7, x + 7, y + 7))
         .collect();
-    for mark in series.iter().flat_map(|s| &s.marks).filter(|m| !m.note.is_empty()) {
+    for (line, mark) in
+        series.iter().flat_map(|s| s.marks.iter().map(|m| (s.line, m))).filter(|(_, m)| !m.note.is_empty())
+    {
         let words = style::fitted(&escape::plain(&mark.note), 44);
         let (x, y) = pixel(chart, mark);
         let wide = style::width(&words, LETTERS);
-        let beside =
-            [(12, -13), (12, 13), (-12 - wide, -13), (-12 - wide, 13), (12, 0), (-wide / 2, -20), (-wide / 2, 20)];
+        let mut beside =
+            [(12, 0), (12, -13), (12, 13), (-12 - wide, 0), (-12 - wide, -13), (-12 - wide, 13), (-wide / 2, -20)];
+        if line != Line::None {
+            // Beside a mark its line goes on; above there is room.
+            beside.swap(0, 1);
+        }
         let place = |(dx, dy): (i32, i32)| (x + dx, y + dy - 8, x + dx + wide, y + dy + 8);
         let inside = |p: &Place| p.0 >= xs.start && p.2 <= xs.end && p.1 >= ys.start && p.3 <= ys.end;
         let free = |p: &Place| inside(p) && !taken.iter().any(|t| meets(t, p));
         if let Some(at) = beside.into_iter().map(place).find(free) {
+            // Lines of the grid do not run through the words.
+            let behind = [(at.0 - 2, at.1 + 1), (at.2, at.3 - 1)];
+            root.draw(&Rectangle::new(behind, PAPER.filled())).map_err(fault)?;
             text(root, &words, (at.0, (at.1 + at.3) / 2), &style::letters(LETTERS, &INK), HPos::Left)?;
             taken.push(at);
         }

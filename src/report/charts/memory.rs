@@ -38,7 +38,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
         series,
         reference: Some(Reference {
             points: vec![(least / 1.2, least / 1.2), (most * 1.2, most * 1.2)],
-            label: "measured = predicted".into(),
+            label: "dashed: measured = predicted".into(),
         }),
         height: 400,
     };

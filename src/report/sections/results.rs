@@ -141,7 +141,7 @@ fn notes(facts: &Facts) -> Vec<String> {
             _ => "",
         };
         let reached = m.figures.as_ref().and_then(|f| f.precision_reached.filter(|_| f.stopped_by == Stop::MaxSeconds));
-        let short = reached.filter(|r| *r > precision).map_or("", |_| "time was up before the precision asked for");
+        let short = reached.filter(|r| *r > precision).map_or("", |_| "time was up first");
         [place, short].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ")
     };
     facts.records().iter().enumerate().map(note).collect()
@@ -151,7 +151,8 @@ fn caption(facts: &Facts) -> String {
     let price = if facts.any(&USD_PER_MILLION) { "Costs rest on the price stated under Method (quoted). " } else { "" };
     format!(
         "± is the half width of the 95 % interval of the median step, and holds for tokens/s and for costs alike (measured). \
-         {price}MFU is against a peak that was probed on this machine. n/a: the metric does not apply, or nothing was measured."
+         \"Time was up first\": \
+         the interval is wider than the scenario asks for. {price}MFU is against a peak that was probed on this machine. n/a: the metric does not apply, or nothing was measured."
     )
 }
 
