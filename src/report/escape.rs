@@ -40,7 +40,9 @@ pub fn markdown(text: &str) -> String {
             '-' if out.ends_with("GH") => out.push_str("&#45;"),
             // Lists and underlines of headings.
             '-' | '+' | '=' if i == 0 => out.extend(['\\', c]),
-            '.' | ')' if i > 0 && chars[..i].iter().all(char::is_ascii_digit) => out.extend(['\\', c]),
+            '.' | ')' if i > 0 && after == Some(' ') && chars[..i].iter().all(char::is_ascii_digit) => {
+                out.extend(['\\', c]);
+            }
             c => out.push(c),
         }
     }

@@ -140,8 +140,10 @@ fn notes(facts: &Facts) -> Vec<String> {
             Some(c) if c.tied.contains(&i) => "within noise of the cheapest",
             _ => "",
         };
-        let reached = m.figures.as_ref().and_then(|f| f.precision_reached.filter(|_| f.stopped_by == Stop::MaxSeconds));
-        let short = reached.filter(|r| *r > precision).map_or("", |_| "time was up first");
+        let stopped = m.figures.as_ref().is_some_and(|f| {
+            f.stopped_by == Stop::MaxSeconds && f.precision_reached.is_none_or(|reached| reached > precision)
+        });
+        let short = if stopped { "time was up first" } else { "" };
         [place, short].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ")
     };
     facts.records().iter().enumerate().map(note).collect()
