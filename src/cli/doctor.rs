@@ -1,11 +1,101 @@
 //! `centime doctor`.
 
 use super::Failure;
+use super::table::{Format, Rows};
+use crate::hardware::disturbance::disturbances;
+use crate::hardware::machine::{self, Machine, Probe};
+use crate::hardware::probe::probe;
+use crate::transformer::cpu::instructions;
+use crate::transformer::session::supports;
+use crate::transformer::{BackendKind, Dtype};
+use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
 /// Say what this machine has and what will be measured with which backend.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Leave out the probe of the machine's limits, which takes two seconds.
+    #[arg(long)]
+    no_probe: bool,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
 
-pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
-    Err(Failure::Internal(anyhow::anyhow!("doctor is not there yet")))
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    let machine = machine::inspect();
+    let mut rows = Said(Rows::new(&["topic", "item", "value", "note"]));
+    facts(&mut rows, &machine);
+    if a.no_probe {
+        rows.say("limits", "", "not probed", "without --no-probe they are measured now");
+    } else {
+        limits(&mut rows, &probe(&machine));
+    }
+    backends(&mut rows);
+    let found = disturbances(machine.cores);
+    for d in &found {
+        rows.say("warning", "", &d.what, d.remedy);
+    }
+    if found.is_empty() {
+        rows.say(
+            "disturbances",
+            "",
+            "none found",
+            "load, governor, swap and quota were looked at, as far as the system tells",
+        );
+    }
+    rows.0.print(a.format)
+}
+
+/// Rows of text.
+struct Said(Rows);
+
+impl Said {
+    fn say(&mut self, topic: &str, item: &str, value: &str, note: &str) {
+        self.0.push([topic, item, value, note].map(|t| t.to_string().into()).to_vec());
+    }
+}
+
+fn facts(rows: &mut Said, m: &Machine) {
+    let architecture = format!("{}, {} cores for this program", m.architecture, m.cores);
+    rows.say("machine", "CPU", &m.cpu_model, &architecture);
+    rows.say("machine", "instruction sets", &m.instruction_sets.join(", "), "of those that kernels choose from");
+    let caches: Vec<String> = m.caches.iter().map(|(name, size)| format!("{name} {}", Bytes(*size))).collect();
+    rows.say("machine", "caches", &caches.join(", "), "as the first core sees them");
+    let free = format!("{} are available to trials now", machine::available_memory());
+    rows.say("machine", "memory", &Bytes(m.memory_bytes).to_string(), &free);
+    rows.say("machine", "system", &m.os, &format!("kernel {}", m.kernel));
+}
+
+fn limits(rows: &mut Said, p: &Probe) {
+    let rate = |x: f64| FlopsPerSecond(x).to_string();
+    let one = format!("probed; one core {}", rate(p.f32_flops_per_second_one_core));
+    rows.say("limits", "f32", &rate(p.f32_flops_per_second), &one);
+    match p.bf16_flops_per_second {
+        Some(x) => rows.say("limits", "bf16", &rate(x), "probed; dot products into f32"),
+        None => rows.say("limits", "bf16", "n/a", "this CPU has no such instruction"),
+    }
+    let one = format!("probed; one core {}", BytesPerSecond(p.read_bytes_per_second_one_core));
+    rows.say("limits", "read", &BytesPerSecond(p.read_bytes_per_second).to_string(), &one);
+    let worth = "10th to 90th percentile of equal work: smaller differences between figures may be the machine's";
+    rows.say("limits", "spread", &Share(p.spread).to_string(), worth);
+    let steal = p.steal_share.map_or("n/a".into(), |s| Share(s).to_string());
+    rows.say("limits", "steal", &steal, "time that the hypervisor gave to others; over 2 % no verdict is reached");
+}
+
+fn backends(rows: &mut Said) {
+    let dtypes = |kind: BackendKind| {
+        let known: Vec<&str> = Dtype::ALL.iter().filter(|d| supports(kind, **d)).map(|d| d.name()).collect();
+        known.join(", ")
+    };
+    let kernels = format!("kernels for {}; `backend: auto` takes it", instructions());
+    rows.say("backends", "cpu", &dtypes(BackendKind::Cpu), &kernels);
+    rows.say(
+        "backends",
+        "naive",
+        &dtypes(BackendKind::Naive),
+        "the oracle that the others are tested against; slow by intent",
+    );
+    let cuda = dtypes(BackendKind::Cuda);
+    let value = if cuda.is_empty() { "not in this build" } else { cuda.as_str() };
+    rows.say("backends", "cuda", value, "NVIDIA GPUs");
 }

@@ -35,7 +35,7 @@ impl ScenarioError {
     /// A file that is not there or cannot be read.
     pub fn unreadable(path: &Path, e: &std::io::Error) -> Self {
         let (message, io) = match e.kind() {
-            ErrorKind::NotFound => ("no such file; `centime init` writes one to start from".to_string(), false),
+            ErrorKind::NotFound => ("no such file; `centime init` writes one to start from".to_string(), true),
             ErrorKind::FileTooLarge => (format!("{e}, and a scenario may not be; split it with extends"), false),
             _ => (format!("cannot be read: {e}; give a readable file"), true),
         };

@@ -79,6 +79,14 @@ pub trait Session {
     fn checksum(&self) -> u32;
 }
 
+/// Whether a backend of this build computes in this format.
+pub fn supports(backend: BackendKind, dtype: Dtype) -> bool {
+    match backend {
+        BackendKind::Cpu | BackendKind::Naive => dtype == Dtype::F32,
+        BackendKind::Cuda => false,
+    }
+}
+
 /// Builds the model of `workload` with seeded random weights and gets it ready for its first step.
 ///
 /// # Errors
@@ -103,7 +111,7 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
 
 fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     let invalid = |message: String| Err(SessionError::Invalid(message));
-    if w.dtype != Dtype::F32 {
+    if options.backend != BackendKind::Cuda && !supports(options.backend, w.dtype) {
         return Err(SessionError::NoDtype { dtype: w.dtype, backend: options.backend });
     }
     if !w.shape.has_vocabulary_head() && matches!(w.phase, Phase::Decode | Phase::Generate) {

@@ -19,6 +19,8 @@ pub(in crate::transformer) mod pool;
 mod rope;
 mod update;
 
+pub use math::instructions;
+
 use super::BackendKind;
 use super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, NormDims, Store, Update,
