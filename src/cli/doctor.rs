@@ -5,7 +5,7 @@ use super::table::{Format, Rows};
 use crate::hardware::disturbance::disturbances;
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
-use crate::transformer::cpu::instructions;
+use crate::transformer::cpu::Instructions;
 use crate::transformer::session::supports;
 use crate::transformer::{BackendKind, Dtype};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
@@ -87,7 +87,7 @@ fn backends(rows: &mut Said) {
         let known: Vec<&str> = Dtype::ALL.iter().filter(|d| supports(kind, **d)).map(|d| d.name()).collect();
         known.join(", ")
     };
-    let kernels = format!("kernels for {}; `backend: auto` takes it", instructions());
+    let kernels = format!("kernels for {}; `backend: auto` takes it", Instructions::taken().name());
     rows.say("backends", "cpu", &dtypes(BackendKind::Cpu), &kernels);
     rows.say(
         "backends",

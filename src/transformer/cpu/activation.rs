@@ -1,9 +1,9 @@
 //! The feed-forward layer's function and its slope, vectorised.
 
 use super::super::shape::Activation;
-use super::math::{exp, normal_cdf, sigmoid, tanh, vectorised};
-use super::pool::Pool;
-use rayon::prelude::*;
+use super::instructions::vectorised;
+use super::math::{exp, normal_cdf, sigmoid, tanh};
+use super::pool::{Pool, reading, writing};
 
 /// sqrt(2 / pi)
 const K: f32 = 0.797_884_6;
@@ -51,40 +51,38 @@ fn slope(kind: Activation, x: f32) -> f32 {
 pub(super) fn forward(pool: &Pool, kind: Activation, pre: &[f32], out: &mut [f32], n: usize, f: usize) {
     let inner = if kind == Activation::SwiGlu { 2 * f } else { f };
     let rows = pool.share(n, 1);
-    let parts = out[..n * f].par_chunks_mut(rows * f).zip(pre[..n * inner].par_chunks(rows * inner));
-    pool.run(|| {
-        parts.for_each(|(out, pre)| match kind {
-            Activation::SwiGlu => vectorised(
-                #[inline(always)]
-                || {
-                    for (out, pre) in out.chunks_exact_mut(f).zip(pre.chunks_exact(2 * f)) {
-                        let (gate, up) = pre.split_at(f);
-                        for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-                            *o = value(Activation::SwiGlu, *g) * u;
-                        }
+    let parts = (writing(&mut out[..n * f], rows * f), reading(&pre[..n * inner], rows * inner));
+    pool.over(parts, |_, (out, pre)| match kind {
+        Activation::SwiGlu => vectorised(
+            #[inline(always)]
+            || {
+                for (out, pre) in out.chunks_exact_mut(f).zip(pre.chunks_exact(2 * f)) {
+                    let (gate, up) = pre.split_at(f);
+                    for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
+                        *o = value(Activation::SwiGlu, *g) * u;
                     }
-                },
-            ),
-            // One loop a function: the match stays outside of it.
-            Activation::Relu => map(
-                out,
-                pre,
-                #[inline(always)]
-                |x| value(Activation::Relu, x),
-            ),
-            Activation::GeluTanh => map(
-                out,
-                pre,
-                #[inline(always)]
-                |x| value(Activation::GeluTanh, x),
-            ),
-            Activation::GeluErf => map(
-                out,
-                pre,
-                #[inline(always)]
-                |x| value(Activation::GeluErf, x),
-            ),
-        });
+                }
+            },
+        ),
+        // One loop a function: the match stays outside of it.
+        Activation::Relu => map(
+            out,
+            pre,
+            #[inline(always)]
+            |x| value(Activation::Relu, x),
+        ),
+        Activation::GeluTanh => map(
+            out,
+            pre,
+            #[inline(always)]
+            |x| value(Activation::GeluTanh, x),
+        ),
+        Activation::GeluErf => map(
+            out,
+            pre,
+            #[inline(always)]
+            |x| value(Activation::GeluErf, x),
+        ),
     });
 }
 
@@ -103,41 +101,39 @@ fn map(out: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
 pub(super) fn backward(pool: &Pool, kind: Activation, pre: &mut [f32], dout: &[f32], n: usize, f: usize) {
     let inner = if kind == Activation::SwiGlu { 2 * f } else { f };
     let rows = pool.share(n, 1);
-    let parts = pre[..n * inner].par_chunks_mut(rows * inner).zip(dout[..n * f].par_chunks(rows * f));
-    pool.run(|| {
-        parts.for_each(|(pre, dout)| match kind {
-            Activation::SwiGlu => vectorised(
-                #[inline(always)]
-                || {
-                    for (pre, dout) in pre.chunks_exact_mut(2 * f).zip(dout.chunks_exact(f)) {
-                        let (gate, up) = pre.split_at_mut(f);
-                        for ((g, u), d) in gate.iter_mut().zip(up).zip(dout) {
-                            let (x, y) = (*g, *u);
-                            *g = d * slope(Activation::SwiGlu, x) * y;
-                            *u = d * value(Activation::SwiGlu, x);
-                        }
+    let parts = (writing(&mut pre[..n * inner], rows * inner), reading(&dout[..n * f], rows * f));
+    pool.over(parts, |_, (pre, dout)| match kind {
+        Activation::SwiGlu => vectorised(
+            #[inline(always)]
+            || {
+                for (pre, dout) in pre.chunks_exact_mut(2 * f).zip(dout.chunks_exact(f)) {
+                    let (gate, up) = pre.split_at_mut(f);
+                    for ((g, u), d) in gate.iter_mut().zip(up).zip(dout) {
+                        let (x, y) = (*g, *u);
+                        *g = d * slope(Activation::SwiGlu, x) * y;
+                        *u = d * value(Activation::SwiGlu, x);
                     }
-                },
-            ),
-            Activation::Relu => scale(
-                pre,
-                dout,
-                #[inline(always)]
-                |x| slope(Activation::Relu, x),
-            ),
-            Activation::GeluTanh => scale(
-                pre,
-                dout,
-                #[inline(always)]
-                |x| slope(Activation::GeluTanh, x),
-            ),
-            Activation::GeluErf => scale(
-                pre,
-                dout,
-                #[inline(always)]
-                |x| slope(Activation::GeluErf, x),
-            ),
-        });
+                }
+            },
+        ),
+        Activation::Relu => scale(
+            pre,
+            dout,
+            #[inline(always)]
+            |x| slope(Activation::Relu, x),
+        ),
+        Activation::GeluTanh => scale(
+            pre,
+            dout,
+            #[inline(always)]
+            |x| slope(Activation::GeluTanh, x),
+        ),
+        Activation::GeluErf => scale(
+            pre,
+            dout,
+            #[inline(always)]
+            |x| slope(Activation::GeluErf, x),
+        ),
     });
 }
 

@@ -2,10 +2,10 @@
 //! again from the saved log denominators (Dao et al. 2022).
 
 use super::super::backend::AttentionDims;
-use super::math::{dot, exp, maximum, sum, vectorised};
-use super::matmul::{Target, View, product};
+use super::instructions::vectorised;
+use super::math::{dot, exp, maximum, sum};
 use super::pool::Pool;
-use rayon::prelude::*;
+use super::product::{Onto, Precision, Right, Target, View, product};
 
 /// Queries a tile.
 const TILE: usize = 64;
@@ -49,6 +49,14 @@ impl<'a> Head<'a> {
     }
 }
 
+/// # Safety
+/// As for [`product`].
+unsafe fn multiply(pool: &Pool, to: Target, add: bool, factor: f32, a: View, b: View) {
+    let onto = if add { Onto::Target } else { Onto::Nothing };
+    // SAFETY: the caller's.
+    unsafe { product(pool, to, onto, factor, a, Right::View(b), Precision::F32) };
+}
+
 fn scale(d: &AttentionDims) -> f32 {
     1.0 / (d.head_dim as f32).sqrt()
 }
@@ -61,31 +69,42 @@ pub(super) fn scratch_len(tokens: usize) -> usize {
 pub(super) fn forward(pool: &Pool, qkv: &[f32], out: &mut [f32], lse: &mut [f32], d: AttentionDims) {
     let tiles = d.tokens.div_ceil(TILE);
     let (to, lse) = (Target::new(out, d.out_width()), Target::new(lse, d.heads));
-    pool.run(|| {
-        // The last tiles see the most keys: they go first, so that the small ones even out the end.
-        (0..d.batch * d.heads * tiles).into_par_iter().for_each_init(
-            || pool.scratch(scratch_len(d.tokens)),
-            |scratch, i| {
-                let (tile, rest) = (tiles - 1 - i / (d.batch * d.heads), i % (d.batch * d.heads));
-                let head = Head { qkv, d, batch: rest / d.heads, head: rest % d.heads };
-                let first = tile * TILE;
-                // SAFETY: a tile of a head of a sequence is one task's alone: no other writes its rows and columns.
-                unsafe { forward_tile(&head, first, TILE.min(d.tokens - first), scratch, to, lse) };
-            },
-        );
+    // The last tiles see the most keys: they go first, so that the small ones even out the end.
+    pool.each(d.batch * d.heads * tiles, |i| {
+        let mut scratch = pool.scratch(scratch_len(d.tokens));
+        let (tile, rest) = (tiles - 1 - i / (d.batch * d.heads), i % (d.batch * d.heads));
+        let head = Head { qkv, d, batch: rest / d.heads, head: rest % d.heads };
+        let first = tile * TILE;
+        // SAFETY: a tile of a head of a sequence is one task's alone: no other writes its rows and columns.
+        unsafe { forward_tile(pool, &head, first, TILE.min(d.tokens - first), &mut scratch, to, lse) };
     });
 }
 
 /// # Safety
 /// No other thread touches this tile's part of `out` and `lse`.
-unsafe fn forward_tile(h: &Head, first: usize, rows: usize, scratch: &mut [f32], out: Target, lse: Target) {
+unsafe fn forward_tile(
+    pool: &Pool,
+    h: &Head,
+    first: usize,
+    rows: usize,
+    scratch: &mut [f32],
+    out: Target,
+    lse: Target,
+) {
     let d = &h.d;
     let [q, k, v] = h.columns();
     let seen = h.seen(first, rows);
     let scores = &mut scratch[..rows * seen];
     // SAFETY: `scores` is this task's own.
     unsafe {
-        product(Target::new(scores, seen), false, scale(d), h.view(q, first, rows), h.view(k, 0, seen).transposed(), 1);
+        multiply(
+            pool,
+            Target::new(scores, seen),
+            false,
+            scale(d),
+            h.view(q, first, rows),
+            h.view(k, 0, seen).transposed(),
+        );
     }
     vectorised(
         #[inline(always)]
@@ -109,7 +128,7 @@ unsafe fn forward_tile(h: &Head, first: usize, rows: usize, scratch: &mut [f32],
     );
     let to = out.at(h.row(first) * d.out_width() + h.head * d.head_dim);
     // SAFETY: the tile's rows and the head's columns are this task's own.
-    unsafe { product(to, false, 1.0, View::dense(scores, rows, seen), h.view(v, 0, seen), 1) };
+    unsafe { multiply(pool, to, false, 1.0, View::dense(scores, rows, seen), h.view(v, 0, seen)) };
 }
 
 /// What the backward pass reads.
@@ -125,25 +144,21 @@ pub(super) fn backward(pool: &Pool, s: Saved, dqkv: &mut [f32], d: AttentionDims
     let width = d.qkv_width();
     let to = Target::new(dqkv, width);
     let group = d.heads / d.kv_heads;
-    pool.run(|| {
-        (0..d.batch * d.kv_heads).into_par_iter().for_each_init(
-            || pool.scratch(scratch_len(d.tokens)),
-            |scratch, i| {
-                let (batch, kv) = (i / d.kv_heads, i % d.kv_heads);
-                for head in kv * group..(kv + 1) * group {
-                    let h = Head { qkv: s.qkv, d, batch, head };
-                    // SAFETY: the queries of these heads and the keys and values that they share are this task's alone.
-                    unsafe { backward_head(&h, &s, scratch, to, head == kv * group) };
-                }
-            },
-        );
+    pool.each(d.batch * d.kv_heads, |i| {
+        let mut scratch = pool.scratch(scratch_len(d.tokens));
+        let (batch, kv) = (i / d.kv_heads, i % d.kv_heads);
+        for head in kv * group..(kv + 1) * group {
+            let h = Head { qkv: s.qkv, d, batch, head };
+            // SAFETY: the queries of these heads and the keys and values that they share are this task's alone.
+            unsafe { backward_head(pool, &h, &s, &mut scratch, to, head == kv * group) };
+        }
     });
 }
 
 /// # Safety
 /// No other thread touches this head's queries, keys and values in `dqkv`. `fresh`: the first head of its group, which
 /// overwrites the keys' and values' gradients instead of adding to them.
-unsafe fn backward_head(h: &Head, s: &Saved, scratch: &mut [f32], dqkv: Target, fresh: bool) {
+unsafe fn backward_head(pool: &Pool, h: &Head, s: &Saved, scratch: &mut [f32], dqkv: Target, fresh: bool) {
     let d = &h.d;
     let [q, k, v] = h.columns();
     let width = d.qkv_width();
@@ -165,16 +180,23 @@ unsafe fn backward_head(h: &Head, s: &Saved, scratch: &mut [f32], dqkv: Target, 
         let dout = View::strided(&s.dout[at..], rows, d.head_dim, d.out_width());
         // SAFETY: `p` and `dp` are this task's own scratch.
         unsafe {
-            product(Target::new(p, seen), false, scale(d), h.view(q, first, rows), h.view(k, 0, seen).transposed(), 1);
-            product(Target::new(dp, seen), false, 1.0, dout, h.view(v, 0, seen).transposed(), 1);
+            multiply(
+                pool,
+                Target::new(p, seen),
+                false,
+                scale(d),
+                h.view(q, first, rows),
+                h.view(k, 0, seen).transposed(),
+            );
+            multiply(pool, Target::new(dp, seen), false, 1.0, dout, h.view(v, 0, seen).transposed());
         }
         probabilities_and_gradients(h, s, first, seen, p, dp);
         let (pv, dpv) = (View::dense(p, rows, seen), View::dense(dp, rows, seen));
         // SAFETY: this head's queries, and its group's keys and values, are this task's own.
         unsafe {
-            product(dqkv.at(start + v), true, 1.0, pv.transposed(), dout, 1);
-            product(dqkv.at(start + k), true, 1.0, dpv.transposed(), h.view(q, first, rows), 1);
-            product(dqkv.at(start + first * width + q), false, 1.0, dpv, h.view(k, 0, seen), 1);
+            multiply(pool, dqkv.at(start + v), true, 1.0, pv.transposed(), dout);
+            multiply(pool, dqkv.at(start + k), true, 1.0, dpv.transposed(), h.view(q, first, rows));
+            multiply(pool, dqkv.at(start + first * width + q), false, 1.0, dpv, h.view(k, 0, seen));
         }
     }
 }

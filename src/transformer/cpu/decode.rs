@@ -2,9 +2,9 @@
 //! heads that share it.
 
 use super::super::backend::{AttentionDims, CacheDims};
-use super::math::{dot, exp, maximum, sum, vectorised};
-use super::pool::Pool;
-use rayon::prelude::*;
+use super::instructions::vectorised;
+use super::math::{dot, exp, maximum, sum};
+use super::pool::{Pool, writing};
 
 pub(super) fn attention(
     pool: &Pool,
@@ -18,23 +18,19 @@ pub(super) fn attention(
     let (dim, group) = (d.head_dim, d.heads / d.kv_heads);
     let (keys, values) = cache.split_at(c.half());
     let scale = 1.0 / (dim as f32).sqrt();
-    pool.run(|| {
-        // A key-value head of a sequence and the query heads that share it are a task; their outputs stand side by side.
-        out[..d.batch * d.out_width()].par_chunks_mut(group * dim).enumerate().for_each_init(
-            || pool.scratch(length),
-            |scores, (i, out)| {
-                let (b, kv) = (i / d.kv_heads, i % d.kv_heads);
-                let start = i * c.capacity * dim;
-                let (keys, values) = (&keys[start..][..length * dim], &values[start..][..length * dim]);
-                for (g, out) in out.chunks_exact_mut(dim).enumerate() {
-                    let query = &qkv[b * d.qkv_width() + (kv * group + g) * dim..][..dim];
-                    vectorised(
-                        #[inline(always)]
-                        || head(query, keys, values, scores, out, scale),
-                    );
-                }
-            },
-        );
+    // A key-value head of a sequence and the query heads that share it are a task; their outputs stand side by side.
+    pool.over(writing(&mut out[..d.batch * d.out_width()], group * dim), |i, out| {
+        let scores = &mut *pool.scratch(length);
+        let (b, kv) = (i / d.kv_heads, i % d.kv_heads);
+        let start = i * c.capacity * dim;
+        let (keys, values) = (&keys[start..][..length * dim], &values[start..][..length * dim]);
+        for (g, out) in out.chunks_exact_mut(dim).enumerate() {
+            let query = &qkv[b * d.qkv_width() + (kv * group + g) * dim..][..dim];
+            vectorised(
+                #[inline(always)]
+                || head(query, keys, values, scores, out, scale),
+            );
+        }
     });
 }
 

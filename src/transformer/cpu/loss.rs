@@ -1,10 +1,11 @@
 //! The vocabulary projection and its cross-entropy in blocks of rows: the logits never exist whole.
 
 use super::super::backend::{IGNORED_TARGET, LinearDims};
-use super::math::{exp, maximum, sum, vectorised};
-use super::matmul::{View, matmul};
-use super::pool::Pool;
-use rayon::prelude::*;
+use super::instructions::vectorised;
+use super::math::{exp, maximum, sum};
+use super::matmul::matmul;
+use super::pool::{Pool, reading, writing};
+use super::product::{Onto, View};
 
 /// Rows a block: enough for an efficient product, few enough that a block of logits stays small beside the weights.
 const BLOCK: usize = 256;
@@ -31,22 +32,20 @@ pub(super) fn cross_entropy(
         let rows = BLOCK.min(n - first);
         let logits = &mut logits[..rows * v];
         let x = View::dense(&x[first * k..][..rows * k], rows, k);
-        matmul(pool, logits, false, x, weights.transposed());
+        matmul(pool, logits, Onto::Nothing, x, weights.transposed());
         let wanted = gradients.is_some();
-        pool.run(|| {
-            logits.par_chunks_mut(v).zip(&mut losses[first..first + rows]).zip(&targets[first..first + rows]).for_each(
-                |((row, loss), &target)| {
-                    *loss = vectorised(
-                        #[inline(always)]
-                        || softmax_row(row, target, wanted, counted),
-                    )
-                },
+        let parts = (writing(logits, v), writing(&mut losses[first..first + rows], 1));
+        pool.over(parts, |i, (row, loss)| {
+            loss[0] = vectorised(
+                #[inline(always)]
+                || softmax_row(row, targets[first + i], wanted, counted),
             );
         });
         if let Some((dx, dw)) = gradients.as_mut() {
             let dlogits = View::dense(logits, rows, v);
-            matmul(pool, &mut dx[first * k..][..rows * k], false, dlogits, weights);
-            matmul(pool, &mut dw[..v * k], first > 0, dlogits.transposed(), x);
+            matmul(pool, &mut dx[first * k..][..rows * k], Onto::Nothing, dlogits, weights);
+            let onto = if first > 0 { Onto::Target } else { Onto::Nothing };
+            matmul(pool, &mut dw[..v * k], onto, dlogits.transposed(), x);
         }
     }
     losses.iter().map(|l| f64::from(*l)).sum::<f64>() as f32 / counted
@@ -80,19 +79,18 @@ fn softmax_row(row: &mut [f32], target: u32, wanted: bool, counted: f32) -> f32 
 pub(super) fn mean_squared_error(pool: &Pool, x: &[f32], target: &[f32], dx: Option<&mut [f32]>) -> f32 {
     let share = pool.share(x.len(), 1024);
     let factor = 2.0 / x.len() as f32;
-    let parts = x.par_chunks(share).zip(target.par_chunks(share));
     let squares = |x: &[f32], t: &[f32]| x.iter().zip(t).map(|(x, t)| f64::from(x - t).powi(2)).sum::<f64>();
-    let total: f64 = pool.run(|| match dx {
-        Some(dx) => parts
-            .zip(dx.par_chunks_mut(share))
-            .map(|((x, t), dx)| {
-                for ((dx, x), t) in dx.iter_mut().zip(x).zip(t) {
-                    *dx = factor * (x - t);
-                }
-                squares(x, t)
-            })
-            .sum(),
-        None => parts.map(|(x, t)| squares(x, t)).sum(),
-    });
+    let mut sums = vec![0.0f64; x.len().div_ceil(share)];
+    let (parts, to) = ((reading(x, share), reading(target, share)), writing(&mut sums, 1));
+    match dx {
+        Some(dx) => pool.over((parts, to, writing(dx, share)), |_, ((x, t), sum, dx)| {
+            for ((dx, x), t) in dx.iter_mut().zip(x).zip(t) {
+                *dx = factor * (x - t);
+            }
+            sum[0] = squares(x, t);
+        }),
+        None => pool.over((parts, to), |_, ((x, t), sum)| sum[0] = squares(x, t)),
+    }
+    let total: f64 = sums.iter().sum();
     (total / x.len() as f64) as f32
 }

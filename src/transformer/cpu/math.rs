@@ -1,33 +1,6 @@
 //! Elementary functions and reductions written so that the compiler turns them into vector code of whatever width the
 //! machine has: one source, compiled for each instruction set, chosen at run time.
 
-use pulp::Arch;
-use std::sync::OnceLock;
-
-/// Runs `f` compiled for the best instruction set of this machine. What `f` calls has to be `#[inline(always)]`.
-#[inline(always)]
-pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    arch().dispatch(f)
-}
-
-fn arch() -> &'static Arch {
-    static ARCH: OnceLock<Arch> = OnceLock::new();
-    ARCH.get_or_init(Arch::new)
-}
-
-/// The instruction set that the kernels take on this machine.
-pub fn instructions() -> &'static str {
-    match arch() {
-        #[cfg(target_arch = "x86_64")]
-        Arch::V4(_) => "AVX-512",
-        #[cfg(target_arch = "x86_64")]
-        Arch::V3(_) => "AVX2 and FMA",
-        #[cfg(target_arch = "aarch64")]
-        Arch::Neon(_) => "NEON",
-        _ => "any processor of this architecture",
-    }
-}
-
 /// Lanes of the reductions below: an AVX-512 register, two of AVX2, four of NEON.
 const LANES: usize = 16;
 

@@ -11,15 +11,17 @@ mod attention;
 mod decode;
 mod dropout;
 mod embedding;
+pub mod instructions;
 mod loss;
 mod math;
 mod matmul;
 mod norm;
 pub(in crate::transformer) mod pool;
+mod product;
 mod rope;
 mod update;
 
-pub use math::instructions;
+pub use instructions::Instructions;
 
 use super::BackendKind;
 use super::backend::{
@@ -29,9 +31,9 @@ use super::collective::threads::Exchange;
 use super::session::SessionError;
 use super::shape::Activation;
 use array::Array;
-use matmul::{FEW_ROWS, View, few_rows, matmul};
-use pool::Pool;
-use rayon::prelude::*;
+use matmul::{FEW_ROWS, few_rows, matmul};
+use pool::{Pool, reading, writing};
+use product::{Onto, View};
 use std::sync::Arc;
 
 /// The fast CPU backend: one rank's threads.
@@ -56,6 +58,13 @@ pub(super) fn scratch_numbers(threads: usize, rows: usize, tokens: usize, vocabu
     loss + threads * attention::scratch_len(tokens)
 }
 
+fn onto<'a>(into: Store) -> Onto<'a> {
+    match into {
+        Store::Overwrite => Onto::Nothing,
+        Store::Accumulate => Onto::Target,
+    }
+}
+
 impl Alloc for Cpu {
     type Buffer = Array;
 
@@ -76,17 +85,17 @@ impl Backend for Cpu {
     }
     fn fill(&self, buffer: &mut Array, value: f32) {
         let share = self.pool.share(buffer.len(), 1 << 14);
-        self.pool.run(|| buffer.par_chunks_mut(share).for_each(|c| c.fill(value)));
+        self.pool.over(writing(buffer, share), |_, c| c.fill(value));
     }
     fn copy(&self, from: &Array, to: &mut Array, len: usize) {
         let share = self.pool.share(len, 1 << 14);
-        let parts = to[..len].par_chunks_mut(share).zip(from[..len].par_chunks(share));
-        self.pool.run(|| parts.for_each(|(t, f)| t.copy_from_slice(f)));
+        let parts = (writing(&mut to[..len], share), reading(&from[..len], share));
+        self.pool.over(parts, |_, (t, f)| t.copy_from_slice(f));
     }
     fn add(&self, from: &Array, to: &mut Array, len: usize) {
         let share = self.pool.share(len, 1 << 14);
-        let parts = to[..len].par_chunks_mut(share).zip(from[..len].par_chunks(share));
-        self.pool.run(|| parts.for_each(|(t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f)));
+        let parts = (writing(&mut to[..len], share), reading(&from[..len], share));
+        self.pool.over(parts, |_, (t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f));
     }
 
     fn embed(
@@ -100,9 +109,13 @@ impl Backend for Cpu {
         c: usize,
     ) {
         let positions = positions.map(|p| &**p);
-        let rows = out[..ids.len() * c].par_chunks_mut(c).zip(ids).enumerate().with_min_len(16);
-        self.pool
-            .run(|| rows.for_each(|(r, (out, id))| embedding::row(*id, first + r % tokens, table, positions, out)));
+        let share = self.pool.share(ids.len(), 16);
+        let parts = (writing(&mut out[..ids.len() * c], share * c), reading(ids, share));
+        self.pool.over(parts, |i, (out, ids)| {
+            for (r, (out, id)) in out.chunks_exact_mut(c).zip(ids).enumerate() {
+                embedding::row(*id, first + (i * share + r) % tokens, table, positions, out);
+            }
+        });
     }
     fn embed_backward(
         &self,
@@ -141,34 +154,34 @@ impl Backend for Cpu {
             few_rows(&self.pool, x, w, bias, out, into == Store::Accumulate, d);
             return;
         }
-        let mut add = into == Store::Accumulate;
-        if let Some(bias) = bias {
-            let rows = out.par_chunks_mut(m).with_min_len(16);
-            self.pool.run(|| {
-                rows.for_each(|row| match into {
-                    Store::Overwrite => row.copy_from_slice(bias),
-                    Store::Accumulate => row.iter_mut().zip(bias).for_each(|(o, b)| *o += b),
-                });
-            });
-            add = true;
-        }
-        matmul(&self.pool, out, add, View::dense(x, n, k), View::dense(w, m, k).transposed());
-    }
-    fn linear_dx(&self, dout: &Array, w: &Array, dx: &mut Array, into: Store, d: LinearDims) {
-        matmul(&self.pool, dx, into == Store::Accumulate, View::dense(dout, d.n, d.m), View::dense(w, d.m, d.k));
-    }
-    fn linear_dw(&self, x: &Array, dout: &Array, dw: &mut Array, dbias: Option<&mut Array>, d: LinearDims) {
-        matmul(&self.pool, dw, false, View::dense(dout, d.n, d.m).transposed(), View::dense(x, d.n, d.k));
-        if let Some(bias) = dbias {
-            let share = self.pool.share(d.m, 64);
-            let parts = bias[..d.m].par_chunks_mut(share).enumerate();
-            self.pool.run(|| {
-                parts.for_each(|(i, bias)| {
-                    bias.fill(0.0);
-                    for row in dout[..d.n * d.m].chunks_exact(d.m) {
-                        bias.iter_mut().zip(&row[i * share..]).for_each(|(b, d)| *b += d);
+        let onto = match (into, bias) {
+            (Store::Overwrite, None) => Onto::Nothing,
+            (Store::Overwrite, Some(bias)) => Onto::Bias(bias),
+            (Store::Accumulate, None) => Onto::Target,
+            (Store::Accumulate, Some(bias)) => {
+                let share = self.pool.share(n, 16);
+                self.pool.over(writing(out, share * m), |_, rows| {
+                    for row in rows.chunks_exact_mut(m) {
+                        row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
                     }
                 });
+                Onto::Target
+            }
+        };
+        matmul(&self.pool, out, onto, View::dense(x, n, k), View::dense(w, m, k).transposed());
+    }
+    fn linear_dx(&self, dout: &Array, w: &Array, dx: &mut Array, into: Store, d: LinearDims) {
+        matmul(&self.pool, dx, onto(into), View::dense(dout, d.n, d.m), View::dense(w, d.m, d.k));
+    }
+    fn linear_dw(&self, x: &Array, dout: &Array, dw: &mut Array, dbias: Option<&mut Array>, d: LinearDims) {
+        matmul(&self.pool, dw, Onto::Nothing, View::dense(dout, d.n, d.m).transposed(), View::dense(x, d.n, d.k));
+        if let Some(bias) = dbias {
+            let share = self.pool.share(d.m, 64);
+            self.pool.over(writing(&mut bias[..d.m], share), |i, bias| {
+                bias.fill(0.0);
+                for row in dout[..d.n * d.m].chunks_exact(d.m) {
+                    bias.iter_mut().zip(&row[i * share..]).for_each(|(b, d)| *b += d);
+                }
             });
         }
     }
@@ -214,8 +227,7 @@ impl Backend for Cpu {
 
     fn dropout(&self, x: &mut Array, len: usize, d: Dropout) {
         let share = self.pool.share(len, 1 << 12);
-        let parts = x[..len].par_chunks_mut(share).enumerate();
-        self.pool.run(|| parts.for_each(|(i, x)| dropout::apply(x, i * share, &d)));
+        self.pool.over(writing(&mut x[..len], share), |i, x| dropout::apply(x, i * share, &d));
     }
 
     fn cross_entropy(
@@ -238,7 +250,10 @@ impl Backend for Cpu {
         }
     }
     fn argmax(&self, x: &Array, n: usize, v: usize) -> Vec<u32> {
-        self.pool.run(|| x[..n * v].par_chunks(v).map(embedding::largest).collect())
+        let mut largest = vec![0; n];
+        self.pool
+            .over((writing(&mut largest, 1), reading(&x[..n * v], v)), |_, (to, row)| to[0] = embedding::largest(row));
+        largest
     }
 
     fn update(
@@ -257,6 +272,6 @@ impl Backend for Cpu {
         exchange.all_reduce_mean(rank, gradients.iter_mut().map(|g| &mut **g));
     }
     fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        self.pool.run(f)
+        self.pool.enter(f)
     }
 }

@@ -1,9 +1,9 @@
 //! LayerNorm and RMSNorm, forward and backward, a row at a time.
 
 use super::super::backend::NormDims;
-use super::math::{dot, squared_distance, sum, vectorised};
-use super::pool::Pool;
-use rayon::prelude::*;
+use super::instructions::vectorised;
+use super::math::{dot, squared_distance, sum};
+use super::pool::{Pool, reading, writing};
 
 pub(super) fn forward(
     pool: &Pool,
@@ -15,23 +15,22 @@ pub(super) fn forward(
     d: NormDims,
 ) {
     let rows = pool.share(d.n, 4);
-    let parts = out[..d.n * d.c]
-        .par_chunks_mut(rows * d.c)
-        .zip(stats[..2 * d.n].par_chunks_mut(rows * 2))
-        .zip(x[..d.n * d.c].par_chunks(rows * d.c));
-    pool.run(|| {
-        parts.for_each(|((out, stats), x)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for ((out, stats), x) in
-                        out.chunks_exact_mut(d.c).zip(stats.chunks_exact_mut(2)).zip(x.chunks_exact(d.c))
-                    {
-                        row(x, gain, bias, out, stats, &d);
-                    }
-                },
-            );
-        });
+    let parts = (
+        writing(&mut out[..d.n * d.c], rows * d.c),
+        writing(&mut stats[..2 * d.n], rows * 2),
+        reading(&x[..d.n * d.c], rows * d.c),
+    );
+    pool.over(parts, |_, (out, stats, x)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((out, stats), x) in
+                    out.chunks_exact_mut(d.c).zip(stats.chunks_exact_mut(2)).zip(x.chunks_exact(d.c))
+                {
+                    row(x, gain, bias, out, stats, &d);
+                }
+            },
+        );
     });
 }
 
@@ -80,19 +79,17 @@ pub(super) fn backward(
     // Gains and biases are summed over rows: a thread sums its own, and the parts are added at the end.
     let mut sums = pool.scratch(parts * 2 * d.c);
     sums.fill(0.0);
-    let all = dx[..d.n * d.c].par_chunks_mut(rows * d.c).zip(sums.par_chunks_mut(2 * d.c)).enumerate();
-    pool.run(|| {
-        all.for_each(|(part, (dx, sums))| {
-            let (of_gain, of_bias) = sums.split_at_mut(d.c);
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (i, dx) in dx.chunks_exact_mut(d.c).enumerate() {
-                        backward_row(&s, part * rows + i, dx, of_gain, of_bias, &d);
-                    }
-                },
-            );
-        });
+    let all = (writing(&mut dx[..d.n * d.c], rows * d.c), writing(&mut sums, 2 * d.c));
+    pool.over(all, |part, (dx, sums)| {
+        let (of_gain, of_bias) = sums.split_at_mut(d.c);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, dx) in dx.chunks_exact_mut(d.c).enumerate() {
+                    backward_row(&s, part * rows + i, dx, of_gain, of_bias, &d);
+                }
+            },
+        );
     });
     let total = |at: usize| sums.chunks_exact(2 * d.c).map(|p| p[at]).sum::<f32>();
     for (i, g) in dgain[..d.c].iter_mut().enumerate() {

@@ -1,8 +1,7 @@
 //! Rotary positions: pairs `(i, i + D/2)` of queries and keys turned by an angle that grows with the position.
 
 use super::super::backend::{AttentionDims, Frequencies};
-use super::pool::Pool;
-use rayon::prelude::*;
+use super::pool::{Pool, writing};
 
 pub(super) fn turn(pool: &Pool, qkv: &mut [f32], f: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
     let (half, width) = (d.head_dim / 2, d.qkv_width());
@@ -19,18 +18,15 @@ pub(super) fn turn(pool: &Pool, qkv: &mut [f32], f: &Frequencies, first: usize, 
     }
     let rows = pool.share(d.rows(), 4);
     let table = &*table;
-    pool.run(|| {
-        qkv[..d.rows() * width].par_chunks_mut(rows * width).enumerate().for_each(|(part, qkv)| {
-            for (i, row) in qkv.chunks_exact_mut(width).enumerate() {
-                let (cosines, sines) =
-                    table[((part * rows + i) % d.tokens) * d.head_dim..][..d.head_dim].split_at(half);
-                for head in row[..(d.heads + d.kv_heads) * d.head_dim].chunks_exact_mut(d.head_dim) {
-                    let (low, high) = head.split_at_mut(half);
-                    for (((a, b), c), s) in low.iter_mut().zip(high).zip(cosines).zip(sines) {
-                        (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
-                    }
+    pool.over(writing(&mut qkv[..d.rows() * width], rows * width), |part, qkv| {
+        for (i, row) in qkv.chunks_exact_mut(width).enumerate() {
+            let (cosines, sines) = table[((part * rows + i) % d.tokens) * d.head_dim..][..d.head_dim].split_at(half);
+            for head in row[..(d.heads + d.kv_heads) * d.head_dim].chunks_exact_mut(d.head_dim) {
+                let (low, high) = head.split_at_mut(half);
+                for (((a, b), c), s) in low.iter_mut().zip(high).zip(cosines).zip(sines) {
+                    (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
                 }
             }
-        });
+        }
     });
 }

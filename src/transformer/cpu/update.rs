@@ -2,9 +2,8 @@
 
 use super::super::OptimizerKind;
 use super::super::backend::Update;
-use super::math::vectorised;
-use super::pool::Pool;
-use rayon::prelude::*;
+use super::instructions::vectorised;
+use super::pool::{Pool, reading, writing};
 
 /// Constants of one step, with the bias corrections worked in.
 #[derive(Clone, Copy)]
@@ -51,22 +50,16 @@ pub(super) fn update(
 ) {
     let s = Step::new(u, step);
     let share = pool.share(p.len(), 4096);
-    let parts = p.par_chunks_mut(share).zip(g.par_chunks(share));
+    let (p, g) = (writing(p, share), reading(g, share));
     let eps = u.eps;
-    pool.run(|| match (u.kind, first, second) {
+    match (u.kind, first, second) {
         (OptimizerKind::Adam | OptimizerKind::Adamw, Some(m), Some(v)) => {
-            parts
-                .zip(m.par_chunks_mut(share))
-                .zip(v.par_chunks_mut(share))
-                .for_each(|(((p, g), m), v)| adam(&s, p, g, m, v));
+            pool.over((p, g, writing(m, share), writing(v, share)), |_, (p, g, m, v)| adam(&s, p, g, m, v));
         }
         (OptimizerKind::Adamax, Some(m), Some(v)) => {
-            parts
-                .zip(m.par_chunks_mut(share))
-                .zip(v.par_chunks_mut(share))
-                .for_each(|(((p, g), m), v)| adamax(&s, eps, p, g, m, v));
+            pool.over((p, g, writing(m, share), writing(v, share)), |_, (p, g, m, v)| adamax(&s, eps, p, g, m, v));
         }
-        (_, Some(m), _) => parts.zip(m.par_chunks_mut(share)).for_each(|((p, g), m)| {
+        (_, Some(m), _) => pool.over((p, g, writing(m, share)), |_, (p, g, m)| {
             vectorised(
                 #[inline(always)]
                 || {
@@ -77,7 +70,7 @@ pub(super) fn update(
                 },
             );
         }),
-        (_, None, _) => parts.for_each(|(p, g)| {
+        (_, None, _) => pool.over((p, g), |_, (p, g)| {
             vectorised(
                 #[inline(always)]
                 || {
@@ -87,7 +80,7 @@ pub(super) fn update(
                 },
             );
         }),
-    });
+    }
 }
 
 fn adam(s: &Step, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {

@@ -1,0 +1,137 @@
+//! The innermost loop of a product: one tile of the result from two panels, in registers.
+
+use super::Precision;
+use super::lanes::{Lanes, Portable};
+use crate::transformer::cpu::instructions::Instructions;
+use std::ptr::null;
+
+/// How a tile is laid out for one instruction path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kernel {
+    /// Rows of a tile: the width of a panel of `a`.
+    pub rows: usize,
+    /// Columns of a tile: the width of a panel of `b`.
+    pub columns: usize,
+    run: Run,
+}
+
+/// `depth` elements of both panels into the tile at `to`, whose rows are `stride` apart.
+type Run = unsafe fn(depth: usize, a: *const f32, b: *const f32, to: Tile);
+
+/// Where a tile goes, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub start: *mut f32,
+    pub stride: usize,
+    /// How much of the tile exists.
+    pub rows: usize,
+    pub columns: usize,
+    pub factor: f32,
+    /// What is added to the product: null for nothing, else the first number of a matrix whose rows are `base_stride` apart
+    /// (the tile itself to accumulate; a bias with stride 0).
+    pub base: *const f32,
+    pub base_stride: usize,
+}
+
+/// Room for the largest tile of any kernel.
+const LARGEST: usize = 14 * 32;
+
+impl Kernel {
+    /// The kernel of an instruction path for a precision.
+    pub fn of(instructions: Instructions, precision: Precision) -> Self {
+        let pairs = precision == Precision::Bf16;
+        match instructions {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 if pairs => Self { rows: 14, columns: 32, run: avx512_bf16 },
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Bf16 | Instructions::Avx512 => {
+                Self { rows: 14, columns: 32, run: if pairs { avx512_pairs } else { avx512 } }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => Self { rows: 6, columns: 16, run: if pairs { avx2_pairs } else { avx2 } },
+            _ => Self { rows: 4, columns: 16, run: if pairs { portable_pairs } else { portable } },
+        }
+    }
+
+    /// Multiplies two panels. A tile of which only a part exists is made beside and copied.
+    ///
+    /// # Safety
+    /// The panels hold `depth` elements a row and column; the existing part of the tile is the caller's alone to write; the
+    /// machine has the kernel's instructions.
+    #[inline]
+    pub unsafe fn multiply(&self, depth: usize, a: *const f32, b: *const f32, to: Tile) {
+        if to.rows == self.rows && to.columns == self.columns {
+            // SAFETY: the caller's.
+            return unsafe { (self.run)(depth, a, b, to) };
+        }
+        let mut beside = [0.0f32; LARGEST];
+        let whole = Tile { start: beside.as_mut_ptr(), stride: self.columns, base: null(), ..to };
+        // SAFETY: `beside` holds a whole tile of any kernel.
+        unsafe { (self.run)(depth, a, b, whole) };
+        for (r, row) in beside.chunks_exact(self.columns).take(to.rows).enumerate() {
+            for (c, x) in row.iter().take(to.columns).enumerate() {
+                // SAFETY: within the part of the tile that exists.
+                unsafe {
+                    let base = if to.base.is_null() { 0.0 } else { *to.base.add(r * to.base_stride + c) };
+                    *to.start.add(r * to.stride + c) = base + x;
+                }
+            }
+        }
+    }
+}
+
+/// The one source: `ROWS x (V WIDTH)` accumulators in registers.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const ROWS: usize, const V: usize>(depth: usize, a: *const f32, b: *const f32, to: Tile) {
+    // SAFETY: the caller keeps the panels and the tile valid, and the machine has L's instructions.
+    unsafe {
+        let mut sums = [[L::zero(); V]; ROWS];
+        let (mut a, mut b) = (a, b);
+        for _ in 0..depth {
+            let mut right = [L::zero(); V];
+            for (v, x) in right.iter_mut().enumerate() {
+                *x = L::load(b.add(v * L::WIDTH));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let left = L::splat(a.add(r));
+                for (s, x) in sums.iter_mut().zip(right) {
+                    *s = L::fma(left, x, *s);
+                }
+            }
+            a = a.add(ROWS);
+            b = b.add(V * L::WIDTH);
+        }
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (v, s) in sums.into_iter().enumerate() {
+                let column = v * L::WIDTH;
+                let base = if to.base.is_null() { null() } else { to.base.add(r * to.base_stride + column) };
+                L::store(s, to.factor, base, to.start.add(r * to.stride + column));
+            }
+        }
+    }
+}
+
+macro_rules! kernels {
+    ($($(#[$attribute:meta])* $name:ident: $lanes:ty, $rows:literal, $vectors:literal;)+) => {
+        $($(#[$attribute])*
+        unsafe fn $name(depth: usize, a: *const f32, b: *const f32, to: Tile) {
+            // SAFETY: the caller's.
+            unsafe { tile::<$lanes, $rows, $vectors>(depth, a, b, to) }
+        })+
+    };
+}
+
+kernels! {
+    portable: Portable<false>, 4, 2;
+    portable_pairs: Portable<true>, 4, 2;
+}
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Avx2, Avx512, Avx512Bf16};
+#[cfg(target_arch = "x86_64")]
+kernels! {
+    #[target_feature(enable = "avx2,fma")] avx2: Avx2<false>, 6, 2;
+    #[target_feature(enable = "avx2,fma")] avx2_pairs: Avx2<true>, 6, 2;
+    #[target_feature(enable = "avx512f")] avx512: Avx512<false>, 14, 2;
+    #[target_feature(enable = "avx512f")] avx512_pairs: Avx512<true>, 14, 2;
+    #[target_feature(enable = "avx512f,avx512bf16")] avx512_bf16: Avx512Bf16, 14, 2;
+}

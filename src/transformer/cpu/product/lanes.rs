@@ -1,0 +1,233 @@
+//! Vectors as the product's kernel sees them: one source of the kernel, and these few operations for each instruction set.
+//!
+//! A panel's element is 32 bits wide whatever the precision: an f32, or a pair of bf16 that are neighbours along the inner
+//! dimension, the first in the low half.
+
+/// A vector of f32 accumulators and how a pair of panel elements is added to it.
+pub(super) trait Lanes {
+    type Vector: Copy;
+    /// Numbers in a vector.
+    const WIDTH: usize;
+
+    /// # Safety
+    /// For all: the machine has the instructions, and pointers are valid for what is read or written.
+    unsafe fn zero() -> Self::Vector;
+    unsafe fn load(from: *const f32) -> Self::Vector;
+    unsafe fn splat(from: *const f32) -> Self::Vector;
+    /// `sum + a b`, elements being of the panel's precision.
+    unsafe fn fma(a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector;
+    /// `to = factor sum + base`, a null base being nothing.
+    unsafe fn store(sum: Self::Vector, factor: f32, base: *const f32, to: *mut f32);
+}
+
+/// Plain code over arrays, which the compiler turns into whatever vectors the architecture has.
+pub(super) struct Portable<const PAIRS: bool>;
+
+const PLAIN: usize = 8;
+
+#[inline(always)]
+fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+    // Without the instruction `mul_add` is a library call.
+    if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// The two bf16 of a pair as f32.
+#[inline(always)]
+fn halves(x: f32) -> (f32, f32) {
+    let bits = x.to_bits();
+    (f32::from_bits(bits << 16), f32::from_bits(bits & 0xffff_0000))
+}
+
+impl<const PAIRS: bool> Lanes for Portable<PAIRS> {
+    type Vector = [f32; PLAIN];
+    const WIDTH: usize = PLAIN;
+
+    #[inline(always)]
+    unsafe fn zero() -> [f32; PLAIN] {
+        [0.0; PLAIN]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> [f32; PLAIN] {
+        // SAFETY: the caller's.
+        unsafe { from.cast::<[f32; PLAIN]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> [f32; PLAIN] {
+        // SAFETY: the caller's.
+        [unsafe { *from }; PLAIN]
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; PLAIN], b: [f32; PLAIN], mut sum: [f32; PLAIN]) -> [f32; PLAIN] {
+        for i in 0..PLAIN {
+            sum[i] = if PAIRS {
+                let ((a0, a1), (b0, b1)) = (halves(a[i]), halves(b[i]));
+                multiply_add(a1, b1, multiply_add(a0, b0, sum[i]))
+            } else {
+                multiply_add(a[i], b[i], sum[i])
+            };
+        }
+        sum
+    }
+    #[inline(always)]
+    unsafe fn store(sum: [f32; PLAIN], factor: f32, base: *const f32, to: *mut f32) {
+        for (i, s) in sum.into_iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe {
+                let base = if base.is_null() { 0.0 } else { *base.add(i) };
+                *to.add(i) = base + factor * s;
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512, Avx512Bf16};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    /// Eight numbers.
+    pub struct Avx2<const PAIRS: bool>;
+    /// Sixteen numbers.
+    pub struct Avx512<const PAIRS: bool>;
+    /// Sixteen numbers, pairs multiplied by one instruction.
+    pub struct Avx512Bf16;
+
+    impl<const PAIRS: bool> Lanes for Avx2<PAIRS> {
+        type Vector = __m256;
+        const WIDTH: usize = 8;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m256 {
+            // SAFETY: the caller's, here and below.
+            unsafe { _mm256_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m256 {
+            // SAFETY: the caller's.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn splat(from: *const f32) -> __m256 {
+            // SAFETY: the caller's.
+            unsafe { _mm256_set1_ps(*from) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m256, b: __m256, sum: __m256) -> __m256 {
+            // SAFETY: the caller's.
+            unsafe {
+                if !PAIRS {
+                    return _mm256_fmadd_ps(a, b, sum);
+                }
+                let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+                let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+                let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                let high = |x| _mm256_castsi256_ps(_mm256_and_si256(x, mask));
+                _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), sum))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store(sum: __m256, factor: f32, base: *const f32, to: *mut f32) {
+            // SAFETY: the caller's.
+            unsafe {
+                let factor = _mm256_set1_ps(factor);
+                let value = if base.is_null() {
+                    _mm256_mul_ps(sum, factor)
+                } else {
+                    _mm256_fmadd_ps(sum, factor, _mm256_loadu_ps(base))
+                };
+                _mm256_storeu_ps(to, value);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store512(sum: __m512, factor: f32, base: *const f32, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            let factor = _mm512_set1_ps(factor);
+            let value = if base.is_null() {
+                _mm512_mul_ps(sum, factor)
+            } else {
+                _mm512_fmadd_ps(sum, factor, _mm512_loadu_ps(base))
+            };
+            _mm512_storeu_ps(to, value);
+        }
+    }
+
+    impl<const PAIRS: bool> Lanes for Avx512<PAIRS> {
+        type Vector = __m512;
+        const WIDTH: usize = 16;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn splat(from: *const f32) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_set1_ps(*from) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, sum: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe {
+                if !PAIRS {
+                    return _mm512_fmadd_ps(a, b, sum);
+                }
+                let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+                let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+                let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+                let high = |x| _mm512_castsi512_ps(_mm512_and_si512(x, mask));
+                _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), sum))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store(sum: __m512, factor: f32, base: *const f32, to: *mut f32) {
+            // SAFETY: the caller's.
+            unsafe { store512(sum, factor, base, to) }
+        }
+    }
+
+    impl Lanes for Avx512Bf16 {
+        type Vector = __m512;
+        const WIDTH: usize = 16;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn splat(from: *const f32) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_set1_ps(*from) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, sum: __m512) -> __m512 {
+            // SAFETY: the caller's; both types are 512 bits without further meaning.
+            unsafe {
+                let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
+                _mm512_dpbf16_ps(sum, pairs(a), pairs(b))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store(sum: __m512, factor: f32, base: *const f32, to: *mut f32) {
+            // SAFETY: the caller's.
+            unsafe { store512(sum, factor, base, to) }
+        }
+    }
+}

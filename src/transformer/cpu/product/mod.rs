@@ -1,0 +1,421 @@
+//! Matrix products, in f32 or with bf16 factors and f32 sums.
+//!
+//! Operands are cut into panels (see `pack`) that lie in the caches when they are used, after Goto & van de Geijn 2008: a panel
+//! of `b` in the first level, a group of panels of `a` in the second. Packing and multiplying are each split over the threads.
+
+mod kernel;
+mod lanes;
+mod pack;
+
+use super::array::Array;
+use super::instructions::Instructions;
+use super::pool::Pool;
+use kernel::{Kernel, Tile};
+use pack::{Source, Stretch, elements};
+use std::ptr::null;
+
+/// Of the factors; sums are f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    Bf16,
+}
+
+/// A matrix to read: `rows x columns`, with the distance between rows and between columns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub columns: usize,
+    pub row_stride: usize,
+    pub column_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// A dense row-major matrix.
+    pub fn dense(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(data, rows, columns, columns)
+    }
+
+    /// Rows of `columns` numbers, `row_stride` apart.
+    pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(reach(rows, columns, row_stride) <= data.len(), "a view of {rows} x {columns} beyond its data");
+        Self { data, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// One past the last number of a row-major matrix.
+fn reach(rows: usize, columns: usize, row_stride: usize) -> usize {
+    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + columns }
+}
+
+/// A place to write: dense columns, rows `row_stride` apart. Raw, because threads write to interleaved parts of one buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    start: *mut f32,
+    len: usize,
+    pub row_stride: usize,
+}
+
+// SAFETY: a Target is only written through unsafe functions, whose callers keep the parts that threads write apart.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// Rows `row_stride` apart in `data`.
+    pub fn new(data: &mut [f32], row_stride: usize) -> Self {
+        Self { start: data.as_mut_ptr(), len: data.len(), row_stride }
+    }
+
+    /// The same rows from `offset` numbers on.
+    pub fn at(self, offset: usize) -> Self {
+        assert!(offset <= self.len, "a target beyond its buffer");
+        // SAFETY: offset is within the buffer, checked above.
+        Self { start: unsafe { self.start.add(offset) }, len: self.len - offset, row_stride: self.row_stride }
+    }
+
+    /// Writes one number.
+    ///
+    /// # Safety
+    /// No other thread touches it, and the buffer is alive.
+    pub unsafe fn write(self, value: f32) {
+        assert!(self.len > 0, "a write beyond its buffer");
+        // SAFETY: there is a number, checked above; the caller keeps others away.
+        unsafe { self.start.write(value) };
+    }
+
+    /// Zeroes `len` numbers.
+    ///
+    /// # Safety
+    /// No other thread touches them, and the buffer is alive.
+    pub unsafe fn zero(self, len: usize) {
+        assert!(len <= self.len, "zeroes beyond their buffer");
+        // SAFETY: `len` numbers are there, checked above; the caller keeps others away.
+        unsafe { self.start.write_bytes(0, len) };
+    }
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Onto<'a> {
+    Nothing,
+    /// What stands in the target.
+    Target,
+    /// A number for each column.
+    Bias(&'a [f32]),
+}
+
+/// The right operand: as it stands, or packed beforehand.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Right<'a> {
+    View(View<'a>),
+    Packed(&'a Packed),
+}
+
+/// A right operand in panels, for who multiplies by it more than once: weights that do not change.
+#[derive(Debug)]
+pub(super) struct Packed {
+    panels: Array,
+    rows: usize,
+    columns: usize,
+    precision: Precision,
+    kernel: Kernel,
+}
+
+/// Elements of depth that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside one of `a`.
+const DEPTH: usize = 256;
+/// Rows of `a` that are packed at a time.
+const ROWS: usize = 2016;
+/// Columns of `b` that are packed at a time.
+const COLUMNS: usize = 1024;
+/// Panels of `a` and of `b` that a task multiplies with each other.
+const TASK: (usize, usize) = (8, 4);
+
+/// One stretch of the inner dimension.
+#[derive(Clone, Copy)]
+struct Depth {
+    first: usize,
+    numbers: usize,
+    /// Elements of the panels before it, for each of their items.
+    before: usize,
+    elements: usize,
+}
+
+fn depths(k: usize, precision: Precision) -> impl Iterator<Item = Depth> {
+    let step = if precision == Precision::Bf16 { 2 * DEPTH } else { DEPTH };
+    (0..k).step_by(step).map(move |first| {
+        let numbers = step.min(k - first);
+        Depth { first, numbers, before: elements(first, precision), elements: elements(numbers, precision) }
+    })
+}
+
+/// Panels `items` wide of a matrix, one stretch after another: where each begins.
+#[derive(Clone, Copy)]
+struct Panels {
+    count: usize,
+    width: usize,
+}
+
+impl Panels {
+    fn of(items: usize, width: usize) -> Self {
+        Self { count: items.div_ceil(width), width }
+    }
+    fn len(self, k: usize, precision: Precision) -> usize {
+        self.count * self.width * elements(k, precision)
+    }
+    fn at(self, d: Depth, panel: usize) -> usize {
+        self.width * (d.before * self.count + panel * d.elements)
+    }
+}
+
+/// A buffer whose panels different threads fill.
+#[derive(Clone, Copy)]
+struct Filling(*mut f32, usize);
+// SAFETY: threads fill different panels; see `fill`.
+unsafe impl Sync for Filling {}
+
+impl Filling {
+    fn of(buffer: &mut [f32]) -> Self {
+        Self(buffer.as_mut_ptr(), buffer.len())
+    }
+    /// # Safety
+    /// No other thread touches these numbers.
+    unsafe fn part<'b>(&self, at: usize, len: usize) -> &'b mut [f32] {
+        assert!(at + len <= self.1, "a panel beyond its buffer");
+        // SAFETY: within the buffer, checked above; the caller keeps others away.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
+    }
+}
+
+impl Packed {
+    /// Packs a matrix `[K, M]`.
+    pub fn new(pool: &Pool, b: View, precision: Precision) -> Result<Self, super::super::session::SessionError> {
+        let kernel = Kernel::of(Instructions::taken(), precision);
+        let panels = Panels::of(b.columns, kernel.columns);
+        let mut buffer = Array::zeros(panels.len(b.rows, precision))?;
+        let (to, source) = (Filling::of(&mut buffer), right_source(b));
+        for d in depths(b.rows, precision) {
+            pool.each(panels.count, |p| {
+                let s = stretch(p, panels.width, b.columns, d);
+                // SAFETY: each panel is one task's.
+                let panel = unsafe { to.part(panels.at(d, p), panels.width * d.elements) };
+                pack::pack(panel, panels.width, source, s, precision);
+            });
+        }
+        Ok(Self { panels: buffer, rows: b.rows, columns: b.columns, precision, kernel })
+    }
+}
+
+fn right_source(b: View) -> Source {
+    Source { data: b.data, item_stride: b.column_stride, depth_stride: b.row_stride }
+}
+
+fn stretch(panel: usize, width: usize, items: usize, d: Depth) -> Stretch {
+    let first_item = panel * width;
+    Stretch { first_item, items: width.min(items - first_item), first_depth: d.first, depth: d.numbers }
+}
+
+/// `to = factor * a b + onto`, on all threads of the pool; inside one of its tasks on the task's thread.
+///
+/// # Safety
+/// No other thread touches the `a.rows x b.columns` numbers of `to`, and its buffer is alive.
+pub(super) unsafe fn product(
+    pool: &Pool,
+    to: Target,
+    onto: Onto,
+    factor: f32,
+    a: View,
+    b: Right,
+    precision: Precision,
+) {
+    let (k, columns) = match b {
+        Right::View(v) => (v.rows, v.columns),
+        Right::Packed(p) => {
+            assert_eq!(p.precision, precision, "weights packed in another precision");
+            (p.rows, p.columns)
+        }
+    };
+    assert_eq!(a.columns, k, "the inner dimensions of a product");
+    assert!(reach(a.rows, columns, to.row_stride) <= to.len, "a product beyond its target");
+    if let Onto::Bias(bias) = onto {
+        assert!(bias.len() >= columns, "a bias for each column");
+    }
+    if a.rows == 0 || columns == 0 {
+        return;
+    }
+    if k == 0 {
+        // SAFETY: the caller's.
+        return unsafe { without_depth(to, onto, a.rows, columns) };
+    }
+    let kernel = match b {
+        Right::View(_) => Kernel::of(Instructions::taken(), precision),
+        Right::Packed(p) => p.kernel,
+    };
+    let job = Job { pool, kernel, precision, k, columns, factor, onto, to, b };
+    for first in (0..a.rows).step_by(ROWS) {
+        let rows = ROWS.min(a.rows - first);
+        let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
+        // SAFETY: the caller's; the row blocks do not overlap.
+        unsafe { job.row_block(first, part) };
+    }
+}
+
+/// An empty sum is zero.
+unsafe fn without_depth(to: Target, onto: Onto, rows: usize, columns: usize) {
+    for r in 0..rows {
+        for c in 0..columns {
+            let at = to.at(r * to.row_stride + c);
+            // SAFETY: the caller's.
+            unsafe {
+                match onto {
+                    Onto::Nothing => at.write(0.0),
+                    Onto::Bias(bias) => at.write(bias[c]),
+                    Onto::Target => {}
+                }
+            }
+        }
+    }
+}
+
+/// One product.
+struct Job<'a> {
+    pool: &'a Pool,
+    kernel: Kernel,
+    precision: Precision,
+    k: usize,
+    columns: usize,
+    factor: f32,
+    onto: Onto<'a>,
+    to: Target,
+    b: Right<'a>,
+}
+
+impl Job<'_> {
+    /// Rows `first..` of the result.
+    unsafe fn row_block(&self, first: usize, a: View) {
+        let panels = Panels::of(a.rows, self.kernel.rows);
+        let mut left = self.pool.scratch(panels.len(self.k, self.precision));
+        let (filling, source) =
+            (Filling::of(&mut left), Source { data: a.data, item_stride: a.row_stride, depth_stride: a.column_stride });
+        let stretches: Vec<Depth> = depths(self.k, self.precision).collect();
+        self.pool.each(panels.count, |p| {
+            for d in &stretches {
+                // SAFETY: each panel is one task's.
+                let panel = unsafe { filling.part(panels.at(*d, p), panels.width * d.elements) };
+                pack::pack(panel, panels.width, source, stretch(p, panels.width, a.rows, *d), self.precision);
+            }
+        });
+        let width = self.kernel.columns;
+        let step = COLUMNS / width * width;
+        for column in (0..self.columns).step_by(step) {
+            let columns = step.min(self.columns - column);
+            let block = Panels::of(columns, width);
+            let mut right = match self.b {
+                Right::View(_) => Some(self.pool.scratch(block.count * width * DEPTH)),
+                Right::Packed(_) => None,
+            };
+            for d in &stretches {
+                let panel_of_b = match (&mut right, self.b) {
+                    (Some(buffer), Right::View(b)) => {
+                        let part = View { data: &b.data[column * b.column_stride..], columns, ..b };
+                        self.pack_right(buffer, part, block, *d);
+                        RightPanels(buffer.as_ptr(), width * d.elements)
+                    }
+                    (_, Right::Packed(p)) => {
+                        let all = Panels::of(self.columns, width);
+                        RightPanels(p.panels[all.at(*d, column / width)..].as_ptr(), width * d.elements)
+                    }
+                    (None, Right::View(_)) => return,
+                };
+                let place = Place { row: first, rows: a.rows, column, columns };
+                // SAFETY: the caller's; both operands are packed for this stretch.
+                unsafe { self.multiply(&left, panels, panel_of_b, block, *d, place) };
+            }
+        }
+    }
+
+    fn pack_right(&self, buffer: &mut [f32], b: View, block: Panels, d: Depth) {
+        let (to, source, width) = (Filling::of(buffer), right_source(b), block.width);
+        self.pool.each(block.count, |p| {
+            // SAFETY: each panel is one task's.
+            let panel = unsafe { to.part(p * width * d.elements, width * d.elements) };
+            pack::pack(panel, width, source, stretch(p, width, b.columns, d), self.precision);
+        });
+    }
+
+    /// Every panel of the left block by every panel of the right one, over one stretch of depth.
+    unsafe fn multiply(&self, left: &[f32], rows: Panels, right: RightPanels, block: Panels, d: Depth, place: Place) {
+        let (down, across) = (rows.count.div_ceil(TASK.0), block.count.div_ceil(TASK.1));
+        let left = &left[rows.at(d, 0)..];
+        self.pool.each(down * across, |task| {
+            // Neighbouring tasks share the right panels, which are dearer to fetch.
+            let (of_rows, of_columns) = (task % down, task / down);
+            for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count) {
+                for row in of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count) {
+                    let a = left[row * rows.width * d.elements..].as_ptr();
+                    // SAFETY: the panels are within their buffers; this tile is this task's alone.
+                    unsafe {
+                        self.kernel.multiply(d.elements, a, right.panel(panel), self.tile(row, panel, d, &place))
+                    };
+                }
+            }
+        });
+    }
+
+    fn tile(&self, row: usize, panel: usize, d: Depth, place: &Place) -> Tile {
+        let (row, column) = (row * self.kernel.rows, panel * self.kernel.columns);
+        let (at_row, at_column) = (place.row + row, place.column + column);
+        let stride = self.to.row_stride;
+        let start = self.to.at(at_row * stride + at_column).start;
+        let (base, base_stride) = match self.onto {
+            _ if d.first > 0 => (start.cast_const(), stride),
+            Onto::Target => (start.cast_const(), stride),
+            Onto::Bias(bias) => (bias[at_column..].as_ptr(), 0),
+            Onto::Nothing => (null(), 0),
+        };
+        Tile {
+            start,
+            stride,
+            rows: self.kernel.rows.min(place.rows - row),
+            columns: self.kernel.columns.min(place.columns - column),
+            factor: self.factor,
+            base,
+            base_stride,
+        }
+    }
+}
+
+/// The right operand's panels of one stretch: where the first begins, and how far they are apart.
+#[derive(Clone, Copy)]
+struct RightPanels(*const f32, usize);
+// SAFETY: the panels are only read.
+unsafe impl Sync for RightPanels {}
+
+impl RightPanels {
+    /// # Safety
+    /// There is such a panel.
+    unsafe fn panel(&self, i: usize) -> *const f32 {
+        // SAFETY: the caller's.
+        unsafe { self.0.add(i * self.1) }
+    }
+}
+
+/// Where a block of the result stands.
+struct Place {
+    row: usize,
+    rows: usize,
+    column: usize,
+    columns: usize,
+}

@@ -1,0 +1,273 @@
+//! Panels: the operands of a product in the order in which its kernel reads them.
+//!
+//! A panel holds `width` rows of `a` (or columns of `b`) for a stretch of the inner dimension: for each element of depth,
+//! `width` elements side by side. An element is an f32, or two bf16 that are neighbours along the inner dimension. What does
+//! not exist is zero.
+
+use super::super::instructions::Instructions;
+use super::Precision;
+use half::bf16;
+
+/// What a panel is made from: item `i` at depth `k` is `start[i * item_stride + k * depth_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    pub data: &'a [f32],
+    pub item_stride: usize,
+    pub depth_stride: usize,
+}
+
+/// The stretch of a source that a panel takes: `items` from `first_item`, `depth` numbers of the inner dimension from
+/// `first_depth`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub first_item: usize,
+    pub items: usize,
+    pub first_depth: usize,
+    pub depth: usize,
+}
+
+/// Elements along the inner dimension for so many numbers.
+pub(super) fn elements(depth: usize, precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => depth,
+        Precision::Bf16 => depth.div_ceil(2),
+    }
+}
+
+/// Fills a panel of `width * elements(s.depth)` elements.
+pub(super) fn pack(panel: &mut [f32], width: usize, source: Source, s: Stretch, precision: Precision) {
+    assert!(
+        s.items <= width && panel.len() >= width * elements(s.depth, precision),
+        "a panel too small for its source"
+    );
+    if s.items > 0 && s.depth > 0 {
+        let last =
+            (s.first_item + s.items - 1) * source.item_stride + (s.first_depth + s.depth - 1) * source.depth_stride;
+        assert!(last < source.data.len(), "a panel beyond its source");
+    }
+    #[cfg(target_arch = "x86_64")]
+    if Instructions::taken() >= Instructions::Avx512 {
+        let rounding_by_hand = precision == Precision::Bf16 && Instructions::taken() < Instructions::Avx512Bf16;
+        let unit = source.item_stride == 1 || source.depth_stride == 1;
+        if unit && !rounding_by_hand {
+            // SAFETY: the machine has the instructions; panel and source were checked above.
+            return unsafe { x86::pack(panel, width, source, s, precision) };
+        }
+    }
+    match precision {
+        Precision::F32 => plain(panel, width, source, s),
+        Precision::Bf16 => plain_pairs(panel, width, source, s),
+    }
+}
+
+fn plain(panel: &mut [f32], width: usize, source: Source, s: Stretch) {
+    for (k, row) in panel.chunks_exact_mut(width).take(s.depth).enumerate() {
+        let from = s.first_item * source.item_stride + (s.first_depth + k) * source.depth_stride;
+        for (i, x) in row.iter_mut().enumerate() {
+            *x = if i < s.items { source.data[from + i * source.item_stride] } else { 0.0 };
+        }
+    }
+}
+
+/// Two bf16 in the bits of an f32, the first in the low half.
+fn pair(first: f32, second: f32) -> f32 {
+    let [first, second] = [first, second].map(|x| u32::from(bf16::from_f32(x).to_bits()));
+    f32::from_bits(first | second << 16)
+}
+
+fn plain_pairs(panel: &mut [f32], width: usize, source: Source, s: Stretch) {
+    for (e, row) in panel.chunks_exact_mut(width).take(s.depth.div_ceil(2)).enumerate() {
+        let k = 2 * e;
+        let from = s.first_item * source.item_stride + (s.first_depth + k) * source.depth_stride;
+        for (i, x) in row.iter_mut().enumerate() {
+            let at = from + i * source.item_stride;
+            let second = |at: usize| if k + 1 < s.depth { source.data[at + source.depth_stride] } else { 0.0 };
+            *x = if i < s.items { pair(source.data[at], second(at)) } else { 0.0 };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Precision, Source, Stretch};
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// The machine has AVX-512, for bf16 AVX512-BF16 too; `panel` and `source` hold what `s` says; one stride is 1.
+    pub unsafe fn pack(panel: &mut [f32], width: usize, source: Source, s: Stretch, precision: Precision) {
+        let at = s.first_item * source.item_stride + s.first_depth * source.depth_stride;
+        // SAFETY: within the source, or just past it where nothing is taken.
+        let from = unsafe { source.data.as_ptr().add(at) };
+        let to = panel.as_mut_ptr();
+        for group in (0..width).step_by(16) {
+            let items = s.items.saturating_sub(group).min(16);
+            let lanes = (width - group).min(16);
+            // SAFETY: the caller's; the group's items start `group` further on both sides.
+            unsafe {
+                let from = from.wrapping_add(group * source.item_stride);
+                let to = Group { start: to.add(group), width, lanes };
+                match (precision, source.depth_stride == 1) {
+                    (Precision::F32, true) => turned(from, source.item_stride, items, s.depth, to),
+                    (Precision::F32, false) => straight(from, source.depth_stride, items, s.depth, to),
+                    (Precision::Bf16, true) => turned_pairs(from, source.item_stride, items, s.depth, to),
+                    (Precision::Bf16, false) => straight_pairs(from, source.depth_stride, items, s.depth, to),
+                }
+            }
+        }
+    }
+
+    /// Sixteen lanes, or fewer at the panel's end, of each of its elements.
+    #[derive(Clone, Copy)]
+    struct Group {
+        start: *mut f32,
+        width: usize,
+        lanes: usize,
+    }
+
+    fn mask(n: usize) -> __mmask16 {
+        ((1u32 << n.min(16)) - 1) as __mmask16
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn put(to: Group, element: usize, x: __m512) {
+        // SAFETY: the caller keeps `element` within the panel; the mask keeps the store within the group.
+        unsafe { _mm512_mask_storeu_ps(to.start.add(element * to.width), mask(to.lanes), x) };
+    }
+
+    /// Items side by side in the source: rows are copied.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn straight(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
+        for k in 0..depth {
+            // SAFETY: the mask keeps the load within the items.
+            unsafe { put(to, k, _mm512_maskz_loadu_ps(mask(items), from.wrapping_add(k * stride))) };
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16,avx512vl")]
+    unsafe fn straight_pairs(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
+        // SAFETY: the masks keep the loads within the items; both bf16 vectors are 256 bits without further meaning.
+        unsafe {
+            let halves = |k: usize| {
+                let kept = if k < depth { mask(items) } else { 0 };
+                let row = _mm512_maskz_loadu_ps(kept, from.wrapping_add(k * stride));
+                _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(row)))
+            };
+            for e in 0..depth.div_ceil(2) {
+                let pairs = _mm512_or_si512(halves(2 * e), _mm512_slli_epi32(halves(2 * e + 1), 16));
+                put(to, e, _mm512_castsi512_ps(pairs));
+            }
+        }
+    }
+
+    /// Depth side by side in the source: blocks of 16 x 16 are turned round.
+    #[target_feature(enable = "avx512f,avx512dq")]
+    unsafe fn turned(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
+        for k in (0..depth).step_by(16) {
+            let here = (depth - k).min(16);
+            let mut block = [_mm512_setzero_ps(); 16];
+            for (i, row) in block.iter_mut().enumerate().take(items) {
+                // SAFETY: the mask keeps the load within the row.
+                *row = unsafe { _mm512_maskz_loadu_ps(mask(here), from.wrapping_add(i * stride + k)) };
+            }
+            let block = transpose(block);
+            for (j, x) in block.into_iter().enumerate().take(here) {
+                // SAFETY: k + j is within the depth.
+                unsafe { put(to, k + j, x) };
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512bf16")]
+    unsafe fn turned_pairs(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
+        for k in (0..depth).step_by(32) {
+            let here = (depth - k).min(32);
+            let mut block = [_mm512_setzero_ps(); 16];
+            for (i, row) in block.iter_mut().enumerate().take(items) {
+                let at = from.wrapping_add(i * stride + k);
+                // SAFETY: the masks keep the loads within the row; the bf16 vector is 512 bits without further meaning.
+                *row = unsafe {
+                    let low = _mm512_maskz_loadu_ps(mask(here), at);
+                    let high = _mm512_maskz_loadu_ps(mask(here.saturating_sub(16)), at.wrapping_add(16));
+                    std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
+                };
+            }
+            let block = transpose(block);
+            for (j, x) in block.into_iter().enumerate().take(here.div_ceil(2)) {
+                // SAFETY: k / 2 + j is within the elements.
+                unsafe { put(to, k / 2 + j, x) };
+            }
+        }
+    }
+
+    /// A 16 x 16 block of 32-bit elements turned round, in four rounds of shuffles.
+    #[target_feature(enable = "avx512f,avx512dq")]
+    fn transpose(r: [__m512; 16]) -> [__m512; 16] {
+        let mut t = [_mm512_setzero_ps(); 16];
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let mut u = [_mm512_setzero_ps(); 16];
+        let [low, high] = [_mm512_unpacklo_pd, _mm512_unpackhi_pd];
+        for i in 0..4 {
+            let d = |x: __m512| _mm512_castps_pd(x);
+            let s = |x: __m512d| _mm512_castpd_ps(x);
+            let (a, b, c, e) = (t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]);
+            // SAFETY: this function has the instructions that the two named ones need.
+            unsafe {
+                u[4 * i] = s(low(d(a), d(c)));
+                u[4 * i + 1] = s(high(d(a), d(c)));
+                u[4 * i + 2] = s(low(d(b), d(e)));
+                u[4 * i + 3] = s(high(d(b), d(e)));
+            }
+        }
+        // u[4 i + j] has columns j, j + 4, j + 8, j + 12 of rows 4 i to 4 i + 3, a quarter each.
+        let mut out = [_mm512_setzero_ps(); 16];
+        for j in 0..4 {
+            let a = _mm512_shuffle_f32x4(u[j], u[4 + j], 0x88);
+            let b = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0x88);
+            let c = _mm512_shuffle_f32x4(u[j], u[4 + j], 0xdd);
+            let e = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0xdd);
+            out[j] = _mm512_shuffle_f32x4(a, b, 0x88);
+            out[8 + j] = _mm512_shuffle_f32x4(a, b, 0xdd);
+            out[4 + j] = _mm512_shuffle_f32x4(c, e, 0x88);
+            out[12 + j] = _mm512_shuffle_f32x4(c, e, 0xdd);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_of_every_path_are_those_of_the_plain_one() {
+        let data: Vec<f32> = (0..70 * 90).map(|i| ((i * 7919) % 1009) as f32 / 37.0 - 13.0).collect();
+        for (item_stride, depth_stride) in [(90, 1), (1, 70), (90, 2)] {
+            let source = Source { data: &data, item_stride, depth_stride };
+            for (width, items, first_item) in
+                [(14, 14, 0), (14, 9, 3), (32, 32, 5), (32, 17, 16), (6, 1, 2), (16, 0, 0)]
+            {
+                for (first_depth, depth) in [(0, 1), (0, 33), (3, 40), (4, 16), (0, 32)] {
+                    let s = Stretch { first_item, items, first_depth, depth };
+                    for precision in [Precision::F32, Precision::Bf16] {
+                        let len = width * elements(depth, precision);
+                        let (mut fast, mut slow) = (vec![9.0; len], vec![8.0; len]);
+                        pack(&mut fast, width, source, s, precision);
+                        match precision {
+                            Precision::F32 => plain(&mut slow, width, source, s),
+                            Precision::Bf16 => plain_pairs(&mut slow, width, source, s),
+                        }
+                        let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                        assert_eq!(
+                            bits(&fast),
+                            bits(&slow),
+                            "{s:?} {width} {item_stride} {depth_stride} {precision:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
