@@ -71,11 +71,42 @@ fn products(b: &mut Bench) {
             cpu.linear(&x, &w, Some(&bias), &mut out, Store::Overwrite, d);
         });
         if n > 1 {
+            b.time(&format!("gemm's {name}"), work.clone(), |_| peer(&x, &w, &mut out, d));
             b.time(&format!("linear_dx {name}"), work.clone(), |cpu| {
                 cpu.linear_dx(&dout, &w, &mut dx, Store::Overwrite, d);
             });
             b.time(&format!("linear_dw {name}"), work, |cpu| cpu.linear_dw(&x, &dout, &mut dw, Some(&mut db), d));
         }
+    }
+}
+
+/// The same product by the gemm crate, on all cores.
+fn peer(x: &[f32], w: &[f32], out: &mut [f32], d: LinearDims) {
+    let LinearDims { n, k, m } = d;
+    assert!(x.len() >= n * k && w.len() >= m * k && out.len() >= n * m);
+    // SAFETY: the matrices are as long as the dimensions say, checked above, and `out` is borrowed exclusively.
+    unsafe {
+        gemm::gemm(
+            n,
+            m,
+            k,
+            out.as_mut_ptr(),
+            1,
+            m as isize,
+            false,
+            x.as_ptr(),
+            1,
+            k as isize,
+            w.as_ptr(),
+            k as isize,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::Rayon(0),
+        );
     }
 }
 
@@ -121,7 +152,10 @@ fn rows(b: &mut Bench) {
         let (mut pre, dout) = (b.buffer(inputs * N * F), b.buffer(N * F));
         let mut out = b.buffer(N * F);
         b.time(name, bytes((inputs + 1) * N * F), |cpu| cpu.activation(kind, &pre, &mut out, N, F));
-        b.time(&format!("{name}_backward"), bytes((2 * inputs + 1) * N * F), |cpu| {
+        // In place: the copy keeps the inputs from decaying to denormal numbers, and counts as bytes moved.
+        let fresh = b.buffer(inputs * N * F);
+        b.time(&format!("{name}_backward"), bytes((4 * inputs + 1) * N * F), |cpu| {
+            cpu.copy(&fresh, &mut pre, inputs * N * F);
             cpu.activation_backward(kind, &mut pre, &dout, N, F);
         });
     }
@@ -171,10 +205,17 @@ fn operations(c: &mut Criterion) {
         ("optimizers", optimizers),
     ];
     for (name, part) in parts {
-        let cpu = Cpu::new(all_cores(), None).expect("a thread pool");
-        let mut bench = Bench { cpu, group: c.benchmark_group(name) };
-        part(&mut bench);
-        bench.group.finish();
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            // Only products have a format of their factors.
+            let of_products = matches!(name, "products" | "attention" | "vocabulary");
+            if dtype == Dtype::Bf16 && !of_products {
+                continue;
+            }
+            let cpu = Cpu::new(all_cores(), None).expect("a thread pool").with_dtype(dtype);
+            let mut bench = Bench { cpu, group: c.benchmark_group(format!("{name} {dtype}")) };
+            part(&mut bench);
+            bench.group.finish();
+        }
     }
 }
 
@@ -188,7 +229,9 @@ fn steps(c: &mut Criterion) {
         ..ShapeSpec::default()
     };
     let shape = Shape::new(Family::Gpt2, &spec).expect("a shape that works");
-    for phase in [Phase::Train, Phase::Prefill, Phase::Decode] {
+    let dtypes = [Dtype::F32, Dtype::Bf16];
+    for (phase, dtype) in [Phase::Train, Phase::Prefill, Phase::Decode].into_iter().flat_map(|p| dtypes.map(|d| (p, d)))
+    {
         let workload = Workload {
             shape: shape.clone(),
             phase,
@@ -196,7 +239,7 @@ fn steps(c: &mut Criterion) {
             seq_len: 256,
             prompt_len: 256,
             new_tokens: 32,
-            dtype: Dtype::F32,
+            dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
         };
@@ -204,7 +247,7 @@ fn steps(c: &mut Criterion) {
         let options = SessionOptions { backend: BackendKind::Cpu, ranks: 1, threads_per_rank: threads, seed: 0 };
         let mut session = prepare(&workload, &options).expect("a session");
         group.throughput(Throughput::Elements(count::flops_per_step(&workload).expect("FLOPs").get()));
-        group.bench_function(phase.name(), |b| b.iter(|| session.step().expect("a step")));
+        group.bench_function(format!("{phase} {dtype}"), |b| b.iter(|| session.step().expect("a step")));
     }
     group.finish();
 }

@@ -24,6 +24,27 @@ fn every_golden_file_passes_on_both_backends() {
 }
 
 #[test]
+fn every_instruction_path_passes_in_f32_and_in_bf16() {
+    let files = ["gpt2", "llama-gqa", "keras-block"].map(golden);
+    let mut taken = 0;
+    for path in ["portable", "avx2", "avx512", "avx512bf16"] {
+        for dtype in ["f32", "bf16"] {
+            let out = Command::new(env!("CARGO_BIN_EXE_centime"))
+                .env("CENTIME_INSTRUCTIONS", path)
+                .args(["verify", "--backend", "cpu", "--dtype", dtype])
+                .args(&files)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            assert!(out.status.success(), "{path} {dtype}:\n{text}");
+            // A machine without these instructions has checked its best path instead, and says which.
+            taken += usize::from(text.contains(&format!("({path})")));
+        }
+    }
+    assert!(taken >= 2, "the portable path is everywhere");
+}
+
+#[test]
 fn one_wrong_weight_fails_with_exit_code_one() {
     let mut bytes = std::fs::read(golden("gpt2")).unwrap();
     let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

@@ -162,6 +162,25 @@ pub trait Backend: Alloc {
     /// `to[i] += from[i]` for the first `len` numbers.
     fn add(&self, from: &Self::Buffer, to: &mut Self::Buffer, len: usize);
 
+    /// A weight matrix `[rows, columns]` for inference, in whatever form products like best; it is only read by
+    /// [`Backend::linear`] and [`Backend::embed`] from then on. `next` writes its numbers, some whole rows at a time, in their
+    /// order.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    fn weights(
+        &self,
+        rows: usize,
+        columns: usize,
+        next: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<Self::Buffer, SessionError> {
+        let mut host = vec![0.0; rows * columns];
+        next(&mut host);
+        let mut buffer = self.alloc(host.len(), Category::Weights)?;
+        self.upload(&host, &mut buffer);
+        Ok(buffer)
+    }
+
     /// Row r of `out [N, C]` is `table[ids[r]] (+ positions[first_position + r % tokens])`.
     fn embed(
         &self,

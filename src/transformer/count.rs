@@ -6,7 +6,7 @@
 
 use super::activations::Extent;
 use super::backend::{Alloc, Category, Update};
-use super::cpu::scratch_numbers;
+use super::cpu::{scratch_numbers, weight_words};
 use super::model::Index;
 use super::rank::{Training, inference};
 use super::session::{MemoryParts, SessionError};
@@ -215,8 +215,12 @@ impl Alloc for Account {
 impl Account {
     fn one_rank(&self, w: &Workload, batch: usize) -> Result<(), SessionError> {
         let index = Index::new(&w.shape);
-        index.buffers(self, Category::Weights)?;
         let training = w.phase == Phase::Train;
+        for (i, spec) in index.specs.iter().enumerate() {
+            let panels = !training && index.is_weight(i);
+            let words = if panels { weight_words(spec.rows, spec.columns, w.dtype) } else { spec.len() };
+            self.alloc(words, Category::Weights)?;
+        }
         let tokens = if training { w.seq_len } else { w.prompt_len } as usize;
         if training {
             Training::new(self, &w.shape, &index, Extent { batch, tokens }, &Update::new(w.optimizer))?;

@@ -7,7 +7,7 @@ use super::backward::Targets;
 use super::cpu::{Cpu, array::Array, naive::Naive};
 use super::forward::StepDropout;
 use super::generate::Inference;
-use super::model::Model;
+use super::model::{Model, Purpose};
 use super::session::{SessionOptions, prepare};
 use super::shape::{Activation, Family, Shape, ShapeSpec};
 use super::{BackendKind, Dtype, OptimizerKind, Phase, Workload};
@@ -51,7 +51,7 @@ fn gradients_are_the_slopes_of_the_loss() {
                 Family::Block => Shape { activation: Activation::GeluErf, ..shape(family) },
                 _ => shape(family),
             };
-            let mut model = Model::new(Naive, &smooth, 3).unwrap();
+            let mut model = Model::new(Naive, &smooth, 3, Purpose::Training).unwrap();
             let extent = Extent { batch: 2, tokens: 5 };
             let (ids, tokens) = (ids(10), ids(11)[1..].to_vec());
             let vectors = array((0..240).map(|i| (i as f32 * 0.37).sin()));
@@ -110,7 +110,7 @@ fn close(a: &[f32], b: &[f32], what: &str) {
 #[test]
 fn sequences_of_a_batch_do_not_see_each_other() {
     for family in [Family::Gpt2, Family::Llama] {
-        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1).unwrap();
+        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1, Purpose::Training).unwrap();
         let all = logits(&model, &ids(21), 3);
         for b in 0..3 {
             close(&logits(&model, &ids(21)[7 * b..][..7], 1), &all[29 * b..][..29], "a sequence alone");
@@ -121,7 +121,7 @@ fn sequences_of_a_batch_do_not_see_each_other() {
 #[test]
 fn a_token_does_not_see_what_follows_it() {
     for family in [Family::Gpt2, Family::Llama] {
-        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1).unwrap();
+        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1, Purpose::Training).unwrap();
         let extent = Extent { batch: 1, tokens: 9 };
         let run = |ids: &[u32]| {
             let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer).unwrap();
@@ -137,7 +137,7 @@ fn a_token_does_not_see_what_follows_it() {
 #[test]
 fn decoding_through_the_cache_is_a_longer_prompt() {
     for family in [Family::Gpt2, Family::Llama] {
-        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1).unwrap();
+        let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1, Purpose::Training).unwrap();
         let (batch, prompt, new) = (2, 6, 5);
         let text = |b: usize, n: usize| ids(40)[b * 17..][..n].to_vec();
         let mut inference = Inference::new(&model.backend, &model.shape, batch, prompt, new).unwrap();
@@ -173,7 +173,7 @@ fn losses(family: Family, ranks: u32, backend: BackendKind, steps: usize) -> Vec
 fn two_ranks_train_as_one_that_sees_both_halves() {
     // The gradient of the mean loss over a batch is the mean of the gradients over its halves.
     for family in [Family::Gpt2, Family::Llama, Family::Block] {
-        let model = Model::new(Cpu::new(1, None).unwrap(), &shape(family), 2).unwrap();
+        let model = Model::new(Cpu::new(1, None).unwrap(), &shape(family), 2, Purpose::Training).unwrap();
         let vectors = array((0..4 * 6 * 24).map(|i| (i as f32 * 0.11).cos()));
         let (ids, tokens) = (ids(24), ids(25)[1..].to_vec());
         let gradients = |first: usize, batch: usize| -> Vec<Array> {

@@ -139,26 +139,51 @@ impl Index {
         self.specs.iter().map(|s| backend.alloc(s.len(), category)).collect()
     }
 
+    /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied).
+    pub fn is_weight(&self, parameter: usize) -> bool {
+        let spec = &self.specs[parameter];
+        let lookup_only = Some(parameter) == self.positions || (parameter == self.table && !self.tied());
+        spec.rows > 1 && !lookup_only
+    }
+
     /// Parameters as they start, from a seed; the same for every backend and rank.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn initialise<B: Backend>(&self, backend: &B, seed: u64) -> Result<Vec<B::Buffer>, SessionError> {
-        let mut host = Vec::new();
-        let mut all = self.buffers(backend, Category::Weights)?;
-        for (i, (spec, buffer)) in self.specs.iter().zip(&mut all).enumerate() {
+    pub fn initialise<B: Backend>(
+        &self,
+        backend: &B,
+        seed: u64,
+        purpose: Purpose,
+    ) -> Result<Vec<B::Buffer>, SessionError> {
+        let one = |(i, spec): (usize, &Spec)| {
+            let mut numbers = Stream::new(seed, i as u64);
+            if purpose == Purpose::Inference && self.is_weight(i) {
+                return backend.weights(spec.rows, spec.columns, &mut |rows| numbers.fill_normal(rows, 0.02));
+            }
+            let mut buffer = backend.alloc(spec.len(), Category::Weights)?;
             match spec.start {
                 Start::Zero => {}
-                Start::One => backend.fill(buffer, 1.0),
+                Start::One => backend.fill(&mut buffer, 1.0),
                 Start::Normal => {
-                    host.resize(spec.len(), 0.0);
-                    Stream::new(seed, i as u64).fill_normal(&mut host, 0.02);
-                    backend.upload(&host, buffer);
+                    let mut host = vec![0.0; spec.len()];
+                    numbers.fill_normal(&mut host, 0.02);
+                    backend.upload(&host, &mut buffer);
                 }
             }
-        }
-        Ok(all)
+            Ok(buffer)
+        };
+        self.specs.iter().enumerate().map(one).collect()
     }
+}
+
+/// What a model's parameters are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// They are read and written one by one.
+    Training,
+    /// Matrices are in the form that the backend multiplies by fastest, and are not written any more.
+    Inference,
 }
 
 /// A model on a device.
@@ -177,9 +202,9 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new(backend: B, shape: &Shape, seed: u64) -> Result<Self, SessionError> {
+    pub fn new(backend: B, shape: &Shape, seed: u64, purpose: Purpose) -> Result<Self, SessionError> {
         let index = Index::new(shape);
-        let parameters = index.initialise(&backend, seed)?;
+        let parameters = index.initialise(&backend, seed, purpose)?;
         let frequencies =
             (shape.family == Family::Llama).then(|| Frequencies::new(&shape.rope, shape.head_dim as usize));
         Ok(Self { backend, shape: shape.clone(), index, parameters, frequencies })

@@ -6,7 +6,7 @@ use super::backward::Targets;
 use super::collective::threads::Exchange;
 use super::forward::StepDropout;
 use super::generate::Inference;
-use super::model::{Index, Model};
+use super::model::{Index, Model, Purpose};
 use super::optimizer::State;
 use super::random::{Stream, mix};
 use super::session::SessionError;
@@ -108,7 +108,8 @@ impl<B: Backend> Rank<B> {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub fn new(backend: B, workload: &Workload, seat: Seat, batch: usize) -> Result<Self, SessionError> {
-        let model = Model::new(backend, &workload.shape, seat.seed)?;
+        let purpose = if workload.phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
+        let model = Model::new(backend, &workload.shape, seat.seed, purpose)?;
         let update = Update::new(workload.optimizer);
         let work = match workload.phase {
             Phase::Train => {

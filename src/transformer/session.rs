@@ -82,7 +82,8 @@ pub trait Session {
 /// Whether a backend of this build computes in this format.
 pub fn supports(backend: BackendKind, dtype: Dtype) -> bool {
     match backend {
-        BackendKind::Cpu | BackendKind::Naive => dtype == Dtype::F32,
+        BackendKind::Cpu => true,
+        BackendKind::Naive => dtype == Dtype::F32,
         BackendKind::Cuda => false,
     }
 }
@@ -101,7 +102,7 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
             let backend = |rank: usize| {
                 // A rank's threads get cores of their own, as far as there are enough.
                 let own = cores.get(rank * threads..(rank + 1) * threads).map(<[usize]>::to_vec);
-                Cpu::new(threads, own)
+                Ok(Cpu::new(threads, own)?.with_dtype(workload.dtype))
             };
             Ok(Box::new(Ranks::start(workload, options, backend)?))
         }

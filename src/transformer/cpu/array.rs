@@ -1,6 +1,7 @@
 //! Memory of the CPU backends: zeroed f32, on cache lines; large ones on huge pages where the system has them.
 
 use super::super::session::SessionError;
+use super::product::Panelled;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -9,12 +10,14 @@ use std::ptr::NonNull;
 const HUGE_PAGE: usize = 2 << 20;
 const CACHE_LINE: usize = 64;
 
-/// An owned, zeroed, aligned slice of f32.
+/// An owned, zeroed, aligned slice of f32; or a weight matrix in panels, whose numbers are not to be read one by one.
 #[derive(Debug)]
 pub struct Array {
     start: NonNull<f32>,
     len: usize,
     layout: Layout,
+    /// How a weight matrix lies in panels, where it does.
+    panelled: Option<Panelled>,
 }
 
 // SAFETY: an Array owns its memory alone, as a Box<[f32]> does.
@@ -33,7 +36,34 @@ impl Array {
         let align = if bytes >= 2 * HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
         let layout = Layout::from_size_align(bytes, align).map_err(|_| refused())?;
         let start = zeroed(layout).ok_or_else(refused)?;
-        Ok(Self { start: start.cast(), len, layout })
+        Ok(Self { start: start.cast(), len, layout, panelled: None })
+    }
+
+    /// Room for a weight matrix in panels.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub(super) fn in_panels(how: Panelled) -> Result<Self, SessionError> {
+        let mut array = Self::zeros(how.len())?;
+        array.panelled = Some(how);
+        Ok(array)
+    }
+
+    /// How the matrix lies in panels, where it does.
+    pub(super) fn panelled(&self) -> Option<Panelled> {
+        self.panelled
+    }
+
+    /// The words of the panels, whatever they mean.
+    pub(super) fn words(&self) -> &[f32] {
+        // SAFETY: `start` is valid for `len` initialised f32 as long as self lives.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The words of the panels, to be filled.
+    pub(super) fn words_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
     /// Zeros, for small tables whose absence would be a fault of the program; aborts as `Vec` does when memory is gone.
@@ -68,18 +98,17 @@ impl Drop for Array {
     }
 }
 
+/// The numbers; none of a matrix in panels, so that who takes it for a plain one is stopped by the slice's bounds.
 impl Deref for Array {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        // SAFETY: `start` is valid for `len` initialised f32 as long as self lives.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        if self.panelled.is_some() { &[] } else { self.words() }
     }
 }
 
 impl DerefMut for Array {
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as for Deref, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+        if self.panelled.is_some() { &mut [] } else { self.words_mut() }
     }
 }
 

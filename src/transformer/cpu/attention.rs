@@ -51,10 +51,10 @@ impl<'a> Head<'a> {
 
 /// # Safety
 /// As for [`product`].
-unsafe fn multiply(pool: &Pool, to: Target, add: bool, factor: f32, a: View, b: View) {
+unsafe fn multiply((pool, precision): (&Pool, Precision), to: Target, add: bool, factor: f32, a: View, b: View) {
     let onto = if add { Onto::Target } else { Onto::Nothing };
     // SAFETY: the caller's.
-    unsafe { product(pool, to, onto, factor, a, Right::View(b), Precision::F32) };
+    unsafe { product(pool, to, onto, factor, a, Right::View(b), precision) };
 }
 
 fn scale(d: &AttentionDims) -> f32 {
@@ -66,7 +66,14 @@ pub(super) fn scratch_len(tokens: usize) -> usize {
     2 * TILE * tokens
 }
 
-pub(super) fn forward(pool: &Pool, qkv: &[f32], out: &mut [f32], lse: &mut [f32], d: AttentionDims) {
+pub(super) fn forward(
+    pool: &Pool,
+    precision: Precision,
+    qkv: &[f32],
+    out: &mut [f32],
+    lse: &mut [f32],
+    d: AttentionDims,
+) {
     let tiles = d.tokens.div_ceil(TILE);
     let (to, lse) = (Target::new(out, d.out_width()), Target::new(lse, d.heads));
     // The last tiles see the most keys: they go first, so that the small ones even out the end.
@@ -76,14 +83,14 @@ pub(super) fn forward(pool: &Pool, qkv: &[f32], out: &mut [f32], lse: &mut [f32]
         let head = Head { qkv, d, batch: rest / d.heads, head: rest % d.heads };
         let first = tile * TILE;
         // SAFETY: a tile of a head of a sequence is one task's alone: no other writes its rows and columns.
-        unsafe { forward_tile(pool, &head, first, TILE.min(d.tokens - first), &mut scratch, to, lse) };
+        unsafe { forward_tile((pool, precision), &head, first, TILE.min(d.tokens - first), &mut scratch, to, lse) };
     });
 }
 
 /// # Safety
 /// No other thread touches this tile's part of `out` and `lse`.
 unsafe fn forward_tile(
-    pool: &Pool,
+    on: (&Pool, Precision),
     h: &Head,
     first: usize,
     rows: usize,
@@ -98,7 +105,7 @@ unsafe fn forward_tile(
     // SAFETY: `scores` is this task's own.
     unsafe {
         multiply(
-            pool,
+            on,
             Target::new(scores, seen),
             false,
             scale(d),
@@ -128,7 +135,7 @@ unsafe fn forward_tile(
     );
     let to = out.at(h.row(first) * d.out_width() + h.head * d.head_dim);
     // SAFETY: the tile's rows and the head's columns are this task's own.
-    unsafe { multiply(pool, to, false, 1.0, View::dense(scores, rows, seen), h.view(v, 0, seen)) };
+    unsafe { multiply(on, to, false, 1.0, View::dense(scores, rows, seen), h.view(v, 0, seen)) };
 }
 
 /// What the backward pass reads.
@@ -140,7 +147,7 @@ pub(super) struct Saved<'a> {
     pub lse: &'a [f32],
 }
 
-pub(super) fn backward(pool: &Pool, s: Saved, dqkv: &mut [f32], d: AttentionDims) {
+pub(super) fn backward(pool: &Pool, precision: Precision, s: Saved, dqkv: &mut [f32], d: AttentionDims) {
     let width = d.qkv_width();
     let to = Target::new(dqkv, width);
     let group = d.heads / d.kv_heads;
@@ -150,7 +157,7 @@ pub(super) fn backward(pool: &Pool, s: Saved, dqkv: &mut [f32], d: AttentionDims
         for head in kv * group..(kv + 1) * group {
             let h = Head { qkv: s.qkv, d, batch, head };
             // SAFETY: the queries of these heads and the keys and values that they share are this task's alone.
-            unsafe { backward_head(pool, &h, &s, &mut scratch, to, head == kv * group) };
+            unsafe { backward_head((pool, precision), &h, &s, &mut scratch, to, head == kv * group) };
         }
     });
 }
@@ -158,7 +165,7 @@ pub(super) fn backward(pool: &Pool, s: Saved, dqkv: &mut [f32], d: AttentionDims
 /// # Safety
 /// No other thread touches this head's queries, keys and values in `dqkv`. `fresh`: the first head of its group, which
 /// overwrites the keys' and values' gradients instead of adding to them.
-unsafe fn backward_head(pool: &Pool, h: &Head, s: &Saved, scratch: &mut [f32], dqkv: Target, fresh: bool) {
+unsafe fn backward_head(on: (&Pool, Precision), h: &Head, s: &Saved, scratch: &mut [f32], dqkv: Target, fresh: bool) {
     let d = &h.d;
     let [q, k, v] = h.columns();
     let width = d.qkv_width();
@@ -181,22 +188,22 @@ unsafe fn backward_head(pool: &Pool, h: &Head, s: &Saved, scratch: &mut [f32], d
         // SAFETY: `p` and `dp` are this task's own scratch.
         unsafe {
             multiply(
-                pool,
+                on,
                 Target::new(p, seen),
                 false,
                 scale(d),
                 h.view(q, first, rows),
                 h.view(k, 0, seen).transposed(),
             );
-            multiply(pool, Target::new(dp, seen), false, 1.0, dout, h.view(v, 0, seen).transposed());
+            multiply(on, Target::new(dp, seen), false, 1.0, dout, h.view(v, 0, seen).transposed());
         }
         probabilities_and_gradients(h, s, first, seen, p, dp);
         let (pv, dpv) = (View::dense(p, rows, seen), View::dense(dp, rows, seen));
         // SAFETY: this head's queries, and its group's keys and values, are this task's own.
         unsafe {
-            multiply(pool, dqkv.at(start + v), true, 1.0, pv.transposed(), dout);
-            multiply(pool, dqkv.at(start + k), true, 1.0, dpv.transposed(), h.view(q, first, rows));
-            multiply(pool, dqkv.at(start + first * width + q), false, 1.0, dpv, h.view(k, 0, seen));
+            multiply(on, dqkv.at(start + v), true, 1.0, pv.transposed(), dout);
+            multiply(on, dqkv.at(start + k), true, 1.0, dpv.transposed(), h.view(q, first, rows));
+            multiply(on, dqkv.at(start + first * width + q), false, 1.0, dpv, h.view(k, 0, seen));
         }
     }
 }

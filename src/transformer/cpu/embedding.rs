@@ -6,6 +6,12 @@ use super::super::backend::{AttentionDims, CacheDims};
 pub(super) fn row(id: u32, position: usize, table: &[f32], positions: Option<&[f32]>, out: &mut [f32]) {
     let c = out.len();
     out.copy_from_slice(&table[id as usize * c..][..c]);
+    add_position(position, positions, out);
+}
+
+/// Adds the position's row, where positions are learned.
+pub(super) fn add_position(position: usize, positions: Option<&[f32]>, out: &mut [f32]) {
+    let c = out.len();
     if let Some(p) = positions {
         for (o, p) in out.iter_mut().zip(&p[position * c..][..c]) {
             *o += p;

@@ -5,7 +5,7 @@ use super::instructions::vectorised;
 use super::math::{exp, maximum, sum};
 use super::matmul::matmul;
 use super::pool::{Pool, reading, writing};
-use super::product::{Onto, View};
+use super::product::{Onto, Precision, View};
 
 /// Rows a block: enough for an efficient product, few enough that a block of logits stays small beside the weights.
 const BLOCK: usize = 256;
@@ -17,6 +17,7 @@ pub(super) fn scratch_len(n: usize, v: usize) -> usize {
 
 pub(super) fn cross_entropy(
     pool: &Pool,
+    precision: Precision,
     x: &[f32],
     w: &[f32],
     targets: &[u32],
@@ -32,7 +33,7 @@ pub(super) fn cross_entropy(
         let rows = BLOCK.min(n - first);
         let logits = &mut logits[..rows * v];
         let x = View::dense(&x[first * k..][..rows * k], rows, k);
-        matmul(pool, logits, Onto::Nothing, x, weights.transposed());
+        matmul(pool, precision, logits, Onto::Nothing, x, weights.transposed());
         let wanted = gradients.is_some();
         let parts = (writing(logits, v), writing(&mut losses[first..first + rows], 1));
         pool.over(parts, |i, (row, loss)| {
@@ -43,9 +44,9 @@ pub(super) fn cross_entropy(
         });
         if let Some((dx, dw)) = gradients.as_mut() {
             let dlogits = View::dense(logits, rows, v);
-            matmul(pool, &mut dx[first * k..][..rows * k], Onto::Nothing, dlogits, weights);
+            matmul(pool, precision, &mut dx[first * k..][..rows * k], Onto::Nothing, dlogits, weights);
             let onto = if first > 0 { Onto::Target } else { Onto::Nothing };
-            matmul(pool, &mut dw[..v * k], onto, dlogits.transposed(), x);
+            matmul(pool, precision, &mut dw[..v * k], onto, dlogits.transposed(), x);
         }
     }
     losses.iter().map(|l| f64::from(*l)).sum::<f64>() as f32 / counted

@@ -7,10 +7,10 @@ use super::pool::{Pool, reading, writing};
 use super::product::{Onto, Precision, Right, Target, View, product};
 
 /// `to [a.rows, b.columns] (+)= a b`, dense, on the whole pool.
-pub(super) fn matmul(pool: &Pool, to: &mut [f32], onto: Onto, a: View, b: View) {
+pub(super) fn matmul(pool: &Pool, precision: Precision, to: &mut [f32], onto: Onto, a: View, b: View) {
     let target = Target::new(&mut to[..a.rows * b.columns], b.columns);
     // SAFETY: `to` is borrowed exclusively for the call.
-    unsafe { product(pool, target, onto, 1.0, a, Right::View(b), Precision::F32) };
+    unsafe { product(pool, target, onto, 1.0, a, Right::View(b), precision) };
 }
 
 /// Rows of input below which the weights are streamed once, instead of being packed for a blocked product.

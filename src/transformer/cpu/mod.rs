@@ -23,23 +23,24 @@ mod update;
 
 pub use instructions::Instructions;
 
-use super::BackendKind;
 use super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, NormDims, Store, Update,
 };
 use super::collective::threads::Exchange;
 use super::session::SessionError;
 use super::shape::Activation;
+use super::{BackendKind, Dtype};
 use array::Array;
 use matmul::{FEW_ROWS, few_rows, matmul};
 use pool::{Pool, reading, writing};
-use product::{Onto, View};
+use product::{Onto, Panelled, Precision, Right, Target, View, product};
 use std::sync::Arc;
 
 /// The fast CPU backend: one rank's threads.
 #[derive(Clone, Debug)]
 pub struct Cpu {
     pool: Arc<Pool>,
+    precision: Precision,
 }
 
 impl Cpu {
@@ -48,14 +49,53 @@ impl Cpu {
     /// # Errors
     /// When the system starts no more threads.
     pub fn new(threads: usize, cores: Option<Vec<usize>>) -> Result<Self, SessionError> {
-        Ok(Self { pool: Arc::new(Pool::new(threads.max(1), cores)?) })
+        Ok(Self { pool: Arc::new(Pool::new(threads.max(1), cores)?), precision: Precision::F32 })
     }
+}
+
+impl Cpu {
+    /// The same threads; products take their factors in this format (sums stay f32).
+    pub fn with_dtype(self, dtype: Dtype) -> Self {
+        Self { precision: precision(dtype), ..self }
+    }
+}
+
+fn precision(dtype: Dtype) -> Precision {
+    match dtype {
+        Dtype::F32 => Precision::F32,
+        Dtype::Bf16 => Precision::Bf16,
+    }
+}
+
+/// Words of 32 bits that a weight matrix `[M, K]` takes where it is kept for inference.
+pub(super) fn weight_words(m: usize, k: usize, dtype: Dtype) -> usize {
+    Panelled::new(m, k, precision(dtype)).len()
 }
 
 /// Numbers of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank.
 pub(super) fn scratch_numbers(threads: usize, rows: usize, tokens: usize, vocabulary: usize, training: bool) -> usize {
     let loss = if training { loss::scratch_len(rows, vocabulary) + rows } else { 0 };
     loss + threads * attention::scratch_len(tokens)
+}
+
+impl Cpu {
+    /// What a linear layer is added to. A bias on top of what is there is put there first.
+    fn onto<'a>(&self, into: Store, bias: Option<&'a [f32]>, out: &mut [f32], d: LinearDims) -> Onto<'a> {
+        match (into, bias) {
+            (Store::Overwrite, None) => Onto::Nothing,
+            (Store::Overwrite, Some(bias)) => Onto::Bias(bias),
+            (Store::Accumulate, None) => Onto::Target,
+            (Store::Accumulate, Some(bias)) => {
+                let share = self.pool.share(d.n, 16);
+                self.pool.over(writing(&mut out[..d.n * d.m], share * d.m), |_, rows| {
+                    for row in rows.chunks_exact_mut(d.m) {
+                        row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
+                    }
+                });
+                Onto::Target
+            }
+        }
+    }
 }
 
 fn onto<'a>(into: Store) -> Onto<'a> {
@@ -98,6 +138,10 @@ impl Backend for Cpu {
         self.pool.over(parts, |_, (t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f));
     }
 
+    fn weights(&self, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) -> Result<Array, SessionError> {
+        Panelled::new(rows, columns, self.precision).fill(&self.pool, next)
+    }
+
     fn embed(
         &self,
         ids: &[u32],
@@ -113,7 +157,14 @@ impl Backend for Cpu {
         let parts = (writing(&mut out[..ids.len() * c], share * c), reading(ids, share));
         self.pool.over(parts, |i, (out, ids)| {
             for (r, (out, id)) in out.chunks_exact_mut(c).zip(ids).enumerate() {
-                embedding::row(*id, first + (i * share + r) % tokens, table, positions, out);
+                let position = first + (i * share + r) % tokens;
+                match table.panelled() {
+                    Some(p) => {
+                        p.row(table.words(), *id as usize, out);
+                        embedding::add_position(position, positions, out);
+                    }
+                    None => embedding::row(*id, position, table, positions, out),
+                }
             }
         });
     }
@@ -148,33 +199,33 @@ impl Backend for Cpu {
 
     fn linear(&self, x: &Array, w: &Array, bias: Option<&Array>, out: &mut Array, into: Store, d: LinearDims) {
         let LinearDims { n, k, m } = d;
-        let (x, w, out) = (&x[..n * k], &w[..m * k], &mut out[..n * m]);
         let bias = bias.map(|b| &b[..m]);
-        if n <= FEW_ROWS {
+        if let Some(p) = w.panelled() {
+            let onto = self.onto(into, bias, out, d);
+            let (to, x) = (Target::new(&mut out[..n * m], m), View::dense(x, n, k));
+            // SAFETY: `out` is borrowed exclusively for the call.
+            return unsafe { product(&self.pool, to, onto, 1.0, x, Right::Panelled(w, p), self.precision) };
+        }
+        let (x, w, out) = (&x[..n * k], &w[..m * k], &mut out[..n * m]);
+        if n <= FEW_ROWS && self.precision == Precision::F32 {
             few_rows(&self.pool, x, w, bias, out, into == Store::Accumulate, d);
             return;
         }
-        let onto = match (into, bias) {
-            (Store::Overwrite, None) => Onto::Nothing,
-            (Store::Overwrite, Some(bias)) => Onto::Bias(bias),
-            (Store::Accumulate, None) => Onto::Target,
-            (Store::Accumulate, Some(bias)) => {
-                let share = self.pool.share(n, 16);
-                self.pool.over(writing(out, share * m), |_, rows| {
-                    for row in rows.chunks_exact_mut(m) {
-                        row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
-                    }
-                });
-                Onto::Target
-            }
-        };
-        matmul(&self.pool, out, onto, View::dense(x, n, k), View::dense(w, m, k).transposed());
+        let onto = self.onto(into, bias, out, d);
+        matmul(&self.pool, self.precision, out, onto, View::dense(x, n, k), View::dense(w, m, k).transposed());
     }
     fn linear_dx(&self, dout: &Array, w: &Array, dx: &mut Array, into: Store, d: LinearDims) {
-        matmul(&self.pool, dx, onto(into), View::dense(dout, d.n, d.m), View::dense(w, d.m, d.k));
+        matmul(&self.pool, self.precision, dx, onto(into), View::dense(dout, d.n, d.m), View::dense(w, d.m, d.k));
     }
     fn linear_dw(&self, x: &Array, dout: &Array, dw: &mut Array, dbias: Option<&mut Array>, d: LinearDims) {
-        matmul(&self.pool, dw, Onto::Nothing, View::dense(dout, d.n, d.m).transposed(), View::dense(x, d.n, d.k));
+        matmul(
+            &self.pool,
+            self.precision,
+            dw,
+            Onto::Nothing,
+            View::dense(dout, d.n, d.m).transposed(),
+            View::dense(x, d.n, d.k),
+        );
         if let Some(bias) = dbias {
             let share = self.pool.share(d.m, 64);
             self.pool.over(writing(&mut bias[..d.m], share), |i, bias| {
@@ -197,7 +248,7 @@ impl Backend for Cpu {
         rope::turn(&self.pool, qkv, frequencies, first, inverse, d);
     }
     fn attention(&self, qkv: &Array, out: &mut Array, lse: &mut Array, d: AttentionDims) {
-        attention::forward(&self.pool, qkv, out, lse, d);
+        attention::forward(&self.pool, self.precision, qkv, out, lse, d);
     }
     fn attention_backward(
         &self,
@@ -208,7 +259,7 @@ impl Backend for Cpu {
         dqkv: &mut Array,
         d: AttentionDims,
     ) {
-        attention::backward(&self.pool, attention::Saved { qkv, out, dout, lse }, dqkv, d);
+        attention::backward(&self.pool, self.precision, attention::Saved { qkv, out, dout, lse }, dqkv, d);
     }
     fn cache_append(&self, qkv: &Array, cache: &mut Array, position: usize, d: AttentionDims, c: CacheDims) {
         embedding::cache_append(qkv, cache, position, d, c);
@@ -239,7 +290,7 @@ impl Backend for Cpu {
         d: LinearDims,
     ) -> f32 {
         let gradients = gradients.map(|(dx, dw)| (&mut **dx, &mut **dw));
-        loss::cross_entropy(&self.pool, x, w, targets, gradients, d)
+        loss::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, d)
     }
     fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> f32 {
         loss::mean_squared_error(&self.pool, &x[..len], &target[..len], dx.map(|d| &mut d[..len]))

@@ -8,7 +8,6 @@ use super::array::Array;
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::null;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -191,7 +190,7 @@ fn work(s: &Shared) {
             return;
         }
         let job = s.job.load(Ordering::Relaxed).cast_const();
-        if job != null() {
+        if !job.is_null() {
             // SAFETY: the caller keeps the job alive until `working` is zero, and this worker still counts in it.
             let Job { parts, call, closure } = unsafe { &*job };
             // SAFETY: the closure is the one that `call` was made for, alive as the job is.

@@ -8,19 +8,36 @@
 mod file;
 mod names;
 
+use super::Dtype;
 use super::activations::{Activations, Extent, Keep, Scratch};
 use super::backend::{Backend, Category, Store};
 use super::backward::Targets;
 use super::generate::Inference;
-use super::model::Model;
+use super::model::{Model, Purpose};
 use super::optimizer::State;
-use super::shape::Family;
+use super::shape::{Activation, Family, Shape};
 pub use file::{Golden, GoldenError, Tensor};
 use names::Place;
 use std::collections::BTreeMap;
 
 /// Largest error that passes in f32.
 pub const TOLERANCE: f64 = 1e-4;
+
+/// Largest error that passes in a format, for a model of so many layers.
+///
+/// bf16 keeps 8 bits: each factor of a product is off by at most u = 2^-9 of itself, so that a product's terms are off by
+/// 2 u, at random. A gradient has gone through about 14 products a layer (4 forward, 8 backward, 2 of attention each way);
+/// independent errors add up as the root of their number, and the largest of thousands of elements is three times the
+/// typical one: 6 u sqrt(14 L + 2). A ReLU whose input is within that of zero may be open on one side and shut on the other,
+/// which takes a token's whole share out of a gradient or puts it in: twice as much. f32's bound is the fixed one that the
+/// field agrees on.
+pub fn tolerance(dtype: Dtype, shape: &Shape) -> f64 {
+    let jumps = if shape.activation == Activation::Relu { 2.0 } else { 1.0 };
+    match dtype {
+        Dtype::F32 => TOLERANCE,
+        Dtype::Bf16 => jumps * 6.0 * 2f64.powi(-9) * f64::from(14 * shape.n_layers + 2).sqrt(),
+    }
+}
 
 /// A gradient below this share of the largest one is rounding noise: f32 keeps 6e-8, and sums add to it.
 const NOISE: f32 = 1e-6;
@@ -41,9 +58,9 @@ pub struct Group {
 }
 
 impl Group {
-    /// Whether the group is within [`TOLERANCE`] (a NaN is not).
-    pub fn passes(&self) -> bool {
-        self.error <= TOLERANCE
+    /// Whether the group is within a tolerance (a NaN is not).
+    pub fn passes(&self, tolerance: f64) -> bool {
+        self.error <= tolerance
     }
 }
 
@@ -95,7 +112,7 @@ pub fn verify<B: Backend>(golden: &Golden, backend: B) -> Result<Vec<Group>, Gol
     for (name, update) in &golden.optimizers {
         bench.check_optimizer(name, update, &mut groups)?;
     }
-    bench.load_parameters()?;
+    bench.load_for_inference()?;
     bench.check_greedy(&mut groups)?;
     if groups.is_empty() {
         return Err(
@@ -115,7 +132,7 @@ impl<'a, B: Backend> Bench<'a, B> {
             );
         }
         let targets = golden.tokens("targets").map(|(_, _, t)| t).unwrap_or_default();
-        let model = Model::new(backend, &golden.shape, 0)?;
+        let model = Model::new(backend, &golden.shape, 0, Purpose::Training)?;
         let vectors = match golden.floats.get("targets") {
             Some(t) if golden.shape.family == Family::Block => {
                 let mut buffer = model.backend.alloc(t.values.len(), Category::Activations)?;
@@ -131,7 +148,8 @@ impl<'a, B: Backend> Bench<'a, B> {
         Ok(bench)
     }
 
-    fn load_parameters(&mut self) -> Result<(), GoldenError> {
+    /// The file's parameters, in the order and layout of the index.
+    fn parameters(&self) -> Result<Vec<Vec<f32>>, GoldenError> {
         let specs = &self.model.index.specs;
         let mut host: Vec<Vec<f32>> = specs.iter().map(|s| vec![f32::NAN; s.len()]).collect();
         for (name, place) in &self.places {
@@ -145,8 +163,33 @@ impl<'a, B: Backend> Bench<'a, B> {
                 host[place.parameter][place.position(i)] = *v;
             }
         }
+        Ok(host)
+    }
+
+    fn load_parameters(&mut self) -> Result<(), GoldenError> {
+        let host = self.parameters()?;
         for (host, buffer) in host.iter().zip(&mut self.model.parameters) {
             self.model.backend.upload(host, buffer);
+        }
+        Ok(())
+    }
+
+    /// Puts the file's matrices into the form that inference multiplies by, so that this form is checked as well.
+    fn load_for_inference(&mut self) -> Result<(), GoldenError> {
+        let host = self.parameters()?;
+        let Model { backend, index, parameters, .. } = &mut self.model;
+        for (i, (host, buffer)) in host.iter().zip(parameters).enumerate() {
+            if index.is_weight(i) {
+                let mut rest = host.as_slice();
+                let mut next = |rows: &mut [f32]| {
+                    let (here, after) = rest.split_at(rows.len());
+                    rows.copy_from_slice(here);
+                    rest = after;
+                };
+                *buffer = backend.weights(index.specs[i].rows, index.specs[i].columns, &mut next)?;
+            } else {
+                backend.upload(host, buffer);
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The innermost loop of a product: one tile of the result from two panels, in registers.
 
 use super::Precision;
-use super::lanes::{Lanes, Portable};
+use super::lanes::Lanes;
 use crate::transformer::cpu::instructions::Instructions;
 use std::ptr::null;
 
@@ -37,20 +37,30 @@ pub(super) struct Tile {
 const LARGEST: usize = 14 * 32;
 
 impl Kernel {
-    /// The kernel of an instruction path for a precision.
-    pub fn of(instructions: Instructions, precision: Precision) -> Self {
-        let pairs = precision == Precision::Bf16;
-        match instructions {
+    /// Columns of a tile: how wide the panels of `b` are.
+    pub fn columns_of(instructions: Instructions) -> usize {
+        if instructions >= Instructions::Avx512 { 32 } else { 16 }
+    }
+
+    /// The kernel for products of so many rows: as many of them in a tile as registers hold, all tiles alike.
+    pub fn of(instructions: Instructions, precision: Precision, rows: usize) -> Self {
+        let table: &[Run] = match (instructions, precision) {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 if pairs => Self { rows: 14, columns: 32, run: avx512_bf16 },
+            (Instructions::Avx512Bf16, Precision::Bf16) => &avx512_bf16::BY_ROWS,
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 | Instructions::Avx512 => {
-                Self { rows: 14, columns: 32, run: if pairs { avx512_pairs } else { avx512 } }
-            }
+            (Instructions::Avx512Bf16 | Instructions::Avx512, Precision::F32) => &avx512::BY_ROWS,
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => Self { rows: 6, columns: 16, run: if pairs { avx2_pairs } else { avx2 } },
-            _ => Self { rows: 4, columns: 16, run: if pairs { portable_pairs } else { portable } },
-        }
+            (Instructions::Avx512, Precision::Bf16) => &avx512_pairs::BY_ROWS,
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Avx2, Precision::F32) => &avx2::BY_ROWS,
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Avx2, Precision::Bf16) => &avx2_pairs::BY_ROWS,
+            (_, Precision::F32) => &portable::BY_ROWS,
+            (_, Precision::Bf16) => &portable_pairs::BY_ROWS,
+        };
+        let tiles = rows.div_ceil(table.len()).max(1);
+        let rows = rows.div_ceil(tiles).max(1);
+        Self { rows, columns: Self::columns_of(instructions), run: table[rows - 1] }
     }
 
     /// Multiplies two panels. A tile of which only a part exists is made beside and copied.
@@ -112,26 +122,33 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const V: usize>(depth: usize, a: *co
 }
 
 macro_rules! kernels {
-    ($($(#[$attribute:meta])* $name:ident: $lanes:ty, $rows:literal, $vectors:literal;)+) => {
-        $($(#[$attribute])*
-        unsafe fn $name(depth: usize, a: *const f32, b: *const f32, to: Tile) {
-            // SAFETY: the caller's.
-            unsafe { tile::<$lanes, $rows, $vectors>(depth, a, b, to) }
+    ($($(#[$attribute:meta])* $name:ident: $lanes:ty, $vectors:literal, [$($rows:literal),+];)+) => {
+        $(mod $name {
+            use super::{Run, Tile, tile};
+            #[allow(unused_imports, reason = "each takes one of them")]
+            use super::super::lanes::*;
+
+            $(#[$attribute])*
+            unsafe fn run<const ROWS: usize>(depth: usize, a: *const f32, b: *const f32, to: Tile) {
+                // SAFETY: the caller's.
+                unsafe { tile::<$lanes, ROWS, $vectors>(depth, a, b, to) }
+            }
+
+            /// The kernel of one row, of two, and so on.
+            pub const BY_ROWS: [Run; [$($rows),+].len()] = [$(run::<$rows>),+];
         })+
     };
 }
 
 kernels! {
-    portable: Portable<false>, 4, 2;
-    portable_pairs: Portable<true>, 4, 2;
+    portable: Portable<false>, 2, [1, 2, 3, 4];
+    portable_pairs: Portable<true>, 2, [1, 2, 3, 4];
 }
 #[cfg(target_arch = "x86_64")]
-use super::lanes::{Avx2, Avx512, Avx512Bf16};
-#[cfg(target_arch = "x86_64")]
 kernels! {
-    #[target_feature(enable = "avx2,fma")] avx2: Avx2<false>, 6, 2;
-    #[target_feature(enable = "avx2,fma")] avx2_pairs: Avx2<true>, 6, 2;
-    #[target_feature(enable = "avx512f")] avx512: Avx512<false>, 14, 2;
-    #[target_feature(enable = "avx512f")] avx512_pairs: Avx512<true>, 14, 2;
-    #[target_feature(enable = "avx512f,avx512bf16")] avx512_bf16: Avx512Bf16, 14, 2;
+    #[target_feature(enable = "avx2,fma")] avx2: Avx2<false>, 2, [1, 2, 3, 4, 5, 6];
+    #[target_feature(enable = "avx2,fma")] avx2_pairs: Avx2<true>, 2, [1, 2, 3, 4, 5, 6];
+    #[target_feature(enable = "avx512f")] avx512: Avx512<false>, 2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+    #[target_feature(enable = "avx512f")] avx512_pairs: Avx512<true>, 2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+    #[target_feature(enable = "avx512f,avx512bf16")] avx512_bf16: Avx512Bf16, 2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
 }

@@ -4,7 +4,7 @@
 //! dimension, the first in the low half.
 
 /// A vector of f32 accumulators and how a pair of panel elements is added to it.
-pub(super) trait Lanes {
+pub(in crate::transformer::cpu) trait Lanes {
     type Vector: Copy;
     /// Numbers in a vector.
     const WIDTH: usize;
@@ -21,7 +21,7 @@ pub(super) trait Lanes {
 }
 
 /// Plain code over arrays, which the compiler turns into whatever vectors the architecture has.
-pub(super) struct Portable<const PAIRS: bool>;
+pub(in crate::transformer::cpu) struct Portable<const PAIRS: bool>;
 
 const PLAIN: usize = 8;
 
@@ -81,7 +81,7 @@ impl<const PAIRS: bool> Lanes for Portable<PAIRS> {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, Avx512Bf16};
+pub(in crate::transformer::cpu) use x86::{Avx2, Avx512, Avx512Bf16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {

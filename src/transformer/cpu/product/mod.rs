@@ -6,12 +6,17 @@
 mod kernel;
 mod lanes;
 mod pack;
+mod panels;
+#[cfg(test)]
+mod product_tests;
 
 use super::array::Array;
 use super::instructions::Instructions;
 use super::pool::Pool;
 use kernel::{Kernel, Tile};
-use pack::{Source, Stretch, elements};
+use pack::Source;
+pub(super) use panels::Panelled;
+use panels::{DEPTH, Depth, Filling, Panels, depths, stretch};
 use std::ptr::null;
 
 /// Of the factors; sums are f32 always.
@@ -117,25 +122,13 @@ pub(super) enum Onto<'a> {
     Bias(&'a [f32]),
 }
 
-/// The right operand: as it stands, or packed beforehand.
+/// The right operand: as it stands, or a weight matrix that was put into panels beforehand.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Right<'a> {
     View(View<'a>),
-    Packed(&'a Packed),
+    Panelled(&'a Array, Panelled),
 }
 
-/// A right operand in panels, for who multiplies by it more than once: weights that do not change.
-#[derive(Debug)]
-pub(super) struct Packed {
-    panels: Array,
-    rows: usize,
-    columns: usize,
-    precision: Precision,
-    kernel: Kernel,
-}
-
-/// Elements of depth that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside one of `a`.
-const DEPTH: usize = 256;
 /// Rows of `a` that are packed at a time.
 const ROWS: usize = 2016;
 /// Columns of `b` that are packed at a time.
@@ -143,88 +136,8 @@ const COLUMNS: usize = 1024;
 /// Panels of `a` and of `b` that a task multiplies with each other.
 const TASK: (usize, usize) = (8, 4);
 
-/// One stretch of the inner dimension.
-#[derive(Clone, Copy)]
-struct Depth {
-    first: usize,
-    numbers: usize,
-    /// Elements of the panels before it, for each of their items.
-    before: usize,
-    elements: usize,
-}
-
-fn depths(k: usize, precision: Precision) -> impl Iterator<Item = Depth> {
-    let step = if precision == Precision::Bf16 { 2 * DEPTH } else { DEPTH };
-    (0..k).step_by(step).map(move |first| {
-        let numbers = step.min(k - first);
-        Depth { first, numbers, before: elements(first, precision), elements: elements(numbers, precision) }
-    })
-}
-
-/// Panels `items` wide of a matrix, one stretch after another: where each begins.
-#[derive(Clone, Copy)]
-struct Panels {
-    count: usize,
-    width: usize,
-}
-
-impl Panels {
-    fn of(items: usize, width: usize) -> Self {
-        Self { count: items.div_ceil(width), width }
-    }
-    fn len(self, k: usize, precision: Precision) -> usize {
-        self.count * self.width * elements(k, precision)
-    }
-    fn at(self, d: Depth, panel: usize) -> usize {
-        self.width * (d.before * self.count + panel * d.elements)
-    }
-}
-
-/// A buffer whose panels different threads fill.
-#[derive(Clone, Copy)]
-struct Filling(*mut f32, usize);
-// SAFETY: threads fill different panels; see `fill`.
-unsafe impl Sync for Filling {}
-
-impl Filling {
-    fn of(buffer: &mut [f32]) -> Self {
-        Self(buffer.as_mut_ptr(), buffer.len())
-    }
-    /// # Safety
-    /// No other thread touches these numbers.
-    unsafe fn part<'b>(&self, at: usize, len: usize) -> &'b mut [f32] {
-        assert!(at + len <= self.1, "a panel beyond its buffer");
-        // SAFETY: within the buffer, checked above; the caller keeps others away.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
-    }
-}
-
-impl Packed {
-    /// Packs a matrix `[K, M]`.
-    pub fn new(pool: &Pool, b: View, precision: Precision) -> Result<Self, super::super::session::SessionError> {
-        let kernel = Kernel::of(Instructions::taken(), precision);
-        let panels = Panels::of(b.columns, kernel.columns);
-        let mut buffer = Array::zeros(panels.len(b.rows, precision))?;
-        let (to, source) = (Filling::of(&mut buffer), right_source(b));
-        for d in depths(b.rows, precision) {
-            pool.each(panels.count, |p| {
-                let s = stretch(p, panels.width, b.columns, d);
-                // SAFETY: each panel is one task's.
-                let panel = unsafe { to.part(panels.at(d, p), panels.width * d.elements) };
-                pack::pack(panel, panels.width, source, s, precision);
-            });
-        }
-        Ok(Self { panels: buffer, rows: b.rows, columns: b.columns, precision, kernel })
-    }
-}
-
 fn right_source(b: View) -> Source {
     Source { data: b.data, item_stride: b.column_stride, depth_stride: b.row_stride }
-}
-
-fn stretch(panel: usize, width: usize, items: usize, d: Depth) -> Stretch {
-    let first_item = panel * width;
-    Stretch { first_item, items: width.min(items - first_item), first_depth: d.first, depth: d.numbers }
 }
 
 /// `to = factor * a b + onto`, on all threads of the pool; inside one of its tasks on the task's thread.
@@ -242,9 +155,9 @@ pub(super) unsafe fn product(
 ) {
     let (k, columns) = match b {
         Right::View(v) => (v.rows, v.columns),
-        Right::Packed(p) => {
-            assert_eq!(p.precision, precision, "weights packed in another precision");
-            (p.rows, p.columns)
+        Right::Panelled(_, p) => {
+            assert_eq!(p.precision, precision, "weights in panels of another precision");
+            (p.depth, p.columns)
         }
     };
     assert_eq!(a.columns, k, "the inner dimensions of a product");
@@ -259,13 +172,10 @@ pub(super) unsafe fn product(
         // SAFETY: the caller's.
         return unsafe { without_depth(to, onto, a.rows, columns) };
     }
-    let kernel = match b {
-        Right::View(_) => Kernel::of(Instructions::taken(), precision),
-        Right::Packed(p) => p.kernel,
-    };
-    let job = Job { pool, kernel, precision, k, columns, factor, onto, to, b };
     for first in (0..a.rows).step_by(ROWS) {
         let rows = ROWS.min(a.rows - first);
+        let kernel = Kernel::of(Instructions::taken(), precision, rows);
+        let job = Job { pool, kernel, precision, k, columns, factor, onto, to, b };
         let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
         // SAFETY: the caller's; the row blocks do not overlap.
         unsafe { job.row_block(first, part) };
@@ -318,13 +228,17 @@ impl Job<'_> {
             }
         });
         let width = self.kernel.columns;
+        if let (Right::Panelled(array, _), 1) = (self.b, panels.count) {
+            // SAFETY: the caller's.
+            return unsafe { self.few_rows(&left, a.rows, first, array.words(), &stretches) };
+        }
         let step = COLUMNS / width * width;
         for column in (0..self.columns).step_by(step) {
             let columns = step.min(self.columns - column);
             let block = Panels::of(columns, width);
             let mut right = match self.b {
                 Right::View(_) => Some(self.pool.scratch(block.count * width * DEPTH)),
-                Right::Packed(_) => None,
+                Right::Panelled(..) => None,
             };
             for d in &stretches {
                 let panel_of_b = match (&mut right, self.b) {
@@ -333,9 +247,9 @@ impl Job<'_> {
                         self.pack_right(buffer, part, block, *d);
                         RightPanels(buffer.as_ptr(), width * d.elements)
                     }
-                    (_, Right::Packed(p)) => {
+                    (_, Right::Panelled(array, _)) => {
                         let all = Panels::of(self.columns, width);
-                        RightPanels(p.panels[all.at(*d, column / width)..].as_ptr(), width * d.elements)
+                        RightPanels(array.words()[all.at(*d, column / width)..].as_ptr(), width * d.elements)
                     }
                     (None, Right::View(_)) => return,
                 };
@@ -344,6 +258,24 @@ impl Job<'_> {
                 unsafe { self.multiply(&left, panels, panel_of_b, block, *d, place) };
             }
         }
+    }
+
+    /// A product of one tile's rows: bound by reading the weights, which each thread does in one stretch after another.
+    unsafe fn few_rows(&self, left: &[f32], rows: usize, row: usize, words: &[f32], stretches: &[Depth]) {
+        let all = Panels::of(self.columns, self.kernel.columns);
+        let one = Panels::of(rows, self.kernel.rows);
+        let place = Place { row, rows, column: 0, columns: self.columns };
+        let share = all.count.div_ceil(4 * self.pool.threads).max(1);
+        self.pool.each(all.count.div_ceil(share), |task| {
+            for panel in task * share..((task + 1) * share).min(all.count) {
+                for d in stretches {
+                    let a = left[one.at(*d, 0)..].as_ptr();
+                    let b = words[all.at(*d, panel)..].as_ptr();
+                    // SAFETY: the panels are within their buffers; this tile is this task's alone.
+                    unsafe { self.kernel.multiply(d.elements, a, b, self.tile(0, panel, *d, &place)) };
+                }
+            }
+        });
     }
 
     fn pack_right(&self, buffer: &mut [f32], b: View, block: Panels, d: Depth) {

@@ -213,13 +213,10 @@ mod x86 {
             let d = |x: __m512| _mm512_castps_pd(x);
             let s = |x: __m512d| _mm512_castpd_ps(x);
             let (a, b, c, e) = (t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]);
-            // SAFETY: this function has the instructions that the two named ones need.
-            unsafe {
-                u[4 * i] = s(low(d(a), d(c)));
-                u[4 * i + 1] = s(high(d(a), d(c)));
-                u[4 * i + 2] = s(low(d(b), d(e)));
-                u[4 * i + 3] = s(high(d(b), d(e)));
-            }
+            u[4 * i] = s(low(d(a), d(c)));
+            u[4 * i + 1] = s(high(d(a), d(c)));
+            u[4 * i + 2] = s(low(d(b), d(e)));
+            u[4 * i + 3] = s(high(d(b), d(e)));
         }
         // u[4 i + j] has columns j, j + 4, j + 8, j + 12 of rows 4 i to 4 i + 3, a quarter each.
         let mut out = [_mm512_setzero_ps(); 16];

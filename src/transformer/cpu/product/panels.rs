@@ -1,0 +1,154 @@
+//! Where panels lie in a buffer, and weight matrices that are kept in panels.
+
+use super::super::array::Array;
+use super::super::instructions::Instructions;
+use super::super::pool::Pool;
+use super::Precision;
+use super::kernel::Kernel;
+use super::pack::{self, Source, Stretch, elements};
+use crate::transformer::session::SessionError;
+
+/// Elements of depth that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside one of `a`.
+pub(super) const DEPTH: usize = 256;
+
+/// One stretch of the inner dimension.
+#[derive(Clone, Copy)]
+pub(super) struct Depth {
+    pub first: usize,
+    pub numbers: usize,
+    /// Elements of the panels before it, for each of their items.
+    pub before: usize,
+    pub elements: usize,
+}
+
+pub(super) fn depths(k: usize, precision: Precision) -> impl Iterator<Item = Depth> {
+    let step = if precision == Precision::Bf16 { 2 * DEPTH } else { DEPTH };
+    (0..k).step_by(step).map(move |first| {
+        let numbers = step.min(k - first);
+        Depth { first, numbers, before: elements(first, precision), elements: elements(numbers, precision) }
+    })
+}
+
+/// Panels `items` wide of a matrix, one stretch after another: where each begins.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    pub count: usize,
+    pub width: usize,
+}
+
+impl Panels {
+    pub fn of(items: usize, width: usize) -> Self {
+        Self { count: items.div_ceil(width), width }
+    }
+    pub fn len(self, k: usize, precision: Precision) -> usize {
+        self.count * self.width * elements(k, precision)
+    }
+    pub fn at(self, d: Depth, panel: usize) -> usize {
+        self.width * (d.before * self.count + panel * d.elements)
+    }
+}
+
+/// A buffer whose panels different threads fill.
+#[derive(Clone, Copy)]
+pub(super) struct Filling(*mut f32, usize);
+// SAFETY: threads fill different panels; see `fill`.
+unsafe impl Sync for Filling {}
+
+impl Filling {
+    pub fn of(buffer: &mut [f32]) -> Self {
+        Self(buffer.as_mut_ptr(), buffer.len())
+    }
+    /// # Safety
+    /// No other thread touches these numbers.
+    pub unsafe fn part<'b>(&self, at: usize, len: usize) -> &'b mut [f32] {
+        assert!(at + len <= self.1, "a panel beyond its buffer");
+        // SAFETY: within the buffer, checked above; the caller keeps others away.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
+    }
+}
+
+pub(super) fn stretch(panel: usize, width: usize, items: usize, d: Depth) -> Stretch {
+    let first_item = panel * width;
+    Stretch { first_item, items: width.min(items - first_item), first_depth: d.first, depth: d.numbers }
+}
+
+/// How a weight matrix `w [M, K]` lies in panels, as the right operand `w^T`: for weights that are multiplied by again and
+/// again and do not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panelled {
+    /// K
+    pub(super) depth: usize,
+    /// M
+    pub(super) columns: usize,
+    pub(super) precision: Precision,
+    /// Columns of a panel.
+    width: usize,
+}
+
+impl Panelled {
+    /// The panels of `w [M, K]` for the instructions taken.
+    pub fn new(columns: usize, depth: usize, precision: Precision) -> Self {
+        Self { depth, columns, precision, width: Kernel::columns_of(Instructions::taken()) }
+    }
+
+    fn panels(&self) -> Panels {
+        Panels::of(self.columns, self.width)
+    }
+
+    /// Words of 32 bits.
+    pub fn len(&self) -> usize {
+        self.panels().len(self.depth, self.precision)
+    }
+
+    /// Makes a matrix of rows that `next` writes, a few at a time and in their order.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn fill(self, pool: &Pool, mut next: impl FnMut(&mut [f32])) -> Result<Array, SessionError> {
+        let mut array = Array::in_panels(self)?;
+        let panels = self.panels();
+        // So many panels are staged as numbers at a time.
+        let staged = pool.threads * 4;
+        let mut rows = pool.scratch(staged * self.width * self.depth);
+        for first in (0..panels.count).step_by(staged) {
+            let here = staged.min(panels.count - first);
+            let columns = (here * self.width).min(self.columns - first * self.width);
+            next(&mut rows[..columns * self.depth]);
+            let source = Source { data: &rows[..columns * self.depth], item_stride: self.depth, depth_stride: 1 };
+            let to = Filling::of(array.words_mut());
+            pool.each(here, |p| {
+                for d in depths(self.depth, self.precision) {
+                    // SAFETY: each panel is one task's.
+                    let panel = unsafe { to.part(panels.at(d, first + p), panels.width * d.elements) };
+                    pack::pack(panel, panels.width, source, stretch(p, panels.width, columns, d), self.precision);
+                }
+            });
+        }
+        Ok(array)
+    }
+
+    /// Row `row` of `w`, as it was rounded.
+    pub fn row(&self, words: &[f32], row: usize, out: &mut [f32]) {
+        let (panels, lane) = (self.panels(), row % self.width);
+        for d in depths(self.depth, self.precision) {
+            let panel = &words[panels.at(d, row / self.width)..][..self.width * d.elements];
+            let numbers = &mut out[d.first..d.first + d.numbers];
+            match self.precision {
+                Precision::F32 => {
+                    for (o, e) in numbers.iter_mut().zip(panel.chunks_exact(self.width)) {
+                        *o = e[lane];
+                    }
+                }
+                Precision::Bf16 => {
+                    for (o, e) in numbers.chunks_mut(2).zip(panel.chunks_exact(self.width)) {
+                        let bits = e[lane].to_bits();
+                        o[0] = f32::from_bits(bits << 16);
+                        if let Some(second) = o.get_mut(1) {
+                            *second = f32::from_bits(bits & 0xffff_0000);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Products of every layout and precision against sums in f64.
+
+use super::*;
+use half::bf16;
+
+fn numbers(len: usize, seed: usize) -> Vec<f32> {
+    (0..len).map(|i| (((i + seed) * 7919) % 2003) as f32 / 1001.0 - 1.0).collect()
+}
+
+fn rounded(x: f32, precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => f64::from(x),
+        Precision::Bf16 => f64::from(bf16::from_f32(x).to_f32()),
+    }
+}
+
+/// `factor * a b + base` in f64 over factors rounded as the precision says.
+fn plainly(a: &View, b: &View, factor: f32, base: impl Fn(usize, usize) -> f32, precision: Precision) -> Vec<f64> {
+    let at = |v: &View, r: usize, c: usize| rounded(v.data[r * v.row_stride + c * v.column_stride], precision);
+    let one = |r: usize, c: usize| {
+        let sum: f64 = (0..a.columns).map(|k| at(a, r, k) * at(b, k, c)).sum();
+        f64::from(factor) * sum + f64::from(base(r, c))
+    };
+    (0..a.rows).flat_map(|r| (0..b.columns).map(move |c| (r, c))).map(|(r, c)| one(r, c)).collect()
+}
+
+/// Sums of K products in f32 are off by about sqrt(K) 2^-24 of their terms' size; ten times that.
+fn check(what: &str, ours: &[f32], theirs: &[f64], k: usize) {
+    let bound = 10.0 * (k as f64).sqrt() * 2f64.powi(-24) * (k as f64).sqrt().max(1.0);
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert!((f64::from(*a) - b).abs() <= bound.max(1e-6), "{what}: element {i} is {a}, should be {b}");
+    }
+}
+
+#[test]
+fn products_of_every_layout_are_right_at_odd_shapes() {
+    for threads in [1, 3] {
+        let pool = Pool::new(threads, None).unwrap();
+        for (n, k, m) in [(1, 1, 1), (3, 17, 33), (14, 64, 32), (15, 300, 70), (29, 513, 1100), (130, 31, 5), (2, 0, 3)]
+        {
+            let (left, right) = (numbers(n * k, 1), numbers(k * m, 5));
+            let bias = numbers(m, 9);
+            for precision in [Precision::F32, Precision::Bf16] {
+                for turned in 0..4 {
+                    let a =
+                        if turned & 1 == 0 { View::dense(&left, n, k) } else { View::dense(&left, k, n).transposed() };
+                    let b = if turned & 2 == 0 {
+                        View::dense(&right, k, m)
+                    } else {
+                        View::dense(&right, m, k).transposed()
+                    };
+                    let what = format!("{n} {k} {m} {precision:?} turned {turned}, {threads} threads");
+                    let mut out = vec![0.5; n * m];
+                    let run = |out: &mut [f32], onto: Onto, factor: f32| {
+                        let to = Target::new(out, m);
+                        // SAFETY: `out` is borrowed exclusively.
+                        unsafe { product(&pool, to, onto, factor, a, Right::View(b), precision) };
+                    };
+                    run(&mut out, Onto::Nothing, 1.0);
+                    check(&what, &out, &plainly(&a, &b, 1.0, |_, _| 0.0, precision), k);
+                    run(&mut out, Onto::Bias(&bias), 1.0);
+                    check(&what, &out, &plainly(&a, &b, 1.0, |_, c| bias[c], precision), k);
+                    out.fill(0.5);
+                    run(&mut out, Onto::Target, 0.25);
+                    check(&what, &out, &plainly(&a, &b, 0.25, |_, _| 0.5, precision), k);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_in_panels_multiply_as_the_matrix_they_were_made_from() {
+    for threads in [1, 2] {
+        let pool = Pool::new(threads, None).unwrap();
+        for (n, k, m) in [(1, 700, 1111), (5, 33, 31), (14, 512, 64), (40, 257, 95)] {
+            let (x, w) = (numbers(n * k, 3), numbers(m * k, 4));
+            for precision in [Precision::F32, Precision::Bf16] {
+                let how = Panelled::new(m, k, precision);
+                let mut rest = w.as_slice();
+                let array = how.fill(&pool, |rows| {
+                    let (here, after) = rest.split_at(rows.len());
+                    rows.copy_from_slice(here);
+                    rest = after;
+                });
+                let array = array.unwrap();
+                let mut out = vec![0.0; n * m];
+                let (a, b) = (View::dense(&x, n, k), View::dense(&w, m, k).transposed());
+                let to = Target::new(&mut out, m);
+                // SAFETY: `out` is borrowed exclusively.
+                unsafe { product(&pool, to, Onto::Nothing, 1.0, a, Right::Panelled(&array, how), precision) };
+                check("panels", &out, &plainly(&a, &b, 1.0, |_, _| 0.0, precision), k);
+                let mut row = vec![0.0; k];
+                how.row(array.words(), m - 1, &mut row);
+                for (a, b) in row.iter().zip(&w[(m - 1) * k..]) {
+                    assert_eq!(f64::from(*a), rounded(*b, precision));
+                }
+                assert!(array.is_empty(), "nobody takes panels for plain numbers");
+            }
+        }
+    }
+}
