@@ -212,7 +212,7 @@ fn operations(c: &mut Criterion) {
                 continue;
             }
             let cpu = Cpu::new(all_cores(), None).expect("a thread pool").with_dtype(dtype);
-            let mut bench = Bench { cpu, group: c.benchmark_group(format!("{name} {dtype}")) };
+            let mut bench = Bench { cpu, group: c.benchmark_group(format!("{name}-{dtype}")) };
             part(&mut bench);
             bench.group.finish();
         }

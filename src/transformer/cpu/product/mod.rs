@@ -14,9 +14,9 @@ use super::array::Array;
 use super::instructions::Instructions;
 use super::pool::Pool;
 use kernel::{Kernel, Tile};
-use pack::Source;
+use pack::{Source, elements};
 pub(super) use panels::Panelled;
-use panels::{DEPTH, Depth, Filling, Panels, depths, stretch};
+use panels::{Depth, Packing, Panels, depths, run_all};
 use std::ptr::null;
 
 /// Of the factors; sums are f32 always.
@@ -131,10 +131,11 @@ pub(super) enum Right<'a> {
 
 /// Rows of `a` that are packed at a time.
 const ROWS: usize = 2016;
-/// Columns of `b` that are packed at a time.
+/// Most columns of `b` that are packed at a time, and most words of them: they stay in the last-level cache.
 const COLUMNS: usize = 1024;
+const RIGHT_BLOCK: usize = 1 << 20;
 /// Panels of `a` and of `b` that a task multiplies with each other.
-const TASK: (usize, usize) = (8, 4);
+const TASK: (usize, usize) = (8, 2);
 
 fn right_source(b: View) -> Source {
     Source { data: b.data, item_stride: b.column_stride, depth_stride: b.row_stride }
@@ -215,92 +216,99 @@ struct Job<'a> {
 impl Job<'_> {
     /// Rows `first..` of the result.
     unsafe fn row_block(&self, first: usize, a: View) {
-        let panels = Panels::of(a.rows, self.kernel.rows);
-        let mut left = self.pool.scratch(panels.len(self.k, self.precision));
-        let (filling, source) =
-            (Filling::of(&mut left), Source { data: a.data, item_stride: a.row_stride, depth_stride: a.column_stride });
+        let rows = Panels::of(a.rows, self.kernel.rows);
         let stretches: Vec<Depth> = depths(self.k, self.precision).collect();
-        self.pool.each(panels.count, |p| {
-            for d in &stretches {
-                // SAFETY: each panel is one task's.
-                let panel = unsafe { filling.part(panels.at(*d, p), panels.width * d.elements) };
-                pack::pack(panel, panels.width, source, stretch(p, panels.width, a.rows, *d), self.precision);
-            }
-        });
+        let mut left = self.pool.scratch(rows.len(self.k, self.precision));
+        let source = Source { data: a.data, item_stride: a.row_stride, depth_stride: a.column_stride };
+        let mut packing = Some(Packing::new(&mut left, rows, a.rows, source, &stretches, self.precision));
         let width = self.kernel.columns;
-        if let (Right::Panelled(array, _), 1) = (self.b, panels.count) {
-            // SAFETY: the caller's.
-            return unsafe { self.few_rows(&left, a.rows, first, array.words(), &stretches) };
-        }
-        let step = COLUMNS / width * width;
+        let (whole, step) = match self.b {
+            Right::Panelled(..) => (self.columns, self.columns),
+            Right::View(_) => {
+                let fitting = RIGHT_BLOCK / elements(self.k, self.precision) / width * width;
+                (0, fitting.clamp(2 * width, COLUMNS))
+            }
+        };
+        let mut right = self.pool.scratch(if whole == 0 {
+            Panels::of(step.min(self.columns), width).len(self.k, self.precision)
+        } else {
+            0
+        });
         for column in (0..self.columns).step_by(step) {
             let columns = step.min(self.columns - column);
             let block = Panels::of(columns, width);
-            let mut right = match self.b {
-                Right::View(_) => Some(self.pool.scratch(block.count * width * DEPTH)),
+            let of_left = packing.take();
+            let of_right = match self.b {
+                Right::View(b) => {
+                    let part = View { data: &b.data[column * b.column_stride..], columns, ..b };
+                    Some(Packing::new(&mut right, block, columns, right_source(part), &stretches, self.precision))
+                }
                 Right::Panelled(..) => None,
             };
-            for d in &stretches {
-                let panel_of_b = match (&mut right, self.b) {
-                    (Some(buffer), Right::View(b)) => {
-                        let part = View { data: &b.data[column * b.column_stride..], columns, ..b };
-                        self.pack_right(buffer, part, block, *d);
-                        RightPanels(buffer.as_ptr(), width * d.elements)
-                    }
-                    (_, Right::Panelled(array, _)) => {
-                        let all = Panels::of(self.columns, width);
-                        RightPanels(array.words()[all.at(*d, column / width)..].as_ptr(), width * d.elements)
-                    }
-                    (None, Right::View(_)) => return,
-                };
-                let place = Place { row: first, rows: a.rows, column, columns };
-                // SAFETY: the caller's; both operands are packed for this stretch.
-                unsafe { self.multiply(&left, panels, panel_of_b, block, *d, place) };
+            run_all(self.pool, &[of_left, of_right]);
+            let words = match self.b {
+                Right::Panelled(array, _) => array.words(),
+                Right::View(_) => &right,
+            };
+            let place = Place { row: first, rows: a.rows, column, columns };
+            // SAFETY: the caller's; both operands are packed.
+            unsafe {
+                if rows.count == 1 {
+                    self.few_rows(&left, a.rows, words, block, &stretches, &place);
+                } else {
+                    self.multiply(&left, rows, words, block, &stretches, &place);
+                }
             }
         }
     }
 
     /// A product of one tile's rows: bound by reading the weights, which each thread does in one stretch after another.
-    unsafe fn few_rows(&self, left: &[f32], rows: usize, row: usize, words: &[f32], stretches: &[Depth]) {
-        let all = Panels::of(self.columns, self.kernel.columns);
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn few_rows(
+        &self,
+        left: &[f32],
+        rows: usize,
+        words: &[f32],
+        block: Panels,
+        stretches: &[Depth],
+        place: &Place,
+    ) {
         let one = Panels::of(rows, self.kernel.rows);
-        let place = Place { row, rows, column: 0, columns: self.columns };
-        let share = all.count.div_ceil(4 * self.pool.threads).max(1);
-        self.pool.each(all.count.div_ceil(share), |task| {
-            for panel in task * share..((task + 1) * share).min(all.count) {
+        let share = block.count.div_ceil(4 * self.pool.threads).max(1);
+        self.pool.each(block.count.div_ceil(share), |task| {
+            for panel in task * share..((task + 1) * share).min(block.count) {
                 for d in stretches {
-                    let a = left[one.at(*d, 0)..].as_ptr();
-                    let b = words[all.at(*d, panel)..].as_ptr();
+                    let (a, b) = (left[one.at(*d, 0)..].as_ptr(), words[block.at(*d, panel)..].as_ptr());
                     // SAFETY: the panels are within their buffers; this tile is this task's alone.
-                    unsafe { self.kernel.multiply(d.elements, a, b, self.tile(0, panel, *d, &place)) };
+                    unsafe { self.kernel.multiply(d.elements, a, b, self.tile(0, panel, *d, place)) };
                 }
             }
         });
     }
 
-    fn pack_right(&self, buffer: &mut [f32], b: View, block: Panels, d: Depth) {
-        let (to, source, width) = (Filling::of(buffer), right_source(b), block.width);
-        self.pool.each(block.count, |p| {
-            // SAFETY: each panel is one task's.
-            let panel = unsafe { to.part(p * width * d.elements, width * d.elements) };
-            pack::pack(panel, width, source, stretch(p, width, b.columns, d), self.precision);
-        });
-    }
-
-    /// Every panel of the left block by every panel of the right one, over one stretch of depth.
-    unsafe fn multiply(&self, left: &[f32], rows: Panels, right: RightPanels, block: Panels, d: Depth, place: Place) {
+    /// Every panel of the left block by every panel of the right one. A task's part of the result stays in its core's cache
+    /// while the stretches of depth are added up.
+    unsafe fn multiply(
+        &self,
+        left: &[f32],
+        rows: Panels,
+        right: &[f32],
+        block: Panels,
+        stretches: &[Depth],
+        place: &Place,
+    ) {
         let (down, across) = (rows.count.div_ceil(TASK.0), block.count.div_ceil(TASK.1));
-        let left = &left[rows.at(d, 0)..];
         self.pool.each(down * across, |task| {
             // Neighbouring tasks share the right panels, which are dearer to fetch.
             let (of_rows, of_columns) = (task % down, task / down);
-            for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count) {
-                for row in of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count) {
-                    let a = left[row * rows.width * d.elements..].as_ptr();
-                    // SAFETY: the panels are within their buffers; this tile is this task's alone.
-                    unsafe {
-                        self.kernel.multiply(d.elements, a, right.panel(panel), self.tile(row, panel, d, &place))
-                    };
+            for d in stretches {
+                for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count) {
+                    let b = right[block.at(*d, panel)..].as_ptr();
+                    for row in of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count) {
+                        let a = left[rows.at(*d, row)..].as_ptr();
+                        // SAFETY: the panels are within their buffers; this tile is this task's alone.
+                        unsafe { self.kernel.multiply(d.elements, a, b, self.tile(row, panel, *d, place)) };
+                    }
                 }
             }
         });
@@ -326,21 +334,6 @@ impl Job<'_> {
             base,
             base_stride,
         }
-    }
-}
-
-/// The right operand's panels of one stretch: where the first begins, and how far they are apart.
-#[derive(Clone, Copy)]
-struct RightPanels(*const f32, usize);
-// SAFETY: the panels are only read.
-unsafe impl Sync for RightPanels {}
-
-impl RightPanels {
-    /// # Safety
-    /// There is such a panel.
-    unsafe fn panel(&self, i: usize) -> *const f32 {
-        // SAFETY: the caller's.
-        unsafe { self.0.add(i * self.1) }
     }
 }
 

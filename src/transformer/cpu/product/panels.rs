@@ -72,6 +72,83 @@ pub(super) fn stretch(panel: usize, width: usize, items: usize, d: Depth) -> Str
     Stretch { first_item, items: width.min(items - first_item), first_depth: d.first, depth: d.numbers }
 }
 
+/// Depth that a task packs of a source whose items lie side by side: it then reads whole rows, one after another.
+const ROWS_AT_A_TIME: usize = 64;
+
+/// An operand on its way into panels, in tasks.
+pub(super) struct Packing<'a> {
+    to: Filling,
+    panels: Panels,
+    items: usize,
+    source: Source<'a>,
+    stretches: &'a [Depth],
+    precision: Precision,
+}
+
+impl<'a> Packing<'a> {
+    /// Packs `items` of a source into `to`.
+    pub fn new(
+        to: &mut [f32],
+        panels: Panels,
+        items: usize,
+        source: Source<'a>,
+        stretches: &'a [Depth],
+        precision: Precision,
+    ) -> Self {
+        Self { to: Filling::of(to), panels, items, source, stretches, precision }
+    }
+
+    fn by_depth(&self) -> bool {
+        self.source.item_stride == 1
+    }
+
+    fn tasks(&self) -> usize {
+        if self.by_depth() {
+            self.stretches.iter().map(|d| d.numbers.div_ceil(ROWS_AT_A_TIME)).sum()
+        } else {
+            self.panels.count
+        }
+    }
+
+    fn run(&self, task: usize) {
+        if self.by_depth() {
+            let mut left = task;
+            for d in self.stretches {
+                let parts = d.numbers.div_ceil(ROWS_AT_A_TIME);
+                if left < parts {
+                    let first = left * ROWS_AT_A_TIME;
+                    let numbers = ROWS_AT_A_TIME.min(d.numbers - first);
+                    return (0..self.panels.count).for_each(|p| self.part(*d, p, first, numbers));
+                }
+                left -= parts;
+            }
+        } else {
+            self.stretches.iter().for_each(|d| self.part(*d, task, 0, d.numbers));
+        }
+    }
+
+    /// Numbers `first..` of a panel's stretch.
+    fn part(&self, d: Depth, panel: usize, first: usize, numbers: usize) {
+        let width = self.panels.width;
+        let at = self.panels.at(d, panel) + width * elements(first, self.precision);
+        // SAFETY: each part of a panel is one task's.
+        let to = unsafe { self.to.part(at, width * elements(numbers, self.precision)) };
+        let s = stretch(panel, width, self.items, Depth { first: d.first + first, numbers, ..d });
+        pack::pack(to, width, self.source, s, self.precision);
+    }
+}
+
+/// Packs both operands, all tasks together.
+pub(super) fn run_all(pool: &Pool, all: &[Option<Packing>; 2]) {
+    let counts = all.each_ref().map(|p| p.as_ref().map_or(0, Packing::tasks));
+    pool.each(counts[0] + counts[1], |task| {
+        let (which, task) = if task < counts[0] { (0, task) } else { (1, task - counts[0]) };
+        if let Some(packing) = &all[which] {
+            packing.run(task);
+        }
+    });
+}
+
 /// How a weight matrix `w [M, K]` lies in panels, as the right operand `w^T`: for weights that are multiplied by again and
 /// again and do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
