@@ -228,7 +228,8 @@ impl Account {
             inference(self, w, batch)?;
         }
         let vocabulary = if w.shape.has_vocabulary_head() { w.shape.vocab_size as usize } else { 0 };
-        self.alloc(scratch_numbers(1, batch * tokens, tokens, vocabulary, training), Category::Workspace)
+        let attention = Extent { batch, tokens }.attention(&w.shape);
+        self.alloc(scratch_numbers(1, batch * tokens, attention, vocabulary, training), Category::Workspace)
     }
 }
 

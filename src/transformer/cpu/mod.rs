@@ -73,9 +73,15 @@ pub(super) fn weight_words(m: usize, k: usize, dtype: Dtype) -> usize {
 }
 
 /// Numbers of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank.
-pub(super) fn scratch_numbers(threads: usize, rows: usize, tokens: usize, vocabulary: usize, training: bool) -> usize {
+pub(super) fn scratch_numbers(
+    threads: usize,
+    rows: usize,
+    attention: AttentionDims,
+    vocabulary: usize,
+    training: bool,
+) -> usize {
     let loss = if training { loss::scratch_len(rows, vocabulary) + rows } else { 0 };
-    loss + threads * attention::scratch_len(tokens)
+    loss + threads * attention::scratch_len(attention, training)
 }
 
 impl Cpu {

@@ -7,7 +7,7 @@ use std::ptr::null;
 
 /// How a tile is laid out for one instruction path.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kernel {
+pub(in crate::transformer::cpu) struct Kernel {
     /// Rows of a tile: the width of a panel of `a`.
     pub rows: usize,
     /// Columns of a tile: the width of a panel of `b`.
@@ -20,7 +20,7 @@ type Run = unsafe fn(depth: usize, a: *const f32, b: *const f32, to: Tile);
 
 /// Where a tile goes, and how.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(in crate::transformer::cpu) struct Tile {
     pub start: *mut f32,
     pub stride: usize,
     /// How much of the tile exists.

@@ -3,10 +3,10 @@
 //! Operands are cut into panels (see `pack`) that lie in the caches when they are used, after Goto & van de Geijn 2008: a panel
 //! of `b` in the first level, a group of panels of `a` in the second. Packing and multiplying are each split over the threads.
 
-mod kernel;
+pub(super) mod kernel;
 mod lanes;
-mod pack;
-mod panels;
+pub(super) mod pack;
+pub(super) mod panels;
 #[cfg(test)]
 mod product_tests;
 
@@ -99,6 +99,24 @@ impl Target {
         assert!(self.len > 0, "a write beyond its buffer");
         // SAFETY: there is a number, checked above; the caller keeps others away.
         unsafe { self.start.write(value) };
+    }
+
+    /// The first number.
+    pub fn start(self) -> *mut f32 {
+        self.start
+    }
+
+    /// Writes a factor times some numbers.
+    ///
+    /// # Safety
+    /// No other thread touches them, and the buffer is alive.
+    #[inline(always)]
+    pub unsafe fn write_scaled(self, from: &[f32], factor: f32) {
+        assert!(from.len() <= self.len, "a write beyond its buffer");
+        for (i, x) in from.iter().enumerate() {
+            // SAFETY: within the buffer, checked above; the caller keeps others away.
+            unsafe { self.start.add(i).write(x * factor) };
+        }
     }
 
     /// Zeroes `len` numbers.

@@ -10,7 +10,7 @@ use half::bf16;
 
 /// What a panel is made from: item `i` at depth `k` is `start[i * item_stride + k * depth_stride]`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'a> {
+pub(in crate::transformer::cpu) struct Source<'a> {
     pub data: &'a [f32],
     pub item_stride: usize,
     pub depth_stride: usize,
@@ -19,7 +19,7 @@ pub(super) struct Source<'a> {
 /// The stretch of a source that a panel takes: `items` from `first_item`, `depth` numbers of the inner dimension from
 /// `first_depth`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stretch {
+pub(in crate::transformer::cpu) struct Stretch {
     pub first_item: usize,
     pub items: usize,
     pub first_depth: usize,
@@ -27,7 +27,7 @@ pub(super) struct Stretch {
 }
 
 /// Elements along the inner dimension for so many numbers.
-pub(super) fn elements(depth: usize, precision: Precision) -> usize {
+pub(in crate::transformer::cpu) fn elements(depth: usize, precision: Precision) -> usize {
     match precision {
         Precision::F32 => depth,
         Precision::Bf16 => depth.div_ceil(2),
@@ -35,7 +35,13 @@ pub(super) fn elements(depth: usize, precision: Precision) -> usize {
 }
 
 /// Fills a panel of `width * elements(s.depth)` elements.
-pub(super) fn pack(panel: &mut [f32], width: usize, source: Source, s: Stretch, precision: Precision) {
+pub(in crate::transformer::cpu) fn pack(
+    panel: &mut [f32],
+    width: usize,
+    source: Source,
+    s: Stretch,
+    precision: Precision,
+) {
     assert!(
         s.items <= width && panel.len() >= width * elements(s.depth, precision),
         "a panel too small for its source"

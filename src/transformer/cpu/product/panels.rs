@@ -9,11 +9,11 @@ use super::pack::{self, Source, Stretch, elements};
 use crate::transformer::session::SessionError;
 
 /// Elements of depth that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside one of `a`.
-pub(super) const DEPTH: usize = 256;
+pub(in crate::transformer::cpu) const DEPTH: usize = 256;
 
 /// One stretch of the inner dimension.
 #[derive(Clone, Copy)]
-pub(super) struct Depth {
+pub(in crate::transformer::cpu) struct Depth {
     pub first: usize,
     pub numbers: usize,
     /// Elements of the panels before it, for each of their items.
@@ -21,7 +21,7 @@ pub(super) struct Depth {
     pub elements: usize,
 }
 
-pub(super) fn depths(k: usize, precision: Precision) -> impl Iterator<Item = Depth> {
+pub(in crate::transformer::cpu) fn depths(k: usize, precision: Precision) -> impl Iterator<Item = Depth> {
     let step = if precision == Precision::Bf16 { 2 * DEPTH } else { DEPTH };
     (0..k).step_by(step).map(move |first| {
         let numbers = step.min(k - first);
@@ -31,7 +31,7 @@ pub(super) fn depths(k: usize, precision: Precision) -> impl Iterator<Item = Dep
 
 /// Panels `items` wide of a matrix, one stretch after another: where each begins.
 #[derive(Clone, Copy)]
-pub(super) struct Panels {
+pub(in crate::transformer::cpu) struct Panels {
     pub count: usize,
     pub width: usize,
 }
@@ -50,7 +50,7 @@ impl Panels {
 
 /// A buffer whose panels different threads fill.
 #[derive(Clone, Copy)]
-pub(super) struct Filling(*mut f32, usize);
+pub(in crate::transformer::cpu) struct Filling(*mut f32, usize);
 // SAFETY: threads fill different panels; see `fill`.
 unsafe impl Sync for Filling {}
 
@@ -67,16 +67,34 @@ impl Filling {
     }
 }
 
-pub(super) fn stretch(panel: usize, width: usize, items: usize, d: Depth) -> Stretch {
+pub(in crate::transformer::cpu) fn stretch(panel: usize, width: usize, items: usize, d: Depth) -> Stretch {
     let first_item = panel * width;
     Stretch { first_item, items: width.min(items - first_item), first_depth: d.first, depth: d.numbers }
+}
+
+/// Packs a whole operand on this thread: `items` of a source, `depth` numbers each.
+pub(in crate::transformer::cpu) fn pack_all(
+    to: &mut [f32],
+    panels: Panels,
+    items: usize,
+    depth: usize,
+    source: Source,
+    precision: Precision,
+) {
+    for d in depths(depth, precision) {
+        for panel in 0..items.div_ceil(panels.width) {
+            let at = panels.width * (d.before * panels.count + panel * d.elements);
+            let s = stretch(panel, panels.width, items, d);
+            pack::pack(&mut to[at..][..panels.width * d.elements], panels.width, source, s, precision);
+        }
+    }
 }
 
 /// Depth that a task packs of a source whose items lie side by side: it then reads whole rows, one after another.
 const ROWS_AT_A_TIME: usize = 64;
 
 /// An operand on its way into panels, in tasks.
-pub(super) struct Packing<'a> {
+pub(in crate::transformer::cpu) struct Packing<'a> {
     to: Filling,
     panels: Panels,
     items: usize,
@@ -139,7 +157,7 @@ impl<'a> Packing<'a> {
 }
 
 /// Packs both operands, all tasks together.
-pub(super) fn run_all(pool: &Pool, all: &[Option<Packing>; 2]) {
+pub(in crate::transformer::cpu) fn run_all(pool: &Pool, all: &[Option<Packing>; 2]) {
     let counts = all.each_ref().map(|p| p.as_ref().map_or(0, Packing::tasks));
     pool.each(counts[0] + counts[1], |task| {
         let (which, task) = if task < counts[0] { (0, task) } else { (1, task - counts[0]) };
@@ -154,10 +172,10 @@ pub(super) fn run_all(pool: &Pool, all: &[Option<Packing>; 2]) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Panelled {
     /// K
-    pub(super) depth: usize,
+    pub(in crate::transformer::cpu) depth: usize,
     /// M
-    pub(super) columns: usize,
-    pub(super) precision: Precision,
+    pub(in crate::transformer::cpu) columns: usize,
+    pub(in crate::transformer::cpu) precision: Precision,
     /// Columns of a panel.
     width: usize,
 }
