@@ -6,7 +6,7 @@
 
 use super::activations::Extent;
 use super::backend::{Alloc, Category, Update};
-use super::cpu::{scratch_numbers, weight_words};
+use super::cpu::{Widths, scratch_numbers, weight_words};
 use super::model::Index;
 use super::rank::{Training, inference};
 use super::session::{MemoryParts, SessionError};
@@ -229,7 +229,8 @@ impl Account {
         }
         let vocabulary = if w.shape.has_vocabulary_head() { w.shape.vocab_size as usize } else { 0 };
         let attention = Extent { batch, tokens }.attention(&w.shape);
-        self.alloc(scratch_numbers(1, batch * tokens, attention, vocabulary, training), Category::Workspace)
+        let widths = Widths { model: w.shape.d_model as usize, inner: w.shape.d_ff as usize, vocabulary };
+        self.alloc(scratch_numbers(1, batch * tokens, attention, widths, training), Category::Workspace)
     }
 }
 

@@ -5,6 +5,7 @@ use super::product::Panelled;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A huge page of x86-64 and of most arm64 systems.
 const HUGE_PAGE: usize = 2 << 20;
@@ -15,9 +16,77 @@ const CACHE_LINE: usize = 64;
 pub struct Array {
     start: NonNull<f32>,
     len: usize,
-    layout: Layout,
+    memory: Memory,
     /// How a weight matrix lies in panels, where it does.
     panelled: Option<Panelled>,
+}
+
+/// Where an array's memory comes from.
+#[derive(Debug)]
+enum Memory {
+    /// A block of its own.
+    Own(Layout),
+    /// A part of a slab, which lives as long as any of its parts.
+    Part { _of: Arc<Slab> },
+}
+
+/// A large block that arrays are cut from, so that each need not fill huge pages of its own.
+#[derive(Debug)]
+struct Slab {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a slab is only handed out in parts that do not overlap.
+unsafe impl Send for Slab {}
+// SAFETY: as above.
+unsafe impl Sync for Slab {}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from the global allocator with this layout, and is freed once.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// Bytes of a slab; arrays of a quarter of it and more get blocks of their own.
+const SLAB: usize = 64 << 20;
+
+/// Cuts arrays from slabs, one after another.
+#[derive(Debug, Default)]
+pub(super) struct Slabs(Mutex<Option<(Arc<Slab>, usize)>>);
+
+impl Slabs {
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn zeros(&self, len: usize) -> Result<Array, SessionError> {
+        let bytes = len.saturating_mul(size_of::<f32>()).next_multiple_of(CACHE_LINE);
+        if bytes >= SLAB / 4 {
+            return Array::zeros(len);
+        }
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (slab, at) = match current.take() {
+            Some((slab, used)) if used + bytes <= SLAB => (slab, used),
+            _ => (Arc::new(Slab::new(len)?), 0),
+        };
+        // SAFETY: the part is within the slab, and no other array has it: `used` only grows.
+        let start = unsafe { slab.start.add(at) };
+        // SAFETY: as above.
+        unsafe { start.as_ptr().write_bytes(0, bytes) };
+        *current = Some((Arc::clone(&slab), at + bytes));
+        Ok(Array { start: start.cast(), len, memory: Memory::Part { _of: slab }, panelled: None })
+    }
+}
+
+impl Slab {
+    fn new(wanted: usize) -> Result<Self, SessionError> {
+        let refused = || SessionError::OutOfMemory(format!("no block for {wanted} f32 numbers"));
+        let layout = Layout::from_size_align(SLAB, HUGE_PAGE).map_err(|_| refused())?;
+        let start = on_huge_pages(layout).ok_or_else(refused)?;
+        Ok(Self { start, layout })
+    }
 }
 
 // SAFETY: an Array owns its memory alone, as a Box<[f32]> does.
@@ -36,17 +105,15 @@ impl Array {
         let align = if bytes >= 2 * HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
         let layout = Layout::from_size_align(bytes, align).map_err(|_| refused())?;
         let start = zeroed(layout).ok_or_else(refused)?;
-        Ok(Self { start: start.cast(), len, layout, panelled: None })
+        Ok(Self { start: start.cast(), len, memory: Memory::Own(layout), panelled: None })
     }
 
-    /// Room for a weight matrix in panels.
-    ///
-    /// # Errors
-    /// [`SessionError::OutOfMemory`].
-    pub(super) fn in_panels(how: Panelled) -> Result<Self, SessionError> {
-        let mut array = Self::zeros(how.len())?;
+    /// The same memory as room for a weight matrix in panels.
+    pub(super) fn in_panels(self, how: Panelled) -> Self {
+        assert_eq!(self.len, how.len(), "as many words as the panels have");
+        let mut array = self;
         array.panelled = Some(how);
-        Ok(array)
+        array
     }
 
     /// How the matrix lies in panels, where it does.
@@ -78,7 +145,15 @@ fn zeroed(layout: Layout) -> Option<NonNull<u8>> {
         // SAFETY: the layout's size is at least four bytes.
         return NonNull::new(unsafe { alloc_zeroed(layout) });
     }
-    // SAFETY: the layout's size is at least four bytes.
+    let start = on_huge_pages(layout)?;
+    // SAFETY: `start` is valid for `layout.size()` bytes, allocated above.
+    unsafe { start.as_ptr().write_bytes(0, layout.size()) };
+    Some(start)
+}
+
+/// Memory that has not been touched yet, asked to stand on huge pages.
+fn on_huge_pages(layout: Layout) -> Option<NonNull<u8>> {
+    // SAFETY: the layout's size is not zero.
     let start = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
     #[cfg(target_os = "linux")]
     {
@@ -86,15 +161,15 @@ fn zeroed(layout: Layout) -> Option<NonNull<u8>> {
         // means small pages.
         let _ = unsafe { rustix::mm::madvise(start.as_ptr().cast(), layout.size(), rustix::mm::Advice::LinuxHugepage) };
     }
-    // SAFETY: `start` is valid for `layout.size()` bytes, allocated above.
-    unsafe { start.as_ptr().write_bytes(0, layout.size()) };
     Some(start)
 }
 
 impl Drop for Array {
     fn drop(&mut self) {
-        // SAFETY: `start` came from the global allocator with this layout, and is freed once.
-        unsafe { dealloc(self.start.as_ptr().cast(), self.layout) };
+        if let Memory::Own(layout) = self.memory {
+            // SAFETY: `start` came from the global allocator with this layout, and is freed once.
+            unsafe { dealloc(self.start.as_ptr().cast(), layout) };
+        }
     }
 }
 
@@ -124,6 +199,18 @@ mod tests {
             assert!(a.iter().all(|&x| x == 0.0));
             assert_eq!(a.as_ptr() as usize % CACHE_LINE, 0);
         }
+    }
+
+    #[test]
+    fn parts_of_slabs_are_zeroed_and_do_not_overlap() {
+        let slabs = Slabs::default();
+        let mut all: Vec<Array> = (0..60).map(|i| slabs.zeros(1 + i * 9973).unwrap()).collect();
+        for (i, a) in all.iter_mut().enumerate() {
+            assert!(a.iter().all(|x| *x == 0.0) && (a.as_ptr() as usize).is_multiple_of(CACHE_LINE));
+            a.fill(i as f32);
+        }
+        assert!(all.iter().enumerate().all(|(i, a)| a.iter().all(|x| *x == i as f32)));
+        assert_eq!(slabs.zeros(SLAB).unwrap().len(), SLAB);
     }
 
     #[test]

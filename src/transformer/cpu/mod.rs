@@ -30,7 +30,7 @@ use super::collective::threads::Exchange;
 use super::session::SessionError;
 use super::shape::Activation;
 use super::{BackendKind, Dtype};
-use array::Array;
+use array::{Array, Slabs};
 use matmul::{FEW_ROWS, few_rows, matmul};
 use pool::{Pool, reading, writing};
 use product::{Onto, Panelled, Precision, Right, Target, View, product};
@@ -40,6 +40,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Cpu {
     pool: Arc<Pool>,
+    slabs: Arc<Slabs>,
     precision: Precision,
 }
 
@@ -49,7 +50,8 @@ impl Cpu {
     /// # Errors
     /// When the system starts no more threads.
     pub fn new(threads: usize, cores: Option<Vec<usize>>) -> Result<Self, SessionError> {
-        Ok(Self { pool: Arc::new(Pool::new(threads.max(1), cores)?), precision: Precision::F32 })
+        let pool = Arc::new(Pool::new(threads.max(1), cores)?);
+        Ok(Self { pool, slabs: Arc::default(), precision: Precision::F32 })
     }
 }
 
@@ -72,16 +74,38 @@ pub(super) fn weight_words(m: usize, k: usize, dtype: Dtype) -> usize {
     Panelled::new(m, k, precision(dtype)).len()
 }
 
-/// Numbers of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank.
+/// Numbers of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank of so
+/// many threads: the vocabulary's logits, what each thread's attention holds, and the operands of the largest product.
 pub(super) fn scratch_numbers(
     threads: usize,
     rows: usize,
     attention: AttentionDims,
-    vocabulary: usize,
+    widths: Widths,
     training: bool,
 ) -> usize {
-    let loss = if training { loss::scratch_len(rows, vocabulary) + rows } else { 0 };
-    loss + threads * attention::scratch_len(attention, training)
+    let Widths { model, inner, vocabulary } = widths;
+    let widest = inner.max(attention.qkv_width());
+    let forward = product::scratch_words(rows, model.max(inner), widest);
+    if !training {
+        return forward + threads * attention::scratch_len(attention, false);
+    }
+    let logits = loss::scratch_len(rows, vocabulary) + rows;
+    let products = [
+        forward,
+        product::scratch_words(widest, rows, model.max(inner)),
+        product::scratch_words(loss::BLOCK.min(rows), vocabulary, model),
+        product::scratch_words(vocabulary, loss::BLOCK.min(rows), model),
+    ];
+    let packed = products.into_iter().max().unwrap_or(0);
+    logits + threads * attention::scratch_len(attention, true) + packed
+}
+
+/// The widths of a model that decide how much its operations pack.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Widths {
+    pub model: usize,
+    pub inner: usize,
+    pub vocabulary: usize,
 }
 
 impl Cpu {
@@ -115,7 +139,7 @@ impl Alloc for Cpu {
     type Buffer = Array;
 
     fn alloc(&self, len: usize, _: Category) -> Result<Array, SessionError> {
-        Array::zeros(len)
+        self.slabs.zeros(len)
     }
 }
 
@@ -145,7 +169,8 @@ impl Backend for Cpu {
     }
 
     fn weights(&self, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) -> Result<Array, SessionError> {
-        Panelled::new(rows, columns, self.precision).fill(&self.pool, next)
+        let how = Panelled::new(rows, columns, self.precision);
+        Ok(how.fill(&self.pool, self.slabs.zeros(how.len())?, next))
     }
 
     fn embed(

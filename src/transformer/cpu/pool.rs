@@ -164,8 +164,17 @@ impl Pool {
     /// At least `len` numbers of whatever content, on a cache line; given back when dropped.
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
         let mut free = held(&self.scratch);
-        let fitting = free.iter().position(|a| a.len() >= len);
-        let array = fitting.map(|i| free.swap_remove(i));
+        // The tightest that fits; where none does, the largest makes way for a larger one, so that scratch does not pile up.
+        let tightest = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
+        let largest = (0..free.len()).max_by_key(|&i| free[i].len());
+        let array = match (tightest, largest) {
+            (Some(i), _) => Some(free.swap_remove(i)),
+            (None, Some(i)) => {
+                drop(free.swap_remove(i));
+                None
+            }
+            (None, None) => None,
+        };
         drop(free);
         Scratch { array: Some(array.unwrap_or_else(|| Array::small(len))), len, home: &self.scratch }
     }

@@ -149,14 +149,23 @@ pub(super) enum Right<'a> {
 
 /// Rows of `a` that are packed at a time.
 const ROWS: usize = 2016;
+/// The longest inner dimension that is packed at a time; longer ones (a vocabulary) are added up in parts.
+const DEEPEST: usize = 8192;
 /// Most columns of `b` that are packed at a time, and most words of them: they stay in the last-level cache.
 const COLUMNS: usize = 1024;
 const RIGHT_BLOCK: usize = 1 << 20;
 /// Panels of `a` and of `b` that a task multiplies with each other.
-const TASK: (usize, usize) = (8, 2);
+const TASK: (usize, usize) = (8, 4);
 
 fn right_source(b: View) -> Source {
     Source { data: b.data, item_stride: b.column_stride, depth_stride: b.row_stride }
+}
+
+/// Words of scratch that a product of these sizes packs its operands into.
+pub(super) fn scratch_words(rows: usize, k: usize, columns: usize) -> usize {
+    let k = k.min(DEEPEST);
+    let right = (columns.min(COLUMNS) * k).min(RIGHT_BLOCK.max(64 * k));
+    rows.min(ROWS) * k + right
 }
 
 /// `to = factor * a b + onto`, on all threads of the pool; inside one of its tasks on the task's thread.
@@ -190,6 +199,17 @@ pub(super) unsafe fn product(
     if k == 0 {
         // SAFETY: the caller's.
         return unsafe { without_depth(to, onto, a.rows, columns) };
+    }
+    if let (Right::View(whole), true) = (b, k > DEEPEST) {
+        for first in (0..k).step_by(DEEPEST) {
+            let depth = DEEPEST.min(k - first);
+            let a = View { data: &a.data[first * a.column_stride..], columns: depth, ..a };
+            let b = View { data: &whole.data[first * whole.row_stride..], rows: depth, ..whole };
+            let onto = if first == 0 { onto } else { Onto::Target };
+            // SAFETY: the caller's.
+            unsafe { product(pool, to, onto, factor, a, Right::View(b), precision) };
+        }
+        return;
     }
     for first in (0..a.rows).step_by(ROWS) {
         let rows = ROWS.min(a.rows - first);

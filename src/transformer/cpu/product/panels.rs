@@ -6,7 +6,6 @@ use super::super::pool::Pool;
 use super::Precision;
 use super::kernel::Kernel;
 use super::pack::{self, Source, Stretch, elements};
-use crate::transformer::session::SessionError;
 
 /// Elements of depth that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside one of `a`.
 pub(in crate::transformer::cpu) const DEPTH: usize = 256;
@@ -195,12 +194,9 @@ impl Panelled {
         self.panels().len(self.depth, self.precision)
     }
 
-    /// Makes a matrix of rows that `next` writes, a few at a time and in their order.
-    ///
-    /// # Errors
-    /// [`SessionError::OutOfMemory`].
-    pub fn fill(self, pool: &Pool, mut next: impl FnMut(&mut [f32])) -> Result<Array, SessionError> {
-        let mut array = Array::in_panels(self)?;
+    /// Makes a matrix, in `room` of as many words, of rows that `next` writes, a few at a time and in their order.
+    pub fn fill(self, pool: &Pool, room: Array, mut next: impl FnMut(&mut [f32])) -> Array {
+        let mut array = room.in_panels(self);
         let panels = self.panels();
         // So many panels are staged as numbers at a time.
         let staged = pool.threads * 4;
@@ -219,7 +215,7 @@ impl Panelled {
                 }
             });
         }
-        Ok(array)
+        array
     }
 
     /// Row `row` of `w`, as it was rounded.

@@ -78,12 +78,11 @@ fn weights_in_panels_multiply_as_the_matrix_they_were_made_from() {
             for precision in [Precision::F32, Precision::Bf16] {
                 let how = Panelled::new(m, k, precision);
                 let mut rest = w.as_slice();
-                let array = how.fill(&pool, |rows| {
+                let array = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
                     let (here, after) = rest.split_at(rows.len());
                     rows.copy_from_slice(here);
                     rest = after;
                 });
-                let array = array.unwrap();
                 let mut out = vec![0.0; n * m];
                 let (a, b) = (View::dense(&x, n, k), View::dense(&w, m, k).transposed());
                 let to = Target::new(&mut out, m);
