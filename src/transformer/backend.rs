@@ -71,7 +71,8 @@ impl AttentionDims {
     }
 }
 
-/// The KV cache of one layer: keys `[B, KV, capacity, D]`, then values alike, in one buffer.
+/// The KV cache of one layer, in one buffer: keys `[B, KV, D, capacity]`, so that scores run along whole vectors of positions,
+/// then values `[B, KV, capacity, D]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheDims {
     pub batch: usize,

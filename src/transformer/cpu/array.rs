@@ -49,12 +49,22 @@ impl Drop for Slab {
     }
 }
 
-/// Bytes of a slab; arrays of a quarter of it and more get blocks of their own.
+/// Bytes of the largest slab; arrays of a quarter of it and more get blocks of their own.
 const SLAB: usize = 64 << 20;
+/// Bytes of the first one: a small model does not ask for much. Each next one is twice as large.
+const FIRST_SLAB: usize = 2 << 20;
 
 /// Cuts arrays from slabs, one after another.
 #[derive(Debug, Default)]
-pub(super) struct Slabs(Mutex<Option<(Arc<Slab>, usize)>>);
+pub(super) struct Slabs(Mutex<Cutting>);
+
+/// The slab that is being cut, how much of it is gone, and how many there have been.
+#[derive(Debug, Default)]
+struct Cutting {
+    slab: Option<Arc<Slab>>,
+    used: usize,
+    made: u32,
+}
 
 impl Slabs {
     /// `len` zeros.
@@ -67,23 +77,27 @@ impl Slabs {
             return Array::zeros(len);
         }
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (slab, at) = match current.take() {
-            Some((slab, used)) if used + bytes <= SLAB => (slab, used),
-            _ => (Arc::new(Slab::new(len)?), 0),
+        let (slab, at) = match current.slab.take() {
+            Some(slab) if current.used + bytes <= slab.layout.size() => (slab, current.used),
+            _ => {
+                let size = (FIRST_SLAB << current.made.min(5)).max(bytes.next_multiple_of(HUGE_PAGE));
+                current.made += 1;
+                (Arc::new(Slab::new(size)?), 0)
+            }
         };
         // SAFETY: the part is within the slab, and no other array has it: `used` only grows.
         let start = unsafe { slab.start.add(at) };
         // SAFETY: as above.
         unsafe { start.as_ptr().write_bytes(0, bytes) };
-        *current = Some((Arc::clone(&slab), at + bytes));
+        (current.slab, current.used) = (Some(Arc::clone(&slab)), at + bytes);
         Ok(Array { start: start.cast(), len, memory: Memory::Part { _of: slab }, panelled: None })
     }
 }
 
 impl Slab {
-    fn new(wanted: usize) -> Result<Self, SessionError> {
-        let refused = || SessionError::OutOfMemory(format!("no block for {wanted} f32 numbers"));
-        let layout = Layout::from_size_align(SLAB, HUGE_PAGE).map_err(|_| refused())?;
+    fn new(bytes: usize) -> Result<Self, SessionError> {
+        let refused = || SessionError::OutOfMemory(format!("no block of {bytes} bytes"));
+        let layout = Layout::from_size_align(bytes, HUGE_PAGE).map_err(|_| refused())?;
         let start = on_huge_pages(layout).ok_or_else(refused)?;
         Ok(Self { start, layout })
     }

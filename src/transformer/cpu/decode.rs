@@ -3,7 +3,7 @@
 
 use super::super::backend::{AttentionDims, CacheDims};
 use super::instructions::vectorised;
-use super::math::{dot, exp, maximum, sum};
+use super::math::{exp, maximum, sum};
 use super::pool::{Pool, writing};
 
 pub(super) fn attention(
@@ -23,7 +23,7 @@ pub(super) fn attention(
         let scores = &mut *pool.scratch(length);
         let (b, kv) = (i / d.kv_heads, i % d.kv_heads);
         let start = i * c.capacity * dim;
-        let (keys, values) = (&keys[start..][..length * dim], &values[start..][..length * dim]);
+        let (keys, values) = (&keys[start..][..c.capacity * dim], &values[start..][..length * dim]);
         for (g, out) in out.chunks_exact_mut(dim).enumerate() {
             let query = &qkv[b * d.qkv_width() + (kv * group + g) * dim..][..dim];
             vectorised(
@@ -34,22 +34,50 @@ pub(super) fn attention(
     });
 }
 
+/// Positions whose scores, or dimensions whose sums, are worked on at a time: four AVX-512 registers.
+const BLOCK: usize = 64;
+
 #[inline(always)]
 fn head(query: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &mut [f32], scale: f32) {
-    let dim = query.len();
-    for (s, key) in scores.iter_mut().zip(keys.chunks_exact(dim)) {
-        *s = dot(query, key) * scale;
+    let capacity = keys.len() / query.len();
+    let (blocks, rest) = scores.as_chunks_mut::<BLOCK>();
+    let whole = blocks.len() * BLOCK;
+    for (b, block) in blocks.iter_mut().enumerate() {
+        let mut sums = [0.0f32; BLOCK];
+        for (q, row) in query.iter().zip(keys.chunks_exact(capacity)) {
+            for (s, k) in sums.iter_mut().zip(&row[b * BLOCK..][..BLOCK]) {
+                *s += q * k;
+            }
+        }
+        *block = sums.map(|s| s * scale);
+    }
+    for (i, s) in rest.iter_mut().enumerate() {
+        let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * row[whole + i]);
+        *s = products.sum::<f32>() * scale;
     }
     let max = maximum(scores);
     for s in scores.iter_mut() {
         *s = exp(*s - max);
     }
     let inverse = 1.0 / sum(scores);
-    out.fill(0.0);
-    for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
-        let weight = s * inverse;
-        for (o, v) in out.iter_mut().zip(value) {
-            *o += weight * v;
+    let dim = out.len();
+    let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+    let whole = blocks.len() * BLOCK;
+    for (b, block) in blocks.iter_mut().enumerate() {
+        let mut sums = [0.0f32; BLOCK];
+        for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
+            for (o, v) in sums.iter_mut().zip(&value[b * BLOCK..][..BLOCK]) {
+                *o += s * v;
+            }
+        }
+        *block = sums.map(|s| s * inverse);
+    }
+    if !rest.is_empty() {
+        rest.fill(0.0);
+        for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
+            for (o, v) in rest.iter_mut().zip(&value[whole..]) {
+                *o += s * inverse * v;
+            }
         }
     }
 }

@@ -46,15 +46,29 @@ pub(super) fn backward(
 
 /// Copies the keys and values of `qkv [B * T, (H + 2 KV) * D]` into the cache from `position` on.
 pub(super) fn cache_append(qkv: &[f32], cache: &mut [f32], position: usize, d: AttentionDims, c: CacheDims) {
+    let (keys, values) = cache.split_at_mut(c.half());
+    let head = c.capacity * d.head_dim;
+    for (i, (keys, values)) in keys.chunks_exact_mut(head).zip(values.chunks_exact_mut(head)).enumerate() {
+        cache_append_head(qkv, keys, values, (i / d.kv_heads, i % d.kv_heads), position, d, c);
+    }
+}
+
+/// The same for one key-value head of one sequence.
+pub(super) fn cache_append_head(
+    qkv: &[f32],
+    keys: &mut [f32],
+    values: &mut [f32],
+    (batch, head): (usize, usize),
+    position: usize,
+    d: AttentionDims,
+    c: CacheDims,
+) {
     let dim = d.head_dim;
-    for b in 0..d.batch {
-        for t in 0..d.tokens {
-            let row = &qkv[(b * d.tokens + t) * d.qkv_width() + d.heads * dim..][..2 * d.kv_heads * dim];
-            for h in 0..d.kv_heads {
-                let at = ((b * d.kv_heads + h) * c.capacity + position + t) * dim;
-                cache[at..][..dim].copy_from_slice(&row[h * dim..][..dim]);
-                cache[c.half() + at..][..dim].copy_from_slice(&row[(d.kv_heads + h) * dim..][..dim]);
-            }
+    for t in 0..d.tokens {
+        let row = &qkv[(batch * d.tokens + t) * d.qkv_width() + d.heads * dim..][..2 * d.kv_heads * dim];
+        values[(position + t) * dim..][..dim].copy_from_slice(&row[(d.kv_heads + head) * dim..][..dim]);
+        for (i, k) in row[head * dim..][..dim].iter().enumerate() {
+            keys[i * c.capacity + position + t] = *k;
         }
     }
 }

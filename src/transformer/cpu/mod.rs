@@ -293,7 +293,12 @@ impl Backend for Cpu {
         attention::backward(&self.pool, self.precision, attention::Saved { qkv, out, dout, lse }, dqkv, d);
     }
     fn cache_append(&self, qkv: &Array, cache: &mut Array, position: usize, d: AttentionDims, c: CacheDims) {
-        embedding::cache_append(qkv, cache, position, d, c);
+        let (keys, values) = cache.split_at_mut(c.half());
+        let head = c.capacity * d.head_dim;
+        self.pool.over((writing(keys, head), writing(values, head)), |i, (keys, values)| {
+            let place = (i / d.kv_heads, i % d.kv_heads);
+            embedding::cache_append_head(qkv, keys, values, place, position, d, c);
+        });
     }
     fn attention_cached(
         &self,

@@ -1,5 +1,4 @@
-//! The oracle: every operation as its formula reads, in f64 inside, without a thought for speed. Every other backend is
-//! tested against it, and it stays.
+//! The oracle: every operation as its formula reads, in f64 inside, without a thought for speed. It stays.
 
 use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, NormDims,
@@ -324,8 +323,9 @@ impl Backend for Naive {
             for h in 0..d.heads {
                 let start = (b * d.kv_heads + h / (d.heads / d.kv_heads)) * c.capacity * dim;
                 let query = &qkv[b * d.qkv_width() + h * dim..][..dim];
-                let keys = (0..length).map(|s| &cache[start + s * dim..][..dim]);
-                let (p, _) = probabilities(query, keys, scale);
+                let key = |s: usize| (0..dim).map(|i| cache[start + i * c.capacity + s]).collect::<Vec<f32>>();
+                let keys: Vec<_> = (0..length).map(key).collect();
+                let (p, _) = probabilities(query, keys.iter().map(Vec::as_slice), scale);
                 for i in 0..dim {
                     let sum: f64 = (0..length).map(|s| p[s] * f64::from(cache[c.half() + start + s * dim + i])).sum();
                     out[b * d.out_width() + h * dim + i] = sum as f32;

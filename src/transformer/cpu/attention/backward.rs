@@ -1,0 +1,179 @@
+//! The gradient of attention, over the same strips.
+
+use super::super::instructions::vectorised;
+use super::super::math::exp;
+use super::super::pool::Pool;
+use super::super::product::pack::Source;
+use super::super::product::panels::{Panels, pack_all};
+use super::super::product::{Precision, Target};
+use super::strip::{Cut, Left, Place, multiply, take, whole, write_rows};
+use super::{Head, hide, pair_up, scale};
+use crate::transformer::backend::AttentionDims;
+
+/// What the backward pass reads.
+#[derive(Clone, Copy)]
+pub(in crate::transformer::cpu) struct Saved<'a> {
+    pub qkv: &'a [f32],
+    pub out: &'a [f32],
+    pub dout: &'a [f32],
+    pub lse: &'a [f32],
+}
+
+pub(in crate::transformer::cpu) fn backward(
+    pool: &Pool,
+    precision: Precision,
+    s: Saved,
+    dqkv: &mut [f32],
+    d: AttentionDims,
+) {
+    let cut = Cut::new(precision, d);
+    let to = Target::new(dqkv, d.qkv_width());
+    let group = d.heads / d.kv_heads;
+    // Queries of a group add to the same keys and values: a group is one task.
+    pool.each(d.batch * d.kv_heads, |i| {
+        let mut scratch = pool.scratch(cut.backward_len());
+        let (batch, kv) = (i / d.kv_heads, i % d.kv_heads);
+        for head in kv * group..(kv + 1) * group {
+            let h = Head { qkv: s.qkv, d, batch, head };
+            // SAFETY: the queries of these heads and the keys and values that they share are this task's alone.
+            unsafe { backward_head(&cut, &h, &s, &mut scratch, to, head == kv * group) };
+        }
+    });
+}
+
+/// # Safety
+/// No other thread touches this head's queries, keys and values in `dqkv`. `fresh`: the first head of its group, which
+/// overwrites the keys' and values' gradients instead of adding to them.
+unsafe fn backward_head(cut: &Cut, h: &Head, s: &Saved, mut rest: &mut [f32], dqkv: Target, fresh: bool) {
+    let (d, p) = (&cut.d, cut.precision);
+    let [q, k, v] = h.columns();
+    let width = d.qkv_width();
+    let keys = take(&mut rest, cut.keys_len());
+    let values = take(&mut rest, cut.keys_len());
+    let turned_keys = take(&mut rest, cut.dimensions_len());
+    pack_all(keys, cut.by_key.1, d.tokens, d.head_dim, h.tokens(k, 0), p);
+    pack_all(values, cut.by_key.1, d.tokens, d.head_dim, h.tokens(v, 0), p);
+    pack_all(turned_keys, cut.by_dimension.1, d.head_dim, d.tokens, h.dimensions(k, 0), p);
+    let by_key = |words| Left { words, of: cut.by_key, depth: d.head_dim };
+    let (keys, values) = (by_key(&*keys), by_key(&*values));
+    let turned_keys = Left { words: turned_keys, of: cut.by_dimension, depth: d.tokens };
+    let [queries, douts] = [(); 2].map(|()| take(&mut rest, cut.strip_len()));
+    let [scores, slopes, paired] = [(); 3].map(|()| take(&mut rest, cut.scores_len()));
+    let output = take(&mut rest, cut.output_len());
+    let by_query = take(&mut rest, cut.rows_len());
+    let [queries_across, douts_across] = [(); 2].map(|()| take(&mut rest, cut.across.len(cut.strip, p)));
+    let turned = take(&mut rest, cut.by_key.1.len(cut.strip, p));
+    let strip = Panels::of(cut.strip, cut.strip);
+    let start = h.row(0) * width;
+    let (dkeys, dvalues) = (dqkv.at(start + k), dqkv.at(start + v));
+    for first in (0..d.tokens).step_by(cut.strip) {
+        let rows = cut.strip.min(d.tokens - first);
+        let seen = h.seen(first, rows);
+        let at = h.row(first) * d.out_width() + h.head * d.head_dim;
+        let dout = Source { data: &s.dout[at..], item_stride: d.out_width(), depth_stride: 1 };
+        let dout_across = Source { item_stride: 1, depth_stride: d.out_width(), ..dout };
+        pack_all(queries, strip, rows, d.head_dim, h.tokens(q, first), p);
+        pack_all(douts, strip, rows, d.head_dim, dout, p);
+        pack_all(queries_across, cut.across, d.head_dim, rows, h.dimensions(q, first), p);
+        pack_all(douts_across, cut.across, d.head_dim, rows, dout_across, p);
+        let key_rows = seen.next_multiple_of(cut.by_key.1.width);
+        // SAFETY: the scratch is this task's; scores and slopes hold whole tiles.
+        unsafe {
+            multiply(keys, queries, strip, d.head_dim, p, whole(scores, cut.strip, key_rows, scale(d)));
+            multiply(values, douts, strip, d.head_dim, p, whole(slopes, cut.strip, key_rows, 1.0));
+        }
+        probabilities_and_gradients(h, s, cut.strip, (first, rows), seen, scores, slopes);
+        // A causal strip is the first to write the keys at its own place; without a mask the first strip writes all.
+        let written = if !fresh {
+            d.tokens
+        } else if d.causal {
+            first
+        } else if first > 0 {
+            d.tokens
+        } else {
+            0
+        };
+        for (from, right, to) in [(&*scores, &*douts_across, dvalues), (&*slopes, &*queries_across, dkeys)] {
+            let source = Source { data: &from[..seen * cut.strip], item_stride: cut.strip, depth_stride: 1 };
+            pack_all(turned, cut.by_key.1, seen, rows, source, p);
+            let left = Left { words: turned, of: cut.by_key, depth: rows };
+            // SAFETY: this group's keys and values are this task's.
+            unsafe { add_rows(left, right, cut, rows, to, width, (seen, written)) };
+        }
+        let right = match p {
+            Precision::F32 => &*slopes,
+            Precision::Bf16 => {
+                paired[..(seen) * cut.strip].copy_from_slice(&slopes[..seen * cut.strip]);
+                pair_up(paired, cut.strip, seen);
+                &*paired
+            }
+        };
+        let whole_rows = cut.by_dimension.1.count * cut.by_dimension.1.width;
+        // SAFETY: as above.
+        unsafe { multiply(turned_keys, right, strip, seen, p, whole(output, cut.strip, whole_rows, 1.0)) };
+        let at = |i: usize| dqkv.at(start + (first + i) * width + q);
+        // SAFETY: these queries' gradients are this task's.
+        unsafe { write_rows(cut, output, by_query, rows, at, &[1.0; 32]) };
+    }
+}
+
+/// Adds a product to the gradients of the keys (or values) `0..seen`; those from `written` on have no value yet.
+///
+/// # Safety
+/// No other thread touches them.
+unsafe fn add_rows(
+    left: Left,
+    right: &[f32],
+    cut: &Cut,
+    depth: usize,
+    to: Target,
+    stride: usize,
+    (seen, written): (usize, usize),
+) {
+    for row in written..seen {
+        // SAFETY: the caller's.
+        unsafe { to.at(row * stride).zero(cut.d.head_dim) };
+    }
+    let place = Place { start: to.start(), stride, rows: seen, columns: cut.d.head_dim, factor: 1.0, add: true };
+    // SAFETY: the caller's.
+    unsafe { multiply(left, right, cut.across, depth, cut.precision, place) };
+}
+
+/// Turns scores into probabilities, and their gradients into those of the unscaled scores.
+fn probabilities_and_gradients(
+    h: &Head,
+    s: &Saved,
+    strip: usize,
+    (first, rows): (usize, usize),
+    seen: usize,
+    scores: &mut [f32],
+    slopes: &mut [f32],
+) {
+    let d = &h.d;
+    let (mut logs, mut means) = ([f32::INFINITY; 32], [0.0f32; 32]);
+    for i in 0..rows {
+        let r = h.row(first + i);
+        let at = r * d.out_width() + h.head * d.head_dim;
+        let pairs = s.out[at..][..d.head_dim].iter().zip(&s.dout[at..]);
+        logs[i] = s.lse[r * d.heads + h.head];
+        means[i] = pairs.map(|(o, g)| o * g).sum();
+    }
+    let scale = scale(d);
+    vectorised(
+        #[inline(always)]
+        || {
+            let (scores, slopes) = (&mut scores[..seen * strip], &mut slopes[..seen * strip]);
+            for (p, dp) in scores.chunks_exact_mut(strip).zip(slopes.chunks_exact_mut(strip)) {
+                for (((p, dp), log), mean) in p.iter_mut().zip(dp.iter_mut()).zip(&logs).zip(&means) {
+                    // A query beyond the strip's end has no denominator and weighs nothing.
+                    *p = if *log < f32::INFINITY { exp(*p - *log) } else { 0.0 };
+                    *dp = *p * (*dp - *mean) * scale;
+                }
+            }
+            if d.causal {
+                hide(scores, strip, first, 0.0);
+                hide(slopes, strip, first, 0.0);
+            }
+        },
+    );
+}

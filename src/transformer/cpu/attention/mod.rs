@@ -1,0 +1,221 @@
+//! Attention over whole sequences, fused: no T x T matrix is ever in memory, forward or backward.
+//!
+//! A strip of queries is worked on at a time, and everything is turned round: scores are `K Q^T`, one row a key and one column
+//! a query of the strip. So the softmax runs along whole vectors, the probabilities already lie as a panel of the next
+//! product, `V^T P^T`, and keys and values are packed once for all strips of their head. Keys that the mask hides from a whole
+//! strip are not computed. Source of the recomputed probabilities in the backward pass: Dao et al. 2022, appendix B.
+
+mod backward;
+mod strip;
+
+use super::super::backend::AttentionDims;
+use super::instructions::vectorised;
+use super::math::exp;
+use super::pool::Pool;
+use super::product::pack::Source;
+use super::product::panels::{Panels, pack_all};
+use super::product::{Precision, Target};
+pub(super) use backward::{Saved, backward};
+use strip::{Cut, Left, multiply, take, whole, write_rows};
+
+/// One head of one sequence, by its place in the rows of queries, keys and values.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    qkv: &'a [f32],
+    d: AttentionDims,
+    batch: usize,
+    head: usize,
+}
+
+impl<'a> Head<'a> {
+    fn row(&self, t: usize) -> usize {
+        self.batch * self.d.tokens + t
+    }
+    fn group(&self) -> usize {
+        self.head / (self.d.heads / self.d.kv_heads)
+    }
+    /// Column of the query, key or value in a row.
+    fn columns(&self) -> [usize; 3] {
+        let d = &self.d;
+        [
+            self.head * d.head_dim,
+            (d.heads + self.group()) * d.head_dim,
+            (d.heads + d.kv_heads + self.group()) * d.head_dim,
+        ]
+    }
+    /// Tokens from `first` as items, their dimensions as depth.
+    fn tokens(&self, column: usize, first: usize) -> Source<'a> {
+        let width = self.d.qkv_width();
+        Source { data: &self.qkv[self.row(first) * width + column..], item_stride: width, depth_stride: 1 }
+    }
+    /// Dimensions as items, tokens from `first` as depth.
+    fn dimensions(&self, column: usize, first: usize) -> Source<'a> {
+        let s = self.tokens(column, first);
+        Source { item_stride: 1, depth_stride: s.item_stride, ..s }
+    }
+    /// Keys that the queries `first..first + rows` see together.
+    fn seen(&self, first: usize, rows: usize) -> usize {
+        if self.d.causal { first + rows } else { self.d.tokens }
+    }
+}
+
+fn scale(d: &AttentionDims) -> f32 {
+    1.0 / (d.head_dim as f32).sqrt()
+}
+
+/// Numbers of scratch that a thread needs, forward and backward.
+pub(super) fn scratch_len(d: AttentionDims, training: bool) -> usize {
+    // The wider format, and every instruction path's panels, are within it.
+    let cut = Cut::new(Precision::F32, d);
+    if training { cut.backward_len() } else { cut.forward_len() }
+}
+
+pub(super) fn forward(
+    pool: &Pool,
+    precision: Precision,
+    qkv: &[f32],
+    out: &mut [f32],
+    lse: &mut [f32],
+    d: AttentionDims,
+) {
+    let cut = Cut::new(precision, d);
+    let (to, lse) = (Target::new(out, d.out_width()), Target::new(lse, d.heads));
+    // Where there are fewer heads than threads, several share one, and each packs its keys and values.
+    let heads = d.batch * d.heads;
+    let parts = (2 * pool.threads).div_ceil(heads).min(d.tokens.div_ceil(cut.strip)).max(1);
+    pool.each(heads * parts, |i| {
+        let mut scratch = pool.scratch(cut.forward_len());
+        let (h, part) = (i / parts, i % parts);
+        let head = Head { qkv, d, batch: h / d.heads, head: h % d.heads };
+        // SAFETY: the strips of a part of a head of a sequence are one task's alone.
+        unsafe { forward_head(&cut, &head, (part, parts), &mut scratch, to, lse) };
+    });
+}
+
+/// # Safety
+/// No other thread touches this part's strips of `out` and `lse`.
+unsafe fn forward_head(cut: &Cut, h: &Head, part: (usize, usize), mut rest: &mut [f32], out: Target, lse: Target) {
+    let (d, p) = (&cut.d, cut.precision);
+    let [q, k, v] = h.columns();
+    let keys = take(&mut rest, cut.keys_len());
+    let values = take(&mut rest, cut.dimensions_len());
+    let queries = take(&mut rest, cut.strip_len());
+    let scores = take(&mut rest, cut.scores_len());
+    let output = take(&mut rest, cut.output_len());
+    let by_query = take(&mut rest, cut.rows_len());
+    pack_all(keys, cut.by_key.1, d.tokens, d.head_dim, h.tokens(k, 0), p);
+    pack_all(values, cut.by_dimension.1, d.head_dim, d.tokens, h.dimensions(v, 0), p);
+    let (keys, values) = (
+        Left { words: keys, of: cut.by_key, depth: d.head_dim },
+        Left { words: values, of: cut.by_dimension, depth: d.tokens },
+    );
+    let strip = Panels::of(cut.strip, cut.strip);
+    for first in (part.0 * cut.strip..d.tokens).step_by(cut.strip * part.1) {
+        let rows = cut.strip.min(d.tokens - first);
+        let seen = h.seen(first, rows);
+        pack_all(queries, strip, rows, d.head_dim, h.tokens(q, first), p);
+        // SAFETY: the scratch is this task's; scores and output hold whole tiles.
+        unsafe {
+            multiply(
+                keys,
+                queries,
+                strip,
+                d.head_dim,
+                p,
+                whole(scores, cut.strip, seen.next_multiple_of(cut.by_key.1.width), scale(d)),
+            );
+        }
+        let mut inverse = [0.0f32; 32];
+        let sums = softmax(scores, cut.strip, first, seen, d.causal, &mut inverse);
+        for (i, log) in sums.iter().take(rows).enumerate() {
+            // SAFETY: this strip's are this task's.
+            unsafe { lse.at(h.row(first + i) * d.heads + h.head).write(*log) };
+        }
+        if p == Precision::Bf16 {
+            pair_up(scores, cut.strip, seen);
+        }
+        let whole_rows = cut.by_dimension.1.count * cut.by_dimension.1.width;
+        // SAFETY: as above.
+        unsafe { multiply(values, scores, strip, seen, p, whole(output, cut.strip, whole_rows, 1.0)) };
+        let at = |i: usize| out.at(h.row(first + i) * d.out_width() + h.head * d.head_dim);
+        // SAFETY: these queries' outputs are this task's.
+        unsafe { write_rows(cut, output, by_query, rows, at, &inverse) };
+    }
+}
+
+/// Turns scores `[keys, strip]` into e^(score - max) a query, and gives the logs of the denominators; `inverse` takes
+/// 1 / denominator. Keys that a query does not see weigh nothing.
+fn softmax(
+    scores: &mut [f32],
+    strip: usize,
+    first: usize,
+    seen: usize,
+    causal: bool,
+    inverse: &mut [f32; 32],
+) -> [f32; 32] {
+    let mut logs = [0.0f32; 32];
+    vectorised(
+        #[inline(always)]
+        || {
+            let scores = &mut scores[..seen * strip];
+            if causal {
+                hide(scores, strip, first, -1e30);
+            }
+            // Whole registers, whatever the strip's width.
+            for at in (0..strip).step_by(16) {
+                let mut most = [f32::NEG_INFINITY; 16];
+                for row in scores.chunks_exact(strip) {
+                    for (m, s) in most.iter_mut().zip(&row[at..at + 16]) {
+                        *m = if *s > *m { *s } else { *m };
+                    }
+                }
+                let mut total = [0.0f32; 16];
+                for row in scores.chunks_exact_mut(strip) {
+                    for ((s, m), t) in row[at..at + 16].iter_mut().zip(&most).zip(&mut total) {
+                        *s = exp(*s - *m);
+                        *t += *s;
+                    }
+                }
+                for i in 0..16 {
+                    inverse[at + i] = 1.0 / total[i];
+                    logs[at + i] = most[i] + total[i].ln();
+                }
+            }
+        },
+    );
+    logs
+}
+
+/// Sets what a query must not see: keys after its own.
+#[inline(always)]
+fn hide(scores: &mut [f32], strip: usize, first: usize, value: f32) {
+    for (key, row) in scores.chunks_exact_mut(strip).enumerate().skip(first + 1) {
+        let hidden = (key - first).min(strip);
+        row[..hidden].fill(value);
+    }
+}
+
+/// Makes pairs of bf16 of neighbouring keys, in place: row e takes rows 2 e and 2 e + 1.
+fn pair_up(scores: &mut [f32], strip: usize, seen: usize) {
+    vectorised(
+        #[inline(always)]
+        || {
+            if !seen.is_multiple_of(2) {
+                scores[seen * strip..(seen + 1) * strip].fill(0.0);
+            }
+            for e in 0..seen.div_ceil(2) {
+                for i in 0..strip {
+                    let (low, high) = (scores[2 * e * strip + i], scores[(2 * e + 1) * strip + i]);
+                    scores[e * strip + i] = f32::from_bits(round(low) >> 16 | round(high) & 0xffff_0000);
+                }
+            }
+        },
+    );
+}
+
+/// The bits of a number rounded to bf16 (to nearest, ties to even) in their upper half. For finite numbers.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
+}

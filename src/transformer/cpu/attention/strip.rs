@@ -1,0 +1,175 @@
+//! How attention's operands are cut into panels and strips, and the product over them.
+
+use super::super::instructions::{Instructions, vectorised};
+use super::super::product::kernel::{Kernel, Tile};
+use super::super::product::pack::{Source, Stretch, elements, pack};
+use super::super::product::panels::{Depth, Panels, depths};
+use super::super::product::{Precision, Target};
+use crate::transformer::backend::AttentionDims;
+use std::ptr::null;
+
+/// How the operands of one call are cut up.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    pub precision: Precision,
+    pub d: AttentionDims,
+    /// Queries of a strip: the kernel's columns.
+    pub strip: usize,
+    /// Keys as rows of a result.
+    pub by_key: (Kernel, Panels),
+    /// Dimensions as rows of a result.
+    pub by_dimension: (Kernel, Panels),
+    /// Dimensions as columns of a result.
+    pub across: Panels,
+}
+
+impl Cut {
+    pub fn new(precision: Precision, d: AttentionDims) -> Self {
+        let taken = Instructions::taken();
+        let strip = Kernel::columns_of(taken);
+        let of = |rows: usize| {
+            let kernel = Kernel::of(taken, precision, rows);
+            (kernel, Panels::of(rows, kernel.rows))
+        };
+        let across = Panels::of(d.head_dim, strip);
+        Self { precision, d, strip, by_key: of(d.tokens), by_dimension: of(d.head_dim), across }
+    }
+    /// Words of one operand in panels.
+    pub fn keys_len(&self) -> usize {
+        self.by_key.1.len(self.d.head_dim, self.precision)
+    }
+    pub fn dimensions_len(&self) -> usize {
+        self.by_dimension.1.len(self.d.tokens, self.precision)
+    }
+    pub fn strip_len(&self) -> usize {
+        self.strip * elements(self.d.head_dim, self.precision)
+    }
+    /// Rows of scores, whole tiles, and one more to make pairs.
+    pub fn scores_len(&self) -> usize {
+        (self.by_key.1.count * self.by_key.1.width + 1) * self.strip
+    }
+    pub fn output_len(&self) -> usize {
+        self.by_dimension.1.count * self.by_dimension.1.width * self.strip
+    }
+    /// A strip's result, a row a query.
+    pub fn rows_len(&self) -> usize {
+        self.strip * self.d.head_dim
+    }
+    pub fn forward_len(&self) -> usize {
+        let result = self.output_len() + self.rows_len();
+        self.keys_len() + self.dimensions_len() + self.strip_len() + self.scores_len() + result
+    }
+    pub fn backward_len(&self) -> usize {
+        let across = 2 * self.across.len(self.strip, self.precision);
+        let turned = self.by_key.1.len(self.strip, self.precision);
+        2 * self.keys_len()
+            + self.dimensions_len()
+            + 2 * self.strip_len()
+            + 3 * self.scores_len()
+            + self.output_len()
+            + self.rows_len()
+            + across
+            + turned
+    }
+}
+
+/// Takes the next `len` numbers off.
+pub(super) fn take<'b>(rest: &mut &'b mut [f32], len: usize) -> &'b mut [f32] {
+    let (taken, after) = std::mem::take(rest).split_at_mut(len);
+    *rest = after;
+    taken
+}
+
+/// A left operand in panels.
+#[derive(Clone, Copy)]
+pub(super) struct Left<'a> {
+    pub words: &'a [f32],
+    pub of: (Kernel, Panels),
+    /// Numbers along the inner dimension that the panels were packed for.
+    pub depth: usize,
+}
+
+/// Where a product goes: rows `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub start: *mut f32,
+    pub stride: usize,
+    pub rows: usize,
+    pub columns: usize,
+    pub factor: f32,
+    pub add: bool,
+}
+
+/// `to (+)= factor * left right` over the first `depth` numbers of the inner dimension.
+///
+/// # Safety
+/// No other thread touches the place; it holds whole tiles where its rows or columns say so.
+pub(super) unsafe fn multiply(
+    left: Left,
+    right: &[f32],
+    across: Panels,
+    depth: usize,
+    precision: Precision,
+    to: Place,
+) {
+    let (kernel, panels) = left.of;
+    let all: Vec<Depth> = depths(left.depth, precision).take_while(|d| d.first < depth).collect();
+    for panel in 0..to.rows.div_ceil(panels.width) {
+        for column in 0..across.count {
+            for d in &all {
+                let numbers = d.numbers.min(depth - d.first);
+                let a = left.words[panels.at(*d, panel)..].as_ptr();
+                let b = right[across.width * (d.before * across.count + column * d.elements)..].as_ptr();
+                let (row, at) = (panel * panels.width, column * across.width);
+                // SAFETY: within the place, which is the caller's alone; the panels hold so many elements.
+                unsafe {
+                    let start = to.start.add(row * to.stride + at);
+                    let base = if to.add || d.first > 0 { start.cast_const() } else { null() };
+                    let tile = Tile {
+                        start,
+                        stride: to.stride,
+                        rows: panels.width.min(to.rows - row),
+                        columns: across.width.min(to.columns - at),
+                        factor: to.factor,
+                        base,
+                        base_stride: to.stride,
+                    };
+                    kernel.multiply(elements(numbers, precision), a, b, tile);
+                }
+            }
+        }
+    }
+}
+
+/// Writes a result `[dimensions, strip]` as a row for each query, times its factor.
+///
+/// # Safety
+/// No other thread touches these rows.
+pub(super) unsafe fn write_rows(
+    cut: &Cut,
+    output: &[f32],
+    by_query: &mut [f32],
+    rows: usize,
+    at: impl Fn(usize) -> Target,
+    factors: &[f32; 32],
+) {
+    let dim = cut.d.head_dim;
+    let source = Source { data: output, item_stride: cut.strip, depth_stride: 1 };
+    let all = Stretch { first_item: 0, items: dim, first_depth: 0, depth: rows };
+    pack(by_query, dim, source, all, Precision::F32);
+    vectorised(
+        #[inline(always)]
+        || {
+            for (i, row) in by_query.chunks_exact(dim).take(rows).enumerate() {
+                // SAFETY: the caller's.
+                unsafe { at(i).write_scaled(row, factors[i]) };
+            }
+        },
+    );
+}
+
+/// A scratch buffer of whole tiles as the place of a product.
+pub(super) fn whole(to: &mut [f32], stride: usize, rows: usize, factor: f32) -> Place {
+    assert!(rows * stride <= to.len(), "a product beyond its scratch");
+    Place { start: to.as_mut_ptr(), stride, rows, columns: stride, factor, add: false }
+}
