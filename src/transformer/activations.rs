@@ -33,18 +33,26 @@ impl Extent {
 /// One layer's.
 #[derive(Debug)]
 pub struct LayerActivations<T> {
-    /// `[N, C]` and `[N, 2]`, where there is a norm
-    pub norm1: Option<(T, T)>,
+    /// Mean and reciprocal deviation, `[N, 2]`, where there is a norm
+    pub norm1: Option<T>,
     /// `[N, (H + 2 KV) * D]`
     pub qkv: T,
     /// `[N, H * D]`
     pub attention: T,
     /// `[N, H]`
     pub lse: T,
-    pub norm2: Option<(T, T)>,
+    pub norm2: Option<T>,
     /// `[N, F]`, or `[N, 2 F]` for SwiGLU
     pub pre: T,
-    /// `[N, F]`
+}
+
+/// What one layer after the other writes into the same place. The backward pass makes it again from what is kept: elementwise
+/// work is cheaper than the memory of every layer's (Chen et al. 2016, section 3).
+#[derive(Debug)]
+pub struct Shared<T> {
+    /// A norm's output, `[N, C]`, where there are norms
+    pub normed: Option<T>,
+    /// The hidden activation, `[N, F]`
     pub act: T,
 }
 
@@ -56,6 +64,7 @@ pub struct Activations<T> {
     pub residual: Vec<T>,
     /// L for training, 1 for inference.
     pub layers: Vec<LayerActivations<T>>,
+    pub shared: Shared<T>,
     /// After the last norm, `[N, C]` and `[N, 2]`.
     pub last: Option<(T, T)>,
 }
@@ -77,9 +86,8 @@ impl<T> Activations<T> {
         let [c, f, h] = [s.d_model, s.d_ff, s.n_heads].map(|x| x as usize);
         let inner = if s.activation == Activation::SwiGlu { 2 * f } else { f };
         let new = |len: usize| a.alloc(len, Category::Activations);
-        let norm = || -> Result<Option<(T, T)>, SessionError> {
-            if s.family == Family::Block { Ok(None) } else { Ok(Some((new(n * c)?, new(n * 2)?))) }
-        };
+        // The block has no norms.
+        let of_norm = |len: usize| (s.family != Family::Block).then(|| new(len)).transpose();
         let (streams, layers) = match keep {
             Keep::All => (2 * s.n_layers as usize + 1, s.n_layers as usize),
             Keep::OneLayer => (2, 1),
@@ -87,20 +95,20 @@ impl<T> Activations<T> {
         let d = extent.attention(s);
         let layer = || -> Result<LayerActivations<T>, SessionError> {
             Ok(LayerActivations {
-                norm1: norm()?,
+                norm1: of_norm(n * 2)?,
                 qkv: new(n * d.qkv_width())?,
                 attention: new(n * d.out_width())?,
                 lse: new(n * h)?,
-                norm2: norm()?,
+                norm2: of_norm(n * 2)?,
                 pre: new(n * inner)?,
-                act: new(n * f)?,
             })
         };
         Ok(Self {
             extent,
             residual: (0..streams).map(|_| new(n * c)).collect::<Result<_, _>>()?,
             layers: (0..layers).map(|_| layer()).collect::<Result<_, _>>()?,
-            last: norm()?,
+            shared: Shared { normed: of_norm(n * c)?, act: new(n * f)? },
+            last: of_norm(n * c)?.zip(of_norm(n * 2)?),
         })
     }
 

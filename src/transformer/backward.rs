@@ -3,7 +3,7 @@
 //! Layers are walked in reverse; each gradient is written once. The vocabulary projection and its loss are one operation, so
 //! that a backend need never hold all logits.
 
-use super::activations::{Activations, Extent, LayerActivations, Scratch};
+use super::activations::{Activations, Extent, LayerActivations, Scratch, Shared};
 use super::backend::{Backend, Dropout, LinearDims, Store};
 use super::forward::{Place, StepDropout};
 use super::model::{LayerIndex, Linear, Model, Norm};
@@ -53,9 +53,17 @@ impl<B: Backend> Model<B> {
         for (l, layer) in self.index.layers.iter().enumerate().rev() {
             let act = &mut a.layers[l];
             let d = dropout.map(|d| d.at(Place::FeedForward(l)));
-            self.feed_forward_backward(layer, &a.residual[2 * l + 1], act, scratch, gradients, n, d);
+            self.feed_forward_backward(layer, &a.residual[2 * l + 1], (act, &mut a.shared), scratch, gradients, n, d);
             let d = dropout.map(|d| d.at(Place::Attention(l)));
-            self.attention_half_backward(layer, &a.residual[2 * l], act, scratch, gradients, extent, d);
+            self.attention_half_backward(
+                layer,
+                &a.residual[2 * l],
+                (act, &mut a.shared),
+                scratch,
+                gradients,
+                extent,
+                d,
+            );
         }
         if let (Some(d), true) = (dropout, self.residual()) {
             self.backend.dropout(&mut scratch.stream, n * c, d.at(Place::Embedding));
@@ -148,7 +156,7 @@ impl<B: Backend> Model<B> {
         &self,
         layer: &LayerIndex,
         x: &B::Buffer,
-        act: &mut LayerActivations<B::Buffer>,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
         s: &mut Scratch<B::Buffer>,
         gradients: &mut [B::Buffer],
         n: usize,
@@ -156,16 +164,24 @@ impl<B: Backend> Model<B> {
     ) {
         let f = self.shape.d_ff as usize;
         let of_branch = dropout.filter(|_| self.residual());
-        self.branch_backward(&layer.down, &act.act, &s.stream, &mut s.branch, &mut s.act, gradients, n, of_branch);
+        // Made again, as the forward pass made it.
+        self.backend.activation(self.shape.activation, &act.pre, &mut shared.act, n, f);
+        if let (Some(d), false) = (dropout, self.residual()) {
+            self.backend.dropout(&mut shared.act, n * f, d);
+        }
+        self.branch_backward(&layer.down, &shared.act, &s.stream, &mut s.branch, &mut s.act, gradients, n, of_branch);
         if let (Some(d), false) = (dropout, self.residual()) {
             self.backend.dropout(&mut s.act, n * f, d);
         }
         self.backend.activation_backward(self.shape.activation, &mut act.pre, &s.act, n, f);
-        let input = act.norm2.as_ref().map_or(x, |(normed, _)| normed);
+        if let (Some(norm), Some(out), Some(stats)) = (&layer.norm2, &mut shared.normed, &mut act.norm2) {
+            self.norm(norm, x, out, stats, n);
+        }
+        let input = shared.normed.as_ref().unwrap_or(x);
         self.linear_dw(&layer.up, input, &act.pre, gradients, n);
         self.linear_dx(&layer.up, &act.pre, &mut s.branch, n);
         match (&layer.norm2, &act.norm2) {
-            (Some(norm), Some((_, stats))) => self.norm_backward(norm, x, stats, s, gradients, n),
+            (Some(norm), Some(stats)) => self.norm_backward(norm, x, stats, s, gradients, n),
             _ => std::mem::swap(&mut s.stream, &mut s.branch),
         }
     }
@@ -175,7 +191,7 @@ impl<B: Backend> Model<B> {
         &self,
         layer: &LayerIndex,
         x: &B::Buffer,
-        act: &mut LayerActivations<B::Buffer>,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
         s: &mut Scratch<B::Buffer>,
         gradients: &mut [B::Buffer],
         extent: Extent,
@@ -197,11 +213,14 @@ impl<B: Backend> Model<B> {
         if let Some(f) = &self.frequencies {
             self.backend.rope(&mut s.qkv, f, 0, true, d);
         }
-        let input = act.norm1.as_ref().map_or(x, |(normed, _)| normed);
+        if let (Some(norm), Some(out), Some(stats)) = (&layer.norm1, &mut shared.normed, &mut act.norm1) {
+            self.norm(norm, x, out, stats, n);
+        }
+        let input = shared.normed.as_ref().unwrap_or(x);
         self.linear_dw(&layer.qkv, input, &s.qkv, gradients, n);
         self.linear_dx(&layer.qkv, &s.qkv, &mut s.branch, n);
         match (&layer.norm1, &act.norm1) {
-            (Some(norm), Some((_, stats))) => self.norm_backward(norm, x, stats, s, gradients, n),
+            (Some(norm), Some(stats)) => self.norm_backward(norm, x, stats, s, gradients, n),
             _ => std::mem::swap(&mut s.stream, &mut s.branch),
         }
     }

@@ -6,7 +6,7 @@
 //! Dropout, in training: on the embedding and on both branches (GPT-2, Llama); on attention's output and on the hidden
 //! activation (block). Attention probabilities are never dropped: the fused kernels do not hold them.
 
-use super::activations::{Activations, Extent, LayerActivations};
+use super::activations::{Activations, Extent, LayerActivations, Shared};
 use super::backend::{Backend, Dropout, LinearDims, NormDims, Store};
 use super::generate::Cache;
 use super::model::{LayerIndex, Linear, Model, Norm};
@@ -59,9 +59,8 @@ impl<B: Backend> Model<B> {
         self.backend.linear(x, &p[l.weight], l.bias.map(|b| &p[b]), out, into, self.linear_dims(l, n));
     }
 
-    fn norm(&self, norm: &Norm, x: &B::Buffer, to: &mut (B::Buffer, B::Buffer), n: usize) {
+    pub(super) fn norm(&self, norm: &Norm, x: &B::Buffer, out: &mut B::Buffer, stats: &mut B::Buffer, n: usize) {
         let p = &self.parameters;
-        let (out, stats) = to;
         self.backend.norm(x, &p[norm.gain], norm.bias.map(|b| &p[b]), out, stats, self.norm_dims(n));
     }
 
@@ -89,12 +88,27 @@ impl<B: Backend> Model<B> {
             let act = &mut a.layers[l % kept];
             let (x, mid) = two(&mut a.residual, (2 * l) % streams, (2 * l + 1) % streams);
             let cached = cache.as_deref_mut().map(|k| (k, l));
-            self.attention_half(layer, x, mid, act, a.extent, dropout.map(|d| d.at(Place::Attention(l))), cached);
+            self.attention_half(
+                layer,
+                x,
+                mid,
+                (act, &mut a.shared),
+                a.extent,
+                dropout.map(|d| d.at(Place::Attention(l))),
+                cached,
+            );
             let (mid, out) = two(&mut a.residual, (2 * l + 1) % streams, (2 * l + 2) % streams);
-            self.feed_forward_half(layer, mid, out, act, n, dropout.map(|d| d.at(Place::FeedForward(l))));
+            self.feed_forward_half(
+                layer,
+                mid,
+                out,
+                (act, &mut a.shared),
+                n,
+                dropout.map(|d| d.at(Place::FeedForward(l))),
+            );
         }
-        if let (Some(norm), Some(last)) = (&self.index.last_norm, &mut a.last) {
-            self.norm(norm, &a.residual[(2 * self.index.layers.len()) % streams], last, n);
+        if let (Some(norm), Some((out, stats))) = (&self.index.last_norm, &mut a.last) {
+            self.norm(norm, &a.residual[(2 * self.index.layers.len()) % streams], out, stats, n);
         }
         if let Some(k) = cache {
             k.length = first + a.extent.tokens;
@@ -107,17 +121,17 @@ impl<B: Backend> Model<B> {
         layer: &LayerIndex,
         x: &B::Buffer,
         out: &mut B::Buffer,
-        act: &mut LayerActivations<B::Buffer>,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
         extent: Extent,
         dropout: Option<Dropout>,
         cached: Option<(&mut Cache<B::Buffer>, usize)>,
     ) {
         let n = extent.rows();
         let d = extent.attention(&self.shape);
-        if let (Some(norm), Some(to)) = (&layer.norm1, &mut act.norm1) {
-            self.norm(norm, x, to, n);
+        if let (Some(norm), Some(out), Some(stats)) = (&layer.norm1, &mut shared.normed, &mut act.norm1) {
+            self.norm(norm, x, out, stats, n);
         }
-        let input = act.norm1.as_ref().map_or(x, |(normed, _)| normed);
+        let input = shared.normed.as_ref().unwrap_or(x);
         self.linear(&layer.qkv, input, &mut act.qkv, Store::Overwrite, n);
         if let Some(f) = &self.frequencies {
             let first = cached.as_ref().map_or(0, |(k, _)| k.length);
@@ -143,24 +157,24 @@ impl<B: Backend> Model<B> {
         layer: &LayerIndex,
         x: &B::Buffer,
         out: &mut B::Buffer,
-        act: &mut LayerActivations<B::Buffer>,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
         n: usize,
         dropout: Option<Dropout>,
     ) {
         let f = self.shape.d_ff as usize;
-        if let (Some(norm), Some(to)) = (&layer.norm2, &mut act.norm2) {
-            self.norm(norm, x, to, n);
+        if let (Some(norm), Some(out), Some(stats)) = (&layer.norm2, &mut shared.normed, &mut act.norm2) {
+            self.norm(norm, x, out, stats, n);
         }
-        let input = act.norm2.as_ref().map_or(x, |(normed, _)| normed);
+        let input = shared.normed.as_ref().unwrap_or(x);
         self.linear(&layer.up, input, &mut act.pre, Store::Overwrite, n);
-        self.backend.activation(self.shape.activation, &act.pre, &mut act.act, n, f);
+        self.backend.activation(self.shape.activation, &act.pre, &mut shared.act, n, f);
         if self.residual() {
-            self.branch(&layer.down, &act.act, x, out, n, dropout);
+            self.branch(&layer.down, &shared.act, x, out, n, dropout);
         } else {
             if let Some(d) = dropout {
-                self.backend.dropout(&mut act.act, n * f, d);
+                self.backend.dropout(&mut shared.act, n * f, d);
             }
-            self.linear(&layer.down, &act.act, out, Store::Overwrite, n);
+            self.linear(&layer.down, &shared.act, out, Store::Overwrite, n);
         }
     }
 
