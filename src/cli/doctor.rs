@@ -7,7 +7,7 @@ use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
 use crate::transformer::cpu::Instructions;
 use crate::transformer::session::supports;
-use crate::transformer::{BackendKind, Dtype};
+use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
 /// Say what this machine has and what will be measured with which backend.
@@ -84,11 +84,13 @@ fn limits(rows: &mut Said, p: &Probe) {
 
 fn backends(rows: &mut Said) {
     let dtypes = |kind: BackendKind| {
-        let known: Vec<&str> = Dtype::ALL.iter().filter(|d| supports(kind, **d)).map(|d| d.name()).collect();
+        let known: Vec<&str> =
+            Dtype::ALL.iter().filter(|d| supports(kind, **d, WeightFormat::Dtype)).map(|d| d.name()).collect();
         known.join(", ")
     };
     let kernels = format!("kernels for {}; `backend: auto` takes it", Instructions::taken().name());
-    rows.say("backends", "cpu", &dtypes(BackendKind::Cpu), &kernels);
+    let cpu = format!("{}; weights in int8", dtypes(BackendKind::Cpu));
+    rows.say("backends", "cpu", &cpu, &kernels);
     rows.say(
         "backends",
         "naive",

@@ -4,7 +4,7 @@ use super::Failure;
 use crate::transformer::cpu::{Cpu, Instructions, naive::Naive};
 use crate::transformer::golden::{self, Golden, GoldenError, Group};
 use crate::transformer::session::supports;
-use crate::transformer::{BackendKind, Dtype};
+use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use anyhow::anyhow;
 use std::path::PathBuf;
 
@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Format of the factors of products; for bf16 the tolerance is derived from its 8 bits. The naive backend has f32 alone.
     #[arg(long, value_name = "NAME", default_value_t = Dtype::F32)]
     dtype: Dtype,
+    /// How weights are stored; int8 checks the logits alone, with a tolerance derived from the 8 bits, on the cpu backend.
+    #[arg(long, value_name = "NAME", default_value_t = WeightFormat::Dtype)]
+    weights: WeightFormat,
     /// Threads of the cpu backend; every core otherwise.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     threads: Option<u32>,
@@ -35,19 +38,23 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         Some(b) => vec![b],
         None => vec![BackendKind::Naive, BackendKind::Cpu],
     };
-    let backends: Vec<BackendKind> = backends.into_iter().filter(|b| supports(*b, a.dtype)).collect();
+    let backends: Vec<BackendKind> = backends.into_iter().filter(|b| supports(*b, a.dtype, a.weights)).collect();
     if backends.is_empty() {
-        return Err(Failure::Usage(anyhow!("--dtype {}: the backend has no such format; use cpu, or f32", a.dtype)));
+        return Err(Failure::Usage(anyhow!(
+            "--dtype {} --weights {}: the backend has no such format; use --backend cpu, or f32 and dtype",
+            a.dtype,
+            a.weights
+        )));
     }
     let mut failed = 0;
     for file in &a.files {
         let golden = Golden::open(file).map_err(failure)?;
         for &backend in &backends {
             let groups = match backend {
-                BackendKind::Naive => golden::verify(&golden, Naive),
+                BackendKind::Naive => golden::verify(&golden, Naive, a.weights),
                 BackendKind::Cpu => {
                     let cpu = Cpu::new(threads as usize, None).map_err(|e| Failure::Internal(e.into()))?;
-                    golden::verify(&golden, cpu.with_dtype(a.dtype))
+                    golden::verify(&golden, cpu.with_dtype(a.dtype).with_weights(a.weights), a.weights)
                 }
                 BackendKind::Cuda => {
                     return Err(Failure::Usage(anyhow!(
@@ -56,9 +63,11 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
                 }
             }
             .map_err(failure)?;
-            let tolerance = golden::tolerance(a.dtype, &golden.shape);
+            let tolerance = golden::tolerance(a.dtype, a.weights, &golden.shape);
             let path = if backend == BackendKind::Cpu { Instructions::taken().name() } else { "plain loops" };
-            println!("{} on {backend} ({path}), {}, tolerance {tolerance:.1e}", file.display(), a.dtype);
+            let weights =
+                if a.weights == WeightFormat::Dtype { String::new() } else { format!(", weights {}", a.weights) };
+            println!("{} on {backend} ({path}), {}{weights}, tolerance {tolerance:.1e}", file.display(), a.dtype);
             failed += print(&groups, tolerance);
         }
     }

@@ -6,10 +6,9 @@ use super::error::did_you_mean;
 use super::node::Value;
 use super::presets;
 use super::trial::Trial;
+use super::values::{count, flag, float, int, number, serialized, text, used, word};
 use crate::transformer::Phase;
 use crate::transformer::shape::Activation;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// What the schema says of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,64 +40,10 @@ pub struct Axis {
     pub get: fn(&Trial) -> Value,
 }
 
-fn count(v: &Value) -> Result<u32, String> {
-    match v {
-        Value::Integer(i) if *i >= 1 => {
-            u32::try_from(*i).map_err(|_| format!("{i} is too large; the largest is {}", u32::MAX))
-        }
-        other => Err(format!("{other} is not a whole number from 1 up")),
-    }
-}
-
-fn number(v: &Value) -> Result<f32, String> {
-    match v {
-        Value::Integer(i) => Ok(*i as f32),
-        Value::Float(x) if (*x as f32).is_finite() => Ok(*x as f32),
-        other => Err(format!("{other} is not a number within reason")),
-    }
-}
-
-fn flag(v: &Value) -> Result<bool, String> {
-    match v {
-        Value::Bool(b) => Ok(*b),
-        other => Err(format!("{other} is neither true nor false")),
-    }
-}
-
-fn word<T: DeserializeOwned>(v: &Value, known: &[&str]) -> Result<T, String> {
-    let Value::Text(text) = v else { return Err(format!("{v} is no word; use {}", known.join(", "))) };
-    let parsed = serde_json::from_value(serde_json::Value::String(text.clone())).ok();
-    parsed.ok_or_else(|| {
-        format!("`{text}` is unknown; {}", did_you_mean(text, known.iter().copied(), std::iter::empty()))
-    })
-}
-
-fn int(n: u32) -> Value {
-    Value::Integer(n.into())
-}
-
-/// A length that is 0 is one that the phase does not use.
-fn used(n: u32) -> Value {
-    if n == 0 { Value::Null } else { int(n) }
-}
-
-fn float(x: f32) -> Value {
-    // By its decimal digits: 0.1f32 is 0.1 to a reader, and not 0.10000000149.
-    Value::Float(x.to_string().parse().unwrap_or(f64::from(x)))
-}
-
-fn text(s: &str) -> Value {
-    Value::Text(s.into())
-}
-
-/// The word that scenarios use for it.
-fn serialized(v: &impl Serialize) -> Value {
-    serde_json::to_value(v).ok().and_then(|j| j.as_str().map(text)).unwrap_or(Value::Null)
-}
-
 const FAMILIES: &[&str] = &["gpt2", "llama", "block"];
 const PHASES: &[&str] = &["train", "prefill", "decode", "generate"];
 const DTYPES: &[&str] = &["f32", "bf16"];
+const WEIGHTS: &[&str] = &["dtype", "int8"];
 const BACKENDS: &[&str] = &["auto", "cpu", "naive", "cuda"];
 const OPTIMIZERS: &[&str] = &["sgd", "adam", "adamax", "adamw"];
 const ACTIVATIONS: &[&str] = &["gelu_tanh", "gelu_erf", "relu", "swi_glu"];
@@ -344,6 +289,16 @@ pub const AXES: &[Axis] = &[
         "number format of weights and activations; default f32",
         |d, v| d.dtype = word(v, DTYPES)?,
         |t| text(t.workload.dtype.name())
+    ),
+    axis!(
+        "weights",
+        [],
+        "weights",
+        "",
+        Kind::Word(WEIGHTS),
+        "how weight matrices are stored in prefill, decode and generate: in the dtype, or in 8 bits with a scale for every 64 inputs; default dtype",
+        |d, v| d.weights = word(v, WEIGHTS)?,
+        |t| if t.workload.phase == Phase::Train { Value::Null } else { text(t.workload.weights.name()) }
     ),
     axis!(
         "backend",

@@ -4,7 +4,7 @@ use super::axes::AXES;
 use super::presets;
 use super::trial::{BackendChoice, Trial};
 use crate::transformer::shape::{Family, Shape, ShapeError, ShapeSpec};
-use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, Workload};
+use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 /// What has been said of a trial, over the defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,7 @@ pub struct Draft {
     pub prompt_len: u32,
     pub new_tokens: u32,
     pub dtype: Dtype,
+    pub weights: WeightFormat,
     pub backend: BackendChoice,
     pub devices: u32,
     pub cores_per_device: u32,
@@ -48,6 +49,7 @@ impl Default for Draft {
             prompt_len: 128,
             new_tokens: 32,
             dtype: Dtype::F32,
+            weights: WeightFormat::Dtype,
             backend: BackendChoice::Auto,
             devices: 1,
             // A device of the CPU is one core unless the scenario says more: one device and two are then a real
@@ -113,6 +115,7 @@ impl Draft {
             prompt_len: self.prompt_len,
             new_tokens: self.new_tokens,
             dtype: self.dtype,
+            weights: self.weights,
             optimizer: self.optimizer,
             dropout: self.dropout,
         };

@@ -19,6 +19,7 @@ pub mod schema;
 mod settings;
 mod sweep;
 pub mod trial;
+mod values;
 mod variables;
 
 use crate::units::{Share, UsdPerHour};

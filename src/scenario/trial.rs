@@ -1,6 +1,6 @@
 //! One trial: a point of the sweep, checked and complete.
 
-use crate::transformer::{BackendKind, OptimizerKind, Phase, Workload};
+use crate::transformer::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -56,6 +56,8 @@ impl Trial {
         if w.phase != Phase::Train {
             w.optimizer = OptimizerKind::Adamw;
             w.dropout = 0.0;
+        } else {
+            w.weights = WeightFormat::Dtype;
         }
         self
     }

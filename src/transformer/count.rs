@@ -11,7 +11,7 @@ use super::model::Index;
 use super::rank::{Training, inference};
 use super::session::{MemoryParts, SessionError};
 use super::shape::{Activation, Family, Shape};
-use super::{Phase, Workload};
+use super::{Phase, WeightFormat, Workload};
 use crate::units::{Bytes, Flops};
 use std::cell::RefCell;
 
@@ -157,7 +157,12 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
     }
     let s = &w.shape;
     let vectors = product(&[u64::from(s.n_layers), layer_vectors(s)?])?;
-    let weights = product(&[sum(&[matmul_parameters(s, true)?, vectors])?, w.dtype.size()])?;
+    let matrices = matmul_parameters(s, true)?;
+    let weights = match w.weights {
+        WeightFormat::Dtype => product(&[sum(&[matrices, vectors])?, w.dtype.size()])?,
+        // Besides a byte a number, an f32 for every 64.
+        WeightFormat::Int8 => sum(&[matrices, matrices / 16, product(&[vectors, w.dtype.size()])?])?,
+    };
     let cache = product(&[u64::from(w.batch), mean_decode_context(w), kv_bytes_per_token(w)?.get()])?;
     sum(&[weights, cache]).map(|b| Some(Bytes(b)))
 }
@@ -218,7 +223,7 @@ impl Account {
         let training = w.phase == Phase::Train;
         for (i, spec) in index.specs.iter().enumerate() {
             let panels = !training && index.is_weight(i);
-            let words = if panels { weight_words(spec.rows, spec.columns, w.dtype) } else { spec.len() };
+            let words = if panels { weight_words(spec.rows, spec.columns, w.dtype, w.weights) } else { spec.len() };
             self.alloc(words, Category::Weights)?;
         }
         let tokens = if training { w.seq_len } else { w.prompt_len } as usize;

@@ -10,7 +10,7 @@ use super::generate::Inference;
 use super::model::{Model, Purpose};
 use super::session::{SessionOptions, prepare};
 use super::shape::{Activation, Family, Shape, ShapeSpec};
-use super::{BackendKind, Dtype, OptimizerKind, Phase, Workload};
+use super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 fn shape(family: Family) -> Shape {
     let spec = ShapeSpec {
@@ -161,6 +161,7 @@ fn losses(family: Family, ranks: u32, backend: BackendKind, steps: usize) -> Vec
         prompt_len: 0,
         new_tokens: 0,
         dtype: Dtype::F32,
+        weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
     };
@@ -244,6 +245,7 @@ fn memory_is_predicted_by_the_code_that_allocates() {
         prompt_len: 512,
         new_tokens: 16,
         dtype: Dtype::F32,
+        weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
     };

@@ -55,6 +55,18 @@ pub enum Dtype {
     Bf16,
 }
 
+/// How the matrices of an inference model are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightFormat {
+    /// In the workload's dtype.
+    #[default]
+    Dtype,
+    /// In whole numbers of 8 bits with an f32 scale for every 64 inputs; products round their other factor in the same way
+    /// and add up whole numbers.
+    Int8,
+}
+
 /// Where the operations run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -100,6 +112,7 @@ macro_rules! names {
 }
 names!(Phase { Train => "train", Prefill => "prefill", Decode => "decode", Generate => "generate" });
 names!(Dtype { F32 => "f32", Bf16 => "bf16" });
+names!(WeightFormat { Dtype => "dtype", Int8 => "int8" });
 names!(BackendKind { Cpu => "cpu", Naive => "naive", Cuda => "cuda" });
 names!(OptimizerKind { Sgd => "sgd", Adam => "adam", Adamax => "adamax", Adamw => "adamw" });
 
@@ -127,12 +140,19 @@ pub struct Workload {
     /// Tokens that `generate` and `decode` produce for a sequence before they start over.
     pub new_tokens: u32,
     pub dtype: Dtype,
+    /// Of the matrices, in prefill, decode and generate; training has them in f32.
+    #[serde(default, skip_serializing_if = "Workload::is_plain")]
+    pub weights: WeightFormat,
     pub optimizer: OptimizerKind,
     /// Probability that dropout zeroes an activation in training; 0 leaves the operation out.
     pub dropout: f32,
 }
 
 impl Workload {
+    fn is_plain(weights: &WeightFormat) -> bool {
+        *weights == WeightFormat::Dtype
+    }
+
     /// Tokens that one step processes: B*T in training and prefill, B in decode, B*(prompt + new) in generate.
     pub fn tokens_per_step(&self) -> u64 {
         let batch = u64::from(self.batch);

@@ -6,7 +6,7 @@ use super::cpu::pool::allowed_cores;
 use super::cpu::{Cpu, naive::Naive};
 use super::ranks::Ranks;
 use super::shape::Family;
-use super::{BackendKind, Dtype, Phase, Workload};
+use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 use crate::units::Bytes;
 
 /// What a session runs on.
@@ -60,6 +60,8 @@ pub enum SessionError {
     NoBackend(BackendKind),
     #[error("dtype {dtype} is not available on backend {backend}; use dtype: f32")]
     NoDtype { dtype: super::Dtype, backend: BackendKind },
+    #[error("weights: {weights} is not available on backend {backend}; use weights: dtype, or backend: cpu")]
+    NoWeights { weights: WeightFormat, backend: BackendKind },
     #[error("{0}")]
     Invalid(String),
     #[error("out of memory: {0}")]
@@ -80,10 +82,10 @@ pub trait Session {
 }
 
 /// Whether a backend of this build computes in this format.
-pub fn supports(backend: BackendKind, dtype: Dtype) -> bool {
+pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
     match backend {
         BackendKind::Cpu => true,
-        BackendKind::Naive => dtype == Dtype::F32,
+        BackendKind::Naive => dtype == Dtype::F32 && weights == WeightFormat::Dtype,
         BackendKind::Cuda => false,
     }
 }
@@ -102,7 +104,7 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
             let backend = |rank: usize| {
                 // A rank's threads get cores of their own, as far as there are enough.
                 let own = cores.get(rank * threads..(rank + 1) * threads).map(<[usize]>::to_vec);
-                Ok(Cpu::new(threads, own)?.with_dtype(workload.dtype))
+                Ok(Cpu::new(threads, own)?.with_dtype(workload.dtype).with_weights(workload.weights))
             };
             Ok(Box::new(Ranks::start(workload, options, backend)?))
         }
@@ -112,8 +114,11 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
 
 fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     let invalid = |message: String| Err(SessionError::Invalid(message));
-    if options.backend != BackendKind::Cuda && !supports(options.backend, w.dtype) {
+    if options.backend != BackendKind::Cuda && !supports(options.backend, w.dtype, WeightFormat::Dtype) {
         return Err(SessionError::NoDtype { dtype: w.dtype, backend: options.backend });
+    }
+    if w.weights != WeightFormat::Dtype && options.backend == BackendKind::Naive {
+        return Err(SessionError::NoWeights { weights: w.weights, backend: options.backend });
     }
     if !w.shape.has_vocabulary_head() && matches!(w.phase, Phase::Decode | Phase::Generate) {
         return invalid(format!(

@@ -8,7 +8,7 @@ use centime::scenario::trial::Trial;
 use centime::scenario::{Cell, Measure, Order, Price};
 use centime::transformer::session::MemoryParts;
 use centime::transformer::shape::{Family, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, Workload, count};
+use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload, count};
 use centime::units::{Share, UsdPerHour};
 
 /// A GPT-2 shape with a vocabulary of 8192.
@@ -35,6 +35,7 @@ pub fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Trial {
             prompt_len: 128,
             new_tokens: 33,
             dtype: Dtype::F32,
+            weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
         },

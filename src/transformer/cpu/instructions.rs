@@ -11,7 +11,7 @@ pub enum Instructions {
     Avx2,
     /// AVX-512 (F, VL, BW, DQ).
     Avx512,
-    /// AVX-512 with dot products of bf16.
+    /// AVX-512 with dot products of bf16 and of bytes (VNNI).
     Avx512Bf16,
 }
 
@@ -45,7 +45,12 @@ impl Instructions {
                     && is_x86_feature_detected!("avx512dq")
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => Self::Avx512.available() && is_x86_feature_detected!("avx512bf16"),
+            Self::Avx512Bf16 => {
+                // Every processor with the former has the latter, except where a hypervisor hides it.
+                Self::Avx512.available()
+                    && is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }

@@ -29,11 +29,11 @@ use super::backend::{
 use super::collective::threads::Exchange;
 use super::session::SessionError;
 use super::shape::Activation;
-use super::{BackendKind, Dtype};
+use super::{BackendKind, Dtype, WeightFormat};
 use array::{Array, Slabs};
 use matmul::{FEW_ROWS, few_rows, matmul};
 use pool::{Pool, reading, writing};
-use product::{Onto, Panelled, Precision, Right, Target, View, product};
+use product::{Onto, Panelled, Precision, Right, Stored, Target, View, product};
 use std::sync::Arc;
 
 /// The fast CPU backend: one rank's threads.
@@ -42,6 +42,7 @@ pub struct Cpu {
     pool: Arc<Pool>,
     slabs: Arc<Slabs>,
     precision: Precision,
+    weights: WeightFormat,
 }
 
 impl Cpu {
@@ -51,7 +52,7 @@ impl Cpu {
     /// When the system starts no more threads.
     pub fn new(threads: usize, cores: Option<Vec<usize>>) -> Result<Self, SessionError> {
         let pool = Arc::new(Pool::new(threads.max(1), cores)?);
-        Ok(Self { pool, slabs: Arc::default(), precision: Precision::F32 })
+        Ok(Self { pool, slabs: Arc::default(), precision: Precision::F32, weights: WeightFormat::Dtype })
     }
 }
 
@@ -59,6 +60,11 @@ impl Cpu {
     /// The same threads; products take their factors in this format (sums stay f32).
     pub fn with_dtype(self, dtype: Dtype) -> Self {
         Self { precision: precision(dtype), ..self }
+    }
+
+    /// The same threads; weight matrices for inference are stored in this format.
+    pub fn with_weights(self, weights: WeightFormat) -> Self {
+        Self { weights, ..self }
     }
 }
 
@@ -69,9 +75,16 @@ fn precision(dtype: Dtype) -> Precision {
     }
 }
 
+fn stored(weights: WeightFormat, precision: Precision) -> Stored {
+    match weights {
+        WeightFormat::Dtype => Stored::Whole(precision),
+        WeightFormat::Int8 => Stored::Int8,
+    }
+}
+
 /// Words of 32 bits that a weight matrix `[M, K]` takes where it is kept for inference.
-pub(super) fn weight_words(m: usize, k: usize, dtype: Dtype) -> usize {
-    Panelled::new(m, k, precision(dtype)).len()
+pub(super) fn weight_words(m: usize, k: usize, dtype: Dtype, weights: WeightFormat) -> usize {
+    Panelled::new(m, k, stored(weights, precision(dtype))).len()
 }
 
 /// Numbers of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank of so
@@ -169,7 +182,7 @@ impl Backend for Cpu {
     }
 
     fn weights(&self, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) -> Result<Array, SessionError> {
-        let how = Panelled::new(rows, columns, self.precision);
+        let how = Panelled::new(rows, columns, stored(self.weights, self.precision));
         Ok(how.fill(&self.pool, self.slabs.zeros(how.len())?, next))
     }
 

@@ -16,7 +16,7 @@ pub(in crate::transformer::cpu) struct Kernel {
 }
 
 /// `depth` elements of both panels into the tile at `to`, whose rows are `stride` apart.
-type Run = unsafe fn(depth: usize, a: *const f32, b: *const f32, to: Tile);
+pub(super) type Run = unsafe fn(depth: usize, a: *const f32, b: *const f32, to: Tile);
 
 /// Where a tile goes, and how.
 #[derive(Clone, Copy)]
@@ -70,20 +70,29 @@ impl Kernel {
     /// machine has the kernel's instructions.
     #[inline]
     pub unsafe fn multiply(&self, depth: usize, a: *const f32, b: *const f32, to: Tile) {
-        if to.rows == self.rows && to.columns == self.columns {
-            // SAFETY: the caller's.
-            return unsafe { (self.run)(depth, a, b, to) };
+        // SAFETY: the caller's.
+        unsafe { to.whole_or_beside(self.rows, self.columns, |to| (self.run)(depth, a, b, to)) };
+    }
+}
+
+impl Tile {
+    /// Runs a kernel of `rows x columns` on a tile: beside, and copied, where only a part of it exists.
+    ///
+    /// # Safety
+    /// The existing part of the tile is the caller's alone to write; `run` writes no more than a whole tile.
+    #[inline(always)]
+    pub(super) unsafe fn whole_or_beside(self, rows: usize, columns: usize, run: impl Fn(Tile)) {
+        if self.rows == rows && self.columns == columns {
+            return run(self);
         }
         let mut beside = [0.0f32; LARGEST];
-        let whole = Tile { start: beside.as_mut_ptr(), stride: self.columns, base: null(), ..to };
-        // SAFETY: `beside` holds a whole tile of any kernel.
-        unsafe { (self.run)(depth, a, b, whole) };
-        for (r, row) in beside.chunks_exact(self.columns).take(to.rows).enumerate() {
-            for (c, x) in row.iter().take(to.columns).enumerate() {
+        run(Self { start: beside.as_mut_ptr(), stride: columns, base: null(), ..self });
+        for (r, row) in beside.chunks_exact(columns).take(self.rows).enumerate() {
+            for (c, x) in row.iter().take(self.columns).enumerate() {
                 // SAFETY: within the part of the tile that exists.
                 unsafe {
-                    let base = if to.base.is_null() { 0.0 } else { *to.base.add(r * to.base_stride + c) };
-                    *to.start.add(r * to.stride + c) = base + x;
+                    let base = if self.base.is_null() { 0.0 } else { *self.base.add(r * self.base_stride + c) };
+                    *self.start.add(r * self.stride + c) = base + x;
                 }
             }
         }
@@ -126,7 +135,7 @@ macro_rules! kernels {
         $(mod $name {
             use super::{Run, Tile, tile};
             #[allow(unused_imports, reason = "each takes one of them")]
-            use super::super::lanes::*;
+            use crate::transformer::cpu::product::lanes::*;
 
             $(#[$attribute])*
             unsafe fn run<const ROWS: usize>(depth: usize, a: *const f32, b: *const f32, to: Tile) {
@@ -139,6 +148,8 @@ macro_rules! kernels {
         })+
     };
 }
+
+pub(super) use kernels;
 
 kernels! {
     portable: Portable<false>, 2, [1, 2, 3, 4];

@@ -3,21 +3,24 @@
 //! Operands are cut into panels (see `pack`) that lie in the caches when they are used, after Goto & van de Geijn 2008: a panel
 //! of `b` in the first level, a group of panels of `a` in the second. Packing and multiplying are each split over the threads.
 
+mod int8;
+mod int8_kernel;
 pub(super) mod kernel;
 mod lanes;
 pub(super) mod pack;
 pub(super) mod panels;
 #[cfg(test)]
 mod product_tests;
+mod weights;
 
 use super::array::Array;
 use super::instructions::Instructions;
 use super::pool::Pool;
 use kernel::{Kernel, Tile};
 use pack::{Source, elements};
-pub(super) use panels::Panelled;
 use panels::{Depth, Packing, Panels, depths, run_all};
 use std::ptr::null;
+pub(super) use weights::{Panelled, Stored};
 
 /// Of the factors; sums are f32 always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +187,10 @@ pub(super) unsafe fn product(
     let (k, columns) = match b {
         Right::View(v) => (v.rows, v.columns),
         Right::Panelled(_, p) => {
-            assert_eq!(p.precision, precision, "weights in panels of another precision");
+            assert!(
+                matches!(p.stored, Stored::Int8) || p.stored == Stored::Whole(precision),
+                "weights in panels of another precision"
+            );
             (p.depth, p.columns)
         }
     };
@@ -199,6 +205,10 @@ pub(super) unsafe fn product(
     if k == 0 {
         // SAFETY: the caller's.
         return unsafe { without_depth(to, onto, a.rows, columns) };
+    }
+    if let Right::Panelled(array, p @ Panelled { stored: Stored::Int8, .. }) = b {
+        // SAFETY: the caller's.
+        return unsafe { int8::product(pool, to, onto, factor, a, (array, p)) };
     }
     if let (Right::View(whole), true) = (b, k > DEEPEST) {
         for first in (0..k).step_by(DEEPEST) {
@@ -357,12 +367,7 @@ impl Job<'_> {
         let (at_row, at_column) = (place.row + row, place.column + column);
         let stride = self.to.row_stride;
         let start = self.to.at(at_row * stride + at_column).start;
-        let (base, base_stride) = match self.onto {
-            _ if d.first > 0 => (start.cast_const(), stride),
-            Onto::Target => (start.cast_const(), stride),
-            Onto::Bias(bias) => (bias[at_column..].as_ptr(), 0),
-            Onto::Nothing => (null(), 0),
-        };
+        let (base, base_stride) = base_of(self.onto, d.first > 0, start, stride, at_column);
         Tile {
             start,
             stride,
@@ -372,6 +377,16 @@ impl Job<'_> {
             base,
             base_stride,
         }
+    }
+}
+
+/// What a tile at `start`, in that column, is added to: once a part of the sum is there, to that.
+fn base_of(onto: Onto, begun: bool, start: *mut f32, stride: usize, column: usize) -> (*const f32, usize) {
+    match onto {
+        _ if begun => (start.cast_const(), stride),
+        Onto::Target => (start.cast_const(), stride),
+        Onto::Bias(bias) => (bias[column..].as_ptr(), 0),
+        Onto::Nothing => (null(), 0),
     }
 }
 

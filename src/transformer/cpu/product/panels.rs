@@ -1,10 +1,7 @@
-//! Where panels lie in a buffer, and weight matrices that are kept in panels.
+//! Where panels lie in a buffer, and how operands get there.
 
-use super::super::array::Array;
-use super::super::instructions::Instructions;
 use super::super::pool::Pool;
 use super::Precision;
-use super::kernel::Kernel;
 use super::pack::{self, Source, Stretch, elements};
 
 /// Elements of depth that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside one of `a`.
@@ -164,82 +161,4 @@ pub(in crate::transformer::cpu) fn run_all(pool: &Pool, all: &[Option<Packing>; 
             packing.run(task);
         }
     });
-}
-
-/// How a weight matrix `w [M, K]` lies in panels, as the right operand `w^T`: for weights that are multiplied by again and
-/// again and do not change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Panelled {
-    /// K
-    pub(in crate::transformer::cpu) depth: usize,
-    /// M
-    pub(in crate::transformer::cpu) columns: usize,
-    pub(in crate::transformer::cpu) precision: Precision,
-    /// Columns of a panel.
-    width: usize,
-}
-
-impl Panelled {
-    /// The panels of `w [M, K]` for the instructions taken.
-    pub fn new(columns: usize, depth: usize, precision: Precision) -> Self {
-        Self { depth, columns, precision, width: Kernel::columns_of(Instructions::taken()) }
-    }
-
-    fn panels(&self) -> Panels {
-        Panels::of(self.columns, self.width)
-    }
-
-    /// Words of 32 bits.
-    pub fn len(&self) -> usize {
-        self.panels().len(self.depth, self.precision)
-    }
-
-    /// Makes a matrix, in `room` of as many words, of rows that `next` writes, a few at a time and in their order.
-    pub fn fill(self, pool: &Pool, room: Array, mut next: impl FnMut(&mut [f32])) -> Array {
-        let mut array = room.in_panels(self);
-        let panels = self.panels();
-        // So many panels are staged as numbers at a time.
-        let staged = pool.threads * 4;
-        let mut rows = pool.scratch(staged * self.width * self.depth);
-        for first in (0..panels.count).step_by(staged) {
-            let here = staged.min(panels.count - first);
-            let columns = (here * self.width).min(self.columns - first * self.width);
-            next(&mut rows[..columns * self.depth]);
-            let source = Source { data: &rows[..columns * self.depth], item_stride: self.depth, depth_stride: 1 };
-            let to = Filling::of(array.words_mut());
-            pool.each(here, |p| {
-                for d in depths(self.depth, self.precision) {
-                    // SAFETY: each panel is one task's.
-                    let panel = unsafe { to.part(panels.at(d, first + p), panels.width * d.elements) };
-                    pack::pack(panel, panels.width, source, stretch(p, panels.width, columns, d), self.precision);
-                }
-            });
-        }
-        array
-    }
-
-    /// Row `row` of `w`, as it was rounded.
-    pub fn row(&self, words: &[f32], row: usize, out: &mut [f32]) {
-        let (panels, lane) = (self.panels(), row % self.width);
-        for d in depths(self.depth, self.precision) {
-            let panel = &words[panels.at(d, row / self.width)..][..self.width * d.elements];
-            let numbers = &mut out[d.first..d.first + d.numbers];
-            match self.precision {
-                Precision::F32 => {
-                    for (o, e) in numbers.iter_mut().zip(panel.chunks_exact(self.width)) {
-                        *o = e[lane];
-                    }
-                }
-                Precision::Bf16 => {
-                    for (o, e) in numbers.chunks_mut(2).zip(panel.chunks_exact(self.width)) {
-                        let bits = e[lane].to_bits();
-                        o[0] = f32::from_bits(bits << 16);
-                        if let Some(second) = o.get_mut(1) {
-                            *second = f32::from_bits(bits & 0xffff_0000);
-                        }
-                    }
-                }
-            }
-        }
-    }
 }

@@ -1,0 +1,61 @@
+//! Values of a scenario's fields: read as what a field wants, and written back.
+
+use super::error::did_you_mean;
+use super::node::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(super) fn count(v: &Value) -> Result<u32, String> {
+    match v {
+        Value::Integer(i) if *i >= 1 => {
+            u32::try_from(*i).map_err(|_| format!("{i} is too large; the largest is {}", u32::MAX))
+        }
+        other => Err(format!("{other} is not a whole number from 1 up")),
+    }
+}
+
+pub(super) fn number(v: &Value) -> Result<f32, String> {
+    match v {
+        Value::Integer(i) => Ok(*i as f32),
+        Value::Float(x) if (*x as f32).is_finite() => Ok(*x as f32),
+        other => Err(format!("{other} is not a number within reason")),
+    }
+}
+
+pub(super) fn flag(v: &Value) -> Result<bool, String> {
+    match v {
+        Value::Bool(b) => Ok(*b),
+        other => Err(format!("{other} is neither true nor false")),
+    }
+}
+
+pub(super) fn word<T: DeserializeOwned>(v: &Value, known: &[&str]) -> Result<T, String> {
+    let Value::Text(text) = v else { return Err(format!("{v} is no word; use {}", known.join(", "))) };
+    let parsed = serde_json::from_value(serde_json::Value::String(text.clone())).ok();
+    parsed.ok_or_else(|| {
+        format!("`{text}` is unknown; {}", did_you_mean(text, known.iter().copied(), std::iter::empty()))
+    })
+}
+
+pub(super) fn int(n: u32) -> Value {
+    Value::Integer(n.into())
+}
+
+/// A length that is 0 is one that the phase does not use.
+pub(super) fn used(n: u32) -> Value {
+    if n == 0 { Value::Null } else { int(n) }
+}
+
+pub(super) fn float(x: f32) -> Value {
+    // By its decimal digits: 0.1f32 is 0.1 to a reader, and not 0.10000000149.
+    Value::Float(x.to_string().parse().unwrap_or(f64::from(x)))
+}
+
+pub(super) fn text(s: &str) -> Value {
+    Value::Text(s.into())
+}
+
+/// The word that scenarios use for it.
+pub(super) fn serialized(v: &impl Serialize) -> Value {
+    serde_json::to_value(v).ok().and_then(|j| j.as_str().map(text)).unwrap_or(Value::Null)
+}

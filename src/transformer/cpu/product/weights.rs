@@ -1,0 +1,120 @@
+//! Weight matrices that are kept in panels: `w [M, K]` as the right operand `w^T`, for weights that are multiplied by again and
+//! again and do not change.
+
+use super::super::array::Array;
+use super::super::instructions::Instructions;
+use super::super::pool::Pool;
+use super::Precision;
+use super::int8;
+use super::kernel::Kernel;
+use super::pack::{self, Source};
+use super::panels::{Filling, Panels, depths, stretch};
+
+/// How the numbers of a matrix are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// In the format that products take their factors in.
+    Whole(Precision),
+    /// In 8 bits, with a scale for each group; see [`int8`].
+    Int8,
+}
+
+/// How a matrix lies in panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panelled {
+    /// K
+    pub(in crate::transformer::cpu) depth: usize,
+    /// M
+    pub(in crate::transformer::cpu) columns: usize,
+    pub(in crate::transformer::cpu) stored: Stored,
+    /// Columns of a panel.
+    pub(super) width: usize,
+}
+
+impl Panelled {
+    /// The panels of `w [M, K]` for the instructions taken.
+    pub fn new(columns: usize, depth: usize, stored: Stored) -> Self {
+        Self { depth, columns, stored, width: Kernel::columns_of(Instructions::taken()) }
+    }
+
+    pub(super) fn panels(&self) -> Panels {
+        Panels::of(self.columns, self.width)
+    }
+
+    /// Words of 32 bits.
+    pub fn len(&self) -> usize {
+        match self.stored {
+            Stored::Whole(precision) => self.panels().len(self.depth, precision),
+            Stored::Int8 => self.panels().count * int8::right_words(self.depth, self.width),
+        }
+    }
+
+    /// Makes a matrix, in `room` of as many words, of rows that `next` writes, a few at a time and in their order.
+    pub fn fill(self, pool: &Pool, room: Array, mut next: impl FnMut(&mut [f32])) -> Array {
+        let mut array = room.in_panels(self);
+        let panels = self.panels();
+        // So many panels are staged as numbers at a time.
+        let staged = pool.threads * 4;
+        let mut rows = pool.scratch(staged * self.width * self.depth);
+        for first in (0..panels.count).step_by(staged) {
+            let here = staged.min(panels.count - first);
+            let columns = (here * self.width).min(self.columns - first * self.width);
+            next(&mut rows[..columns * self.depth]);
+            let rows = &rows[..columns * self.depth];
+            let to = Filling::of(array.words_mut());
+            pool.each(here, |p| match self.stored {
+                Stored::Whole(precision) => {
+                    let source = Source { data: rows, item_stride: self.depth, depth_stride: 1 };
+                    for d in depths(self.depth, precision) {
+                        // SAFETY: each panel is one task's.
+                        let panel = unsafe { to.part(panels.at(d, first + p), panels.width * d.elements) };
+                        pack::pack(panel, panels.width, source, stretch(p, panels.width, columns, d), precision);
+                    }
+                }
+                Stored::Int8 => {
+                    let words = int8::right_words(self.depth, self.width);
+                    // SAFETY: each panel is one task's.
+                    let panel = unsafe { to.part((first + p) * words, words) };
+                    let own = &rows[p * self.width * self.depth..];
+                    int8::quantise_right(panel, self.width, &own[..own.len().min(self.width * self.depth)], self.depth);
+                }
+            });
+        }
+        array
+    }
+
+    /// Row `row` of `w`, as it was rounded.
+    pub fn row(&self, words: &[f32], row: usize, out: &mut [f32]) {
+        match self.stored {
+            Stored::Whole(precision) => self.whole_row(precision, words, row, out),
+            Stored::Int8 => {
+                let len = int8::right_words(self.depth, self.width);
+                int8::row(&words[row / self.width * len..][..len], self.width, row % self.width, out);
+            }
+        }
+    }
+
+    fn whole_row(&self, precision: Precision, words: &[f32], row: usize, out: &mut [f32]) {
+        let (panels, lane) = (self.panels(), row % self.width);
+        for d in depths(self.depth, precision) {
+            let panel = &words[panels.at(d, row / self.width)..][..self.width * d.elements];
+            let numbers = &mut out[d.first..d.first + d.numbers];
+            match precision {
+                Precision::F32 => {
+                    for (o, e) in numbers.iter_mut().zip(panel.chunks_exact(self.width)) {
+                        *o = e[lane];
+                    }
+                }
+                Precision::Bf16 => {
+                    for (o, e) in numbers.chunks_mut(2).zip(panel.chunks_exact(self.width)) {
+                        let bits = e[lane].to_bits();
+                        o[0] = f32::from_bits(bits << 16);
+                        if let Some(second) = o.get_mut(1) {
+                            *second = f32::from_bits(bits & 0xffff_0000);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
