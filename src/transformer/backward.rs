@@ -6,7 +6,9 @@
 use super::activations::{Activations, Extent, LayerActivations, Scratch, Shared};
 use super::backend::{Backend, Dropout, LinearDims, Store};
 use super::forward::{Place, StepDropout};
+use super::gradients::Gradients;
 use super::model::{LayerIndex, Linear, Model, Norm};
+use std::ops::Range;
 
 /// What the model should have said.
 #[derive(Debug)]
@@ -36,40 +38,83 @@ impl<B: Backend> Model<B> {
         LinearDims { n, k: self.shape.d_model as usize, m: self.shape.vocab_size as usize }
     }
 
-    /// Writes the gradient of every parameter into `gradients` and returns the loss. `a` holds the forward pass of `ids`
-    /// with the same dropout; its `pre` are used up.
+    /// Writes the gradient of every parameter into `gradients`, which has a buffer for each, and returns the loss. `a` holds the
+    /// forward pass of `ids` with the same dropout; its `pre` are used up.
     pub fn backward(
         &self,
         ids: &[u32],
         targets: &Targets<'_, B::Buffer>,
         a: &mut Activations<B::Buffer>,
         scratch: &mut Scratch<B::Buffer>,
-        gradients: &mut [B::Buffer],
+        gradients: &mut Gradients<B::Buffer>,
         dropout: Option<StepDropout>,
     ) -> f32 {
-        let extent = a.extent;
-        let (n, c) = (extent.rows(), self.shape.d_model as usize);
         let loss = self.head_backward(targets, a, scratch, gradients);
-        for (l, layer) in self.index.layers.iter().enumerate().rev() {
-            let act = &mut a.layers[l];
-            let d = dropout.map(|d| d.at(Place::FeedForward(l)));
-            self.feed_forward_backward(layer, &a.residual[2 * l + 1], (act, &mut a.shared), scratch, gradients, n, d);
-            let d = dropout.map(|d| d.at(Place::Attention(l)));
-            self.attention_half_backward(
-                layer,
-                &a.residual[2 * l],
-                (act, &mut a.shared),
-                scratch,
-                gradients,
-                extent,
-                d,
-            );
+        for l in (0..self.index.layers.len()).rev() {
+            self.layer_backward(l, a, scratch, gradients, dropout);
         }
+        self.stem_backward(ids, a.extent, scratch, gradients, dropout);
+        loss
+    }
+
+    /// The same, calling `finished` as soon as the gradients of some neighbouring parameters are there and the pass has no more
+    /// use for the parameters: of each layer in turn, then of what stands before and after the layers.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward_by_layers(
+        &mut self,
+        ids: &[u32],
+        targets: &Targets<'_, B::Buffer>,
+        a: &mut Activations<B::Buffer>,
+        scratch: &mut Scratch<B::Buffer>,
+        gradients: &mut Gradients<B::Buffer>,
+        dropout: Option<StepDropout>,
+        mut finished: impl FnMut(&mut Self, Range<usize>, &mut [B::Buffer]),
+    ) -> f32 {
+        let loss = self.head_backward(targets, a, scratch, gradients);
+        for l in (0..self.index.layers.len()).rev() {
+            self.layer_backward(l, a, scratch, gradients, dropout);
+            let parameters = self.index.of_layer(l);
+            finished(self, parameters.clone(), gradients.range(parameters));
+        }
+        self.stem_backward(ids, a.extent, scratch, gradients, dropout);
+        let layers = self.index.of_layers();
+        for parameters in [0..layers.start, layers.end..self.index.specs.len()] {
+            if !parameters.is_empty() {
+                finished(self, parameters.clone(), gradients.range(parameters));
+            }
+        }
+        loss
+    }
+
+    fn layer_backward(
+        &self,
+        l: usize,
+        a: &mut Activations<B::Buffer>,
+        scratch: &mut Scratch<B::Buffer>,
+        gradients: &mut Gradients<B::Buffer>,
+        dropout: Option<StepDropout>,
+    ) {
+        let (extent, layer) = (a.extent, &self.index.layers[l]);
+        let (n, act) = (extent.rows(), &mut a.layers[l]);
+        let d = dropout.map(|d| d.at(Place::FeedForward(l)));
+        self.feed_forward_backward(layer, &a.residual[2 * l + 1], (act, &mut a.shared), scratch, gradients, n, d);
+        let d = dropout.map(|d| d.at(Place::Attention(l)));
+        self.attention_half_backward(layer, &a.residual[2 * l], (act, &mut a.shared), scratch, gradients, extent, d);
+    }
+
+    fn stem_backward(
+        &self,
+        ids: &[u32],
+        extent: Extent,
+        scratch: &mut Scratch<B::Buffer>,
+        gradients: &mut Gradients<B::Buffer>,
+        dropout: Option<StepDropout>,
+    ) {
         if let (Some(d), true) = (dropout, self.residual()) {
-            self.backend.dropout(&mut scratch.stream, n * c, d.at(Place::Embedding));
+            let len = extent.rows() * self.shape.d_model as usize;
+            self.backend.dropout(&mut scratch.stream, len, d.at(Place::Embedding));
         }
         self.embedding_backward(ids, extent, scratch, gradients);
-        loss
     }
 
     fn head_backward(
@@ -77,14 +122,14 @@ impl<B: Backend> Model<B> {
         targets: &Targets<'_, B::Buffer>,
         a: &Activations<B::Buffer>,
         scratch: &mut Scratch<B::Buffer>,
-        gradients: &mut [B::Buffer],
+        gradients: &mut Gradients<B::Buffer>,
     ) -> f32 {
         let (n, c) = (a.extent.rows(), self.shape.d_model as usize);
         let output = a.output(self.index.layers.len());
         let loss = match targets {
             Targets::Tokens(t) => {
                 let head = self.index.head.unwrap_or(self.index.table);
-                let into = (&mut scratch.branch, &mut gradients[head]);
+                let into = (&mut scratch.branch, gradients.of(head));
                 self.backend.cross_entropy(output, &self.parameters[head], t, Some(into), self.head_dims(n))
             }
             Targets::Vectors(t) => self.backend.mean_squared_error(output, t, Some(&mut scratch.branch), n * c),
@@ -107,17 +152,17 @@ impl<B: Backend> Model<B> {
         x: &B::Buffer,
         stats: &B::Buffer,
         scratch: &mut Scratch<B::Buffer>,
-        gradients: &mut [B::Buffer],
+        gradients: &mut Gradients<B::Buffer>,
         n: usize,
     ) {
-        let (gain, bias) = weight_and_bias(gradients, norm.gain, norm.bias);
+        let (gain, bias) = gradients.weight_and_bias(norm.gain, norm.bias);
         let parameter = &self.parameters[norm.gain];
         let d = self.norm_dims(n);
         self.backend.norm_backward(x, parameter, stats, &scratch.branch, &mut scratch.stream, gain, bias, d);
     }
 
-    fn linear_dw(&self, l: &Linear, x: &B::Buffer, dout: &B::Buffer, gradients: &mut [B::Buffer], n: usize) {
-        let (weight, bias) = weight_and_bias(gradients, l.weight, l.bias);
+    fn linear_dw(&self, l: &Linear, x: &B::Buffer, dout: &B::Buffer, gradients: &mut Gradients<B::Buffer>, n: usize) {
+        let (weight, bias) = gradients.weight_and_bias(l.weight, l.bias);
         self.backend.linear_dw(x, dout, weight, bias, self.linear_dims(l, n));
     }
 
@@ -134,7 +179,7 @@ impl<B: Backend> Model<B> {
         stream: &B::Buffer,
         branch: &mut B::Buffer,
         to: &mut B::Buffer,
-        gradients: &mut [B::Buffer],
+        gradients: &mut Gradients<B::Buffer>,
         n: usize,
         dropout: Option<Dropout>,
     ) {
@@ -158,7 +203,7 @@ impl<B: Backend> Model<B> {
         x: &B::Buffer,
         (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
         s: &mut Scratch<B::Buffer>,
-        gradients: &mut [B::Buffer],
+        gradients: &mut Gradients<B::Buffer>,
         n: usize,
         dropout: Option<Dropout>,
     ) {
@@ -193,7 +238,7 @@ impl<B: Backend> Model<B> {
         x: &B::Buffer,
         (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
         s: &mut Scratch<B::Buffer>,
-        gradients: &mut [B::Buffer],
+        gradients: &mut Gradients<B::Buffer>,
         extent: Extent,
         dropout: Option<Dropout>,
     ) {
@@ -225,18 +270,18 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    fn embedding_backward(&self, ids: &[u32], extent: Extent, s: &Scratch<B::Buffer>, gradients: &mut [B::Buffer]) {
+    fn embedding_backward(
+        &self,
+        ids: &[u32],
+        extent: Extent,
+        s: &Scratch<B::Buffer>,
+        gradients: &mut Gradients<B::Buffer>,
+    ) {
         if !self.index.tied() {
-            self.backend.fill(&mut gradients[self.index.table], 0.0);
+            self.backend.fill(gradients.of(self.index.table), 0.0);
         }
         let c = self.shape.d_model as usize;
-        let (table, positions) = weight_and_bias(gradients, self.index.table, self.index.positions);
+        let (table, positions) = gradients.weight_and_bias(self.index.table, self.index.positions);
         self.backend.embed_backward(ids, extent.tokens, &s.stream, table, positions, c);
     }
-}
-
-/// Two gradients of the list at once; the second stands after the first, as [`super::model::Index`] lays them.
-fn weight_and_bias<T>(gradients: &mut [T], weight: usize, bias: Option<usize>) -> (&mut T, Option<&mut T>) {
-    let (head, tail) = gradients.split_at_mut(weight + 1);
-    (&mut head[weight], bias.map(|b| &mut tail[b - weight - 1]))
 }

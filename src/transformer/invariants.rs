@@ -2,12 +2,14 @@
 //! other, a token does not see what follows it, decoding through the cache is a longer prompt, and ranks change nothing.
 
 use super::activations::{Activations, Extent, Keep, Scratch};
-use super::backend::{AttentionDims, Backend, Category};
+use super::backend::{AttentionDims, Backend, Update};
 use super::backward::Targets;
 use super::cpu::{Cpu, array::Array, naive::Naive};
 use super::forward::StepDropout;
 use super::generate::Inference;
+use super::gradients::Gradients;
 use super::model::{Model, Purpose};
+use super::optimizer::State;
 use super::session::{SessionOptions, prepare};
 use super::shape::{Activation, Family, Shape, ShapeSpec};
 use super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
@@ -62,10 +64,10 @@ fn gradients_are_the_slopes_of_the_loss() {
             }
             let mut a = Activations::new(&Naive, &model.shape, extent, Keep::All).unwrap();
             let mut scratch = Scratch::new(&Naive, &model.shape, extent).unwrap();
-            let mut gradients = model.index.buffers(&Naive, Category::Gradients).unwrap();
+            let mut gradients = Gradients::all(&Naive, &model.index).unwrap();
             model.forward(&ids, &mut a, dropout, None);
             model.backward(&ids, &targets, &mut a, &mut scratch, &mut gradients, dropout);
-            for (p, g) in gradients.iter().enumerate() {
+            for (p, g) in gradients.buffers().iter().enumerate() {
                 // The element with the largest gradient: the one whose slope is clearest.
                 let at = (0..g.len()).max_by(|a, b| g[*a].abs().total_cmp(&g[*b].abs())).unwrap();
                 let before = model.parameters[p][at];
@@ -177,7 +179,7 @@ fn two_ranks_train_as_one_that_sees_both_halves() {
         let model = Model::new(Cpu::new(1, None).unwrap(), &shape(family), 2, Purpose::Training).unwrap();
         let vectors = array((0..4 * 6 * 24).map(|i| (i as f32 * 0.11).cos()));
         let (ids, tokens) = (ids(24), ids(25)[1..].to_vec());
-        let gradients = |first: usize, batch: usize| -> Vec<Array> {
+        let gradients = |first: usize, batch: usize| -> Gradients<Array> {
             let extent = Extent { batch, tokens: 6 };
             let own = array(vectors[first * 144..][..batch * 144].iter().copied());
             let targets = match family {
@@ -186,15 +188,15 @@ fn two_ranks_train_as_one_that_sees_both_halves() {
             };
             let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::All).unwrap();
             let mut scratch = Scratch::new(&model.backend, &model.shape, extent).unwrap();
-            let mut g = model.index.buffers(&model.backend, Category::Gradients).unwrap();
+            let mut g = Gradients::all(&model.backend, &model.index).unwrap();
             let ids = &ids[first * 6..][..batch * 6];
             model.forward(ids, &mut a, None, None);
             model.backward(ids, &targets, &mut a, &mut scratch, &mut g, None);
             g
         };
         let (whole, low, high) = (gradients(0, 4), gradients(0, 2), gradients(2, 2));
-        let largest = whole.iter().flat_map(|g| g.iter()).fold(0.0f32, |m, x| m.max(x.abs()));
-        for ((w, a), b) in whole.iter().zip(&low).zip(&high) {
+        let largest = whole.buffers().iter().flat_map(|g| g.iter()).fold(0.0f32, |m, x| m.max(x.abs()));
+        for ((w, a), b) in whole.buffers().iter().zip(low.buffers()).zip(high.buffers()) {
             for ((w, a), b) in w.iter().zip(a.iter()).zip(b.iter()) {
                 assert!((w - 0.5 * (a + b)).abs() <= 1e-6 * largest, "{family:?}: {w}, {a}, {b}");
             }
@@ -251,9 +253,57 @@ fn memory_is_predicted_by_the_code_that_allocates() {
     };
     let train = super::count::memory(&workload(Phase::Train), 1).unwrap();
     let four = 4 * 124_439_808;
-    assert_eq!((train.weights_bytes, train.gradients_bytes, train.optimizer_bytes), (four, four, 2 * four));
+    // All layers share the gradients of one: 7,087,872 parameters.
+    let of_one_layer = four - 11 * 4 * 7_087_872;
+    assert_eq!((train.weights_bytes, train.gradients_bytes, train.optimizer_bytes), (four, of_one_layer, 2 * four));
     assert_eq!(super::count::memory(&workload(Phase::Train), 2).unwrap().weights_bytes, 2 * four);
     let decode = super::count::memory(&workload(Phase::Decode), 1).unwrap();
     assert_eq!(decode.kv_cache_bytes, 2 * 2 * 12 * 528 * 768 * 4);
     assert_eq!(decode.gradients_bytes, 0);
+}
+
+#[test]
+fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
+    for (family, tied) in [(Family::Gpt2, true), (Family::Llama, false), (Family::Block, false)] {
+        let spec = ShapeSpec {
+            n_layers: Some(3),
+            d_model: Some(24),
+            n_heads: Some(2),
+            head_dim: None,
+            d_ff: Some(40),
+            vocab_size: Some(31),
+            tied_embeddings: Some(tied),
+            ..ShapeSpec::default()
+        };
+        let shape = Shape::new(family, &spec).unwrap();
+        let extent = Extent { batch: 2, tokens: 5 };
+        let new = || Model::new(Cpu::new(2, None).unwrap(), &shape, 5, Purpose::Training).unwrap();
+        let (mut whole, mut layered) = (new(), new());
+        let update = Update::new(OptimizerKind::Adamw);
+        let state = || State::new(&whole.backend, &whole.index, &update).unwrap();
+        let (mut state_whole, mut state_layered) = (state(), state());
+        let mut all = Gradients::all(&whole.backend, &whole.index).unwrap();
+        let mut shared = Gradients::shared_by_layers(&layered.backend, &layered.index).unwrap();
+        let mut a = Activations::new(&whole.backend, &shape, extent, Keep::All).unwrap();
+        let mut scratch = Scratch::new(&whole.backend, &shape, extent).unwrap();
+        let vectors = array((0..2 * 5 * 24).map(|i| (i as f32 * 0.11).cos()));
+        let ids: Vec<u32> = (0..10).map(|i| (i * 7) % 31).collect();
+        let targets = if family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(&ids) };
+        for _ in 0..2 {
+            whole.forward(&ids, &mut a, None, None);
+            let loss = whole.backward(&ids, &targets, &mut a, &mut scratch, &mut all, None);
+            whole.update(&update, all.buffers(), &mut state_whole);
+            layered.forward(&ids, &mut a, None, None);
+            state_layered.begin_step();
+            let finished = |m: &mut Model<Cpu>, parameters: std::ops::Range<usize>, gradients: &mut [Array]| {
+                m.update_some(&update, parameters, gradients, &mut state_layered);
+            };
+            let again = layered.backward_by_layers(&ids, &targets, &mut a, &mut scratch, &mut shared, None, finished);
+            assert_eq!(loss, again);
+        }
+        assert!(shared.buffers().len() < all.buffers().len());
+        for ((a, b), spec) in whole.parameters.iter().zip(&layered.parameters).zip(&whole.index.specs) {
+            assert!(a[..] == b[..], "{family:?}: {} differs", spec.name);
+        }
+    }
 }

@@ -18,6 +18,7 @@ pub mod cpu;
 mod forward;
 mod generate;
 pub mod golden;
+mod gradients;
 pub mod hf_config;
 #[cfg(test)]
 mod invariants;

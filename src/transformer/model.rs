@@ -6,6 +6,7 @@ use super::backend::{Alloc, Backend, Category, Frequencies};
 use super::random::Stream;
 use super::session::SessionError;
 use super::shape::{Activation, Family, Shape};
+use std::ops::Range;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,21 @@ impl Index {
             .has_vocabulary_head()
             .then(|| if s.tied_embeddings { table } else { b.push("head".into(), v, c, Start::Normal) });
         Self { specs: b.0, table, positions, layers, last_norm, head }
+    }
+
+    /// The parameters of one layer, which stand together; every layer has as many, in the same order.
+    pub fn of_layer(&self, layer: usize) -> Range<usize> {
+        let all = self.of_layers();
+        let each = if self.layers.is_empty() { 0 } else { all.len() / self.layers.len() };
+        all.start + layer * each..all.start + (layer + 1) * each
+    }
+
+    /// The parameters of all layers.
+    pub fn of_layers(&self) -> Range<usize> {
+        let first = |l: &LayerIndex| l.norm1.map_or(l.qkv.weight, |n| n.gain);
+        let start = self.layers.first().map_or(self.specs.len(), first);
+        let past = |l: &LayerIndex| l.down.bias.unwrap_or(l.down.weight) + 1;
+        start..self.layers.last().map_or(start, past)
     }
 
     /// Whether the embedding's gradient is first written by the tied head.

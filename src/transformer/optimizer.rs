@@ -4,6 +4,7 @@ use super::OptimizerKind;
 use super::backend::{Alloc, Backend, Category, Update};
 use super::model::{Index, Model};
 use super::session::SessionError;
+use std::ops::Range;
 
 impl OptimizerKind {
     /// Moments kept for every parameter.
@@ -50,6 +51,11 @@ impl<T> State<T> {
         Ok(Self { first: list(moments > 0)?, second: list(moments > 1)?, step: 0 })
     }
 
+    /// Counts a step; its updates follow.
+    pub(super) fn begin_step(&mut self) {
+        self.step += 1;
+    }
+
     /// The second moment of a parameter, where the kind has one.
     pub(super) fn second_mut(&mut self, parameter: usize) -> Option<&mut T> {
         self.second.get_mut(parameter)
@@ -59,8 +65,20 @@ impl<T> State<T> {
 impl<B: Backend> Model<B> {
     /// One optimizer step over every parameter.
     pub fn update(&mut self, update: &Update, gradients: &[B::Buffer], state: &mut State<B::Buffer>) {
-        state.step += 1;
-        for (i, (parameter, gradient)) in self.parameters.iter_mut().zip(gradients).enumerate() {
+        state.begin_step();
+        self.update_some(update, 0..gradients.len(), gradients, state);
+    }
+
+    /// The step that was begun, over neighbouring parameters.
+    pub(super) fn update_some(
+        &mut self,
+        update: &Update,
+        parameters: Range<usize>,
+        gradients: &[B::Buffer],
+        state: &mut State<B::Buffer>,
+    ) {
+        for (i, gradient) in parameters.zip(gradients) {
+            let parameter = &mut self.parameters[i];
             let (first, second) = (state.first.get_mut(i), state.second.get_mut(i));
             self.backend.update(update, state.step, parameter, gradient, first, second);
         }

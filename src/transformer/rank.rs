@@ -6,12 +6,14 @@ use super::backward::Targets;
 use super::collective::threads::Exchange;
 use super::forward::StepDropout;
 use super::generate::Inference;
+use super::gradients::Gradients;
 use super::model::{Index, Model, Purpose};
 use super::optimizer::State;
 use super::random::{Stream, mix};
 use super::session::SessionError;
 use super::shape::Shape;
 use super::{Phase, Workload};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,7 +35,7 @@ pub(super) struct Seat {
 pub(super) struct Training<T> {
     activations: Activations<T>,
     scratch: Scratch<T>,
-    gradients: Vec<T>,
+    gradients: Gradients<T>,
     state: State<T>,
     /// The block's targets; the other families' are tokens.
     vectors: Option<T>,
@@ -57,7 +59,7 @@ impl<T> Training<T> {
         Ok(Self {
             activations: Activations::new(a, s, extent, Keep::All)?,
             scratch: Scratch::new(a, s, extent)?,
-            gradients: index.buffers(a, Category::Gradients)?,
+            gradients: Gradients::shared_by_layers(a, index)?,
             state: State::new(a, index, update)?,
             vectors,
         })
@@ -167,9 +169,13 @@ impl<B: Backend> Rank<B> {
             None => Targets::Tokens(&targets),
         };
         let Training { activations, scratch, gradients, state, .. } = t;
-        let loss = self.model.backward(&ids, &targets, activations, scratch, gradients, dropout);
-        self.model.backend.all_reduce_mean(&self.seat.exchange, self.seat.rank, gradients);
-        self.model.update(&self.update, gradients, state);
+        let (seat, update) = (&self.seat, &self.update);
+        state.begin_step();
+        let finished = |model: &mut Model<B>, parameters: Range<usize>, gradients: &mut [B::Buffer]| {
+            model.backend.all_reduce_mean(&seat.exchange, seat.rank, gradients);
+            model.update_some(update, parameters, gradients, state);
+        };
+        let loss = self.model.backward_by_layers(&ids, &targets, activations, scratch, gradients, dropout, finished);
         self.model.backend.synchronize();
         RankOutcome { loss: Some(loss), first_token_seconds: None, trace: vec![loss.to_bits()] }
     }

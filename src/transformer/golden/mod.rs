@@ -7,45 +7,21 @@
 
 mod file;
 mod names;
+mod tolerance;
 
+use super::WeightFormat;
 use super::activations::{Activations, Extent, Keep, Scratch};
 use super::backend::{Backend, Category, Store};
 use super::backward::Targets;
 use super::generate::Inference;
+use super::gradients::Gradients;
 use super::model::{Model, Purpose};
 use super::optimizer::State;
-use super::shape::{Activation, Family, Shape};
-use super::{Dtype, WeightFormat};
+use super::shape::Family;
 pub use file::{Golden, GoldenError, Tensor};
 use names::Place;
 use std::collections::BTreeMap;
-
-/// Largest error that passes in f32.
-pub const TOLERANCE: f64 = 1e-4;
-
-/// Largest error that passes in a format, for a model of so many layers.
-///
-/// bf16 keeps 8 bits: each factor of a product is off by at most u = 2^-9 of itself, so that a product's terms are off by
-/// 2 u, at random. A gradient has gone through about 14 products a layer (4 forward, 8 backward, 2 of attention each way);
-/// independent errors add up as the root of their number, and the largest of thousands of elements is three times the
-/// typical one: 6 u sqrt(14 L + 2). A ReLU whose input is within that of zero may be open on one side and shut on the other,
-/// which takes a token's whole share out of a gradient or puts it in: twice as much. f32's bound is the fixed one that the
-/// field agrees on.
-///
-/// Weights of 8 bits: a step of a group of 64 numbers is its largest / 127, about 2.5 of their deviations, so that each factor is
-/// off by 2.5 / 127 / sqrt(12) of its deviation, and a product by sqrt(2) as much; there are 4 a layer and the head's on the way
-/// to the logits, and again the largest error is three times the typical one.
-pub fn tolerance(dtype: Dtype, weights: WeightFormat, shape: &Shape) -> f64 {
-    if weights == WeightFormat::Int8 {
-        let of_product = 2.5 / 127.0 / 12f64.sqrt() * 2f64.sqrt();
-        return 3.0 * of_product * f64::from(4 * shape.n_layers + 1).sqrt();
-    }
-    let jumps = if shape.activation == Activation::Relu { 2.0 } else { 1.0 };
-    match dtype {
-        Dtype::F32 => TOLERANCE,
-        Dtype::Bf16 => jumps * 6.0 * 2f64.powi(-9) * f64::from(14 * shape.n_layers + 2).sqrt(),
-    }
-}
+pub use tolerance::{TOLERANCE, tolerance};
 
 /// A gradient below this share of the largest one is rounding noise: f32 keeps 6e-8, and sums add to it.
 const NOISE: f32 = 1e-6;
@@ -231,9 +207,9 @@ impl<'a, B: Backend> Bench<'a, B> {
         let loss = m.loss(&a, &targets);
         self.check_loss("loss", "loss", loss, groups);
         let mut scratch = Scratch::new(&m.backend, &m.shape, self.extent)?;
-        let mut gradients = m.index.buffers(&m.backend, Category::Gradients)?;
+        let mut gradients = Gradients::all(&m.backend, &m.index)?;
         m.backward(&self.ids, &targets, &mut a, &mut scratch, &mut gradients, None);
-        self.check_tensors("gradients", "grad/", &gradients, None, groups);
+        self.check_tensors("gradients", "grad/", gradients.buffers(), None, groups);
         Ok(())
     }
 
@@ -332,18 +308,18 @@ impl<'a, B: Backend> Bench<'a, B> {
         let mut state = State::new(&self.model.backend, &self.model.index, update)?;
         let mut a = Activations::new(&self.model.backend, &self.model.shape, self.extent, Keep::All)?;
         let mut scratch = Scratch::new(&self.model.backend, &self.model.shape, self.extent)?;
-        let mut gradients = self.model.index.buffers(&self.model.backend, Category::Gradients)?;
+        let mut gradients = Gradients::all(&self.model.backend, &self.model.index)?;
         let mut noise: Vec<Vec<bool>> = Vec::new();
         for step in 0..steps {
             let Some(targets) = self.targets() else { return Ok(()) };
             self.model.forward(&self.ids, &mut a, None, None);
             let loss = self.model.backward(&self.ids, &targets, &mut a, &mut scratch, &mut gradients, None);
             self.check_loss(&group, &format!("optim/{name}/loss{step}"), loss, groups);
-            self.mark_noise(&gradients, &mut noise);
+            self.mark_noise(gradients.buffers(), &mut noise);
             if update.eps_before_correction {
-                self.square_slices(&scratch.stream, &gradients, update, &mut state);
+                self.square_slices(&scratch.stream, gradients.buffers(), update, &mut state);
             }
-            self.model.update(update, &gradients, &mut state);
+            self.model.update(update, gradients.buffers(), &mut state);
             let after = format!("{prefix}{}/", step + 1);
             let noise = (update.kind != super::OptimizerKind::Sgd).then_some(noise.as_slice());
             self.check_tensors(&group, &after, &self.model.parameters, noise, groups);

@@ -1,0 +1,31 @@
+//! How far a result in a format may be from a golden one.
+
+use crate::transformer::shape::{Activation, Shape};
+use crate::transformer::{Dtype, WeightFormat};
+
+/// Largest error that passes in f32.
+pub const TOLERANCE: f64 = 1e-4;
+
+/// Largest error that passes in a format, for a model of so many layers.
+///
+/// bf16 keeps 8 bits: each factor of a product is off by at most u = 2^-9 of itself, so that a product's terms are off by
+/// 2 u, at random. A gradient has gone through about 14 products a layer (4 forward, 8 backward, 2 of attention each way);
+/// independent errors add up as the root of their number, and the largest of thousands of elements is three times the
+/// typical one: 6 u sqrt(14 L + 2). A ReLU whose input is within that of zero may be open on one side and shut on the other,
+/// which takes a token's whole share out of a gradient or puts it in: twice as much. f32's bound is the fixed one that the
+/// field agrees on.
+///
+/// Weights of 8 bits: a step of a group of 64 numbers is its largest / 127, about 2.5 of their deviations, so that each factor is
+/// off by 2.5 / 127 / sqrt(12) of its deviation, and a product by sqrt(2) as much; there are 4 a layer and the head's on the way
+/// to the logits, and again the largest error is three times the typical one.
+pub fn tolerance(dtype: Dtype, weights: WeightFormat, shape: &Shape) -> f64 {
+    if weights == WeightFormat::Int8 {
+        let of_product = 2.5 / 127.0 / 12f64.sqrt() * 2f64.sqrt();
+        return 3.0 * of_product * f64::from(4 * shape.n_layers + 1).sqrt();
+    }
+    let jumps = if shape.activation == Activation::Relu { 2.0 } else { 1.0 };
+    match dtype {
+        Dtype::F32 => TOLERANCE,
+        Dtype::Bf16 => jumps * 6.0 * 2f64.powi(-9) * f64::from(14 * shape.n_layers + 2).sqrt(),
+    }
+}
