@@ -12,7 +12,7 @@
 use super::collective::threads::Exchange;
 use super::session::SessionError;
 use super::shape::{Activation, Rope};
-use super::{BackendKind, OptimizerKind};
+use super::{BackendKind, Dtype, OptimizerKind};
 
 /// What a buffer holds, for the account of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,12 +80,18 @@ pub struct CacheDims {
     pub head_dim: usize,
     /// Positions that fit.
     pub capacity: usize,
+    /// Format of keys and values.
+    pub dtype: Dtype,
 }
 
 impl CacheDims {
     /// Numbers in the whole buffer.
     pub fn len(&self) -> usize {
         2 * self.half()
+    }
+    /// Words of 32 bits that it takes.
+    pub fn words(&self) -> usize {
+        (self.len() * self.dtype.size() as usize).div_ceil(4)
     }
     /// Where the values begin.
     pub fn half(&self) -> usize {
@@ -152,6 +158,10 @@ pub trait Alloc {
 #[allow(clippy::too_many_arguments)]
 pub trait Backend: Alloc {
     fn kind(&self) -> BackendKind;
+    /// The format that products take their factors in, and that the KV cache is kept in.
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
 
     /// Host to device, from the start of `to`.
     fn upload(&self, from: &[f32], to: &mut Self::Buffer);

@@ -1,5 +1,6 @@
 //! Decoding through the KV cache: a prompt once, then one token a sequence and step.
 
+use super::Dtype;
 use super::activations::{Activations, Extent, Keep};
 use super::backend::{Alloc, Backend, CacheDims, Category, Store};
 use super::model::Model;
@@ -20,9 +21,17 @@ impl<T> Cache<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, batch: usize, capacity: usize) -> Result<Self, SessionError> {
-        let dims = CacheDims { batch, kv_heads: s.n_kv_heads as usize, head_dim: s.head_dim as usize, capacity };
-        let layers = (0..s.n_layers).map(|_| a.alloc(dims.len(), Category::KvCache)).collect::<Result<Vec<_>, _>>()?;
+    pub fn new<A: Alloc<Buffer = T>>(
+        a: &A,
+        s: &Shape,
+        batch: usize,
+        capacity: usize,
+        dtype: Dtype,
+    ) -> Result<Self, SessionError> {
+        let (kv_heads, head_dim) = (s.n_kv_heads as usize, s.head_dim as usize);
+        let dims = CacheDims { batch, kv_heads, head_dim, capacity, dtype };
+        let layers =
+            (0..s.n_layers).map(|_| a.alloc(dims.words(), Category::KvCache)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { layers, dims, length: 0 })
     }
 }
@@ -51,13 +60,14 @@ impl<T> Inference<T> {
         batch: usize,
         prompt: usize,
         new: usize,
+        dtype: Dtype,
     ) -> Result<Self, SessionError> {
         let decode = new > 0;
         let extent = |tokens| Extent { batch, tokens };
         Ok(Self {
             prompt: Activations::new(a, s, extent(prompt), Keep::OneLayer)?,
             token: decode.then(|| Activations::new(a, s, extent(1), Keep::OneLayer)).transpose()?,
-            cache: decode.then(|| Cache::new(a, s, batch, prompt + new)).transpose()?,
+            cache: decode.then(|| Cache::new(a, s, batch, prompt + new, dtype)).transpose()?,
             last: a.alloc(batch * s.d_model as usize, Category::Activations)?,
             logits: a.alloc(
                 batch * if s.has_vocabulary_head() { s.vocab_size as usize } else { 0 },

@@ -96,7 +96,7 @@ fn gradients_are_the_slopes_of_the_loss() {
 }
 
 fn logits<B: Backend<Buffer = Array>>(model: &Model<B>, ids: &[u32], batch: usize) -> Vec<f32> {
-    let mut inference = Inference::new(&model.backend, &model.shape, batch, ids.len() / batch, 0).unwrap();
+    let mut inference = Inference::new(&model.backend, &model.shape, batch, ids.len() / batch, 0, Dtype::F32).unwrap();
     model.prefill(ids, &mut inference);
     inference.logits.to_vec()
 }
@@ -142,7 +142,7 @@ fn decoding_through_the_cache_is_a_longer_prompt() {
         let model = Model::new(Cpu::new(2, None).unwrap(), &shape(family), 1, Purpose::Training).unwrap();
         let (batch, prompt, new) = (2, 6, 5);
         let text = |b: usize, n: usize| ids(40)[b * 17..][..n].to_vec();
-        let mut inference = Inference::new(&model.backend, &model.shape, batch, prompt, new).unwrap();
+        let mut inference = Inference::new(&model.backend, &model.shape, batch, prompt, new, Dtype::F32).unwrap();
         model.prefill(&[text(0, prompt), text(1, prompt)].concat(), &mut inference);
         for at in prompt..prompt + new {
             let next = [text(0, at + 1)[at], text(1, at + 1)[at]];

@@ -76,7 +76,7 @@ pub(super) fn inference<T, A: Alloc<Buffer = T>>(
     batch: usize,
 ) -> Result<Inference<T>, SessionError> {
     let new = if w.phase == Phase::Prefill { 0 } else { w.new_tokens as usize };
-    Inference::new(a, &w.shape, batch, w.prompt_len as usize, new)
+    Inference::new(a, &w.shape, batch, w.prompt_len as usize, new, w.dtype)
 }
 
 enum Work<T> {

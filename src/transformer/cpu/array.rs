@@ -2,6 +2,7 @@
 
 use super::super::session::SessionError;
 use super::product::Panelled;
+use half::bf16;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -145,6 +146,18 @@ impl Array {
     pub(super) fn words_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, and the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// The memory as numbers of 16 bits, two a word.
+    pub(super) fn halves(&self) -> &[bf16] {
+        // SAFETY: every f32 is room for two bf16, whose alignment is less and of which every bit pattern is one.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), 2 * self.len) }
+    }
+
+    /// The same, to be written.
+    pub(super) fn halves_mut(&mut self) -> &mut [bf16] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), 2 * self.len) }
     }
 
     /// Zeros, for small tables whose absence would be a fault of the program; aborts as `Vec` does when memory is gone.

@@ -7,7 +7,7 @@ use super::super::backend::*;
 use super::super::collective::threads::Exchange;
 use super::super::random::Stream;
 use super::super::shape::{Activation, Rope};
-use super::super::{BackendKind, OptimizerKind};
+use super::super::{BackendKind, Dtype, OptimizerKind};
 use super::array::Array;
 use super::naive::Naive;
 use super::{Backend, Cpu};
@@ -189,12 +189,52 @@ fn attention_agrees_forward_and_backward() {
 fn attention_over_the_cache_agrees() {
     for d in attention_dims() {
         let capacity = d.tokens + 3;
-        let c = CacheDims { batch: d.batch, kv_heads: d.kv_heads, head_dim: d.head_dim, capacity };
+        let c = CacheDims { batch: d.batch, kv_heads: d.kv_heads, head_dim: d.head_dim, capacity, dtype: Dtype::F32 };
         let one = AttentionDims { tokens: 1, ..d };
         let qkv = random(d.batch * d.qkv_width(), 1);
         both(&format!("cached {d:?}"), &[d.batch * d.out_width(), c.len()], |o, out| {
             o.cached(&qkv, out, d.tokens, one, c);
         });
+    }
+}
+
+/// Keys and values rounded to 8 bits are off by 2^-9 of themselves: values move the output by as much of the largest of them,
+/// and keys move a score, so that shares move by e to twice that.
+#[test]
+fn attention_over_a_cache_of_16_bits_is_within_its_rounding() {
+    for d in attention_dims() {
+        let dims = |dtype| CacheDims {
+            batch: d.batch,
+            kv_heads: d.kv_heads,
+            head_dim: d.head_dim,
+            capacity: d.tokens + 3,
+            dtype,
+        };
+        let one = AttentionDims { tokens: 1, ..d };
+        let cpu = Cpu::new(2, None).unwrap().with_dtype(Dtype::Bf16);
+        let [mut outs, mut caches] = [Vec::new(), Vec::new()];
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            outs.push(Array::zeros(d.batch * d.out_width()).unwrap());
+            caches.push(Array::zeros(dims(dtype).words()).unwrap());
+        }
+        assert!(caches[1].len() <= caches[0].len().div_ceil(2));
+        let mut longest = 0.0f32;
+        for position in 0..d.tokens {
+            let qkv = random(d.batch * d.qkv_width(), position as u64);
+            cpu.cache_append(&qkv, &mut caches[1], position, one, dims(Dtype::Bf16));
+            Naive.cache_append(&qkv, &mut caches[0], position, one, dims(Dtype::F32));
+            cpu.attention_cached(&qkv, &caches[1], &mut outs[1], position + 1, one, dims(Dtype::Bf16));
+            Naive.attention_cached(&qkv, &caches[0], &mut outs[0], position + 1, one, dims(Dtype::F32));
+            let most = caches[0].iter().fold(0.0f32, |m, x| m.max(x.abs()));
+            // |q k| is at most the product of their lengths, which differ little between tokens of normal numbers.
+            let square = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>();
+            longest = qkv.chunks_exact(d.head_dim).map(square).fold(longest, f32::max);
+            let score = 2f32.powi(-9) * longest / (d.head_dim as f32).sqrt();
+            let bound = most * (2f32.powi(-9) + (2.0 * score).exp_m1()) + 1e-5;
+            for (a, b) in outs[1].iter().zip(outs[0].iter()) {
+                assert!((a - b).abs() <= bound, "{d:?} at {position}: {a}, {b}, bound {bound}");
+            }
+        }
     }
 }
 

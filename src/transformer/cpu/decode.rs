@@ -2,21 +2,22 @@
 //! heads that share it.
 
 use super::super::backend::{AttentionDims, CacheDims};
+use super::embedding::Cached;
 use super::instructions::vectorised;
 use super::math::{exp, maximum, sum};
 use super::pool::{Pool, writing};
 
-pub(super) fn attention(
+pub(super) fn attention<T: Cached>(
     pool: &Pool,
     qkv: &[f32],
-    cache: &[f32],
+    cache: &[T],
     out: &mut [f32],
     length: usize,
     d: AttentionDims,
     c: CacheDims,
 ) {
     let (dim, group) = (d.head_dim, d.heads / d.kv_heads);
-    let (keys, values) = cache.split_at(c.half());
+    let (keys, values) = cache[..c.len()].split_at(c.half());
     let scale = 1.0 / (dim as f32).sqrt();
     // A key-value head of a sequence and the query heads that share it are a task; their outputs stand side by side.
     pool.over(writing(&mut out[..d.batch * d.out_width()], group * dim), |i, out| {
@@ -38,7 +39,7 @@ pub(super) fn attention(
 const BLOCK: usize = 64;
 
 #[inline(always)]
-fn head(query: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &mut [f32], scale: f32) {
+fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], out: &mut [f32], scale: f32) {
     let capacity = keys.len() / query.len();
     let (blocks, rest) = scores.as_chunks_mut::<BLOCK>();
     let whole = blocks.len() * BLOCK;
@@ -46,13 +47,13 @@ fn head(query: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &m
         let mut sums = [0.0f32; BLOCK];
         for (q, row) in query.iter().zip(keys.chunks_exact(capacity)) {
             for (s, k) in sums.iter_mut().zip(&row[b * BLOCK..][..BLOCK]) {
-                *s += q * k;
+                *s += q * k.number();
             }
         }
         *block = sums.map(|s| s * scale);
     }
     for (i, s) in rest.iter_mut().enumerate() {
-        let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * row[whole + i]);
+        let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * row[whole + i].number());
         *s = products.sum::<f32>() * scale;
     }
     let max = maximum(scores);
@@ -67,7 +68,7 @@ fn head(query: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &m
         let mut sums = [0.0f32; BLOCK];
         for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
             for (o, v) in sums.iter_mut().zip(&value[b * BLOCK..][..BLOCK]) {
-                *o += s * v;
+                *o += s * v.number();
             }
         }
         *block = sums.map(|s| s * inverse);
@@ -76,7 +77,7 @@ fn head(query: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &m
         rest.fill(0.0);
         for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
             for (o, v) in rest.iter_mut().zip(&value[whole..]) {
-                *o += s * inverse * v;
+                *o += s * inverse * v.number();
             }
         }
     }

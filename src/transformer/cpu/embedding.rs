@@ -1,6 +1,7 @@
 //! Rows in and out of tables: embeddings, the KV cache, the largest of a row. Bound by memory; the same on both CPU backends.
 
 use super::super::backend::{AttentionDims, CacheDims};
+use half::bf16;
 
 /// `out = table[id] (+ positions[position])`
 pub(super) fn row(id: u32, position: usize, table: &[f32], positions: Option<&[f32]>, out: &mut [f32]) {
@@ -44,6 +45,34 @@ pub(super) fn backward(
     }
 }
 
+/// A number in the KV cache.
+pub(super) trait Cached: Copy + Send + Sync {
+    fn of(x: f32) -> Self;
+    fn number(self) -> f32;
+}
+
+impl Cached for f32 {
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        x
+    }
+    #[inline(always)]
+    fn number(self) -> f32 {
+        self
+    }
+}
+
+impl Cached for bf16 {
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        Self::from_f32(x)
+    }
+    #[inline(always)]
+    fn number(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
 /// Copies the keys and values of `qkv [B * T, (H + 2 KV) * D]` into the cache from `position` on.
 pub(super) fn cache_append(qkv: &[f32], cache: &mut [f32], position: usize, d: AttentionDims, c: CacheDims) {
     let (keys, values) = cache.split_at_mut(c.half());
@@ -54,10 +83,10 @@ pub(super) fn cache_append(qkv: &[f32], cache: &mut [f32], position: usize, d: A
 }
 
 /// The same for one key-value head of one sequence.
-pub(super) fn cache_append_head(
+pub(super) fn cache_append_head<T: Cached>(
     qkv: &[f32],
-    keys: &mut [f32],
-    values: &mut [f32],
+    keys: &mut [T],
+    values: &mut [T],
     (batch, head): (usize, usize),
     position: usize,
     d: AttentionDims,
@@ -66,9 +95,10 @@ pub(super) fn cache_append_head(
     let dim = d.head_dim;
     for t in 0..d.tokens {
         let row = &qkv[(batch * d.tokens + t) * d.qkv_width() + d.heads * dim..][..2 * d.kv_heads * dim];
-        values[(position + t) * dim..][..dim].copy_from_slice(&row[(d.kv_heads + head) * dim..][..dim]);
+        let value = &row[(d.kv_heads + head) * dim..][..dim];
+        values[(position + t) * dim..][..dim].iter_mut().zip(value).for_each(|(to, v)| *to = T::of(*v));
         for (i, k) in row[head * dim..][..dim].iter().enumerate() {
-            keys[i * c.capacity + position + t] = *k;
+            keys[i * c.capacity + position + t] = T::of(*k);
         }
     }
 }

@@ -8,6 +8,7 @@ mod conformance;
 
 mod activation;
 mod attention;
+mod chunks;
 mod decode;
 mod dropout;
 mod embedding;
@@ -31,6 +32,7 @@ use super::session::SessionError;
 use super::shape::Activation;
 use super::{BackendKind, Dtype, WeightFormat};
 use array::{Array, Slabs};
+use embedding::Cached;
 use matmul::{FEW_ROWS, few_rows, matmul};
 use pool::{Pool, reading, writing};
 use product::{Onto, Panelled, Precision, Right, Stored, Target, View, product};
@@ -141,6 +143,17 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    fn append<T: Cached>(&self, qkv: &[f32], cache: &mut [T], position: usize, d: AttentionDims, c: CacheDims) {
+        let (keys, values) = cache[..c.len()].split_at_mut(c.half());
+        let head = c.capacity * d.head_dim;
+        self.pool.over((writing(keys, head), writing(values, head)), |i, (keys, values)| {
+            let place = (i / d.kv_heads, i % d.kv_heads);
+            embedding::cache_append_head(qkv, keys, values, place, position, d, c);
+        });
+    }
+}
+
 fn onto<'a>(into: Store) -> Onto<'a> {
     match into {
         Store::Overwrite => Onto::Nothing,
@@ -159,6 +172,12 @@ impl Alloc for Cpu {
 impl Backend for Cpu {
     fn kind(&self) -> BackendKind {
         BackendKind::Cpu
+    }
+    fn dtype(&self) -> Dtype {
+        match self.precision {
+            Precision::F32 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
+        }
     }
     fn upload(&self, from: &[f32], to: &mut Array) {
         to[..from.len()].copy_from_slice(from);
@@ -306,12 +325,10 @@ impl Backend for Cpu {
         attention::backward(&self.pool, self.precision, attention::Saved { qkv, out, dout, lse }, dqkv, d);
     }
     fn cache_append(&self, qkv: &Array, cache: &mut Array, position: usize, d: AttentionDims, c: CacheDims) {
-        let (keys, values) = cache.split_at_mut(c.half());
-        let head = c.capacity * d.head_dim;
-        self.pool.over((writing(keys, head), writing(values, head)), |i, (keys, values)| {
-            let place = (i / d.kv_heads, i % d.kv_heads);
-            embedding::cache_append_head(qkv, keys, values, place, position, d, c);
-        });
+        match c.dtype {
+            Dtype::F32 => self.append(qkv, cache, position, d, c),
+            Dtype::Bf16 => self.append(qkv, cache.halves_mut(), position, d, c),
+        }
     }
     fn attention_cached(
         &self,
@@ -322,7 +339,10 @@ impl Backend for Cpu {
         d: AttentionDims,
         c: CacheDims,
     ) {
-        decode::attention(&self.pool, qkv, cache, out, length, d, c);
+        match c.dtype {
+            Dtype::F32 => decode::attention::<f32>(&self.pool, qkv, cache, out, length, d, c),
+            Dtype::Bf16 => decode::attention(&self.pool, qkv, cache.halves(), out, length, d, c),
+        }
     }
 
     fn dropout(&self, x: &mut Array, len: usize, d: Dropout) {

@@ -5,6 +5,8 @@
 
 use super::super::session::SessionError;
 use super::array::Array;
+use super::chunks::{Chunked, SyncChunks};
+pub(super) use super::chunks::{reading, writing};
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,8 +24,8 @@ struct Shared {
     epoch: AtomicUsize,
     /// The job, as a pointer to the caller's closure; valid while `working` is not zero.
     job: AtomicPtr<Job>,
-    /// The next part to take.
-    next: AtomicUsize,
+    /// For each thread how many of its own parts have been taken.
+    taken: Box<[Taken]>,
     /// Workers that are not through with this epoch.
     working: AtomicUsize,
     panicked: AtomicBool,
@@ -31,6 +33,11 @@ struct Shared {
     asleep: Mutex<usize>,
     wake: Condvar,
 }
+
+/// A counter on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Taken(AtomicUsize);
 
 /// A closure over parts.
 struct Job {
@@ -69,7 +76,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
-            next: AtomicUsize::new(0),
+            taken: (0..threads).map(|_| Taken::default()).collect(),
             working: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             leave: AtomicBool::new(false),
@@ -92,7 +99,7 @@ impl Pool {
                     bind_to_core(core);
                 }
                 INSIDE.set(true);
-                work(&shared);
+                work(&shared, i);
             };
             let thread = std::thread::Builder::new().name(format!("centime-{i}")).spawn(life);
             let refused = |e| SessionError::Invalid(format!("starting {threads} threads: {e}"));
@@ -109,7 +116,7 @@ impl Pool {
         f()
     }
 
-    /// Calls `f` with 0 to `parts - 1`, each once, on all threads; returns when all calls have.
+    /// Calls `f` with 0 to `parts - 1`, each once, on all threads, neighbouring parts on the same; returns when all calls have.
     pub fn each<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {
         // Someone else's job, or one inside a job: on this thread alone, which is slower and no less right.
         let busy = if self.workers.is_empty() || parts < 2 || INSIDE.get() { None } else { self.busy.try_lock().ok() };
@@ -124,14 +131,14 @@ impl Pool {
         let mut job = Job { parts, call: call::<F>, closure: (&raw const f).cast() };
         let s = &*self.shared;
         s.job.store(&raw mut job, Ordering::Relaxed);
-        s.next.store(0, Ordering::Relaxed);
+        s.taken.iter().for_each(|t| t.0.store(0, Ordering::Relaxed));
         s.working.store(self.workers.len(), Ordering::Relaxed);
         s.epoch.fetch_add(1, Ordering::SeqCst);
         if *held(&s.asleep) > 0 {
             s.wake.notify_all();
         }
         INSIDE.set(true);
-        let own = catch_unwind(AssertUnwindSafe(|| take_parts(s, parts, &f)));
+        let own = catch_unwind(AssertUnwindSafe(|| take_parts(s, 0, parts, &f)));
         INSIDE.set(false);
         let mut spins = 0u32;
         while s.working.load(Ordering::Acquire) != 0 {
@@ -180,18 +187,24 @@ impl Pool {
     }
 }
 
-fn take_parts(s: &Shared, parts: usize, f: &dyn Fn(usize)) {
-    loop {
-        let part = s.next.fetch_add(1, Ordering::Relaxed);
-        if part >= parts {
-            return;
+/// A thread's own parts are a stretch of all, the same in every job of as many parts, so that it finds in its core's caches what
+/// it left there; when they are done it takes what others have not begun.
+fn take_parts(s: &Shared, me: usize, parts: usize, f: &dyn Fn(usize)) {
+    let threads = s.taken.len();
+    for owner in (me..threads).chain(0..me) {
+        let (first, past) = (owner * parts / threads, (owner + 1) * parts / threads);
+        loop {
+            let part = first + s.taken[owner].0.fetch_add(1, Ordering::Relaxed);
+            if part >= past {
+                break;
+            }
+            f(part);
         }
-        f(part);
     }
 }
 
 /// A worker's life.
-fn work(s: &Shared) {
+fn work(s: &Shared, me: usize) {
     let mut seen = 0;
     loop {
         seen = wait_for_job(s, seen);
@@ -204,7 +217,7 @@ fn work(s: &Shared) {
             let Job { parts, call, closure } = unsafe { &*job };
             // SAFETY: the closure is the one that `call` was made for, alive as the job is.
             let one = |part: usize| unsafe { call(*closure, part) };
-            if catch_unwind(AssertUnwindSafe(|| take_parts(s, *parts, &one))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| take_parts(s, me, *parts, &one))).is_err() {
                 s.panicked.store(true, Ordering::Relaxed);
             }
         }
@@ -243,94 +256,6 @@ impl Drop for Pool {
         }
     }
 }
-
-/// Data in numbered pieces that do not overlap, so that threads can hold different ones at once.
-pub(super) trait Chunked: Sync {
-    type Chunk;
-    fn count(&self) -> usize;
-    /// # Safety
-    /// No number is asked for twice while a piece of it is alive; `i < count()`.
-    unsafe fn chunk(&self, i: usize) -> Self::Chunk;
-}
-
-struct SyncChunks<'a, C>(&'a C);
-
-impl<C: Chunked> SyncChunks<'_, C> {
-    unsafe fn get(&self, i: usize) -> C::Chunk {
-        // SAFETY: the caller's obligation is the same.
-        unsafe { self.0.chunk(i) }
-    }
-}
-
-/// Pieces to write.
-pub(super) struct Writing<'a, T> {
-    start: *mut T,
-    len: usize,
-    size: usize,
-    borrowed: std::marker::PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: pieces do not overlap, and `chunk`'s callers take each once: as sending `&mut [T]`s to threads.
-unsafe impl<T: Send> Sync for Writing<'_, T> {}
-
-/// `data` in pieces of `size`, the last one perhaps shorter.
-pub(super) fn writing<T>(data: &mut [T], size: usize) -> Writing<'_, T> {
-    Writing { start: data.as_mut_ptr(), len: data.len(), size: size.max(1), borrowed: std::marker::PhantomData }
-}
-
-impl<'a, T: Send> Chunked for Writing<'a, T> {
-    type Chunk = &'a mut [T];
-    fn count(&self) -> usize {
-        self.len.div_ceil(self.size)
-    }
-    unsafe fn chunk(&self, i: usize) -> &'a mut [T] {
-        let from = (i * self.size).min(self.len);
-        let len = self.size.min(self.len - from);
-        // SAFETY: within the borrowed slice; the caller asks for each piece once, so that no two overlap.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
-    }
-}
-
-/// Pieces to read.
-pub(super) struct Reading<'a, T> {
-    data: &'a [T],
-    size: usize,
-}
-
-/// `data` in pieces of `size`, the last one perhaps shorter.
-pub(super) fn reading<T>(data: &[T], size: usize) -> Reading<'_, T> {
-    Reading { data, size: size.max(1) }
-}
-
-impl<'a, T: Sync> Chunked for Reading<'a, T> {
-    type Chunk = &'a [T];
-    fn count(&self) -> usize {
-        self.data.len().div_ceil(self.size)
-    }
-    unsafe fn chunk(&self, i: usize) -> &'a [T] {
-        let from = (i * self.size).min(self.data.len());
-        &self.data[from..(from + self.size).min(self.data.len())]
-    }
-}
-
-macro_rules! chunked_together {
-    ($($name:ident $at:tt),+) => {
-        impl<$($name: Chunked),+> Chunked for ($($name,)+) {
-            type Chunk = ($($name::Chunk,)+);
-            fn count(&self) -> usize {
-                // As zip does: as many as all have.
-                [$(self.$at.count()),+].into_iter().min().unwrap_or(0)
-            }
-            unsafe fn chunk(&self, i: usize) -> Self::Chunk {
-                // SAFETY: the caller's obligation is the same for each part.
-                ($(unsafe { self.$at.chunk(i) },)+)
-            }
-        }
-    };
-}
-chunked_together!(A 0, B 1);
-chunked_together!(A 0, B 1, C 2);
-chunked_together!(A 0, B 1, C 2, D 3);
 
 /// Borrowed scratch memory.
 #[derive(Debug)]
@@ -385,66 +310,5 @@ pub(in crate::transformer) fn allowed_cores() -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_part_is_called_once_whatever_their_number() {
-        for threads in [1, 2, 5] {
-            let pool = Pool::new(threads, None).unwrap();
-            for round in 0..300 {
-                let parts = round % 17;
-                let calls: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
-                pool.each(parts, |i| {
-                    calls[i].fetch_add(1, Ordering::Relaxed);
-                });
-                assert!(calls.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{threads} {parts}");
-                if round % 100 == 0 {
-                    // Long enough for the workers to fall asleep.
-                    std::thread::sleep(std::time::Duration::from_millis(3));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn pieces_cover_the_data_and_do_not_overlap() {
-        let pool = Pool::new(3, None).unwrap();
-        let source: Vec<u32> = (0..1003).collect();
-        let mut to = vec![0u32; 1003];
-        pool.over((writing(&mut to, 64), reading(&source, 64)), |_, (to, from)| to.copy_from_slice(from));
-        assert_eq!(to, source);
-    }
-
-    #[test]
-    fn a_job_inside_a_job_and_from_several_threads_is_done() {
-        let pool = Pool::new(2, None).unwrap();
-        let count = AtomicUsize::new(0);
-        std::thread::scope(|s| {
-            for _ in 0..4 {
-                s.spawn(|| {
-                    for _ in 0..50 {
-                        pool.each(4, |_| {
-                            pool.each(3, |_| {
-                                count.fetch_add(1, Ordering::Relaxed);
-                            });
-                        });
-                    }
-                });
-            }
-        });
-        assert_eq!(count.load(Ordering::Relaxed), 4 * 50 * 12);
-    }
-
-    #[test]
-    fn a_panic_in_an_operation_reaches_the_caller_and_the_pool_goes_on() {
-        let pool = Pool::new(2, None).unwrap();
-        let failed = catch_unwind(AssertUnwindSafe(|| pool.each(64, |i| assert!(i != 40, "planted"))));
-        assert!(failed.is_err());
-        let count = AtomicUsize::new(0);
-        pool.each(64, |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(count.load(Ordering::Relaxed), 64);
-    }
-}
+#[path = "pool_tests.rs"]
+mod pool_tests;

@@ -377,7 +377,7 @@ impl<'a, B: Backend> Bench<'a, B> {
             return Err(self.golden.fault("greedy does not begin with the first tokens of input_ids"));
         }
         let m = &self.model;
-        let mut inference = Inference::new(&m.backend, &m.shape, rows, prompt, length - prompt)?;
+        let mut inference = Inference::new(&m.backend, &m.shape, rows, prompt, length - prompt, m.backend.dtype())?;
         let prompts: Vec<u32> = theirs.chunks_exact(length).flat_map(|r| r[..prompt].iter().copied()).collect();
         m.prefill(&prompts, &mut inference);
         let mut different = 0;

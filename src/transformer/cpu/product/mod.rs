@@ -346,9 +346,13 @@ impl Job<'_> {
         place: &Place,
     ) {
         let (down, across) = (rows.count.div_ceil(TASK.0), block.count.div_ceil(TASK.1));
+        // A thread's tasks are some rows by all columns, so that it uses the left panels that it packed; within them
+        // neighbours share the right panels, which are dearer to fetch.
+        let span = down.div_ceil(self.pool.threads);
         self.pool.each(down * across, |task| {
-            // Neighbouring tasks share the right panels, which are dearer to fetch.
-            let (of_rows, of_columns) = (task % down, task / down);
+            let first = task / (span * across) * span;
+            let (within, here) = (task - first * across, span.min(down - first));
+            let (of_rows, of_columns) = (first + within % here, within / here);
             for d in stretches {
                 for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count) {
                     let b = right[block.at(*d, panel)..].as_ptr();

@@ -152,13 +152,18 @@ impl<'a> Packing<'a> {
     }
 }
 
-/// Packs both operands, all tasks together.
+/// Packs both operands, all tasks together: each thread's share of the one, then of the other.
 pub(in crate::transformer::cpu) fn run_all(pool: &Pool, all: &[Option<Packing>; 2]) {
     let counts = all.each_ref().map(|p| p.as_ref().map_or(0, Packing::tasks));
+    let threads = pool.threads;
+    let first = |which: usize, thread: usize| thread * counts[which] / threads;
     pool.each(counts[0] + counts[1], |task| {
-        let (which, task) = if task < counts[0] { (0, task) } else { (1, task - counts[0]) };
+        let before = |thread: usize| first(0, thread) + first(1, thread);
+        let thread = (0..threads).rfind(|t| before(*t) <= task).unwrap_or(0);
+        let (of_left, at) = (first(0, thread + 1) - first(0, thread), task - before(thread));
+        let (which, at) = if at < of_left { (0, first(0, thread) + at) } else { (1, first(1, thread) + at - of_left) };
         if let Some(packing) = &all[which] {
-            packing.run(task);
+            packing.run(at);
         }
     });
 }
