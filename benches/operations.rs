@@ -7,7 +7,7 @@ use centime::transformer::backend::{
 use centime::transformer::cpu::Cpu;
 use centime::transformer::session::{SessionOptions, prepare};
 use centime::transformer::shape::{Activation, Family, Rope, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, Workload, count};
+use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload, count};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Instant;
@@ -125,7 +125,8 @@ fn attention(b: &mut Bench) {
     let f = Frequencies::new(&Rope { theta: 10000.0, scaling: None }, head_dim);
     b.time("rope", bytes(2 * 2 * rows * C), |cpu| cpu.rope(&mut qkv, &f, 0, false, d));
     let capacity = 512;
-    let (one, cached) = (AttentionDims { tokens: 1, ..d }, CacheDims { batch, kv_heads: heads, head_dim, capacity });
+    let (one, cached) =
+        (AttentionDims { tokens: 1, ..d }, CacheDims { batch, kv_heads: heads, head_dim, capacity, dtype: Dtype::F32 });
     let (q, cache) = (b.buffer(batch * 3 * C), b.buffer(2 * batch * capacity * C));
     let mut answer = b.buffer(batch * C);
     b.time("attention_cached", bytes(2 * batch * capacity * C), |cpu| {
@@ -240,6 +241,7 @@ fn steps(c: &mut Criterion) {
             prompt_len: 256,
             new_tokens: 32,
             dtype,
+            weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
         };

@@ -6,7 +6,7 @@ use centime::scenario::trial::Trial;
 use centime::scenario::{Measure, Order};
 use centime::transformer::session::MemoryParts;
 use centime::transformer::shape::{Family, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, Workload};
+use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ fn request(timeout_seconds: f64) -> Request {
         prompt_len: 32,
         new_tokens: 8,
         dtype: Dtype::F32,
+        weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
     };

@@ -133,6 +133,7 @@ pub(super) unsafe fn multiply(
                         factor: to.factor,
                         base,
                         base_stride: to.stride,
+                        ahead: b,
                     };
                     kernel.multiply(elements(numbers, precision), a, b, tile);
                 }

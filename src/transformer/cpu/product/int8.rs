@@ -13,10 +13,10 @@ use super::super::array::Array;
 use super::super::instructions::{Instructions, vectorised};
 use super::super::pool::Pool;
 use super::int8_kernel::Kernel8;
-use super::kernel::Tile;
+use super::kernel::{LINE, Tile};
 use super::panels::Filling;
 use super::weights::Panelled;
-use super::{Onto, Target, View, base_of};
+use super::{Onto, Target, View, base_of, rows_of_block};
 
 /// Numbers along the inner dimension that share a scale.
 pub(super) const GROUP: usize = 64;
@@ -29,8 +29,6 @@ pub(super) const LEFT_ROWS: usize = WORDS + 2;
 const LARGEST: f32 = 127.0;
 /// Groups that are multiplied at a time: a panel of weights of this depth stays in the first-level cache.
 const DEPTH: usize = 12;
-/// Rows of `a` that are packed at a time.
-const ROWS: usize = 2016;
 /// Tiles of rows and panels of weights that a task multiplies with each other.
 const TASK: (usize, usize) = (16, 4);
 
@@ -130,8 +128,9 @@ fn quantise_left(panel: &mut [f32], tile: usize, a: View, first: usize) {
 /// No other thread touches the `a.rows x M` numbers of `to`, and its buffer is alive.
 pub(super) unsafe fn product(pool: &Pool, to: Target, onto: Onto, factor: f32, a: View, weights: (&Array, Panelled)) {
     assert_eq!(a.column_stride, 1, "rows of numbers side by side");
-    for first in (0..a.rows).step_by(ROWS) {
-        let rows = ROWS.min(a.rows - first);
+    let block = rows_of_block(a.rows, a.columns / 4);
+    for first in (0..a.rows).step_by(block) {
+        let rows = block.min(a.rows - first);
         let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
         // SAFETY: the caller's; the row blocks do not overlap.
         unsafe { row_block(pool, to, onto, factor, first, part, weights) };
@@ -174,6 +173,10 @@ unsafe fn row_block(
                     let (row, column) = (tile * kernel.rows, panel * width);
                     let start = to.at((first + row) * to.row_stride + column).start();
                     let (base, base_stride) = base_of(onto, from > 0, start, to.row_stride, column);
+                    // As in products of whole numbers: the next panel comes from memory while this one is used.
+                    let words = depth * RIGHT_ROWS * width;
+                    let ahead = words + (tile - of_rows * TASK.0) * depth * RIGHT_ROWS * LINE;
+                    let ahead = if tiles > 1 && ahead < 2 * words { b.wrapping_add(ahead) } else { b };
                     let place = Tile {
                         start,
                         stride: to.row_stride,
@@ -182,6 +185,7 @@ unsafe fn row_block(
                         factor,
                         base,
                         base_stride,
+                        ahead,
                     };
                     // SAFETY: the panels are within their buffers; this tile is this task's alone.
                     unsafe { kernel.multiply(depth, l, b, place) };

@@ -1,7 +1,7 @@
 //! The kernel of products in 8 bits: one tile of the result from two panels, group by group.
 
 use super::int8::{LEFT_ROWS, RIGHT_ROWS, WORDS};
-use super::kernel::{Run, Tile};
+use super::kernel::{LINE, Run, Tile};
 use super::lanes::Lanes;
 use crate::transformer::cpu::instructions::Instructions;
 use std::ptr::null;
@@ -52,12 +52,14 @@ unsafe fn tile<L: Bytes, const ROWS: usize, const V: usize>(groups: usize, a: *c
         let mut sums = [[L::zero(); V]; ROWS];
         let width = V * L::WIDTH;
         let (mut a, mut b) = (a, b);
-        for _ in 0..groups {
+        for g in 0..groups {
+            L::prefetch(to.ahead.wrapping_add(g * RIGHT_ROWS * LINE));
             let mut whole = [[L::splat_whole(a.add((WORDS + 1) * ROWS)); V]; ROWS];
             for (r, row) in whole.iter_mut().enumerate() {
                 *row = [L::splat_whole(a.add((WORDS + 1) * ROWS + r)); V];
             }
             for e in 0..WORDS {
+                L::prefetch(to.ahead.wrapping_add((g * RIGHT_ROWS + 1 + e) * LINE));
                 let mut right = [L::whole_zero(); V];
                 for (v, x) in right.iter_mut().enumerate() {
                     *x = L::load_whole(b.add(e * width + v * L::WIDTH));

@@ -31,7 +31,12 @@ pub(in crate::transformer::cpu) struct Tile {
     /// (the tile itself to accumulate; a bias with stride 0).
     pub base: *const f32,
     pub base_stride: usize,
+    /// From where cache lines are asked for, one for each element of depth: what is read next.
+    pub ahead: *const f32,
 }
+
+/// Numbers on a cache line.
+pub(super) const LINE: usize = 16;
 
 /// Room for the largest tile of any kernel.
 const LARGEST: usize = 14 * 32;
@@ -106,7 +111,8 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const V: usize>(depth: usize, a: *co
     unsafe {
         let mut sums = [[L::zero(); V]; ROWS];
         let (mut a, mut b) = (a, b);
-        for _ in 0..depth {
+        for k in 0..depth {
+            L::prefetch(to.ahead.wrapping_add(k * LINE));
             let mut right = [L::zero(); V];
             for (v, x) in right.iter_mut().enumerate() {
                 *x = L::load(b.add(v * L::WIDTH));

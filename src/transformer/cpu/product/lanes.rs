@@ -16,6 +16,17 @@ pub(in crate::transformer::cpu) trait Lanes {
     unsafe fn splat(from: *const f32) -> Self::Vector;
     /// `sum + a b`, elements being of the panel's precision.
     unsafe fn fma(a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector;
+    /// Asks for a cache line that will be read soon; any address does.
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which reads nothing.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
     /// `to = factor sum + base`, a null base being nothing.
     unsafe fn store(sum: Self::Vector, factor: f32, base: *const f32, to: *mut f32);
 }

@@ -16,7 +16,7 @@ mod weights;
 use super::array::Array;
 use super::instructions::Instructions;
 use super::pool::Pool;
-use kernel::{Kernel, Tile};
+use kernel::{Kernel, LINE, Tile};
 use pack::{Source, elements};
 use panels::{Depth, Packing, Panels, depths, run_all};
 use std::ptr::null;
@@ -150,7 +150,8 @@ pub(super) enum Right<'a> {
     Panelled(&'a Array, Panelled),
 }
 
-/// Rows of `a` that are packed at a time.
+/// Words of `a` that are packed at a time, and rows of it in any case: `b` is packed once for each such block.
+const LEFT_BLOCK: usize = 1 << 23;
 const ROWS: usize = 2016;
 /// The longest inner dimension that is packed at a time; longer ones (a vocabulary) are added up in parts.
 const DEEPEST: usize = 8192;
@@ -164,11 +165,18 @@ fn right_source(b: View) -> Source {
     Source { data: b.data, item_stride: b.column_stride, depth_stride: b.row_stride }
 }
 
+/// Rows of `a` in a block: as few blocks as fit, and all alike.
+fn rows_of_block(rows: usize, k: usize) -> usize {
+    let blocks = rows.div_ceil((LEFT_BLOCK / k.max(1)).max(ROWS)).max(1);
+    // A whole number of tiles on every instruction path.
+    rows.div_ceil(blocks).next_multiple_of(84)
+}
+
 /// Words of scratch that a product of these sizes packs its operands into.
 pub(super) fn scratch_words(rows: usize, k: usize, columns: usize) -> usize {
     let k = k.min(DEEPEST);
     let right = (columns.min(COLUMNS) * k).min(RIGHT_BLOCK.max(64 * k));
-    rows.min(ROWS) * k + right
+    rows.min(rows_of_block(rows, k)) * k + right
 }
 
 /// `to = factor * a b + onto`, on all threads of the pool; inside one of its tasks on the task's thread.
@@ -221,8 +229,9 @@ pub(super) unsafe fn product(
         }
         return;
     }
-    for first in (0..a.rows).step_by(ROWS) {
-        let rows = ROWS.min(a.rows - first);
+    let block = rows_of_block(a.rows, k);
+    for first in (0..a.rows).step_by(block) {
+        let rows = block.min(a.rows - first);
         let kernel = Kernel::of(Instructions::taken(), precision, rows);
         let job = Job { pool, kernel, precision, k, columns, factor, onto, to, b };
         let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
@@ -328,7 +337,7 @@ impl Job<'_> {
                 for d in stretches {
                     let (a, b) = (left[one.at(*d, 0)..].as_ptr(), words[block.at(*d, panel)..].as_ptr());
                     // SAFETY: the panels are within their buffers; this tile is this task's alone.
-                    unsafe { self.kernel.multiply(d.elements, a, b, self.tile(0, panel, *d, place)) };
+                    unsafe { self.kernel.multiply(d.elements, a, b, self.tile(0, panel, *d, place, b)) };
                 }
             }
         });
@@ -356,17 +365,23 @@ impl Job<'_> {
             for d in stretches {
                 for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count) {
                     let b = right[block.at(*d, panel)..].as_ptr();
-                    for row in of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count) {
+                    let words = block.width * d.elements;
+                    let tiles = of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count);
+                    let first_tile = tiles.start;
+                    for row in tiles {
                         let a = left[rows.at(*d, row)..].as_ptr();
+                        // While this panel is used, the next one comes from memory, a share of it with each tile.
+                        let ahead = words + (row - first_tile) * d.elements * LINE;
+                        let ahead = if ahead < 2 * words { b.wrapping_add(ahead) } else { b };
                         // SAFETY: the panels are within their buffers; this tile is this task's alone.
-                        unsafe { self.kernel.multiply(d.elements, a, b, self.tile(row, panel, *d, place)) };
+                        unsafe { self.kernel.multiply(d.elements, a, b, self.tile(row, panel, *d, place, ahead)) };
                     }
                 }
             }
         });
     }
 
-    fn tile(&self, row: usize, panel: usize, d: Depth, place: &Place) -> Tile {
+    fn tile(&self, row: usize, panel: usize, d: Depth, place: &Place, ahead: *const f32) -> Tile {
         let (row, column) = (row * self.kernel.rows, panel * self.kernel.columns);
         let (at_row, at_column) = (place.row + row, place.column + column);
         let stride = self.to.row_stride;
@@ -380,6 +395,7 @@ impl Job<'_> {
             factor: self.factor,
             base,
             base_stride,
+            ahead,
         }
     }
 }
