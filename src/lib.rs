@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The modules are rooms on floors; a room imports from lower floors only, and `tests/architecture.rs` holds it:
-//! F0 `units`, `stats`; F1 `hardware`, `transformer`; F2 `scenario`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`,
+//! F0 `units`, `stats`, `yaml`; F1 `hardware`, `transformer`; F2 `scenario`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`,
 //! `projection`; F7 `comparison`; F8 `report`; F9 `cli`.
 
 #![warn(missing_debug_implementations)]
@@ -24,6 +24,7 @@ pub mod scenario;
 pub mod stats;
 pub mod transformer;
 pub mod units;
+pub mod yaml;
 
 // The fixture is shared with the tests outside the crate, which know it by its name.
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u8)] = &[
     ("units", 0),
     ("stats", 0),
+    ("yaml", 0),
     ("hardware", 1),
     ("transformer", 1),
     ("scenario", 2),
@@ -27,7 +28,7 @@ const KEPT_APART: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("cudarc", &["transformer/cuda"]),
-    ("serde_yaml", &["scenario"]),
+    ("serde_yaml", &["yaml"]),
 ];
 
 /// What pure rooms may not name.

@@ -93,7 +93,7 @@ fn a_folder_without_a_run_is_named() {
 fn runs_are_set_side_by_side_in_every_format() {
     let folder = tempfile::tempdir().unwrap();
     let mut dear = fixture::sweep();
-    dear.environment.price.usd_per_hour = Some(UsdPerHour(0.1712));
+    dear.environment.price.usd_per_hour = UsdPerHour::of(0.1712);
     save(&fixture::sweep(), &folder.path().join("a"));
     save(&dear, &folder.path().join("b"));
     let with = |format: &str| out(&centime(folder.path(), &["compare", "a", "b", "--format", format]));

@@ -2,7 +2,6 @@
 
 use super::Failure;
 use crate::scenario::{LoadOptions, Scenario, load as load_scenario};
-use anyhow::anyhow;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -18,15 +17,16 @@ pub struct Selection {
     /// Most cells that the sweep may have.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub max_cells: u64,
+    /// A price book of your own; its entries go before those that the program carries. May be repeated.
+    #[arg(long = "prices", value_name = "FILE")]
+    pub prices: Vec<PathBuf>,
 }
 
 /// Loads the scenario.
 pub fn load(s: &Selection) -> Result<Scenario, Failure> {
-    let options = LoadOptions { overrides: s.set.clone(), max_cells: s.max_cells, cuda_present: false };
-    load_scenario(&s.file, &options).map_err(|e| {
-        let text = anyhow!(e.render(colour()));
-        if e.io { Failure::Io(text) } else { Failure::Usage(text) }
-    })
+    let options =
+        LoadOptions { overrides: s.set.clone(), max_cells: s.max_cells, cuda_present: false, books: s.prices.clone() };
+    load_scenario(&s.file, &options).map_err(|e| super::price::yaml_failure(&e))
 }
 
 /// Whether messages on stderr are coloured: NO_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.

@@ -38,7 +38,7 @@ pub(super) fn make(scenario: &Scenario, probe: Option<&crate::hardware::machine:
         memory: machine::available_memory(),
         flops_per_second: probe.map_or(ASSUMED_FLOPS_PER_CORE * f64::from(m.cores), |p| p.f32_flops_per_second),
         read_bytes_per_second: probe.map_or(ASSUMED_BYTES_PER_SECOND, |p| p.read_bytes_per_second),
-        usd_per_hour: scenario.price.usd_per_hour.map(|p| p.get()),
+        usd_per_hour: scenario.usd_per_hour().map(|p| p.get()),
     };
     crate::plan::plan(scenario, &facts).map_err(|e| Failure::Usage(anyhow!(e)))
 }
@@ -115,8 +115,7 @@ fn total(scenario: &Scenario, plan: &Plan) -> String {
     let seconds: f64 = run.iter().map(|t| t.estimate.get()).sum();
     let skipped = plan.trials.len() - run.len();
     let money = scenario
-        .price
-        .usd_per_hour
+        .usd_per_hour()
         .map_or(String::new(), |p| format!(", about ${} at {p}", significant(p.get() * seconds / 3600.0, 2)));
     let left_out = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
     let s = if run.len() == 1 { "" } else { "s" };

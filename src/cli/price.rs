@@ -1,15 +1,52 @@
-//! Prices and shares as they are typed.
+//! Prices and shares as they are typed, and price books by their paths.
 
+use super::Failure;
+use super::load::colour;
+use crate::hardware::book::{Book, NoOffer, Query};
+use crate::hardware::date::Date;
+use crate::scenario::Price;
 use crate::units::{Share, UsdPerHour};
+use crate::yaml::YamlError;
+use anyhow::anyhow;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A price as it is typed: an amount, or a name of the price book.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Priced {
+    Stated(UsdPerHour),
+    Named {
+        what: String,
+        on: Option<Date>,
+    },
+    /// `-`: as it is.
+    Kept,
+}
+
+/// USD an hour, or an instance or device of the price book, perhaps on a date: 2.5, p5.48xlarge, h100-sxm-80gb@2024-05.
+pub(super) fn priced(text: &str) -> Result<Priced, String> {
+    if text == "-" {
+        return Ok(Priced::Kept);
+    }
+    let numeric = text.parse::<f64>().is_ok() || text.starts_with(['-', '+', '.']) || text.is_empty();
+    if numeric {
+        return price(text).map(Priced::Stated);
+    }
+    match text.rsplit_once('@') {
+        None => Ok(Priced::Named { what: text.into(), on: None }),
+        Some((what, day)) => match Date::parse(day) {
+            Some(on) if !what.is_empty() => Ok(Priced::Named { what: what.into(), on: Some(on) }),
+            _ => Err("after @ a date is wanted: p5.48xlarge@2024-05-01, or @2024-05, or @2024".into()),
+        },
+    }
+}
 
 /// A price in USD an hour.
 pub(super) fn price(text: &str) -> Result<UsdPerHour, String> {
-    match text.parse::<f64>() {
-        Ok(usd) if usd.is_finite() && usd > 0.0 => Ok(UsdPerHour(usd)),
-        _ => {
-            Err("a price is a positive number of USD an hour, such as 0.0856; leave it out where there is none".into())
-        }
-    }
+    let usd = text.parse::<f64>().ok().filter(|usd| (1e-9..=1e9).contains(usd)).and_then(UsdPerHour::of);
+    usd.ok_or_else(|| {
+        "a price is a positive number of USD an hour, such as 0.0856; leave it out where there is none".into()
+    })
 }
 
 /// A share of time, over 0 and at most 1.
@@ -20,15 +57,73 @@ pub(super) fn utilisation(text: &str) -> Result<Share, String> {
     }
 }
 
+/// The price book, with a user's files over it.
+pub(super) fn book(files: &[PathBuf]) -> Result<Book, Failure> {
+    Book::with(files).map_err(|e| yaml_failure(&e))
+}
+
+/// A file at fault, drawn with the line.
+pub(super) fn yaml_failure(e: &YamlError) -> Failure {
+    let text = anyhow!(e.render(colour()));
+    if e.io { Failure::Io(text) } else { Failure::Usage(text) }
+}
+
+/// Puts a typed price in the place of a run's own.
+pub(super) fn apply(price: &mut Price, typed: &Priced, book: &Book, source: &str) -> Result<(), Failure> {
+    match typed {
+        Priced::Kept => {}
+        Priced::Stated(usd) => price.state(*usd, source),
+        Priced::Named { what, on } => {
+            let query = Query { what: what.clone(), on: *on, ..Query::default() };
+            price.take(book.find(&query).map_err(|e| {
+                let number = match e {
+                    NoOffer::Unknown { .. } => "neither a positive number of USD an hour, such as 0.0856, nor a name: ",
+                    NoOffer::Unpriced { .. } => "",
+                };
+                Failure::Usage(anyhow!("--price: {number}{e}"))
+            })?);
+        }
+    }
+    Ok(())
+}
+
+/// The day, by this machine's clock.
+pub(super) fn today() -> Option<Date> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    Date::from_unix_days(i64::try_from(seconds / 86_400).ok()?)
+}
+
+/// Says on stderr that a price has not been seen for a long time.
+pub(super) fn warn_if_stale(price: &Price) {
+    if let Some((days, seen)) = today().and_then(|t| price.stale_days(t)).zip(price.seen.as_ref()) {
+        eprintln!(
+            "warning: the price of {} was last seen {seen}, {days} days ago; check it, and state it in a file of your own (--prices)",
+            price.hardware
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_price_is_a_positive_number() {
-        assert_eq!(price("0.0856"), Ok(UsdPerHour(0.0856)));
-        for text in ["0", "-1", "nan", "inf", "", "a dollar"] {
+        assert_eq!(price("0.0856").ok(), UsdPerHour::of(0.0856));
+        for text in ["0", "-1", "nan", "inf", "", "a dollar", "1e300", "1e-30"] {
             assert!(price(text).unwrap_err().contains("positive number of USD an hour"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_price_may_be_a_name_of_the_book_and_a_date() {
+        let named =
+            |what: &str, on: Option<&str>| Ok(Priced::Named { what: what.into(), on: on.and_then(Date::parse) });
+        assert_eq!(priced("p5.48xlarge"), named("p5.48xlarge", None));
+        assert_eq!(priced("h100@2024-05"), named("h100", Some("2024-05")));
+        assert_eq!(priced("-"), Ok(Priced::Kept));
+        for text in ["0", "-1", "nan", "inf", "", "h100@soon", "@2024"] {
+            assert!(priced(text).is_err(), "{text}");
         }
     }
 

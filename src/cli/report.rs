@@ -2,11 +2,11 @@
 
 use super::Failure;
 use super::output::{print_run, results_failure};
-use super::price::{price, utilisation};
+use super::price::{Priced, apply, book, priced, utilisation, warn_if_stale};
 use super::table::Format;
 use crate::results::lock::lock_folder;
 use crate::results::run::{load, save_environment};
-use crate::units::{Share, UsdPerHour};
+use crate::units::Share;
 use anyhow::Context;
 use std::path::PathBuf;
 
@@ -16,9 +16,13 @@ pub struct Arguments {
     /// Folder of a run.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// What an hour of everything that a trial occupies costs.
-    #[arg(long, value_name = "USD_PER_HOUR", value_parser = price, allow_negative_numbers = true)]
-    price: Option<UsdPerHour>,
+    /// What an hour costs: USD for everything that a trial occupies, or an instance or device of the price book, on a date if
+    /// wanted (p5.48xlarge, h100-sxm-80gb@2024-05).
+    #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
+    price: Option<Priced>,
+    /// A price book of your own; its entries go before those that the program carries. May be repeated.
+    #[arg(long = "prices", value_name = "FILE")]
+    prices: Vec<PathBuf>,
     /// Share of the paid time in which tokens are produced.
     #[arg(long, value_name = "SHARE", value_parser = utilisation, allow_negative_numbers = true)]
     utilisation: Option<Share>,
@@ -39,13 +43,14 @@ pub struct Arguments {
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let mut run = load(&a.folder).map_err(results_failure)?;
     let stated = &mut run.environment.price;
-    if let Some(usd) = a.price {
-        stated.usd_per_hour = Some(usd);
-        stated.source = a.source.clone().unwrap_or_else(|| "given on the command line (centime report --price)".into());
+    if let Some(typed) = &a.price {
+        let source = a.source.as_deref().unwrap_or("given on the command line (centime report --price)");
+        apply(stated, typed, &book(&a.prices)?, source)?;
         if let Some(hardware) = &a.hardware {
             stated.hardware.clone_from(hardware);
         }
     }
+    warn_if_stale(stated);
     if let Some(share) = a.utilisation {
         stated.utilisation = share;
     }

@@ -3,8 +3,13 @@
 //! Says "within noise" where intervals overlap. Deliberately absent: verdicts with an error rate, which need runs that were
 //! interleaved for the purpose; two runs made at different times are set side by side here, and no more.
 
+pub mod break_even;
 pub mod cheapest;
+pub mod decline;
+pub mod explain;
+pub mod limits;
 pub mod pareto;
 pub mod ratio;
 pub mod runs;
 pub mod scaling;
+pub mod sensitivity;

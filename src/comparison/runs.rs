@@ -140,6 +140,12 @@ fn total(runs: &[Run], pairings: &[Pairing], run: usize) -> Total {
     }
 }
 
+/// How many times as dear one run's tokens are as another's: the geometric mean over the common trials.
+pub fn geometric(pairings: &[Pairing], run: usize, against: usize) -> Option<Estimate> {
+    let ratio = |p: &Pairing| ratio::ratio(&p.entries.get(run)?.cost?, &p.entries.get(against)?.cost?);
+    ratio::geometric_mean(&pairings.iter().map(ratio).collect::<Option<Vec<_>>>()?)
+}
+
 /// The parts of each trial's change add up, so their means add up to the mean change.
 fn mean_change(runs: &[Run], pairings: &[Pairing], run: usize) -> Option<CostChange> {
     if run == 0 || pairings.is_empty() {
@@ -160,7 +166,8 @@ fn mean_change(runs: &[Run], pairings: &[Pairing], run: usize) -> Option<CostCha
 fn state(runs: &[Run], pairing: &Pairing, run: usize) -> Option<State> {
     let price = &runs.get(run)?.environment.price;
     let throughput = TokensPerSecond(pairing.entries.get(run)?.throughput.value);
-    Some(State { price: price.usd_per_hour?, throughput, utilisation: price.utilisation })
+    let devices = runs.get(run)?.records.iter().find(|r| r.trial_id == pairing.trial_id)?.cell.trial.devices;
+    Some(State { price: price.for_devices(devices)?, throughput, utilisation: price.utilisation })
 }
 
 #[cfg(test)]
@@ -189,7 +196,7 @@ mod tests {
     fn a_price_that_doubles_shows_as_price_and_not_as_throughput() {
         let run = fixture::sweep();
         let mut dear = run.clone();
-        dear.environment.price.usd_per_hour = run.environment.price.usd_per_hour.map(|p| UsdPerHour(2.0 * p.get()));
+        dear.environment.price.usd_per_hour = UsdPerHour::of(2.0 * run.environment.price.usd_per_hour.unwrap().get());
         let c = compare(&[run, dear]);
         let total = &c.totals[1];
         assert!((total.cost_ratio.unwrap().value - 2.0).abs() < 1e-9);

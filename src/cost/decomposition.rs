@@ -133,7 +133,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn state(price: f64, throughput: f64, utilisation: f64) -> State {
-        State { price: UsdPerHour(price), throughput: TokensPerSecond(throughput), utilisation: Share(utilisation) }
+        State {
+            price: UsdPerHour::of(price).unwrap(),
+            throughput: TokensPerSecond(throughput),
+            utilisation: Share(utilisation),
+        }
     }
 
     #[test]

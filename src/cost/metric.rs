@@ -1,10 +1,12 @@
 //! The metrics of a trial: one table from which columns, plots and gates follow.
 
+use crate::hardware::book::Book;
 use crate::hardware::machine::Probe;
 use crate::results::record::Record;
 use crate::results::run::Run;
 use crate::runner::measurement::Figures;
 use crate::scenario::Price;
+use crate::units::UsdPerHour;
 
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum Quantity {
     UsdPerMillionTokens,
     TokensPerUsd,
     Share,
+    Joules,
+    Watts,
     Count,
 }
 
@@ -52,6 +56,10 @@ pub struct Estimate {
 pub struct Context<'a> {
     pub record: &'a Record,
     pub price: &'a Price,
+    /// For an hour of everything that this trial occupies.
+    pub hour: Option<UsdPerHour>,
+    /// Watts of the machine where they were not measured: stated, or the TDP of its catalog entry.
+    pub watts: Option<Watts<'a>>,
     pub probe: Option<&'a Probe>,
     /// Cores of the machine: what the probe's figures for all cores stand for.
     pub cores: u32,
@@ -61,7 +69,15 @@ impl<'a> Context<'a> {
     /// One record of a run, at the run's price and with its probe.
     pub fn of(run: &'a Run, record: &'a Record) -> Self {
         let environment = &run.environment;
-        Self { record, price: &environment.price, probe: environment.probe.as_ref(), cores: environment.machine.cores }
+        let trial = &record.cell.trial;
+        Self {
+            record,
+            price: &environment.price,
+            hour: environment.price.for_devices(trial.devices),
+            watts: Watts::of(&environment.price, trial.devices),
+            probe: environment.probe.as_ref(),
+            cores: environment.machine.cores,
+        }
     }
 
     /// What the trial measured, if it ran to its end.
@@ -70,8 +86,27 @@ impl<'a> Context<'a> {
     }
 }
 
-#[derive(Debug)]
+/// Power that was not measured, and what it rests on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Watts<'a> {
+    pub watts: f64,
+    /// `stated`, or the device whose TDP it is.
+    pub source: &'a str,
+}
+
+impl<'a> Watts<'a> {
+    fn of(price: &'a Price, devices: u32) -> Option<Self> {
+        if let Some(watts) = price.energy.and_then(|e| e.watts) {
+            return Some(Self { watts, source: "stated" });
+        }
+        let device = price.device.as_deref()?;
+        let tdp = Book::built_in().ok()?.device(device)?.tdp_watts?;
+        Some(Self { watts: tdp * f64::from(devices), source: device })
+    }
+}
+
 /// One metric. The column, the plot's axis and the gate all take their name, unit and direction from here.
+#[derive(Debug)]
 pub struct Metric {
     /// Column name.
     pub name: &'static str,

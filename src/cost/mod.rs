@@ -9,8 +9,10 @@
 pub mod decomposition;
 mod estimate;
 pub mod evaluate;
+pub mod factors;
 pub mod metric;
 pub mod metrics;
-pub mod owned;
 pub mod price;
+pub mod requests;
 pub mod steps;
+pub mod training;

@@ -1,6 +1,9 @@
-//! From USD an hour to USD a token, and back: cost, tokens per USD, break-even, blends.
+//! From USD an hour to USD a token, and back: cost, tokens per USD, break-even, blends. Decimal: what is measured is a
+//! floating-point number, and is taken by its exact value.
 
-use crate::units::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens};
+use crate::scenario::price::UseCase;
+use crate::units::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens, decimal};
+use rust_decimal::Decimal;
 
 /// An input that no price can be computed from. Each message says what is wrong and the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -18,43 +21,52 @@ pub enum CostError {
     Utilisation(f64),
     #[error("{name} of {value} cannot be used: it has to be a finite number, {bound}")]
     Input { name: &'static str, value: f64, bound: &'static str },
-    #[error("the cost is beyond what a floating-point number holds; check price and throughput")]
+    #[error("the cost is beyond what a decimal number of 28 digits holds; check price and throughput")]
     OutOfRange,
 }
 
-const SECONDS_PER_HOUR: f64 = 3600.0;
-const TOKENS_PER_MILLION: f64 = 1e6;
+const SECONDS_PER_HOUR: Decimal = Decimal::from_parts(3600, 0, 0, false, 0);
+const TOKENS_PER_MILLION: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
-fn positive(x: f64) -> Option<f64> {
-    (x.is_finite() && x > 0.0).then_some(x)
+fn positive(x: Decimal) -> Option<Decimal> {
+    (x > Decimal::ZERO).then_some(x)
 }
 
-/// Refuses a price that is not a finite number over zero.
+/// A measured number by its exact value, as far as 28 digits hold it.
+fn exactly(x: f64) -> Option<Decimal> {
+    Decimal::from_f64_retain(x).and_then(positive)
+}
+
+/// Refuses a price that is not over zero.
 ///
 /// # Errors
 /// [`CostError::Price`].
-pub fn check_price(price: UsdPerHour) -> Result<f64, CostError> {
-    positive(price.get()).ok_or(CostError::Price(price.get()))
+pub fn check_price(price: UsdPerHour) -> Result<Decimal, CostError> {
+    positive(price.0).ok_or(CostError::Price(price.get()))
 }
 
-/// Refuses a utilisation outside (0, 1].
-///
-/// # Errors
-/// [`CostError::Utilisation`].
-pub fn check_utilisation(utilisation: Share) -> Result<f64, CostError> {
-    positive(utilisation.get()).filter(|&u| u <= 1.0).ok_or(CostError::Utilisation(utilisation.get()))
+fn check_utilisation(utilisation: Share) -> Result<Decimal, CostError> {
+    let share = utilisation.get();
+    decimal(share).and_then(positive).filter(|u| *u <= Decimal::ONE).ok_or(CostError::Utilisation(share))
 }
 
-fn check_throughput(throughput: TokensPerSecond) -> Result<f64, CostError> {
-    positive(throughput.get()).ok_or(CostError::Throughput(throughput.get()))
+fn check_throughput(throughput: TokensPerSecond) -> Result<Decimal, CostError> {
+    let rate = throughput.get();
+    if !(rate.is_finite() && rate > 0.0) {
+        return Err(CostError::Throughput(rate));
+    }
+    exactly(rate).ok_or(CostError::OutOfRange)
 }
 
-fn check_cost(cost: UsdPerMillionTokens) -> Result<f64, CostError> {
-    positive(cost.get()).ok_or(CostError::Input {
-        name: "a cost per million tokens",
-        value: cost.get(),
-        bound: "over 0",
-    })
+fn check_cost(cost: UsdPerMillionTokens) -> Result<Decimal, CostError> {
+    positive(cost.0).ok_or(CostError::Input { name: "a cost per million tokens", value: cost.get(), bound: "over 0" })
+}
+
+/// Millions of tokens that an hour makes.
+fn millions_per_hour(throughput: TokensPerSecond, utilisation: Share) -> Result<Decimal, CostError> {
+    let tokens = check_throughput(throughput)?.checked_mul(check_utilisation(utilisation)?);
+    let hour = tokens.and_then(|t| t.checked_mul(SECONDS_PER_HOUR)).ok_or(CostError::OutOfRange)?;
+    hour.checked_div(TOKENS_PER_MILLION).and_then(positive).ok_or(CostError::OutOfRange)
 }
 
 /// What 1e6 tokens cost: `usd_per_hour / (3600 * tokens_per_second * utilisation) * 1e6`.
@@ -66,9 +78,8 @@ pub fn usd_per_million_tokens(
     throughput: TokensPerSecond,
     utilisation: Share,
 ) -> Result<UsdPerMillionTokens, CostError> {
-    let tokens_per_hour = SECONDS_PER_HOUR * check_throughput(throughput)? * check_utilisation(utilisation)?;
-    let cost = check_price(price)? / tokens_per_hour * TOKENS_PER_MILLION;
-    positive(cost).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
+    let cost = check_price(price)?.checked_div(millions_per_hour(throughput, utilisation)?);
+    cost.and_then(positive).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
 }
 
 /// How many tokens one USD buys: the reciprocal of the cost of one.
@@ -77,7 +88,7 @@ pub fn usd_per_million_tokens(
 /// As [`usd_per_million_tokens`].
 pub fn tokens_per_usd(price: UsdPerHour, throughput: TokensPerSecond, utilisation: Share) -> Result<f64, CostError> {
     let cost = usd_per_million_tokens(price, throughput, utilisation)?;
-    positive(TOKENS_PER_MILLION / cost.get()).ok_or(CostError::OutOfRange)
+    Ok(1e6 / cost.get())
 }
 
 /// The hourly price at which hardware of this throughput makes a token for `target`.
@@ -89,9 +100,8 @@ pub fn break_even_price(
     throughput: TokensPerSecond,
     utilisation: Share,
 ) -> Result<UsdPerHour, CostError> {
-    let tokens_per_hour = SECONDS_PER_HOUR * check_throughput(throughput)? * check_utilisation(utilisation)?;
-    let price = check_cost(target)? / TOKENS_PER_MILLION * tokens_per_hour;
-    positive(price).map(UsdPerHour).ok_or(CostError::OutOfRange)
+    let price = millions_per_hour(throughput, utilisation)?.checked_mul(check_cost(target)?);
+    price.and_then(positive).map(UsdPerHour).ok_or(CostError::OutOfRange)
 }
 
 /// The utilisation from which an own machine is cheaper than an API that asks `target`; `None` when it is dearer even if it
@@ -105,27 +115,9 @@ pub fn break_even_utilisation(
     target: UsdPerMillionTokens,
 ) -> Result<Option<Share>, CostError> {
     let at_full = usd_per_million_tokens(price, throughput, Share(1.0))?;
-    let share = at_full.get() / check_cost(target)?;
+    let share = at_full.get() / UsdPerMillionTokens(check_cost(target)?).get();
     Ok((share <= 1.0).then_some(Share(share)))
 }
-
-/// A mix of input and output tokens: what one request of a kind of work reads and writes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct UseCase {
-    pub name: &'static str,
-    pub input_tokens: u64,
-    pub output_tokens: u64,
-}
-
-/// Named mixes. They are conventions to compare by and not statistics of anybody's traffic.
-pub const USE_CASES: &[UseCase] = &[
-    UseCase { name: "chat", input_tokens: 1000, output_tokens: 500 },
-    UseCase { name: "summarisation", input_tokens: 4000, output_tokens: 400 },
-    UseCase { name: "retrieval", input_tokens: 8000, output_tokens: 500 },
-    UseCase { name: "classification", input_tokens: 1000, output_tokens: 10 },
-    UseCase { name: "translation", input_tokens: 1000, output_tokens: 1000 },
-    UseCase { name: "generation", input_tokens: 200, output_tokens: 2000 },
-];
 
 /// The price of a mix: `(input_tokens * usd_in + output_tokens * usd_out) / (input_tokens + output_tokens)`.
 ///
@@ -136,12 +128,16 @@ pub fn blended(
     input: UsdPerMillionTokens,
     output: UsdPerMillionTokens,
 ) -> Result<UsdPerMillionTokens, CostError> {
-    let (n_in, n_out) = (mix.input_tokens as f64, mix.output_tokens as f64);
-    if n_in + n_out == 0.0 {
+    let (n_in, n_out) = (Decimal::from(mix.input_tokens), Decimal::from(mix.output_tokens));
+    if (n_in + n_out).is_zero() {
         return Err(CostError::Input { name: "a mix", value: 0.0, bound: "over 0 tokens" });
     }
-    let cost = (n_in * check_cost(input)? + n_out * check_cost(output)?) / (n_in + n_out);
-    positive(cost).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
+    let part = |n: Decimal, cost| n.checked_mul(check_cost(cost)?).ok_or(CostError::OutOfRange);
+    let sum = part(n_in, input)?.checked_add(part(n_out, output)?);
+    sum.and_then(|s| s.checked_div(n_in + n_out))
+        .and_then(positive)
+        .map(UsdPerMillionTokens)
+        .ok_or(CostError::OutOfRange)
 }
 
 #[cfg(test)]
@@ -151,8 +147,17 @@ mod tests {
 
     const FULL: Share = Share(1.0);
 
+    fn hour(usd: f64) -> UsdPerHour {
+        UsdPerHour::of(usd).unwrap()
+    }
+
+    fn million(usd: f64) -> UsdPerMillionTokens {
+        UsdPerMillionTokens::of(usd).unwrap()
+    }
+
     fn cost(price: f64, throughput: f64, utilisation: f64) -> Result<f64, CostError> {
-        usd_per_million_tokens(UsdPerHour(price), TokensPerSecond(throughput), Share(utilisation)).map(|c| c.get())
+        let price = UsdPerHour::of(price).ok_or(CostError::OutOfRange)?;
+        usd_per_million_tokens(price, TokensPerSecond(throughput), Share(utilisation)).map(|c| c.get())
     }
 
     #[test]
@@ -164,36 +169,38 @@ mod tests {
         assert_eq!(cost(3.6, 1000.0, 0.5), Ok(2.0));
         // The quickstart's two vCPUs: 0.0856 / (3600 * 5000) * 1e6.
         assert!((cost(0.0856, 5000.0, 1.0).unwrap() - 0.004_755_555_555_555_556).abs() < 1e-17);
-        assert_eq!(tokens_per_usd(UsdPerHour(3.6), TokensPerSecond(1000.0), FULL), Ok(1e6));
+        assert_eq!(tokens_per_usd(hour(3.6), TokensPerSecond(1000.0), FULL), Ok(1e6));
     }
 
     #[test]
     fn prices_and_rates_that_are_no_positive_numbers_are_refused() {
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            assert!(matches!(cost(bad, 1.0, 1.0), Err(CostError::Price(_))), "price {bad}");
+            assert!(cost(bad, 1.0, 1.0).is_err(), "price {bad}");
             assert!(matches!(cost(1.0, bad, 1.0), Err(CostError::Throughput(_))), "throughput {bad}");
             assert!(matches!(cost(1.0, 1.0, bad), Err(CostError::Utilisation(_))), "utilisation {bad}");
         }
         assert_eq!(cost(1.0, 1.0, 1.5), Err(CostError::Utilisation(1.5)));
         assert_eq!(cost(f64::MAX, f64::MIN_POSITIVE, 1.0), Err(CostError::OutOfRange));
-        assert_eq!(cost(f64::MIN_POSITIVE, f64::MAX, 1.0), Err(CostError::OutOfRange));
+        // Less than can be counted is nothing, and nothing is no price.
+        assert_eq!(cost(f64::MIN_POSITIVE, 1.0, 1.0), Err(CostError::Price(0.0)));
+        assert_eq!(cost(1.0, f64::MAX, 1.0), Err(CostError::OutOfRange));
     }
 
     #[test]
     fn break_even_utilisation_is_where_the_own_machine_asks_what_the_api_asks() {
         // 3.60 USD an hour at 1000 tok/s is 1 USD/M at full use, so an API at 4 USD/M is met at a quarter.
-        let share = break_even_utilisation(UsdPerHour(3.6), TokensPerSecond(1000.0), UsdPerMillionTokens(4.0));
+        let share = break_even_utilisation(hour(3.6), TokensPerSecond(1000.0), million(4.0));
         assert_eq!(share, Ok(Some(Share(0.25))));
-        let never = break_even_utilisation(UsdPerHour(3.6), TokensPerSecond(1000.0), UsdPerMillionTokens(0.5));
+        let never = break_even_utilisation(hour(3.6), TokensPerSecond(1000.0), million(0.5));
         assert_eq!(never, Ok(None));
     }
 
     #[test]
     fn a_blend_weighs_by_tokens() {
-        let mix = UseCase { name: "t", input_tokens: 300, output_tokens: 100 };
-        assert_eq!(blended(&mix, UsdPerMillionTokens(1.0), UsdPerMillionTokens(5.0)), Ok(UsdPerMillionTokens(2.0)));
-        let nothing = UseCase { name: "t", input_tokens: 0, output_tokens: 0 };
-        assert!(blended(&nothing, UsdPerMillionTokens(1.0), UsdPerMillionTokens(5.0)).is_err());
+        let mix = UseCase { name: "t".into(), input_tokens: 300, output_tokens: 100 };
+        assert_eq!(blended(&mix, million(1.0), million(5.0)), Ok(million(2.0)));
+        let nothing = UseCase { name: "t".into(), input_tokens: 0, output_tokens: 0 };
+        assert!(blended(&nothing, million(1.0), million(5.0)).is_err());
     }
 
     proptest! {
@@ -204,7 +211,7 @@ mod tests {
 
         #[test]
         fn the_break_even_price_gives_the_target_back(target in 1e-4..1e3f64, tps in 1e-2..1e9f64, u in 0.01..1.0f64) {
-            let price = break_even_price(UsdPerMillionTokens(target), TokensPerSecond(tps), Share(u)).unwrap();
+            let price = break_even_price(million(target), TokensPerSecond(tps), Share(u)).unwrap();
             let back = usd_per_million_tokens(price, TokensPerSecond(tps), Share(u)).unwrap().get();
             // Six roundings of half an ulp each.
             prop_assert!((back - target).abs() <= 6.0 * f64::EPSILON * target);
@@ -212,8 +219,8 @@ mod tests {
 
         #[test]
         fn a_blend_lies_between_its_parts(a in 1e-3..1e3f64, b in 1e-3..1e3f64, i in 0u64..10_000, o in 1u64..10_000) {
-            let mix = UseCase { name: "t", input_tokens: i, output_tokens: o };
-            let c = blended(&mix, UsdPerMillionTokens(a), UsdPerMillionTokens(b)).unwrap().get();
+            let mix = UseCase { name: "t".into(), input_tokens: i, output_tokens: o };
+            let c = blended(&mix, million(a), million(b)).unwrap().get();
             prop_assert!(c >= a.min(b) * (1.0 - 4.0 * f64::EPSILON) && c <= a.max(b) * (1.0 + 4.0 * f64::EPSILON));
         }
     }

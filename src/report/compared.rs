@@ -248,7 +248,7 @@ mod tests {
     fn a_dearer_machine_is_said_to_be_dearer_and_why() {
         let run = fixture::sweep();
         let mut dear = run.clone();
-        dear.environment.price.usd_per_hour = Some(UsdPerHour(2.0 * 0.0856));
+        dear.environment.price.usd_per_hour = UsdPerHour::of(2.0 * 0.0856);
         let labels = ["a".to_string(), "b".to_string()];
         let runs = [run, dear];
         let c = Comparison::of(&labels, &runs);

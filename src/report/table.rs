@@ -44,7 +44,7 @@ pub fn table(facts: &Facts) -> Table {
     b.text("started_at", |r| Some(r.started_at.clone()));
     let e = &facts.run.environment;
     b.text("hardware", |_| Some(e.price.hardware.clone()));
-    b.float("usd_per_hour", |_| e.price.usd_per_hour.map(|p| p.get()));
+    b.float("usd_per_hour", |r| e.price.for_devices(r.cell.trial.devices).map(|p| p.get()));
     b.float("utilisation", |_| Some(e.price.utilisation.get()));
     b.text("machine", |_| Some(e.machine.fingerprint()));
     b.text("program_version", |_| Some(e.program_version.clone()));

@@ -77,7 +77,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
         return Err(Failure::invalid(format!("the machine was suspended for {seconds:.1} s during the trial")));
     }
     let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
-    Ok(assemble(measured, &request.trial, baseline.now, peak, watch.steal_share()))
+    Ok(assemble(measured, &request.trial, baseline.now, peak, &watch))
 }
 
 fn say(output: &mut impl Write, message: &Message) -> Result<(), Failure> {
@@ -90,7 +90,7 @@ fn session_of(trial: &Trial, seed: u64) -> Result<Box<dyn Session>, SessionError
     prepare(&trial.workload, &options)
 }
 
-fn assemble(m: Measured, trial: &Trial, baseline: u64, peak: u64, steal_share: Option<f64>) -> Figures {
+fn assemble(m: Measured, trial: &Trial, baseline: u64, peak: u64, watch: &Watch) -> Figures {
     Figures {
         step_seconds: m.step_seconds,
         first_token_seconds: m.first_token_seconds,
@@ -103,6 +103,7 @@ fn assemble(m: Measured, trial: &Trial, baseline: u64, peak: u64, steal_share: O
         peak_allocated_bytes: allocation::peak_bytes(),
         loss: m.loss,
         checksum: m.checksum,
-        steal_share,
+        steal_share: watch.steal_share(),
+        watts: watch.watts(),
     }
 }

@@ -1,5 +1,6 @@
 //! The clocks of a trial: monotonic time for steps, and what tells whether the machine was ours all the while.
 
+use crate::hardware::energy::Energy;
 use crate::hardware::machine::CpuTimes;
 use std::time::{Duration, Instant};
 
@@ -33,11 +34,23 @@ const LONGEST_NAP: f64 = 0.05;
 pub(super) struct Watch {
     asleep: Option<f64>,
     processors: Option<CpuTimes>,
+    energy: Option<(Energy, Instant)>,
 }
 
 impl Watch {
     pub fn start() -> Self {
-        Self { asleep: seconds_asleep(), processors: CpuTimes::now() }
+        Self {
+            asleep: seconds_asleep(),
+            processors: CpuTimes::now(),
+            energy: Energy::now().map(|e| (e, Instant::now())),
+        }
+    }
+
+    /// Mean power of the processors since the start, where they have counters that may be read.
+    pub fn watts(&self) -> Option<f64> {
+        let (energy, began) = self.energy.as_ref()?;
+        let watts = energy.joules_since()? / began.elapsed().as_secs_f64();
+        (watts.is_finite() && watts > 0.0).then_some(watts)
     }
 
     /// Seconds that the machine was suspended since the start, if it was.
@@ -86,7 +99,7 @@ mod tests {
         assert_eq!(watch.suspended(), None);
         // One that began 2 s "less asleep" than it is now has slept since.
         if let Some(now) = seconds_asleep() {
-            let slept = Watch { asleep: Some(now - 2.0), processors: None }.suspended();
+            let slept = Watch { asleep: Some(now - 2.0), processors: None, energy: None }.suspended();
             assert!(slept.is_some_and(|s| (s - 2.0).abs() < 0.05), "{slept:?}");
         }
     }

@@ -77,6 +77,9 @@ pub struct Figures {
     pub checksum: u32,
     /// Share of the measuring time in which the hypervisor ran somebody else, where the system tells.
     pub steal_share: Option<f64>,
+    /// Mean power of the machine's processors over warm-up and measuring, where they tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watts: Option<f64>,
 }
 
 /// One trial's outcome.

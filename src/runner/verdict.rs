@@ -168,6 +168,7 @@ mod tests {
             loss: None,
             checksum: 0,
             steal_share: None,
+            watts: None,
         }
     }
 

@@ -2,13 +2,12 @@
 //! A new field is one entry.
 
 use super::draft::Draft;
-use super::error::did_you_mean;
-use super::node::Value;
 use super::presets;
 use super::trial::Trial;
 use super::values::{count, flag, float, int, number, serialized, text, used, word};
 use crate::transformer::Phase;
 use crate::transformer::shape::Activation;
+use crate::yaml::{Value, did_you_mean};
 
 /// What the schema says of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

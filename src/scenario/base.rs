@@ -1,12 +1,9 @@
 //! The trial that the sweep varies, as its section says, and where each of its fields stands.
 
 use super::axes::{self, AXES};
-use super::document::{self, Sources};
 use super::draft::{Config, Draft};
-use super::error::ScenarioError;
-use super::fields;
-use super::node::{Entry, Node, Place};
 use crate::transformer::hf_config::spec_from_hf_config;
+use crate::yaml::{self, Entry, Node, Place, Sources, YamlError, fields};
 use std::path::Path;
 
 /// The trial before anything is swept.
@@ -37,7 +34,7 @@ impl Base {
 ///
 /// # Errors
 /// An unknown field, a value that a field cannot have, a Hugging Face config that cannot be used.
-pub fn read(root: &Node, s: &Sources) -> Result<Base, ScenarioError> {
+pub fn read(root: &Node, s: &Sources) -> Result<Base, YamlError> {
     let section = root.get("trial");
     let start = section.map_or(root.place, |e| e.place);
     let mut base = Base { draft: Draft::default(), places: Vec::new(), start };
@@ -59,7 +56,7 @@ pub fn read(root: &Node, s: &Sources) -> Result<Base, ScenarioError> {
 }
 
 impl Base {
-    fn model(&mut self, e: &Entry, s: &Sources) -> Result<(), ScenarioError> {
+    fn model(&mut self, e: &Entry, s: &Sources) -> Result<(), YamlError> {
         if e.key == "hf_config" {
             let config = hf_config(&fields::text(e, "model.", s)?, s);
             self.draft.config = Some(config.map_err(|m| s.fault(e.node.place, format!("model.hf_config: {m}")))?);
@@ -69,7 +66,7 @@ impl Base {
         self.set(&format!("model.{}", e.key), &e.node, s)
     }
 
-    fn set(&mut self, path: &str, node: &Node, s: &Sources) -> Result<(), ScenarioError> {
+    fn set(&mut self, path: &str, node: &Node, s: &Sources) -> Result<(), YamlError> {
         let Some(axis) = axes::find(path) else { return Err(s.fault(node.place, format!("no field `{path}`"))) };
         (axis.set)(&mut self.draft, &node.value).map_err(|m| s.fault(node.place, format!("{}: {m}", axis.path)))?;
         self.places.push((axis.path, node.place));
@@ -81,7 +78,7 @@ impl Base {
 fn hf_config(name: &str, s: &Sources) -> Result<Config, String> {
     let path = s.folder().join(name);
     let shown = path.display();
-    let bytes = document::contents(&path).map_err(|e| match e.kind() {
+    let bytes = yaml::contents(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => format!("{shown} is not there; the path starts in the scenario's folder"),
         _ => format!("{shown} cannot be read: {e}"),
     })?;

@@ -1,53 +1,19 @@
 //! The sources of a scenario put together: the file, the files it extends, options of the command line, and its variables.
 
-use super::error::{Origin, ScenarioError};
-use super::node::{Entry, Node, Place, Value};
-use super::parse::{self, MAX_BYTES};
 use super::{names, overrides, variables};
-use std::fs::File;
-use std::io::Read;
+use crate::yaml::{Entry, Node, Sources, Value, YamlError};
 use std::path::{Component, Path, PathBuf};
 
+/// What to do where there is no file.
+const REMEDY: &str = "`centime init` writes one to start from";
 /// Files that may extend one another.
 const MAX_DEPTH: usize = 8;
-
-/// Everything that a message may point into.
-#[derive(Clone, Debug, Default)]
-pub struct Sources(Vec<(Origin, String)>);
-
-impl Sources {
-    /// One more source; its number.
-    pub fn add(&mut self, origin: Origin, text: &str) -> u32 {
-        self.0.push((origin, text.into()));
-        self.0.len() as u32 - 1
-    }
-
-    /// A fault at a place; without one, of the scenario's own file.
-    pub fn fault(&self, place: Option<Place>, message: impl Into<String>) -> ScenarioError {
-        let index = place.map_or(0, |p| p.source as usize);
-        match self.0.get(index) {
-            Some((Origin::File { path, .. }, text)) => {
-                ScenarioError::new(Origin::File { path: path.clone(), place }, message, Some(text))
-            }
-            Some((origin, _)) => ScenarioError::new(origin.clone(), message, None),
-            None => ScenarioError::new(Origin::CommandLine("scenario".into()), message, None),
-        }
-    }
-
-    /// The first file's folder: where relative paths of the scenario start.
-    pub fn folder(&self) -> PathBuf {
-        match self.0.first() {
-            Some((Origin::File { path, .. }, _)) => path.parent().unwrap_or(Path::new("")).to_path_buf(),
-            _ => PathBuf::new(),
-        }
-    }
-}
 
 /// Reads a scenario with everything it extends, applies the overrides, and puts variables in.
 ///
 /// # Errors
 /// A file that cannot be read or parsed; a parent outside the folder or in a circle; an override or variable at fault.
-pub fn read(path: &Path, options: &[String]) -> Result<(Node, Sources), ScenarioError> {
+pub fn read(path: &Path, options: &[String]) -> Result<(Node, Sources), YamlError> {
     let mut sources = Sources::default();
     let mut root = file(path, &mut sources, &mut Vec::new())?;
     for text in options {
@@ -57,38 +23,14 @@ pub fn read(path: &Path, options: &[String]) -> Result<(Node, Sources), Scenario
     Ok((root, sources))
 }
 
-/// At most [`MAX_BYTES`] of a file, whatever kind of file it is.
-///
-/// # Errors
-/// As the system says; a file that is larger.
-pub fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::FileTooLarge,
-            format!("larger than {} MiB", MAX_BYTES >> 20),
-        ));
-    }
-    Ok(bytes)
-}
-
-fn file(path: &Path, sources: &mut Sources, above: &mut Vec<PathBuf>) -> Result<Node, ScenarioError> {
-    let bytes = contents(path).map_err(|e| ScenarioError::unreadable(path, &e))?;
-    let origin = Origin::File { path: path.into(), place: None };
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let valid = e.utf8_error().valid_up_to();
-        ScenarioError::new(origin.clone(), format!("not UTF-8 after byte {valid}; save it as UTF-8"), None)
-    })?;
-    let source = sources.add(origin, &text);
-    let start = Place { source, line: 1, column: 1 };
-    let mut own = parse::parse(&text, source).map_err(|(m, place)| sources.fault(place.or(Some(start)), m))?;
+fn file(path: &Path, sources: &mut Sources, above: &mut Vec<PathBuf>) -> Result<Node, YamlError> {
+    let mut own = sources.read(path, REMEDY)?;
     if !matches!(own.value, Value::Map(_)) {
         let message = format!(
             "a scenario is a map of fields, and this is {}; begin with `version: 1`, or see `centime init`",
             own.value.kind()
         );
-        return Err(sources.fault(own.place.or(Some(start)), message));
+        return Err(sources.fault(own.place, message));
     }
     names::unify(&mut own, sources)?;
     let Some(parent) = extended(path, &mut own, sources, above)? else { return Ok(own) };
@@ -102,7 +44,7 @@ fn extended(
     own: &mut Node,
     sources: &Sources,
     above: &mut Vec<PathBuf>,
-) -> Result<Option<PathBuf>, ScenarioError> {
+) -> Result<Option<PathBuf>, YamlError> {
     let Value::Map(entries) = &mut own.value else { return Ok(None) };
     let Some(at) = entries.iter().position(|e| e.key == "extends") else { return Ok(None) };
     let node = entries.remove(at).node;

@@ -7,13 +7,10 @@ pub mod axes;
 mod base;
 mod document;
 mod draft;
-mod error;
-mod fields;
 mod names;
-mod node;
 mod overrides;
-mod parse;
 mod presets;
+pub mod price;
 mod ranges;
 pub mod schema;
 mod settings;
@@ -22,13 +19,12 @@ pub mod trial;
 mod values;
 mod variables;
 
-use crate::units::{Share, UsdPerHour};
-use document::Sources;
-pub use error::{Origin, ScenarioError};
-use node::Node;
-pub use node::Value;
+use crate::units::UsdPerHour;
+use crate::yaml::{Node, Sources, fields};
+pub use crate::yaml::{Origin, Value, YamlError};
+pub use price::Price;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use trial::Trial;
 
 /// A checked scenario: everything the file said, with every default filled in.
@@ -95,17 +91,11 @@ pub enum Order {
     File,
 }
 
-/// What an hour of the hardware costs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Price {
-    /// A name of the price book, or `local`.
-    pub hardware: String,
-    /// For everything a trial occupies; `None` is shown as n/a, never as 0.
-    pub usd_per_hour: Option<UsdPerHour>,
-    /// What the figure stands for.
-    pub source: String,
-    /// Share of the paid time in which tokens are produced, in (0, 1].
-    pub utilisation: Share,
+impl Scenario {
+    /// For an hour of everything that the sweep occupies: a machine is there for its largest trial throughout.
+    pub fn usd_per_hour(&self) -> Option<UsdPerHour> {
+        self.price.for_devices(self.cells.iter().map(|c| c.trial.devices).max().unwrap_or(1))
+    }
 }
 
 /// Caps on the whole sweep; `None` binds nothing.
@@ -125,11 +115,13 @@ pub struct LoadOptions {
     pub max_cells: u64,
     /// Whether `backend: auto` means CUDA.
     pub cuda_present: bool,
+    /// Price books over ours, beside the scenario's own.
+    pub books: Vec<PathBuf>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { overrides: Vec::new(), max_cells: 10_000, cuda_present: false }
+        Self { overrides: Vec::new(), max_cells: 10_000, cuda_present: false, books: Vec::new() }
     }
 }
 
@@ -140,8 +132,8 @@ const TOP: &[&str] =
 /// Reads and checks a scenario file.
 ///
 /// # Errors
-/// [`ScenarioError`]: what is wrong, where, and what to do about it.
-pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, ScenarioError> {
+/// [`YamlError`]: what is wrong, where, and what to do about it.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, YamlError> {
     let (root, s) = document::read(path, &options.overrides)?;
     fields::entries("a scenario", Some(&root), TOP, &[], &s)?;
     version(&root, &s)?;
@@ -150,7 +142,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, ScenarioErro
     let description = root.get("description").map(|e| fields::text(e, "", &s)).transpose()?.unwrap_or_default();
     let base = base::read(&root, &s)?;
     let sweep = sweep::expand(section("sweep"), &base, options.max_cells, options.cuda_present, &s)?;
-    let price = settings::price(section("price"), &s)?;
+    let price = price::read(section("price"), &options.books, &s)?;
     let limits = settings::limits(section("limits"), price.usd_per_hour, &s)?;
     Ok(Scenario {
         name,
@@ -163,7 +155,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, ScenarioErro
     })
 }
 
-fn version(root: &Node, s: &Sources) -> Result<(), ScenarioError> {
+fn version(root: &Node, s: &Sources) -> Result<(), YamlError> {
     match root.get("version") {
         Some(e) if e.node.value == Value::Integer(1) => Ok(()),
         Some(e) => {
@@ -175,7 +167,7 @@ fn version(root: &Node, s: &Sources) -> Result<(), ScenarioError> {
 }
 
 /// What the scenario says, or else what its file is called.
-fn name(root: &Node, path: &Path, s: &Sources) -> Result<String, ScenarioError> {
+fn name(root: &Node, path: &Path, s: &Sources) -> Result<String, YamlError> {
     if let Some(e) = root.get("name") {
         let name = fields::text(e, "", s)?;
         return if is_folder_name(&name) {

@@ -2,15 +2,13 @@
 //! before sources are merged, so that a child's `hidden_size` replaces its parent's `d_model`.
 
 use super::axes;
-use super::document::Sources;
-use super::error::ScenarioError;
-use super::node::{Entry, Node, Value};
+use crate::yaml::{Entry, Node, Sources, Value, YamlError};
 
 /// Renames what is known and leaves the rest for whoever reads it to refuse.
 ///
 /// # Errors
 /// A field that one map gives under two names.
-pub fn unify(root: &mut Node, s: &Sources) -> Result<(), ScenarioError> {
+pub fn unify(root: &mut Node, s: &Sources) -> Result<(), YamlError> {
     for e in children(root) {
         match e.key.as_str() {
             "trial" => trial(&mut e.node, s)?,
@@ -32,7 +30,7 @@ fn children(node: &mut Node) -> &mut [Entry] {
     }
 }
 
-fn trial(node: &mut Node, s: &Sources) -> Result<(), ScenarioError> {
+fn trial(node: &mut Node, s: &Sources) -> Result<(), YamlError> {
     rename(node, s, |key| axes::find(key).map(|a| a.path).filter(|p| !p.starts_with("model.")))?;
     for e in children(node).iter_mut().filter(|e| e.key == "model") {
         rename(&mut e.node, s, |key| axes::find(&format!("model.{key}")).and_then(|a| a.path.strip_prefix("model.")))?;
@@ -41,14 +39,14 @@ fn trial(node: &mut Node, s: &Sources) -> Result<(), ScenarioError> {
 }
 
 /// A map of axes, or a list of such maps.
-fn sweep(node: &mut Node, s: &Sources) -> Result<(), ScenarioError> {
+fn sweep(node: &mut Node, s: &Sources) -> Result<(), YamlError> {
     if let Value::List(list) = &mut node.value {
         return list.iter_mut().try_for_each(|n| sweep(n, s));
     }
     rename(node, s, |key| axes::find(key).map(|a| a.path))
 }
 
-fn rename(node: &mut Node, s: &Sources, own: impl Fn(&str) -> Option<&'static str>) -> Result<(), ScenarioError> {
+fn rename(node: &mut Node, s: &Sources, own: impl Fn(&str) -> Option<&'static str>) -> Result<(), YamlError> {
     let Value::Map(entries) = &mut node.value else { return Ok(()) };
     for i in 0..entries.len() {
         let Some(name) = own(&entries[i].key) else { continue };

@@ -1,10 +1,9 @@
 //! `--set path=value`: fields of the trial, of the sweep and of the settings, from the command line.
 
 use super::axes::{self, AXES};
-use super::document::{Sources, merged};
-use super::error::{Origin, ScenarioError, did_you_mean};
-use super::node::{Entry, Node, Place, Value};
-use super::{TOP, names, parse};
+use super::document::merged;
+use super::{TOP, names};
+use crate::yaml::{Entry, Node, Origin, Place, Sources, Value, YamlError, did_you_mean, parse};
 
 /// Sections whose fields are addressed as `section.field`.
 const SECTIONS: &[&str] = &["measure", "price", "limits", "variables"];
@@ -13,7 +12,7 @@ const SECTIONS: &[&str] = &["measure", "price", "limits", "variables"];
 ///
 /// # Errors
 /// Text without `=`, a value that is no YAML, a path that names no field, or a field of the trial that the sweep varies.
-pub fn apply(root: Node, text: &str, sources: &mut Sources) -> Result<Node, ScenarioError> {
+pub fn apply(root: Node, text: &str, sources: &mut Sources) -> Result<Node, YamlError> {
     let source = sources.add(Origin::CommandLine(format!("--set {text}")), text);
     let place = Some(Place { source, line: 1, column: 1 });
     let Some((path, value)) = text.split_once('=') else {

@@ -1,17 +1,12 @@
 //! The sections beside the trial: how to measure, what it costs, and where to stop.
 
-use super::document::Sources;
-use super::error::ScenarioError;
-use super::fields::{entries, flag, number, text, whole};
-use super::node::{Node, Value};
-use super::{Limits, Measure, Order, Price};
-use crate::units::{Share, UsdPerHour};
+use super::{Limits, Measure, Order};
+use crate::units::UsdPerHour;
+use crate::yaml::{Node, Sources, Value, YamlError, entries, flag, number, text, whole};
 
 /// Keys of `measure`.
 pub const MEASURE: &[&str] =
     &["precision", "min_seconds", "max_seconds", "warmup", "seed", "order", "timeout_seconds", "ignore_memory"];
-/// Keys of `price`.
-pub const PRICE: &[&str] = &["hardware", "usd_per_hour", "source", "utilisation"];
 /// Keys of `limits`.
 pub const LIMITS: &[&str] = &["minutes", "usd", "cells"];
 
@@ -33,7 +28,7 @@ impl Default for Measure {
 
 /// # Errors
 /// The first field at fault.
-pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, ScenarioError> {
+pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlError> {
     let mut m = Measure::default();
     let positive = |x: f64| x > 0.0 && x <= 1e7;
     let mut min_given = false;
@@ -90,32 +85,8 @@ pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, ScenarioErro
 }
 
 /// # Errors
-/// The first field at fault; a price that is not a finite number above 0.
-pub fn price(node: Option<&Node>, s: &Sources) -> Result<Price, ScenarioError> {
-    let mut price =
-        Price { hardware: "local".into(), usd_per_hour: None, source: String::new(), utilisation: Share(1.0) };
-    for e in entries("price", node, PRICE, &[], s)? {
-        let p = "price.";
-        match e.key.as_str() {
-            "hardware" => price.hardware = text(e, p, s)?,
-            "source" => price.source = text(e, p, s)?,
-            "utilisation" => {
-                price.utilisation = Share(number(e, p, |x| x > 0.0 && x <= 1.0, "a share from above 0 to 1", s)?);
-            }
-            _ if e.node.value == Value::Null => {}
-            _ => {
-                let wanted =
-                    "a price above 0 in USD for an hour (leave it out where there is none: costs are then n/a)";
-                price.usd_per_hour = Some(UsdPerHour(number(e, p, |x| x > 0.0, wanted, s)?));
-            }
-        }
-    }
-    Ok(price)
-}
-
-/// # Errors
 /// The first field at fault; a cap on money where an hour has no price.
-pub fn limits(node: Option<&Node>, price: Option<UsdPerHour>, s: &Sources) -> Result<Limits, ScenarioError> {
+pub fn limits(node: Option<&Node>, price: Option<UsdPerHour>, s: &Sources) -> Result<Limits, YamlError> {
     let mut limits = Limits::default();
     for e in entries("limits", node, LIMITS, &[], s)? {
         let p = "limits.";

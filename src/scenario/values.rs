@@ -1,7 +1,6 @@
 //! Values of a scenario's fields: read as what a field wants, and written back.
 
-use super::error::did_you_mean;
-use super::node::Value;
+use crate::yaml::{Value, did_you_mean};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

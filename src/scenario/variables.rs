@@ -1,16 +1,13 @@
 //! `variables:` and their use, `${name}`, anywhere a scalar stands.
 
-use super::document::Sources;
-use super::error::{ScenarioError, did_you_mean};
-use super::node::{Entry, Node, Value};
-use super::parse::{MAX_BYTES, MAX_NODES};
+use crate::yaml::{Entry, MAX_BYTES, MAX_NODES, Node, Sources, Value, YamlError, did_you_mean};
 
 /// Puts the variables in and takes their section out. Variables may not be made of variables.
 ///
 /// # Errors
 /// A name that is not defined; a `${` without its `}`; a list or map in the middle of a text; values that multiply beyond
 /// what a scenario may hold.
-pub fn resolve(root: &mut Node, sources: &Sources) -> Result<(), ScenarioError> {
+pub fn resolve(root: &mut Node, sources: &Sources) -> Result<(), YamlError> {
     let Value::Map(entries) = &mut root.value else { return Ok(()) };
     let section = entries.iter().position(|e| e.key == "variables").map(|at| entries.remove(at));
     let known = match section.as_ref().map(|e| &e.node.value) {
@@ -34,7 +31,7 @@ struct Substitution<'a> {
 }
 
 impl Substitution<'_> {
-    fn node(&mut self, node: &mut Node) -> Result<(), ScenarioError> {
+    fn node(&mut self, node: &mut Node) -> Result<(), YamlError> {
         match &mut node.value {
             Value::List(list) => list.iter_mut().try_for_each(|n| self.node(n)),
             Value::Map(entries) => entries.iter_mut().try_for_each(|e| self.node(&mut e.node)),
@@ -48,7 +45,7 @@ impl Substitution<'_> {
     }
 
     /// As it is where the whole scalar is one variable, as text otherwise.
-    fn value(&mut self, text: &str, at: &Node) -> Result<Value, ScenarioError> {
+    fn value(&mut self, text: &str, at: &Node) -> Result<Value, YamlError> {
         if let Some(name) = text.strip_prefix("${").and_then(|t| t.strip_suffix('}')).filter(|t| !t.contains('}')) {
             let value = self.lookup(name, at)?.clone();
             self.spend(&value, at)?;
@@ -75,7 +72,7 @@ impl Substitution<'_> {
         Ok(Value::Text(out))
     }
 
-    fn lookup(&self, name: &str, at: &Node) -> Result<&Value, ScenarioError> {
+    fn lookup(&self, name: &str, at: &Node) -> Result<&Value, YamlError> {
         self.known.iter().find(|e| e.key == name).map(|e| &e.node.value).ok_or_else(|| {
             let names = self.known.iter().map(|e| e.key.as_str());
             let hint = did_you_mean(name, names, std::iter::empty());
@@ -83,7 +80,7 @@ impl Substitution<'_> {
         })
     }
 
-    fn spend(&mut self, value: &Value, at: &Node) -> Result<(), ScenarioError> {
+    fn spend(&mut self, value: &Value, at: &Node) -> Result<(), YamlError> {
         let (nodes, bytes) = size(value);
         self.nodes += nodes;
         self.bytes += bytes;

@@ -92,6 +92,7 @@ pub fn measured(trial: &Trial, gflops: f64) -> Measurement {
             loss: (w.phase == Phase::Train).then_some(9.01),
             checksum: 0xC0FFEE,
             steal_share: Some(0.0),
+            watts: None,
             step_seconds,
         }),
         predicted_memory: memory,
@@ -131,9 +132,10 @@ pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environme
         },
         price: Price {
             hardware: "local".into(),
-            usd_per_hour: Some(UsdPerHour(0.0856)),
+            usd_per_hour: UsdPerHour::of(0.0856),
             source: "a rented instance of 2 vCPUs, on demand".into(),
             utilisation: Share(1.0),
+            ..Price::default()
         },
         program_version: "0.1.0".into(),
         machine: Machine {

@@ -11,7 +11,7 @@ mod timestamp;
 use super::Failure;
 use super::load::{Selection, load};
 use super::output::{print_run, results_failure as failure};
-use super::price::price;
+use super::price::{Priced, apply, book, priced, warn_if_stale};
 use super::table::Format;
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
@@ -23,7 +23,6 @@ use crate::results::run::{Environment, Run, save_environment};
 use crate::runner::measurement::Status;
 use crate::runner::{Options, Progress, Request, fault, run_trial, this_program};
 use crate::scenario::Scenario;
-use crate::units::UsdPerHour;
 use anyhow::Context;
 use resume::Found;
 use std::path::{Path, PathBuf};
@@ -40,9 +39,9 @@ pub struct Arguments {
     /// Folder of the run [default: reports/<the scenario's name>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// What an hour of the hardware costs, in place of the scenario's price.
-    #[arg(long, value_name = "USD_PER_HOUR", value_parser = price, allow_negative_numbers = true)]
-    price: Option<UsdPerHour>,
+    /// What an hour of the hardware costs, in place of the scenario's price: USD, or an instance or device of the price book.
+    #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
+    price: Option<Priced>,
     /// Print the plan and stop.
     #[arg(long)]
     dry_run: bool,
@@ -95,12 +94,21 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
 }
 
 fn scenario(a: &Arguments) -> Result<Scenario, Failure> {
-    let Some(price) = a.price else { return load(&a.selection) };
-    // As an override, so that a limit in USD counts with it.
     let mut selection = a.selection.clone();
-    selection.set.push(format!("price.usd_per_hour={}", price.get()));
+    // As an override, so that a limit in USD counts with it.
+    if let Some(Priced::Stated(price)) = a.price {
+        selection.set.extend(["per_hour", "owned"].map(|way| format!("price.{way}=null")));
+        selection.set.push(format!("price.usd_per_hour={}", price.get()));
+    } else if a.price.as_ref().is_some_and(|p| *p != Priced::Kept) {
+        // Any price stands for the one that is looked up below.
+        selection.set.extend(["per_hour", "owned"].map(|way| format!("price.{way}=null")));
+        selection.set.push("price.usd_per_hour=1".into());
+    }
     let mut scenario = load(&selection)?;
-    scenario.price.source = "given on the command line (--price)".into();
+    if let Some(typed) = &a.price {
+        apply(&mut scenario.price, typed, &book(&a.selection.prices)?, "given on the command line (--price)")?;
+    }
+    warn_if_stale(&scenario.price);
     Ok(scenario)
 }
 
@@ -189,7 +197,7 @@ fn measure(
         now: &|| timestamp::rfc3339(SystemTime::now()),
         interrupted,
     };
-    sweep::sweep(plan, scenario.price.usd_per_hour, records, &mut stage).map_err(failure)
+    sweep::sweep(plan, scenario.usd_per_hour(), records, &mut stage).map_err(failure)
 }
 
 /// Success only when every trial that was to run did.

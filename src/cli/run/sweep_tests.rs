@@ -37,6 +37,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         loss: None,
         checksum: 0,
         steal_share: None,
+        watts: None,
     };
     let figures = (status == Status::Ok).then_some(figures);
     let reason = if status == Status::Ok { String::new() } else { "planted".into() };
@@ -86,7 +87,7 @@ fn swept(plan: &Plan, journal: Vec<Record>, ending: &dyn Fn(u32) -> Measurement)
         now: &|| "2026-01-01T00:00:00Z".into(),
         interrupted: &interrupted,
     };
-    let outcome = sweep(plan, Some(UsdPerHour(3.6)), journal, &mut stage).unwrap();
+    let outcome = sweep(plan, UsdPerHour::of(3.6), journal, &mut stage).unwrap();
     (outcome, log)
 }
 

@@ -1,6 +1,7 @@
 //! Every metric of a trial. One line here gives the column, the table's heading, the plot's axis and the gate.
 
 mod efficiency;
+mod energy;
 mod latency;
 mod memory;
 mod money;
@@ -8,6 +9,7 @@ mod quality;
 mod throughput;
 
 pub use efficiency::{FLOPS_PER_SECOND, MBU, MFU, MFU_CAUSAL, PEAK_FLOPS};
+pub use energy::{ENERGY_USD_PER_MILLION, JOULES_PER_TOKEN, JOULES_PER_TOKEN_AT_TDP, WATTS};
 pub use latency::{STEP_P50, STEP_P90, STEP_P95, STEP_P99, TPOT, TTFT};
 pub use memory::{MODEL_MEMORY, PEAK_ALLOCATED, PEAK_MEMORY, PREDICTED_MEMORY};
 pub use money::{TOKENS_PER_USD, USD_PER_MILLION, USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT};
@@ -35,6 +37,10 @@ pub const METRICS: &[&Metric] = &[
     &MFU,
     &MFU_CAUSAL,
     &MBU,
+    &WATTS,
+    &JOULES_PER_TOKEN,
+    &JOULES_PER_TOKEN_AT_TDP,
+    &ENERGY_USD_PER_MILLION,
     &PEAK_MEMORY,
     &MODEL_MEMORY,
     &PREDICTED_MEMORY,

@@ -62,7 +62,7 @@ pub static TOKENS_PER_USD: Metric = Metric {
 
 /// The cost at a throughput, at the context's price; `None` where there is no price or it is no price.
 fn of_throughput(c: &Context, throughput: Estimate) -> Option<Estimate> {
-    let hour = c.price.usd_per_hour?;
+    let hour = c.hour?;
     let at = |t: f64| price::usd_per_million_tokens(hour, TokensPerSecond(t), c.price.utilisation);
     // What cannot be priced becomes NaN here, and NaN is no estimate.
     throughput.decreasing(|t| at(t).map_or(f64::NAN, |usd| usd.get()))?.positive()

@@ -8,7 +8,7 @@ use crate::report::document::{Block, Cell, Column, Figure, Row, Span, Table, par
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, bare, counted, listed, plus_minus, shown, with_unit};
 use crate::runner::measurement::Status;
-use crate::units::{UsdPerMillionTokens, significant};
+use crate::units::significant;
 
 /// The cheapest of all records, where there is a price.
 fn best(facts: &Facts) -> Option<Cheapest> {
@@ -166,6 +166,6 @@ pub fn closing(facts: &Facts) -> String {
         return if facts.measured().is_empty() { "no trial gave figures" } else { "cost n/a: no price is given" }
             .into();
     };
-    let amount = UsdPerMillionTokens(cost.value).to_string().replace("/M tok", " per million tokens");
+    let amount = with_unit(Quantity::UsdPerMillionTokens, cost.value).replace("/M tok", " per million tokens");
     format!("cheapest: {} at {amount}{}", facts.name(i), interval(&cost))
 }

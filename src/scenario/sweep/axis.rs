@@ -1,11 +1,9 @@
 //! The axes of a sweep as the file states them: what is crossed, what moves together, and partial trials.
 
 use crate::scenario::axes::{self, AXES, Axis, Kind};
-use crate::scenario::document::Sources;
 use crate::scenario::draft::Draft;
-use crate::scenario::error::{ScenarioError, did_you_mean};
-use crate::scenario::node::{Entry, Node, Place, Value};
 use crate::scenario::ranges;
+use crate::yaml::{Entry, Node, Place, Sources, Value, YamlError, did_you_mean};
 
 /// One value of an axis and where it is written.
 #[derive(Clone, Debug)]
@@ -16,7 +14,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    fn new(axis: &'static Axis, value: Value, place: Option<Place>, s: &Sources) -> Result<Self, ScenarioError> {
+    fn new(axis: &'static Axis, value: Value, place: Option<Place>, s: &Sources) -> Result<Self, YamlError> {
         (axis.set)(&mut Draft::default(), &value).map_err(|m| s.fault(place, format!("{}: {m}", axis.path)))?;
         Ok(Self { axis, value, place })
     }
@@ -30,7 +28,7 @@ impl Setting {
 /// Axes that move together: the settings of each position.
 pub type Group = Vec<Vec<Setting>>;
 
-fn axis_of(e: &Entry, s: &Sources) -> Result<&'static Axis, ScenarioError> {
+fn axis_of(e: &Entry, s: &Sources) -> Result<&'static Axis, YamlError> {
     axes::find(&e.key).ok_or_else(|| {
         let aliases = AXES.iter().flat_map(|a| a.aliases.iter().copied());
         let hint = did_you_mean(&e.key, AXES.iter().map(|a| a.path), aliases);
@@ -39,7 +37,7 @@ fn axis_of(e: &Entry, s: &Sources) -> Result<&'static Axis, ScenarioError> {
 }
 
 /// The values of an axis: a list (with ranges in it), a range, or one value.
-fn values(e: &Entry, axis: &'static Axis, s: &Sources) -> Result<Vec<Setting>, ScenarioError> {
+fn values(e: &Entry, axis: &'static Axis, s: &Sources) -> Result<Vec<Setting>, YamlError> {
     let nodes = match &e.node.value {
         Value::List(list) => list.as_slice(),
         _ => std::slice::from_ref(&e.node),
@@ -78,7 +76,7 @@ impl<'a> Axes<'a> {
         Self { seen: Vec::new(), groups: Vec::new(), sources }
     }
 
-    fn note(&mut self, axis: &'static Axis, place: Option<Place>) -> Result<(), ScenarioError> {
+    fn note(&mut self, axis: &'static Axis, place: Option<Place>) -> Result<(), YamlError> {
         if let Some((_, first)) = self.seen.iter().find(|(a, _)| a.path == axis.path) {
             let at = first.map_or(String::new(), |p| format!(", first in line {}, column {}", p.line, p.column));
             return Err(self.sources.fault(place, format!("{} is swept twice{at}; keep one of the two", axis.path)));
@@ -91,7 +89,7 @@ impl<'a> Axes<'a> {
     ///
     /// # Errors
     /// No map, an unknown or repeated axis, a value that the field cannot have.
-    pub fn matrix(&mut self, node: &Node) -> Result<(), ScenarioError> {
+    pub fn matrix(&mut self, node: &Node) -> Result<(), YamlError> {
         for e in map(node, "sweep.matrix", self.sources)? {
             let axis = axis_of(e, self.sources)?;
             self.note(axis, e.place)?;
@@ -104,7 +102,7 @@ impl<'a> Axes<'a> {
     ///
     /// # Errors
     /// As for the matrix; axes of unequal length.
-    pub fn zip(&mut self, node: &Node) -> Result<(), ScenarioError> {
+    pub fn zip(&mut self, node: &Node) -> Result<(), YamlError> {
         let mut group: Group = Vec::new();
         let mut first: Option<&'static str> = None;
         for e in map(node, "sweep.zip", self.sources)? {
@@ -136,7 +134,7 @@ impl<'a> Axes<'a> {
 ///
 /// # Errors
 /// No map, an unknown or repeated field, a value that the field cannot have.
-pub fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, ScenarioError> {
+pub fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, YamlError> {
     let mut out: Vec<Setting> = Vec::new();
     let mut add = |e: &Entry, key: &str| {
         let axis = axis_of(&Entry { key: key.into(), ..e.clone() }, s)?;
@@ -159,7 +157,7 @@ pub fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, ScenarioError> 
     Ok(out)
 }
 
-fn map<'a>(node: &'a Node, section: &str, s: &Sources) -> Result<&'a [Entry], ScenarioError> {
+fn map<'a>(node: &'a Node, section: &str, s: &Sources) -> Result<&'a [Entry], YamlError> {
     match &node.value {
         Value::Map(entries) => Ok(entries),
         Value::Null => Ok(&[]),
@@ -174,7 +172,7 @@ fn map<'a>(node: &'a Node, section: &str, s: &Sources) -> Result<&'a [Entry], Sc
 ///
 /// # Errors
 /// Something else than a list.
-pub fn list<'a>(e: &'a Entry, s: &Sources) -> Result<&'a [Node], ScenarioError> {
+pub fn list<'a>(e: &'a Entry, s: &Sources) -> Result<&'a [Node], YamlError> {
     match &e.node.value {
         Value::List(list) => Ok(list),
         Value::Null => Ok(&[]),

@@ -11,11 +11,8 @@ mod axis;
 use super::Cell;
 use super::axes::Axis;
 use super::base::Base;
-use super::document::Sources;
 use super::draft::Draft;
-use super::error::ScenarioError;
-use super::fields::entries;
-use super::node::{Node, Place};
+use crate::yaml::{Node, Place, Sources, YamlError, entries};
 use axis::{Axes, Setting, list, partial};
 use std::collections::HashSet;
 
@@ -37,13 +34,7 @@ type Partial = (Option<Place>, Vec<Setting>);
 ///
 /// # Errors
 /// A fault in the section; more cells than `max_cells`; a cell that is no trial and is not excluded; a cell twice.
-pub fn expand(
-    node: Option<&Node>,
-    base: &Base,
-    max_cells: u64,
-    cuda: bool,
-    s: &Sources,
-) -> Result<Sweep, ScenarioError> {
+pub fn expand(node: Option<&Node>, base: &Base, max_cells: u64, cuda: bool, s: &Sources) -> Result<Sweep, YamlError> {
     let mut axes = Axes::new(s);
     let (mut include, mut exclude) = (Vec::new(), Vec::new());
     let partials =
@@ -119,7 +110,7 @@ impl<'a> Maker<'a> {
         Self { base, cuda, exclude, s, matched, ids: HashSet::new(), cells: Vec::new() }
     }
 
-    fn cell(&mut self, settings: &[&Setting], excludable: bool) -> Result<(), ScenarioError> {
+    fn cell(&mut self, settings: &[&Setting], excludable: bool) -> Result<(), YamlError> {
         let mut draft = self.base.draft.clone();
         for setting in settings {
             let Setting { axis, value, place } = setting;
@@ -153,7 +144,7 @@ impl<'a> Maker<'a> {
     }
 
     /// Points at what the sweep sets, or else at what the base says.
-    fn fault(&self, path: &'static str, message: &str, settings: &[&Setting]) -> ScenarioError {
+    fn fault(&self, path: &'static str, message: &str, settings: &[&Setting]) -> YamlError {
         let section = |a: &Axis| a.path.starts_with("model.") == path.starts_with("model.");
         let place = settings
             .iter()

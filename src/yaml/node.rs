@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Line and column, from 1, in one of the scenario's sources.
+/// Line and column, from 1, in one of the sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Number of the source: the file, a file that it extends, or an option of the command line.

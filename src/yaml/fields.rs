@@ -1,8 +1,8 @@
 //! Reading a map field by field: what is unknown is refused with the nearest name.
 
-use super::document::Sources;
-use super::error::{ScenarioError, did_you_mean};
+use super::error::{YamlError, did_you_mean};
 use super::node::{Entry, Node, Value};
+use super::sources::Sources;
 
 /// The entries of a map whose keys are all among `known`; nothing for an absent or empty section. `aliases` are further names
 /// that a typing error may have been meant as.
@@ -15,7 +15,7 @@ pub fn entries<'a>(
     known: &[&str],
     aliases: &[&str],
     s: &Sources,
-) -> Result<&'a [Entry], ScenarioError> {
+) -> Result<&'a [Entry], YamlError> {
     let Some(node) = node else { return Ok(&[]) };
     let entries = match &node.value {
         Value::Map(entries) => entries,
@@ -41,7 +41,7 @@ pub fn number(
     allowed: impl Fn(f64) -> bool,
     wanted: &str,
     s: &Sources,
-) -> Result<f64, ScenarioError> {
+) -> Result<f64, YamlError> {
     let x = match &e.node.value {
         Value::Integer(i) => *i as f64,
         Value::Float(x) => *x,
@@ -64,7 +64,7 @@ pub fn number(
 ///
 /// # Errors
 /// Anything else.
-pub fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, ScenarioError> {
+pub fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, YamlError> {
     match &e.node.value {
         Value::Integer(i) if *i >= least => Ok(*i as u64),
         other => {
@@ -79,7 +79,7 @@ pub fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, S
 ///
 /// # Errors
 /// A list, a map, or what YAML reads as something else than text and would be printed differently (1.10 as 1.1).
-pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, ScenarioError> {
+pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, YamlError> {
     match &e.node.value {
         Value::Text(text) => Ok(text.clone()),
         Value::Integer(i) => Ok(i.to_string()),
@@ -96,7 +96,7 @@ pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, ScenarioErr
 ///
 /// # Errors
 /// Anything else.
-pub fn flag(e: &Entry, section: &str, s: &Sources) -> Result<bool, ScenarioError> {
+pub fn flag(e: &Entry, section: &str, s: &Sources) -> Result<bool, YamlError> {
     match e.node.value {
         Value::Bool(b) => Ok(b),
         ref other => Err(

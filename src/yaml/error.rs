@@ -1,4 +1,4 @@
-//! What is wrong with a scenario: what, where, and the remedy.
+//! What is wrong with a file: what, where, and the remedy.
 
 use super::node::Place;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
@@ -15,9 +15,9 @@ pub enum Origin {
     CommandLine(String),
 }
 
-/// A scenario that cannot be used.
+/// A configuration that cannot be used.
 #[derive(Debug)]
-pub struct ScenarioError {
+pub struct YamlError {
     pub origin: Origin,
     /// What is wrong and what to do about it; begins with the field where there is one.
     pub message: String,
@@ -26,17 +26,17 @@ pub struct ScenarioError {
     source: Option<String>,
 }
 
-impl ScenarioError {
+impl YamlError {
     /// A fault at a place of a file or in an option; `source` is the file's text, for the excerpt.
     pub fn new(origin: Origin, message: impl Into<String>, source: Option<&str>) -> Self {
         Self { origin, message: visible(&message.into()), io: false, source: source.map(str::to_string) }
     }
 
     /// A file that is not there or cannot be read.
-    pub fn unreadable(path: &Path, e: &std::io::Error) -> Self {
+    pub fn unreadable(path: &Path, e: &std::io::Error, remedy: &str) -> Self {
         let (message, io) = match e.kind() {
-            ErrorKind::NotFound => ("no such file; `centime init` writes one to start from".to_string(), true),
-            ErrorKind::FileTooLarge => (format!("{e}, and a scenario may not be; split it with extends"), false),
+            ErrorKind::NotFound => (format!("no such file; {remedy}"), true),
+            ErrorKind::FileTooLarge => (format!("{e}, and a configuration may not be; split it"), false),
             _ => (format!("cannot be read: {e}; give a readable file"), true),
         };
         Self { origin: Origin::File { path: path.into(), place: None }, message, io, source: None }
@@ -96,7 +96,7 @@ fn excerpt(path: &Path, place: Place, source: &str, colour: bool) -> Option<Stri
     Some(drawn.lines().skip(1).collect::<Vec<_>>().join("\n"))
 }
 
-impl fmt::Display for ScenarioError {
+impl fmt::Display for YamlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
             Origin::File { path, place: Some(p) } => {
@@ -108,7 +108,7 @@ impl fmt::Display for ScenarioError {
     }
 }
 
-impl std::error::Error for ScenarioError {}
+impl std::error::Error for YamlError {}
 
 /// "did you mean `x`?" for the nearest of `names` and `aliases`, or the list of the names where none is near.
 pub fn did_you_mean<'a>(
@@ -162,7 +162,7 @@ mod tests {
         for (line, column) in [(1, 1), (1, 99), (9, 9), (u32::MAX, u32::MAX)] {
             let place = Place { source: 0, line, column };
             let origin = Origin::File { path: "s.yaml".into(), place: Some(place) };
-            let error = ScenarioError::new(origin, "wrong", Some("a: ü\r\n"));
+            let error = YamlError::new(origin, "wrong", Some("a: ü\r\n"));
             assert!(error.render(false).starts_with(&format!("s.yaml:{line}:{column}: wrong")));
         }
     }

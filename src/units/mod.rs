@@ -1,10 +1,13 @@
 //! The quantities that Centime speaks of, each a type of its own: FLOP is not FLOP/s, and USD an hour is not USD a token.
 //!
-//! Counts ([`Bytes`], [`Flops`]) are whole numbers and are combined with checked arithmetic by their makers; rates and
-//! money are `f64`. Every unit knows how it is printed; nothing else in the program formats a quantity.
+//! Counts ([`Bytes`], [`Flops`]) are whole numbers and are combined with checked arithmetic by their makers; rates are
+//! `f64`, money is decimal ([`Usd`] and the prices made of it). Every unit knows how it is printed; nothing else in the program formats a quantity.
 //!
 //! Deliberately absent: arithmetic between any two units. A formula that mixes units is a named function beside its source.
 
+mod money;
+
+pub use money::{Usd, UsdPerHour, UsdPerMillionTokens, decimal};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -33,10 +36,6 @@ quantity!(/// Bytes a second; printed as GB/s (powers of 1000), as memory vendor
     BytesPerSecond(f64));
 quantity!(/// Tokens processed by all devices together, per second of wall time.
     TokensPerSecond(f64));
-quantity!(/// Price of everything a trial occupies, for an hour.
-    UsdPerHour(f64));
-quantity!(/// Price of 1e6 tokens.
-    UsdPerMillionTokens(f64));
 quantity!(/// A share in 0..=1, printed as a percentage.
     Share(f64));
 
@@ -138,18 +137,6 @@ impl fmt::Display for TokensPerSecond {
     }
 }
 
-impl fmt::Display for UsdPerHour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("${}/h", significant(self.0, 4)))
-    }
-}
-
-impl fmt::Display for UsdPerMillionTokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("${}/M tok", significant(self.0, 3)))
-    }
-}
-
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{:.1} %", self.0 * 100.0))
@@ -167,7 +154,7 @@ mod tests {
         assert_eq!(FlopsPerSecond(232e9).to_string(), "232 GFLOP/s");
         assert_eq!(BytesPerSecond(50e9).to_string(), "50.0 GB/s");
         assert_eq!(TokensPerSecond(12345.6).to_string(), "12,346 tok/s");
-        assert_eq!(UsdPerMillionTokens(0.0421).to_string(), "$0.0421/M tok");
+        assert_eq!(UsdPerMillionTokens::of(0.0421).unwrap().to_string(), "$0.0421/M tok");
         assert_eq!(Seconds(0.01234).to_string(), "12.3 ms");
         assert_eq!(Share(0.4567).to_string(), "45.7 %");
     }

@@ -1,0 +1,101 @@
+//! Joules a token, and what they cost.
+
+use super::throughput::tokens_per_second;
+use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
+
+pub static WATTS: Metric = Metric {
+    name: "watts",
+    label: "power",
+    unit: "W",
+    quantity: Quantity::Watts,
+    provenance: Provenance::Measured,
+    direction: Direction::Lower,
+    formula: "mean power of the processors over warm-up and measuring",
+    source: "RAPL counters of all packages: what else ran on the machine is in them",
+    compute: watts,
+};
+
+pub static JOULES_PER_TOKEN: Metric = Metric {
+    name: "joules_per_token",
+    label: "J/token",
+    unit: "J per token",
+    quantity: Quantity::Joules,
+    provenance: Provenance::Measured,
+    direction: Direction::Lower,
+    formula: "watts / tokens_per_second",
+    source: "RAPL counters; memory, network and losses of the power supply are not in them",
+    compute: |c| {
+        let watts = watts(c)?.value;
+        tokens_per_second(c)?.decreasing(|t| watts / t)?.positive()
+    },
+};
+
+pub static JOULES_PER_TOKEN_AT_TDP: Metric = Metric {
+    name: "joules_per_token_at_tdp",
+    label: "J/token at TDP",
+    unit: "J per token",
+    quantity: Quantity::Joules,
+    provenance: Provenance::Projected,
+    direction: Direction::Lower,
+    formula: "stated watts, or TDP of the devices, / tokens_per_second; only where power was not measured",
+    source: "the scenario's energy.watts, or the device catalog",
+    compute: |c| match watts(c) {
+        Some(_) => None,
+        None => {
+            let watts = c.watts?.watts;
+            tokens_per_second(c)?.decreasing(|t| watts / t)?.positive()
+        }
+    },
+};
+
+pub static ENERGY_USD_PER_MILLION: Metric = Metric {
+    name: "energy_usd_per_million_tokens",
+    label: "energy $/M tokens",
+    unit: "USD per million tokens",
+    quantity: Quantity::UsdPerMillionTokens,
+    provenance: Provenance::Quoted,
+    direction: Direction::Lower,
+    formula: "joules per token * pue * usd_per_kwh / 3.6e6 * 1e6; measured joules where there are, else those at TDP",
+    source: "the scenario's price.energy; a part of the cost on owned hardware, in the rent elsewhere",
+    compute: |c| {
+        let energy = c.price.energy?;
+        let joules = (JOULES_PER_TOKEN.compute)(c).or_else(|| (JOULES_PER_TOKEN_AT_TDP.compute)(c))?;
+        joules.increasing(|j| j * energy.pue * energy.usd_per_kwh / JOULES_PER_KWH * 1e6)?.positive()
+    },
+};
+
+const JOULES_PER_KWH: f64 = 3.6e6;
+
+fn watts(c: &Context) -> Option<Estimate> {
+    Estimate::exact(c.figures()?.watts?)?.positive()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::evaluate::evaluate;
+    use crate::fixture;
+    use crate::scenario::price::Energy;
+
+    #[test]
+    fn power_is_measured_where_it_can_be_and_else_taken_from_the_datasheet() {
+        let mut run = fixture::heads();
+        run.records.truncate(1);
+        let price = &mut run.environment.price;
+        price.energy = Some(Energy { usd_per_kwh: 0.36, pue: 1.5, watts: None });
+        assert_eq!(evaluate(&run)[0].get(&ENERGY_USD_PER_MILLION), None, "nothing is known of its power");
+        run.environment.price.device = Some("l4".into());
+        let figures = run.records[0].measurement.figures.as_mut().unwrap();
+        (figures.step_seconds, figures.tokens_per_step) = (vec![0.5; 20], 1000);
+        let at_tdp = &evaluate(&run)[0];
+        // 72 W at 2000 tokens/s.
+        assert!((at_tdp.get(&JOULES_PER_TOKEN_AT_TDP).unwrap().value - 0.036).abs() < 1e-12);
+        // 0.036 J * 1.5 * 0.36 / 3.6e6 * 1e6.
+        assert!((at_tdp.get(&ENERGY_USD_PER_MILLION).unwrap().value - 0.0054).abs() < 1e-12);
+        run.records[0].measurement.figures.as_mut().unwrap().watts = Some(100.0);
+        let measured = &evaluate(&run)[0];
+        assert_eq!(measured.get(&WATTS).unwrap().value, 100.0);
+        assert!((measured.get(&JOULES_PER_TOKEN).unwrap().value - 0.05).abs() < 1e-12);
+        assert_eq!(measured.get(&JOULES_PER_TOKEN_AT_TDP), None);
+    }
+}
