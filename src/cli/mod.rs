@@ -1,8 +1,11 @@
 //! The command line: a file per subcommand; parse, call, print, exit code. The only room with clap and anyhow.
 
 mod compare;
+mod cost;
 mod doctor;
 pub mod exit;
+mod explain;
+mod hardware;
 mod init;
 mod load;
 mod output;
@@ -12,6 +15,7 @@ mod report;
 mod run;
 mod schema;
 mod shell;
+mod sizes;
 mod table;
 mod trial;
 mod verify;
@@ -34,6 +38,9 @@ enum Command {
     Plan(plan::Arguments),
     Report(report::Arguments),
     Compare(compare::Arguments),
+    Explain(explain::Arguments),
+    Cost(cost::Arguments),
+    Hardware(hardware::Arguments),
     Verify(verify::Arguments),
     Doctor(doctor::Arguments),
     Init(init::Arguments),
@@ -52,6 +59,9 @@ pub fn main() -> ExitCode {
         Command::Plan(a) => plan::run(&a),
         Command::Report(a) => report::run(&a),
         Command::Compare(a) => compare::run(&a),
+        Command::Explain(a) => explain::run(&a),
+        Command::Cost(a) => cost::run(&a),
+        Command::Hardware(a) => hardware::run(&a),
         Command::Verify(a) => verify::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Init(a) => init::run(&a),

@@ -12,10 +12,7 @@ use std::path::Path;
 /// Writes the report into `folder` and prints the results; for people, the last line says where the report is and what is
 /// cheapest.
 pub(super) fn print_run(run: &Run, folder: &Path, format: Format) -> Result<(), Failure> {
-    let page = report::publish(run, folder).map_err(|e| match e {
-        ReportError::Results(e) => results_failure(e),
-        ReportError::Chart(e) => Failure::Internal(e.into()),
-    })?;
+    let page = report::publish(run, folder).map_err(report_failure)?;
     let text = match format {
         Format::Table => {
             let summary = report::summary(run, stdout_style());
@@ -51,6 +48,13 @@ fn width() -> Option<u16> {
 #[cfg(not(unix))]
 fn width() -> Option<u16> {
     Some(100)
+}
+
+pub(super) fn report_failure(error: ReportError) -> Failure {
+    match error {
+        ReportError::Results(e) => results_failure(e),
+        ReportError::Chart(e) => Failure::Internal(e.into()),
+    }
 }
 
 pub(super) fn results_failure(error: ResultsError) -> Failure {

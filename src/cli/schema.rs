@@ -1,14 +1,18 @@
-//! `centime schema`: the JSON Schema of scenario files.
+//! `centime schema`: the JSON Schemas of the files that people write.
 
 use super::Failure;
 use std::io::Write;
 
-/// Print the JSON Schema of scenario files, for editors that complete and check YAML.
+/// Print the JSON Schema of scenario files, for editors that complete and check YAML; or that of price books.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// The schema of price books and device catalogs.
+    #[arg(long)]
+    prices: bool,
+}
 
-pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
-    let schema = crate::scenario::schema::schema();
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    let schema = if a.prices { crate::hardware::schema::schema() } else { crate::scenario::schema::schema() };
     let closed = |e: std::io::Error| Failure::Io(anyhow::Error::new(e).context("writing to stdout"));
     writeln!(std::io::stdout(), "{:#}", schema.as_value()).map_err(closed)
 }

@@ -56,6 +56,11 @@ impl Rows {
         self.rows.push(row);
     }
 
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Takes out those of the named columns that say the same in every row; what they say.
     pub fn take_constant(&mut self, among: &[&str]) -> Vec<(&'static str, String)> {
         let mut taken = Vec::new();

@@ -67,7 +67,7 @@ pub enum NoDecline {
 /// and what is left: smaller models, better use of the hardware, margins.
 ///
 /// The price of a token is `usd_per_device_hour / peak * rest`, so the rest is whatever explains the API's price at that
-/// hardware. The hardware of the day is the offer with the lowest price of a FLOP among those in force.
+/// hardware. The hardware of the day is the fastest device on offer, at its lowest price.
 ///
 /// # Errors
 /// [`NoDecline`].
@@ -110,15 +110,39 @@ fn api<'a>(book: &'a Book, model: &str) -> Result<&'a Api, NoDecline> {
     book.apis.iter().rev().find(|a| a.model.eq_ignore_ascii_case(model)).ok_or_else(|| NoDecline::NoApi(model.into()))
 }
 
-/// Of the offers of a day, the one whose FLOPs are cheapest; half a year after its only sighting an offer is history.
+/// Of the fastest devices on offer on a day (peaks within a twentieth are alike), the one that costs least; half a year after
+/// its only sighting an offer is history, and offers without an exact date are passed over.
 fn of_the_day<'a>(all: &[Point<'a>], day: Date) -> Result<Point<'a>, NoDecline> {
     const LONGEST_DAYS: i64 = 180;
     let in_force = |o: &Offer| {
-        o.from.first() <= day.last()
-            && o.until.unwrap_or(o.from).age_in_days(day) <= if o.until.is_some() { 0 } else { LONGEST_DAYS }
+        let ends = o.until.map_or_else(|| o.from.age_in_days(day) <= LONGEST_DAYS, |u| u.last() >= day.first());
+        !o.approximate && o.from.first() <= day.last() && ends
     };
-    let known = all.iter().filter(|p| in_force(p.offer)).filter_map(|p| Some((p, p.usd_per_pflops_hour?)));
-    known.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(p, _)| *p).ok_or(NoDecline::NoHardware(day))
+    let known: Vec<(&Point, f64)> =
+        all.iter().filter(|p| in_force(p.offer)).filter_map(|p| Some((p, p.device.peak()?.1))).collect();
+    let fastest = known.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    let like = known.iter().filter(|(_, rate)| *rate >= 0.95 * fastest).map(|(p, _)| *p);
+    let cheapest = like.min_by(|a, b| a.usd_per_device_hour.total_cmp(&b.usd_per_device_hour));
+    cheapest.copied().ok_or(NoDecline::NoHardware(day))
+}
+
+/// The offers of the instance that was seen over the longest time (the cheapest of those seen as long), oldest first, and all
+/// other offers: the first show how a price moved, the others how far providers lie apart.
+pub fn longest_seen<'a>(points: &[Point<'a>]) -> (Vec<Point<'a>>, Vec<Point<'a>>) {
+    let address = |p: &Point| p.offer.address();
+    let mut best: Option<(i64, f64, String)> = None;
+    for p in points {
+        let same = points.iter().filter(|o| address(o) == address(p));
+        let first = same.clone().map(|o| o.offer.from).min();
+        let last = same.clone().map(|o| o.offer.seen()).max();
+        let Some(days) = first.zip(last).map(|(f, l)| f.age_in_days(l)) else { continue };
+        let price = same.map(|o| o.usd_per_device_hour).fold(f64::INFINITY, f64::min);
+        if best.as_ref().is_none_or(|(d, usd, _)| days > *d || (days == *d && price < *usd)) {
+            best = Some((days, price, address(p)));
+        }
+    }
+    let Some((_, _, chosen)) = best else { return (vec![], vec![]) };
+    points.iter().copied().partition(|p| address(p) == chosen)
 }
 
 #[cfg(test)]
@@ -133,10 +157,24 @@ mod tests {
         let sum: f64 = d.parts.iter().map(|p| p.change).sum();
         assert!((sum - (d.after - d.before)).abs() < 1e-12 * d.before);
         assert!((d.shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        // By hand: Lambda's A100 in the summer of 2022, and what was cheapest a FLOP two years later.
+        // In July 2022 AWS's p4d was the cheapest with A100s; two years later an H100 was to be had for 3.50.
         let (first, last) = &d.hardware;
-        assert!(first.offer.from <= d.from.date || first.offer.from.age_in_days(d.from.date) > -1);
-        assert!(last.offer.from <= d.to.date);
+        assert_eq!((first.offer.instance.as_str(), last.device.name.as_str()), ("p4d.24xlarge", "h100-sxm-80gb"));
+        assert_eq!(last.usd_per_device_hour, 3.5);
+        // ln(3.5 / 4.0966) = -0.1574 and -ln(989.4 / 312) = -1.1541 of ln(0.375 / 60) = -5.0752.
+        assert!((d.shares[0] - 0.0310).abs() < 1e-3 && (d.shares[1] - 0.2274).abs() < 1e-3, "{:?}", d.shares);
+    }
+
+    #[test]
+    fn the_instance_that_was_seen_longest_shows_how_a_price_moved() {
+        let book = Book::built_in().unwrap();
+        let h100: Vec<Point> =
+            points(book, Term::OnDemand).into_iter().filter(|p| p.device.name == "h100-sxm-80gb").collect();
+        let (line, others) = longest_seen(&h100);
+        let prices: Vec<f64> = line.iter().map(|p| p.usd_per_device_hour).collect();
+        assert_eq!((line[0].offer.instance.as_str(), prices), ("p5.48xlarge", vec![12.29, 6.88]));
+        assert_eq!(line.len() + others.len(), h100.len());
+        assert!(longest_seen(&[]).0.is_empty());
     }
 
     #[test]

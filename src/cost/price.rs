@@ -1,8 +1,8 @@
 //! From USD an hour to USD a token, and back: cost, tokens per USD, break-even, blends. Decimal: what is measured is a
-//! floating-point number, and is taken by its exact value.
+//! floating-point number, and is taken with its fifteen digits.
 
 use crate::scenario::price::UseCase;
-use crate::units::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens, decimal};
+use crate::units::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens, decimal, measured};
 use rust_decimal::Decimal;
 
 /// An input that no price can be computed from. Each message says what is wrong and the remedy.
@@ -32,11 +32,6 @@ fn positive(x: Decimal) -> Option<Decimal> {
     (x > Decimal::ZERO).then_some(x)
 }
 
-/// A measured number by its exact value, as far as 28 digits hold it.
-fn exactly(x: f64) -> Option<Decimal> {
-    Decimal::from_f64_retain(x).and_then(positive)
-}
-
 /// Refuses a price that is not over zero.
 ///
 /// # Errors
@@ -55,7 +50,7 @@ fn check_throughput(throughput: TokensPerSecond) -> Result<Decimal, CostError> {
     if !(rate.is_finite() && rate > 0.0) {
         return Err(CostError::Throughput(rate));
     }
-    exactly(rate).ok_or(CostError::OutOfRange)
+    measured(rate).ok_or(CostError::OutOfRange)
 }
 
 fn check_cost(cost: UsdPerMillionTokens) -> Result<Decimal, CostError> {
@@ -69,6 +64,32 @@ fn millions_per_hour(throughput: TokensPerSecond, utilisation: Share) -> Result<
     hour.checked_div(TOKENS_PER_MILLION).and_then(positive).ok_or(CostError::OutOfRange)
 }
 
+/// A price and a utilisation, ready to price many throughputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pricing {
+    /// USD for 1e6 tokens at one token a second.
+    at_one: Decimal,
+}
+
+impl Pricing {
+    /// # Errors
+    /// A price or utilisation that is zero, negative or not a number.
+    pub fn new(price: UsdPerHour, utilisation: Share) -> Result<Self, CostError> {
+        let used = SECONDS_PER_HOUR * check_utilisation(utilisation)?;
+        let at_one = check_price(price)?.checked_mul(TOKENS_PER_MILLION).and_then(|p| p.checked_div(used));
+        at_one.and_then(positive).map(|at_one| Self { at_one }).ok_or(CostError::OutOfRange)
+    }
+
+    /// What 1e6 tokens cost at a throughput.
+    ///
+    /// # Errors
+    /// A throughput that is zero, negative or not a number; a quotient out of range.
+    pub fn of(&self, throughput: TokensPerSecond) -> Result<UsdPerMillionTokens, CostError> {
+        let cost = self.at_one.checked_div(check_throughput(throughput)?);
+        cost.and_then(positive).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
+    }
+}
+
 /// What 1e6 tokens cost: `usd_per_hour / (3600 * tokens_per_second * utilisation) * 1e6`.
 ///
 /// # Errors
@@ -78,8 +99,7 @@ pub fn usd_per_million_tokens(
     throughput: TokensPerSecond,
     utilisation: Share,
 ) -> Result<UsdPerMillionTokens, CostError> {
-    let cost = check_price(price)?.checked_div(millions_per_hour(throughput, utilisation)?);
-    cost.and_then(positive).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
+    Pricing::new(price, utilisation)?.of(throughput)
 }
 
 /// How many tokens one USD buys: the reciprocal of the cost of one.

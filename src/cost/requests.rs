@@ -1,9 +1,12 @@
 //! What a request costs, for kinds of work that read and write so many tokens.
 
-use super::metric::Estimate;
+use super::evaluate::Figured;
+use super::metric::{Estimate, Metric};
+use super::metrics::{USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT};
 use super::price::{CostError, blended};
+use crate::results::run::Run;
 use crate::scenario::price::UseCase;
-use crate::units::{Usd, UsdPerMillionTokens};
+use crate::units::{Usd, UsdPerMillionTokens, measured};
 use rust_decimal::Decimal;
 
 /// Named mixes, to be edited in a scenario (`price.use_cases`). They are conventions to compare by and not statistics of
@@ -36,9 +39,41 @@ pub fn use_cases(own: &[UseCase]) -> Vec<UseCase> {
 /// # Errors
 /// A cost that is not over zero; a sum out of range.
 pub fn request(mix: &UseCase, input: UsdPerMillionTokens, output: UsdPerMillionTokens) -> Result<Usd, CostError> {
+    of_tokens(mix, blended(mix, input, output)?)
+}
+
+fn of_tokens(mix: &UseCase, blended: UsdPerMillionTokens) -> Result<Usd, CostError> {
     let tokens = Decimal::from(mix.input_tokens) + Decimal::from(mix.output_tokens);
-    let sum = blended(mix, input, output)?.0.checked_mul(tokens).ok_or(CostError::OutOfRange)?;
+    let sum = blended.0.checked_mul(tokens).ok_or(CostError::OutOfRange)?;
     Ok(Usd(sum / Decimal::from(1_000_000)))
+}
+
+/// A model's cheapest input and output: the records, and USD for 1e6 tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offered<'a> {
+    pub model: &'a str,
+    pub input: (usize, Estimate),
+    pub output: (usize, Estimate),
+}
+
+/// The cheapest input and output of each model that has both: by `prefill` and `decode` trials, or `generate`.
+pub fn by_model<'a>(run: &'a Run, figures: &[Figured]) -> Vec<Offered<'a>> {
+    let mut models: Vec<&str> = Vec::new();
+    for r in &run.records {
+        if !models.contains(&r.cell.trial.model.as_str()) {
+            models.push(&r.cell.trial.model);
+        }
+    }
+    let cheapest = |model: &str, metric: &Metric| {
+        let of_model = run.records.iter().zip(figures).enumerate().filter(|(_, (r, _))| r.cell.trial.model == model);
+        let known = of_model.filter_map(|(i, (_, f))| Some((i, f.get(metric)?)));
+        known.min_by(|a, b| a.1.value.total_cmp(&b.1.value))
+    };
+    let both = |model: &'a str| {
+        let (input, output) = (cheapest(model, &USD_PER_MILLION_INPUT)?, cheapest(model, &USD_PER_MILLION_OUTPUT)?);
+        Some(Offered { model, input, output })
+    };
+    models.into_iter().filter_map(both).collect()
 }
 
 /// A use case at a measured cost of input and output.
@@ -54,8 +89,9 @@ pub struct Priced {
 /// Prices a use case; `None` where a cost is out of range.
 pub fn priced(case: &UseCase, input: &Estimate, output: &Estimate) -> Option<Priced> {
     let at = |i: f64, o: f64| {
-        let (i, o) = (UsdPerMillionTokens::of(i)?, UsdPerMillionTokens::of(o)?);
-        Some((request(case, i, o).ok()?.get(), blended(case, i, o).ok()?.get()))
+        let (i, o) = (UsdPerMillionTokens(measured(i)?), UsdPerMillionTokens(measured(o)?));
+        let blended = blended(case, i, o).ok()?;
+        Some((of_tokens(case, blended).ok()?.get(), blended.get()))
     };
     let (request, blended) = at(input.value, output.value)?;
     let ends = input.interval().zip(output.interval());

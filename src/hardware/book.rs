@@ -113,7 +113,8 @@ impl Book {
         }
         let mut found = newest_of_each(found);
         if let Some(newest) = found.iter().map(|(_, o)| o.seen()).max() {
-            found.retain(|(_, o)| o.seen().age_in_days(newest) <= CURRENT_DAYS);
+            // What is dated to the year only may have been seen at its end.
+            found.retain(|(_, o)| (newest.first() - o.seen().last()).num_days() <= CURRENT_DAYS);
         }
         let cheapest = found
             .into_iter()

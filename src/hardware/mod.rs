@@ -15,6 +15,7 @@ pub mod offer;
 pub mod owned;
 pub mod probe;
 mod read;
+pub mod schema;
 
 /// Fields that price books and scenarios write alike.
 pub mod price_fields {

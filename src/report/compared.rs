@@ -1,17 +1,13 @@
 //! Runs or machines side by side: every trial that all of them measured, the totals, and what is missing.
 
-use super::document::{Cell, Column, Row, Table};
-use super::escape::plain;
+use super::document::{Block, Cell, Column, Row, Span, Table};
 use super::facts::Facts;
-use super::format::{ABSENT, bare, counted, listed, percent_change, plus_minus, times};
-use super::markdown;
-use super::terminal::{self, Style};
+use super::format::{ABSENT, bare, counted, listed, percent_change, plus_minus, signed_usd, times};
 use crate::comparison::ratio::{Change, change};
 use crate::comparison::runs::{Pairing, RunComparison, Total, compare};
 use crate::cost::metric::{Estimate, Quantity};
 use crate::results::run::Run;
 use crate::results::table::{Column as Data, Table as DataTable, Values};
-use crate::units::significant;
 
 /// Several runs and what can be said of them together.
 #[derive(Debug)]
@@ -33,35 +29,24 @@ impl<'a> Comparison<'a> {
         self.found.pairings.len()
     }
 
-    /// For the terminal.
-    pub fn terminal(&self, style: Style) -> String {
-        let (mut text, left_out) = terminal::render(&self.table(), style);
-        if left_out > 0 {
-            text += &format!("\n... and {left_out} more rows; --format csv has all");
-        }
-        for line in self.lines() {
-            text += "\n";
-            text += &plain(&line);
-        }
-        if let Some(missing) = self.missing() {
-            text += "\n";
-            text += &terminal::render(&missing, style).0;
-        }
-        text
+    pub(super) fn runs(&self) -> &'a [Run] {
+        self.runs
     }
 
-    /// For a comment or a page.
-    pub fn markdown(&self) -> String {
-        let mut text = markdown::table(&self.table());
-        text += "\n";
-        for line in self.lines() {
-            text += &format!("- {}\n", super::escape::markdown(&line));
-        }
-        if let Some(missing) = self.missing() {
-            text += "\n";
-            text += &markdown::table(&missing);
-        }
-        text
+    pub(super) fn labels(&self) -> &'a [String] {
+        self.labels
+    }
+
+    pub(super) fn found(&self) -> &RunComparison {
+        &self.found
+    }
+
+    /// The table, what the runs are, the totals, and what is missing.
+    pub(super) fn blocks(&self) -> Vec<Block> {
+        let mut blocks = vec![Block::Table(self.table())];
+        blocks.push(Block::List(self.lines().into_iter().map(|l| vec![Span::plain(l)]).collect()));
+        blocks.extend(self.missing().map(Block::Table));
+        blocks
     }
 
     fn name(&self, pairing: &Pairing) -> String {
@@ -155,10 +140,10 @@ impl<'a> Comparison<'a> {
         let Some(cost) = t.cost_ratio else { return line + ", cost n/a" };
         line += &format!(", cost {}: {}", percent_change(&cost), word(&cost));
         if let Some(c) = &t.change {
-            let parts: Vec<String> = c.parts.iter().map(|p| format!("{} {}", p.name, signed(p.change))).collect();
+            let parts: Vec<String> = c.parts.iter().map(|p| format!("{} {}", p.name, signed_usd(p.change))).collect();
             line += &format!(
                 "; the mean change of {} per million tokens is {}",
-                signed(c.after - c.before),
+                signed_usd(c.after - c.before),
                 listed(&parts)
             );
         }
@@ -233,15 +218,12 @@ fn standing(p: &Pairing, run: usize) -> String {
     }
 }
 
-fn signed(usd: f64) -> String {
-    let sign = if usd < 0.0 { "-" } else { "+" };
-    format!("{sign}${}", significant(usd.abs(), 3))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture;
+    use crate::report::Style;
+    use crate::report::pages::{Asked, comparison};
     use crate::units::UsdPerHour;
 
     #[test]
@@ -252,7 +234,7 @@ mod tests {
         let labels = ["a".to_string(), "b".to_string()];
         let runs = [run, dear];
         let c = Comparison::of(&labels, &runs);
-        let text = c.terminal(Style { width: None, colour: false });
+        let text = comparison(&c, &Asked::default()).unwrap().terminal(Style { width: None, colour: false });
         assert!(text.contains("b against a, geometric mean over 9 trials: throughput 1.00x"), "{text}");
         assert!(text.contains("cost +100.0 %") && text.contains(": dearer; the mean change of +$"), "{text}");
         assert!(text.contains("a in 9 and b in 0 of 9 trials"), "{text}");
@@ -264,7 +246,7 @@ mod tests {
     fn a_run_against_itself_is_within_noise() {
         let labels = ["a".to_string(), "again".to_string()];
         let runs = [fixture::sweep(), fixture::sweep()];
-        let text = Comparison::of(&labels, &runs).markdown();
+        let text = comparison(&Comparison::of(&labels, &runs), &Asked::default()).unwrap().markdown();
         assert!(text.contains("cost 0.0 %") && text.contains("within noise"), "{text}");
         assert!(text.contains("tie for the cheapest"));
     }

@@ -62,6 +62,23 @@ pub fn times(e: &Estimate) -> String {
     }
 }
 
+/// An amount with its sign, never with an exponent: "-$0.0000125".
+pub fn signed_usd(usd: f64) -> String {
+    if usd == 0.0 || !usd.is_finite() {
+        return "0".into();
+    }
+    format!("{}{}", if usd < 0.0 { "-" } else { "+" }, fixed_usd(usd.abs()))
+}
+
+/// An amount with three digits and without an exponent: "$0.00000167".
+pub fn fixed_usd(usd: f64) -> String {
+    if usd == 0.0 || !usd.is_finite() {
+        return if usd == 0.0 { "$0".into() } else { ABSENT.into() };
+    }
+    let decimals = (2 - usd.abs().log10().floor() as i32).clamp(0, 15) as usize;
+    format!("${usd:.decimals$}")
+}
+
 /// A change as people say it: "+3.4 %", with its interval.
 pub fn percent_change(ratio: &Estimate) -> String {
     let percent = |r: f64| {

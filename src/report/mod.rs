@@ -10,6 +10,7 @@ mod facts;
 mod format;
 mod html;
 mod markdown;
+pub mod pages;
 mod sections;
 mod table;
 mod terminal;
@@ -21,6 +22,7 @@ use crate::results::write;
 pub use compared::Comparison;
 use document::Document;
 use facts::Facts;
+pub use format::fixed_usd;
 use std::path::{Path, PathBuf};
 pub use terminal::Style;
 

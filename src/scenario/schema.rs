@@ -2,6 +2,7 @@
 
 use super::axes::{AXES, Axis, Kind};
 use super::presets;
+use crate::hardware::offer::Term;
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 
@@ -102,20 +103,63 @@ fn measure() -> Value {
 }
 
 fn price() -> Value {
+    let above_zero = || json!({"type": "number", "exclusiveMinimum": 0});
+    let text = || json!({"type": ["string", "integer"]});
+    let hourly = || json!({"anyOf": [{"type": "number", "minimum": 1e-9, "maximum": 1e9}, {"type": "null"}]});
+    let date = json!({"anyOf": [{"type": "string", "pattern": r"^\d{4}(-\d{2}(-\d{2})?)?$"}, {"type": "integer"}]});
+    let currency = closed(&["code", "usd", "source"], &[("code", text()), ("usd", above_zero()), ("source", text())]);
+    let owned = closed(
+        &["capex_usd"],
+        &["capex_usd", "lifetime_years", "lifetime_hours", "watts", "pue", "usd_per_kwh", "opex_usd_per_hour"]
+            .map(|key| (key, json!({"type": "number", "minimum": 0}))),
+    );
+    let energy = closed(
+        &["usd_per_kwh"],
+        &[("usd_per_kwh", above_zero()), ("pue", json!({"type": "number", "minimum": 1})), ("watts", above_zero())],
+    );
+    let tokens = || json!({"type": "integer", "minimum": 0});
+    let case = closed(&[], &[("input", tokens()), ("output", tokens())]);
     section(&[
-        ("hardware", json!({"type": ["string", "integer"]}), "a name for what is paid for; default local"),
+        ("hardware", text(), "an instance or device of the price book, or a name of your own; default local"),
         (
             "usd_per_hour",
-            json!({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]}),
-            "for everything that a trial occupies; without it costs are n/a",
+            hourly(),
+            "for everything that a trial occupies (or for `devices`); without a price costs are n/a",
         ),
+        ("per_hour", hourly(), "the same in another currency, which `currency` names"),
+        ("currency", currency, "of per_hour: code, USD for one unit, and where that rate comes from"),
+        ("owned", owned, "bought hardware: purchase over lifetime, power, running costs"),
+        (
+            "devices",
+            json!({"type": "integer", "minimum": 1}),
+            "how many the price pays for, rented together: whole instances",
+        ),
+        ("book", text(), "a price book of your own, beside this file; its entries go before the program's"),
+        ("provider", text(), "whose offer of the price book"),
+        ("region", text(), "where"),
+        ("term", json!({"enum": Term::ALL.map(Term::name)}), "under which conditions; default on-demand"),
+        ("on", date, "the price of that day instead of the latest"),
         ("source", json!({"type": ["string", "integer", "null"]}), "what the price stands for and where it comes from"),
         (
             "utilisation",
             json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
             "share of the paid time in which tokens are produced; default 1",
         ),
+        ("energy", energy, "what power costs; watts where it cannot be measured and the catalog has no TDP"),
+        (
+            "use_cases",
+            json!({"type": "object", "additionalProperties": case}),
+            "requests to price: name: { input, output } tokens",
+        ),
+        ("training_tokens", json!({"type": "number", "minimum": 1}), "tokens to train on: days and USD follow"),
     ])
+}
+
+/// A map of these fields alone.
+fn closed(required: &[&str], fields: &[(&str, Value)]) -> Value {
+    let properties: Map<String, Value> =
+        fields.iter().map(|(name, kind)| ((*name).to_string(), kind.clone())).collect();
+    json!({"type": "object", "required": required, "additionalProperties": false, "properties": properties})
 }
 
 fn limits() -> Value {

@@ -7,7 +7,7 @@
 
 mod money;
 
-pub use money::{Usd, UsdPerHour, UsdPerMillionTokens, decimal};
+pub use money::{Usd, UsdPerHour, UsdPerMillionTokens, decimal, measured};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -16,6 +16,20 @@ pub fn decimal(x: f64) -> Option<Decimal> {
     Decimal::from_scientific(&format!("{x:e}")).ok().or_else(|| (x.abs() < 1e-27).then_some(Decimal::ZERO))
 }
 
+/// A measured number over 0 with fifteen digits, as many as it has; `None` beyond what a decimal holds.
+pub fn measured(x: f64) -> Option<Decimal> {
+    let over_zero = |x: &Decimal| *x > Decimal::ZERO;
+    let scale = 14 - x.log10().floor() as i32;
+    if !(-12..=28).contains(&scale) {
+        return Decimal::from_f64_retain(x).filter(over_zero);
+    }
+    let digits = (x * 10f64.powi(scale)).round() as i64;
+    match u32::try_from(scale) {
+        Ok(scale) => Decimal::try_new(digits, scale).ok().filter(over_zero),
+        Err(_) => Decimal::from(digits).checked_mul(Decimal::from(10i64.pow(scale.unsigned_abs()))).filter(over_zero),
+    }
+}
+
 macro_rules! money {
     ($(#[$doc:meta])* $name:ident, $print:expr) => {
         $(#[$doc])*
@@ -97,6 +111,17 @@ mod tests {
         assert_eq!(Usd::of(98.32).unwrap().0.to_string(), "98.32");
         assert_eq!(Usd::of(1e-9).unwrap().0.to_string(), "0.000000001");
         assert_eq!(Usd::of(0.0), Some(Usd(Decimal::ZERO)));
+    }
+
+    #[test]
+    fn a_measured_number_keeps_its_digits() {
+        for x in [1234.567_890_123_4, 1e-9, 0.1, 5e15, 9.99e20, 3.0, f64::from_bits(0x3FD5_5555_5555_5555)] {
+            let back = measured(x).unwrap().to_f64().unwrap();
+            assert!((back / x - 1.0).abs() < 1e-14, "{x} {back}");
+        }
+        for x in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300, 1e-300] {
+            assert_eq!(measured(x), None, "{x}");
+        }
     }
 
     #[test]

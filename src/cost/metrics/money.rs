@@ -3,7 +3,8 @@
 use super::latency::decode_seconds;
 use super::throughput::tokens_per_second;
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
-use crate::cost::{price, steps};
+use crate::cost::price::Pricing;
+use crate::cost::steps;
 use crate::transformer::Phase;
 use crate::units::TokensPerSecond;
 
@@ -63,7 +64,8 @@ pub static TOKENS_PER_USD: Metric = Metric {
 /// The cost at a throughput, at the context's price; `None` where there is no price or it is no price.
 fn of_throughput(c: &Context, throughput: Estimate) -> Option<Estimate> {
     let hour = c.hour?;
-    let at = |t: f64| price::usd_per_million_tokens(hour, TokensPerSecond(t), c.price.utilisation);
+    let pricing = Pricing::new(hour, c.price.utilisation).ok()?;
+    let at = |t: f64| pricing.of(TokensPerSecond(t));
     // What cannot be priced becomes NaN here, and NaN is no estimate.
     throughput.decreasing(|t| at(t).map_or(f64::NAN, |usd| usd.get()))?.positive()
 }

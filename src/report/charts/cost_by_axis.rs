@@ -21,7 +21,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
         );
         let title = format!("{what} by {}", along.label);
         let y = Axis { name: metric.unit.into(), scale };
-        let panel = Panel { x: g.x, y, series: g.series, reference: None, height: 380 };
+        let panel = Panel { x: g.x, y, series: g.series, reference: None, bars: vec![], height: 380 };
         let quantity = if priced { "cost" } else { "throughput" };
         Some(Drawn {
             name: format!("{quantity}-by-{}", along.path.replace(['.', '_'], "-")),

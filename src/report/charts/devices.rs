@@ -42,7 +42,10 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
             "Beside each mark: the speed-up over one device, and the efficiency (speed-up over number of devices; 100 % is \
              perfect). The work is the same, so this is strong scaling.{more}"
         ),
-        plot: Plot { title, panels: vec![Panel { x, y, series, reference: None, height: height.max(170) }] },
+        plot: Plot {
+            title,
+            panels: vec![Panel { x, y, series, reference: None, bars: vec![], height: height.max(170) }],
+        },
     }]
 }
 

@@ -1,6 +1,6 @@
 //! A plot as SVG.
 
-use super::plot::{Line, Mark, Panel, Plot, Series};
+use super::plot::{Bar, Line, Mark, Panel, Plot, Series};
 use super::scale::Scale;
 use super::style::{self, GRID, INK, LETTERS, MUTED, PAPER};
 use crate::report::escape;
@@ -93,11 +93,47 @@ fn draw_panel(root: &Area, panel: &Panel, top: u32) -> Result<(), DrawError> {
         let corner = (xs.end - 8, ys.end - 14);
         text(root, &escape::plain(&r.label), corner, &style::letters(LETTERS, &MUTED), HPos::Right)?;
     }
+    draw_bars(root, &chart, &panel.bars)?;
     for series in &panel.series {
         draw_series(root, &chart, series)?;
     }
     draw_notes(root, &chart, &panel.series)?;
     draw_labels(root, &mut chart, panel, &labels, top)
+}
+
+/// Bars, thin lines from one to the next, and the words at their ends.
+fn draw_bars(root: &Area, chart: &Chart, bars: &[Bar]) -> Result<(), DrawError> {
+    const HALF: i32 = 9;
+    let (xs, _) = chart.plotting_area().get_pixel_range();
+    let place = |b: &Bar| {
+        let [from, to] = [b.from, b.to].map(|x| chart.backend_coord(&(x, b.row)));
+        (from.0, to.0, to.1)
+    };
+    for pair in bars.windows(2) {
+        let ((_, end, y), (start, next_end, below)) = (place(&pair[0]), place(&pair[1]));
+        if y != below && (end == start || end == next_end) {
+            root.draw(&PathElement::new(vec![(end, y), (end, below)], MUTED.stroke_width(1))).map_err(fault)?;
+        }
+    }
+    for b in bars {
+        let (from, to, y) = place(b);
+        // A bar of nothing is still seen.
+        let (left, right) = (from.min(to), from.max(to).max(from.min(to) + 1));
+        let filled = style::colour(b.look).filled();
+        root.draw(&Rectangle::new([(left, y - HALF), (right, y + HALF)], filled)).map_err(fault)?;
+        let words = escape::plain(&b.note);
+        let wide = style::width(&words, LETTERS);
+        // Beyond the end that the bar points to; on the other side where there is no room.
+        let beyond = if to >= from { right + 8 + wide <= xs.end } else { left - 8 - wide < xs.start };
+        let (at, side) = if beyond { (right + 8, HPos::Left) } else { (left - 8, HPos::Right) };
+        if !words.is_empty() {
+            let behind =
+                if beyond { [(at - 3, y - 8), (at + wide, y + 8)] } else { [(at - wide, y - 8), (at + 3, y + 8)] };
+            root.draw(&Rectangle::new(behind, PAPER.filled())).map_err(fault)?;
+            text(root, &words, (at, y), &style::letters(LETTERS, &INK), side)?;
+        }
+    }
+    Ok(())
 }
 
 fn pixel(chart: &Chart, mark: &Mark) -> (i32, i32) {

@@ -16,7 +16,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
         note = left_out(&g);
         let scale = Scale::measured(&extents(&g.series, |m| &m.y), tick(metric));
         let y = Axis { name: metric.unit.into(), scale };
-        Some(Panel { x: g.x, y, series: g.series, reference: None, height: 300 })
+        Some(Panel { x: g.x, y, series: g.series, reference: None, bars: vec![], height: 300 })
     };
     let panels: Vec<Panel> = [&TOKENS_PER_SECOND, &USD_PER_MILLION].into_iter().filter_map(&mut panel).collect();
     if panels.is_empty() {

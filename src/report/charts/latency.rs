@@ -15,7 +15,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
 }
 
 /// What a user waits for in this phase.
-fn latency(phase: Phase) -> (&'static Metric, &'static str) {
+pub fn latency(phase: Phase) -> (&'static Metric, &'static str) {
     match phase {
         Phase::Train => (&STEP_P50, "median step, seconds"),
         Phase::Prefill => (&TTFT, "time to first token, seconds"),
@@ -89,6 +89,6 @@ fn of_phase(facts: &Facts, phase: Phase) -> Option<Drawn> {
             "Lower and further left is better. Nothing beats a filled mark in both; every hollow one is beaten by some \
                   filled one. Models of different size are different goods: compare within one."
                 .into(),
-        plot: Plot { title, panels: vec![Panel { x, y, series, reference: None, height: 400 }] },
+        plot: Plot { title, panels: vec![Panel { x, y, series, reference: None, bars: vec![], height: 400 }] },
     })
 }

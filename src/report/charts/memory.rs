@@ -40,6 +40,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
             points: vec![(least / 1.2, least / 1.2), (most * 1.2, most * 1.2)],
             label: "dashed: measured = predicted".into(),
         }),
+        bars: vec![],
         height: 400,
     };
     let title = "Memory measured against predicted".to_string();

@@ -1,10 +1,13 @@
 //! Every chart: the only room with plotters. A figure is a file and a line in [`FIGURES`]; each says what it shows as a
 //! [`plot::Plot`], and `draw` alone knows pixels.
 
+pub mod across;
+pub mod break_even;
 mod cost_by_axis;
 mod devices;
 mod draw;
 mod head_count;
+pub mod history;
 mod latency;
 mod memory;
 mod plot;
@@ -12,11 +15,15 @@ mod scale;
 mod series;
 mod style;
 mod throughput_by_batch;
+pub mod tornado;
+pub mod utilisation;
+pub mod waterfall;
 
 use super::document::Chart;
 use super::facts::Facts;
 pub use draw::DrawError;
 use plot::Plot;
+pub use series::tick;
 
 /// A plot with its name and the words around it.
 pub struct Drawn {
@@ -40,7 +47,19 @@ const FIGURES: &[fn(&Facts) -> Vec<Drawn>] = &[
 ];
 
 /// How the names of our charts begin: other pictures in the folder are somebody else's.
-const NAMES: &[&str] = &["cost-by-", "throughput-by-", "head-count", "devices", "cost-against-latency-", "memory"];
+const NAMES: &[&str] = &[
+    "cost-by-",
+    "throughput-by-",
+    "head-count",
+    "devices",
+    "cost-against-latency-",
+    "memory",
+    "break-even",
+    "utilisation",
+    "tornado",
+    "waterfall",
+    "history-",
+];
 
 /// Whether a file of this name (without its ending) is one that a report may have written.
 pub fn is_ours(name: &str) -> bool {
@@ -55,7 +74,11 @@ pub fn charts(facts: &Facts) -> Result<Vec<Chart>, DrawError> {
     FIGURES.iter().flat_map(|figure| figure(facts)).map(chart).collect()
 }
 
-fn chart(d: Drawn) -> Result<Chart, DrawError> {
+/// Draws a chart.
+///
+/// # Errors
+/// The drawing library's.
+pub fn chart(d: Drawn) -> Result<Chart, DrawError> {
     let svg = draw::draw(&d.plot, &d.alt)?;
     Ok(Chart { name: d.name, title: d.plot.title, caption: d.caption, alt: d.alt, svg })
 }

@@ -18,8 +18,23 @@ pub struct Panel {
     pub series: Vec<Series>,
     /// A line of the form y = x or the like, drawn from corner to corner where it crosses.
     pub reference: Option<Reference>,
+    /// Lying bars, below the marks.
+    pub bars: Vec<Bar>,
     /// Pixels.
     pub height: u32,
+}
+
+/// A lying bar in a row of names. Where one ends as the next begins, a thin line joins them.
+#[derive(Clone, Debug)]
+pub struct Bar {
+    /// Place on the axis of names.
+    pub row: f64,
+    pub from: f64,
+    pub to: f64,
+    /// Which colour.
+    pub look: usize,
+    /// Said beside its end.
+    pub note: String,
 }
 
 /// A scale with its name.

@@ -38,6 +38,35 @@ impl Scale {
         Self { kind: Kind::Linear, low: 0.0, high: count * step, ticks, label }
     }
 
+    /// A linear scale that holds zero and the values, on whichever side of it they are.
+    pub fn linear(values: &[f64], label: fn(f64) -> String) -> Self {
+        let (least, most) = extent(values);
+        Self::stepped(least.min(0.0), most.max(0.0), label)
+    }
+
+    /// A linear scale around the values, wherever zero is.
+    pub fn near(values: &[f64], label: fn(f64) -> String) -> Self {
+        let (least, most) = extent(values);
+        let margin = ((most - least) * 0.08).max(most.abs() * 1e-3);
+        Self::stepped(least - margin, most + margin, label)
+    }
+
+    fn stepped(low: f64, high: f64, label: fn(f64) -> String) -> Self {
+        let high = if high > low { high } else { low + low.abs().max(1.0) };
+        let step = nice((high - low) / 6.0);
+        let ticks = (low / step).ceil() as i64..=(high / step).floor() as i64;
+        Self { kind: Kind::Linear, low, high, ticks: ticks.map(|i| i as f64 * step).collect(), label }
+    }
+
+    /// A scale of years: a tick at the beginning of each, or of every other where there are many.
+    pub fn years(values: &[f64]) -> Self {
+        let (least, most) = extent(values);
+        let (low, high) = (least - 0.2, most + 0.2);
+        let every = ((high - low) / 12.0).ceil().max(1.0) as usize;
+        let ticks = (low.ceil() as i64..=high.floor() as i64).step_by(every).map(|y| y as f64).collect();
+        Self { kind: Kind::Linear, low, high, ticks, label: |x| format!("{x:.0}") }
+    }
+
     /// A logarithmic scale with ticks at 1, 2 and 5 (at powers of ten alone where there are many decades).
     pub fn log(values: &[f64], label: fn(f64) -> String) -> Self {
         let (least, most) = extent(values);

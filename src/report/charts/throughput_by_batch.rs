@@ -20,7 +20,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
     );
     let title = "Throughput by batch".to_string();
     let y = Axis { name: "tokens/s, all devices together".into(), scale };
-    let panel = Panel { x: g.x, y, series: g.series, reference: None, height: 380 };
+    let panel = Panel { x: g.x, y, series: g.series, reference: None, bars: vec![], height: 380 };
     vec![Drawn {
         name: "throughput-by-batch".into(),
         alt: format!("{title}: {} series over {} batches", panel.series.len(), batch.values.len()),

@@ -2,9 +2,10 @@
 
 use crate::cost::metric::{Metric, Provenance};
 use crate::cost::metrics::METRICS;
+use crate::hardware::date::Date;
 use crate::report::document::{Block, Cell, Column, Row, Span, Table};
 use crate::report::facts::Facts;
-use crate::scenario::Order;
+use crate::scenario::{Order, Price};
 use crate::units::{Seconds, Share};
 
 pub fn blocks(facts: &Facts) -> Vec<Block> {
@@ -26,11 +27,32 @@ fn price(facts: &Facts) -> Vec<Span> {
     vec![
         Span::strong("Price (quoted): "),
         Span::plain(format!(
-            "{hour} for everything that a trial occupies ({}), tokens being made in {} of the paid time; {source}.",
+            "{hour} for {} ({}), tokens being made in {} of the paid time; {source}.{}",
+            covered(p),
             p.hardware,
-            Share(p.utilisation.get())
+            Share(p.utilisation.get()),
+            stale(facts)
         )),
     ]
+}
+
+/// What the price of an hour pays for.
+fn covered(p: &Price) -> String {
+    match p.per_devices {
+        None => "everything that a trial occupies".into(),
+        Some(1) => "each device that a trial occupies".into(),
+        Some(n) => format!("each instance of {n} devices, which is rented whole"),
+    }
+}
+
+/// A warning where the price had not been seen for long when the run was made.
+fn stale(facts: &Facts) -> String {
+    let e = &facts.run.environment;
+    let made = e.started_at.get(..10).and_then(Date::parse);
+    match made.and_then(|day| e.price.stale_days(day)) {
+        Some(days) => format!(" The price was last seen {days} days before the run: check it."),
+        None => String::new(),
+    }
 }
 
 fn measuring(facts: &Facts) -> Vec<Span> {

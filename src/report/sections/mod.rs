@@ -3,13 +3,18 @@
 
 mod accounting;
 mod answer;
+pub mod apis;
+mod energy;
 mod environment;
 mod memory;
 mod method;
 mod pictures;
 mod reproduce;
+mod requests;
 mod results;
 mod scaling;
+pub mod sensitivity;
+mod training;
 
 pub use answer::closing;
 pub use results::{compact, table};
@@ -30,6 +35,11 @@ const SECTIONS: &[Definition] = &[
     Definition { id: "results", title: "Results", build: |f| Ok(results::blocks(f)) },
     Definition { id: "charts", title: "Charts", build: pictures::blocks },
     Definition { id: "scaling", title: "One device against several", build: |f| Ok(scaling::blocks(f)) },
+    Definition { id: "requests", title: "What requests cost", build: |f| Ok(requests::blocks(f)) },
+    Definition { id: "training", title: "What training costs", build: |f| Ok(training::blocks(f)) },
+    Definition { id: "energy", title: "Energy", build: |f| Ok(energy::blocks(f)) },
+    Definition { id: "sensitivity", title: "What the cost hangs on", build: sensitivity::blocks },
+    Definition { id: "apis", title: "Against APIs", build: apis::blocks },
     Definition { id: "memory", title: "Memory", build: |f| Ok(memory::blocks(f)) },
     Definition { id: "accounting", title: "Every requested trial", build: |f| Ok(accounting::blocks(f)) },
     Definition { id: "environment", title: "Machine", build: |f| Ok(environment::blocks(f)) },

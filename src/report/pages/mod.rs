@@ -1,0 +1,58 @@
+//! Pages beside the report of a run: a comparison of several, an explanation of a change, the history of prices. Each is a
+//! document made once, shown as HTML with its charts, as Markdown, and on the terminal.
+
+mod comparison;
+mod explanation;
+mod history;
+
+use super::document::{self, Block, Document, Section};
+use super::terminal::{self, Style};
+use super::{ReportError, html, markdown};
+use crate::results::ResultsError;
+use crate::results::files::replace_text;
+pub use comparison::{Asked, comparison};
+pub use explanation::explanation;
+pub use history::history;
+use std::path::{Path, PathBuf};
+
+/// A document with the places it goes to.
+#[derive(Debug)]
+pub struct Page {
+    /// Name of its files: `compare` gives compare.html and compare.md.
+    pub name: &'static str,
+    pub(super) document: Document,
+}
+
+impl Page {
+    /// For the terminal: everything but pictures.
+    pub fn terminal(&self, style: Style) -> String {
+        terminal::sections(&self.document.sections, style)
+    }
+
+    /// For a comment: everything but pictures and what they are made of.
+    pub fn markdown(&self) -> String {
+        let keep = |b: &Block| !matches!(b, Block::Chart(_));
+        let sections = self
+            .document
+            .sections
+            .iter()
+            .map(|s| Section { blocks: s.blocks.iter().filter(|b| keep(b)).cloned().collect(), ..s.clone() });
+        markdown::render(&Document { sections: sections.collect(), ..self.document.clone() })
+    }
+
+    /// Writes NAME.html, NAME.md and charts/*.svg into `folder`. Returns the path of the HTML file.
+    ///
+    /// # Errors
+    /// Disk or permissions; each file is whole or the old one stays.
+    pub fn publish(&self, folder: &Path) -> Result<PathBuf, ReportError> {
+        let pictures = folder.join("charts");
+        std::fs::create_dir_all(&pictures).map_err(ResultsError::io(&pictures, "making the folder"))?;
+        for c in document::charts(&self.document.sections) {
+            replace_text(&pictures.join(format!("{}.svg", c.name)), &c.svg)?;
+        }
+        replace_text(&folder.join(format!("{}.md", self.name)), &markdown::render(&self.document))?;
+        let page = folder.join(format!("{}.html", self.name));
+        replace_text(&page, &html::render(&self.document))?;
+        Ok(page)
+    }
+}
