@@ -148,6 +148,20 @@ mod tests {
 
     proptest! {
         #[test]
+        fn extreme_factors_give_a_message_or_finite_parts(x in proptest::prelude::any::<[f64; 6]>(), y in proptest::prelude::any::<[f64; 6]>()) {
+            let of = |v: [f64; 6]| Factors {
+                price: v[0],
+                devices: v[1],
+                utilisation: v[2],
+                flops_per_token: v[3],
+                speed: Speed::Split { peak: v[4], mfu: v[5] },
+            };
+            if let Ok(parts) = change(&of(x), &of(y)) {
+                prop_assert!(parts.iter().all(|p| !p.change.is_nan()));
+            }
+        }
+
+        #[test]
         fn the_parts_add_up_to_the_change(a in any(), b in any()) {
             let parts = change(&a, &b).unwrap();
             let sum: f64 = parts.iter().map(|p| p.change).sum();

@@ -223,7 +223,37 @@ mod tests {
         assert!(blended(&nothing, million(1.0), million(5.0)).is_err());
     }
 
+    /// Any number that the machine has, extreme ones often.
+    fn any_number() -> impl Strategy<Value = f64> {
+        let odd =
+            [0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, f64::MAX, 5e-324, 1e-28, 1e28];
+        prop_oneof![any::<f64>(), proptest::sample::select(odd.to_vec()), (-40.0..40.0f64).prop_map(|e| 10f64.powf(e))]
+    }
+
     proptest! {
+        #[test]
+        fn whatever_goes_in_a_cost_over_zero_or_a_message_comes_out(p in any_number(), t in any_number(), u in any_number()) {
+            match cost(p, t, u) {
+                Ok(usd) => prop_assert!(usd.is_finite() && usd > 0.0 && p > 0.0 && t > 0.0 && u > 0.0 && u <= 1.0),
+                Err(e) => prop_assert!(!e.to_string().is_empty()),
+            }
+            let (price, rate) = (UsdPerHour::of(p), TokensPerSecond(t));
+            if let (Some(price), Some(target)) = (price, UsdPerMillionTokens::of(u)) {
+                let _ = break_even_price(target, rate, Share(u));
+                if let Ok(Some(share)) = break_even_utilisation(price, rate, target) {
+                    prop_assert!(share.get() >= 0.0 && share.get() <= 1.0);
+                    // At the break-even utilisation the machine asks what the API asks.
+                    if share.get() > 1e-9 && let Ok(at) = usd_per_million_tokens(price, rate, share) {
+                        prop_assert!((at.get() / target.get() - 1.0).abs() < 1e-9, "{at:?} {target:?}");
+                    }
+                }
+            }
+            let mix = UseCase { name: "t".into(), input_tokens: u64::MAX, output_tokens: u64::MAX };
+            if let (Some(a), Some(b)) = (UsdPerMillionTokens::of(p), UsdPerMillionTokens::of(t)) {
+                let _ = blended(&mix, a, b);
+            }
+        }
+
         #[test]
         fn cost_falls_as_throughput_rises(price in 1e-3..1e3f64, tps in 1e-2..1e9f64, more in 1.001..1e3f64, u in 0.01..1.0f64) {
             prop_assert!(cost(price, tps * more, u).unwrap() < cost(price, tps, u).unwrap());

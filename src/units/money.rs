@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_measured_number_keeps_its_digits() {
-        for x in [1234.567_890_123_4, 1e-9, 0.1, 5e15, 9.99e20, 3.0, f64::from_bits(0x3FD5_5555_5555_5555)] {
+        for x in [1_234.567_890_123_4, 1e-9, 0.1, 5e15, 9.99e20, 3.0, f64::from_bits(0x3FD5_5555_5555_5555)] {
             let back = measured(x).unwrap().to_f64().unwrap();
             assert!((back / x - 1.0).abs() < 1e-14, "{x} {back}");
         }

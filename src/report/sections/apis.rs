@@ -65,7 +65,8 @@ pub fn blocks_of(labels: &[String], runs: &[Facts], apis: &[Api]) -> Result<Vec<
         Column::number("asks, $/M tokens"),
         Column::number("cheaper from"),
     ]);
-    let (mut machines, mut apis): (Vec<(String, f64)>, Vec<(String, f64)>) = (vec![], vec![]);
+    let mut machines: Vec<(String, f64)> = Vec::new();
+    let mut apis: Vec<(String, f64)> = Vec::new();
     for a in &all {
         let phase = runs[a.run].records()[a.record].cell.trial.workload.phase;
         let name = runs[a.run].name(a.record);
