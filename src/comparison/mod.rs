@@ -7,6 +7,7 @@ pub mod break_even;
 pub mod cheapest;
 pub mod decline;
 pub mod explain;
+pub mod judge;
 pub mod limits;
 pub mod pareto;
 pub mod ratio;

@@ -1,7 +1,10 @@
 //! Statistics of samples: quantiles and intervals, each with its source. Pure and deterministic.
 
+pub mod change_points;
+pub mod holm;
 mod median;
 mod sample;
+pub mod signed_rank;
 mod stationary;
 
 pub use median::{median_interval, ratio_interval};
