@@ -16,12 +16,19 @@ pub struct Arguments {
     /// Leave out the probe of the machine's limits, which takes two seconds.
     #[arg(long)]
     no_probe: bool,
+    /// Measure this machine's noise by launching a small trial for up to 16 s: its grade, and which slowdowns a check resolves
+    /// in how many pairs.
+    #[arg(long, conflicts_with = "no_probe")]
+    noise: bool,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    if a.noise {
+        return super::noise::run(a.format);
+    }
     let machine = machine::inspect();
     let mut rows = Said(Rows::new(&["topic", "item", "value", "note"]));
     facts(&mut rows, &machine);

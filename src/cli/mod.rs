@@ -1,13 +1,16 @@
 //! The command line: a file per subcommand; parse, call, print, exit code. The only room with clap and anyhow.
 
+mod check;
 mod compare;
 mod cost;
 mod doctor;
 pub mod exit;
 mod explain;
 mod hardware;
+mod history;
 mod init;
 mod load;
+mod noise;
 mod output;
 mod plan;
 mod price;
@@ -38,9 +41,11 @@ enum Command {
     Plan(plan::Arguments),
     Report(report::Arguments),
     Compare(compare::Arguments),
+    Check(check::Arguments),
     Explain(explain::Arguments),
     Cost(cost::Arguments),
     Hardware(hardware::Arguments),
+    History(history::Arguments),
     Verify(verify::Arguments),
     Doctor(doctor::Arguments),
     Init(init::Arguments),
@@ -59,9 +64,11 @@ pub fn main() -> ExitCode {
         Command::Plan(a) => plan::run(&a),
         Command::Report(a) => report::run(&a),
         Command::Compare(a) => compare::run(&a),
+        Command::Check(a) => check::run(&a),
         Command::Explain(a) => explain::run(&a),
         Command::Cost(a) => cost::run(&a),
         Command::Hardware(a) => hardware::run(&a),
+        Command::History(a) => history::run(&a),
         Command::Verify(a) => verify::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Init(a) => init::run(&a),

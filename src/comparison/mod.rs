@@ -5,12 +5,15 @@
 
 pub mod break_even;
 pub mod cheapest;
+pub mod check;
 pub mod decline;
 pub mod explain;
 pub mod judge;
 pub mod limits;
+pub mod noise;
 pub mod pareto;
 pub mod ratio;
 pub mod runs;
 pub mod scaling;
 pub mod sensitivity;
+pub mod timeline;

@@ -3,6 +3,7 @@
 //! The only room that knows HTML, Markdown and plots. It computes no figures: it asks `cost` and `comparison`.
 
 mod charts;
+pub mod check;
 mod compared;
 mod document;
 mod escape;
@@ -100,6 +101,11 @@ pub fn summary(run: &Run, style: Style) -> Summary {
         drawn += &format!("\n... and {left_out} more rows in the report");
     }
     Summary { table: drawn, closing: escape::plain(&sections::closing(&facts)) }
+}
+
+/// What a cell of a run is called: by what differs among its cells.
+pub fn cell_name(run: &Run, record: usize) -> String {
+    Facts::of(run).name(record)
 }
 
 /// The table for people, as Markdown.

@@ -2,6 +2,7 @@
 
 mod error;
 pub mod files;
+pub mod history;
 pub mod journal;
 pub mod lock;
 pub mod record;

@@ -42,7 +42,7 @@ fn series(c: &Column) -> Series {
     }
 }
 
-fn write_parquet(path: &Path, table: &Table) -> Result<(), ResultsError> {
+pub(super) fn write_parquet(path: &Path, table: &Table) -> Result<(), ResultsError> {
     let mut whole = frame(path, table, true)?;
     replace(
         path,
@@ -73,6 +73,25 @@ pub fn parquet_shape(path: &Path) -> Result<(Vec<String>, usize), ResultsError> 
     let frame = read_frame(path)?;
     Ok((frame.get_column_names().iter().map(|n| n.to_string()).collect(), frame.height()))
 }
+
+/// Columns of text, and columns of numbers, of a Parquet file, in the order of their names.
+pub(super) fn read_columns(path: &Path, texts: &[&str], numbers: &[&str]) -> Result<Columns, ResultsError> {
+    let frame = read_frame(path)?;
+    let fault = |name: &str| ResultsError::damaged(path, format!("it has no column `{name}` as a history has"));
+    let column = |name: &str| frame.column(name).map_err(|_| fault(name));
+    let mut found: Columns = (Vec::new(), Vec::new());
+    for name in texts {
+        let values = column(name)?.str().map_err(|_| fault(name))?;
+        found.0.push(values.iter().map(|v| v.map(str::to_string)).collect());
+    }
+    for name in numbers {
+        found.1.push(column(name)?.f64().map_err(|_| fault(name))?.iter().collect());
+    }
+    Ok(found)
+}
+
+/// Texts and numbers, a list a column.
+pub(super) type Columns = (Vec<Vec<Option<String>>>, Vec<Vec<Option<f64>>>);
 
 fn write_csv(path: &Path, table: &Table) -> Result<(), ResultsError> {
     replace_text(path, &csv_text(table)?)

@@ -62,6 +62,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
         Some(session) => session,
         None => session_of(&request.trial, request.measure.seed)?,
     };
+    session = faults.slowed(session);
     let watch = Watch::start();
     let mut lost = None;
     let measured = measure(session.as_mut(), &request.measure, &Monotonic::start(), &mut |progress| {

@@ -6,6 +6,7 @@
 //! | directive | what the child does |
 //! |---|---|
 //! | `synthetic:MS` | steps are busy loops of MS milliseconds instead of a transformer |
+//! | `slow:PERCENT` | every step takes that much longer than it does, by waiting busily |
 //! | `sleep_ms:N` | sleeps N milliseconds before it prepares |
 //! | `hang` | never answers again |
 //! | `segfault`, `abort`, `sigkill` | ends by that signal |
@@ -36,6 +37,7 @@ pub fn requested() -> Option<OsString> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     Synthetic(Duration),
+    Slow(f64),
     Sleep(Duration),
     Hang,
     Segfault,
@@ -97,6 +99,14 @@ impl Faults {
         })
     }
 
+    /// The session, slowed down if that is asked for.
+    pub fn slowed(&self, session: Box<dyn Session>) -> Box<dyn Session> {
+        match self.0.iter().find_map(|f| if let Fault::Slow(share) = f { Some(*share) } else { None }) {
+            Some(share) => Box::new(Slowed { session, share }),
+            None => session,
+        }
+    }
+
     /// Does to this process what was asked.
     pub fn strike(&self) {
         self.0.iter().for_each(|f| strike(*f));
@@ -110,6 +120,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
     let mib = |usual| argument.map_or(Some(usual), |a| a.parse::<u64>().ok().filter(|m| *m < 1 << 30));
     Some(match name {
         "synthetic" => Fault::Synthetic(millis()?),
+        "slow" => Fault::Slow(argument?.parse().ok().filter(|p| (0.0..=1000.0).contains(p)).map(|p: f64| p / 100.0)?),
         "sleep_ms" => Fault::Sleep(millis()?),
         "exit" => Fault::Exit(argument?.parse().ok()?),
         "oom" => Fault::Oom { mib: mib(256)? },
@@ -127,7 +138,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
 
 fn strike(fault: Fault) {
     match fault {
-        Fault::Synthetic(_) => {}
+        Fault::Synthetic(_) | Fault::Slow(_) => {}
         Fault::Sleep(time) => thread::sleep(time),
         Fault::Hang => loop {
             thread::sleep(Duration::from_secs(3600));
@@ -198,6 +209,29 @@ impl Session for Synthetic {
 
     fn checksum(&self) -> u32 {
         self.steps
+    }
+}
+
+/// A session whose steps take a share longer.
+struct Slowed {
+    session: Box<dyn Session>,
+    share: f64,
+}
+
+impl Session for Slowed {
+    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+        let start = Instant::now();
+        let outcome = self.session.step()?;
+        let until = start.elapsed().mul_f64(1.0 + self.share);
+        while start.elapsed() < until {
+            std::hint::spin_loop();
+        }
+        let first_token_seconds = outcome.first_token_seconds.map(|s| s * (1.0 + self.share));
+        Ok(StepOutcome { first_token_seconds, ..outcome })
+    }
+
+    fn checksum(&self) -> u32 {
+        self.session.checksum()
     }
 }
 

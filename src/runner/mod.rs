@@ -6,6 +6,7 @@
 //! The runner knows one trial at a time: the order of a sweep, its journal and its limits are its caller's.
 
 pub mod allocation;
+pub mod ask;
 pub mod child;
 mod clock;
 pub mod fault;

@@ -5,6 +5,7 @@
 
 pub mod axes;
 mod base;
+pub mod budget;
 mod document;
 mod draft;
 mod names;

@@ -59,6 +59,11 @@ pub struct Arguments {
     quiet: bool,
 }
 
+/// The command as it was typed.
+pub(super) fn command_line() -> String {
+    identity::command(std::env::args_os())
+}
+
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let scenario = scenario(a)?;
     if a.dry_run {

@@ -15,6 +15,7 @@ mod scale;
 mod series;
 mod style;
 mod throughput_by_batch;
+pub mod timeline;
 pub mod tornado;
 pub mod utilisation;
 pub mod waterfall;
@@ -59,6 +60,7 @@ const NAMES: &[&str] = &[
     "tornado",
     "waterfall",
     "history-",
+    "timeline-",
 ];
 
 /// Whether a file of this name (without its ending) is one that a report may have written.

@@ -4,6 +4,7 @@
 mod comparison;
 mod explanation;
 mod history;
+mod timeline;
 
 use super::document::{self, Block, Document, Section};
 use super::terminal::{self, Style};
@@ -14,6 +15,7 @@ pub use comparison::{Asked, comparison};
 pub use explanation::explanation;
 pub use history::history;
 use std::path::{Path, PathBuf};
+pub use timeline::timeline;
 
 /// A document with the places it goes to.
 #[derive(Debug)]

@@ -1,0 +1,203 @@
+//! `centime check`.
+
+mod duel;
+mod stored;
+
+use super::Failure;
+use super::load::{Selection, load};
+use super::output::{print, report_failure, stdout_style};
+use super::price::{warn_if_stale, yaml_failure};
+use super::table::Format;
+use crate::comparison::check::{Check, Method, kept};
+use crate::comparison::judge::{Rule, Verdict};
+use crate::hardware::machine;
+use crate::plan::PlannedTrial;
+use crate::report::check as render;
+use crate::results::lock::lock_machine;
+use crate::runner::{fault, this_program};
+use crate::scenario::Scenario;
+use crate::scenario::budget;
+use anyhow::{Context, anyhow};
+use std::path::{Path, PathBuf};
+
+/// Say whether tokens got dearer, with a known error rate.
+///
+/// Against another build (`--baseline-bin`): launches of both in pairs, in one job on one machine, a coin deciding who goes
+/// first; looks after 12, 16, 24, 32 and 48 pairs; false alarms in at most 1 % of checks, 5 % slowdowns caught in at least 95 %
+/// of them on all machines that were simulated. Against a stored run (`--baseline`): advisory. Without either, budgets alone.
+///
+/// Writes check.md (a comment for a pull request), check.json, junit.xml, bmf.json (Bencher) and benchmark.json
+/// (github-action-benchmark).
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// The program to compare with: another build of centime.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "baseline")]
+    baseline_bin: Option<PathBuf>,
+    /// A stored run to compare with: the advisory form.
+    #[arg(long, value_name = "DIR")]
+    baseline: Option<PathBuf>,
+    /// Limits on cost, memory and latency of cells.
+    #[arg(long, value_name = "FILE")]
+    budget: Option<PathBuf>,
+    /// Slowdown up to which tokens may get dearer, as a share.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
+    tolerance: f64,
+    /// Slowdown that a cell has to exclude to pass, as a share.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share)]
+    detect: f64,
+    /// Seconds that each launch measures.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    seconds: f64,
+    /// Most pairs of a cell: the looks up to it are kept.
+    #[arg(long, value_name = "N", default_value_t = 48)]
+    max_pairs: usize,
+    /// Fail (exit code 4) when nothing can be concluded, and when an advisory comparison alarms.
+    #[arg(long)]
+    strict: bool,
+    /// Seed of the coin and of the order.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    check_seed: u64,
+    /// The program that is checked, where it is not this one.
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    head_bin: Option<PathBuf>,
+    /// Where the files go.
+    #[arg(long, value_name = "DIR", default_value = "reports/check")]
+    out: PathBuf,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Show no progress.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let x: Option<f64> = text.parse().ok().filter(|x| *x > 0.0 && *x < 1.0);
+    x.ok_or_else(|| "a share above 0 and below 1 is wanted, such as 0.05".into())
+}
+
+/// What all forms of a check have in common.
+struct Job<'a> {
+    arguments: &'a Arguments,
+    scenario: Scenario,
+    trials: Vec<PlannedTrial>,
+    names: Vec<String>,
+    rule: Rule,
+    head: PathBuf,
+}
+
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    let scenario = load(&a.selection)?;
+    let budgets = a.budget.as_ref().map(|f| budget::load(f).map_err(|e| yaml_failure(&e))).transpose()?;
+    if !(a.seconds > 0.0 && a.seconds <= 3600.0) {
+        return Err(Failure::Usage(anyhow!("--seconds: from above 0 to 3600 are wanted")));
+    }
+    let all = Rule::default().looks;
+    let looks: Vec<usize> = all.iter().copied().filter(|n| *n <= a.max_pairs).collect();
+    if looks.is_empty() || a.tolerance >= a.detect {
+        return Err(Failure::Usage(anyhow!(
+            "at least {} pairs are needed for a verdict (--max-pairs), and --tolerance has to be below --detect",
+            all[0]
+        )));
+    }
+    warn_if_stale(&scenario.price);
+    let plan = super::plan::make(&scenario, None)?;
+    let trials: Vec<PlannedTrial> = plan.trials.into_iter().filter(|t| t.skip.is_none()).collect();
+    if trials.is_empty() {
+        return Err(Failure::Usage(anyhow!("{}: every trial is skipped; nothing can be checked", scenario.name)));
+    }
+    if let Some(faults) = fault::requested() {
+        eprintln!("{} is set ({}): these figures are not measurements", fault::VARIABLE, faults.display());
+    }
+    let head = match &a.head_bin {
+        Some(program) => program.clone(),
+        None => this_program().context("finding this program's own file").map_err(Failure::Io)?,
+    };
+    let names = names(&trials);
+    let rule = Rule { looks, tolerance: a.tolerance, detect: a.detect, ..Rule::default() };
+    let job = Job { arguments: a, scenario, trials, names, rule, head };
+    let _alone = lock_machine().map_err(super::output::results_failure)?;
+    let mut check = match (&a.baseline_bin, &a.baseline) {
+        (Some(program), _) => duel::check(&job, program)?,
+        (None, Some(folder)) => stored::check(&job, folder)?,
+        (None, None) => stored::first(&job),
+    };
+    check.budgets = kept(&budgets.unwrap_or_default(), &check.cells);
+    render::publish(&check, &a.out).map_err(report_failure)?;
+    match a.format {
+        Format::Json => print(&render::json(&check))?,
+        Format::Markdown => print(&render::markdown(&check))?,
+        Format::Csv => print(&render::csv(&check))?,
+        Format::Table => print(&format!(
+            "{}\nreport: {}",
+            render::terminal(&check, stdout_style()),
+            a.out.join("check.md").display()
+        ))?,
+    }
+    verdict(&check, a.strict)
+}
+
+/// Cells by what differs among them; a suite of one cell by its model.
+fn names(trials: &[PlannedTrial]) -> Vec<String> {
+    let name = |t: &PlannedTrial| {
+        let parts: Vec<String> = t
+            .cell
+            .coordinates
+            .iter()
+            .map(|(path, value)| format!("{} {value}", path.rsplit('.').next().unwrap_or(path)))
+            .collect();
+        if parts.is_empty() { t.cell.trial.model.clone() } else { parts.join(", ") }
+    };
+    trials.iter().map(name).collect()
+}
+
+impl Job<'_> {
+    fn method(&self, base: String, control_pairs: usize, steal_share: Option<f64>) -> Method {
+        let price = &self.scenario.price;
+        let seen = price.seen.as_ref().map_or(String::new(), |s| format!(", seen {s}"));
+        Method {
+            tolerance: self.rule.tolerance,
+            detect: self.rule.detect,
+            pairs_at_most: self.rule.most_pairs(),
+            launch_seconds: self.arguments.seconds,
+            control_pairs,
+            machine: machine::inspect().fingerprint(),
+            price: price.usd_per_hour.map_or("n/a".into(), |p| format!("{p} ({}{seen})", price.hardware)),
+            base,
+            head: match &self.arguments.head_bin {
+                Some(program) => shown(program),
+                None => concat!("this build, centime ", env!("CARGO_PKG_VERSION")).into(),
+            },
+            steal_share,
+            seed: self.arguments.check_seed,
+            command: super::run::command_line(),
+        }
+    }
+}
+
+fn verdict(check: &Check, strict: bool) -> Result<(), Failure> {
+    if check.over_budget() > 0 {
+        return Err(Failure::Budget(format!(
+            "{} of {} budgets are exceeded",
+            check.over_budget(),
+            check.budgets.len()
+        )));
+    }
+    match check.verdict {
+        Verdict::Regression if !check.advisory || strict => {
+            let n = check.counted(Verdict::Regression);
+            Err(Failure::Regression(format!("REGRESSION: {n} of {} cells got dearer", check.cells.len())))
+        }
+        _ if check.failed() > 0 => {
+            Err(Failure::Partial(format!("{} of {} cells could not be measured", check.failed(), check.cells.len())))
+        }
+        Verdict::Inconclusive if strict => Err(Failure::Inconclusive("INCONCLUSIVE: nothing can be concluded".into())),
+        _ => Ok(()),
+    }
+}
+
+fn shown(program: &Path) -> String {
+    program.file_name().map_or(program.display().to_string(), |n| n.to_string_lossy().into_owned())
+}

@@ -1,0 +1,154 @@
+//! Against a stored run: advisory, since what differs between the machine of then and of now cannot be told from the code.
+
+use super::Job;
+use super::duel::{Launch, Random, launch, side};
+use crate::cli::Failure;
+use crate::cli::output::results_failure;
+use crate::comparison::check::{Cell, Check, Side};
+use crate::comparison::judge::{Judged, Verdict};
+use crate::cost::evaluate::evaluate;
+use crate::cost::metrics::{PEAK_MEMORY, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION};
+use crate::hardware::machine;
+use crate::results::run::load;
+use anyhow::anyhow;
+use std::path::Path;
+
+/// Launches of the head, for each cell.
+const LAUNCHES: usize = 8;
+/// Student's t with seven degrees of freedom, 97.5 %.
+const T: f64 = 2.365;
+
+pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
+    let run = load(folder).map_err(results_failure)?;
+    let figures = evaluate(&run);
+    let mut random = Random::new(job.arguments.check_seed);
+    let mut cells = Vec::new();
+    for (c, trial) in job.trials.iter().enumerate() {
+        let Some(at) = run.records.iter().position(|r| r.trial_id == trial.id && r.measurement.figures.is_some())
+        else {
+            continue;
+        };
+        let mut launches: Vec<Launch> = Vec::new();
+        let mut failure = None;
+        for _ in 0..LAUNCHES {
+            match launch(job, &job.head, trial, &mut random) {
+                Ok(l) => launches.push(l),
+                Err(why) => failure = Some(format!("head: {why}")),
+            }
+        }
+        let get = |metric| figures[at].get(metric).map(|e| e.value);
+        let base = Side {
+            tokens_per_second: get(&TOKENS_PER_SECOND),
+            usd_per_million_tokens: get(&USD_PER_MILLION),
+            peak_memory_bytes: get(&PEAK_MEMORY),
+            ttft_seconds: get(&TTFT),
+            tpot_seconds: get(&TPOT),
+        };
+        let rates: Vec<f64> = launches.iter().map(|l| l.tokens_per_second.ln()).collect();
+        let judged = predicted(job, base.tokens_per_second, &rates);
+        let mut findings = Vec::new();
+        if let (Some(then), Some(now)) = (&run.records[at].measurement.figures, launches.first())
+            && then.checksum != now.figures.checksum
+        {
+            findings.push(format!("checksum of the output: {} before, {} now", then.checksum, now.figures.checksum));
+        }
+        cells.push(Cell {
+            trial_id: trial.id.clone(),
+            name: job.names[c].clone(),
+            base,
+            head: side(&job.scenario.price, trial, &launches),
+            judged,
+            findings,
+            failure: failure.filter(|_| launches.len() < LAUNCHES),
+        });
+    }
+    if cells.is_empty() {
+        return Err(Failure::Usage(anyhow!(
+            "{}: it measured none of this scenario's trials; give a run of the same scenario",
+            folder.display()
+        )));
+    }
+    let mut guards = Vec::new();
+    let (then, now) = (run.environment.machine.fingerprint(), machine::inspect().fingerprint());
+    if then != now {
+        guards.push(format!("the machine is another one: {then} before, {now} now"));
+    }
+    let prices = run.environment.price.usd_per_hour.zip(job.scenario.price.usd_per_hour);
+    let price_change = prices.map(|(a, b)| (a.get(), b.get())).filter(|(a, b)| a != b);
+    Ok(Check {
+        version: 1,
+        scenario: job.scenario.name.clone(),
+        verdict: Check::conclude(&cells, &guards),
+        advisory: true,
+        cells,
+        budgets: Vec::new(),
+        guards,
+        price_change,
+        method: job.method(folder.display().to_string(), 0, None),
+    })
+}
+
+/// Without a baseline: the head's figures alone, so that budgets can be held and the next run has something to read.
+pub(super) fn first(job: &Job) -> Check {
+    let mut random = Random::new(job.arguments.check_seed);
+    let mut cells = Vec::new();
+    for (c, trial) in job.trials.iter().enumerate() {
+        let (mut launches, mut failure) = (Vec::new(), None);
+        for _ in 0..LAUNCHES {
+            match launch(job, &job.head, trial, &mut random) {
+                Ok(l) => launches.push(l),
+                Err(why) => failure = Some(format!("head: {why}")),
+            }
+        }
+        let pairs = launches.len();
+        let nothing = Judged {
+            verdict: Verdict::Inconclusive,
+            pairs,
+            ratio: None,
+            low: None,
+            high: None,
+            p: None,
+            detectable: None,
+        };
+        cells.push(Cell {
+            trial_id: trial.id.clone(),
+            name: job.names[c].clone(),
+            base: Side::default(),
+            head: side(&job.scenario.price, trial, &launches),
+            judged: nothing,
+            findings: Vec::new(),
+            failure: failure.filter(|_| launches.len() < LAUNCHES),
+        });
+    }
+    Check {
+        version: 1,
+        scenario: job.scenario.name.clone(),
+        verdict: Verdict::Inconclusive,
+        advisory: true,
+        cells,
+        budgets: Vec::new(),
+        guards: vec!["there is no baseline to compare with yet; the figures are this build's alone".into()],
+        price_change: None,
+        method: job.method("nothing".into(), 0, None),
+    }
+}
+
+/// The stored figure against a prediction interval of one more launch like those at hand: mean -/+ t s sqrt(1 + 1/n) on the
+/// logarithmic scale.
+fn predicted(job: &Job, base: Option<f64>, rates: &[f64]) -> Judged {
+    let n = rates.len() as f64;
+    let mean = rates.iter().sum::<f64>() / n;
+    let sd = (rates.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+    let wide = T * sd * (1.0 + 1.0 / n).sqrt();
+    let known = base.filter(|b| *b > 0.0 && rates.len() == LAUNCHES && wide.is_finite());
+    // How many times as dear: the ratio of the throughputs, the other way up.
+    let ratio = known.map(|b| (b.ln() - mean).exp());
+    let (low, high) = (ratio.map(|r| r * (-wide).exp()), ratio.map(|r| r * wide.exp()));
+    let verdict = match (low, high) {
+        (Some(low), _) if low > 1.0 + job.rule.tolerance => Verdict::Regression,
+        (_, Some(high)) if high < 1.0 + job.rule.detect => Verdict::Pass,
+        _ => Verdict::Inconclusive,
+    };
+    let detectable = known.map(|_| (2.0 * wide).exp_m1().max(job.rule.tolerance));
+    Judged { verdict, pairs: rates.len(), ratio, low, high, p: None, detectable }
+}

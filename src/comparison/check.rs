@@ -1,0 +1,209 @@
+//! What a check found: cells with their verdicts, exact findings, budgets, guards, and the verdict on the whole. Pure.
+
+use super::judge::{Judged, Verdict};
+use crate::scenario::budget::Budget;
+use crate::stats::quantile;
+use serde::Serialize;
+
+/// One side's figures of a cell: medians over its launches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Side {
+    pub tokens_per_second: Option<f64>,
+    pub usd_per_million_tokens: Option<f64>,
+    pub peak_memory_bytes: Option<f64>,
+    pub ttft_seconds: Option<f64>,
+    pub tpot_seconds: Option<f64>,
+}
+
+/// A cell.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cell {
+    pub trial_id: String,
+    pub name: String,
+    pub base: Side,
+    pub head: Side,
+    pub judged: Judged,
+    /// What is exactly different: FLOPs, tokens, allocated bytes, the output's checksum.
+    pub findings: Vec<String>,
+    /// Why it could not be measured, where it could not.
+    pub failure: Option<String>,
+}
+
+/// A limit and how far a cell is from it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Kept {
+    pub cell: String,
+    pub limit: &'static str,
+    pub budget: f64,
+    pub is: f64,
+    /// What is left, as a share of the budget; negative where it is exceeded.
+    pub headroom: f64,
+}
+
+/// Everything.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// Of the form of this data.
+    pub version: u32,
+    pub scenario: String,
+    pub verdict: Verdict,
+    /// Compared with a stored run, which was not interleaved: to be read, not to be relied on.
+    pub advisory: bool,
+    pub cells: Vec<Cell>,
+    pub budgets: Vec<Kept>,
+    /// Why nothing can be concluded, whatever the cells say.
+    pub guards: Vec<String>,
+    /// A change of the price itself: (before, after), USD an hour.
+    pub price_change: Option<(f64, f64)>,
+    pub method: Method,
+}
+
+/// How it was measured: what a reader has to know to believe it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Method {
+    pub tolerance: f64,
+    pub detect: f64,
+    pub pairs_at_most: usize,
+    pub launch_seconds: f64,
+    pub control_pairs: usize,
+    pub machine: String,
+    pub price: String,
+    pub base: String,
+    pub head: String,
+    pub steal_share: Option<f64>,
+    pub seed: u64,
+    pub command: String,
+}
+
+/// Median of what is there.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, 0.5)
+}
+
+impl Check {
+    /// The verdict that cells and guards give together: a guard takes away a verdict that rests on timing. A cell that could
+    /// not be measured leaves nothing to conclude.
+    pub fn conclude(cells: &[Cell], guards: &[String]) -> Verdict {
+        let worst = Verdict::of_all(cells.iter().map(|c| c.judged.verdict));
+        if guards.is_empty() { worst } else { Verdict::Inconclusive }
+    }
+
+    pub fn counted(&self, verdict: Verdict) -> usize {
+        self.cells.iter().filter(|c| c.failure.is_none() && c.judged.verdict == verdict).count()
+    }
+
+    pub fn failed(&self) -> usize {
+        self.cells.iter().filter(|c| c.failure.is_some()).count()
+    }
+
+    pub fn over_budget(&self) -> usize {
+        self.budgets.iter().filter(|b| b.headroom < 0.0).count()
+    }
+
+    /// Geometric means of the costs over the cells that both sides measured: before, after, and the ratio with the range of its
+    /// cells' intervals taken as independent.
+    pub fn mean_cost(&self) -> Option<(f64, f64)> {
+        let both: Vec<(f64, f64)> = self
+            .cells
+            .iter()
+            .filter_map(|c| Some((c.base.usd_per_million_tokens?, c.base.usd_per_million_tokens? * c.judged.ratio?)))
+            .collect();
+        if both.is_empty() {
+            return None;
+        }
+        let n = both.len() as f64;
+        let mean = |of: fn(&(f64, f64)) -> f64| (both.iter().map(|p| of(p).ln()).sum::<f64>() / n).exp();
+        Some((mean(|p| p.0), mean(|p| p.1)))
+    }
+
+    /// Ratio of the costs over all cells, with its interval.
+    pub fn mean_ratio(&self) -> Option<(f64, f64, f64)> {
+        let known: Vec<(f64, f64, f64)> =
+            self.cells.iter().filter_map(|c| Some((c.judged.ratio?, c.judged.low?, c.judged.high?))).collect();
+        if known.is_empty() {
+            return None;
+        }
+        let n = known.len() as f64;
+        let mean = known.iter().map(|k| k.0.ln()).sum::<f64>() / n;
+        let wide = |of: &dyn Fn(&(f64, f64, f64)) -> f64| known.iter().map(|k| of(k).powi(2)).sum::<f64>().sqrt() / n;
+        let (down, up) = (wide(&|k| (k.0 / k.1).ln()), wide(&|k| (k.2 / k.0).ln()));
+        Some((mean.exp(), (mean - down).exp(), (mean + up).exp()))
+    }
+}
+
+/// Every limit of every budget on every cell that it concerns and that has the figure.
+pub fn kept(budgets: &[Budget], cells: &[Cell]) -> Vec<Kept> {
+    let mut all = Vec::new();
+    for budget in budgets {
+        for cell in cells.iter().filter(|c| budget.concerns(&c.name)) {
+            for (limit, most) in budget.limits() {
+                let is = match limit {
+                    "usd_per_million_tokens" => cell.head.usd_per_million_tokens,
+                    "peak_memory_bytes" => cell.head.peak_memory_bytes,
+                    "ttft_seconds" => cell.head.ttft_seconds,
+                    _ => cell.head.tpot_seconds,
+                };
+                if let (Some(most), Some(is)) = (most, is) {
+                    all.push(Kept { cell: cell.name.clone(), limit, budget: most, is, headroom: 1.0 - is / most });
+                }
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::judge::Rule;
+
+    fn cell(name: &str, slower: f64, verdict: Verdict) -> Cell {
+        let y: Vec<f64> = (0..12).map(|i| slower + if i % 2 == 0 { 1e-3 } else { -1e-3 }).collect();
+        Cell {
+            trial_id: name.into(),
+            name: name.into(),
+            base: Side { usd_per_million_tokens: Some(1.0), ..Side::default() },
+            head: Side {
+                usd_per_million_tokens: Some(slower.exp()),
+                peak_memory_bytes: Some(100.0),
+                ..Side::default()
+            },
+            judged: Rule::default().judged(&y, Some(verdict), 1),
+            findings: vec![],
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn the_worst_cell_decides_and_a_guard_takes_the_verdict_away() {
+        let cells = [cell("a", 0.0, Verdict::Pass), cell("b", 0.1, Verdict::Regression)];
+        assert_eq!(Check::conclude(&cells, &[]), Verdict::Regression);
+        assert_eq!(Check::conclude(&cells[..1], &[]), Verdict::Pass);
+        assert_eq!(Check::conclude(&cells, &["steal of 5 %".into()]), Verdict::Inconclusive);
+        assert_eq!(Check::conclude(&[], &[]), Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn the_median_does_not_mind_the_order() {
+        assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
+        assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn headroom_is_what_is_left_of_a_budget() {
+        let cells = [cell("a", 0.0, Verdict::Pass), cell("b", 0.5, Verdict::Regression)];
+        let budget = Budget {
+            cells: "*".into(),
+            usd_per_million_tokens: Some(1.25),
+            peak_memory_bytes: Some(200.0),
+            ttft_seconds: Some(1.0),
+            tpot_seconds: None,
+        };
+        let all = kept(&[budget], &cells);
+        assert_eq!(all.len(), 4, "no cell has a TTFT");
+        assert!((all[0].headroom - 0.2).abs() < 1e-12 && all[2].headroom < 0.0);
+        assert_eq!(all[1].headroom, 0.5);
+    }
+}
