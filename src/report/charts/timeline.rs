@@ -37,7 +37,8 @@ pub fn timeline(
         return None;
     }
     let every = commits.len().div_ceil(14).max(1);
-    let shown = |i: usize, c: &String| if i.is_multiple_of(every) { c.chars().take(7).collect() } else { String::new() };
+    let shown =
+        |i: usize, c: &String| if i.is_multiple_of(every) { c.chars().take(7).collect() } else { String::new() };
     let x = Axis {
         name: "commit".into(),
         scale: Scale::names(commits.iter().enumerate().map(|(i, c)| shown(i, c)).collect()),
