@@ -28,6 +28,9 @@ pub enum CostError {
 const SECONDS_PER_HOUR: Decimal = Decimal::from_parts(3600, 0, 0, false, 0);
 const TOKENS_PER_MILLION: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
+/// Less than this keeps too few of the 28 decimals to be right to a billionth.
+const LEAST: Decimal = Decimal::from_parts(1, 0, 0, false, 16);
+
 fn positive(x: Decimal) -> Option<Decimal> {
     (x > Decimal::ZERO).then_some(x)
 }
@@ -76,7 +79,11 @@ impl Pricing {
     /// A price or utilisation that is zero, negative or not a number.
     pub fn new(price: UsdPerHour, utilisation: Share) -> Result<Self, CostError> {
         let used = SECONDS_PER_HOUR * check_utilisation(utilisation)?;
-        let at_one = check_price(price)?.checked_mul(TOKENS_PER_MILLION).and_then(|p| p.checked_div(used));
+        let price = check_price(price)?;
+        if price < LEAST {
+            return Err(CostError::OutOfRange);
+        }
+        let at_one = price.checked_mul(TOKENS_PER_MILLION).and_then(|p| p.checked_div(used));
         at_one.and_then(positive).map(|at_one| Self { at_one }).ok_or(CostError::OutOfRange)
     }
 
@@ -86,7 +93,7 @@ impl Pricing {
     /// A throughput that is zero, negative or not a number; a quotient out of range.
     pub fn of(&self, throughput: TokensPerSecond) -> Result<UsdPerMillionTokens, CostError> {
         let cost = self.at_one.checked_div(check_throughput(throughput)?);
-        cost.and_then(positive).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
+        cost.filter(|c| *c >= LEAST).map(UsdPerMillionTokens).ok_or(CostError::OutOfRange)
     }
 }
 
@@ -201,6 +208,7 @@ mod tests {
         }
         assert_eq!(cost(1.0, 1.0, 1.5), Err(CostError::Utilisation(1.5)));
         assert_eq!(cost(f64::MAX, f64::MIN_POSITIVE, 1.0), Err(CostError::OutOfRange));
+        assert_eq!(cost(1e-20, 1.0, 1.0), Err(CostError::OutOfRange));
         // Less than can be counted is nothing, and nothing is no price.
         assert_eq!(cost(f64::MIN_POSITIVE, 1.0, 1.0), Err(CostError::Price(0.0)));
         assert_eq!(cost(1.0, f64::MAX, 1.0), Err(CostError::OutOfRange));
