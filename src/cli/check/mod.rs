@@ -62,6 +62,12 @@ pub struct Arguments {
     /// The program that is checked, where it is not this one.
     #[arg(long, value_name = "PROGRAM", hide = true)]
     head_bin: Option<PathBuf>,
+    /// What the report calls the baseline, where its file's name says little (`ci/check` gives the commit).
+    #[arg(long, value_name = "NAME", hide = true)]
+    baseline_name: Option<String>,
+    /// What the report tells readers to type, where it is not this command line.
+    #[arg(long, value_name = "COMMAND", hide = true)]
+    reproduce: Option<String>,
     /// Where the files go.
     #[arg(long, value_name = "DIR", default_value = "reports/check")]
     out: PathBuf,
@@ -165,14 +171,14 @@ impl Job<'_> {
             control_pairs,
             machine: machine::inspect().fingerprint(),
             price: price.usd_per_hour.map_or("n/a".into(), |p| format!("{p} ({}{seen})", price.hardware)),
-            base,
+            base: self.arguments.baseline_name.clone().unwrap_or(base),
             head: match &self.arguments.head_bin {
                 Some(program) => shown(program),
                 None => concat!("this build, centime ", env!("CARGO_PKG_VERSION")).into(),
             },
             steal_share,
             seed: self.arguments.check_seed,
-            command: super::run::command_line(),
+            command: self.arguments.reproduce.clone().unwrap_or_else(super::run::command_line),
         }
     }
 }

@@ -57,12 +57,12 @@ pub fn comment(check: &Check) -> String {
     }
     let method = method(check);
     let room = LONGEST.saturating_sub(out.len() + method.len() + 300);
-    let all: Vec<&Cell> = check.cells.iter().collect();
-    out += &format!(
-        "\n<details><summary>All {}</summary>\n\n{}\n</details>\n",
-        counted(all.len(), "cell"),
-        cut("", &all, room)
-    );
+    let rest: Vec<&Cell> = check.cells.iter().filter(|c| !is_changed(c)).collect();
+    if !rest.is_empty() {
+        let which = if changed.is_empty() { "All" } else { "The other" };
+        let counted = counted(rest.len(), "cell");
+        out += &format!("\n<details><summary>{which} {counted}</summary>\n\n{}\n</details>\n", cut("", &rest, room));
+    }
     out + &method
 }
 
@@ -159,7 +159,7 @@ fn is_changed(c: &Cell) -> bool {
 
 /// A table of as many rows as have room.
 fn cut(lead: &str, cells: &[&Cell], room: usize) -> String {
-    let full = markdown::table(&table(cells));
+    let full = markdown::table(&table(cells, "\u{a0}"));
     if full.len() <= room {
         return format!("{lead}{full}");
     }

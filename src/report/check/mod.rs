@@ -44,7 +44,7 @@ pub fn json(check: &Check) -> String {
 pub fn terminal(check: &Check, style: Style) -> String {
     let mut blocks = vec![Block::Paragraph(vec![Span::plain(comment::headline(check))])];
     blocks.push(Block::Paragraph(vec![Span::plain(comment::counts(check))]));
-    blocks.push(Block::Table(table(&check.cells.iter().collect::<Vec<_>>())));
+    blocks.push(Block::Table(table(&check.cells.iter().collect::<Vec<_>>(), " ")));
     let mut items: Vec<String> = check.guards.iter().map(|g| format!("not trusted: {g}")).collect();
     items.extend(comment::findings(check));
     items.extend(check.budgets.iter().map(comment::budget));
@@ -54,8 +54,8 @@ pub fn terminal(check: &Check, style: Style) -> String {
     terminal::sections(&[Section { id: "check", title: "Check", blocks }], style)
 }
 
-/// The cells in a table; the same for every reader.
-fn table(cells: &[&Cell]) -> Table {
+/// The cells in a table; the same for every reader, but for the space inside a figure (a comment's columns must not break there).
+fn table(cells: &[&Cell], space: &str) -> Table {
     let mut table = Table::new(vec![
         Column::text("cell"),
         Column::number("base, $/M"),
@@ -75,14 +75,14 @@ fn table(cells: &[&Cell]) -> Table {
         let number = |x: Option<f64>, shown: fn(f64) -> String| x.map_or("n/a".to_string(), shown);
         let memory = number(c.head.peak_memory_bytes, |b| crate::units::Bytes(b as u64).to_string());
         let cells = [
-            c.name.clone(),
+            if c.name.trim().is_empty() { "(no name)".into() } else { c.name.clone() },
             number(c.base.usd_per_million_tokens, |x| crate::units::significant(x, 3)),
             number(c.head.usd_per_million_tokens, |x| crate::units::significant(x, 3)),
-            change,
+            change.replace(' ', space),
             number(c.head.tokens_per_second, |x| crate::units::significant(x, 4)),
-            memory,
+            memory.replace(' ', space),
             c.judged.pairs.to_string(),
-            said(c),
+            said(c).replace(' ', space),
         ];
         table.rows.push(Row::new(cells.map(Shown::text).to_vec()));
     }
@@ -93,6 +93,7 @@ fn table(cells: &[&Cell]) -> Table {
 fn said(c: &Cell) -> String {
     match &c.failure {
         Some(_) => "❌ FAILED".into(),
+        None if c.judged.pairs == 0 && c.base.tokens_per_second.is_none() => "⚠️ no baseline".into(),
         None => symbol(c.judged.verdict),
     }
 }
