@@ -5,7 +5,7 @@ use super::table::{Format, Rows};
 use crate::comparison::check::median;
 use crate::comparison::judge::Rule;
 use crate::comparison::noise::{Grade, resolved};
-use crate::hardware::disturbance::disturbances;
+use crate::hardware::disturbance::{clock_mhz, disturbances, load_average};
 use crate::hardware::machine::{self, CpuTimes};
 use crate::runner::{Options, Request, run_trial, this_program};
 use crate::scenario::Measure;
@@ -29,6 +29,7 @@ const SECONDS: f64 = 0.06;
 pub(super) fn run(format: Format) -> Result<(), Failure> {
     let m = machine::inspect();
     let steal = CpuTimes::now();
+    let (load, clock_before) = (load_average(), clock_mhz());
     let began = Instant::now();
     let mut rates: Vec<f64> = Vec::new();
     let request = request(m.cores)?;
@@ -67,6 +68,12 @@ pub(super) fn run(format: Format) -> Result<(), Failure> {
     let stolen = steal.and_then(|s| s.steal_since());
     let words = "time that the hypervisor gave to others; over 2 % no verdict is reached".to_string();
     say("noise", "steal", stolen.map_or("n/a".into(), |s| Share(s).to_string()), words);
+    let clocks: Vec<(f64, f64)> = clock_before.into_iter().chain(clock_mhz()).collect();
+    let (low, high) = clocks.iter().fold((f64::INFINITY, 0.0_f64), |(l, h), c| (l.min(c.0), h.max(c.1)));
+    let clock = if clocks.is_empty() { "n/a".to_string() } else { format!("{low:.0} .. {high:.0} MHz") };
+    say("noise", "frequency", clock, "clock of the cores before and after, as the kernel reports it".into());
+    let load = load.map_or("n/a".to_string(), |l| format!("{l:.2} of {}", m.cores));
+    say("noise", "other load", load, "load average of the minute before: 0 where nothing else computes".into());
     for r in &found {
         let value = r.pairs.map_or("not resolved".into(), |n| format!("in {n} pairs"));
         let note = format!("a slowdown of {} is caught in at least 95 % of checks", Share(r.slowdown));

@@ -19,8 +19,23 @@ fn number(path: &str) -> Option<f64> {
     fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
 }
 
+/// Clock rates of the cores in MHz as the kernel reports them now, lowest and highest; `None` where it does not. Hypervisors
+/// often show a constant.
+pub fn clock_mhz() -> Option<(f64, f64)> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let lines = text.lines().filter(|l| l.starts_with("cpu MHz"));
+    let all: Vec<f64> = lines.filter_map(|l| l.split(':').nth(1)?.trim().parse().ok()).collect();
+    let (low, high) = all.iter().fold((f64::INFINITY, 0.0_f64), |(l, h), x| (l.min(*x), h.max(*x)));
+    (high > 0.0).then_some((low, high))
+}
+
+/// Mean number of tasks that wanted a core in the last minute; `None` where the kernel does not say.
+pub fn load_average() -> Option<f64> {
+    number("/proc/loadavg")
+}
+
 fn load(cores: u32) -> Option<Disturbance> {
-    let load = number("/proc/loadavg")?;
+    let load = load_average()?;
     (load > 0.5 * f64::from(cores)).then(|| Disturbance {
         what: format!("load average {load:.2} on {cores} cores: other programs are computing"),
         remedy: "stop them, or wait until they are done",

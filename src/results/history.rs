@@ -59,6 +59,9 @@ pub fn append(path: &Path, new: &[Entry]) -> Result<usize, ResultsError> {
         .map(|(name, of)| column(name, Values::Text(all.iter().map(|e| Some(of(e).clone())).collect())))
         .collect();
     columns.extend(NUMBERS.iter().map(|(name, of)| column(name, Values::Float(all.iter().map(of).collect()))));
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(ResultsError::io(folder, "making the folder"))?;
+    }
     write_parquet(path, &Table { columns })?;
     Ok(all.len())
 }
@@ -116,7 +119,7 @@ mod tests {
     #[test]
     fn runs_add_up_and_the_same_run_is_not_added_twice() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("history.parquet");
+        let path = folder.path().join("a folder that is not there/history.parquet");
         assert_eq!(read(&path).unwrap(), []);
         assert_eq!(append(&path, &[entry("a", Some(1.0))]).unwrap(), 1);
         assert_eq!(append(&path, &[entry("b", None)]).unwrap(), 2);
