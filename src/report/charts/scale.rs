@@ -32,7 +32,19 @@ impl Scale {
         if least > 0.0 && most / least >= LOG_FROM {
             return Self::log(values, label);
         }
-        let step = nice(most / 5.0);
+        Self::from_zero(most, nice(most / 5.0), label)
+    }
+
+    /// The same for bytes: the steps are powers of two.
+    pub fn measured_bytes(values: &[f64], label: fn(f64) -> String) -> Self {
+        let (least, most) = extent(values);
+        if least > 0.0 && most / least >= LOG_FROM {
+            return Self::bytes(values, label);
+        }
+        Self::from_zero(most, 2f64.powf((most / 8.0).max(1.0).log2().ceil()), label)
+    }
+
+    fn from_zero(most: f64, step: f64, label: fn(f64) -> String) -> Self {
         let count = (most / step).ceil().max(1.0);
         let ticks = (0..=count as usize).map(|i| i as f64 * step).collect();
         Self { kind: Kind::Linear, low: 0.0, high: count * step, ticks, label }
@@ -220,6 +232,17 @@ mod tests {
         let log = Scale::measured(&[3.0, 450.0], plain);
         assert!(log.is_log());
         assert_eq!(log.ticks(), [5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]);
+    }
+
+    #[test]
+    fn bytes_are_counted_in_powers_of_two() {
+        let scale = Scale::measured_bytes(&[20e6, 27e6], plain);
+        assert_eq!(
+            scale.ticks(),
+            [0.0, 4194304.0, 8388608.0, 12582912.0, 16777216.0, 20971520.0, 25165824.0, 29360128.0]
+        );
+        assert!(Scale::measured_bytes(&[1e6, 27e6], plain).is_log());
+        assert_eq!(Scale::measured_bytes(&[0.0], plain).ticks(), [0.0, 1.0]);
     }
 
     #[test]

@@ -36,14 +36,16 @@ pub fn timeline(
     if series.is_empty() {
         return None;
     }
-    let every = commits.len().div_ceil(14).max(1);
+    // As many names as stand beside each other.
+    let every = commits.len().div_ceil(8).max(1);
     let shown =
-        |i: usize, c: &String| if i.is_multiple_of(every) { c.chars().take(7).collect() } else { String::new() };
+        |i: usize, c: &String| if i.is_multiple_of(every) { c.chars().take(8).collect() } else { String::new() };
     let x = Axis {
         name: "commit".into(),
         scale: Scale::names(commits.iter().enumerate().map(|(i, c)| shown(i, c)).collect()),
     };
-    let y = Axis { name: metric.unit.into(), scale: Scale::measured(&extents(&series, |m| &m.y), tick(metric)) };
+    let scale = if metric.unit == "bytes" { Scale::measured_bytes } else { Scale::measured };
+    let y = Axis { name: metric.unit.into(), scale: scale(&extents(&series, |m| &m.y), tick(metric)) };
     let more = if lines.len() > MOST_SERIES {
         format!(" The first {MOST_SERIES} of {} cells are shown.", lines.len())
     } else {
