@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The modules are rooms on floors; a room imports from lower floors only, and `tests/architecture.rs` holds it:
-//! F0 `units`, `stats`, `yaml`; F1 `hardware`, `transformer`; F2 `scenario`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`,
-//! `projection`; F7 `comparison`; F8 `report`; F9 `cli`.
+//! F0 `units`, `stats`, `yaml`; F1 `hardware`, `transformer`; F2 `scenario`,
+//! `projection`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`; F7 `comparison`; F8 `report`; F9 `cli`.
 
 #![warn(missing_debug_implementations)]
 
@@ -17,6 +17,7 @@ pub mod comparison;
 pub mod cost;
 pub mod hardware;
 pub mod plan;
+pub mod projection;
 pub mod report;
 pub mod results;
 pub mod runner;

@@ -10,12 +10,12 @@ const FLOORS: &[(&str, u8)] = &[
     ("yaml", 0),
     ("hardware", 1),
     ("transformer", 1),
+    ("projection", 2),
     ("scenario", 2),
     ("plan", 3),
     ("runner", 4),
     ("results", 5),
     ("cost", 6),
-    ("projection", 6),
     ("comparison", 7),
     ("report", 8),
     ("cli", 9),
@@ -34,6 +34,7 @@ const KEPT_APART: &[(&str, &[&str])] = &[
 /// What pure rooms may not name.
 const PURE: &[(&str, &[&str])] = &[
     ("plan", &["std::time", "std::fs", "std::thread", "std::process", "std::env"]),
+    ("projection", &["std::fs", "std::io", "std::time", "std::process", "std::env", "std::thread"]),
     ("cost", &["std::fs", "std::io", "std::time", "std::process", "std::env", "std::thread"]),
     ("comparison", &["std::fs", "std::io", "std::time", "std::process", "std::env", "std::thread"]),
 ];

@@ -14,6 +14,7 @@ mod noise;
 mod output;
 mod plan;
 mod price;
+mod project;
 mod report;
 mod run;
 mod schema;
@@ -44,6 +45,7 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Cost(cost::Arguments),
+    Project(project::Arguments),
     Hardware(hardware::Arguments),
     History(history::Arguments),
     Verify(verify::Arguments),
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Check(a) => check::run(&a),
         Command::Explain(a) => explain::run(&a),
         Command::Cost(a) => cost::run(&a),
+        Command::Project(a) => project::run(&a),
         Command::Hardware(a) => hardware::run(&a),
         Command::History(a) => history::run(&a),
         Command::Verify(a) => verify::run(&a),

@@ -1,0 +1,143 @@
+//! A device as the projection sees it: what it can do, filled in from its datasheet where nobody measured.
+
+use crate::hardware::device::{Device, Format};
+
+/// What decides which constants apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// NVIDIA or AMD with HBM.
+    Datacenter,
+    /// NVIDIA or AMD with GDDR memory.
+    Card,
+    /// A GPU that shares the system's memory.
+    Soc,
+    Tpu,
+    Cpu,
+}
+
+/// Rates in FLOP/s and bytes/s of one device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unit {
+    pub name: String,
+    pub kind: Kind,
+    pub architecture: String,
+    /// Datasheet, 16-bit with 32-bit sums.
+    pub peak: f64,
+    /// 16-bit with 16-bit sums: twice `peak` on consumer cards.
+    pub peak_narrow_sums: f64,
+    /// What a tuned 16-bit product reaches.
+    pub tuned: f64,
+    /// The same in f8; `None` where the device has none.
+    pub tuned_f8: Option<f64>,
+    /// Datasheet in f4; `None` where the device has none.
+    pub peak_f4: Option<f64>,
+    pub vector_f32: f64,
+    pub bytes_per_second: f64,
+    pub memory_bytes: f64,
+    /// One direction, to its neighbours in the machine.
+    pub link_bytes_per_second: f64,
+    /// Devices that the link joins.
+    pub link_devices: f64,
+    pub watts: Option<f64>,
+    /// Multiprocessors; `None` where unknown: no wave is counted.
+    pub cores: Option<f64>,
+}
+
+/// Share of the datasheet's peak that tuned products reach where nobody measured: A100 0.87, H100 0.80, B200 0.78.
+const TUNED_16: f64 = 0.80;
+/// The same in f8: H100 0.71, B200 0.76.
+const TUNED_8: f64 = 0.72;
+/// First parts of the names of GPUs with GDDR memory.
+const CARDS: &[&str] = &["rtx", "rx", "a10", "a10g", "a40", "l4", "l40", "l40s", "t4", "m60"];
+/// PCIe 4.0 x16 with its protocol, where a device has no link.
+const NO_LINK: f64 = 25e9;
+
+/// What the catalog lacks for a projection.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{device}: the catalog has no {missing}; add it in a file of your own and give it with --prices")]
+pub struct Unknown {
+    pub device: String,
+    pub missing: &'static str,
+}
+
+impl Unit {
+    /// # Errors
+    /// A figure that is missing from the catalog and cannot be inferred.
+    pub fn of(d: &Device) -> Result<Self, Unknown> {
+        let lacks = |missing| Unknown { device: d.name.clone(), missing };
+        let (f16, bf16) = (d.peaks.of(Format::F16), d.peaks.of(Format::Bf16));
+        let peak = bf16.or(f16).ok_or(lacks("16-bit peak"))?;
+        let bytes_per_second = d.memory_bytes_per_second.ok_or(lacks("memory bandwidth"))?;
+        let kind = match d.kind.as_str() {
+            "cpu" => Kind::Cpu,
+            "tpu" => Kind::Tpu,
+            "soc" => Kind::Soc,
+            _ if d.vendor == "Apple" => Kind::Soc,
+            "gpu" if d.name.split('-').next().is_some_and(|family| CARDS.contains(&family)) => Kind::Card,
+            _ => Kind::Datacenter,
+        };
+        let link = d.link.as_ref();
+        Ok(Self {
+            name: d.name.clone(),
+            kind,
+            architecture: d.architecture.clone(),
+            peak,
+            peak_narrow_sums: d.peaks.of(Format::F16Accumulating).unwrap_or(peak),
+            tuned: d.achieved.of(Format::Bf16).unwrap_or(peak * TUNED_16),
+            tuned_f8: d.achieved.of(Format::F8).or_else(|| d.peaks.of(Format::F8).map(|p| p * TUNED_8)),
+            peak_f4: d.peaks.of(Format::F4),
+            vector_f32: d.peaks.of(Format::F32).unwrap_or(peak / 8.0),
+            bytes_per_second,
+            memory_bytes: d.memory_bytes.ok_or(lacks("memory size"))?,
+            link_bytes_per_second: link.map_or(NO_LINK, |l| l.bytes_per_second),
+            link_devices: link.and_then(|l| l.devices).map_or(1.0, f64::from),
+            watts: d.tdp_watts,
+            cores: d.cores.filter(|_| d.kind == "gpu").map(f64::from),
+        })
+    }
+
+    /// Whether kernels of the generation before were not written for it.
+    pub fn is_after_ampere(&self) -> bool {
+        matches!(self.architecture.as_str(), "Hopper" | "Blackwell" | "Blackwell Ultra")
+    }
+
+    pub fn is_hopper(&self) -> bool {
+        self.architecture == "Hopper"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::book::Book;
+
+    fn unit(name: &str) -> Unit {
+        Unit::of(Book::built_in().unwrap().device(name).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn devices_of_the_catalog_are_of_their_kinds() {
+        for (name, kind) in [
+            ("A100-80GB", Kind::Datacenter),
+            ("v100-sxm2-16gb", Kind::Datacenter),
+            ("RTX 4090", Kind::Card),
+            ("rtx-pro-6000", Kind::Card),
+            ("l4", Kind::Card),
+            ("M2 Ultra 76-core GPU", Kind::Soc),
+            ("mi300x", Kind::Datacenter),
+            ("tpu-v4", Kind::Tpu),
+        ] {
+            assert_eq!(unit(name).kind, kind, "{name}");
+        }
+        assert!(
+            unit("h100-sxm").is_hopper() && unit("b200").is_after_ampere() && !unit("a100-sxm-80gb").is_after_ampere()
+        );
+        assert_eq!(unit("rtx-4090").peak_narrow_sums, 330.3e12);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let d = Book::built_in().unwrap().device("k80").unwrap();
+        assert!(Unit::of(d).unwrap_err().to_string().starts_with("k80: the catalog has no 16-bit peak"));
+    }
+}

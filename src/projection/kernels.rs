@@ -1,0 +1,110 @@
+//! Seconds of single operations: the larger of their products over an attainable rate and their bytes over an attainable
+//! bandwidth, with what the shape costs.
+
+use super::constants::Constants;
+use super::device::Unit;
+
+/// Rows and columns of a block of a large product.
+const TILE: (f64, f64) = (128.0, 256.0);
+/// Share of a wave's idle multiprocessors that a choice among tile sizes does not win back.
+const WAVE_WEIGHT: f64 = 0.5;
+
+/// Number formats of products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// bf16 or f16.
+    Half,
+    /// f8, a scale for each tensor.
+    F8,
+    /// f8, a scale for each block.
+    Mxf8,
+    /// 4-bit floats, a scale for each block.
+    F4,
+}
+
+/// Attainable FLOP/s of large products; `None` where the device has no such format.
+pub fn product_rate(u: &Unit, format: Format, c: &Constants) -> Option<f64> {
+    let hopper = if u.is_hopper() { c.hopper_share } else { 1.0 };
+    match format {
+        Format::Half => Some(u.tuned * c.matmul_share * hopper),
+        Format::F8 => Some(u.tuned_f8? * c.f8_share * hopper),
+        Format::Mxf8 => Some(u.tuned_f8? * c.mxf8_share * hopper),
+        Format::F4 => Some(u.peak_f4? * 0.5 * c.f4_share),
+    }
+}
+
+/// Attainable bytes/s of kernels that only move.
+pub fn moving_rate(u: &Unit, c: &Constants) -> f64 {
+    u.bytes_per_second * c.elementwise_share
+}
+
+/// Share of its rate that a product m x k x n reaches: narrow ones do not fill the pipeline, and the last wave of tiles does
+/// not fill the device.
+fn fill(u: &Unit, [m, k, n]: [f64; 3], c: &Constants) -> f64 {
+    let narrow = (1.0 + 0.5 * c.width / k) * (1.0 + 0.25 * c.width / n) * (1.0 + 0.25 * c.width / m);
+    let wave = u.cores.map_or(1.0, |cores| {
+        let tiles = (m / TILE.0).ceil() * (n / TILE.1).ceil();
+        tiles / ((tiles / cores).ceil() * cores)
+    });
+    (1.0 - WAVE_WEIGHT * (1.0 - wave)) / narrow
+}
+
+/// Seconds of a product m x k x n of 16-bit results at the rate.
+pub fn product(u: &Unit, size: [f64; 3], rate: f64, c: &Constants) -> f64 {
+    let [m, k, n] = size;
+    let flops = 2.0 * m * k * n;
+    let bytes = 2.0 * (m * k + k * n + m * n);
+    (flops / (rate * fill(u, size, c))).max(bytes / moving_rate(u, c))
+}
+
+/// Seconds forward and backward of causal attention of `rows` queries over `context` keys, `heads` heads of `head_dim`.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    pub rows: f64,
+    pub context: f64,
+    pub heads: f64,
+    pub head_dim: f64,
+    /// Whether the scores stay on the chip.
+    pub fused: bool,
+    /// Whether the kernels are of a generation before the device's.
+    pub old: bool,
+}
+
+impl Attention {
+    /// Forward and backward.
+    pub fn seconds(&self, u: &Unit, c: &Constants) -> (f64, f64) {
+        let width = self.heads * self.head_dim;
+        if self.fused {
+            // The half under the diagonal.
+            let flops = 2.0 * self.rows * self.context * width;
+            let old = if self.old { c.attention_old } else { 1.0 };
+            let rate = u.tuned * c.attention_share * old / (1.0 + 10.0 / self.head_dim);
+            return (flops / rate, 2.5 * flops / (rate * c.attention_backward));
+        }
+        let flops = 4.0 * self.rows * self.context * width;
+        let rate = u.tuned * c.matmul_share * 0.7 * self.head_dim / (self.head_dim + 32.0);
+        let scores = self.heads * self.rows * self.context;
+        let moving = moving_rate(u, c);
+        (flops / rate + 10.0 * scores / moving, 2.0 * flops / rate + 12.0 * scores / moving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::book::Book;
+
+    #[test]
+    fn large_products_reach_their_rate_and_narrow_ones_do_not() {
+        let u = Unit::of(Book::built_in().unwrap().device("a100-sxm-80gb").unwrap()).unwrap();
+        let c = Constants::default();
+        let rate = product_rate(&u, Format::Half, &c).unwrap();
+        let share = |size: [f64; 3]| 2.0 * size.iter().product::<f64>() / product(&u, size, rate, &c) / rate;
+        assert!(share([16384.0, 16384.0, 16384.0]) > 0.95);
+        assert!(share([16384.0, 128.0, 16384.0]) < 0.5);
+        // One row is bound by the weights' bytes.
+        let seconds = product(&u, [1.0, 4096.0, 4096.0], rate, &c);
+        assert!((seconds * moving_rate(&u, &c) / (2.0 * 4096.0 * 4096.0) - 1.0).abs() < 0.001);
+        assert_eq!(product_rate(&u, Format::F8, &c), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! Bytes of one device by category, in training and in serving, and whether they fit.
+
+use super::kernels::Format;
+use super::serving::{Serving, Weights};
+use super::training::{Engine, Recompute, Sharding, Training};
+
+/// Bytes on one device, the fullest one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Footprint {
+    pub weights: f64,
+    pub gradients: f64,
+    pub optimizer: f64,
+    pub activations: f64,
+    pub cache: f64,
+    /// Logits, gathered layers, workspaces.
+    pub buffers: f64,
+}
+
+/// Share of a device's memory that a program may fill: the rest is the driver's, the library's and lost to fragments.
+const USABLE: f64 = 0.94;
+/// Workspaces of the libraries in serving.
+const WORKSPACE_BYTES: f64 = 0.2e9;
+/// What the runtime takes before the first tensor.
+const RUNTIME_BYTES: f64 = 0.6e9;
+
+impl Footprint {
+    pub fn total(&self) -> f64 {
+        self.weights + self.gradients + self.optimizer + self.activations + self.cache + self.buffers
+    }
+
+    pub fn fits(&self, memory_bytes: f64) -> bool {
+        self.total() + RUNTIME_BYTES <= memory_bytes * USABLE
+    }
+
+    /// Categories with their names, for tables.
+    pub fn parts(&self) -> [(&'static str, f64); 6] {
+        [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("KV cache", self.cache),
+            ("buffers", self.buffers),
+        ]
+    }
+}
+
+/// Of a training step. States: mixed precision keeps 2 bytes of weight, 4 of gradient, 12 of master copy and Adam's moments a
+/// parameter, 18 in all (Narayanan et al. 2021; 2 + 2 + 12 with PyTorch's f32 weights cast a layer at a time: 16).
+pub fn training(t: &Training) -> Footprint {
+    let held = t.held_parameters();
+    let ranks = t.data() * t.context;
+    let shared = |from: Sharding| if t.sharding >= from { ranks } else { 1.0 };
+    let (weight, gradient, state) = match (t.pure_half, t.engine) {
+        (true, _) => (2.0, 2.0, 4.0),
+        (false, Engine::Fused) if t.format == Format::Half => (2.0, 4.0, 12.0),
+        // Gradients stay in bf16 where products are in 8 or 4 bits.
+        (false, Engine::Fused) => (2.0, 2.0, 12.0),
+        // f32 weights are the master copy; a layer's are cast when they are gathered.
+        (false, Engine::Eager) => (4.0, 4.0, 8.0),
+    };
+    let layers = t.model.layers / t.pipeline;
+    let gathered = if t.sharding == Sharding::Weights { 4.0 * t.model.layer_parameters() / t.tensor } else { 0.0 };
+    let logits = t.micro_batch * t.seq_len / t.context * t.model.vocab / t.tensor;
+    let logit_bytes = if t.engine == Engine::Eager { 8.0 } else { 4.0 };
+    Footprint {
+        weights: held * weight / shared(Sharding::Weights),
+        gradients: held * gradient / shared(Sharding::Gradients),
+        optimizer: held * state / shared(Sharding::Optimizer),
+        activations: layers * layer_activations(t) * in_flight(t) + working_layer(t),
+        cache: 0.0,
+        buffers: gathered + if t.pipeline > 1.0 { 0.0 } else { logits * logit_bytes },
+    }
+}
+
+/// Micro-batches whose activations the first stage holds: as many as there are stages, and a little more where stages hold
+/// chunks in turn (Korthikanti et al. 2022, section 4.2.3).
+fn in_flight(t: &Training) -> f64 {
+    if t.pipeline <= 1.0 {
+        return 1.0;
+    }
+    let more = if t.interleave > 1.0 { 1.0 + (t.pipeline - 1.0) / (t.pipeline * t.interleave) } else { 1.0 };
+    (t.pipeline * more).min(t.accumulation.max(1.0) * more)
+}
+
+/// Kept bytes of a layer and micro-batch (Korthikanti et al. 2022, table 2): s b h (34 + 5 a s / h) without parallelism for
+/// GPT, here from the parts, so that grouped heads and gated feed-forwards count right.
+fn layer_activations(t: &Training) -> f64 {
+    let m = &t.model;
+    let rows = t.micro_batch * t.seq_len / t.context;
+    let split = if t.sequence_parallel { t.tensor } else { 1.0 };
+    if t.recompute == Recompute::Full {
+        return 2.0 * rows * m.d_model / split;
+    }
+    full_layer(t, t.recompute == Recompute::Selective) * if t.recompute == Recompute::Partial { 0.6 } else { 1.0 }
+}
+
+fn full_layer(t: &Training, without_scores: bool) -> f64 {
+    let m = &t.model;
+    let rows = t.micro_batch * t.seq_len / t.context;
+    let split = if t.sequence_parallel { t.tensor } else { 1.0 };
+    // What products take in is kept in their format.
+    let taken = if t.format == Format::Half { 2.0 } else { 1.0 };
+    // Models of the time of unfused attention have dropout, a byte a value.
+    let masks = if t.fused_attention { 0.0 } else { 2.0 };
+    // Not split by tensor parallelism alone: inputs of two norms and of two products, and two masks.
+    let outer = rows * m.d_model * (2.0 * 2.0 + 2.0 * taken + masks) / split;
+    // Split: queries, keys, values, the attention's output; what goes into the activation and what comes out.
+    let attention = rows * (2.0 * (m.d_attention() + 2.0 * m.d_kv()) + taken * m.d_attention());
+    let inner = rows * m.d_ff * (2.0 * (m.inner_matrices() - 1.0) + taken);
+    let scores = if t.fused_attention || without_scores { 0.0 } else { 5.0 * m.heads * rows * t.seq_len / t.context };
+    outer + (attention + inner + scores) / t.tensor
+}
+
+/// With full recomputation one layer is there in whole while it is run again.
+fn working_layer(t: &Training) -> f64 {
+    if t.recompute == Recompute::Full { full_layer(t, false) } else { 0.0 }
+}
+
+/// Of serving `batch` sequences of `context` tokens.
+pub fn serving(s: &Serving, batch: f64, context: f64) -> Footprint {
+    let m = &s.model;
+    let parallel = (s.tensor * s.stages).max(1.0);
+    // Quantised files keep the embedding and often the head in 16 bits.
+    let tables = m.vocab * m.d_model;
+    let inside = (m.parameters - tables).max(0.0);
+    // A matrix that is unpacked by a call of its own is there in 16 bits meanwhile.
+    let unpacked = if s.weights == Weights::Unpacked { 2.0 * m.d_model * m.vocab.max(m.d_ff) } else { 0.0 };
+    let table_bytes = if s.weight_bytes < 2.0 { s.table_bytes } else { s.weight_bytes };
+    Footprint {
+        weights: (inside * s.weight_bytes + tables * table_bytes) / parallel,
+        cache: batch * context * m.cache_bytes_per_token(s.cache_bytes) / s.stages / s.tensor.min(m.kv_heads),
+        buffers: WORKSPACE_BYTES
+            + unpacked
+            + 4.0 * m.vocab * batch / s.tensor
+            + 8.0 * m.d_model.max(m.d_ff) * batch.max(1.0),
+        ..Footprint::default()
+    }
+}

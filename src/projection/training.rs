@@ -1,0 +1,269 @@
+//! One training step: computation, collectives, bubbles, the optimizer.
+
+use super::constants::Constants;
+use super::device::Unit;
+use super::kernels::{Attention, Format, moving_rate, product, product_rate};
+use super::model::Model;
+
+/// What is recomputed in the backward pass instead of kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recompute {
+    None,
+    /// Attention's scores (Korthikanti et al. 2022); with fused attention nothing.
+    Selective,
+    /// Some of the cheap operations.
+    Partial,
+    /// Each layer's forward pass.
+    Full,
+}
+
+/// What data-parallel ranks share out among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sharding {
+    None,
+    /// Optimizer states (ZeRO 1, distributed optimizer).
+    Optimizer,
+    /// Gradients too (ZeRO 2).
+    Gradients,
+    /// Weights too (ZeRO 3, FSDP).
+    Weights,
+}
+
+/// How well the framework's kernels are fused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Megatron with Transformer Engine, llm.c, compiled JAX.
+    Fused,
+    /// PyTorch, an operation at a time, with fused attention.
+    Eager,
+}
+
+/// One training configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    pub model: Model,
+    pub device: Unit,
+    pub devices: f64,
+    pub devices_per_node: f64,
+    /// Bytes/s of one device's network, one direction.
+    pub network: f64,
+    pub tensor: f64,
+    pub pipeline: f64,
+    /// Chunks of layers a pipeline rank holds (interleaved 1F1B); 1: plain 1F1B.
+    pub interleave: f64,
+    pub context: f64,
+    pub sharding: Sharding,
+    /// Sequences of one data-parallel rank at a time.
+    pub micro_batch: f64,
+    /// Micro-batches a step.
+    pub accumulation: f64,
+    pub seq_len: f64,
+    pub format: Format,
+    pub recompute: Recompute,
+    pub fused_attention: bool,
+    /// Norms and dropout are split over tensor-parallel ranks too.
+    pub sequence_parallel: bool,
+    pub engine: Engine,
+    /// All states in 16 bits instead of 32-bit master copies.
+    pub pure_half: bool,
+}
+
+/// A projected step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub seconds: f64,
+    /// Shares of the step by cause; what overlaps is counted where it shows.
+    pub parts: Vec<(&'static str, f64)>,
+}
+
+impl Training {
+    /// Data-parallel ranks.
+    pub fn data(&self) -> f64 {
+        (self.devices / (self.tensor * self.pipeline * self.context)).max(1.0)
+    }
+
+    pub fn tokens_per_step(&self) -> f64 {
+        self.data() * self.micro_batch * self.accumulation * self.seq_len
+    }
+
+    /// Tokens of one micro-batch on one device.
+    fn rows(&self) -> f64 {
+        self.micro_batch * self.seq_len / self.context
+    }
+
+    /// Model FLOPs of a step (Chowdhery et al. 2022, appendix B): 6 a weight and 12 a layer, position and width, a token;
+    /// nothing for recomputation.
+    pub fn model_flops(&self) -> f64 {
+        let m = &self.model;
+        let attention = 12.0 * m.layers * self.seq_len * m.d_attention();
+        (6.0 * m.active_parameters() + attention) * self.tokens_per_step()
+    }
+
+    /// Projects a step; `None` where the device has not the format.
+    pub fn step(&self, c: &Constants) -> Option<Step> {
+        let (u, m) = (&self.device, &self.model);
+        let (t, rows) = (self.tensor, self.rows());
+        let rate = product_rate(u, self.format, c)?;
+        let half = product_rate(u, Format::Half, c)?;
+        let moving = moving_rate(u, c);
+        let eager = self.engine == Engine::Eager;
+        let products = self.layer_products(rate, c);
+        let attention = Attention {
+            rows,
+            context: self.seq_len,
+            heads: m.heads / t,
+            head_dim: m.head_dim,
+            fused: self.fused_attention,
+            old: eager && u.is_after_ampere(),
+        };
+        let (attend, attend_back) = attention.seconds(u, c);
+        let elementwise = self.layer_elementwise(c) / moving;
+        let launch = c.launch_layer * if eager { 2.0 } else { 1.0 };
+        let forward = (products + attend + elementwise).max(launch);
+        let backward = (2.0 * products + attend_back + 1.6 * elementwise).max(2.0 * launch);
+        let again = match self.recompute {
+            Recompute::Full => forward,
+            Recompute::Selective if !self.fused_attention => attend,
+            Recompute::Partial => 0.25 * forward,
+            Recompute::None | Recompute::Selective => 0.0,
+        };
+        let sums = self.tensor_sums(c) + self.context_ring(c);
+        let loss_bytes = if eager { c.loss_eager } else { c.loss_fused };
+        let head = 3.0 * product(u, [rows, m.d_model, m.vocab / t], half, c) + loss_bytes * rows * m.vocab / t / moving;
+        let staged = self.pipeline > 1.0;
+        let layers = m.layers / self.pipeline;
+        // In a pipeline the last stage has the head beside its layers; planners give it fewer of them.
+        let micro = (forward + backward + again + sums) * layers + head * if staged { 0.5 } else { 1.0 };
+        let bubble = micro * (self.pipeline - 1.0) / self.interleave;
+        let handed = self.hand_over(c);
+        let busy = micro * self.accumulation + bubble + handed;
+        let reduced = self.reductions(busy, c);
+        let optimizer = self.optimizer_bytes() / moving + c.step_fixed;
+        let nodes = (self.devices / 8.0).max(1.0);
+        let seconds = (busy + reduced + optimizer) * (1.0 + c.straggling * nodes.log2());
+        let many = layers * self.accumulation;
+        let parts = vec![
+            ("products", 3.0 * products * many + head * self.accumulation),
+            ("attention", (attend + attend_back) * many),
+            ("elementwise", 2.6 * elementwise * many),
+            ("recomputation", again * many),
+            ("tensor-parallel sums", sums * many),
+            ("pipeline bubble", bubble + handed),
+            ("data-parallel exchange", reduced),
+            ("optimizer and fixed", optimizer),
+        ];
+        let parts = parts.into_iter().map(|(name, s)| (name, s / seconds)).collect();
+        Some(Step { seconds, parts })
+    }
+
+    fn layer_products(&self, rate: f64, c: &Constants) -> f64 {
+        let (u, m, t, rows) = (&self.device, &self.model, self.tensor, self.rows());
+        let into = if m.gated { 2.0 } else { 1.0 } * m.d_ff;
+        let sizes = [
+            [rows, m.d_model, (m.d_attention() + 2.0 * m.d_kv()) / t],
+            [rows, m.d_attention() / t, m.d_model],
+            [rows, m.d_model, into / t],
+            [rows, m.d_ff / t, m.d_model],
+        ];
+        sizes.into_iter().map(|s| product(u, s, rate, c)).sum()
+    }
+
+    /// Bytes that norms, additions, activations and casts of a layer move forward.
+    fn layer_elementwise(&self, c: &Constants) -> f64 {
+        let (m, rows) = (&self.model, self.rows());
+        let (outer, inner) = match self.engine {
+            Engine::Fused => (c.passes_fused, c.inner_fused),
+            Engine::Eager => (c.passes_eager, c.inner_eager),
+        };
+        let split = if self.sequence_parallel { self.tensor } else { 1.0 };
+        let gate = if m.gated { 1.5 } else { 1.0 };
+        let mut bytes = 2.0 * rows * (outer * m.d_model / split + gate * inner * m.d_ff / self.tensor);
+        if self.format != Format::Half {
+            bytes += rows * (6.0 * m.d_model + 3.0 * m.d_ff / self.tensor);
+        }
+        bytes
+    }
+
+    /// Seconds of a layer's tensor-parallel sums that show: two forward, two backward, two more where the forward is run
+    /// again. A sum of n bytes over p ranks moves 2 (p - 1) / p n (Thakur et al. 2005).
+    fn tensor_sums(&self, c: &Constants) -> f64 {
+        if self.tensor <= 1.0 {
+            return 0.0;
+        }
+        let inside = self.tensor <= self.device.link_devices.max(1.0);
+        let link =
+            if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
+        let bytes = self.rows() * self.model.d_model * 2.0;
+        let one = 2.0 * bytes * (self.tensor - 1.0) / self.tensor / link + c.link_latency;
+        let exposed = if self.sequence_parallel { c.tensor_exposed } else { 1.0 };
+        exposed * one * if self.recompute == Recompute::Full { 6.0 } else { 4.0 }
+    }
+
+    /// Keys and values that travel around the context-parallel ring, mostly hidden.
+    fn context_ring(&self, c: &Constants) -> f64 {
+        if self.context <= 1.0 {
+            return 0.0;
+        }
+        let bytes = self.rows() * 2.0 * self.model.d_kv() / self.tensor * 2.0;
+        0.9 * bytes * (self.context - 1.0) / (self.device.link_bytes_per_second * c.link_share)
+    }
+
+    /// Activations between stages, all micro-batches of a step, the part that shows.
+    fn hand_over(&self, c: &Constants) -> f64 {
+        if self.pipeline <= 1.0 {
+            return 0.0;
+        }
+        let inside = self.tensor * self.pipeline * self.context <= self.island();
+        let link =
+            if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
+        let bytes = 2.0 * self.rows() * self.model.d_model * 2.0 / self.tensor;
+        0.2 * (self.accumulation + self.pipeline - 1.0) * self.interleave * bytes / link
+    }
+
+    /// Devices that talk over the fast link.
+    fn island(&self) -> f64 {
+        if self.device.link_devices > 8.0 { self.device.link_devices } else { self.devices_per_node }
+    }
+
+    /// Seconds that the exchange of gradients and weights adds to a step of `busy` seconds.
+    fn reductions(&self, busy: f64, c: &Constants) -> f64 {
+        let ranks = self.data() * self.context;
+        if ranks <= 1.0 {
+            return 0.0;
+        }
+        let fast = self.device.link_bytes_per_second * c.link_share;
+        let link = if self.devices <= self.island() {
+            fast
+        } else {
+            // The ranks of a node share out its network cards.
+            let cards = (self.devices_per_node.min(self.data()) / self.tensor).max(1.0);
+            fast.min(self.network * c.network_share * cards)
+        };
+        let held = self.held_parameters();
+        let bytes = 2.0 * held * (ranks - 1.0) / ranks;
+        let (latency, hops) = (c.link_latency, ranks.log2().max(1.0));
+        let once = |times: f64| times * (bytes / link + latency * hops);
+        match self.sharding {
+            Sharding::Weights => overlapped(busy, once(3.0 * self.accumulation), c.shard_exposed),
+            Sharding::Gradients => overlapped(busy, once(2.0 * self.accumulation), c.shard_exposed),
+            Sharding::Optimizer => c.gradient_exposed * once(2.0),
+            Sharding::None if self.engine == Engine::Fused => (1.6 * c.gradient_exposed).min(1.0) * once(2.0),
+            Sharding::None => c.gradient_exposed * once(2.0),
+        }
+    }
+
+    /// Parameters of one device before data-parallel sharding.
+    pub fn held_parameters(&self) -> f64 {
+        self.model.active_parameters() / (self.tensor * self.pipeline)
+    }
+
+    fn optimizer_bytes(&self) -> f64 {
+        let shards = if self.sharding >= Sharding::Optimizer { self.data() * self.context } else { 1.0 };
+        self.held_parameters() / shards * if self.pure_half { 18.0 } else { 30.0 }
+    }
+}
+
+/// What an exchange adds to a computation that it overlaps with, all but a share of the shorter.
+fn overlapped(busy: f64, exchange: f64, exposed: f64) -> f64 {
+    (exchange - busy).max(0.0) + exposed * busy.min(exchange)
+}
