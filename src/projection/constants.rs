@@ -64,9 +64,9 @@ constants! {
     /// Width at which a product loses about half of what it loses at its narrowest.
     width = 300.0, 0.40, "tiles of 128 x 256 and their pipelines: CUTLASS, efficient GEMM";
     /// Attention without a score matrix, forward: share of the measured bf16 rate at large heads.
-    attention_share = 0.62, 0.15, "FlashAttention-2 (Dao 2023), A100: 150 to 200 of 312 TFLOP/s, causal";
-    /// The same of kernels older than the device (FlashAttention-2 on Hopper), a further share.
-    attention_old = 0.65, 0.15, "FlashAttention-3 (Shah 2024): version 2 reaches 35 % of an H100, version 3 up to 75 %";
+    attention_share = 0.58, 0.15, "FlashAttention-2 (Dao 2023), A100: 130 to 190 of 312 TFLOP/s, causal, head size 64 and 128";
+    /// Kernels older than the device (FlashAttention-2 on Hopper, products without its instructions): a further share.
+    older_kernels = 0.65, 0.15, "FlashAttention-3 (Shah 2024): version 2 reaches 35 % of an H100, version 3 up to 75 %";
     /// Backward rate of attention against forward.
     attention_backward = 0.75, 0.15, "FlashAttention-2 (Dao 2023), figures 5 and 6";
     /// Bandwidth that elementwise kernels reach: share of the datasheet's.
@@ -96,7 +96,7 @@ constants! {
     /// Share of a gradient reduction that the backward pass does not hide.
     gradient_exposed = 0.5, 0.40, "PyTorch DDP (Li 2020): buckets overlap, the last one does not";
     /// Share of the shorter of sharded collectives and computation that is not hidden behind the longer.
-    shard_exposed = 0.15, 0.60, "PyTorch FSDP (Zhao 2023)";
+    shard_exposed = 0.25, 0.40, "PyTorch FSDP (Zhao 2023): prefetched, and the copies take multiprocessors from the products";
     /// Seconds of a training step beside its kernels: data, logging, the launch of the optimizer.
     step_fixed = 0.02, 0.60, "profiles of training loops: 5 to 50 ms";
     /// Slowdown a doubling of nodes by waiting for the slowest.
@@ -108,6 +108,10 @@ constants! {
     unpack_operations = 9.0, 0.25, "counted: shift, mask, convert, scale, multiply-add";
     /// The same for 16-bit weights.
     widen_operations = 3.0, 0.30, "counted: convert, multiply-add";
+    /// f32 operations a weight to unpack quantised weights on GPUs that share the system's memory.
+    unpack_operations_soc = 18.0, 0.30, "as above, with shifts and masks at half rate and no dot product of bytes";
+    /// Bytes/s that a multiprocessor of such an engine's kernels streams at most.
+    stream_per_core = 12e9, 0.25, "Little's law: 8 KiB in flight a multiprocessor over 650 ns";
     /// Seconds a layer of decoding spends beside its bytes in an engine of separate launches and own kernels (llama.cpp).
     layer_portable = 60e-6, 0.30, "about 15 launches of 4 us";
     /// The same with a graph or compiled (gpt-fast, exllamav2, FasterTransformer).
@@ -131,13 +135,13 @@ constants! {
     /// Prefill on Apple's GPUs: share of the peak.
     prefill_apple = 0.75, 0.10, "no matrix units: vector peak";
     /// FLOP/s a watt that cards with GDDR memory sustain in products.
-    power_limit = 0.35e12, 0.20, "boards of 130 to 450 W under their peaks in long products";
+    power_limit = 0.42e12, 0.20, "boards of 130 to 450 W under their peaks in long products";
     /// Prefill in compiled engines and servers: share of the measured bf16 rate.
     prefill_share = 0.8, 0.15, "products of long prompts";
     /// The same for 8-bit weights and activations: share of the measured f8 rate.
-    prefill_f8 = 0.75, 0.15, "as for training";
+    prefill_f8 = 0.85, 0.12, "as for training";
     /// The same for 4-bit: share of the peak.
-    prefill_f4 = 0.45, 0.20, "as for training";
+    prefill_f4 = 0.50, 0.20, "as for training";
     /// Products of a large decoding batch against those of prefill.
     decode_products = 0.8, 0.20, "batches of some hundred rows do not fill the tiles";
     /// Bytes moved a score in attention that writes its scores.

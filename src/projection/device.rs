@@ -45,8 +45,8 @@ pub struct Unit {
 
 /// Share of the datasheet's peak that tuned products reach where nobody measured: A100 0.87, H100 0.80, B200 0.78.
 const TUNED_16: f64 = 0.80;
-/// The same in f8: H100 0.71, B200 0.76.
-const TUNED_8: f64 = 0.72;
+/// The same in f8: H100 0.71, GB200 0.72, B200 0.76.
+const TUNED_8: f64 = 0.74;
 /// First parts of the names of GPUs with GDDR memory.
 const CARDS: &[&str] = &["rtx", "rx", "a10", "a10g", "a40", "l4", "l40", "l40s", "t4", "m60"];
 /// PCIe 4.0 x16 with its protocol, where a device has no link.

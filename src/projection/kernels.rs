@@ -77,7 +77,7 @@ impl Attention {
         if self.fused {
             // The half under the diagonal.
             let flops = 2.0 * self.rows * self.context * width;
-            let old = if self.old { c.attention_old } else { 1.0 };
+            let old = if self.old { c.older_kernels } else { 1.0 };
             let rate = u.tuned * c.attention_share * old / (1.0 + 10.0 / self.head_dim);
             return (flops / rate, 2.5 * flops / (rate * c.attention_backward));
         }

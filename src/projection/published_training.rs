@@ -192,9 +192,9 @@ fn engine(framework: &str) -> Engine {
 
 /// Bytes/s of one device's network from words such as "8x200Gb/s per node" or "1600 Gbps/node".
 fn network(text: &str, devices_per_node: f64) -> Option<f64> {
-    let lower = text.to_lowercase();
-    let at = lower.find("gb/s").or_else(|| lower.find("gbps")).or_else(|| lower.find("gbit"))?;
-    let before = &lower[..at];
+    // A small b: bits.
+    let at = ["Gb/s", "Gbps", "Gbit"].iter().filter_map(|unit| text.find(unit)).min()?;
+    let (before, after) = (text.get(..at)?, text.get(at..)?);
     let is_number = |c: char| c.is_ascii_digit() || c == '.';
     let number: String = before.trim_end().chars().rev().take_while(|c| is_number(*c)).collect();
     let gbits: f64 = number.chars().rev().collect::<String>().parse().ok()?;
@@ -204,7 +204,7 @@ fn network(text: &str, devices_per_node: f64) -> Option<f64> {
         .strip_suffix('x')
         .map_or(String::new(), |r| r.trim_end().chars().rev().take_while(|c| c.is_ascii_digit()).collect());
     let cards: f64 = factor.chars().rev().collect::<String>().parse().unwrap_or(1.0);
-    let per_node = cards > 1.0 || lower[at..].contains("node");
+    let per_node = cards > 1.0 || after.contains("node");
     Some(cards * gbits / 8.0 * 1e9 / if per_node { devices_per_node.max(1.0) } else { 1.0 })
 }
 

@@ -76,9 +76,13 @@ impl Serving {
         let operations = match self.weights {
             Weights::F8 | Weights::F4 => 0.0,
             Weights::Half => c.widen_operations,
+            Weights::Packed | Weights::Unpacked if u.kind == Kind::Soc => c.unpack_operations_soc,
             Weights::Packed | Weights::Unpacked => c.unpack_operations,
         };
-        let reading = bytes / (u.bytes_per_second * c.decode_share);
+        let portable = self.engine == Engine::Portable;
+        // Kernels that are the same for every device do not keep enough in flight for the fastest memories.
+        let streamed = u.cores.filter(|_| portable).map_or(f64::INFINITY, |n| n * c.stream_per_core);
+        let reading = bytes / (u.bytes_per_second * c.decode_share).min(streamed);
         let streamed = meet(reading, weights / self.tensor * operations / u.vector_f32);
         let split = self.tensor.min(m.kv_heads);
         let cached = batch * context * m.cache_bytes_per_token(self.cache_bytes) / split;
@@ -111,6 +115,9 @@ impl Serving {
         let u = &self.device;
         let rate = match (self.weights, self.engine, u.kind) {
             (_, Engine::Portable, Kind::Soc) => u.peak * c.prefill_apple,
+            (_, Engine::Portable, Kind::Datacenter) if u.is_after_ampere() => {
+                u.peak_narrow_sums * c.prefill_portable * c.older_kernels
+            }
             (_, Engine::Portable, _) => u.peak_narrow_sums * c.prefill_portable,
             (Weights::F8, ..) if u.tuned_f8.is_some() => u.tuned_f8.unwrap_or(u.tuned) * c.prefill_f8,
             (Weights::F4, ..) if u.peak_f4.is_some() => u.peak_f4.unwrap_or(u.tuned) * c.prefill_f4,

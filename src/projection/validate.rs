@@ -130,6 +130,10 @@ pub fn sources(cases: &[Case]) -> Vec<&str> {
     all
 }
 
+/// Rows from which on a bar rests on them alone, and the least half width below.
+const ENOUGH_ROWS: usize = 40;
+const FEW_ROWS_BAR: f64 = 0.08;
+
 /// Half widths in ln of the bars that hold 90 % of rows, by quantity.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bars(pub Vec<(Quantity, f64)>);
@@ -149,7 +153,8 @@ impl Bars {
                 sum += w;
                 sum >= 0.9 * total
             })?;
-            Some((*q, at.0))
+            let least = if own.len() < ENOUGH_ROWS { FEW_ROWS_BAR } else { 0.0 };
+            Some((*q, at.0.max(least)))
         });
         Self(all.collect())
     }
