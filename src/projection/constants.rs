@@ -85,6 +85,8 @@ constants! {
     loss_eager = 40.0, 0.30, "counted: casts to f32, log-softmax, its gradient, casts back";
     /// Seconds that a layer's launches take at least, fused, forward.
     launch_layer = 30e-6, 0.50, "about 10 kernels of 3 us";
+    /// Seconds that threads of a CPU take to meet, a layer.
+    cpu_layer = 20e-6, 0.50, "about 8 barriers of 2 to 3 us";
     /// Share of a link's bandwidth that collectives reach inside a node.
     link_share = 0.65, 0.20, "nccl-tests: 230 of 300 GB/s on A100, 360 of 450 on H100, for large messages";
     /// The same between nodes.

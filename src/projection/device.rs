@@ -1,6 +1,7 @@
 //! A device as the projection sees it: what it can do, filled in from its datasheet where nobody measured.
 
 use crate::hardware::device::{Device, Format};
+use crate::hardware::machine::Probe;
 
 /// What decides which constants apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Unit {
     /// Datasheet in f4; `None` where the device has none.
     pub peak_f4: Option<f64>,
     pub vector_f32: f64,
+    /// What a tuned product in f32 reaches, without reduced precision inside.
+    pub tuned_f32: f64,
     pub bytes_per_second: f64,
     pub memory_bytes: f64,
     /// One direction, to its neighbours in the machine.
@@ -47,6 +50,8 @@ pub struct Unit {
 const TUNED_16: f64 = 0.80;
 /// The same in f8: H100 0.71, GB200 0.72, B200 0.76.
 const TUNED_8: f64 = 0.74;
+/// The same of f32 products on vector units.
+const TUNED_32: f64 = 0.85;
 /// First parts of the names of GPUs with GDDR memory.
 const CARDS: &[&str] = &["rtx", "rx", "a10", "a10g", "a40", "l4", "l40", "l40s", "t4", "m60"];
 /// PCIe 4.0 x16 with its protocol, where a device has no link.
@@ -77,6 +82,7 @@ impl Unit {
             _ => Kind::Datacenter,
         };
         let link = d.link.as_ref();
+        let vector_f32 = d.peaks.of(Format::F32).unwrap_or(peak / 8.0);
         Ok(Self {
             name: d.name.clone(),
             kind,
@@ -86,7 +92,8 @@ impl Unit {
             tuned: d.achieved.of(Format::Bf16).unwrap_or(peak * TUNED_16),
             tuned_f8: d.achieved.of(Format::F8).or_else(|| d.peaks.of(Format::F8).map(|p| p * TUNED_8)),
             peak_f4: d.peaks.of(Format::F4),
-            vector_f32: d.peaks.of(Format::F32).unwrap_or(peak / 8.0),
+            vector_f32,
+            tuned_f32: d.achieved.of(Format::F32).unwrap_or(vector_f32 * TUNED_32),
             bytes_per_second,
             memory_bytes: d.memory_bytes.ok_or(lacks("memory size"))?,
             link_bytes_per_second: link.map_or(NO_LINK, |l| l.bytes_per_second),
@@ -94,6 +101,30 @@ impl Unit {
             watts: d.tdp_watts,
             cores: d.cores.filter(|_| d.kind == "gpu").map(f64::from),
         })
+    }
+
+    /// This machine's CPU, as its probe measured it.
+    pub fn of_cpu(name: &str, probe: &Probe, memory_bytes: f64) -> Self {
+        let f32_rate = probe.f32_flops_per_second;
+        let half = probe.bf16_flops_per_second.unwrap_or(f32_rate);
+        Self {
+            name: name.into(),
+            kind: Kind::Cpu,
+            architecture: String::new(),
+            peak: half,
+            peak_narrow_sums: half,
+            tuned: half,
+            tuned_f8: None,
+            peak_f4: None,
+            vector_f32: f32_rate,
+            tuned_f32: f32_rate,
+            bytes_per_second: probe.read_bytes_per_second,
+            memory_bytes,
+            link_bytes_per_second: probe.read_bytes_per_second,
+            link_devices: 1.0,
+            watts: None,
+            cores: None,
+        }
     }
 
     /// Whether kernels of the generation before were not written for it.

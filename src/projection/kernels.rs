@@ -12,6 +12,7 @@ const WAVE_WEIGHT: f64 = 0.5;
 /// Number formats of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    Single,
     /// bf16 or f16.
     Half,
     /// f8, a scale for each tensor.
@@ -26,6 +27,7 @@ pub enum Format {
 pub fn product_rate(u: &Unit, format: Format, c: &Constants) -> Option<f64> {
     let hopper = if u.is_hopper() { c.hopper_share } else { 1.0 };
     match format {
+        Format::Single => Some(u.tuned_f32 * c.matmul_share),
         Format::Half => Some(u.tuned * c.matmul_share * hopper),
         Format::F8 => Some(u.tuned_f8? * c.f8_share * hopper),
         Format::Mxf8 => Some(u.tuned_f8? * c.mxf8_share * hopper),

@@ -52,6 +52,7 @@ pub fn training(t: &Training) -> Footprint {
     let ranks = t.data() * t.context;
     let shared = |from: Sharding| if t.sharding >= from { ranks } else { 1.0 };
     let (weight, gradient, state) = match (t.pure_half, t.engine) {
+        _ if t.format == Format::Single => (4.0, 4.0, 8.0),
         (true, _) => (2.0, 2.0, 4.0),
         (false, Engine::Fused) if t.format == Format::Half => (2.0, 4.0, 12.0),
         // Gradients stay in bf16 where products are in 8 or 4 bits.
@@ -100,7 +101,8 @@ fn full_layer(t: &Training, without_scores: bool) -> f64 {
     let rows = t.micro_batch * t.seq_len / t.context;
     let split = if t.sequence_parallel { t.tensor } else { 1.0 };
     // What products take in is kept in their format.
-    let taken = if t.format == Format::Half { 2.0 } else { 1.0 };
+    let taken = if t.format == Format::Half || t.format == Format::Single { 2.0 } else { 1.0 };
+    let width = if t.format == Format::Single { 2.0 } else { 1.0 };
     // Models of the time of unfused attention have dropout, a byte a value.
     let masks = if t.fused_attention { 0.0 } else { 2.0 };
     // Not split by tensor parallelism alone: inputs of two norms and of two products, and two masks.
@@ -109,7 +111,7 @@ fn full_layer(t: &Training, without_scores: bool) -> f64 {
     let attention = rows * (2.0 * (m.d_attention() + 2.0 * m.d_kv()) + taken * m.d_attention());
     let inner = rows * m.d_ff * (2.0 * (m.inner_matrices() - 1.0) + taken);
     let scores = if t.fused_attention || without_scores { 0.0 } else { 5.0 * m.heads * rows * t.seq_len / t.context };
-    outer + (attention + inner + scores) / t.tensor
+    width * (outer + (attention + inner + scores) / t.tensor)
 }
 
 /// With full recomputation one layer is there in whole while it is run again.

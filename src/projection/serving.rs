@@ -100,6 +100,9 @@ impl Serving {
 
     /// Seconds of a step that its size does not change.
     fn fixed(&self, c: &Constants) -> f64 {
+        if self.device.kind == Kind::Cpu {
+            return self.model.layers * c.cpu_layer;
+        }
         let layer = match self.engine {
             Engine::Portable => c.layer_portable,
             Engine::Compiled => c.layer_compiled,
@@ -119,6 +122,7 @@ impl Serving {
                 u.peak_narrow_sums * c.prefill_portable * c.older_kernels
             }
             (_, Engine::Portable, _) => u.peak_narrow_sums * c.prefill_portable,
+            _ if self.weight_bytes >= 4.0 => u.tuned_f32 * c.prefill_share,
             (Weights::F8, ..) if u.tuned_f8.is_some() => u.tuned_f8.unwrap_or(u.tuned) * c.prefill_f8,
             (Weights::F4, ..) if u.peak_f4.is_some() => u.peak_f4.unwrap_or(u.tuned) * c.prefill_f4,
             _ => u.tuned * c.prefill_share,

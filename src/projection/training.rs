@@ -1,7 +1,7 @@
 //! One training step: computation, collectives, bubbles, the optimizer.
 
 use super::constants::Constants;
-use super::device::Unit;
+use super::device::{Kind, Unit};
 use super::kernels::{Attention, Format, moving_rate, product, product_rate};
 use super::model::Model;
 
@@ -118,7 +118,11 @@ impl Training {
         };
         let (attend, attend_back) = attention.seconds(u, c);
         let elementwise = self.layer_elementwise(c) / moving;
-        let launch = c.launch_layer * if eager { 2.0 } else { 1.0 };
+        let launch = match (u.kind, self.engine) {
+            (Kind::Cpu, _) => c.cpu_layer,
+            (_, Engine::Fused) => c.launch_layer,
+            (_, Engine::Eager) => 2.0 * c.launch_layer,
+        };
         let forward = (products + attend + elementwise).max(launch);
         let backward = (2.0 * products + attend_back + 1.6 * elementwise).max(2.0 * launch);
         let again = match self.recompute {
@@ -138,7 +142,7 @@ impl Training {
         let handed = self.hand_over(c);
         let busy = micro * self.accumulation + bubble + handed;
         let reduced = self.reductions(busy, c);
-        let optimizer = self.optimizer_bytes() / moving + c.step_fixed;
+        let optimizer = self.optimizer_bytes() / moving + if u.kind == Kind::Cpu { 0.0 } else { c.step_fixed };
         let nodes = (self.devices / 8.0).max(1.0);
         let seconds = (busy + reduced + optimizer) * (1.0 + c.straggling * nodes.log2());
         let many = layers * self.accumulation;
@@ -178,7 +182,9 @@ impl Training {
         let split = if self.sequence_parallel { self.tensor } else { 1.0 };
         let gate = if m.gated { 1.5 } else { 1.0 };
         let mut bytes = 2.0 * rows * (outer * m.d_model / split + gate * inner * m.d_ff / self.tensor);
-        if self.format != Format::Half {
+        if self.format == Format::Single {
+            bytes *= 2.0;
+        } else if self.format != Format::Half {
             bytes += rows * (6.0 * m.d_model + 3.0 * m.d_ff / self.tensor);
         }
         bytes

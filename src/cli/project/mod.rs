@@ -1,6 +1,9 @@
 //! `centime project`: time, memory and cost on hardware that is not here.
 
+mod budget;
 mod calibrate;
+mod devices;
+mod sweep;
 mod validate;
 
 use super::Failure;
@@ -12,11 +15,35 @@ use crate::yaml::Origin;
 use anyhow::anyhow;
 use std::path::{Path, PathBuf};
 
-/// Project a sweep onto devices that are not here, with error bars; validate and calibrate the model that does it.
+/// Project a sweep onto devices that are not here, with error bars.
+///
+/// `centime project SCENARIO --on h100-sxm-80gb,8xA100-80GB` answers with throughput, memory and cost; `--fit GOAL`
+/// searches the cheapest and the fastest way to train a model; `validate` and `calibrate` show and make what the answers rest on.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    form: Form,
+}
+
+#[derive(Debug, clap::Args)]
+struct Form {
+    /// Scenario whose cells are projected.
+    #[arg(value_name = "SCENARIO", required_unless_present = "fit")]
+    file: Option<PathBuf>,
+    /// Devices of the catalog, each perhaps with a count: h100-sxm-80gb, 8xA100-80GB.
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', required_unless_present = "fit")]
+    on: Vec<String>,
+    /// Search devices, counts and layouts for a training run: "budget 10000 USD, 7B parameters, 140B tokens".
+    #[arg(long, value_name = "GOAL", conflicts_with = "file")]
+    fit: Option<String>,
+    /// Override a field of the scenario: batch=4. May be repeated.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    files: Files,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -60,8 +87,11 @@ fn text(path: &Path) -> Result<String, Failure> {
 }
 
 pub fn run(a: &Arguments) -> Result<(), Failure> {
-    match &a.command {
-        Command::Validate(a) => validate::run(a),
-        Command::Calibrate(a) => calibrate::run(a),
+    match (&a.command, &a.form) {
+        (Some(Command::Validate(a)), _) => validate::run(a),
+        (Some(Command::Calibrate(a)), _) => calibrate::run(a),
+        (None, Form { fit: Some(goal), on, files, .. }) => budget::run(goal, on, files),
+        (None, Form { file: Some(file), on, set, files, .. }) => sweep::run(file, on, set, files),
+        (None, _) => Err(Failure::Usage(anyhow!("give a scenario and --on DEVICES, or --fit GOAL"))),
     }
 }

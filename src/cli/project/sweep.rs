@@ -1,0 +1,152 @@
+//! `centime project SCENARIO --on DEVICES`: the cells of a sweep on devices that are not here.
+
+use super::super::Failure;
+use super::super::load::{Selection, load};
+use super::super::table::{Format, Rows, Value};
+use super::Files;
+use super::devices::{On, devices};
+use crate::cost::price::usd_per_million_tokens;
+use crate::hardware::book::Book;
+use crate::projection::calibration::Calibration;
+use crate::projection::workload::{Projected, is_extrapolated, project};
+use crate::scenario::Cell;
+use crate::units::{Bytes, Seconds, Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens, grouped, significant};
+use anyhow::anyhow;
+use std::path::Path;
+
+/// Most cells of a sweep that are projected.
+const MOST_CELLS: u64 = 100_000;
+
+const COLUMNS: &[&str] = &[
+    "cell",
+    "device",
+    "devices",
+    "engine",
+    "layout",
+    "tokens_per_second",
+    "from",
+    "to",
+    "step_seconds",
+    "memory_bytes",
+    "usd_per_hour",
+    "usd_per_million_tokens",
+    "usd_from",
+    "usd_to",
+    "note",
+];
+
+pub fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> Result<(), Failure> {
+    let selection =
+        Selection { file: file.into(), set: set.to_vec(), max_cells: MOST_CELLS, prices: files.prices.clone() };
+    let scenario = load(&selection)?;
+    let (book, calibration) = files.read()?;
+    let on = devices(on, &book)?;
+    let mut rows = Rows::new(COLUMNS);
+    for cell in &scenario.cells {
+        for device in &on {
+            for row in rows_of(cell, device, &book, &calibration)? {
+                rows.push(row);
+            }
+        }
+    }
+    if files.format != Format::Table {
+        return rows.print(files.format);
+    }
+    let same = rows.take_constant(&["cell", "device", "devices", "engine", "layout"]);
+    rows.print(files.format)?;
+    let same: Vec<String> = same.into_iter().map(|(heading, text)| format!("{heading} {text}")).collect();
+    if !same.is_empty() {
+        super::super::output::print(&format!("in every row: {}", same.join(", ")))?;
+    }
+    super::super::output::print(&foot(&calibration))
+}
+
+/// What the figures are worth.
+fn foot(c: &Calibration) -> String {
+    format!(
+        "projected, not measured. From .. to holds 90 % of published measurements whose source the model had not seen ({}).\n\
+         `good engine`: what published engines reach. `this program`: as it was measured here against them\
+         {}.",
+        c.fitted,
+        if c.own.is_empty() { "; `centime project calibrate --own DIR` measures it" } else { "" }
+    )
+}
+
+/// A row for each engine: a good one, and this program where it was measured.
+fn rows_of(cell: &Cell, on: &On, book: &Book, c: &Calibration) -> Result<Vec<Vec<Value>>, Failure> {
+    let w = &cell.trial.workload;
+    let count = on.count.unwrap_or(cell.trial.devices);
+    let p = match project(w, &on.unit, count, c) {
+        Ok(p) => p,
+        Err(e) => return Err(Failure::Usage(anyhow!("{}: {e}", cell.name()))),
+    };
+    let price =
+        super::devices::price(book, &on.name).map(|each| UsdPerHour(each.0 * rust_decimal::Decimal::from(count)));
+    let bar = c.bars.0.iter().find(|(q, _)| *q == p.quantity).map(|(_, half)| *half);
+    let mut all = vec![row(cell, on, count, "good engine", &p, 1.0, bar, price)];
+    if let Some(own) = c.own.iter().find(|o| o.quantity == p.quantity) {
+        let half = bar.map(|b| b.hypot(own.spread));
+        all.push(row(cell, on, count, "this program", &p, own.time_ratio, half, price));
+    }
+    Ok(all)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn row(
+    cell: &Cell,
+    on: &On,
+    count: u32,
+    engine: &str,
+    p: &Projected,
+    slower: f64,
+    bar: Option<f64>,
+    price: Option<UsdPerHour>,
+) -> Vec<Value> {
+    let rate = p.tokens_per_second / slower;
+    let number = |x: f64| Value::from((significant(x, 3), x));
+    let blank = || Value::from(String::new());
+    let (from, to) = match bar {
+        Some(half) => (Some(rate * (-half).exp()), Some(rate * half.exp())),
+        None => (None, None),
+    };
+    let usd = |rate: Option<f64>| -> Option<UsdPerMillionTokens> {
+        usd_per_million_tokens(price?, TokensPerSecond(rate?), Share(1.0)).ok()
+    };
+    let money = |u: Option<UsdPerMillionTokens>| {
+        u.map_or_else(blank, |u| (format!("${}", significant(u.get(), 3)), u.get()).into())
+    };
+    let bytes = p.footprint.total() as u64;
+    let mut notes = Vec::new();
+    if !p.fits {
+        notes.push(format!("does not fit: {} of {}", Bytes(bytes), Bytes(on.unit.memory_bytes as u64)));
+    }
+    if is_extrapolated(&on.unit) {
+        notes.push("no measurement of such a device in the fit: further off than the bar".into());
+    }
+    let shown = |x: f64| if p.fits { number(x) } else { blank() };
+    vec![
+        cell.name().into(),
+        on.name.clone().into(),
+        (count.to_string(), u64::from(count)).into(),
+        engine.to_string().into(),
+        p.layout.clone().into(),
+        if p.fits { (grouped_rate(rate), rate).into() } else { blank() },
+        from.map_or_else(blank, shown),
+        to.map_or_else(blank, shown),
+        if p.fits {
+            (Seconds(p.seconds_per_step * slower).to_string(), p.seconds_per_step * slower).into()
+        } else {
+            blank()
+        },
+        (Bytes(bytes).to_string(), bytes).into(),
+        price.map_or_else(blank, |u| (format!("${}", significant(u.get(), 4)), u.get()).into()),
+        money(usd(Some(rate).filter(|_| p.fits))),
+        money(usd(to.filter(|_| p.fits))),
+        money(usd(from.filter(|_| p.fits))),
+        notes.join("; ").into(),
+    ]
+}
+
+fn grouped_rate(x: f64) -> String {
+    if x >= 1000.0 { grouped(x.round() as u64) } else { significant(x, 3) }
+}

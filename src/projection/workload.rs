@@ -1,0 +1,161 @@
+//! A workload of ours on a device that is not here: the layout that a good engine would choose, its rate and its memory.
+
+use super::calibration::Calibration;
+use super::device::{Kind, Unit};
+use super::kernels::Format;
+use super::memory::{self, Footprint};
+use super::model::Model;
+use super::published::Quantity;
+use super::published_training::usual_network;
+use super::search;
+use super::serving::{Engine, Serving, Weights};
+use super::training::{self, Recompute, Sharding, Training};
+use crate::transformer::count::{self, CountOverflow};
+use crate::transformer::{Dtype, Phase, WeightFormat, Workload};
+
+/// What is projected for a number of devices together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Projected {
+    pub quantity: Quantity,
+    /// Of a good engine. Tokens as the harness counts them for the phase.
+    pub tokens_per_second: f64,
+    pub seconds_per_step: f64,
+    /// How the devices share the work.
+    pub layout: String,
+    /// On the fullest device.
+    pub footprint: Footprint,
+    pub fits: bool,
+}
+
+/// Why there is no projection.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Unprojected {
+    #[error(transparent)]
+    Count(#[from] CountOverflow),
+    #[error("the batch of {batch} sequences cannot be shared out among {devices} devices; choose a multiple")]
+    Batch { batch: u32, devices: u32 },
+}
+
+/// Devices of one machine.
+const PER_NODE: f64 = 8.0;
+
+/// Projects a workload onto `devices` of a device.
+///
+/// # Errors
+/// Counts beyond 64 bits, or a batch that the devices cannot share.
+pub fn project(w: &Workload, device: &Unit, devices: u32, calibration: &Calibration) -> Result<Projected, Unprojected> {
+    let model = Model::from((&w.shape, count::parameters(&w.shape)?));
+    let unshared = Unprojected::Batch { batch: w.batch, devices };
+    match w.phase {
+        Phase::Train => training(w, model, device, devices, calibration).ok_or(unshared),
+        Phase::Prefill | Phase::Decode | Phase::Generate => {
+            serving(w, model, device, devices, calibration).ok_or(unshared)
+        }
+    }
+}
+
+fn training(w: &Workload, model: Model, device: &Unit, devices: u32, calibration: &Calibration) -> Option<Projected> {
+    let base = base(model, device, f64::from(devices), f64::from(w.seq_len), format(w));
+    let (plan, fits) = search::fastest(&base, f64::from(w.batch), &calibration.constants)?;
+    let tokens = w.tokens_per_step() as f64;
+    Some(Projected {
+        quantity: Quantity::TrainingTokens,
+        tokens_per_second: plan.tokens_per_second,
+        seconds_per_step: tokens / plan.tokens_per_second,
+        layout: plan.described(),
+        footprint: plan.footprint,
+        fits,
+    })
+}
+
+fn format(w: &Workload) -> Format {
+    if w.dtype == Dtype::F32 { Format::Single } else { Format::Half }
+}
+
+/// A training run whose layout is still to be chosen.
+pub fn base(model: Model, device: &Unit, devices: f64, seq_len: f64, format: Format) -> Training {
+    let per_node = if device.link_devices > 1.0 { device.link_devices.min(72.0) } else { PER_NODE };
+    Training {
+        model,
+        devices,
+        devices_per_node: devices.min(per_node.max(PER_NODE)),
+        network: usual_network(&device.architecture),
+        device: device.clone(),
+        tensor: 1.0,
+        pipeline: 1.0,
+        interleave: 1.0,
+        context: 1.0,
+        sharding: Sharding::None,
+        micro_batch: 1.0,
+        accumulation: 1.0,
+        seq_len,
+        format,
+        recompute: Recompute::None,
+        fused_attention: true,
+        sequence_parallel: false,
+        engine: training::Engine::Fused,
+        pure_half: false,
+    }
+}
+
+fn serving(w: &Workload, model: Model, device: &Unit, devices: u32, calibration: &Calibration) -> Option<Projected> {
+    let c = &calibration.constants;
+    let (batch, prompt, new) = (f64::from(w.batch), f64::from(w.prompt_len), f64::from(w.new_tokens));
+    let (weight_bytes, weights) = match (w.weights, w.dtype) {
+        (WeightFormat::Int8, _) => (1.0, Weights::Packed),
+        (_, Dtype::F32) => (4.0, Weights::Half),
+        (_, Dtype::Bf16) => (2.0, Weights::Half),
+    };
+    let value_bytes = if w.dtype == Dtype::F32 { 4.0 } else { 2.0 };
+    let mut best: Option<Projected> = None;
+    let splits = (0..4).map(|i| 2u32.pow(i)).filter(|t| devices.is_multiple_of(*t));
+    for tensor in splits.filter(|t| w.shape.n_heads.is_multiple_of(*t)) {
+        let copies = f64::from(devices / tensor);
+        let each = batch / copies;
+        if each.fract() != 0.0 {
+            continue;
+        }
+        let s = Serving {
+            model,
+            device: device.clone(),
+            tensor: f64::from(tensor),
+            stages: 1.0,
+            weight_bytes,
+            table_bytes: value_bytes,
+            weights,
+            cache_bytes: value_bytes,
+            engine: Engine::Compiled,
+        };
+        let read = each * s.prefill(prompt.max(1.0), c);
+        let step = s.decode_step(each, prompt + new / 2.0, c);
+        let (quantity, seconds) = match w.phase {
+            Phase::Prefill => (Quantity::PrefillTokens, read),
+            Phase::Generate => (Quantity::DecodeTokens, read + new * step),
+            _ => (Quantity::DecodeTokens, step),
+        };
+        let footprint = memory::serving(&s, each, f64::from(w.longest_sequence()));
+        let fits = footprint.fits(device.memory_bytes);
+        let split = |name: &str, n: f64| if n > 1.0 { Some(format!("{name} {n}")) } else { None };
+        let words: Vec<String> = split("tensor", s.tensor).into_iter().chain(split("copies", copies)).collect();
+        let found = Projected {
+            quantity,
+            tokens_per_second: w.tokens_per_step() as f64 / seconds,
+            seconds_per_step: seconds,
+            layout: if words.is_empty() { "one device".into() } else { words.join(", ") },
+            footprint,
+            fits,
+        };
+        let merit = |p: &Projected| (p.fits, if p.fits { p.tokens_per_second } else { -p.footprint.total() });
+        if best.as_ref().is_none_or(|b| merit(&found) > merit(b)) {
+            best = Some(found);
+        }
+    }
+    best
+}
+
+/// Whether a device's engine constants were fitted on its kind: others are further from the evidence.
+pub fn is_extrapolated(device: &Unit) -> bool {
+    matches!(device.kind, Kind::Tpu | Kind::Cpu)
+        || device.architecture.starts_with("CDNA")
+        || device.architecture.starts_with("Gaudi")
+}
