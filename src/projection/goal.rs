@@ -4,7 +4,7 @@ use super::constants::Constants;
 use super::device::Unit;
 use super::kernels::Format;
 use super::model::Model;
-use super::search::{Plan, fastest};
+use super::search::{Kept, Plan, fastest};
 use super::workload::base;
 
 /// What is wanted.
@@ -15,6 +15,7 @@ pub struct Goal {
     pub budget_usd: Option<f64>,
     pub days: Option<f64>,
     pub seq_len: f64,
+    pub kept: Kept,
 }
 
 /// One way to do it.
@@ -72,7 +73,7 @@ pub fn candidates(
     let of = |n: u32| {
         let devices = f64::from(n);
         let run = base(model, device, devices, goal.seq_len, Format::Half);
-        let (plan, fits) = fastest(&run, step_sequences(goal.sequences(), devices), c)?;
+        let (plan, fits) = fastest(&run, step_sequences(goal.sequences(), devices), goal.kept, c)?;
         if !fits {
             return None;
         }

@@ -40,6 +40,27 @@ impl Plan {
     }
 }
 
+/// Which activations a plan may keep for the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// What is fastest.
+    #[default]
+    Fastest,
+    All,
+    /// Each layer's input only: full recomputation.
+    Inputs,
+}
+
+impl Kept {
+    fn tried(self) -> &'static [Recompute] {
+        match self {
+            Self::Fastest => &[Recompute::None, Recompute::Full],
+            Self::All => &[Recompute::None],
+            Self::Inputs => &[Recompute::Full],
+        }
+    }
+}
+
 /// Largest tensor-parallel group: beyond a machine its sums would cross the network.
 const MOST_TENSOR: f64 = 8.0;
 /// Most micro-batches in one device's memory that are tried: powers of two up to 2^6.
@@ -51,9 +72,9 @@ fn powers_of_two(most: f64) -> impl Iterator<Item = f64> {
 
 /// The fastest layout of `base` for a step of `sequences` that fits; where none does, the one that needs least memory.
 /// `None` where the device has not the format or the sequences cannot be shared out.
-pub fn fastest(base: &Training, sequences: f64, c: &Constants) -> Option<(Plan, bool)> {
+pub fn fastest(base: &Training, sequences: f64, kept: Kept, c: &Constants) -> Option<(Plan, bool)> {
     let mut best: Option<(Plan, bool, f64)> = None;
-    for t in layouts(base, sequences) {
+    for t in layouts(base, sequences, kept.tried()) {
         let footprint = memory::training(&t);
         let fits = footprint.fits(t.device.memory_bytes);
         if !fits && best.as_ref().is_some_and(|(_, f, m)| *f || -footprint.total() <= *m) {
@@ -69,7 +90,11 @@ pub fn fastest(base: &Training, sequences: f64, c: &Constants) -> Option<(Plan, 
     best.map(|(plan, fits, _)| (plan, fits))
 }
 
-fn layouts(base: &Training, sequences: f64) -> impl Iterator<Item = Training> + '_ {
+fn layouts<'a>(
+    base: &'a Training,
+    sequences: f64,
+    recomputations: &'static [Recompute],
+) -> impl Iterator<Item = Training> + 'a {
     let n = base.devices;
     let tensors = powers_of_two(MOST_TENSOR.min(base.devices_per_node).min(n))
         .filter(move |t| n % t == 0.0 && base.model.heads % t == 0.0 && base.model.d_ff % t == 0.0);
@@ -94,7 +119,7 @@ fn layouts(base: &Training, sequences: f64) -> impl Iterator<Item = Training> + 
             let micro = powers_of_two(per_rank.min(2f64.powi(MICRO_BATCHES - 1))).filter(move |m| per_rank % m == 0.0);
             micro.flat_map(move |micro_batch| {
                 shardings.iter().flat_map(move |&sharding| {
-                    [Recompute::None, Recompute::Full].map(|recompute| Training {
+                    recomputations.iter().map(move |&recompute| Training {
                         tensor,
                         pipeline,
                         sharding,

@@ -7,7 +7,7 @@ use super::memory::{self, Footprint};
 use super::model::Model;
 use super::published::Quantity;
 use super::published_training::usual_network;
-use super::search;
+use super::search::{self, Kept};
 use super::serving::{Engine, Serving, Weights};
 use super::training::{self, Recompute, Sharding, Training};
 use crate::transformer::count::{self, CountOverflow};
@@ -56,7 +56,7 @@ pub fn project(w: &Workload, device: &Unit, devices: u32, calibration: &Calibrat
 
 fn training(w: &Workload, model: Model, device: &Unit, devices: u32, calibration: &Calibration) -> Option<Projected> {
     let base = base(model, device, f64::from(devices), f64::from(w.seq_len), format(w));
-    let (plan, fits) = search::fastest(&base, f64::from(w.batch), &calibration.constants)?;
+    let (plan, fits) = search::fastest(&base, f64::from(w.batch), Kept::Fastest, &calibration.constants)?;
     let tokens = w.tokens_per_step() as f64;
     Some(Projected {
         quantity: Quantity::TrainingTokens,

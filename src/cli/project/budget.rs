@@ -10,6 +10,7 @@ use crate::projection::calibration::Calibration;
 use crate::projection::device::Unit;
 use crate::projection::goal::{Goal, Priced, candidates};
 use crate::projection::published::Quantity;
+use crate::projection::search::Kept;
 use crate::units::{Bytes, grouped, significant};
 use anyhow::anyhow;
 
@@ -72,8 +73,13 @@ fn every(book: &Book) -> Vec<On> {
 
 /// "budget 10000 USD, 7B parameters, 140B tokens, within 30 days, sequences of 4096".
 fn parse(text: &str) -> Result<Goal, String> {
-    let mut goal = Goal { parameters: 0.0, tokens: 0.0, budget_usd: None, days: None, seq_len: 2048.0 };
+    let mut goal =
+        Goal { parameters: 0.0, tokens: 0.0, budget_usd: None, days: None, seq_len: 2048.0, kept: Kept::Fastest };
     for clause in text.split([',', ';']).map(str::trim).filter(|c| !c.is_empty()) {
+        if clause.to_lowercase().contains("recomput") {
+            goal.kept = if clause.to_lowercase().starts_with("no") { Kept::All } else { Kept::Inputs };
+            continue;
+        }
         let plain = clause.replace(['$', '_'], " ");
         let words: Vec<&str> = plain.split_whitespace().collect();
         let n = words.iter().find_map(|w| size(w).ok()).ok_or(format!("`{clause}`: a number is missing"))?;
@@ -90,7 +96,7 @@ fn parse(text: &str) -> Result<Goal, String> {
             goal.seq_len = n;
         } else {
             return Err(format!(
-                "`{clause}`: one of `10000 USD`, `7B parameters`, `140B tokens`, `30 days`, `sequences of 4096`"
+                "`{clause}`: one of `10000 USD`, `7B parameters`, `140B tokens`, `30 days`, `sequences of 4096`, `full recomputation`, `no recomputation`"
             ));
         }
     }
