@@ -43,7 +43,7 @@ const PURE: &[(&str, &[&str])] = &[
 const LONGEST: usize = 450;
 
 /// Dependencies that only state features for the tests' and the release build's sake.
-const UNIFYING: &[&str] = &["either", "regex-automata"];
+const UNIFYING: &[&str] = &["either", "regex-automata", "bytemuck", "num-complex", "num-rational", "num-bigint"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

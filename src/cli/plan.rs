@@ -2,9 +2,11 @@
 
 use super::Failure;
 use super::load::{Selection, load};
+use super::price::yaml_failure;
 use super::table::{Format, Rows, Value, label};
-use crate::hardware::machine;
+use crate::hardware::machine::{self, Probe};
 use crate::plan::{Facts, Plan, PlannedTrial};
+use crate::projection::calibration::Calibration;
 use crate::scenario::Scenario;
 use crate::units::{Bytes, Seconds, grouped, significant};
 use anyhow::anyhow;
@@ -26,18 +28,14 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     print(&scenario, &plan, a.format)
 }
 
-/// Rates that an estimate assumes of a core that has not been probed.
-const ASSUMED_FLOPS_PER_CORE: f64 = 1e11;
-const ASSUMED_BYTES_PER_SECOND: f64 = 3e10;
-
 /// The plan on this machine; probed rates make the estimate of time better.
-pub(super) fn make(scenario: &Scenario, probe: Option<&crate::hardware::machine::Probe>) -> Result<Plan, Failure> {
+pub(super) fn make(scenario: &Scenario, probe: Option<&Probe>) -> Result<Plan, Failure> {
     let m = machine::inspect();
     let facts = Facts {
         cores: m.cores,
         memory: machine::available_memory(),
-        flops_per_second: probe.map_or(ASSUMED_FLOPS_PER_CORE * f64::from(m.cores), |p| p.f32_flops_per_second),
-        read_bytes_per_second: probe.map_or(ASSUMED_BYTES_PER_SECOND, |p| p.read_bytes_per_second),
+        probe: probe.cloned().unwrap_or_else(|| Probe::assumed(m.cores)),
+        calibration: Calibration::built_in().cloned().map_err(yaml_failure)?,
         usd_per_hour: scenario.usd_per_hour().map(|p| p.get()),
     };
     crate::plan::plan(scenario, &facts).map_err(|e| Failure::Usage(anyhow!(e)))

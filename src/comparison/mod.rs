@@ -12,6 +12,7 @@ pub mod judge;
 pub mod limits;
 pub mod noise;
 pub mod pareto;
+pub mod projected;
 pub mod ratio;
 pub mod runs;
 pub mod scaling;

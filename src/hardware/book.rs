@@ -3,6 +3,7 @@
 use super::api::Api;
 use super::date::Date;
 use super::device::{Device, key};
+use super::matching;
 use super::offer::{Offer, Term};
 use super::read;
 use crate::yaml::{YamlError, did_you_mean};
@@ -71,7 +72,14 @@ impl Book {
     pub fn device(&self, name: &str) -> Option<&Device> {
         // The last one is the user's.
         let called = |by: &dyn Fn(&Device) -> bool| self.devices.iter().rev().find(|d| by(d));
-        called(&|d| d.name == name).or_else(|| called(&|d| d.is_called(name)))
+        let exact = called(&|d| d.name == name).or_else(|| called(&|d| d.is_called(name)));
+        let by_driver = || matching::of_name(self, name).first().filter(|m| m.whole).map(|m| m.device);
+        // By its words, the device of which least is left unsaid; of equals the first, as where only "A100" is said.
+        let by_words = || {
+            let meant = self.devices.iter().filter_map(|d| Some((d, d.is_meant_by(name)?)));
+            meant.min_by_key(|(_, unsaid)| *unsaid).map(|(d, _)| d)
+        };
+        exact.or_else(by_driver).or_else(by_words)
     }
 
     /// The nearest name of a device or an instance: for messages.

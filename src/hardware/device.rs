@@ -102,6 +102,29 @@ impl Device {
         let wanted = key(name);
         !wanted.is_empty() && std::iter::once(&self.name).chain(&self.aliases).any(|n| key(n) == wanted)
     }
+    /// Whether every word of `name` that tells devices apart is one of this device's, and how many of its own are left over:
+    /// "NVIDIA A100-SXM4-80GB" means a100-sxm-80gb.
+    pub fn is_meant_by(&self, name: &str) -> Option<usize> {
+        let wanted = words(name);
+        let own = words(&self.name);
+        let known =
+            |w: &String| own.contains(w) || self.seen_as.iter().chain(&self.aliases).any(|n| words(n).contains(w));
+        // A family alone ("RTX"), or a size of memory, means nothing yet.
+        let number = |w: &String| w.chars().any(|c| c.is_ascii_digit()) && !w.ends_with("gb");
+        let named = own.first().is_some_and(|family| wanted.contains(family)) && wanted.iter().any(number);
+        (named && wanted.iter().all(known)).then(|| own.iter().filter(|w| !wanted.contains(w)).count())
+    }
+}
+
+/// Words of makers, brands and memory that do not tell one device from another.
+const PLAIN: &[&str] = &["nvidia", "geforce", "tesla", "amd", "radeon", "instinct", "google", "cloud", "apple", "gpu"];
+
+/// The words that tell devices apart, without letter case: "A100-SXM4-80GB" gives a100, sxm, 80gb.
+fn words(name: &str) -> Vec<String> {
+    let lower = name.to_lowercase().replace(" gb", "gb");
+    let parts = lower.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+    let told = parts.filter(|w| !PLAIN.contains(w) && !w.starts_with("hbm") && !w.starts_with("gddr"));
+    told.map(|w| if w.starts_with("sxm") { "sxm".into() } else { w.to_string() }).collect()
 }
 
 /// Letters and digits alone, in lower case.

@@ -37,6 +37,24 @@ pub struct Probe {
     pub steal_share: Option<f64>,
 }
 
+impl Probe {
+    /// What stands for a machine that nobody probed, by its cores: for estimates, never for figures.
+    pub fn assumed(cores: u32) -> Self {
+        const FLOPS_OF_A_CORE: f64 = 1e11;
+        const READ_BYTES_PER_SECOND: f64 = 3e10;
+        let flops = FLOPS_OF_A_CORE * f64::from(cores);
+        Self {
+            f32_flops_per_second_one_core: FLOPS_OF_A_CORE,
+            f32_flops_per_second: flops,
+            bf16_flops_per_second: Some(2.0 * flops),
+            read_bytes_per_second_one_core: READ_BYTES_PER_SECOND,
+            read_bytes_per_second: READ_BYTES_PER_SECOND,
+            spread: 0.0,
+            steal_share: None,
+        }
+    }
+}
+
 impl Machine {
     /// What identifies the machine for resuming and comparing: CPU, cores, memory to the GiB, and instruction sets.
     pub fn fingerprint(&self) -> String {

@@ -54,6 +54,28 @@ mod tests {
     }
 
     #[test]
+    fn publications_and_drivers_mean_the_same_devices() {
+        let book = Book::built_in().unwrap();
+        for (said, meant) in [
+            ("NVIDIA A100-SXM4-80GB", "a100-sxm-80gb"),
+            ("A100 80GB SXM", "a100-sxm-80gb"),
+            ("NVIDIA H100 80GB HBM3", "h100-sxm-80gb"),
+            ("H100 SXM5 80 GB", "h100-sxm-80gb"),
+            ("H100 PCIe", "h100-pcie-80gb"),
+            ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+            ("Tesla T4", "t4"),
+            ("AMD Instinct MI300X", "mi300x"),
+            ("MI250X (one GCD)", "mi250x-gcd"),
+            ("Google Cloud TPU v5e", "tpu-v5e"),
+        ] {
+            assert_eq!(book.device(said).map(|d| d.name.as_str()), Some(meant), "{said}");
+        }
+        for unknown in ["H800", "RTX 4060", "80GB", "A100 16GB", "", "gpu", "RTX"] {
+            assert_eq!(book.device(unknown).map(|d| d.name.as_str()), None, "{unknown}");
+        }
+    }
+
+    #[test]
     fn what_is_not_in_the_catalog_matches_nothing() {
         assert_eq!(first("AMD EPYC"), None);
         assert_eq!(first(""), None);

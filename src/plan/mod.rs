@@ -5,6 +5,9 @@
 mod limits;
 mod order;
 
+use crate::hardware::machine::Probe;
+use crate::projection::calibration::Calibration;
+use crate::projection::own;
 use crate::scenario::{Cell, Limits, Measure, Order, Scenario};
 use crate::transformer::session::MemoryParts;
 use crate::transformer::{BackendKind, count};
@@ -16,9 +19,10 @@ pub struct Facts {
     pub cores: u32,
     /// Bytes that trials may fill.
     pub memory: Bytes,
-    /// Assumed rates for the time estimate: FLOP/s of matrix products and bytes/s of reads on the whole machine.
-    pub flops_per_second: f64,
-    pub read_bytes_per_second: f64,
+    /// Its limits: probed, or assumed where nobody probed.
+    pub probe: Probe,
+    /// What estimates of time are projected with.
+    pub calibration: Calibration,
     pub usd_per_hour: Option<f64>,
 }
 
@@ -58,11 +62,8 @@ pub struct PlanError {
     pub message: String,
 }
 
-/// Share of the probed peak that an estimate assumes products to reach, and that of bandwidth for decoding. Only the time
-/// estimate depends on it.
-const ASSUMED_EFFICIENCY: f64 = 0.5;
-/// The same of the naive backend, which is there to be right and not to be fast.
-const ASSUMED_NAIVE_EFFICIENCY: f64 = 0.01;
+/// How many times slower the naive backend is, which is there to be right and not to be fast.
+const NAIVE: f64 = 50.0;
 /// Seconds that a trial takes beside its steps: start of the process, weights, end.
 const OVERHEAD_SECONDS: f64 = 0.3;
 /// Steps of warm-up that an estimate assumes.
@@ -94,14 +95,8 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Resul
     let too_large = |e: count::CountOverflow| PlanError { cell: cell.name(), message: e.to_string() };
     let memory = count::memory(w, cell.trial.devices).map_err(too_large)?;
     let flops_per_step = count::flops_per_step(w).map_err(too_large)?;
-    let bytes = count::bytes_per_decode_step(w).map_err(too_large)?;
     let cores = cell.trial.devices.saturating_mul(cell.trial.cores_per_device);
-    let share = f64::from(cores.min(facts.cores)) / f64::from(facts.cores.max(1));
-    let naive = cell.trial.backend == BackendKind::Naive;
-    let efficiency = if naive { ASSUMED_NAIVE_EFFICIENCY } else { ASSUMED_EFFICIENCY };
-    let by_flops = flops_per_step.get() as f64 / (facts.flops_per_second * share * efficiency);
-    let by_bytes = bytes.map_or(0.0, |b| b.get() as f64 / (facts.read_bytes_per_second * efficiency));
-    let step = by_flops.max(by_bytes);
+    let step = step_seconds(cell, cores, facts);
     let m = &scenario.measure;
     let measuring = (step * MEASURED_STEPS).min(m.max_seconds).max(m.min_seconds).max(step);
     let warmup = m.warmup_steps.map_or(WARMUP_STEPS, f64::from) * step;
@@ -117,6 +112,13 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Resul
         estimate: Seconds(estimate),
         skip: skip_reason(cell, &memory, cores, m.ignore_memory, facts),
     })
+}
+
+/// Seconds of a step, projected from this machine's limits and corrected by how this program was measured against that.
+fn step_seconds(cell: &Cell, cores: u32, facts: &Facts) -> f64 {
+    let device = own::cpu("this machine", &facts.probe, cores, facts.cores, facts.memory.get() as f64);
+    let slower = if cell.trial.backend == BackendKind::Naive { NAIVE } else { 1.0 };
+    own::own_step_seconds(&cell.trial.workload, &device, &facts.calibration).unwrap_or(f64::INFINITY) * slower
 }
 
 fn skip_reason(cell: &Cell, memory: &MemoryParts, cores: u32, ignore_memory: bool, facts: &Facts) -> Option<String> {
@@ -148,8 +150,8 @@ mod tests {
         Facts {
             cores: 2,
             memory: Bytes(8 << 30),
-            flops_per_second: 2e11,
-            read_bytes_per_second: 3e10,
+            probe: Probe::assumed(2),
+            calibration: Calibration::default(),
             usd_per_hour: Some(100.0),
         }
     }

@@ -4,7 +4,7 @@ use super::constants::Constants;
 use super::device::Unit;
 use super::kernels::Format;
 use super::model::Model;
-use super::search::{Kept, Plan, fastest};
+use super::search::{Plan, Settled, fastest};
 use super::workload::base;
 
 /// What is wanted.
@@ -15,7 +15,9 @@ pub struct Goal {
     pub budget_usd: Option<f64>,
     pub days: Option<f64>,
     pub seq_len: f64,
-    pub kept: Kept,
+    /// Sequences of a step, where they are not ours to choose.
+    pub batch: Option<f64>,
+    pub settled: Settled,
 }
 
 /// One way to do it.
@@ -32,27 +34,20 @@ pub struct Priced {
 }
 
 const VOCAB: f64 = 50_304.0;
-const HEAD_DIM: f64 = 128.0;
-/// Width over depth of GPT-3's models, 128 from 13B up and less below (Brown et al. 2020, table 2.1).
-const WIDTH_PER_LAYER: f64 = 128.0;
 /// Most devices that are tried.
 const MOST_DEVICES: u32 = 8192;
 
 impl Goal {
-    /// A decoder of that many parameters: 12 L d^2 + V d, about 128 wide a layer.
+    /// The model that is trained.
     pub fn model(&self) -> Model {
-        let ideal = (self.parameters * WIDTH_PER_LAYER / 12.0).cbrt();
-        let d_model = ((ideal / 512.0).round() * 512.0).max(128.0);
-        let layers = ((self.parameters - VOCAB * d_model) / (12.0 * d_model * d_model)).max(1.0);
-        // Even from 8 up, so that a pipeline can share them.
-        let layers = if layers >= 16.0 { (layers / 8.0).round() * 8.0 } else { layers.round() };
-        let heads = (d_model / HEAD_DIM).max(1.0);
-        let sizes = [layers, d_model, heads, heads, d_model / heads, 4.0 * d_model, VOCAB];
-        Model { gated: false, tied: true, ..Model::published(sizes, Some(self.parameters)) }
+        Model::of_parameters(self.parameters, VOCAB)
     }
 
     /// Sequences of a step: 1M tokens at 1.3B parameters, 3.2M at 175B (Brown et al. 2020), a power of two.
     pub fn sequences(&self) -> f64 {
+        if let Some(batch) = self.batch {
+            return batch;
+        }
         let tokens = 1e6 * (self.parameters / 1.3e9).powf(0.25);
         2f64.powf((tokens / self.seq_len).max(1.0).log2().round())
     }
@@ -73,7 +68,8 @@ pub fn candidates(
     let of = |n: u32| {
         let devices = f64::from(n);
         let run = base(model, device, devices, goal.seq_len, Format::Half);
-        let (plan, fits) = fastest(&run, step_sequences(goal.sequences(), devices), goal.kept, c)?;
+        let sequences = goal.batch.unwrap_or_else(|| step_sequences(goal.sequences(), devices));
+        let (plan, fits) = fastest(&run, sequences, goal.settled, c)?;
         if !fits {
             return None;
         }
@@ -98,4 +94,31 @@ fn step_sequences(sequences: f64, devices: f64) -> f64 {
         odd /= 2.0;
     }
     if odd > 1.0 { 2f64.powf((sequences / odd).log2().round()) * odd } else { sequences }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::book::Book;
+    use crate::projection::calibration::Calibration;
+    use crate::projection::search::Kept;
+
+    fn days(settled: Settled, batch: Option<f64>) -> Priced {
+        let goal =
+            Goal { parameters: 175e9, tokens: 300e9, budget_usd: None, days: None, seq_len: 2048.0, batch, settled };
+        let device = Unit::of(Book::built_in().unwrap().device("a100-sxm-80gb").unwrap()).unwrap();
+        candidates(&goal, &device, Some(1024), None, &Calibration::built_in().unwrap().constants).remove(0)
+    }
+
+    /// Narayanan et al. 2021, section 5.1: 34 days for 175 billion parameters and 300 billion tokens on 1,024 A100, at 140
+    /// TFLOP/s a device, with full recomputation and 1,536 sequences a step.
+    #[test]
+    fn a_175b_model_takes_34_days_on_1024_a100_as_published_in_2021() {
+        let settled = Settled { kept: Kept::Inputs, tensor: Some(8.0), pipeline: Some(8.0), old_kernels: true };
+        let published = days(settled, Some(1536.0));
+        assert!((published.days / 34.0 - 1.0).abs() < 0.1, "{} days, {}", published.days, published.plan.described());
+        // Fused attention and a choice of layouts have made it faster since.
+        let today = days(Settled::default(), None);
+        assert!(today.days < 0.8 * published.days && today.days > 15.0, "{}", today.days);
+    }
 }

@@ -13,6 +13,7 @@ pub mod goal;
 pub mod kernels;
 pub mod memory;
 pub mod model;
+pub mod own;
 pub mod published;
 mod published_serving;
 pub mod published_training;

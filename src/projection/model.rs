@@ -41,6 +41,21 @@ impl Model {
         Self { parameters: stated, ..nearest.unwrap_or(with(false, true)) }
     }
 
+    /// A decoder of that many parameters, 12 L d^2 + V d, of GPT-3's proportions (Brown et al. 2020, table 2.1): about 128 wide
+    /// a layer from 13B up, heads of 128.
+    pub fn of_parameters(parameters: f64, vocab: f64) -> Self {
+        const HEAD_DIM: f64 = 128.0;
+        const WIDTH_PER_LAYER: f64 = 128.0;
+        let ideal = (parameters * WIDTH_PER_LAYER / 12.0).cbrt();
+        let d_model = ((ideal / 512.0).round() * 512.0).max(128.0);
+        let layers = ((parameters - vocab * d_model) / (12.0 * d_model * d_model)).max(1.0);
+        // Even from 8 up, so that a pipeline can share them.
+        let layers = if layers >= 16.0 { (layers / 8.0).round() * 8.0 } else { layers.round() };
+        let heads = (d_model / HEAD_DIM).max(1.0);
+        let sizes = [layers, d_model, heads, heads, d_model / heads, 4.0 * d_model, vocab];
+        Self { gated: false, tied: true, ..Self::published(sizes, Some(parameters)) }
+    }
+
     fn counted(&self) -> f64 {
         self.layers * self.layer_parameters() + self.vocab * self.d_model * if self.tied { 1.0 } else { 2.0 }
     }

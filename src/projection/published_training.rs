@@ -12,15 +12,13 @@ pub fn cases(row: &Row, book: &Book) -> Result<Vec<Case>, String> {
     if name.contains("lora") {
         return Err("trains adapters only, of a rank that is not given".into());
     }
-    let sizes = row
-        .sizes(["n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab"])
-        .map_err(|e| e.clone())?;
-    let (tokens, memory) = (row.number("tokens_per_s"), row.number("mem_gb"));
-    if tokens.is_none() && memory.is_none() {
-        return Err("neither tokens_per_s nor mem_gb is given".into());
-    }
     let mut assumed = Vec::new();
-    let base = base(row, book, Model::published(sizes, row.number("params")), &mut assumed)?;
+    let model = model(row, &mut assumed)?;
+    let base = base(row, book, model, &mut assumed)?;
+    let (tokens, memory) = (throughput(row, &base), row.number("mem_gb"));
+    if tokens.is_none() && memory.is_none() {
+        return Err("no throughput, step time, FLOP/s, MFU or memory is given".into());
+    }
     let setup = filled(row, base, &mut assumed)?;
     let what = format!("{} {} x{}", row.text("model"), row.text("hardware"), row.number("n_gpus").unwrap_or(1.0));
     let case = |quantity, published| Case {
@@ -34,6 +32,34 @@ pub fn cases(row: &Row, book: &Book) -> Result<Vec<Case>, String> {
     };
     let throughput = tokens.map(|t| case(Quantity::TrainingTokens, t));
     Ok(throughput.into_iter().chain(memory.map(|m| case(Quantity::TrainingMemory, m))).collect())
+}
+
+/// The shape; where only the number of parameters is given, one of GPT-3's proportions.
+fn model(row: &Row, assumed: &mut Vec<&'static str>) -> Result<Model, String> {
+    let params = row.number("params");
+    if row.number("ep").is_some_and(|ranks| ranks > 1.0) {
+        return Err("a mixture of experts (expert-parallel ranks are given), which is not modelled".into());
+    }
+    let columns = ["n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab"];
+    match (row.sizes(columns), params) {
+        (Ok(sizes), _) => Ok(Model::published(sizes, params)),
+        (Err(_), Some(n)) => {
+            assumed.push("shape");
+            Ok(Model::of_parameters(n, row.number("vocab").unwrap_or(50_304.0)))
+        }
+        (Err(reason), None) => Err(reason),
+    }
+}
+
+/// Tokens a second of all devices: as stated, or from the step's time, the model's FLOP/s of a device or the MFU.
+fn throughput(row: &Row, t: &Training) -> Option<f64> {
+    let by_step = || Some(row.number("global_batch")? * t.seq_len / row.number("step_time_s")?);
+    let kind = row.text("tflops_kind").to_lowercase();
+    // FLOPs of the hardware count what is recomputed: a third more where all of the forward pass is.
+    let again = if kind.starts_with("hardware") && row.text("act_ckpt").starts_with("full") { 4.0 / 3.0 } else { 1.0 };
+    let by_flops = || Some(row.number("tflops_per_gpu")? * 1e12 * t.devices / (t.model_flops_per_token() * again));
+    let by_mfu = || Some(row.number("mfu")? / 100.0 * t.device.peak * t.devices / t.model_flops_per_token());
+    row.number("tokens_per_s").or_else(by_step).or_else(by_flops).or_else(by_mfu)
 }
 
 /// What every row says, or what stands for it.
@@ -86,6 +112,9 @@ fn base(row: &Row, book: &Book, model: Model, assumed: &mut Vec<&'static str>) -
 fn filled(row: &Row, base: Training, assumed: &mut Vec<&'static str>) -> Result<Setup, String> {
     let stated = recompute(row.text("act_ckpt"));
     let parallelism = row.number("tp").is_some() || row.number("dp").is_some() || base.sharding == Sharding::Weights;
+    if !parallelism && assumed.contains(&"shape") {
+        return Err("neither the model's shape nor the parallelism is given".into());
+    }
     let tensors: Vec<f64> = if parallelism {
         vec![base.tensor]
     } else {

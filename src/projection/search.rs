@@ -61,6 +61,16 @@ impl Kept {
     }
 }
 
+/// What of the layout is settled beforehand.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Settled {
+    pub kept: Kept,
+    pub tensor: Option<f64>,
+    pub pipeline: Option<f64>,
+    /// Kernels of 2021 (Narayanan et al.): attention writes its scores, and norms are not split over tensor-parallel ranks.
+    pub old_kernels: bool,
+}
+
 /// Largest tensor-parallel group: beyond a machine its sums would cross the network.
 const MOST_TENSOR: f64 = 8.0;
 /// Most micro-batches in one device's memory that are tried: powers of two up to 2^6.
@@ -72,9 +82,9 @@ fn powers_of_two(most: f64) -> impl Iterator<Item = f64> {
 
 /// The fastest layout of `base` for a step of `sequences` that fits; where none does, the one that needs least memory.
 /// `None` where the device has not the format or the sequences cannot be shared out.
-pub fn fastest(base: &Training, sequences: f64, kept: Kept, c: &Constants) -> Option<(Plan, bool)> {
+pub fn fastest(base: &Training, sequences: f64, settled: Settled, c: &Constants) -> Option<(Plan, bool)> {
     let mut best: Option<(Plan, bool, f64)> = None;
-    for t in layouts(base, sequences, kept.tried()) {
+    for t in layouts(base, sequences, settled) {
         let footprint = memory::training(&t);
         let fits = footprint.fits(t.device.memory_bytes);
         if !fits && best.as_ref().is_some_and(|(_, f, m)| *f || -footprint.total() <= *m) {
@@ -90,12 +100,9 @@ pub fn fastest(base: &Training, sequences: f64, kept: Kept, c: &Constants) -> Op
     best.map(|(plan, fits, _)| (plan, fits))
 }
 
-fn layouts<'a>(
-    base: &'a Training,
-    sequences: f64,
-    recomputations: &'static [Recompute],
-) -> impl Iterator<Item = Training> + 'a {
+fn layouts(base: &Training, sequences: f64, settled: Settled) -> impl Iterator<Item = Training> + '_ {
     let n = base.devices;
+    let is = |asked: Option<f64>, n: f64| asked.is_none_or(|a| a == n);
     let tensors = powers_of_two(MOST_TENSOR.min(base.devices_per_node).min(n))
         .filter(move |t| n % t == 0.0 && base.model.heads % t == 0.0 && base.model.d_ff % t == 0.0);
     tensors
@@ -104,6 +111,7 @@ fn layouts<'a>(
                 .filter(move |p| (n / tensor) % p == 0.0 && *p <= base.model.layers / 2.0 || *p == 1.0)
                 .map(move |pipeline| (tensor, pipeline))
         })
+        .filter(move |(t, p)| is(settled.tensor, *t) && is(settled.pipeline, *p))
         .filter(move |(t, p)| {
             let data = n / (t * p);
             data <= sequences && sequences % data == 0.0
@@ -119,7 +127,7 @@ fn layouts<'a>(
             let micro = powers_of_two(per_rank.min(2f64.powi(MICRO_BATCHES - 1))).filter(move |m| per_rank % m == 0.0);
             micro.flat_map(move |micro_batch| {
                 shardings.iter().flat_map(move |&sharding| {
-                    recomputations.iter().map(move |&recompute| Training {
+                    settled.kept.tried().iter().map(move |&recompute| Training {
                         tensor,
                         pipeline,
                         sharding,
@@ -128,7 +136,8 @@ fn layouts<'a>(
                         accumulation: per_rank / micro_batch,
                         interleave: 1.0,
                         context: 1.0,
-                        sequence_parallel: tensor > 1.0,
+                        sequence_parallel: tensor > 1.0 && !settled.old_kernels,
+                        fused_attention: !settled.old_kernels,
                         engine: Engine::Fused,
                         ..base.clone()
                     })

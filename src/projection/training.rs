@@ -94,9 +94,13 @@ impl Training {
     /// Model FLOPs of a step (Chowdhery et al. 2022, appendix B): 6 a weight and 12 a layer, position and width, a token;
     /// nothing for recomputation.
     pub fn model_flops(&self) -> f64 {
+        self.model_flops_per_token() * self.tokens_per_step()
+    }
+
+    /// The same of one token.
+    pub fn model_flops_per_token(&self) -> f64 {
         let m = &self.model;
-        let attention = 12.0 * m.layers * self.seq_len * m.d_attention();
-        (6.0 * m.active_parameters() + attention) * self.tokens_per_step()
+        6.0 * m.active_parameters() + 12.0 * m.layers * self.seq_len * m.d_attention()
     }
 
     /// Projects a step; `None` where the device has not the format.

@@ -1,13 +1,15 @@
 //! A workload of ours on a device that is not here: the layout that a good engine would choose, its rate and its memory.
 
 use super::calibration::Calibration;
+use super::constants::Constants;
 use super::device::{Kind, Unit};
 use super::kernels::Format;
 use super::memory::{self, Footprint};
 use super::model::Model;
+use super::own;
 use super::published::Quantity;
 use super::published_training::usual_network;
-use super::search::{self, Kept};
+use super::search::{self, Settled};
 use super::serving::{Engine, Serving, Weights};
 use super::training::{self, Recompute, Sharding, Training};
 use crate::transformer::count::{self, CountOverflow};
@@ -56,7 +58,7 @@ pub fn project(w: &Workload, device: &Unit, devices: u32, calibration: &Calibrat
 
 fn training(w: &Workload, model: Model, device: &Unit, devices: u32, calibration: &Calibration) -> Option<Projected> {
     let base = base(model, device, f64::from(devices), f64::from(w.seq_len), format(w));
-    let (plan, fits) = search::fastest(&base, f64::from(w.batch), Kept::Fastest, &calibration.constants)?;
+    let (plan, fits) = search::fastest(&base, f64::from(w.batch), Settled::default(), &calibration.constants)?;
     let tokens = w.tokens_per_step() as f64;
     Some(Projected {
         quantity: Quantity::TrainingTokens,
@@ -68,7 +70,7 @@ fn training(w: &Workload, model: Model, device: &Unit, devices: u32, calibration
     })
 }
 
-fn format(w: &Workload) -> Format {
+pub(super) fn format(w: &Workload) -> Format {
     if w.dtype == Dtype::F32 { Format::Single } else { Format::Half }
 }
 
@@ -98,52 +100,63 @@ pub fn base(model: Model, device: &Unit, devices: f64, seq_len: f64, format: For
     }
 }
 
-fn serving(w: &Workload, model: Model, device: &Unit, devices: u32, calibration: &Calibration) -> Option<Projected> {
-    let c = &calibration.constants;
-    let (batch, prompt, new) = (f64::from(w.batch), f64::from(w.prompt_len), f64::from(w.new_tokens));
+/// Seconds of a step of `each` sequences on `tensor` devices, and the configuration.
+pub(super) fn inference(
+    w: &Workload,
+    model: Model,
+    device: &Unit,
+    tensor: f64,
+    each: f64,
+    c: &Constants,
+) -> (f64, Serving) {
+    let (prompt, new) = (f64::from(w.prompt_len), f64::from(w.new_tokens));
     let (weight_bytes, weights) = match (w.weights, w.dtype) {
         (WeightFormat::Int8, _) => (1.0, Weights::Packed),
         (_, Dtype::F32) => (4.0, Weights::Half),
         (_, Dtype::Bf16) => (2.0, Weights::Half),
     };
     let value_bytes = if w.dtype == Dtype::F32 { 4.0 } else { 2.0 };
+    let s = Serving {
+        model,
+        device: device.clone(),
+        tensor,
+        stages: 1.0,
+        weight_bytes,
+        table_bytes: value_bytes,
+        weights,
+        cache_bytes: value_bytes,
+        engine: Engine::Compiled,
+    };
+    let read = || each * s.prefill(prompt.max(1.0), c);
+    let step = || s.decode_step(each, prompt + new / 2.0, c);
+    let seconds = match w.phase {
+        Phase::Train | Phase::Prefill => read(),
+        Phase::Generate => read() + (new - 1.0).max(0.0) * step(),
+        Phase::Decode => step(),
+    };
+    (seconds, s)
+}
+
+fn serving(w: &Workload, model: Model, device: &Unit, devices: u32, calibration: &Calibration) -> Option<Projected> {
     let mut best: Option<Projected> = None;
     let splits = (0..4).map(|i| 2u32.pow(i)).filter(|t| devices.is_multiple_of(*t));
     for tensor in splits.filter(|t| w.shape.n_heads.is_multiple_of(*t)) {
         let copies = f64::from(devices / tensor);
-        let each = batch / copies;
+        let each = f64::from(w.batch) / copies;
         if each.fract() != 0.0 {
             continue;
         }
-        let s = Serving {
-            model,
-            device: device.clone(),
-            tensor: f64::from(tensor),
-            stages: 1.0,
-            weight_bytes,
-            table_bytes: value_bytes,
-            weights,
-            cache_bytes: value_bytes,
-            engine: Engine::Compiled,
-        };
-        let read = each * s.prefill(prompt.max(1.0), c);
-        let step = s.decode_step(each, prompt + new / 2.0, c);
-        let (quantity, seconds) = match w.phase {
-            Phase::Prefill => (Quantity::PrefillTokens, read),
-            Phase::Generate => (Quantity::DecodeTokens, read + new * step),
-            _ => (Quantity::DecodeTokens, step),
-        };
+        let (seconds, s) = inference(w, model, device, f64::from(tensor), each, &calibration.constants);
         let footprint = memory::serving(&s, each, f64::from(w.longest_sequence()));
-        let fits = footprint.fits(device.memory_bytes);
         let split = |name: &str, n: f64| if n > 1.0 { Some(format!("{name} {n}")) } else { None };
         let words: Vec<String> = split("tensor", s.tensor).into_iter().chain(split("copies", copies)).collect();
         let found = Projected {
-            quantity,
+            quantity: own::quantity(w.phase),
             tokens_per_second: w.tokens_per_step() as f64 / seconds,
             seconds_per_step: seconds,
             layout: if words.is_empty() { "one device".into() } else { words.join(", ") },
+            fits: footprint.fits(device.memory_bytes),
             footprint,
-            fits,
         };
         let merit = |p: &Projected| (p.fits, if p.fits { p.tokens_per_second } else { -p.footprint.total() });
         if best.as_ref().is_none_or(|b| merit(&found) > merit(b)) {

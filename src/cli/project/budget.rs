@@ -10,7 +10,7 @@ use crate::projection::calibration::Calibration;
 use crate::projection::device::Unit;
 use crate::projection::goal::{Goal, Priced, candidates};
 use crate::projection::published::Quantity;
-use crate::projection::search::Kept;
+use crate::projection::search::{Kept, Settled};
 use crate::units::{Bytes, grouped, significant};
 use anyhow::anyhow;
 
@@ -71,13 +71,28 @@ fn every(book: &Book) -> Vec<On> {
         .collect()
 }
 
+const CLAUSES: &str = "`7B parameters`, `140B tokens`, `10000 USD`, `30 days`, `sequences of 4096`, `batch 1024`, `tensor 8`, \
+                       `pipeline 8`, `full recomputation`, `no recomputation`, `engine of 2021`";
+
 /// "budget 10000 USD, 7B parameters, 140B tokens, within 30 days, sequences of 4096".
 fn parse(text: &str) -> Result<Goal, String> {
-    let mut goal =
-        Goal { parameters: 0.0, tokens: 0.0, budget_usd: None, days: None, seq_len: 2048.0, kept: Kept::Fastest };
+    let mut goal = Goal {
+        parameters: 0.0,
+        tokens: 0.0,
+        budget_usd: None,
+        days: None,
+        seq_len: 2048.0,
+        batch: None,
+        settled: Settled::default(),
+    };
     for clause in text.split([',', ';']).map(str::trim).filter(|c| !c.is_empty()) {
-        if clause.to_lowercase().contains("recomput") {
-            goal.kept = if clause.to_lowercase().starts_with("no") { Kept::All } else { Kept::Inputs };
+        let lower = clause.to_lowercase();
+        if lower.contains("recomput") {
+            goal.settled.kept = if lower.starts_with("no") { Kept::All } else { Kept::Inputs };
+            continue;
+        }
+        if lower.contains("2021") {
+            goal.settled.old_kernels = true;
             continue;
         }
         let plain = clause.replace(['$', '_'], " ");
@@ -92,12 +107,16 @@ fn parse(text: &str) -> Result<Goal, String> {
             goal.budget_usd = Some(n);
         } else if has(&["day"]) {
             goal.days = Some(n);
+        } else if has(&["batch"]) {
+            goal.batch = Some(n);
         } else if has(&["seq", "context"]) {
             goal.seq_len = n;
+        } else if has(&["tensor"]) {
+            goal.settled.tensor = Some(n);
+        } else if has(&["pipeline"]) {
+            goal.settled.pipeline = Some(n);
         } else {
-            return Err(format!(
-                "`{clause}`: one of `10000 USD`, `7B parameters`, `140B tokens`, `30 days`, `sequences of 4096`, `full recomputation`, `no recomputation`"
-            ));
+            return Err(format!("`{clause}`: one of {CLAUSES}"));
         }
     }
     let within = |x: f64, low: f64, high: f64| (low..=high).contains(&x);
@@ -193,6 +212,10 @@ mod tests {
         assert_eq!((g.budget_usd, g.parameters, g.tokens, g.days), (Some(10_000.0), 7e9, 140e9, None));
         let g = parse("$5000; 1.3e9 params; 26B tokens; within 30 days; sequences of 4096").unwrap();
         assert_eq!((g.budget_usd, g.days, g.seq_len), (Some(5000.0), Some(30.0), 4096.0));
+        let g =
+            parse("175B parameters, 300B tokens, batch 1536, tensor 8, pipeline 8, full recomputation, engine of 2021");
+        let settled = Settled { kept: Kept::Inputs, tensor: Some(8.0), pipeline: Some(8.0), old_kernels: true };
+        assert_eq!((g.clone().unwrap().batch, g.unwrap().settled), (Some(1536.0), settled));
         for (bad, message) in [("7B parameters", "are needed"), ("fast", "a number is missing"), ("7 apples", "one of")]
         {
             assert!(parse(bad).unwrap_err().contains(message), "{bad}");

@@ -1,5 +1,7 @@
 use super::*;
+use crate::hardware::machine::Probe;
 use crate::plan::{Facts, plan};
+use crate::projection::calibration::Calibration;
 use crate::runner::measurement::{Figures, Stop};
 use crate::scenario::{LoadOptions, load};
 use std::cell::RefCell;
@@ -16,8 +18,8 @@ fn planned(more: &str) -> Plan {
     let facts = Facts {
         cores: 1,
         memory: Bytes(8 << 30),
-        flops_per_second: 1e12,
-        read_bytes_per_second: 1e12,
+        probe: Probe::assumed(1),
+        calibration: Calibration::default(),
         usd_per_hour: Some(3.6),
     };
     plan(&load(&path, &LoadOptions::default()).unwrap(), &facts).unwrap()

@@ -9,6 +9,7 @@ mod environment;
 mod memory;
 mod method;
 mod pictures;
+mod projection;
 mod reproduce;
 mod requests;
 mod results;
@@ -41,6 +42,7 @@ const SECTIONS: &[Definition] = &[
     Definition { id: "sensitivity", title: "What the cost hangs on", build: sensitivity::blocks },
     Definition { id: "apis", title: "Against APIs", build: apis::blocks },
     Definition { id: "memory", title: "Memory", build: |f| Ok(memory::blocks(f)) },
+    Definition { id: "projection", title: "Against the projection", build: |f| Ok(projection::blocks(f)) },
     Definition { id: "accounting", title: "Every requested trial", build: |f| Ok(accounting::blocks(f)) },
     Definition { id: "environment", title: "Machine", build: |f| Ok(environment::blocks(f)) },
     Definition { id: "method", title: "Method", build: |f| Ok(method::blocks(f)) },

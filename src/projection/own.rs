@@ -1,0 +1,140 @@
+//! This program on a machine where it was measured: the projection of a step as this program lays it out, and how far the
+//! program is from it.
+
+use super::calibration::{Calibration, Own};
+use super::device::Unit;
+use super::model::Model;
+use super::published::Quantity;
+use super::training::{Recompute, Training};
+use super::validate::quantile;
+use super::workload::{base, format, inference};
+use crate::hardware::machine::Probe;
+use crate::transformer::{Phase, Workload, count};
+
+/// Some cores of a CPU as a device, by the limits that were probed: those of one core, those of all, and a straight line between.
+pub fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) -> Unit {
+    let line = |one: f64, all: f64| match cores {
+        0 | 1 => all,
+        _ => one + (all - one) * f64::from(used.clamp(1, cores) - 1) / f64::from(cores - 1),
+    };
+    let flops = line(probe.f32_flops_per_second_one_core, probe.f32_flops_per_second);
+    let share = flops / probe.f32_flops_per_second;
+    let part = Probe {
+        f32_flops_per_second: flops,
+        bf16_flops_per_second: probe.bf16_flops_per_second.map(|r| r * share),
+        read_bytes_per_second: line(probe.read_bytes_per_second_one_core, probe.read_bytes_per_second),
+        ..probe.clone()
+    };
+    Unit::of_cpu(name, &part, memory_bytes)
+}
+
+/// What a phase's measurements are compared with.
+pub fn quantity(phase: Phase) -> Quantity {
+    match phase {
+        Phase::Train => Quantity::TrainingTokens,
+        Phase::Prefill => Quantity::PrefillTokens,
+        Phase::Decode | Phase::Generate => Quantity::DecodeTokens,
+    }
+}
+
+/// Seconds of one step on one device, the whole batch at once and nothing recomputed, at the speed of a good engine. `None`
+/// where the device has not the format, or counts overflow.
+pub fn step_seconds(w: &Workload, device: &Unit, c: &Calibration) -> Option<f64> {
+    let model = Model::from((&w.shape, count::parameters(&w.shape).ok()?));
+    if w.phase != Phase::Train {
+        let (seconds, _) = inference(w, model, device, 1.0, f64::from(w.batch), &c.constants);
+        return Some(seconds);
+    }
+    let run = Training {
+        micro_batch: f64::from(w.batch),
+        recompute: Recompute::None,
+        ..base(model, device, 1.0, f64::from(w.seq_len), format(w))
+    };
+    Some(run.step(&c.constants)?.seconds)
+}
+
+/// The same at the speed at which this program was measured, where it was.
+pub fn own_step_seconds(w: &Workload, device: &Unit, c: &Calibration) -> Option<f64> {
+    let own = c.own.iter().find(|o| o.quantity == quantity(w.phase));
+    Some(step_seconds(w, device, c)? * own.map_or(1.0, |o| o.time_ratio))
+}
+
+/// How this program compares, from measured over projected times of trials by quantity.
+pub fn compared(trials: &[(Quantity, f64)], device: &str) -> Vec<Own> {
+    let of = |quantity: Quantity| {
+        let logs: Vec<f64> = trials.iter().filter(|(q, _)| *q == quantity).map(|(_, ratio)| ratio.ln()).collect();
+        if logs.is_empty() {
+            return None;
+        }
+        let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+        let mut away: Vec<f64> = logs.iter().map(|l| (l - mean).abs()).collect();
+        away.sort_by(f64::total_cmp);
+        Some(Own {
+            quantity,
+            time_ratio: mean.exp(),
+            // One trial says nothing of a spread.
+            spread: quantile(&away, 0.9).max(0.02),
+            trials: logs.len() as u64,
+            device: device.into(),
+        })
+    };
+    Quantity::ALL.into_iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transformer::shape::{Family, Shape, ShapeSpec};
+    use crate::transformer::{Dtype, OptimizerKind, WeightFormat};
+
+    fn probe() -> Probe {
+        Probe {
+            f32_flops_per_second_one_core: 1e11,
+            f32_flops_per_second: 4e11,
+            bf16_flops_per_second: Some(8e11),
+            read_bytes_per_second_one_core: 2e10,
+            read_bytes_per_second: 5e10,
+            spread: 0.01,
+            steal_share: None,
+        }
+    }
+
+    fn workload(phase: Phase) -> Workload {
+        Workload {
+            shape: Shape::new(Family::Gpt2, &ShapeSpec::default()).unwrap(),
+            phase,
+            batch: 4,
+            seq_len: 128,
+            prompt_len: 128,
+            new_tokens: 16,
+            dtype: Dtype::F32,
+            weights: WeightFormat::Dtype,
+            optimizer: OptimizerKind::Adamw,
+            dropout: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_cores_has_its_part_of_the_limits() {
+        let of = |used| cpu("x", &probe(), used, 4, 1e9);
+        assert_eq!((of(1).tuned_f32, of(4).tuned_f32), (1e11, 4e11));
+        assert_eq!((of(2).tuned, of(1).bytes_per_second, of(4).bytes_per_second), (4e11, 2e10, 5e10));
+        assert_eq!(cpu("x", &probe(), 1, 1, 1e9).tuned_f32, 4e11);
+    }
+
+    #[test]
+    fn a_program_twice_as_slow_is_projected_twice_as_slow() {
+        let mut c = Calibration::default();
+        let device = cpu("x", &probe(), 4, 4, 1e10);
+        for phase in [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate] {
+            let w = workload(phase);
+            let good = step_seconds(&w, &device, &c).unwrap();
+            c.own = compared(&[(quantity(phase), 1.9), (quantity(phase), 4.0 / 1.9)], "x");
+            assert!((own_step_seconds(&w, &device, &c).unwrap() / good - 2.0).abs() < 1e-9, "{phase}");
+            // Twice the batch takes longer, and not more than twice as long.
+            let twice = step_seconds(&Workload { batch: 8, ..w }, &device, &c).unwrap() / good;
+            assert!(twice > 1.0 && twice <= 2.0 + 1e-9, "{phase}: {twice}");
+        }
+        assert!(compared(&[], "x").is_empty());
+    }
+}
