@@ -6,6 +6,7 @@ use super::kernels::Format;
 use super::model::Model;
 use super::search::{Plan, Settled, fastest};
 use super::workload::base;
+use std::sync::Arc;
 
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +58,7 @@ impl Goal {
 /// the one that is given.
 pub fn candidates(
     goal: &Goal,
-    device: &Unit,
+    device: &Arc<Unit>,
     count: Option<u32>,
     usd_per_hour: Option<f64>,
     c: &Constants,
@@ -106,7 +107,7 @@ mod tests {
     fn days(settled: Settled, batch: Option<f64>) -> Priced {
         let goal =
             Goal { parameters: 175e9, tokens: 300e9, budget_usd: None, days: None, seq_len: 2048.0, batch, settled };
-        let device = Unit::of(Book::built_in().unwrap().device("a100-sxm-80gb").unwrap()).unwrap();
+        let device = Unit::of(Book::built_in().unwrap().device("a100-sxm-80gb").unwrap()).unwrap().into();
         candidates(&goal, &device, Some(1024), None, &Calibration::built_in().unwrap().constants).remove(0)
     }
 

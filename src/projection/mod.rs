@@ -14,6 +14,8 @@ pub mod kernels;
 pub mod memory;
 pub mod model;
 pub mod own;
+#[cfg(test)]
+mod property_tests;
 pub mod published;
 mod published_serving;
 pub mod published_training;

@@ -10,9 +10,10 @@ use super::validate::quantile;
 use super::workload::{base, format, inference};
 use crate::hardware::machine::Probe;
 use crate::transformer::{Phase, Workload, count};
+use std::sync::Arc;
 
 /// Some cores of a CPU as a device, by the limits that were probed: those of one core, those of all, and a straight line between.
-pub fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) -> Unit {
+pub fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) -> Arc<Unit> {
     let line = |one: f64, all: f64| match cores {
         0 | 1 => all,
         _ => one + (all - one) * f64::from(used.clamp(1, cores) - 1) / f64::from(cores - 1),
@@ -25,7 +26,7 @@ pub fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) 
         read_bytes_per_second: line(probe.read_bytes_per_second_one_core, probe.read_bytes_per_second),
         ..probe.clone()
     };
-    Unit::of_cpu(name, &part, memory_bytes)
+    Arc::new(Unit::of_cpu(name, &part, memory_bytes))
 }
 
 /// What a phase's measurements are compared with.
@@ -39,7 +40,7 @@ pub fn quantity(phase: Phase) -> Quantity {
 
 /// Seconds of one step on one device, the whole batch at once and nothing recomputed, at the speed of a good engine. `None`
 /// where the device has not the format, or counts overflow.
-pub fn step_seconds(w: &Workload, device: &Unit, c: &Calibration) -> Option<f64> {
+pub fn step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Option<f64> {
     let model = Model::from((&w.shape, count::parameters(&w.shape).ok()?));
     if w.phase != Phase::Train {
         let (seconds, _) = inference(w, model, device, 1.0, f64::from(w.batch), &c.constants);
@@ -54,7 +55,7 @@ pub fn step_seconds(w: &Workload, device: &Unit, c: &Calibration) -> Option<f64>
 }
 
 /// The same at the speed at which this program was measured, where it was.
-pub fn own_step_seconds(w: &Workload, device: &Unit, c: &Calibration) -> Option<f64> {
+pub fn own_step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Option<f64> {
     let own = c.own.iter().find(|o| o.quantity == quantity(w.phase));
     Some(step_seconds(w, device, c)? * own.map_or(1.0, |o| o.time_ratio))
 }

@@ -40,6 +40,29 @@ impl Quantity {
         }
     }
 
+    /// As a heading, and as an anchor.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::TrainingTokens => "Training",
+            Self::PrefillTokens => "Prefill",
+            Self::DecodeTokens => "Decode",
+            Self::ServedTokens => "Serving",
+            Self::TrainingMemory => "Memory in training",
+            Self::ServingMemory => "Memory in inference",
+        }
+    }
+
+    pub fn anchor(self) -> &'static str {
+        match self {
+            Self::TrainingTokens => "training",
+            Self::PrefillTokens => "prefill",
+            Self::DecodeTokens => "decode",
+            Self::ServedTokens => "serving",
+            Self::TrainingMemory => "training-memory",
+            Self::ServingMemory => "inference-memory",
+        }
+    }
+
     pub fn unit(self) -> &'static str {
         if self.is_memory() { "GB/device" } else { "tokens/s" }
     }
@@ -103,6 +126,9 @@ pub enum TableError {
     Layout { columns: String },
 }
 
+/// What rows are marked with that are not to be used.
+const MARKS: &[&str] = &["DO NOT USE", "SUSPECT", "exclude"];
+
 /// One row by its columns.
 #[derive(Debug)]
 pub struct Row<'a>(BTreeMap<&'a str, &'a str>);
@@ -125,8 +151,10 @@ impl Row<'_> {
     pub fn warning(&self) -> Option<String> {
         let complete = self.text("complete");
         let all = [complete, self.text("notes")];
-        let found = all.iter().find(|t| ["DO NOT USE", "SUSPECT", "exclude"].iter().any(|w| t.contains(w)))?;
-        Some(format!("marked in its own notes: {}", found.chars().take(90).collect::<String>()))
+        let found = all.iter().find(|t| MARKS.iter().any(|w| t.contains(w)))?;
+        // The words of the warning, not all that stands before them.
+        let from = MARKS.iter().filter_map(|w| found.find(w)).min().unwrap_or(0);
+        Some(format!("marked in its own notes: {}", found[from..].chars().take(60).collect::<String>()))
     }
 
     /// The device as the catalog knows it.

@@ -26,7 +26,7 @@ pub fn cases(row: &Row, book: &Book) -> Result<Vec<Case>, String> {
     let tensor = row.number("tp").unwrap_or(1.0);
     let serving = Serving {
         model,
-        device: row.device(book)?,
+        device: row.device(book)?.into(),
         tensor,
         stages: row.number("pp").unwrap_or(1.0).max((devices / tensor).floor()),
         weight_bytes: bits / 8.0,

@@ -104,7 +104,7 @@ fn base(row: &Row, book: &Book, model: Model, assumed: &mut Vec<&'static str>) -
         engine: engine(&framework),
         pure_half: row.text("dtype").contains("pure"),
         model,
-        device,
+        device: device.into(),
     })
 }
 

@@ -4,6 +4,7 @@ use super::constants::Constants;
 use super::device::{Kind, Unit};
 use super::memory;
 use super::model::Model;
+use std::sync::Arc;
 
 /// What the engine is made of; a program's name only says which of these it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub enum Weights {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Serving {
     pub model: Model,
-    pub device: Unit,
+    pub device: Arc<Unit>,
     /// Devices that share each layer.
     pub tensor: f64,
     /// Devices that hold different layers.
@@ -70,7 +71,7 @@ fn meet(a: f64, b: f64) -> f64 {
 impl Serving {
     /// Seconds of a decode step of `batch` sequences with `context` tokens each.
     pub fn decode_step(&self, batch: f64, context: f64, c: &Constants) -> f64 {
-        let (u, m) = (&self.device, &self.model);
+        let (u, m) = (&*self.device, &self.model);
         let weights = m.active_parameters();
         let bytes = weights * self.weight_bytes / self.tensor;
         let operations = match self.weights {
@@ -115,7 +116,7 @@ impl Serving {
 
     /// Attainable FLOP/s of the products of a long prompt, on one device.
     fn product_rate(&self, c: &Constants) -> f64 {
-        let u = &self.device;
+        let u = &*self.device;
         let rate = match (self.weights, self.engine, u.kind) {
             (_, Engine::Portable, Kind::Soc) => u.peak * c.prefill_apple,
             (_, Engine::Portable, Kind::Datacenter) if u.is_after_ampere() => {
@@ -138,7 +139,7 @@ impl Serving {
 
     /// Seconds until a prompt of one sequence has been read.
     pub fn prefill(&self, prompt: f64, c: &Constants) -> f64 {
-        let (u, m) = (&self.device, &self.model);
+        let (u, m) = (&*self.device, &self.model);
         let rate = self.product_rate(c);
         let portable = self.engine == Engine::Portable;
         let chunk = if portable { prompt.min(CHUNK) } else { prompt };

@@ -4,6 +4,7 @@ use super::constants::Constants;
 use super::device::{Kind, Unit};
 use super::kernels::{Attention, Format, moving_rate, product, product_rate};
 use super::model::Model;
+use std::sync::Arc;
 
 /// What is recomputed in the backward pass instead of kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub enum Engine {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
     pub model: Model,
-    pub device: Unit,
+    pub device: Arc<Unit>,
     pub devices: f64,
     pub devices_per_node: f64,
     /// Bytes/s of one device's network, one direction.
@@ -73,7 +74,7 @@ pub struct Training {
 pub struct Step {
     pub seconds: f64,
     /// Shares of the step by cause; what overlaps is counted where it shows.
-    pub parts: Vec<(&'static str, f64)>,
+    pub parts: [(&'static str, f64); 8],
 }
 
 impl Training {
@@ -105,7 +106,7 @@ impl Training {
 
     /// Projects a step; `None` where the device has not the format.
     pub fn step(&self, c: &Constants) -> Option<Step> {
-        let (u, m) = (&self.device, &self.model);
+        let (u, m) = (&*self.device, &self.model);
         let (t, rows) = (self.tensor, self.rows());
         let rate = product_rate(u, self.format, c)?;
         let half = product_rate(u, Format::Half, c)?;
@@ -150,7 +151,7 @@ impl Training {
         let nodes = (self.devices / 8.0).max(1.0);
         let seconds = (busy + reduced + optimizer) * (1.0 + c.straggling * nodes.log2());
         let many = layers * self.accumulation;
-        let parts = vec![
+        let parts = [
             ("products", 3.0 * products * many + head * self.accumulation),
             ("attention", (attend + attend_back) * many),
             ("elementwise", 2.6 * elementwise * many),
@@ -160,12 +161,12 @@ impl Training {
             ("data-parallel exchange", reduced),
             ("optimizer and fixed", optimizer),
         ];
-        let parts = parts.into_iter().map(|(name, s)| (name, s / seconds)).collect();
+        let parts = parts.map(|(name, s)| (name, s / seconds));
         Some(Step { seconds, parts })
     }
 
     fn layer_products(&self, rate: f64, c: &Constants) -> f64 {
-        let (u, m, t, rows) = (&self.device, &self.model, self.tensor, self.rows());
+        let (u, m, t, rows) = (&*self.device, &self.model, self.tensor, self.rows());
         let into = if m.gated { 2.0 } else { 1.0 } * m.d_ff;
         let sizes = [
             [rows, m.d_model, (m.d_attention() + 2.0 * m.d_kv()) / t],

@@ -14,6 +14,7 @@ use super::serving::{Engine, Serving, Weights};
 use super::training::{self, Recompute, Sharding, Training};
 use crate::transformer::count::{self, CountOverflow};
 use crate::transformer::{Dtype, Phase, WeightFormat, Workload};
+use std::sync::Arc;
 
 /// What is projected for a number of devices together.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +46,12 @@ const PER_NODE: f64 = 8.0;
 ///
 /// # Errors
 /// Counts beyond 64 bits, or a batch that the devices cannot share.
-pub fn project(w: &Workload, device: &Unit, devices: u32, calibration: &Calibration) -> Result<Projected, Unprojected> {
+pub fn project(
+    w: &Workload,
+    device: &Arc<Unit>,
+    devices: u32,
+    calibration: &Calibration,
+) -> Result<Projected, Unprojected> {
     let model = Model::from((&w.shape, count::parameters(&w.shape)?));
     let unshared = Unprojected::Batch { batch: w.batch, devices };
     match w.phase {
@@ -56,7 +62,13 @@ pub fn project(w: &Workload, device: &Unit, devices: u32, calibration: &Calibrat
     }
 }
 
-fn training(w: &Workload, model: Model, device: &Unit, devices: u32, calibration: &Calibration) -> Option<Projected> {
+fn training(
+    w: &Workload,
+    model: Model,
+    device: &Arc<Unit>,
+    devices: u32,
+    calibration: &Calibration,
+) -> Option<Projected> {
     let base = base(model, device, f64::from(devices), f64::from(w.seq_len), format(w));
     let (plan, fits) = search::fastest(&base, f64::from(w.batch), Settled::default(), &calibration.constants)?;
     let tokens = w.tokens_per_step() as f64;
@@ -75,14 +87,14 @@ pub(super) fn format(w: &Workload) -> Format {
 }
 
 /// A training run whose layout is still to be chosen.
-pub fn base(model: Model, device: &Unit, devices: f64, seq_len: f64, format: Format) -> Training {
+pub fn base(model: Model, device: &Arc<Unit>, devices: f64, seq_len: f64, format: Format) -> Training {
     let per_node = if device.link_devices > 1.0 { device.link_devices.min(72.0) } else { PER_NODE };
     Training {
         model,
         devices,
         devices_per_node: devices.min(per_node.max(PER_NODE)),
         network: usual_network(&device.architecture),
-        device: device.clone(),
+        device: Arc::clone(device),
         tensor: 1.0,
         pipeline: 1.0,
         interleave: 1.0,
@@ -104,7 +116,7 @@ pub fn base(model: Model, device: &Unit, devices: f64, seq_len: f64, format: For
 pub(super) fn inference(
     w: &Workload,
     model: Model,
-    device: &Unit,
+    device: &Arc<Unit>,
     tensor: f64,
     each: f64,
     c: &Constants,
@@ -118,7 +130,7 @@ pub(super) fn inference(
     let value_bytes = if w.dtype == Dtype::F32 { 4.0 } else { 2.0 };
     let s = Serving {
         model,
-        device: device.clone(),
+        device: Arc::clone(device),
         tensor,
         stages: 1.0,
         weight_bytes,
@@ -137,7 +149,13 @@ pub(super) fn inference(
     (seconds, s)
 }
 
-fn serving(w: &Workload, model: Model, device: &Unit, devices: u32, calibration: &Calibration) -> Option<Projected> {
+fn serving(
+    w: &Workload,
+    model: Model,
+    device: &Arc<Unit>,
+    devices: u32,
+    calibration: &Calibration,
+) -> Option<Projected> {
     let mut best: Option<Projected> = None;
     let splits = (0..4).map(|i| 2u32.pow(i)).filter(|t| devices.is_multiple_of(*t));
     for tensor in splits.filter(|t| w.shape.n_heads.is_multiple_of(*t)) {

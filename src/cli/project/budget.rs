@@ -67,7 +67,7 @@ fn every(book: &Book) -> Vec<On> {
     let units = book.devices.iter().filter_map(|d| Some((d, Unit::of(d).ok().filter(trains)?)));
     units
         .filter(|(d, _)| price(book, &d.name).is_some())
-        .map(|(d, unit)| On { name: d.name.clone(), unit, count: None })
+        .map(|(d, unit)| On { name: d.name.clone(), unit: unit.into(), count: None })
         .collect()
 }
 

@@ -5,12 +5,13 @@ use crate::hardware::book::{Book, Query};
 use crate::projection::device::Unit;
 use crate::units::UsdPerHour;
 use anyhow::anyhow;
+use std::sync::Arc;
 
 /// A device to project onto.
 pub(super) struct On {
     /// As the catalog calls it.
     pub name: String,
-    pub unit: Unit,
+    pub unit: Arc<Unit>,
     /// `None`: as the scenario says.
     pub count: Option<u32>,
 }
@@ -33,7 +34,7 @@ fn one(typed: &str, book: &Book) -> Result<On, Failure> {
     };
     let device =
         book.device(name).ok_or_else(|| usage(format!("`{name}` is not in the catalog; {}", book.hint(name))))?;
-    let unit = Unit::of(device).map_err(|e| usage(e.to_string()))?;
+    let unit = Unit::of(device).map_err(|e| usage(e.to_string()))?.into();
     Ok(On { name: device.name.clone(), unit, count })
 }
 

@@ -18,6 +18,7 @@ mod throughput_by_batch;
 pub mod timeline;
 pub mod tornado;
 pub mod utilisation;
+pub mod validation;
 pub mod waterfall;
 
 use super::document::Chart;
@@ -61,6 +62,7 @@ const NAMES: &[&str] = &[
     "waterfall",
     "history-",
     "timeline-",
+    "validation-",
 ];
 
 /// Whether a file of this name (without its ending) is one that a report may have written.

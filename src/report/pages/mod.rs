@@ -5,6 +5,7 @@ mod comparison;
 mod explanation;
 mod history;
 mod timeline;
+mod validation;
 
 use super::document::{self, Block, Document, Section};
 use super::terminal::{self, Style};
@@ -16,6 +17,7 @@ pub use explanation::explanation;
 pub use history::history;
 use std::path::{Path, PathBuf};
 pub use timeline::timeline;
+pub use validation::{Predicted, validation};
 
 /// A document with the places it goes to.
 #[derive(Debug)]
