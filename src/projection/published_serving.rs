@@ -20,7 +20,7 @@ pub fn cases(row: &Row, book: &Book) -> Result<Vec<Case>, String> {
     let mut assumed = Vec::new();
     let engine = engine(row.text("engine"));
     let dtype = row.text("dtype").to_lowercase();
-    let bits = row.number("weight_bits").unwrap_or(16.0);
+    let bits = row.number("weight_bits").unwrap_or_else(|| bits(&dtype));
     let weights = weights(&dtype, bits, engine);
     let devices = row.number("n_gpus").unwrap_or(1.0);
     let tensor = row.number("tp").unwrap_or(1.0);
@@ -76,12 +76,40 @@ fn engine(name: &str) -> Engine {
     let is = |words: &[&str]| words.iter().any(|w| t.contains(w));
     if is(&["llama.cpp", "ollama", "llamafile", "koboldcpp", "mlc", "mlx"]) {
         Engine::Portable
-    } else if is(&["tensorrt-llm", "trtllm", "vllm", "sglang", "tgi", "lmdeploy"]) {
+    } else if is(&[
+        "tensorrt-llm",
+        "trtllm",
+        "vllm",
+        "sglang",
+        "tgi",
+        "text-generation-inference",
+        "lmdeploy",
+        "mii",
+        "fastgen",
+    ]) {
         Engine::Server
     } else if is(&["eager", "transformers", "litgpt", "hugging"]) {
         Engine::Eager
     } else {
         Engine::Compiled
+    }
+}
+
+/// Bits of a weight by its format's name, scales included for the usual groups.
+fn bits(dtype: &str) -> f64 {
+    let is = |words: &[&str]| words.iter().any(|w| dtype.contains(w));
+    if is(&["fp4", "int4", "w4", "q4", "nf4", "awq", "gptq"]) {
+        4.5
+    } else if is(&["q5"]) {
+        5.5
+    } else if is(&["q6"]) {
+        6.6
+    } else if is(&["q8", "int8", "w8", "fp8", "f8"]) {
+        if is(&["q8"]) { 8.5 } else { 8.0 }
+    } else if is(&["fp32", "float32"]) || dtype == "f32" {
+        32.0
+    } else {
+        16.0
     }
 }
 
@@ -110,6 +138,7 @@ mod tests {
         assert_eq!(engine("TensorRT-LLM 1.0 (PyTorch backend, in-flight batching)"), Engine::Server);
         assert_eq!(engine("litgpt (eager PyTorch)"), Engine::Eager);
         assert_eq!(engine("somebody's"), Engine::Compiled);
+        assert_eq!([bits("w4a16"), bits("bfloat16"), bits("fp8_e4m3"), bits("f32")], [4.5, 16.0, 8.0, 32.0]);
         assert_eq!(weights("nf4 double quant", 4.13, Engine::Eager), Weights::Unpacked);
         assert_eq!(weights("fp4", 4.5, Engine::Server), Weights::F4);
         assert_eq!(weights("q4_k_m", 4.89, Engine::Portable), Weights::Packed);

@@ -99,7 +99,7 @@ fn base(row: &Row, book: &Book, model: Model, assumed: &mut Vec<&'static str>) -
         seq_len: row.need("seq_len")?,
         format,
         recompute: Recompute::None,
-        fused_attention: !attention.starts_with("no"),
+        fused_attention: !(attention.starts_with("no") || matches!(attention.as_str(), "false" | "0")),
         sequence_parallel,
         engine: engine(&framework),
         pure_half: row.text("dtype").contains("pure"),
@@ -163,9 +163,9 @@ fn recompute(text: &str) -> Option<Recompute> {
     let t = text.to_lowercase();
     match t.as_str() {
         "" | "not stated" => None,
-        _ if t.starts_with("full") => Some(Recompute::Full),
+        _ if t.starts_with("full") || matches!(t.as_str(), "true" | "1") => Some(Recompute::Full),
         _ if t.starts_with("selective") => Some(Recompute::Selective),
-        _ if t.starts_with("none") || t.starts_with("no") => Some(Recompute::None),
+        _ if t.starts_with("no") || matches!(t.as_str(), "false" | "0" | "off") => Some(Recompute::None),
         _ if t.starts_with("minimal") || t.starts_with("partial") => Some(Recompute::Partial),
         _ if t.starts_with("yes") => Some(Recompute::Full),
         _ => None,
@@ -175,11 +175,21 @@ fn recompute(text: &str) -> Option<Recompute> {
 fn sharding(text: &str) -> Sharding {
     let t = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|w| t.contains(w));
-    if has(&["zero2", "zero-2", "grad-op", "shard_grad"]) {
+    let stage = |n: &str| {
+        t == n
+            || has(&[
+                &format!("zero{n}"),
+                &format!("zero-{n}"),
+                &format!("zero {n}"),
+                &format!("stage{n}"),
+                &format!("stage {n}"),
+            ])
+    };
+    if stage("2") || has(&["grad-op", "shard_grad"]) {
         Sharding::Gradients
-    } else if has(&["fsdp", "zero3", "zero-3", "zero 3"]) {
+    } else if stage("3") || has(&["fsdp"]) {
         Sharding::Weights
-    } else if has(&["zero1", "zero-1", "zero 1", "distributed optimizer"]) {
+    } else if stage("1") || has(&["distributed optimizer"]) {
         Sharding::Optimizer
     } else {
         Sharding::None
@@ -195,8 +205,10 @@ fn format(dtype: &str) -> Result<Format, String> {
         Ok(Format::F8)
     } else if is(&["fp4", "nvfp4", "mxfp4"]) {
         Ok(Format::F4)
-    } else if t.is_empty() || is(&["bf16", "fp16", "f16", "half", "amp", "mixed"]) {
+    } else if t.is_empty() || is(&["bf16", "fp16", "f16", "float16", "half", "amp", "mixed"]) {
         Ok(Format::Half)
+    } else if is(&["fp32", "f32", "float32"]) && !t.contains("tf32") {
+        Ok(Format::Single)
     } else {
         Err(format!("dtype `{dtype}` is not modelled"))
     }
@@ -214,6 +226,10 @@ fn engine(framework: &str) -> Engine {
         "levanter",
         "llm.c",
         "torchtitan",
+        "gpt-neox",
+        "megascale",
+        "t5x",
+        "easylm",
         "mosaic-tpu",
     ];
     if FUSED.iter().any(|f| framework.contains(f)) { Engine::Fused } else { Engine::Eager }
@@ -264,7 +280,13 @@ mod tests {
         assert_eq!(sharding("fsdp-grad-op(zero2)/default"), Sharding::Gradients);
         assert_eq!(sharding("megatron-fsdp 64"), Sharding::Weights);
         assert_eq!(format("FP8-CS (FP8-MX)"), Ok(Format::Mxf8));
-        assert!(format("int3").is_err());
+        assert_eq!((format("bfloat16"), format("float32")), (Ok(Format::Half), Ok(Format::Single)));
+        assert!(format("int3").is_err() && format("tf32").is_err());
+        assert_eq!(
+            (sharding("3"), sharding("ZeRO stage 2"), sharding("")),
+            (Sharding::Weights, Sharding::Gradients, Sharding::None)
+        );
+        assert_eq!((recompute("False"), recompute("true")), (Some(Recompute::None), Some(Recompute::Full)));
         assert_eq!(recompute("not stated"), None);
         assert_eq!(recompute("selective(attention)+SP"), Some(Recompute::Selective));
     }

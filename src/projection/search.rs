@@ -76,6 +76,9 @@ const MOST_TENSOR: f64 = 8.0;
 /// Most micro-batches in one device's memory that are tried: powers of two up to 2^6.
 const MICRO_BATCHES: i32 = 7;
 
+/// How many times faster a layout has to be than a simpler one, which is tried before it.
+const WORTH: f64 = 1.01;
+
 fn powers_of_two(most: f64) -> impl Iterator<Item = f64> {
     (0..40).map(|i| 2f64.powi(i)).take_while(move |n| *n <= most)
 }
@@ -93,7 +96,8 @@ pub fn fastest(base: &Training, sequences: f64, settled: Settled, c: &Constants)
         let Some(step) = t.step(c) else { continue };
         let tokens_per_second = t.tokens_per_step() / step.seconds;
         let merit = if fits { tokens_per_second } else { -footprint.total() };
-        if best.as_ref().is_none_or(|(_, f, m)| (fits, merit) > (*f, *m)) {
+        let better = |f: bool, m: f64| if fits && f { merit > m * WORTH } else { (fits, merit) > (f, m) };
+        if best.as_ref().is_none_or(|(_, f, m)| better(*f, *m)) {
             best = Some((Plan { training: t, tokens_per_second, footprint }, fits, merit));
         }
     }
