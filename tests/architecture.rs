@@ -28,6 +28,7 @@ const KEPT_APART: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("cudarc", &["transformer/cuda"]),
+    ("nvml_wrapper", &["hardware/gpu"]),
     ("serde_yaml", &["yaml"]),
 ];
 

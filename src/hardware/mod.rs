@@ -9,6 +9,7 @@ pub mod date;
 pub mod device;
 pub mod disturbance;
 pub mod energy;
+pub mod gpu;
 pub mod machine;
 pub mod matching;
 pub mod offer;
