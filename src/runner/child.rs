@@ -7,7 +7,12 @@ use super::measure::{Measured, measure};
 use super::measurement::Figures;
 use super::memory;
 use super::protocol::{Fault, Message, PROTOCOL_VERSION, ProtocolError, TrialRequest, read_request, send};
+use super::telemetry::Telemetry;
+use super::telemetry::sampler::{EVERY, Sampler};
+use super::telemetry::summary::Steps;
+use crate::hardware::gpu::nvml;
 use crate::scenario::trial::Trial;
+use crate::transformer::BackendKind;
 use crate::transformer::session::{Session, SessionError, SessionOptions, prepare};
 use std::io::{Read, Write};
 
@@ -63,9 +68,10 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
         None => session_of(&request.trial, request.measure.seed)?,
     };
     session = faults.slowed(session);
-    let watch = Watch::start();
+    let (watch, clock) = (Watch::start(), Monotonic::start());
+    let sampler = sampler(&request.trial, &faults, clock);
     let mut lost = None;
-    let measured = measure(session.as_mut(), &request.measure, &Monotonic::start(), &mut |progress| {
+    let measured = measure(session.as_mut(), &request.measure, &clock, &mut |progress| {
         // A parent that is gone takes this process with it; should it not, the trial's end will tell.
         if lost.is_none() {
             lost = say(output, &Message::Progress(progress)).err();
@@ -78,7 +84,19 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
         return Err(Failure::invalid(format!("the machine was suspended for {seconds:.1} s during the trial")));
     }
     let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
-    Ok(assemble(measured, &request.trial, baseline.now, peak, &watch))
+    let steps = Steps { starts: &measured.step_starts, seconds: &measured.step_seconds };
+    let telemetry = sampler.map(|s| s.finish(steps));
+    Ok(assemble(measured, &request.trial, baseline.now, peak, &watch, telemetry))
+}
+
+/// Listens to the GPUs of a trial that runs on some; no other loads a library or starts a thread for it.
+fn sampler(trial: &Trial, faults: &Faults, clock: Monotonic) -> Option<Sampler> {
+    let sensors = match faults.gpus() {
+        Some(script) => script.sensors(trial.devices),
+        None if trial.backend == BackendKind::Cuda => nvml::open(),
+        None => return None,
+    };
+    Some(Sampler::start(sensors, trial.devices, clock, EVERY))
 }
 
 fn say(output: &mut impl Write, message: &Message) -> Result<(), Failure> {
@@ -91,7 +109,14 @@ fn session_of(trial: &Trial, seed: u64) -> Result<Box<dyn Session>, SessionError
     prepare(&trial.workload, &options)
 }
 
-fn assemble(m: Measured, trial: &Trial, baseline: u64, peak: u64, watch: &Watch) -> Figures {
+fn assemble(
+    m: Measured,
+    trial: &Trial,
+    baseline: u64,
+    peak: u64,
+    watch: &Watch,
+    telemetry: Option<Telemetry>,
+) -> Figures {
     Figures {
         step_seconds: m.step_seconds,
         first_token_seconds: m.first_token_seconds,
@@ -106,5 +131,6 @@ fn assemble(m: Measured, trial: &Trial, baseline: u64, peak: u64, watch: &Watch)
         checksum: m.checksum,
         steal_share: watch.steal_share(),
         watts: watch.watts(),
+        telemetry,
     }
 }

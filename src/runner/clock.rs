@@ -11,7 +11,7 @@ pub(super) trait Clock {
 }
 
 /// The system's monotonic clock.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Monotonic(Instant);
 
 impl Monotonic {

@@ -8,6 +8,7 @@
 //! | `synthetic:MS` | steps are busy loops of MS milliseconds instead of a transformer |
 //! | `slow:PERCENT` | every step takes that much longer than it does, by waiting busily |
 //! | `sleep_ms:N` | sleeps N milliseconds before it prepares |
+//! | `gpu:NAME` | its GPUs tell what [`super::telemetry`]'s script of that name says, on any backend |
 //! | `hang` | never answers again |
 //! | `segfault`, `abort`, `sigkill` | ends by that signal |
 //! | `exit:N` | exits with code N |
@@ -19,6 +20,7 @@
 //! Figures made under a fault are not measurements: `centime run` warns, and its journal's key holds the directives, so that
 //! no later run takes them for its own.
 
+use super::telemetry::scripted::Script;
 use crate::scenario::trial::Trial;
 use crate::transformer::session::{Session, SessionError, StepOutcome};
 use std::ffi::OsString;
@@ -39,6 +41,7 @@ enum Fault {
     Synthetic(Duration),
     Slow(f64),
     Sleep(Duration),
+    Gpu(Script),
     Hang,
     Segfault,
     Abort,
@@ -99,6 +102,11 @@ impl Faults {
         })
     }
 
+    /// What stands in for the driver's library, if that is asked for.
+    pub fn gpus(&self) -> Option<&Script> {
+        self.0.iter().find_map(|f| if let Fault::Gpu(script) = f { Some(script) } else { None })
+    }
+
     /// The session, slowed down if that is asked for.
     pub fn slowed(&self, session: Box<dyn Session>) -> Box<dyn Session> {
         match self.0.iter().find_map(|f| if let Fault::Slow(share) = f { Some(*share) } else { None }) {
@@ -122,6 +130,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
         "synthetic" => Fault::Synthetic(millis()?),
         "slow" => Fault::Slow(argument?.parse().ok().filter(|p| (0.0..=1000.0).contains(p)).map(|p: f64| p / 100.0)?),
         "sleep_ms" => Fault::Sleep(millis()?),
+        "gpu" => Fault::Gpu(Script::named(argument?)?),
         "exit" => Fault::Exit(argument?.parse().ok()?),
         "oom" => Fault::Oom { mib: mib(256)? },
         "flood" => Fault::Flood { mib: mib(16)? },
@@ -138,7 +147,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
 
 fn strike(fault: Fault) {
     match fault {
-        Fault::Synthetic(_) | Fault::Slow(_) => {}
+        Fault::Synthetic(_) | Fault::Slow(_) | Fault::Gpu(_) => {}
         Fault::Sleep(time) => thread::sleep(time),
         Fault::Hang => loop {
             thread::sleep(Duration::from_secs(3600));
@@ -246,11 +255,13 @@ mod tests {
         assert_eq!(Faults::parse(text, 8), Ok(Faults(vec![Fault::Synthetic(step), Fault::Exit(9)])));
         assert_eq!(Faults::parse(text, 4), Ok(Faults(vec![Fault::Synthetic(step), Fault::Oom { mib: 64 }])));
         assert_eq!(Faults::parse("", 4), Ok(Faults::default()));
+        assert_eq!(Faults::parse("gpu:slow", 1).unwrap().gpus(), Script::named("slow").as_ref());
     }
 
     #[test]
     fn what_is_no_directive_is_refused_by_name() {
-        for text in ["segfalt", "exit", "exit:900", "hang:1", "seq=8/hang", "synthetic:-1", "synthetic:nan"] {
+        for text in ["segfalt", "gpu:warm", "exit", "exit:900", "hang:1", "seq=8/hang", "synthetic:-1", "synthetic:nan"]
+        {
             assert_eq!(Faults::parse(text, 1), Err(FaultError(text.into())));
         }
     }

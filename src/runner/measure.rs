@@ -26,6 +26,8 @@ const WARM_UP_SHARE: f64 = 0.5;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Measured {
     pub step_seconds: Vec<f64>,
+    /// When each of them began, on the clock, in seconds.
+    pub step_starts: Vec<f64>,
     /// As long as `step_seconds` in `generate`; empty otherwise.
     pub first_token_seconds: Vec<f64>,
     pub warmup_steps: u32,
@@ -56,9 +58,10 @@ pub(super) fn measure(
     steps.tally.discard(discard);
     steps.begin(Stage::Measuring);
     let (stopped_by, precision_reached) = steps.until_precise(settings)?;
-    let Tally { seconds, first_tokens, loss, checksum, .. } = steps.tally;
+    let Tally { seconds, starts, first_tokens, loss, checksum, .. } = steps.tally;
     Ok(Measured {
         step_seconds: seconds,
+        step_starts: starts,
         first_token_seconds: first_tokens,
         warmup_steps: u32::try_from(discard).unwrap_or(u32::MAX),
         stopped_by,
@@ -72,6 +75,7 @@ pub(super) fn measure(
 #[derive(Debug, Default)]
 struct Tally {
     seconds: Vec<f64>,
+    starts: Vec<f64>,
     first_tokens: Vec<f64>,
     tokens_per_step: u64,
     loss: Option<f64>,
@@ -81,6 +85,7 @@ struct Tally {
 impl Tally {
     fn discard(&mut self, count: usize) {
         self.seconds.drain(..count.min(self.seconds.len()));
+        self.starts.drain(..count.min(self.starts.len()));
         self.first_tokens.drain(..count.min(self.first_tokens.len()));
     }
 
@@ -122,6 +127,7 @@ impl Steps<'_> {
         let outcome = self.session.step()?;
         let end = self.clock.now();
         self.tally.seconds.push(end.saturating_sub(start).as_secs_f64());
+        self.tally.starts.push(start.as_secs_f64());
         self.tally.first_tokens.extend(outcome.first_token_seconds);
         self.tally.tokens_per_step = outcome.tokens;
         self.tally.loss = outcome.loss.map(f64::from);
@@ -304,6 +310,8 @@ mod tests {
         let (m, _) = measured(&[90_000, 60_000, 30_000], &[10_000, 10_020, 10_040], &settings(0.5, 5.0, None));
         assert!(m.warmup_steps >= 3, "{}", m.warmup_steps);
         assert!(m.step_seconds.iter().all(|s| *s < 0.011), "{:?}", m.step_seconds);
+        assert_eq!(m.step_starts.len(), m.step_seconds.len());
+        assert!(m.step_starts[0] > 0.17, "the slow ones come first: {}", m.step_starts[0]);
         assert_eq!(m.stopped_by, Stop::Precision);
     }
 

@@ -1,5 +1,6 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
+use super::telemetry::Telemetry;
 use crate::transformer::session::MemoryParts;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,9 @@ pub struct Figures {
     /// Mean power of the machine's processors over warm-up and measuring, where they tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watts: Option<f64>,
+    /// What the GPUs told, of a trial that ran on some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
 }
 
 /// One trial's outcome.

@@ -17,6 +17,7 @@ mod parent;
 mod precision;
 mod process;
 pub mod protocol;
+pub mod telemetry;
 mod verdict;
 
 pub use parent::{Options, Request, run_trial};

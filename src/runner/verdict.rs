@@ -169,6 +169,7 @@ mod tests {
             checksum: 0,
             steal_share: None,
             watts: None,
+            telemetry: None,
         }
     }
 

@@ -93,6 +93,7 @@ pub fn measured(trial: &Trial, gflops: f64) -> Measurement {
             checksum: 0xC0FFEE,
             steal_share: Some(0.0),
             watts: None,
+            telemetry: None,
             step_seconds,
         }),
         predicted_memory: memory,

@@ -40,6 +40,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         checksum: 0,
         steal_share: None,
         watts: None,
+        telemetry: None,
     };
     let figures = (status == Status::Ok).then_some(figures);
     let reason = if status == Status::Ok { String::new() } else { "planted".into() };

@@ -123,7 +123,9 @@ pub enum Trouble {
     NoLibrary,
     #[error("libnvidia-ml.so.1 cannot be loaded: {0}")]
     BadLibrary(String),
-    #[error("the NVIDIA driver is installed and not running; load it (modprobe nvidia), or start the container with its GPUs")]
+    #[error(
+        "the NVIDIA driver is installed and not running; load it (modprobe nvidia), or start the container with its GPUs"
+    )]
     NotRunning,
     #[error("the NVIDIA driver is too old to tell ({0}); install driver 525 or newer")]
     OldDriver(String),

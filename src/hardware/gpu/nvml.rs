@@ -163,7 +163,10 @@ mod tests {
     fn every_bit_has_its_reason() {
         let all = ThrottleReasons::all();
         assert_eq!(reasons(all).len(), 9);
-        assert_eq!(reasons(ThrottleReasons::SW_POWER_CAP | ThrottleReasons::GPU_IDLE), [Reason::Idle, Reason::PowerCap]);
+        assert_eq!(
+            reasons(ThrottleReasons::SW_POWER_CAP | ThrottleReasons::GPU_IDLE),
+            [Reason::Idle, Reason::PowerCap]
+        );
         assert!(reasons(ThrottleReasons::NONE).is_empty());
     }
 

@@ -59,7 +59,9 @@ mod tests {
     #[test]
     fn nothing_is_seen_after_an_entry_that_means_nothing() {
         let all = gpus();
-        for (setting, seen) in [("", vec![]), ("-1", vec![]), ("1,9,0", vec![1]), ("GPU-,0", vec![]), ("0,0,1", vec![0])] {
+        for (setting, seen) in
+            [("", vec![]), ("-1", vec![]), ("1,9,0", vec![1]), ("GPU-,0", vec![]), ("0,0,1", vec![0])]
+        {
             assert_eq!(visible(&all, Some(setting)), seen, "{setting}");
         }
     }
