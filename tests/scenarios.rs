@@ -36,13 +36,17 @@ fn template() -> tempfile::TempDir {
 }
 
 #[test]
-fn the_nine_scenarios_are_there_and_each_says_what_it_answers() {
+fn the_scenarios_are_there_and_each_says_what_it_answers() {
     let names: Vec<String> = shipped().iter().map(|p| p.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     let expected = [
         "article-block",
         "batch-size",
         "context-length",
         "gpt2-124m",
+        "gpu-attention",
+        "gpu-decode",
+        "gpu-prefill",
+        "gpu-train",
         "head-count",
         "model-size",
         "optimizers",
@@ -110,5 +114,35 @@ fn every_shipped_scenario_can_be_planned() {
             let number = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"));
             assert!(number("parameters") > 0.0 && number("flops_per_step") > 0.0 && number("memory_bytes") > 0.0);
         }
+    }
+}
+
+#[test]
+fn trials_on_gpus_are_skipped_with_a_reason_where_there_are_none() {
+    let gpus = centime::hardware::gpu::inspect();
+    for path in shipped().iter().filter(|p| p.to_string_lossy().contains("gpu-")) {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_centime"))
+            .args(["plan", path.to_str().unwrap(), "--format", "json"])
+            .output()
+            .unwrap();
+        let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let Err(trouble) = &gpus else {
+            eprintln!("not tested: this machine has GPUs");
+            return;
+        };
+        for row in rows.as_array().unwrap() {
+            assert_eq!(row["note"], json!(format!("skipped: backend cuda: {trouble}")));
+        }
+        // And a run is a report of skipped rows, not a failure.
+        let output = Command::new(env!("CARGO_BIN_EXE_centime"))
+            .args(["run", path.to_str().unwrap(), "--no-probe", "--quiet", "--format", "json", "--out"])
+            .arg(folder.path().join("run"))
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
+        let run: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(run["rows"].as_array().unwrap().iter().all(|r| r["status"] == "skipped"), "{run}");
     }
 }

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::table::{Format, Rows};
 use crate::hardware::disturbance::disturbances;
+use crate::hardware::gpu::{self, Gpu, Trouble};
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
 use crate::transformer::cpu::Instructions;
@@ -37,6 +38,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     } else {
         limits(&mut rows, &probe(&machine));
     }
+    gpus(&mut rows);
     backends(&mut rows);
     let found = disturbances(machine.cores);
     for d in &found {
@@ -71,6 +73,33 @@ fn facts(rows: &mut Said, m: &Machine) {
     let free = format!("{} are available to trials now", machine::available_memory());
     rows.say("machine", "memory", &Bytes(m.memory_bytes).to_string(), &free);
     rows.say("machine", "system", &m.os, &format!("kernel {}", m.kernel));
+}
+
+fn gpus(rows: &mut Said) {
+    match gpu::inspect() {
+        Ok(all) => all.iter().for_each(|g| one_gpu(rows, g)),
+        Err(Trouble::NoLibrary) => rows.say("GPUs", "", "none", &Trouble::NoLibrary.to_string()),
+        Err(trouble) => rows.say("GPUs", "", "not to be read", &trouble.to_string()),
+    }
+}
+
+fn one_gpu(rows: &mut Said, g: &Gpu) {
+    let item = format!("GPU {}", g.index);
+    let told = |x: Option<String>| x.unwrap_or_else(|| "not told".into());
+    let mhz = |x: Option<u32>| told(x.map(|x| format!("{x} MHz")));
+    let mig = told(g.mig.map(|on| if on { "on: power is that of all its instances" } else { "off" }.to_string()));
+    let driver = if g.driver.is_empty() { "not told" } else { &g.driver };
+    rows.say("GPUs", &item, &g.name, &format!("driver {driver}, {}, MIG {mig}", Bytes(g.memory_bytes)));
+    let clocks = format!("{} by default, {} at most", mhz(g.default_sm_mhz), mhz(g.max_sm_mhz));
+    let note = format!("memory {} at most; under 75 % of the default no verdict is reached", mhz(g.max_memory_mhz));
+    rows.say("GPUs", &format!("{item}, SM clock"), &clocks, &note);
+    let limit = told(g.power_limit_watts.map(|w| format!("{w:.0} W")));
+    rows.say(
+        "GPUs",
+        &format!("{item}, power limit"),
+        &limit,
+        "where it binds, clocks fall and rows are marked as throttled",
+    );
 }
 
 fn limits(rows: &mut Said, p: &Probe) {

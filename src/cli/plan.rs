@@ -4,10 +4,12 @@ use super::Failure;
 use super::load::{Selection, load};
 use super::price::yaml_failure;
 use super::table::{Format, Rows, Value, label};
+use crate::hardware::gpu::{self, Gpu};
 use crate::hardware::machine::{self, Probe};
 use crate::plan::{Facts, Plan, PlannedTrial};
 use crate::projection::calibration::Calibration;
 use crate::scenario::Scenario;
+use crate::transformer::BackendKind;
 use crate::units::{Bytes, Seconds, grouped, significant};
 use anyhow::anyhow;
 use std::io::Write;
@@ -34,11 +36,20 @@ pub(super) fn make(scenario: &Scenario, probe: Option<&Probe>) -> Result<Plan, F
     let facts = Facts {
         cores: m.cores,
         memory: machine::available_memory(),
+        gpus: gpus(scenario).map(|all| all.iter().map(|g| Bytes(g.memory_bytes)).collect()),
         probe: probe.cloned().unwrap_or_else(|| Probe::assumed(m.cores)),
         calibration: Calibration::built_in().cloned().map_err(yaml_failure)?,
         usd_per_hour: scenario.usd_per_hour().map(|p| p.get()),
     };
     crate::plan::plan(scenario, &facts).map_err(|e| Failure::Usage(anyhow!(e)))
+}
+
+/// The GPUs that the scenario's trials see, or why there are none; looked for only where a trial wants one.
+pub(super) fn gpus(scenario: &Scenario) -> Result<Vec<Gpu>, String> {
+    if scenario.cells.iter().all(|c| c.trial.backend != BackendKind::Cuda) {
+        return Ok(Vec::new());
+    }
+    gpu::inspect_visible().map_err(|trouble| trouble.to_string())
 }
 
 /// Columns of the table, in CSV and JSON under these names.

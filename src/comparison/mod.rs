@@ -8,6 +8,7 @@ pub mod cheapest;
 pub mod check;
 pub mod decline;
 pub mod explain;
+pub mod guards;
 pub mod judge;
 pub mod limits;
 pub mod noise;

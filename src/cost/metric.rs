@@ -1,11 +1,15 @@
 //! The metrics of a trial: one table from which columns, plots and gates follow.
 
+use super::peaks::catalogued;
 use crate::hardware::book::Book;
+use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::Probe;
 use crate::results::record::Record;
 use crate::results::run::Run;
 use crate::runner::measurement::Figures;
 use crate::scenario::Price;
+use crate::scenario::trial::Trial;
+use crate::transformer::BackendKind;
 use crate::units::UsdPerHour;
 
 /// Which way is better.
@@ -29,6 +33,7 @@ pub enum Quantity {
     Share,
     Joules,
     Watts,
+    Megahertz,
     Count,
 }
 
@@ -61,6 +66,8 @@ pub struct Context<'a> {
     /// Watts of the machine where they were not measured: stated, or the TDP of its catalog entry.
     pub watts: Option<Watts<'a>>,
     pub probe: Option<&'a Probe>,
+    /// GPUs that a trial on the backend `cuda` sees, in its order.
+    pub gpus: &'a [Gpu],
     /// Cores of the machine: what the probe's figures for all cores stand for.
     pub cores: u32,
 }
@@ -74,8 +81,9 @@ impl<'a> Context<'a> {
             record,
             price: &environment.price,
             hour: environment.price.for_devices(trial.devices),
-            watts: Watts::of(&environment.price, trial.devices),
+            watts: Watts::of(&environment.price, trial, &environment.gpus),
             probe: environment.probe.as_ref(),
+            gpus: &environment.gpus,
             cores: environment.machine.cores,
         }
     }
@@ -95,13 +103,18 @@ pub struct Watts<'a> {
 }
 
 impl<'a> Watts<'a> {
-    fn of(price: &'a Price, devices: u32) -> Option<Self> {
+    fn of(price: &'a Price, trial: &Trial, gpus: &[Gpu]) -> Option<Self> {
         if let Some(watts) = price.energy.and_then(|e| e.watts) {
             return Some(Self { watts, source: "stated" });
         }
-        let device = price.device.as_deref()?;
-        let tdp = Book::built_in().ok()?.device(device)?.tdp_watts?;
-        Some(Self { watts: tdp * f64::from(devices), source: device })
+        let priced =
+            || Some((price.device.as_deref()?, Book::built_in().ok()?.device(price.device.as_deref()?)?.tdp_watts?));
+        let found = || {
+            let device = catalogued(gpus.first().filter(|_| trial.backend == BackendKind::Cuda)?)?;
+            Some((device.name.as_str(), device.tdp_watts?))
+        };
+        let (source, tdp) = priced().or_else(found)?;
+        Some(Self { watts: tdp * f64::from(trial.devices), source })
     }
 }
 

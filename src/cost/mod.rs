@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod factors;
 pub mod metric;
 pub mod metrics;
+pub mod peaks;
 pub mod price;
 pub mod requests;
 pub mod steps;

@@ -19,6 +19,8 @@ pub struct Facts {
     pub cores: u32,
     /// Bytes that trials may fill.
     pub memory: Bytes,
+    /// Memory of each GPU that a CUDA program sees, or why there are none; only asked for where a trial wants one.
+    pub gpus: Result<Vec<Bytes>, String>,
     /// Its limits: probed, or assumed where nobody probed.
     pub probe: Probe,
     /// What estimates of time are projected with.
@@ -124,21 +126,46 @@ fn step_seconds(cell: &Cell, cores: u32, facts: &Facts) -> f64 {
 fn skip_reason(cell: &Cell, memory: &MemoryParts, cores: u32, ignore_memory: bool, facts: &Facts) -> Option<String> {
     let needed = memory.total()?;
     let usable = Bytes((facts.memory.get() as f64 * USABLE_MEMORY) as u64);
-    let on_cpu = cell.trial.backend != BackendKind::Cuda;
-    if on_cpu && cores > facts.cores {
+    if cell.trial.backend == BackendKind::Cuda {
+        return no_gpu(cell, needed, ignore_memory, &facts.gpus);
+    }
+    if cores > facts.cores {
         let t = &cell.trial;
         return Some(format!(
             "needs {} x {} = {cores} cores, and this machine has {}",
             t.devices, t.cores_per_device, facts.cores
         ));
     }
-    if on_cpu && !ignore_memory && needed.get() > usable.get() {
+    if !ignore_memory && needed.get() > usable.get() {
         return Some(format!(
             "predicted to take {needed}, and {usable} of {} are for trials (measure.ignore_memory: true tries it all the same)",
             facts.memory
         ));
     }
     None
+}
+
+/// Why the machine's GPUs cannot run a trial. What a trial is predicted to take is spread evenly over its GPUs; where their
+/// memory is not told (0) it is tried.
+fn no_gpu(cell: &Cell, needed: Bytes, ignore_memory: bool, gpus: &Result<Vec<Bytes>, String>) -> Option<String> {
+    let wanted = cell.trial.devices;
+    let found = match gpus {
+        Ok(found) => found,
+        Err(why) => return Some(format!("backend cuda: {why}")),
+    };
+    let Some(used) = found.get(..wanted as usize) else {
+        return Some(format!("needs {wanted} GPUs, and this machine has {}", found.len()));
+    };
+    let smallest = used.iter().map(|b| b.get()).filter(|b| *b > 0).min()?;
+    let (each, usable) =
+        (Bytes(needed.get() / u64::from(wanted.max(1))), Bytes((smallest as f64 * USABLE_MEMORY) as u64));
+    (!ignore_memory && each.get() > usable.get()).then(|| {
+        format!(
+            "predicted to take {each} of a GPU, and {usable} of {} are for trials (measure.ignore_memory: true tries it all the \
+             same)",
+            Bytes(smallest)
+        )
+    })
 }
 
 #[cfg(test)]
@@ -150,6 +177,7 @@ mod tests {
         Facts {
             cores: 2,
             memory: Bytes(8 << 30),
+            gpus: Err("no NVIDIA driver is installed".into()),
             probe: Probe::assumed(2),
             calibration: Calibration::default(),
             usd_per_hour: Some(100.0),

@@ -16,6 +16,7 @@ pub fn with_unit(quantity: Quantity, x: f64) -> String {
         Quantity::UsdPerMillionTokens => UsdPerMillionTokens::of(x).map_or(ABSENT.into(), |usd| usd.to_string()),
         Quantity::Joules => format!("{} J", significant(x, 3)),
         Quantity::Watts => format!("{} W", significant(x, 3)),
+        Quantity::Megahertz => format!("{} MHz", grouped(x.max(0.0).round() as u64)),
         Quantity::TokensPerUsd => format!("{} tok/$", bare(quantity, x)),
         Quantity::Share => Share(x).to_string(),
         Quantity::Count => bare(quantity, x),

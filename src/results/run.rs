@@ -4,6 +4,7 @@ use super::error::ResultsError;
 use super::files::replace_text;
 use super::journal;
 use super::record::Record;
+use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::{Machine, Probe};
 use crate::scenario::{Measure, Price};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct Environment {
     pub program_version: String,
     pub machine: Machine,
     pub probe: Option<Probe>,
+    /// GPUs that trials on the backend `cuda` see, in their order; none where no trial asked for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<Gpu>,
     /// Start of the run, RFC 3339, UTC.
     pub started_at: String,
     /// The command as typed, without the program's path.

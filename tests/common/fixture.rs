@@ -1,9 +1,11 @@
 //! Runs made in code: what tests of cost, comparison and report read instead of a measurement.
 
+use centime::hardware::gpu::{Gpu, Reason};
 use centime::hardware::machine::{Machine, Probe};
 use centime::results::record::{Record, SCHEMA_VERSION};
 use centime::results::run::{Environment, Run};
 use centime::runner::measurement::{Figures, Measurement, Status, Stop};
+use centime::runner::telemetry::{GpuFigures, Telemetry};
 use centime::scenario::trial::Trial;
 use centime::scenario::{Cell, Measure, Order, Price};
 use centime::transformer::session::MemoryParts;
@@ -159,6 +161,7 @@ pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environme
             spread: 0.013,
             steal_share: Some(0.0),
         }),
+        gpus: Vec::new(),
         started_at: "2026-11-23T10:00:00Z".into(),
         command: format!("run scenarios/{name}.yaml"),
     }
@@ -216,4 +219,69 @@ pub fn phase(phase: Phase) -> Run {
         record(i as u32, i as u32, cell(trial, &[("batch", batch)]), outcome)
     });
     run(environment("phase", &["batch"], 4), records.collect())
+}
+
+/// What an H100 told: `throttled` of the readings under its power cap.
+fn telemetry(throttled: f64, mhz: f64, steps: usize, bytes: u64) -> Telemetry {
+    let gpu = GpuFigures {
+        index: 0,
+        name: "NVIDIA H100 80GB HBM3".into(),
+        samples: 40,
+        mean_sm_mhz: Some(mhz),
+        p10_sm_mhz: Some(mhz - 90.0),
+        mean_memory_mhz: Some(2619.0),
+        reference_sm_mhz: Some(1980.0),
+        max_sm_mhz: Some(1980.0),
+        mean_watts: Some(640.0),
+        joules: Some(2560.0),
+        max_celsius: Some(63),
+        reasons: if throttled > 0.0 { vec![Reason::PowerCap] } else { vec![] },
+        throttled_share: Some(throttled),
+        peak_used_bytes: Some(bytes + (1 << 29)),
+        peak_process_bytes: Some(bytes),
+        mig: false,
+    };
+    let throttled_steps = (throttled * steps as f64).ceil() as u64;
+    Telemetry { gpus: vec![gpu], throttled_steps, notes: vec![] }
+}
+
+/// Training on an H100 over batches: the second throttled by its power cap, the third at less than 75 % of its clock, the
+/// fourth on a driver that does not tell.
+pub fn gpus() -> Run {
+    let records = [8u32, 16, 32, 64].iter().enumerate().map(|(i, &batch)| {
+        let mut trial = trial(768, 12, batch, 1);
+        trial.backend = BackendKind::Cuda;
+        trial.workload.dtype = Dtype::Bf16;
+        let mut outcome = measured(&trial, [310e3, 402e3, 280e3, 431e3][i]);
+        let figures = outcome.figures.as_mut().unwrap();
+        let (steps, bytes) = (figures.step_seconds.len(), (1 << 30) + (u64::from(batch) << 28));
+        figures.telemetry = Some(match i {
+            0 => telemetry(0.0, 1950.0, steps, bytes),
+            1 => telemetry(0.35, 1710.0, steps, bytes),
+            2 => telemetry(0.0, 1310.0, steps, bytes),
+            _ => Telemetry {
+                notes: vec!["the driver does not tell its clock, power, throttling".into()],
+                ..Telemetry::default()
+            },
+        });
+        record(i as u32, i as u32, cell(trial, &[("batch", batch)]), outcome)
+    });
+    let records = records.collect();
+    let gpu = Gpu {
+        index: 0,
+        name: "NVIDIA H100 80GB HBM3".into(),
+        uuid: "GPU-00000000-0000-0000-0000-000000000000".into(),
+        driver: "580.65.06".into(),
+        memory_bytes: 81_559 << 20,
+        default_sm_mhz: Some(1980),
+        max_sm_mhz: Some(1980),
+        max_memory_mhz: Some(2619),
+        power_limit_watts: Some(700.0),
+        mig: Some(false),
+        probed: None,
+    };
+    let mut environment = environment("gpus", &["batch"], 4);
+    environment.gpus = vec![gpu];
+    environment.description = "Which batch makes the cheapest training token on one GPU?".into();
+    run(environment, records)
 }

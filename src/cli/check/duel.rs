@@ -3,6 +3,7 @@
 use super::{Job, shown};
 use crate::cli::Failure;
 use crate::comparison::check::{Cell, Check, Side, median};
+use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Verdict, control_alarms};
 use crate::plan::PlannedTrial;
 use crate::runner::ask::ask;
@@ -146,6 +147,8 @@ pub(super) fn check(job: &Job, baseline: &Path) -> Result<Check, Failure> {
     if let Some(share) = steal.filter(|s| *s > MOST_STEAL) {
         guards.push(format!("the hypervisor took {} of the time; over 2 % nothing is concluded", Share(share)));
     }
+    let launches = seen.iter().flat_map(|s| s.base.iter().chain(&s.head));
+    guards.extend(of_gpus(launches.filter_map(|l| l.figures.telemetry.as_ref())));
     let plans = exact_plan(job, baseline);
     if let Err(why) = &plans {
         say(format!("the baseline's own counts are not known ({why}); its figures are compared alone"));

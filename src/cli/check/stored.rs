@@ -5,6 +5,7 @@ use super::duel::{Launch, Random, launch, side};
 use crate::cli::Failure;
 use crate::cli::output::results_failure;
 use crate::comparison::check::{Cell, Check, Side};
+use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Judged, Verdict};
 use crate::cost::evaluate::evaluate;
 use crate::cost::metrics::{PEAK_MEMORY, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION};
@@ -22,7 +23,7 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
     let run = load(folder).map_err(results_failure)?;
     let figures = evaluate(&run);
     let mut random = Random::new(job.arguments.check_seed);
-    let mut cells = Vec::new();
+    let (mut cells, mut told) = (Vec::new(), Vec::new());
     for (c, trial) in job.trials.iter().enumerate() {
         let Some(at) = run.records.iter().position(|r| r.trial_id == trial.id && r.measurement.figures.is_some())
         else {
@@ -36,6 +37,8 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
                 Err(why) => failure = Some(format!("head: {why}")),
             }
         }
+        let then = run.records[at].measurement.figures.iter();
+        told.extend(then.chain(launches.iter().map(|l| &l.figures)).filter_map(|f| f.telemetry.clone()));
         let get = |metric| figures[at].get(metric).map(|e| e.value);
         let base = Side {
             tokens_per_second: get(&TOKENS_PER_SECOND),
@@ -68,7 +71,7 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
             folder.display()
         )));
     }
-    let mut guards = Vec::new();
+    let mut guards = of_gpus(told.iter());
     let (then, now) = (run.environment.machine.fingerprint(), machine::inspect().fingerprint());
     if then != now {
         guards.push(format!("the machine is another one: {then} before, {now} now"));

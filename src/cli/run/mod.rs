@@ -13,6 +13,7 @@ use super::load::{Selection, load};
 use super::output::{print_run, results_failure as failure};
 use super::price::{Priced, apply, book, priced, warn_if_stale};
 use super::table::Format;
+use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
 use crate::plan::{Plan, PlannedTrial};
@@ -89,7 +90,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if done > 0 {
         say(format!("resuming: {done} of {} trials are there", plan.trials.len()));
     }
-    let environment = environment(&scenario, &plan, &key, machine, probed, found.started_at);
+    let gpus = if found.gpus.is_empty() { super::plan::gpus(&scenario).unwrap_or_default() } else { found.gpus };
+    let environment = environment(&scenario, &plan, &key, machine, (probed, gpus), found.started_at);
     save_environment(&out, &environment).map_err(failure)?;
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;
     let outcome = measure(&scenario, &plan, found.records, journal, done, a.quiet, &interrupted)?;
@@ -154,7 +156,7 @@ fn environment(
     plan: &Plan,
     key: &RunKey,
     machine: Machine,
-    probe: Option<Probe>,
+    (probe, gpus): (Option<Probe>, Vec<Gpu>),
     started_at: Option<String>,
 ) -> Environment {
     let mut trials: Vec<&PlannedTrial> = plan.trials.iter().collect();
@@ -171,6 +173,7 @@ fn environment(
         program_version: key.program_version.clone(),
         machine,
         probe,
+        gpus,
         started_at: started_at.unwrap_or_else(|| timestamp::rfc3339(SystemTime::now())),
         command: identity::command(std::env::args_os()),
     }

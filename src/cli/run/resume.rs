@@ -1,5 +1,6 @@
 //! What is in the run's folder already: records of this very run, of another one, or nothing.
 
+use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::Probe;
 use crate::results::ResultsError;
 use crate::results::journal::{Content, Journal, Opened, read};
@@ -13,6 +14,8 @@ pub(super) struct Found {
     pub records: Vec<Record>,
     /// The probe of this machine, made when the run began.
     pub probe: Option<Probe>,
+    /// Its GPUs as they were found then, with their own probes.
+    pub gpus: Vec<Gpu>,
     pub started_at: Option<String>,
 }
 
@@ -49,6 +52,7 @@ fn found(folder: &Path, content: Content) -> Found {
     Found {
         records: content.records,
         started_at: environment.as_ref().map(|e| e.started_at.clone()),
+        gpus: environment.as_ref().map(|e| e.gpus.clone()).unwrap_or_default(),
         probe: environment.and_then(|e| e.probe),
     }
 }

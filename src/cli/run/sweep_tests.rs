@@ -16,6 +16,7 @@ fn planned(more: &str) -> Plan {
     );
     std::fs::write(&path, text).unwrap();
     let facts = Facts {
+        gpus: Ok(Vec::new()),
         cores: 1,
         memory: Bytes(8 << 30),
         probe: Probe::assumed(1),

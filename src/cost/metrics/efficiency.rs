@@ -1,7 +1,8 @@
-//! How much of the machine a trial uses: FLOP/s, MFU, MBU. Every peak is probed on the machine itself.
+//! How much of the machine a trial uses: FLOP/s, MFU, MBU. Peaks are probed on the machine itself; those of a GPU that was not
+//! probed are its datasheet's, and said to be (`cost::peaks`).
 
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
-use crate::cost::steps;
+use crate::cost::{peaks, steps};
 use crate::transformer::{BackendKind, Dtype, Workload, count};
 
 pub static FLOPS_PER_SECOND: Metric = Metric {
@@ -23,12 +24,12 @@ pub static PEAK_FLOPS: Metric = Metric {
     quantity: Quantity::FlopsPerSecond,
     provenance: Provenance::Measured,
     direction: Direction::Neutral,
-    formula: "probed multiply-add rate for the dtype, on as many cores as the trial occupies",
-    source: "probed on this machine before the sweep",
+    formula: "probed rate for the dtype, on as many cores or GPUs as the trial occupies; the datasheet's for a GPU that was not probed",
+    source: "probed on this machine before the sweep, or the device catalog; the report says which",
     compute: |c| Estimate::exact(peak_flops(c)?)?.positive(),
 };
 
-/// A share of a probed limit.
+/// A share of a limit.
 const fn share(
     name: &'static str,
     label: &'static str,
@@ -39,7 +40,7 @@ const fn share(
     Metric {
         name,
         label,
-        unit: "% of the probed peak",
+        unit: "% of the peak",
         quantity: Quantity::Share,
         provenance: Provenance::Measured,
         direction: Direction::Higher,
@@ -49,16 +50,11 @@ const fn share(
     }
 }
 
-pub static MFU: Metric = share(
-    "mfu",
-    "MFU",
-    "flops_per_second / peak_flops_per_second (probed)",
-    "Chowdhery et al. 2022 (PaLM), section 4.1",
-    |c| {
+pub static MFU: Metric =
+    share("mfu", "MFU", "flops_per_second / peak_flops_per_second", "Chowdhery et al. 2022 (PaLM), section 4.1", |c| {
         let peak = peak_flops(c)?;
         (FLOPS_PER_SECOND.compute)(c)?.increasing(|f| f / peak)?.positive()
-    },
-);
+    });
 
 pub static MFU_CAUSAL: Metric = share(
     "mfu_causal",
@@ -75,7 +71,7 @@ pub static MFU_CAUSAL: Metric = share(
 pub static MBU: Metric = share(
     "mbu",
     "MBU",
-    "bytes a decode step has to read (weights once a device, KV cache once) / median step_seconds / probed read bandwidth",
+    "bytes a decode step has to read (weights once a device, KV cache once) / median step_seconds / read bandwidth: probed, or a GPU's datasheet's",
     "Databricks 2023, LLM inference performance engineering",
     |c| {
         let bytes = decode_bytes(&c.record.cell.trial.workload, c.record.cell.trial.devices)?;
@@ -115,6 +111,9 @@ fn between(one: f64, all: f64, used: u32, cores: u32) -> Option<f64> {
 }
 
 fn peak_flops(c: &Context) -> Option<f64> {
+    if c.record.cell.trial.backend == BackendKind::Cuda {
+        return Some(peaks::flops(c)?.0);
+    }
     let (probe, used) = (c.probe?, cores_in_use(c)?);
     let f32_peak = between(probe.f32_flops_per_second_one_core, probe.f32_flops_per_second, used, c.cores)?;
     match c.record.cell.trial.workload.dtype {
@@ -125,6 +124,9 @@ fn peak_flops(c: &Context) -> Option<f64> {
 }
 
 fn peak_bandwidth(c: &Context) -> Option<f64> {
+    if c.record.cell.trial.backend == BackendKind::Cuda {
+        return Some(peaks::bandwidth(c)?.0);
+    }
     let (probe, used) = (c.probe?, cores_in_use(c)?);
     between(probe.read_bytes_per_second_one_core, probe.read_bytes_per_second, used, c.cores)
 }

@@ -1,11 +1,13 @@
 //! Joules a token, and what they cost.
 
+use super::gpu::{GPU_WATTS, telemetry};
 use super::throughput::tokens_per_second;
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
+use crate::transformer::BackendKind;
 
 pub static WATTS: Metric = Metric {
     name: "watts",
-    label: "power",
+    label: "CPU power",
     unit: "W",
     quantity: Quantity::Watts,
     provenance: Provenance::Measured,
@@ -22,10 +24,10 @@ pub static JOULES_PER_TOKEN: Metric = Metric {
     quantity: Quantity::Joules,
     provenance: Provenance::Measured,
     direction: Direction::Lower,
-    formula: "watts / tokens_per_second",
-    source: "RAPL counters; memory, network and losses of the power supply are not in them",
+    formula: "gpu_watts of a trial on GPUs, watts of any other, / tokens_per_second",
+    source: "NVML's counters for GPUs, RAPL's for processors; network, losses of the power supply and, on GPUs, the host are not in them",
     compute: |c| {
-        let watts = watts(c)?.value;
+        let watts = power(c)?.value;
         tokens_per_second(c)?.decreasing(|t| watts / t)?.positive()
     },
 };
@@ -39,7 +41,7 @@ pub static JOULES_PER_TOKEN_AT_TDP: Metric = Metric {
     direction: Direction::Lower,
     formula: "stated watts, or TDP of the devices, / tokens_per_second; only where power was not measured",
     source: "the scenario's energy.watts, or the device catalog",
-    compute: |c| match watts(c) {
+    compute: |c| match power(c) {
         Some(_) => None,
         None => {
             let watts = c.watts?.watts;
@@ -65,6 +67,12 @@ pub static ENERGY_USD_PER_MILLION: Metric = Metric {
 };
 
 const JOULES_PER_KWH: f64 = 3.6e6;
+
+/// Of what computes the tokens: the processors' power says nothing of a token that GPUs make.
+fn power(c: &Context) -> Option<Estimate> {
+    let on_gpus = c.record.cell.trial.backend == BackendKind::Cuda || telemetry(c).is_some();
+    if on_gpus { (GPU_WATTS.compute)(c) } else { watts(c) }
+}
 
 fn watts(c: &Context) -> Option<Estimate> {
     Estimate::exact(c.figures()?.watts?)?.positive()
@@ -97,5 +105,21 @@ mod tests {
         assert_eq!(measured.get(&WATTS).unwrap().value, 100.0);
         assert!((measured.get(&JOULES_PER_TOKEN).unwrap().value - 0.05).abs() < 1e-12);
         assert_eq!(measured.get(&JOULES_PER_TOKEN_AT_TDP), None);
+    }
+
+    #[test]
+    fn gpus_counters_go_before_the_processors_and_the_catalog_stands_in_for_them() {
+        let mut run = fixture::gpus();
+        let figures = run.records[0].measurement.figures.as_mut().unwrap();
+        (figures.step_seconds, figures.tokens_per_step, figures.watts) = (vec![0.5; 20], 1000, Some(100.0));
+        let measured = &evaluate(&run)[0];
+        // 640 W at 2000 tokens/s.
+        assert!((measured.get(&JOULES_PER_TOKEN).unwrap().value - 0.32).abs() < 1e-12);
+        assert_eq!(measured.get(&WATTS).unwrap().value, 100.0);
+        run.records[0].measurement.figures.as_mut().unwrap().telemetry = None;
+        let unknown = &evaluate(&run)[0];
+        assert_eq!(unknown.get(&JOULES_PER_TOKEN), None, "what the processors took is not what the GPUs took");
+        // 700 W of an H100 SXM.
+        assert!((unknown.get(&JOULES_PER_TOKEN_AT_TDP).unwrap().value - 0.35).abs() < 1e-12);
     }
 }

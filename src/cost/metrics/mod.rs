@@ -2,6 +2,7 @@
 
 mod efficiency;
 mod energy;
+mod gpu;
 mod latency;
 mod memory;
 mod money;
@@ -10,6 +11,7 @@ mod throughput;
 
 pub use efficiency::{FLOPS_PER_SECOND, MBU, MFU, MFU_CAUSAL, PEAK_FLOPS};
 pub use energy::{ENERGY_USD_PER_MILLION, JOULES_PER_TOKEN, JOULES_PER_TOKEN_AT_TDP, WATTS};
+pub use gpu::{GPU_CLOCK, GPU_THROTTLED, GPU_THROTTLED_STEPS, GPU_WATTS, PEAK_GPU_MEMORY};
 pub use latency::{STEP_P50, STEP_P90, STEP_P95, STEP_P99, TPOT, TTFT};
 pub use memory::{MODEL_MEMORY, PEAK_ALLOCATED, PEAK_MEMORY, PREDICTED_MEMORY};
 pub use money::{TOKENS_PER_USD, USD_PER_MILLION, USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT};
@@ -38,16 +40,21 @@ pub const METRICS: &[&Metric] = &[
     &MFU_CAUSAL,
     &MBU,
     &WATTS,
+    &GPU_WATTS,
     &JOULES_PER_TOKEN,
     &JOULES_PER_TOKEN_AT_TDP,
     &ENERGY_USD_PER_MILLION,
     &PEAK_MEMORY,
+    &PEAK_GPU_MEMORY,
     &MODEL_MEMORY,
     &PREDICTED_MEMORY,
     &PEAK_ALLOCATED,
     &SAMPLES,
     &PRECISION,
     &STEAL,
+    &GPU_CLOCK,
+    &GPU_THROTTLED,
+    &GPU_THROTTLED_STEPS,
 ];
 
 /// The metric of this column name.

@@ -2,8 +2,9 @@
 
 use crate::comparison::cheapest::{Cheapest, cheapest};
 use crate::comparison::ratio::ratio;
-use crate::cost::metric::{Estimate, Metric, Quantity};
+use crate::cost::metric::{Context, Estimate, Metric, Quantity};
 use crate::cost::metrics::{FLOPS_PER_SECOND, MFU, TOKENS_PER_SECOND, USD_PER_MILLION};
+use crate::cost::peaks;
 use crate::report::document::{Block, Cell, Column, Figure, Row, Span, Table, paragraph};
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, bare, counted, listed, plus_minus, shown, with_unit};
@@ -78,7 +79,7 @@ fn figures(facts: &Facts, found: &Cheapest) -> Vec<Figure> {
             facts.get(i, &FLOPS_PER_SECOND).map_or(ABSENT.into(), |f| with_unit(Quantity::FlopsPerSecond, f.value));
         all.push(Figure {
             value: with_unit(Quantity::Share, share.value),
-            label: "of the probed peak (MFU), at the best".into(),
+            label: format!("of the {} peak (MFU), at the best", peak(facts, i)),
             note: format!("{}; {rate}", facts.name(i)),
         });
     }
@@ -93,6 +94,11 @@ fn figures(facts: &Facts, found: &Cheapest) -> Vec<Figure> {
         },
     });
     all
+}
+
+/// "probed" or "datasheet".
+fn peak(facts: &Facts, i: usize) -> &'static str {
+    peaks::source(&Context::of(facts.run, &facts.records()[i])).name()
 }
 
 /// Models of different size are different goods: the cheapest of each.

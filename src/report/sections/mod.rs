@@ -6,6 +6,7 @@ mod answer;
 pub mod apis;
 mod energy;
 mod environment;
+mod gpus;
 mod memory;
 mod method;
 mod pictures;
@@ -39,6 +40,7 @@ const SECTIONS: &[Definition] = &[
     Definition { id: "requests", title: "What requests cost", build: |f| Ok(requests::blocks(f)) },
     Definition { id: "training", title: "What training costs", build: |f| Ok(training::blocks(f)) },
     Definition { id: "energy", title: "Energy", build: |f| Ok(energy::blocks(f)) },
+    Definition { id: "gpus", title: "GPUs", build: |f| Ok(gpus::blocks(f)) },
     Definition { id: "sensitivity", title: "What the cost hangs on", build: sensitivity::blocks },
     Definition { id: "apis", title: "Against APIs", build: apis::blocks },
     Definition { id: "memory", title: "Memory", build: |f| Ok(memory::blocks(f)) },

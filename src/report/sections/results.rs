@@ -1,11 +1,12 @@
 //! The table of results: a row for each requested trial.
 
 use crate::comparison::cheapest::cheapest;
-use crate::cost::metric::Metric;
+use crate::cost::metric::{Context, Metric};
 use crate::cost::metrics::{
-    MBU, MFU, PEAK_MEMORY, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION, USD_PER_MILLION_INPUT,
-    USD_PER_MILLION_OUTPUT,
+    MBU, MFU, PEAK_GPU_MEMORY, PEAK_MEMORY, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION,
+    USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT,
 };
+use crate::cost::peaks::{self, Source};
 use crate::report::document::{Block, Cell, Column, Row, Table};
 use crate::report::facts::Facts;
 use crate::report::format::{plus_minus, shown};
@@ -36,6 +37,7 @@ const COLUMNS: &[Shown] = &[
     column(&MFU),
     column(&MBU),
     column(&PEAK_MEMORY),
+    column(&PEAK_GPU_MEMORY),
 ];
 
 pub fn blocks(facts: &Facts) -> Vec<Block> {
@@ -144,9 +146,22 @@ fn notes(facts: &Facts) -> Vec<String> {
             f.stopped_by == Stop::MaxSeconds && f.precision_reached.is_none_or(|reached| reached > precision)
         });
         let short = if stopped { "time was up first" } else { "" };
-        [place, short].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ")
+        let gpus = m.figures.as_ref().and_then(|f| f.telemetry.as_ref()).map(super::gpus::note).unwrap_or_default();
+        [place, short, gpus.as_str()].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ")
     };
     facts.records().iter().enumerate().map(note).collect()
+}
+
+/// What MFU and MBU are shares of.
+fn limits(facts: &Facts) -> &'static str {
+    let sources: Vec<Source> =
+        facts.measured().iter().map(|&i| peaks::source(&Context::of(facts.run, &facts.records()[i]))).collect();
+    let any = |source| sources.contains(&source);
+    match (any(Source::Probed), any(Source::Datasheet)) {
+        (_, false) => "MFU is against a peak that was probed on this machine.",
+        (false, true) => "MFU and MBU are against the datasheet's peaks (the GPU was not probed).",
+        (true, true) => "MFU and MBU are against peaks that were probed, or the datasheet's: see the table of GPUs.",
+    }
 }
 
 fn caption(facts: &Facts) -> String {
@@ -154,7 +169,8 @@ fn caption(facts: &Facts) -> String {
     format!(
         "± is the half width of the 95 % interval of the median step, and holds for tokens/s and for costs alike (measured). \
          \"Time was up first\": \
-         the interval is wider than the scenario asks for. {price}MFU is against a peak that was probed on this machine. n/a: the metric does not apply, or nothing was measured."
+         the interval is wider than the scenario asks for. {price}{} n/a: the metric does not apply, or nothing was measured.",
+        limits(facts)
     )
 }
 

@@ -1,0 +1,88 @@
+//! What GPUs did that takes a verdict away: clocks under three quarters of their reference, a reason for slower clocks. Pure.
+
+use crate::runner::telemetry::{GpuFigures, LEAST_CLOCK, Telemetry};
+use crate::units::Share;
+use std::collections::BTreeMap;
+
+/// What was seen of one GPU over launches.
+#[derive(Default)]
+struct Seen {
+    launches: usize,
+    slow: usize,
+    lowest: f64,
+    throttled: usize,
+    reasons: Vec<&'static str>,
+}
+
+/// A sentence for each GPU and each thing that forbids a conclusion from these launches.
+pub fn of_gpus<'a>(launches: impl Iterator<Item = &'a Telemetry>) -> Vec<String> {
+    let mut seen: BTreeMap<(u32, &str), Seen> = BTreeMap::new();
+    for gpu in launches.flat_map(|t| &t.gpus) {
+        seen.entry((gpu.index, gpu.name.as_str())).or_insert_with(|| Seen { lowest: 1.0, ..Seen::default() }).note(gpu);
+    }
+    let mut guards = Vec::new();
+    for ((index, name), s) in seen {
+        let of = format!("GPU {index} ({name})");
+        if s.slow > 0 {
+            guards.push(format!(
+                "{of} ran at {} of its clock in {} of {} launches; under {} nothing is concluded",
+                Share(s.lowest),
+                s.slow,
+                s.launches,
+                Share(LEAST_CLOCK)
+            ));
+        }
+        if s.throttled > 0 {
+            guards.push(format!(
+                "{of} was throttled in {} of {} launches ({}); nothing is concluded",
+                s.throttled,
+                s.launches,
+                s.reasons.join(", ")
+            ));
+        }
+    }
+    guards
+}
+
+impl Seen {
+    fn note(&mut self, gpu: &GpuFigures) {
+        self.launches += 1;
+        if gpu.slow() {
+            self.slow += 1;
+            self.lowest = self.lowest.min(gpu.clock_share().unwrap_or(1.0));
+        }
+        if gpu.throttled() {
+            self.throttled += 1;
+            for reason in gpu.reasons.iter().map(|r| r.name()) {
+                if !self.reasons.contains(&reason) {
+                    self.reasons.push(reason);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn slow_and_throttled_gpus_are_named_with_how_often() {
+        let run = fixture::gpus();
+        let told = |run: &crate::results::run::Run| -> Vec<Telemetry> {
+            run.records.iter().filter_map(|r| r.measurement.figures.as_ref()?.telemetry.clone()).collect()
+        };
+        let launches = told(&run);
+        let guards = of_gpus(launches.iter());
+        assert_eq!(
+            guards,
+            [
+                "GPU 0 (NVIDIA H100 80GB HBM3) ran at 66.2 % of its clock in 1 of 3 launches; under 75.0 % nothing is concluded",
+                "GPU 0 (NVIDIA H100 80GB HBM3) was throttled in 1 of 3 launches (power cap); nothing is concluded",
+            ]
+        );
+        assert!(of_gpus(launches[..1].iter()).is_empty());
+        assert!(of_gpus(told(&fixture::heads()).iter()).is_empty());
+    }
+}
