@@ -169,3 +169,23 @@ fn a_stored_run_and_a_first_run_are_advisory() {
     let strict = centime(&["check", "s.yaml", "--strict", "--seconds", "0.02", "--set", "measure.warmup=1"]);
     assert_eq!(strict.status.code(), Some(4), "nothing can be concluded");
 }
+
+#[test]
+fn a_gpu_that_is_throttled_or_slow_takes_the_verdict_away_and_is_named() {
+    let _alone = alone();
+    let folder = folder();
+    let guards = |faults: &str| {
+        let steady = wrapped(folder.path(), "steady", "synthetic:2;gpu:steady");
+        let head = wrapped(folder.path(), "head", &format!("synthetic:2;{faults}"));
+        let output = check(folder.path(), &steady, &head, &["--max-pairs", "12", "--set", "sweep.matrix.batch=[1]"]);
+        let found = data(folder.path());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+        (found["guards"].to_string(), found["verdict"].as_str().unwrap().to_string())
+    };
+    let (said, verdict) = guards("gpu:capped");
+    assert!(said.contains("was throttled in") && said.contains("power cap") && verdict == "INCONCLUSIVE", "{said}");
+    let (said, verdict) = guards("gpu:slow");
+    assert!(said.contains("ran at 50.0 % of its clock in 12 of 24") && verdict == "INCONCLUSIVE", "{said}");
+    let (said, _) = guards("gpu:silent");
+    assert!(!said.contains("GPU"), "a driver that does not tell is no guard: {said}");
+}

@@ -70,12 +70,13 @@ def main():
     with open(out / "steps.csv", newline="") as file:
         steps = list(csv.DictReader(file))
     facts = text(out / "nvidia-smi.log").splitlines()
+    pytorch = (text(out / "torch.log").splitlines() or ["n/a"])[-1]
     lines = ["# Centime on a GPU", ""]
     if dry:
         lines += ["A dry run: nothing was measured.", ""]
     elif not any(s["step"] == "nvidia-smi" and s["exit_code"] == "0" for s in steps):
         lines += ["nvidia-smi did not answer: this machine has no GPU that can be used. Nothing here was measured on one.", ""]
-    lines += ["```", *(facts or ["nvidia-smi: n/a"]), "```", "", f"PyTorch: {text(out / 'torch.log', 'n/a').splitlines()[-1:] or ['n/a']}", ""]
+    lines += ["```", *(facts or ["nvidia-smi: n/a"]), "```", "", f"PyTorch, its CUDA, whether it sees a GPU, and which: {pytorch}", ""]
     lines += ["## Against PyTorch", ""]
     ratios = text(out / "side-by-side" / "ratios.md").splitlines()
     lines += ratios[2:] if ratios else ["n/a: the step `side-by-side` left no table."]

@@ -106,3 +106,22 @@ impl Measurement {
         Self { status, reason: reason.into(), figures: None, predicted_memory, trial_seconds: 0.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_from_before_gpus_are_read_and_those_without_say_nothing_of_them() {
+        let run = crate::fixture::heads();
+        let figures = run.records[0].measurement.figures.clone().unwrap();
+        let json = serde_json::to_value(&figures).unwrap();
+        assert!(json.get("telemetry").is_none(), "{json}");
+        assert_eq!(serde_json::from_value::<Figures>(json).unwrap(), figures);
+        let run = crate::fixture::gpus();
+        for figures in run.records.iter().filter_map(|r| r.measurement.figures.as_ref()) {
+            let json = serde_json::to_string(figures).unwrap();
+            assert_eq!(&serde_json::from_str::<Figures>(&json).unwrap(), figures);
+        }
+    }
+}
