@@ -122,3 +122,27 @@ fn the_formats_of_a_report_are_whole() {
     assert_eq!(json["rows"].as_array().unwrap().len(), 12);
     assert_eq!(with("markdown").lines().filter(|l| l.starts_with("| ")).count(), 14);
 }
+
+#[test]
+fn a_run_on_gpus_says_how_they_ran_and_what_its_shares_are_of() {
+    let folder = tempfile::tempdir().unwrap();
+    save(&fixture::gpus(), &folder.path().join("run"));
+    let said = out(&centime(folder.path(), &["report", "run", "--format", "csv"]));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join("run").join(name)).unwrap();
+    let (csv, markdown) = (read("results.csv"), read("report.md"));
+    for column in ["gpu_watts", "gpu_sm_mhz", "gpu_throttled_share", "gpu_throttled_steps", "peak_gpu_memory_bytes"] {
+        assert!(csv.lines().next().unwrap().split(',').any(|c| c == column), "{column}");
+    }
+    assert!(said.contains("gpu_sm_mhz"));
+    for words in [
+        "GPU 0 throttled in 35.0 % of the readings (power cap)",
+        "GPU 0 at 66.2 % of its clock",
+        "measured (NVML)",
+        "MFU and MBU are against the datasheet's peaks",
+        "NVIDIA H100 80GB HBM3",
+        "not yet run on a GPU",
+        "of the datasheet peak (MFU)",
+    ] {
+        assert!(markdown.contains(words), "{words} is not in {markdown}");
+    }
+}

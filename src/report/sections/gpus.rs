@@ -11,11 +11,16 @@ use crate::report::format::{ABSENT, shown};
 use crate::runner::telemetry::{GpuFigures, LEAST_CLOCK, Telemetry};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
+/// Until `ci/gpu` has run on a GPU: readers of figures are told that nobody has checked what the backend computes there.
+const NOT_YET: &str = "The CUDA backend of this program is not yet run on a GPU by its makers: check it on this one first \
+                       (centime verify --backend cuda).";
+
 pub fn blocks(facts: &Facts) -> Vec<Block> {
     let told: Vec<(usize, &Telemetry)> =
         facts.measured().into_iter().filter_map(|i| Some((i, telemetry(facts, i)?))).collect();
     let mut blocks = Vec::new();
     if !told.is_empty() {
+        blocks.push(paragraph(NOT_YET));
         blocks.push(paragraph(sentence(facts, &told)));
         blocks.push(Block::Table(trials(facts, &told)));
     }
