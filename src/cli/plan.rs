@@ -36,7 +36,7 @@ pub(super) fn make(scenario: &Scenario, probe: Option<&Probe>) -> Result<Plan, F
     let facts = Facts {
         cores: m.cores,
         memory: machine::available_memory(),
-        gpus: gpus(scenario).map(|all| all.iter().map(|g| Bytes(g.memory_bytes)).collect()),
+        gpus: gpus(scenario),
         probe: probe.cloned().unwrap_or_else(|| Probe::assumed(m.cores)),
         calibration: Calibration::built_in().cloned().map_err(yaml_failure)?,
         usd_per_hour: scenario.usd_per_hour().map(|p| p.get()),

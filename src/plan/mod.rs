@@ -5,13 +5,18 @@
 mod limits;
 mod order;
 
+use crate::hardware::book::Book;
+use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::Probe;
+use crate::hardware::matching::of_name;
 use crate::projection::calibration::Calibration;
+use crate::projection::device::Unit;
 use crate::projection::own;
 use crate::scenario::{Cell, Limits, Measure, Order, Scenario};
 use crate::transformer::session::MemoryParts;
 use crate::transformer::{BackendKind, count};
 use crate::units::{Bytes, Flops, Seconds};
+use std::sync::Arc;
 
 /// What the plan has to know of the machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +24,8 @@ pub struct Facts {
     pub cores: u32,
     /// Bytes that trials may fill.
     pub memory: Bytes,
-    /// Memory of each GPU that a CUDA program sees, or why there are none; only asked for where a trial wants one.
-    pub gpus: Result<Vec<Bytes>, String>,
+    /// GPUs that a CUDA program sees, or why there are none; only asked for where a trial wants one.
+    pub gpus: Result<Vec<Gpu>, String>,
     /// Its limits: probed, or assumed where nobody probed.
     pub probe: Probe,
     /// What estimates of time are projected with.
@@ -118,9 +123,21 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Resul
 
 /// Seconds of a step, projected from this machine's limits and corrected by how this program was measured against that.
 fn step_seconds(cell: &Cell, cores: u32, facts: &Facts) -> f64 {
+    if let Some(gpu) = gpu(cell, facts) {
+        // As a good engine does it, the work shared out without a loss: how this program does it on GPUs was not measured yet.
+        let seconds = own::step_seconds(&cell.trial.workload, &gpu, &facts.calibration).unwrap_or(f64::INFINITY);
+        return seconds / f64::from(cell.trial.devices.max(1));
+    }
     let device = own::cpu("this machine", &facts.probe, cores, facts.cores, facts.memory.get() as f64);
     let slower = if cell.trial.backend == BackendKind::Naive { NAIVE } else { 1.0 };
     own::own_step_seconds(&cell.trial.workload, &device, &facts.calibration).unwrap_or(f64::INFINITY) * slower
+}
+
+/// The GPU of a trial that runs on some, where the catalog knows it.
+fn gpu(cell: &Cell, facts: &Facts) -> Option<Arc<Unit>> {
+    let first = facts.gpus.as_ref().ok()?.first().filter(|_| cell.trial.backend == BackendKind::Cuda)?;
+    let device = of_name(Book::built_in().ok()?, &first.name).first()?.device;
+    Unit::of(device).ok().map(Arc::new)
 }
 
 fn skip_reason(cell: &Cell, memory: &MemoryParts, cores: u32, ignore_memory: bool, facts: &Facts) -> Option<String> {
@@ -147,7 +164,7 @@ fn skip_reason(cell: &Cell, memory: &MemoryParts, cores: u32, ignore_memory: boo
 
 /// Why the machine's GPUs cannot run a trial. What a trial is predicted to take is spread evenly over its GPUs; where their
 /// memory is not told (0) it is tried.
-fn no_gpu(cell: &Cell, needed: Bytes, ignore_memory: bool, gpus: &Result<Vec<Bytes>, String>) -> Option<String> {
+fn no_gpu(cell: &Cell, needed: Bytes, ignore_memory: bool, gpus: &Result<Vec<Gpu>, String>) -> Option<String> {
     let wanted = cell.trial.devices;
     let found = match gpus {
         Ok(found) => found,
@@ -156,7 +173,7 @@ fn no_gpu(cell: &Cell, needed: Bytes, ignore_memory: bool, gpus: &Result<Vec<Byt
     let Some(used) = found.get(..wanted as usize) else {
         return Some(format!("needs {wanted} GPUs, and this machine has {}", found.len()));
     };
-    let smallest = used.iter().map(|b| b.get()).filter(|b| *b > 0).min()?;
+    let smallest = used.iter().map(|g| g.memory_bytes).filter(|b| *b > 0).min()?;
     let (each, usable) =
         (Bytes(needed.get() / u64::from(wanted.max(1))), Bytes((smallest as f64 * USABLE_MEMORY) as u64));
     (!ignore_memory && each.get() > usable.get()).then(|| {
@@ -185,10 +202,14 @@ mod tests {
     }
 
     fn planned(yaml: &str) -> Plan {
+        planned_with(yaml, &facts())
+    }
+
+    fn planned_with(yaml: &str, facts: &Facts) -> Plan {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.yaml");
         std::fs::write(&path, yaml).unwrap();
-        plan(&load(&path, &LoadOptions::default()).unwrap(), &facts()).unwrap()
+        plan(&load(&path, &LoadOptions::default()).unwrap(), facts).unwrap()
     }
 
     const GRID: &str = "version: 1\nname: t\ntrial: { model: { n_layers: 1, d_model: 64, n_heads: 4 }, seq_len: 32 }\nsweep: { matrix: { batch: 1..5, model.n_heads: [1, 2, 4, 8, 16] } }\n";
@@ -253,5 +274,21 @@ mod tests {
         assert_eq!(planned(&format!("{large}measure: {{ ignore_memory: true }}\n")).trials[0].skip, None);
         let cores = "version: 1\nname: t\ntrial: { devices: 4, batch: 4, backend: cpu }\n";
         assert_eq!(planned(cores).trials[0].skip.as_deref(), Some("needs 4 x 1 = 4 cores, and this machine has 2"));
+    }
+
+    #[test]
+    fn trials_on_gpus_are_held_against_those_that_are_there() {
+        let h100 = |memory_bytes| Gpu { name: "NVIDIA H100 80GB HBM3".into(), memory_bytes, ..Gpu::default() };
+        let trial = "version: 1\nname: t\ntrial: { model: { preset: gpt2 }, backend: cuda, phase: train, batch: 8, seq_len: 512 }\n";
+        let skip = |yaml: &str, gpus| planned_with(yaml, &Facts { gpus, ..facts() }).trials[0].skip.clone();
+        assert_eq!(skip(trial, Err("no driver".into())).unwrap(), "backend cuda: no driver");
+        assert_eq!(skip(trial, Ok(vec![h100(80 << 30)])), None);
+        assert_eq!(skip(trial, Ok(vec![h100(0)])), None, "memory that is not told is tried");
+        assert!(skip(trial, Ok(vec![h100(1 << 30)])).unwrap().contains("of a GPU, and 942 MiB of 1.00 GiB"));
+        let two = trial.replace("batch: 8", "batch: 8, devices: 2");
+        assert_eq!(skip(&two, Ok(vec![h100(80 << 30)])).unwrap(), "needs 2 GPUs, and this machine has 1");
+        let seconds = |gpus| planned_with(trial, &Facts { gpus, ..facts() }).trials[0].estimate.get();
+        let (known, unknown) = (seconds(Ok(vec![h100(80 << 30)])), seconds(Ok(vec![Gpu::default()])));
+        assert!(known < unknown / 2.0, "{known} s by the catalog, {unknown} s as if on the processors");
     }
 }
