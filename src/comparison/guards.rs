@@ -1,4 +1,5 @@
-//! What GPUs did that takes a verdict away: clocks under three quarters of their reference, a reason for slower clocks. Pure.
+//! What GPUs did that takes a verdict away: clocks under three quarters of their reference, a reason for slower clocks, being
+//! lost. Pure.
 
 use crate::runner::telemetry::{GpuFigures, LEAST_CLOCK, Telemetry};
 use crate::units::Share;
@@ -11,6 +12,7 @@ struct Seen {
     slow: usize,
     lowest: f64,
     throttled: usize,
+    lost: usize,
     reasons: Vec<&'static str>,
 }
 
@@ -40,6 +42,9 @@ pub fn of_gpus<'a>(launches: impl Iterator<Item = &'a Telemetry>) -> Vec<String>
                 s.reasons.join(", ")
             ));
         }
+        if s.lost > 0 {
+            guards.push(format!("{of} was lost in {} of {} launches; nothing is concluded", s.lost, s.launches));
+        }
     }
     guards
 }
@@ -47,6 +52,7 @@ pub fn of_gpus<'a>(launches: impl Iterator<Item = &'a Telemetry>) -> Vec<String>
 impl Seen {
     fn note(&mut self, gpu: &GpuFigures) {
         self.launches += 1;
+        self.lost += usize::from(gpu.lost_after_seconds.is_some());
         if gpu.slow() {
             self.slow += 1;
             self.lowest = self.lowest.min(gpu.clock_share().unwrap_or(1.0));
@@ -83,6 +89,9 @@ mod tests {
             ]
         );
         assert!(of_gpus(launches[..1].iter()).is_empty());
+        let mut gone = launches[0].clone();
+        gone.gpus[0].lost_after_seconds = Some(1.5);
+        assert!(of_gpus([gone].iter())[0].ends_with("was lost in 1 of 1 launches; nothing is concluded"));
         assert!(of_gpus(told(&fixture::heads()).iter()).is_empty());
     }
 }

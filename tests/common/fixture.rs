@@ -240,6 +240,7 @@ fn telemetry(throttled: f64, mhz: f64, steps: usize, bytes: u64) -> Telemetry {
         peak_used_bytes: Some(bytes + (1 << 29)),
         peak_process_bytes: Some(bytes),
         mig: false,
+        lost_after_seconds: None,
     };
     let throttled_steps = (throttled * steps as f64).ceil() as u64;
     Telemetry { gpus: vec![gpu], throttled_steps, notes: vec![] }

@@ -1,13 +1,11 @@
 //! The GPUs: what they are, and how they ran while the trials were measured.
 
-use crate::cost::metric::Context;
-use crate::cost::metrics::{
-    GPU_CLOCK, GPU_THROTTLED, GPU_THROTTLED_STEPS, GPU_WATTS, JOULES_PER_TOKEN, PEAK_GPU_MEMORY,
-};
+use crate::cost::metric::Quantity;
+use crate::cost::metrics::{GPU_CLOCK, GPU_THROTTLED, GPU_THROTTLED_STEPS, GPU_WATTS, PEAK_GPU_MEMORY};
 use crate::cost::peaks;
 use crate::report::document::{Block, Cell, Column, Row, Table, paragraph};
 use crate::report::facts::Facts;
-use crate::report::format::{ABSENT, shown};
+use crate::report::format::{ABSENT, shown, with_unit};
 use crate::runner::telemetry::{GpuFigures, LEAST_CLOCK, Telemetry};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
@@ -23,6 +21,10 @@ pub fn blocks(facts: &Facts) -> Vec<Block> {
         blocks.push(paragraph(NOT_YET));
         blocks.push(paragraph(sentence(facts, &told)));
         blocks.push(Block::Table(trials(facts, &told)));
+        let mut notes: Vec<&str> = told.iter().flat_map(|(_, t)| &t.notes).map(String::as_str).collect();
+        notes.sort_unstable();
+        notes.dedup();
+        blocks.extend(notes.into_iter().map(|n| paragraph(format!("{n}."))));
     }
     if !facts.run.environment.gpus.is_empty() {
         blocks.push(Block::Table(devices(facts)));
@@ -44,7 +46,9 @@ pub fn note(telemetry: &Telemetry) -> String {
             format!("GPU {} throttled in {share} of the readings ({})", g.index, g.reasons_in_words())
         })
         .chain(slow.map(|g| format!("GPU {} at {} of its clock", g.index, Share(g.clock_share().unwrap_or_default()))));
-    parts.collect::<Vec<_>>().join("; ")
+    let lost = telemetry.gpus.iter().filter_map(|g| Some((g.index, g.lost_after_seconds?)));
+    let lost = lost.map(|(index, at)| format!("GPU {index} lost {at:.1} s into the trial"));
+    parts.chain(lost).collect::<Vec<_>>().join("; ")
 }
 
 /// Which rows to read with care.
@@ -61,17 +65,21 @@ fn sentence(facts: &Facts, told: &[(usize, &Telemetry)]) -> String {
         }
         (true, true) => "No trial was throttled, and clocks were near their default.".to_string(),
         (false, true) => format!("Throttled: {throttled}."),
-        (true, false) => format!("Under {} of the reference clock: {slow}.", Share(LEAST_CLOCK)),
+        (true, false) => format!("Under {} of the default clock: {slow}.", Share(LEAST_CLOCK)),
         (false, false) => {
-            format!("Throttled: {throttled}. Under {} of the reference clock: {slow}.", Share(LEAST_CLOCK))
+            format!("Throttled: {throttled}. Under {} of the default clock: {slow}.", Share(LEAST_CLOCK))
         }
     };
     if !(throttled.is_empty() && slow.is_empty()) {
         text += " What these rows measured is the limit of power, heat or a setting as much as the program; their steps are \
                  counted like all others.";
     }
+    let lost = names(&|g| g.lost_after_seconds.is_some());
+    if !lost.is_empty() {
+        text += &format!(" A GPU was lost in: {lost}.");
+    }
     if silent > 0 && silent < told.len() {
-        text += &format!(" Of {silent} of {} trials the driver does not tell.", told.len());
+        text += &format!(" Of {silent} of {} trials the driver does not tell whether they were.", told.len());
     }
     text
 }
@@ -80,18 +88,15 @@ fn trials(facts: &Facts, told: &[(usize, &Telemetry)]) -> Table {
     let mut table = Table::new(vec![
         Column::text("configuration"),
         Column::number("SM clock"),
-        Column::number("10th percentile"),
-        Column::number("of the reference"),
-        Column::number("GPU power"),
-        Column::number("J a token"),
+        Column::number("p10"),
+        Column::number("of its default"),
+        Column::number("power"),
         Column::number("hottest"),
         Column::number("throttled"),
         Column::text("why"),
         Column::number("throttled steps"),
-        Column::number("peak GPU memory"),
-        Column::text("peak rate is"),
+        Column::number("peak memory"),
     ]);
-    let mut notes: Vec<&str> = Vec::new();
     for &(i, t) in told {
         let metric = |m| {
             let e = facts.get(i, m);
@@ -101,33 +106,24 @@ fn trials(facts: &Facts, told: &[(usize, &Telemetry)]) -> Table {
         let number = |x: Option<f64>, text: fn(f64) -> String| Cell { text: x.map_or(ABSENT.into(), text), sort: x };
         let why: Vec<String> = t.gpus.iter().map(GpuFigures::reasons_in_words).filter(|w| !w.is_empty()).collect();
         let hottest = t.gpus.iter().filter_map(|g| g.max_celsius).max().map(f64::from);
-        let context = Context::of(facts.run, &facts.records()[i]);
-        let peak = peaks::flops(&context).map_or(ABSENT, |(_, source)| source.name());
-        notes.extend(t.notes.iter().map(String::as_str));
         table.rows.push(Row::new(vec![
             Cell::text(facts.name(i)),
             metric(&GPU_CLOCK),
-            number(lowest(|g| g.p10_sm_mhz), |x| format!("{x:.0} MHz")),
+            number(lowest(|g| g.p10_sm_mhz), |x| with_unit(Quantity::Megahertz, x)),
             number(lowest(GpuFigures::clock_share), |x| Share(x).to_string()),
             metric(&GPU_WATTS),
-            metric(&JOULES_PER_TOKEN),
             number(hottest, |x| format!("{x:.0} °C")),
             metric(&GPU_THROTTLED),
             Cell::text(why.join("; ")),
             metric(&GPU_THROTTLED_STEPS),
             metric(&PEAK_GPU_MEMORY),
-            Cell::text(peak),
         ]));
     }
-    notes.sort_unstable();
-    notes.dedup();
     table.caption = "Measured (NVML), ten readings a second over the measured steps; of several GPUs the lowest clock, the hottest, \
-                     the one throttled most, the sum of their power. Power is by the energy counters where there are some. The \
-                     reference is the default clock, or the maximum where no default is told."
+                     the one throttled most, the sum of their power. p10: the clock that all but a tenth of the \
+                     readings reached. Power is by the energy counters where there are some. Where no default clock is told the \
+                     maximum stands for it."
         .into();
-    if !notes.is_empty() {
-        table.caption += &format!(" {}.", notes.join("; "));
-    }
     table
 }
 
@@ -146,7 +142,7 @@ fn devices(facts: &Facts) -> Table {
     ];
     let mut table = Table::new(headings.map(Column::text).to_vec());
     for g in &facts.run.environment.gpus {
-        let mhz = |x: Option<u32>| x.map_or(ABSENT.to_string(), |x| format!("{x} MHz"));
+        let mhz = |x: Option<u32>| x.map_or(ABSENT.to_string(), |x| with_unit(Quantity::Megahertz, x.into()));
         let known = peaks::catalogued(g);
         let limit = |probed: Option<String>, datasheet: Option<String>| match (probed, datasheet) {
             (Some(p), Some(d)) => format!("{p} probed; {d} datasheet"),
@@ -194,9 +190,9 @@ mod tests {
     #[test]
     fn rows_that_throttled_are_named_and_why() {
         let text = text(&fixture::gpus());
-        assert!(text.contains("Throttled: batch 16. Under 75.0 % of the reference clock: batch 32."), "{text}");
+        assert!(text.contains("Throttled: batch 16. Under 75.0 % of the default clock: batch 32."), "{text}");
         assert!(text.contains("power cap") && text.contains("datasheet") && text.contains("580.65.06"));
-        assert!(text.contains("Of 1 of 4 trials the driver does not tell."));
+        assert!(text.contains("Of 1 of 4 trials the driver does not tell whether they were."));
     }
 
     #[test]

@@ -59,6 +59,9 @@ pub struct GpuFigures {
     /// Partitioned: power and energy are those of all instances, not of the trial.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mig: bool,
+    /// When it was lost, in seconds from the start of the trial: its figures are of the time before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_after_seconds: Option<f64>,
 }
 
 impl GpuFigures {

@@ -66,6 +66,7 @@ fn of_one(h: &Heard, (from, to): (f64, f64)) -> (GpuFigures, Vec<String>) {
         peak_used_bytes: h.readings.iter().filter_map(|(_, r)| r.used_bytes).max(),
         peak_process_bytes: h.process_bytes,
         mig: h.gpu.mig == Some(true),
+        lost_after_seconds: h.lost.as_ref().map(|(at, _)| *at),
     };
     let notes = notes(h, &figures, energy.err());
     (figures, notes)

@@ -70,6 +70,7 @@ fn a_low_clock_counts_without_a_reason() {
 #[test]
 fn a_gpu_that_is_lost_keeps_what_it_told_before() {
     let t = told("lost", 1);
+    assert!(close(t.gpus[0].lost_after_seconds, 0.3));
     assert_eq!(t.gpus[0].samples, 1, "the reading before the steps stands for them");
     assert!(t.notes[0].contains("was lost") && t.notes[0].contains("0.3 s into the trial"), "{:?}", t.notes);
 }
