@@ -3,6 +3,7 @@
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
 use crate::runner::telemetry::Telemetry;
 
+/// A metric of what NVML tells.
 const fn told(
     name: &'static str,
     label: &'static str,
@@ -10,24 +11,25 @@ const fn told(
     quantity: Quantity,
     direction: Direction,
     formula: &'static str,
-    source: &'static str,
     compute: fn(&Context) -> Option<Estimate>,
 ) -> Metric {
-    Metric { name, label, unit, quantity, provenance: Provenance::Measured, direction, formula, source, compute }
+    Metric { name, label, unit, quantity, provenance: Provenance::Measured, direction, formula, source: NVML, compute }
 }
 
 const NVML: &str = "NVML, read every 100 ms while measuring";
 
-pub static GPU_WATTS: Metric = told(
-    "gpu_watts",
-    "GPU power",
-    "W",
-    Quantity::Watts,
-    Direction::Lower,
-    "mean power of the trial's GPUs together over the measured steps",
-    "NVML's energy counters, or the mean of its readings of power where there are none; n/a on a part of a GPU (MIG)",
-    |c| Estimate::exact(telemetry(c)?.watts()?)?.positive(),
-);
+pub static GPU_WATTS: Metric = Metric {
+    source: "NVML's energy counters, or the mean of its readings of power where there are none; n/a on a part of a GPU (MIG)",
+    ..told(
+        "gpu_watts",
+        "GPU power",
+        "W",
+        Quantity::Watts,
+        Direction::Lower,
+        "mean power of the trial's GPUs together over the measured steps",
+        |c| Estimate::exact(telemetry(c)?.watts()?)?.positive(),
+    )
+};
 
 pub static PEAK_GPU_MEMORY: Metric = told(
     "peak_gpu_memory_bytes",
@@ -36,7 +38,6 @@ pub static PEAK_GPU_MEMORY: Metric = told(
     Quantity::Bytes,
     Direction::Lower,
     "highest bytes on a GPU, of the one that holds most: the trial's process's, or everybody's where that is not told",
-    NVML,
     |c| Estimate::exact(telemetry(c)?.peak_bytes()? as f64)?.positive(),
 );
 
@@ -47,7 +48,6 @@ pub static GPU_CLOCK: Metric = told(
     Quantity::Megahertz,
     Direction::Higher,
     "mean clock of the multiprocessors over the measured steps, mean of the trial's GPUs",
-    NVML,
     |c| Estimate::exact(telemetry(c)?.mean_sm_mhz()?)?.positive(),
 );
 
@@ -58,7 +58,6 @@ pub static GPU_THROTTLED: Metric = told(
     Quantity::Share,
     Direction::Lower,
     "readings with a reason for slower clocks (power cap, heat, power brake, another GPU) / all, of the GPU with most",
-    NVML,
     |c| Estimate::exact(telemetry(c)?.throttled_share()?),
 );
 
@@ -69,7 +68,6 @@ pub static GPU_THROTTLED_STEPS: Metric = told(
     Quantity::Count,
     Direction::Lower,
     "measured steps that ran, in part or whole, while a GPU was throttled; they are counted and not dropped",
-    NVML,
     |c| {
         let t = telemetry(c)?;
         t.throttled_share()?;

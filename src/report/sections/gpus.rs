@@ -10,7 +10,7 @@ use crate::runner::telemetry::{GpuFigures, LEAST_CLOCK, Telemetry};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
 /// Until `ci/gpu` has run on a GPU: readers of figures are told that nobody has checked what the backend computes there.
-const NOT_YET: &str = "The CUDA backend of this program is not yet run on a GPU by its makers: check it on this one first \
+const NOT_YET: &str = "The CUDA backend of this program was not yet run on a GPU by its makers: check it on this one first \
                        (centime verify --backend cuda).";
 
 pub fn blocks(facts: &Facts) -> Vec<Block> {
@@ -79,7 +79,7 @@ fn sentence(facts: &Facts, told: &[(usize, &Telemetry)]) -> String {
         text += &format!(" A GPU was lost in: {lost}.");
     }
     if silent > 0 && silent < told.len() {
-        text += &format!(" Of {silent} of {} trials the driver does not tell whether they were.", told.len());
+        text += &format!(" Of {silent} of {} trials the driver does not tell whether they were throttled.", told.len());
     }
     text
 }
@@ -192,7 +192,7 @@ mod tests {
         let text = text(&fixture::gpus());
         assert!(text.contains("Throttled: batch 16. Under 75.0 % of the default clock: batch 32."), "{text}");
         assert!(text.contains("power cap") && text.contains("datasheet") && text.contains("580.65.06"));
-        assert!(text.contains("Of 1 of 4 trials the driver does not tell whether they were."));
+        assert!(text.contains("Of 1 of 4 trials the driver does not tell whether they were throttled."));
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn a_step_shorter_than_the_time_between_readings_has_those_around_it() {
     };
     let heard =
         Heard { readings: vec![reading(0.0, false), reading(0.1, true), reading(0.2, false)], ..Heard::default() };
-    let of = |start: f64| summarise(&[heard.clone()], Steps { starts: &[start], seconds: &[0.001] });
+    let of = |start: f64| summarise(std::slice::from_ref(&heard), Steps { starts: &[start], seconds: &[0.001] });
     assert_eq!((of(0.02).gpus[0].samples, of(0.02).throttled_steps), (2, 0));
     assert_eq!(of(0.07).throttled_steps, 1);
     assert_eq!(of(0.16).throttled_steps, 0);
