@@ -35,7 +35,7 @@ case "$1" in
   verify) echo ok ;;
   run)
     mkdir -p "$out"
-    printf 'phase,batch,model.head_dim,mfu_causal,mbu\nprefill,1,64,0.61,\ndecode,1,128,,0.8\n' >"$out/results.csv"
+    printf 'status,phase,batch,model.head_dim,mfu_causal,mbu\nok,prefill,1,64,0.61,\nok,decode,1,128,,0.8\nskipped,train,1,64,,\n' >"$out/results.csv"
     echo '{"rows":[{"status":"ok","reason":null,"tokens_per_second":1500.0,"mfu":0.5,"mbu":null,"peak_gpu_memory_bytes":1e9,"gpu_throttled_share":0.25,"gpu_sm_mhz":1980}]}' ;;
 esac"#;
 
@@ -147,6 +147,7 @@ fn a_step_that_fails_does_not_stop_the_others_and_the_table_has_ratios_and_targe
         "| decode Llama 8B, B1, of the bandwidth | 80.0% | 85% | no |",
         "| doctor | ",
         "failed |",
+        "| 0 | 2 of 3 trials measured |",
     ] {
         assert!(report.contains(words), "{words} is not in {report}");
     }

@@ -52,6 +52,12 @@ def targets(out):
     return lines
 
 
+def measured(folder):
+    """Of a step that ran a scenario: a run whose trials were all skipped ends well and has measured nothing."""
+    rows = [r for r in rows_of(folder) if "status" in r]
+    return f"{sum(r['status'] == 'ok' for r in rows)} of {len(rows)} trials measured" if rows else ""
+
+
 def peaks(out):
     """What the shares are of, as the runs' own environments say."""
     for environment in sorted(out.glob("gpu-*/environment.json")):
@@ -85,7 +91,8 @@ def main():
     lines += ["", f"## Steps ({seconds} s in all)", "", "| step | seconds | limit | exit code | |", "| --- | ---: | ---: | --- | --- |"]
     meaning = {"0": "", "124": "time was up", "137": "time was up, killed", "127": "not installed", "-": "not run", "skipped": "not run"}
     for s in steps:
-        lines.append(f"| {s['step']} | {s['seconds']} | {s['limit_seconds']} | {s['exit_code']} | {meaning.get(s['exit_code'], 'failed')} |")
+        said = "; ".join(filter(None, [meaning.get(s["exit_code"], "failed"), measured(out / s["step"])]))
+        lines.append(f"| {s['step']} | {s['seconds']} | {s['limit_seconds']} | {s['exit_code']} | {said} |")
     (out / "report.md").write_text("\n".join(lines + [""]))
 
 
