@@ -15,6 +15,7 @@ mod backward;
 pub mod collective;
 pub mod count;
 pub mod cpu;
+pub mod cuda;
 mod forward;
 mod generate;
 pub mod golden;

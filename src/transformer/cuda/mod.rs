@@ -1,0 +1,6 @@
+//! The backend of NVIDIA GPUs: the model's operations as kernels of our own and cuBLASLt's products.
+//!
+//! Compiled into every build; libraries are found at run time. `device` is the seam between what the backend asks for and what
+//! does it.
+
+pub mod device;
