@@ -4,7 +4,7 @@
 //! that a backend need never hold all logits.
 
 use super::activations::{Activations, Extent, LayerActivations, Scratch, Shared};
-use super::backend::{Backend, Dropout, LinearDims, Store};
+use super::backend::{Backend, Dropout, LinearDims, Loss, Store};
 use super::forward::{Place, StepDropout};
 use super::gradients::Gradients;
 use super::model::{LayerIndex, Linear, Model, Norm};
@@ -23,7 +23,7 @@ impl<B: Backend> Model<B> {
     /// The loss of the last forward pass, without gradients.
     pub fn loss(&self, a: &Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
         let output = a.output(self.index.layers.len());
-        match targets {
+        let loss = match targets {
             Targets::Tokens(t) => {
                 let head = &self.parameters[self.index.head.unwrap_or(self.index.table)];
                 self.backend.cross_entropy(output, head, t, None, self.head_dims(a.extent.rows()))
@@ -31,7 +31,8 @@ impl<B: Backend> Model<B> {
             Targets::Vectors(t) => {
                 self.backend.mean_squared_error(output, t, None, a.extent.rows() * self.shape.d_model as usize)
             }
-        }
+        };
+        self.backend.read_loss(loss)
     }
 
     pub(super) fn head_dims(&self, n: usize) -> LinearDims {
@@ -54,7 +55,7 @@ impl<B: Backend> Model<B> {
             self.layer_backward(l, a, scratch, gradients, dropout);
         }
         self.stem_backward(ids, a.extent, scratch, gradients, dropout);
-        loss
+        self.backend.read_loss(loss)
     }
 
     /// The same, calling `finished` as soon as the gradients of some neighbouring parameters are there and the pass has no more
@@ -83,7 +84,7 @@ impl<B: Backend> Model<B> {
                 finished(self, parameters.clone(), gradients.range(parameters));
             }
         }
-        loss
+        self.backend.read_loss(loss)
     }
 
     fn layer_backward(
@@ -123,7 +124,7 @@ impl<B: Backend> Model<B> {
         a: &Activations<B::Buffer>,
         scratch: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
-    ) -> f32 {
+    ) -> Loss {
         let (n, c) = (a.extent.rows(), self.shape.d_model as usize);
         let output = a.output(self.index.layers.len());
         let loss = match targets {

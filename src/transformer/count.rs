@@ -205,10 +205,10 @@ impl Alloc for Account {
     fn alloc(&self, len: usize, category: Category) -> Result<(), SessionError> {
         let mut parts = self.0.borrow_mut();
         let part = match category {
-            Category::Weights => &mut parts.weights_bytes,
+            Category::Weights | Category::FixedWeights => &mut parts.weights_bytes,
             Category::Gradients => &mut parts.gradients_bytes,
             Category::Optimizer => &mut parts.optimizer_bytes,
-            Category::Activations => &mut parts.activations_bytes,
+            Category::Activations | Category::Statistics => &mut parts.activations_bytes,
             Category::KvCache => &mut parts.kv_cache_bytes,
             Category::Workspace => &mut parts.workspace_bytes,
         };

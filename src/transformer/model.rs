@@ -177,7 +177,11 @@ impl Index {
             if purpose == Purpose::Inference && self.is_weight(i) {
                 return backend.weights(spec.rows, spec.columns, &mut |rows| numbers.fill_normal(rows, 0.02));
             }
-            let mut buffer = backend.alloc(spec.len(), Category::Weights)?;
+            let category = match purpose {
+                Purpose::Training => Category::Weights,
+                Purpose::Inference => Category::FixedWeights,
+            };
+            let mut buffer = backend.alloc(spec.len(), category)?;
             match spec.start {
                 Start::Zero => {}
                 Start::One => backend.fill(&mut buffer, 1.0),

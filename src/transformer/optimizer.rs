@@ -1,7 +1,7 @@
 //! Optimizers: constants, moments, and the step over all parameters. The arithmetic is the backend's.
 
 use super::OptimizerKind;
-use super::backend::{Alloc, Backend, Category, Update};
+use super::backend::{Alloc, Backend, Category, Update, Updated};
 use super::model::{Index, Model};
 use super::session::SessionError;
 use std::ops::Range;
@@ -77,10 +77,14 @@ impl<B: Backend> Model<B> {
         gradients: &[B::Buffer],
         state: &mut State<B::Buffer>,
     ) {
-        for (i, gradient) in parameters.zip(gradients) {
-            let parameter = &mut self.parameters[i];
-            let (first, second) = (state.first.get_mut(i), state.second.get_mut(i));
-            self.backend.update(update, state.step, parameter, gradient, first, second);
-        }
+        let mut first = state.first.iter_mut().skip(parameters.start);
+        let mut second = state.second.iter_mut().skip(parameters.start);
+        let all = self.parameters[parameters.clone()].iter_mut().zip(gradients).map(|(parameter, gradient)| Updated {
+            parameter,
+            gradient,
+            first: first.next(),
+            second: second.next(),
+        });
+        self.backend.update_many(update, state.step, all.collect());
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn inference<T, A: Alloc<Buffer = T>>(
 
 enum Work<T> {
     Train(Training<T>),
-    Infer { inference: Inference<T>, last: Vec<u32> },
+    Infer(Inference<T>),
 }
 
 /// What a step of one rank came to.
@@ -124,14 +124,14 @@ impl<B: Backend> Rank<B> {
                 }
                 Work::Train(t)
             }
-            _ => Work::Infer { inference: inference(&model.backend, workload, batch)?, last: Vec::new() },
+            _ => Work::Infer(inference(&model.backend, workload, batch)?),
         };
         let mut rank = Self { model, workload: workload.clone(), seat, update, batch, steps: 0, work };
         if workload.phase == Phase::Decode {
             let prompts = rank.tokens(INPUTS, workload.prompt_len as usize);
-            if let Work::Infer { inference, last } = &mut rank.work {
+            if let Work::Infer(inference) = &mut rank.work {
                 rank.model.prefill(&prompts, inference);
-                *last = rank.model.greedy(inference);
+                rank.model.choose(inference);
             }
         }
         Ok(rank)
@@ -182,7 +182,7 @@ impl<B: Backend> Rank<B> {
 
     fn prefill(&mut self) -> RankOutcome {
         let ids = self.tokens(INPUTS, self.workload.prompt_len as usize);
-        let Work::Infer { inference, .. } = &mut self.work else { return RankOutcome::nothing() };
+        let Work::Infer(inference) = &mut self.work else { return RankOutcome::nothing() };
         self.model.prefill(&ids, inference);
         self.model.backend.synchronize();
         let trace = if self.model.index.head.is_some() { self.model.greedy(inference) } else { Vec::new() };
@@ -191,31 +191,30 @@ impl<B: Backend> Rank<B> {
 
     fn decode(&mut self) -> RankOutcome {
         let prompt = self.workload.prompt_len as usize;
-        let Work::Infer { inference, last } = &mut self.work else { return RankOutcome::nothing() };
-        if !self.model.decode(last, inference) {
+        let Work::Infer(inference) = &mut self.work else { return RankOutcome::nothing() };
+        if !self.model.decode_chosen(inference) {
             // The cache is full: what was made after the prompt is forgotten, and decoding starts over from there.
             if let Some(cache) = &mut inference.cache {
                 cache.length = prompt;
             }
-            self.model.decode(last, inference);
+            self.model.decode_chosen(inference);
         }
-        *last = self.model.greedy(inference);
-        RankOutcome { loss: None, first_token_seconds: None, trace: last.clone() }
+        RankOutcome { loss: None, first_token_seconds: None, trace: self.model.chosen(inference) }
     }
 
     fn generate(&mut self) -> RankOutcome {
         let ids = self.tokens(INPUTS, self.workload.prompt_len as usize);
         let start = Instant::now();
-        let Work::Infer { inference, .. } = &mut self.work else { return RankOutcome::nothing() };
+        let Work::Infer(inference) = &mut self.work else { return RankOutcome::nothing() };
         self.model.prefill(&ids, inference);
-        let mut next = self.model.greedy(inference);
+        self.model.choose(inference);
+        let mut trace = self.model.chosen(inference);
         let first = start.elapsed().as_secs_f64();
-        let mut trace = next.clone();
         for _ in 1..self.workload.new_tokens {
-            self.model.decode(&next, inference);
-            next = self.model.greedy(inference);
-            trace.extend_from_slice(&next);
+            self.model.decode_chosen(inference);
         }
+        // Every token depends on all before it: the last ones tell of the whole.
+        trace.extend_from_slice(&self.model.chosen(inference));
         RankOutcome { loss: None, first_token_seconds: Some(first), trace }
     }
 }

@@ -84,7 +84,7 @@ pub trait Session {
 /// Whether a backend of this build computes in this format.
 pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
     match backend {
-        BackendKind::Cpu => true,
+        BackendKind::Cpu => dtype != Dtype::Tf32,
         BackendKind::Naive => dtype == Dtype::F32 && weights == WeightFormat::Dtype,
         BackendKind::Cuda => false,
     }

@@ -119,6 +119,8 @@ fn peak_flops(c: &Context) -> Option<f64> {
     let f32_peak = between(probe.f32_flops_per_second_one_core, probe.f32_flops_per_second, used, c.cores)?;
     match c.record.cell.trial.workload.dtype {
         Dtype::F32 => Some(f32_peak),
+        // A format of GPUs, which this probe does not cover.
+        Dtype::Tf32 => None,
         // Probed on all cores only; on fewer it is taken to scale as f32 does.
         Dtype::Bf16 => Some(probe.bf16_flops_per_second? * f32_peak / probe.f32_flops_per_second),
     }

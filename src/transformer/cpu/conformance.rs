@@ -92,8 +92,8 @@ impl<B: Backend<Buffer = Array>> Operation for B {
     }
     fn cross_entropy(&self, x: &Array, w: &Array, t: &[u32], o: &mut [Array], d: LinearDims) {
         let [dx, dw, loss] = o else { unreachable!() };
-        loss[0] = Backend::cross_entropy(self, x, w, t, Some((dx, dw)), d);
-        loss[1] = Backend::cross_entropy(self, x, w, t, None, d);
+        loss[0] = self.read_loss(Backend::cross_entropy(self, x, w, t, Some((dx, dw)), d));
+        loss[1] = self.read_loss(Backend::cross_entropy(self, x, w, t, None, d));
     }
     fn embed(&self, ids: &[u32], tokens: usize, table: &Array, pos: &Array, o: &mut [Array], c: usize) {
         let [out, dtable, dpos] = o else { unreachable!() };
@@ -114,7 +114,7 @@ impl<B: Backend<Buffer = Array>> Operation for B {
         Backend::dropout(self, x, len, d);
     }
     fn squares(&self, x: &Array, t: &Array, dx: &mut Array, loss: &mut Array) {
-        loss[0] = self.mean_squared_error(x, t, Some(dx), x.len());
+        loss[0] = self.read_loss(self.mean_squared_error(x, t, Some(dx), x.len()));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The oracle: every operation as its formula reads, in f64 inside, without a thought for speed. It stays.
 
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, NormDims,
-    Store, Update,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss,
+    NormDims, Store, Update,
 };
 use super::super::collective::threads::Exchange;
 use super::super::session::SessionError;
@@ -345,7 +345,7 @@ impl Backend for Naive {
         targets: &[u32],
         mut gradients: Option<(&mut Array, &mut Array)>,
         d: LinearDims,
-    ) -> f32 {
+    ) -> Loss {
         let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1) as f64;
         let mut total = 0.0;
         let mut dw = vec![0.0f64; if gradients.is_some() { d.m * d.k } else { 0 }];
@@ -378,9 +378,9 @@ impl Backend for Naive {
                 *to = *from as f32;
             }
         }
-        (total / counted) as f32
+        Loss::Known((total / counted) as f32)
     }
-    fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> f32 {
+    fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> Loss {
         let n = len as f64;
         let difference = |i: usize| f64::from(x[i]) - f64::from(target[i]);
         if let Some(dx) = dx {
@@ -388,7 +388,7 @@ impl Backend for Naive {
                 dx[i] = (2.0 * difference(i) / n) as f32;
             }
         }
-        ((0..len).map(|i| difference(i).powi(2)).sum::<f64>() / n) as f32
+        Loss::Known(((0..len).map(|i| difference(i).powi(2)).sum::<f64>() / n) as f32)
     }
     fn last_rows(&self, x: &Array, out: &mut Array, batch: usize, tokens: usize, c: usize) {
         for b in 0..batch {
