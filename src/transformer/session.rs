@@ -58,6 +58,10 @@ impl MemoryParts {
 pub enum SessionError {
     #[error("backend {0} is not built into this program, or finds no device; use backend: cpu or auto")]
     NoBackend(BackendKind),
+    #[error("backend cuda: {0}; or use backend: cpu or auto")]
+    NoCuda(String),
+    #[error("{0}")]
+    Device(String),
     #[error("dtype {dtype} is not available on backend {backend}; use dtype: f32")]
     NoDtype { dtype: super::Dtype, backend: BackendKind },
     #[error("weights: {weights} is not available on backend {backend}; use weights: dtype, or backend: cpu")]

@@ -4,3 +4,4 @@
 //! does it.
 
 pub mod device;
+pub mod driver;
