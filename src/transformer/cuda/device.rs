@@ -82,7 +82,9 @@ pub struct Matrix {
 pub enum Epilogue {
     Nothing,
     /// `gelu_tanh(result)`; the result itself, bias included, goes to `pre`.
-    Gelu { pre: Address },
+    Gelu {
+        pre: Address,
+    },
 }
 
 /// `to [n, m] = epilogue(a [n, k] b [k, m] + bias [m] + plus [n, m])`; sums in f32.

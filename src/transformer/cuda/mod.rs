@@ -4,3 +4,9 @@
 //! does it.
 
 pub mod device;
+#[allow(dead_code)]
+mod elementwise;
+#[cfg(test)]
+mod host;
+#[allow(dead_code)]
+mod launch;
