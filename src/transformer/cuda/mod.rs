@@ -5,3 +5,9 @@
 
 pub mod device;
 pub mod driver;
+#[allow(dead_code)]
+mod elementwise;
+#[cfg(test)]
+mod host;
+#[allow(dead_code)]
+mod launch;

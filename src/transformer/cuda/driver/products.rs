@@ -246,9 +246,9 @@ impl Products {
             to: layout(&p.to, p.n, p.m)?,
             algorithm: lt::cublasLtMatmulAlgo_t { data: [0; 8] },
         };
-        let turned = |t: bool| if t { lt::cublasOperation_t::CUBLAS_OP_T } else { lt::cublasOperation_t::CUBLAS_OP_N };
-        set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &(turned(p.b.turned) as i32))?;
-        set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &(turned(p.a.turned) as i32))?;
+        // CUBLAS_OP_N is 0 and CUBLAS_OP_T 1, in a header that cuBLASLt's bindings leave out.
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(p.b.turned))?;
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(p.a.turned))?;
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(key.epilogue() as u32))?;
         if key.bias {
             set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &(format(p.a.format) as i32))?;
