@@ -3,11 +3,19 @@
 //! Compiled into every build; libraries are found at run time. `device` is the seam between what the backend asks for and what
 //! does it.
 
+#[allow(dead_code)]
+mod activation;
+#[allow(dead_code)]
+mod columns;
 pub mod device;
 pub mod driver;
 #[allow(dead_code)]
 mod elementwise;
+#[allow(dead_code)]
+mod embedding;
 #[cfg(test)]
 mod host;
 #[allow(dead_code)]
 mod launch;
+#[allow(dead_code)]
+mod rows;
