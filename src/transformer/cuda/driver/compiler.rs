@@ -220,10 +220,8 @@ mod tests {
     #[test]
     fn keys_tell_format_architecture_and_version_apart() {
         let base = Compiler { version: (12, 9), architecture: "sm_80".into() };
-        let others = [
-            Compiler { version: (13, 0), ..base.clone() },
-            Compiler { architecture: "sm_90a".into(), ..base.clone() },
-        ];
+        let others =
+            [Compiler { version: (13, 0), ..base.clone() }, Compiler { architecture: "sm_90a".into(), ..base.clone() }];
         let key = base.key("elementwise", Real::F32).unwrap();
         assert_eq!(key, base.key("elementwise", Real::F32).unwrap());
         assert_ne!(key, base.key("elementwise", Real::Bf16).unwrap());

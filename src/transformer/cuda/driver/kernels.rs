@@ -11,7 +11,7 @@ macro_rules! sources {
 pub const HEADERS: &[Source] = sources!["common.h", "tensor_cores.h"];
 
 /// Every file of kernels.
-pub const FILES: &[Source] = sources!["elementwise.cu"];
+pub const FILES: &[Source] = sources!["activation.cu", "columns.cu", "elementwise.cu", "embedding.cu", "rows.cu"];
 
 /// The text of `<file>.cu`.
 pub fn source(file: &str) -> Option<&'static str> {

@@ -40,7 +40,8 @@ pub enum Missing {
     Device(String),
     #[error(
         "lib{name}.so.{version} is not found (a driver for CUDA {version} needs {versions}); install CUDA's {package}, or put its \
-         folder on LD_LIBRARY_PATH or into {}", libraries::FOLDERS
+         folder on LD_LIBRARY_PATH or into {}",
+        libraries::FOLDERS
     )]
     Library { name: &'static str, package: &'static str, version: u32, versions: String },
     #[error("{library} is of CUDA {have}, and the driver of CUDA {driver}; install CUDA {driver}'s, or a newer driver")]

@@ -327,7 +327,11 @@ impl Products {
         let elsewhere = if candidates.len() > 1 { self.allocate(2 * bytes.next_multiple_of(256)) } else { Ok(0) };
         let Ok(elsewhere @ 1..) = elsewhere else { return Ok(candidates[0]) };
         let pre = if p.epilogue == Epilogue::Nothing { 0 } else { elsewhere + bytes.next_multiple_of(256) as u64 };
-        let out = Outputs { to: elsewhere, plus: p.plus.map_or(elsewhere, |c| if c == p.to.address { elsewhere } else { c }), pre };
+        let out = Outputs {
+            to: elsewhere,
+            plus: p.plus.map_or(elsewhere, |c| if c == p.to.address { elsewhere } else { c }),
+            pre,
+        };
         let mut best = (f32::INFINITY, candidates[0]);
         let watch = Stopwatch::new(self.stream)?;
         for algorithm in candidates {
