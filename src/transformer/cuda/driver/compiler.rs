@@ -81,12 +81,13 @@ impl Compiler {
         Ok(Self { version, architecture })
     }
 
+    /// Lambdas within kernels are device functions: NVRTC 13 takes them to be, 12 wants to be told.
     fn options(&self, real: Real) -> Vec<String> {
         let define = match real {
             Real::F32 => "REAL_F32",
             Real::Bf16 => "REAL_BF16",
         };
-        ["--std=c++17", "--extra-device-vectorization", "-DCENTIME_DEVICE"]
+        ["--std=c++17", "--device-as-default-execution-space", "--extra-device-vectorization"]
             .map(String::from)
             .into_iter()
             .chain([format!("--gpu-architecture={}", self.architecture), format!("-D{define}")])
