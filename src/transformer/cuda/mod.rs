@@ -3,6 +3,8 @@
 //! Compiled into every build; libraries are found at run time. `device` is the seam between what the backend asks for and what
 //! does it.
 
+#[allow(dead_code)]
+mod attention;
 pub mod device;
 #[allow(dead_code)]
 mod elementwise;
