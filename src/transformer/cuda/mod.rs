@@ -5,6 +5,8 @@
 
 #[allow(dead_code)]
 mod attention;
+#[allow(dead_code)]
+mod decode;
 pub mod device;
 #[allow(dead_code)]
 mod elementwise;
