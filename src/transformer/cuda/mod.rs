@@ -7,6 +7,10 @@
 mod activation;
 #[allow(dead_code)]
 mod columns;
+#[allow(dead_code)]
+mod attention;
+#[allow(dead_code)]
+mod decode;
 pub mod device;
 pub mod driver;
 #[allow(dead_code)]

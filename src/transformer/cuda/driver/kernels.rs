@@ -8,10 +8,22 @@ macro_rules! sources {
 }
 
 /// What the files include, by the name in their `#include`.
-pub const HEADERS: &[Source] = sources!["common.h", "tensor_cores.h"];
+pub const HEADERS: &[Source] = sources!["attention_rows.h", "attention_tiles.h", "common.h", "tensor_cores.h"];
 
 /// Every file of kernels.
-pub const FILES: &[Source] = sources!["activation.cu", "columns.cu", "elementwise.cu", "embedding.cu", "rows.cu"];
+pub const FILES: &[Source] = sources![
+    "activation.cu",
+    "attention.cu",
+    "attention_backward.cu",
+    "attention_mma.cu",
+    "attention_mma_backward.cu",
+    "cache.cu",
+    "columns.cu",
+    "decode.cu",
+    "elementwise.cu",
+    "embedding.cu",
+    "rows.cu",
+];
 
 /// The text of `<file>.cu`.
 pub fn source(file: &str) -> Option<&'static str> {
