@@ -26,6 +26,7 @@ struct Inner {
     recorded: bool,
     scratch: Growing,
     tokens: Growing,
+    counts: Growing,
     failure: Option<SessionError>,
 }
 
@@ -43,6 +44,7 @@ pub(super) struct State {
 enum Purpose {
     Scratch,
     Tokens,
+    Counts,
 }
 
 impl State {
@@ -82,6 +84,11 @@ impl State {
         self.grown(Purpose::Scratch, bytes)
     }
 
+    /// Words of nobody but the operation that counts in them: zero at first, and again after each run of it.
+    pub fn counts(&self, bytes: usize) -> Option<Address> {
+        self.grown(Purpose::Counts, bytes)
+    }
+
     /// Puts words where they stay until the next are put there.
     pub fn put(&self, lists: &[&[u32]]) -> Option<Vec<Address>> {
         let sizes = lists.iter().map(|l| (l.len() * 4).next_multiple_of(256));
@@ -102,6 +109,7 @@ impl State {
         let growing = match purpose {
             Purpose::Scratch => &mut inner.scratch,
             Purpose::Tokens => &mut inner.tokens,
+            Purpose::Counts => &mut inner.counts,
         };
         if let Some(m) = growing.now.as_ref().filter(|m| m.bytes >= bytes) {
             return Some(m.at);
