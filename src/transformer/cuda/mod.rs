@@ -17,4 +17,6 @@ mod host;
 #[allow(dead_code)]
 mod launch;
 #[allow(dead_code)]
+mod norm;
+#[allow(dead_code)]
 mod rows;
