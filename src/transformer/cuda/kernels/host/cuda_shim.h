@@ -398,6 +398,10 @@ static inline float __frcp_rn(float x) { return 1.0f / x; }
 static inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 static inline float __fsqrt_rn(float x) { return sqrtf(x); }
 static inline float __fdiv_rn(float x, float y) { return x / y; }
+static inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = float(sin(M_PI * double(x)));
+  *cosine = float(cos(M_PI * double(x)));
+}
 static inline unsigned __umulhi(unsigned x, unsigned y) { return unsigned(uint64_t(x) * y >> 32); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
