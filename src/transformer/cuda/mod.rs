@@ -22,4 +22,12 @@ mod host;
 #[allow(dead_code)]
 mod launch;
 #[allow(dead_code)]
+mod loss;
+#[allow(dead_code)]
+mod norm;
+#[allow(dead_code)]
+mod optimizer;
+#[allow(dead_code)]
+mod rope;
+#[allow(dead_code)]
 mod rows;
