@@ -13,6 +13,8 @@ pub(super) const LARGEST_HEAD_DIM: usize = 256;
 /// Which kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
+    /// bf16 products by wgmma; rows are padded to 64 or 128 numbers.
+    Warpgroups(usize),
     /// bf16 products by mma.sync; rows are padded to so many numbers: 32, 64, 96 or 128.
     TensorCores(usize),
     /// f32 arithmetic; rows are padded to so many times 32 numbers: 2, 4 or 8.
@@ -24,7 +26,9 @@ impl Path {
         let facts = on.facts();
         let padded = head_dim.next_multiple_of(32);
         let fits = head_dim.is_multiple_of(8) && padded <= 128 && backward_shared_bytes(padded) <= facts.shared_bytes;
-        if real == Real::Bf16 && fits && facts.capability >= (8, 0) {
+        if real == Real::Bf16 && fits && head_dim > 32 && facts.capability == (9, 0) {
+            Self::Warpgroups(head_dim.next_multiple_of(64))
+        } else if real == Real::Bf16 && fits && facts.capability >= (8, 0) {
             Self::TensorCores(padded)
         } else {
             Self::Rows(head_dim.div_ceil(64).next_power_of_two() * 2)
@@ -35,6 +39,11 @@ impl Path {
 /// Of a kernel of `attention_mma.cu`: 128 queries, and two stages of 64 keys and values.
 fn forward_shared_bytes(padded: usize) -> u32 {
     ((128 + 4 * 64) * padded * 2) as u32
+}
+
+/// Of a kernel of `attention_wgmma.cu`: the queries, two stages of 128 keys and values, and what aligns them to 1024 bytes.
+fn warpgroups_shared_bytes(padded: usize, queries: usize) -> u32 {
+    ((queries + 4 * 128) * padded * 2 + 1024) as u32
 }
 
 /// Of `attention_mma_dkv`, the most of all: 128 keys and values, and two stages of 64 queries, their gradients, lse and delta.
@@ -70,6 +79,8 @@ pub(super) fn attention(on: &dyn Device, real: Real, qkv: Address, out: Address,
 fn forward_by(path: Path, on: &dyn Device, real: Real, operands: [Address; 3], d: &AttentionDims) {
     let args: Vec<Arg> = operands.into_iter().map(at).chain(dims(d)).collect();
     let (file, kernel, rows, threads, shared_bytes) = match path {
+        Path::Warpgroups(64) => ("attention_wgmma", "attention_wgmma_64", 192, 384, warpgroups_shared_bytes(64, 192)),
+        Path::Warpgroups(_) => ("attention_wgmma", "attention_wgmma_128", 128, 256, warpgroups_shared_bytes(128, 128)),
         Path::TensorCores(padded) => {
             let kernel = match padded {
                 32 => "attention_mma_32",
@@ -131,7 +142,7 @@ fn backward_by(path: Path, on: &dyn Device, real: Real, b: Backward, d: &Attenti
         on.launch(&Launch { file, kernel, real, grid, threads, shared_bytes, args: &args });
     };
     match path {
-        Path::TensorCores(padded) => {
+        Path::TensorCores(padded) | Path::Warpgroups(padded) => {
             let (keys, queries) = match padded {
                 32 => ("attention_mma_dkv_32", "attention_mma_dq_32"),
                 64 => ("attention_mma_dkv_64", "attention_mma_dq_64"),

@@ -144,9 +144,7 @@ fn attention_in_f32_arithmetic_agrees_with_the_oracle() {
 fn attention_on_tensor_cores_agrees_with_the_oracle() {
     let Some(on) = HostDevice::new() else { return };
     for d in shapes(&[64, 8, 16, 40, 80, 96, 128]) {
-        let path = Path::of(&on, Real::Bf16, d.head_dim);
-        assert_eq!(path, Path::TensorCores(d.head_dim.next_multiple_of(32)));
-        check(&on, Real::Bf16, path, d);
+        check(&on, Real::Bf16, Path::TensorCores(d.head_dim.next_multiple_of(32)), d);
     }
     check(
         &on,
@@ -154,6 +152,14 @@ fn attention_on_tensor_cores_agrees_with_the_oracle() {
         Path::TensorCores(128),
         AttentionDims { batch: 1, tokens: 257, heads: 2, kv_heads: 1, head_dim: 128, causal: true },
     );
+}
+
+#[test]
+fn attention_by_warpgroups_agrees_with_the_oracle() {
+    let Some(on) = HostDevice::new() else { return };
+    for d in shapes(&[64, 40, 80, 128]) {
+        check(&on, Real::Bf16, Path::Warpgroups(d.head_dim.next_multiple_of(64)), d);
+    }
 }
 
 #[test]
@@ -166,8 +172,9 @@ fn kernels_are_chosen_by_format_and_head_dim() {
         (Real::F32, 256, Path::Rows(8)),
         (Real::Bf16, 10, Path::Rows(2)),
         (Real::Bf16, 8, Path::TensorCores(32)),
-        (Real::Bf16, 96, Path::TensorCores(96)),
-        (Real::Bf16, 112, Path::TensorCores(128)),
+        (Real::Bf16, 32, Path::TensorCores(32)),
+        (Real::Bf16, 40, Path::Warpgroups(64)),
+        (Real::Bf16, 96, Path::Warpgroups(128)),
         (Real::Bf16, 136, Path::Rows(8)),
     ] {
         assert_eq!(Path::of(&on, real, head_dim), path, "{real:?} {head_dim}");

@@ -11,7 +11,7 @@ use super::launch::{Kernel, THREADS, at, blocks, int};
 const LEAST_SHARE: usize = 64;
 
 /// Blocks of decoding that a multiprocessor holds at once.
-const RESIDENT: usize = 4;
+const RESIDENT: usize = 3;
 
 /// More are not: whoever adds their results up reads all of them.
 const MOST_SPLITS: usize = 64;
