@@ -9,7 +9,6 @@
 //!
 //! Deliberately absent: streams, devices, allocation strategies. A backend owns those.
 
-use super::collective::threads::Exchange;
 pub use super::operands::{
     AttentionDims, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormDims, Recorded,
     Store, Tokens, Update, Updated,
@@ -279,26 +278,13 @@ pub trait Backend: Alloc {
         self.put_tokens(&self.argmax(x, n, v), tokens);
     }
 
-    /// One optimizer step, the `step`-th from 1, over a parameter, its gradient and its moments (as many as the kind has).
-    fn update(
-        &self,
-        update: &Update,
-        step: u32,
-        parameter: &mut Self::Buffer,
-        gradient: &Self::Buffer,
-        first: Option<&mut Self::Buffer>,
-        second: Option<&mut Self::Buffer>,
-    );
+    /// One optimizer step, the `step`-th from 1, over a part of a parameter.
+    fn update(&self, update: &Update, step: u32, one: Updated<'_, Self::Buffer>);
 
     /// [`Backend::update`] of several parameters.
     fn update_many(&self, update: &Update, step: u32, all: Vec<Updated<'_, Self::Buffer>>) {
-        for u in all {
-            self.update(update, step, u.parameter, u.gradient, u.first, u.second);
-        }
+        all.into_iter().for_each(|one| self.update(update, step, one));
     }
-
-    /// Replaces gradients by their mean over all ranks of `exchange`.
-    fn all_reduce_mean(&self, exchange: &Exchange, rank: usize, gradients: &mut [Self::Buffer]);
 
     /// Runs a rank's whole life where its operations start without a hand-over between threads.
     fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {

@@ -6,9 +6,10 @@
 
 use super::activations::Extent;
 use super::backend::{Alloc, Category, Update};
+use super::collective::grid::{Parallel, Sharding};
 use super::cpu::{Widths, scratch_numbers, weight_words};
 use super::model::Index;
-use super::rank::{Training, inference};
+use super::rank::{Keeping, Training, inference};
 use super::session::{MemoryParts, SessionError};
 use super::shape::{Activation, Family, Shape};
 use super::{Phase, WeightFormat, Workload};
@@ -167,13 +168,13 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
     sum(&[weights, cache]).map(|b| Some(Bytes(b)))
 }
 
-/// Memory that the CPU backend will hold for a workload on `ranks` ranks, by category: the very code that allocates, run with
-/// buffers that only count. Beside it stands the program itself (a few MiB).
+/// Memory that the CPU backend will hold for a workload on all ranks together, by category: the very code that allocates, run
+/// with buffers that only count. Beside it stands the program itself (a few MiB).
 ///
 /// # Errors
 /// [`CountOverflow`].
-pub fn memory(w: &Workload, ranks: u32) -> Result<MemoryParts, CountOverflow> {
-    let ranks = u64::from(ranks.max(1));
+pub fn memory(w: &Workload, parallel: &Parallel) -> Result<MemoryParts, CountOverflow> {
+    let (data, tensor) = (u64::from(parallel.data.max(1)), u64::from(parallel.tensor.max(1)));
     // Sizes are computed in usize by that code: a model that cannot be counted must not get there.
     let rows = product(&[u64::from(w.batch), u64::from(w.longest_sequence())])?;
     let widest = [w.shape.d_ff, w.shape.d_attn(), w.shape.d_model].into_iter().max().map_or(0, u64::from);
@@ -181,10 +182,16 @@ pub fn memory(w: &Workload, ranks: u32) -> Result<MemoryParts, CountOverflow> {
     product(&[rows, widest, u64::from(w.shape.n_layers), 256])?;
     product(&[rows, u64::from(w.shape.vocab_size), 16])?;
     let account = Account::default();
-    let batch = (u64::from(w.batch) / ranks).max(1) as usize;
-    account.one_rank(w, batch).map_err(|_| CountOverflow)?;
+    let batch = (u64::from(w.batch) / data).max(1) as usize;
+    // Replicas hold the same, unless each keeps another share.
+    let sharded = parallel.sharding == Sharding::Optimizer && w.phase == Phase::Train;
+    let (counted, each) = if sharded { (data, tensor) } else { (1, data.saturating_mul(tensor)) };
+    for replica in 0..counted {
+        let keeping = Keeping::of_replica(replica as usize, parallel);
+        account.one_rank(w, &parallel.part_of(&w.shape), batch, keeping).map_err(|_| CountOverflow)?;
+    }
     let one = account.0.into_inner();
-    let all = |bytes: u64| product(&[bytes, ranks]);
+    let all = |bytes: u64| product(&[bytes, each]);
     Ok(MemoryParts {
         weights_bytes: all(one.weights_bytes)?,
         gradients_bytes: all(one.gradients_bytes)?,
@@ -218,8 +225,9 @@ impl Alloc for Account {
 }
 
 impl Account {
-    fn one_rank(&self, w: &Workload, batch: usize) -> Result<(), SessionError> {
-        let index = Index::new(&w.shape);
+    /// What a rank holds whose part of the model has the given shape.
+    fn one_rank(&self, w: &Workload, shape: &Shape, batch: usize, keeping: Keeping) -> Result<(), SessionError> {
+        let index = Index::new(shape);
         let training = w.phase == Phase::Train;
         for (i, spec) in index.specs.iter().enumerate() {
             let panels = !training && index.is_weight(i);
@@ -228,13 +236,13 @@ impl Account {
         }
         let tokens = if training { w.seq_len } else { w.prompt_len } as usize;
         if training {
-            Training::new(self, &w.shape, &index, Extent { batch, tokens }, &Update::new(w.optimizer))?;
+            Training::new(self, shape, &index, Extent { batch, tokens }, &Update::new(w.optimizer), keeping)?;
         } else {
-            inference(self, w, batch)?;
+            inference(self, w, shape, batch)?;
         }
-        let vocabulary = if w.shape.has_vocabulary_head() { w.shape.vocab_size as usize } else { 0 };
-        let attention = Extent { batch, tokens }.attention(&w.shape);
-        let widths = Widths { model: w.shape.d_model as usize, inner: w.shape.d_ff as usize, vocabulary };
+        let vocabulary = if shape.has_vocabulary_head() { shape.vocab_size as usize } else { 0 };
+        let attention = Extent { batch, tokens }.attention(shape);
+        let widths = Widths { model: shape.d_model as usize, inner: shape.d_ff as usize, vocabulary };
         self.alloc(scratch_numbers(1, batch * tokens, attention, widths, training), Category::Workspace)
     }
 }

@@ -5,9 +5,13 @@
 //!
 //! Dropout, in training: on the embedding and on both branches (GPT-2, Llama); on attention's output and on the hidden
 //! activation (block). Attention probabilities are never dropped: the fused kernels do not hold them.
+//!
+//! Where ranks split the layers (Shoeybi et al. 2019, section 3), each computes its own heads and its own stretch of the hidden
+//! activation; the two products that end the branches are summed over the ranks. All else every rank computes whole.
 
 use super::activations::{Activations, Extent, LayerActivations, Shared};
 use super::backend::{Backend, Dropout, LinearDims, NormDims, Store, Tokens};
+use super::collective::{Job, Reduce};
 use super::generate::Cache;
 use super::model::{LayerIndex, Linear, Model, Norm};
 use super::random::mix;
@@ -189,9 +193,34 @@ impl<B: Backend> Model<B> {
             self.branch(&layer.down, &shared.act, x, out, n, dropout);
         } else {
             if let Some(d) = dropout {
-                self.backend.dropout(&mut shared.act, n * f, d);
+                self.backend.dropout(&mut shared.act, n * f, self.of_part(d));
             }
-            self.linear(&layer.down, &shared.act, out, n);
+            self.end_of_branch(&layer.down, &shared.act, None, out, n);
+        }
+    }
+
+    /// `out = linear(input) (+ x)`: the sum over the ranks that hold a part of the weight, of which the first adds what is added
+    /// once.
+    fn end_of_branch(&self, l: &Linear, input: &B::Buffer, x: Option<&B::Buffer>, out: &mut B::Buffer, n: usize) {
+        let (w, bias) = self.weight_and_bias(l);
+        let (first, d) = (self.tensor.rank() == 0, self.linear_dims(l, n));
+        match x.filter(|_| first) {
+            Some(x) => self.backend.linear_plus(input, w, bias, x, out, d),
+            None => self.backend.linear(input, w, bias.filter(|_| first), out, Store::Overwrite, d),
+        }
+        self.sum_over_parts(out);
+    }
+
+    /// Sums what every rank of the replica has a part of.
+    pub(super) fn sum_over_parts(&self, buffer: &mut B::Buffer) {
+        self.tensor.run(Job::AllReduce(Reduce::Sum), std::slice::from_mut(buffer));
+    }
+
+    /// Dropout of what each rank has another part of: masks of their own.
+    pub(super) fn of_part(&self, d: Dropout) -> Dropout {
+        match self.tensor.rank() as u64 {
+            0 => d,
+            rank => Dropout { seed: mix(d.seed ^ rank), ..d },
         }
     }
 
@@ -207,12 +236,9 @@ impl<B: Backend> Model<B> {
     ) {
         let len = n * self.shape.d_model as usize;
         match (self.residual(), dropout) {
-            (true, None) => {
-                let (w, bias) = self.weight_and_bias(l);
-                self.backend.linear_plus(input, w, bias, x, out, self.linear_dims(l, n));
-            }
+            (true, None) => self.end_of_branch(l, input, Some(x), out, n),
             (residual, dropout) => {
-                self.linear(l, input, out, n);
+                self.end_of_branch(l, input, None, out, n);
                 if let Some(d) = dropout {
                     self.backend.dropout(out, len, d);
                 }

@@ -20,6 +20,8 @@ mod forward;
 mod generate;
 pub mod golden;
 mod gradients;
+#[cfg(test)]
+mod grid_tests;
 pub mod hf_config;
 #[cfg(test)]
 mod invariants;
@@ -29,6 +31,7 @@ mod optimizer;
 mod random;
 mod rank;
 mod ranks;
+mod replicas;
 pub mod session;
 pub mod shape;
 

@@ -2,6 +2,7 @@
 
 use super::shape::Rope;
 use super::{Dtype, OptimizerKind};
+use std::ops::Range;
 
 /// What a buffer holds, for the account of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Recorded {
 /// One parameter of an update: with its gradient and its moments, as many as the kind has.
 #[derive(Debug)]
 pub struct Updated<'a, T> {
+    /// The numbers of parameter and gradient that are updated, all of them unless ranks share the work; moments hold these alone.
+    pub part: Range<usize>,
     pub parameter: &'a mut T,
     pub gradient: &'a T,
     pub first: Option<&'a mut T>,

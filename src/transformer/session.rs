@@ -2,6 +2,7 @@
 //!
 //! Whoever drives the session times its steps; the one clock read in here tells when a prompt's first token was there.
 
+use super::collective::grid::{Parallel, of_threads};
 use super::cpu::pool::allowed_cores;
 use super::cpu::{Cpu, naive::Naive};
 use super::cuda::{self, Cuda};
@@ -14,8 +15,8 @@ use crate::units::Bytes;
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionOptions {
     pub backend: BackendKind,
-    /// Data-parallel ranks: each has a replica and its own cores; the batch is split among them.
-    pub ranks: u32,
+    /// How many ranks there are and how they share the workload; each has its own cores.
+    pub parallel: Parallel,
     /// Threads of each rank.
     pub threads_per_rank: u32,
     /// Seeds weights, inputs and dropout masks.
@@ -67,6 +68,8 @@ pub enum SessionError {
     NoWeights { weights: WeightFormat, backend: BackendKind },
     #[error("{0}")]
     Invalid(String),
+    #[error("a rank ended before the others; what they computed since means nothing")]
+    LostRank,
     #[error("out of memory: {0}")]
     OutOfMemory(String),
 }
@@ -99,8 +102,9 @@ pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bo
 /// A backend or dtype that is not there; a workload that cannot run (a block has no tokens to decode); memory.
 pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn Session>, SessionError> {
     check(workload, options)?;
+    let groups = of_threads(&options.parallel);
     match options.backend {
-        BackendKind::Naive => Ok(Box::new(Ranks::start(workload, options, |_| Ok(Naive))?)),
+        BackendKind::Naive => Ok(Box::new(Ranks::start(workload, options, groups, |_| Ok(Naive))?)),
         BackendKind::Cpu => {
             let cores = allowed_cores();
             let threads = options.threads_per_rank.max(1) as usize;
@@ -109,7 +113,7 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
                 let own = cores.get(rank * threads..(rank + 1) * threads).map(<[usize]>::to_vec);
                 Ok(Cpu::new(threads, own)?.with_dtype(workload.dtype).with_weights(workload.weights))
             };
-            Ok(Box::new(Ranks::start(workload, options, backend)?))
+            Ok(Box::new(Ranks::start(workload, options, groups, backend)?))
         }
         BackendKind::Cuda => {
             Ok(Box::new(Ranks::start(workload, options, |rank| Cuda::open(rank, workload.dtype))?))
@@ -131,8 +135,8 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
             w.phase
         ));
     }
-    if w.batch == 0 || options.ranks == 0 || !w.batch.is_multiple_of(options.ranks) {
-        return invalid(format!("batch {} does not divide among {} devices; use a multiple", w.batch, options.ranks));
+    if let Err(e) = options.parallel.check(&w.shape, w.batch) {
+        return invalid(format!("{}: {e}", if e.batch { "batch" } else { "parallel.tensor" }));
     }
     let longest = w.longest_sequence();
     if longest == 0 || (w.phase != Phase::Train && w.prompt_len == 0) {

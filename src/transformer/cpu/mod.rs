@@ -25,9 +25,9 @@ mod update;
 pub use instructions::Instructions;
 
 use super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store, Update,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store,
+    Update, Updated,
 };
-use super::collective::threads::Exchange;
 use super::session::SessionError;
 use super::shape::Activation;
 use super::{BackendKind, Dtype, WeightFormat};
@@ -376,21 +376,11 @@ impl Backend for Cpu {
         largest
     }
 
-    fn update(
-        &self,
-        u: &Update,
-        step: u32,
-        p: &mut Array,
-        g: &Array,
-        first: Option<&mut Array>,
-        second: Option<&mut Array>,
-    ) {
-        update::update(&self.pool, u, step, p, g, first.map(|m| &mut **m), second.map(|v| &mut **v));
+    fn update(&self, u: &Update, step: u32, one: Updated<'_, Array>) {
+        let (p, g) = (&mut one.parameter[one.part.clone()], &one.gradient[one.part]);
+        update::update(&self.pool, u, step, p, g, one.first.map(|m| &mut **m), one.second.map(|v| &mut **v));
     }
 
-    fn all_reduce_mean(&self, exchange: &Exchange, rank: usize, gradients: &mut [Array]) {
-        exchange.all_reduce_mean(rank, gradients.iter_mut().map(|g| &mut **g));
-    }
     fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         self.pool.enter(f)
     }

@@ -2,9 +2,8 @@
 
 use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss,
-    NormDims, Store, Update,
+    NormDims, Store, Update, Updated,
 };
-use super::super::collective::threads::Exchange;
 use super::super::session::SessionError;
 use super::super::shape::Activation;
 use super::super::{BackendKind, OptimizerKind};
@@ -399,20 +398,13 @@ impl Backend for Naive {
         (0..n).map(|r| embedding::largest(&x[r * v..][..v])).collect()
     }
 
-    fn update(
-        &self,
-        u: &Update,
-        step: u32,
-        parameter: &mut Array,
-        gradient: &Array,
-        first: Option<&mut Array>,
-        second: Option<&mut Array>,
-    ) {
+    fn update(&self, u: &Update, step: u32, one: Updated<'_, Array>) {
+        let (parameter, gradient) = (&mut one.parameter[one.part.clone()], &one.gradient[one.part]);
         let (b1, b2) = (f64::from(u.beta1), f64::from(u.beta2));
         let (lr, eps) = (f64::from(u.learning_rate), f64::from(u.eps));
         let (c1, c2) = (1.0 - b1.powi(step as i32), 1.0 - b2.powi(step as i32));
         let (mut no_first, mut no_second) = (Array::small(0), Array::small(0));
-        let (first, second) = (first.unwrap_or(&mut no_first), second.unwrap_or(&mut no_second));
+        let (first, second) = (one.first.unwrap_or(&mut no_first), one.second.unwrap_or(&mut no_second));
         for i in 0..parameter.len() {
             let (mut p, g) = (f64::from(parameter[i]), f64::from(gradient[i]));
             match u.kind {
@@ -442,9 +434,5 @@ impl Backend for Naive {
             }
             parameter[i] = p as f32;
         }
-    }
-
-    fn all_reduce_mean(&self, exchange: &Exchange, rank: usize, gradients: &mut [Array]) {
-        exchange.all_reduce_mean(rank, gradients.iter_mut().map(|g| &mut **g));
     }
 }
