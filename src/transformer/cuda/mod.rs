@@ -9,6 +9,8 @@ mod activation;
 mod columns;
 pub mod device;
 #[allow(dead_code)]
+mod dropout;
+#[allow(dead_code)]
 mod elementwise;
 #[allow(dead_code)]
 mod embedding;
