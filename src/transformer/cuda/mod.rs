@@ -14,6 +14,8 @@ mod decode;
 pub mod device;
 pub mod driver;
 #[allow(dead_code)]
+mod dropout;
+#[allow(dead_code)]
 mod elementwise;
 #[allow(dead_code)]
 mod embedding;
