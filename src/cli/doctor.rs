@@ -6,8 +6,8 @@ use crate::hardware::disturbance::disturbances;
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
 use crate::transformer::cpu::Instructions;
-use crate::transformer::session::supports;
 use crate::transformer::cuda::driver;
+use crate::transformer::session::supports;
 use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 

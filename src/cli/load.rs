@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::scenario::{LoadOptions, Scenario, load as load_scenario};
+use crate::transformer::cuda::driver;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 

@@ -1,14 +1,13 @@
 //! The operations of [`Backend`], each a launch or a few on a device.
 
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Recorded, Store,
-    Tokens, Update, Updated,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Recorded,
+    Store, Tokens, Update, Updated,
 };
-use super::super::collective::threads::Exchange;
 use super::super::session::SessionError;
 use super::super::shape::Activation;
 use super::super::{BackendKind, Dtype};
-use super::buffer::Buffer;
+use super::buffer::{self, Buffer};
 use super::device::{Address, Real};
 use super::{Cuda, activation, attention, decode, dropout, elementwise, embedding, loss, norm, optimizer, rope, rows};
 
@@ -23,6 +22,19 @@ impl Alloc for Cuda {
 /// Where keys and values begin in a cache: `[B, KV, capacity, D]` each.
 fn halves(cache: &Buffer, c: CacheDims, real: Real) -> (Address, Address) {
     (cache.wide(), cache.wide() + (c.half() * real.size()) as Address)
+}
+
+/// A part of a parameter and what belongs to it, as addresses.
+fn item(u: Updated<'_, Buffer>) -> optimizer::Item {
+    let from = |base: Address, size: usize| base + (u.part.start * size) as Address;
+    optimizer::Item {
+        parameter: from(u.parameter.wide(), 4),
+        shadow: u.parameter.shadow().map(|(_, narrow)| from(narrow, 2)),
+        gradient: from(u.gradient.wide(), 4),
+        first: u.first.map(|m| m.wide()),
+        second: u.second.map(|m| m.wide()),
+        len: u.part.len(),
+    }
 }
 
 impl Backend for Cuda {
@@ -79,13 +91,13 @@ impl Backend for Cuda {
         out: &mut Buffer,
         c: usize,
     ) {
-        if let Some(placed) = self.state.put(&[ids]) {
+        if let Some([placed]) = self.state.put([ids]) {
             let d = embedding::Rows { n: ids.len(), tokens, c };
-            self.embed_at(placed[0], first, table, positions, out, d);
+            self.embed_at(placed, first, table, positions, out, d);
         }
     }
     fn put_tokens(&self, tokens: &[u32], to: &mut Buffer) {
-        self.on().write(&super::buffer::words(tokens.iter().map(|t| t.to_ne_bytes())), to.wide());
+        self.on().write(&buffer::words(tokens.iter().map(|t| t.to_ne_bytes())), to.wide());
     }
     fn tokens(&self, from: &Buffer, n: usize) -> Vec<u32> {
         self.words(from.wide(), n)
@@ -119,9 +131,8 @@ impl Backend for Cuda {
     ) {
         let real = dout.format();
         let found = embedding::Occurrences::of(ids);
-        if let Some(placed) = self.state.put(&[&found.ids, &found.starts, &found.rows]) {
-            let (distinct, [ids, starts, rows]) = (found.ids.len(), [placed[0], placed[1], placed[2]]);
-            let occurrences = embedding::OccurrencesAt { ids, starts, rows, distinct };
+        if let Some([ids, starts, rows]) = self.state.put([&found.ids, &found.starts, &found.rows]) {
+            let occurrences = embedding::OccurrencesAt { ids, starts, rows, distinct: found.ids.len() };
             embedding::embed_backward(self.on(), real, occurrences, dout.at(), dtable.wide(), c);
         }
         if let Some(dpositions) = dpositions {
@@ -130,7 +141,15 @@ impl Backend for Cuda {
         }
     }
 
-    fn norm(&self, x: &Buffer, gain: &Buffer, bias: Option<&Buffer>, out: &mut Buffer, stats: &mut Buffer, d: NormDims) {
+    fn norm(
+        &self,
+        x: &Buffer,
+        gain: &Buffer,
+        bias: Option<&Buffer>,
+        out: &mut Buffer,
+        stats: &mut Buffer,
+        d: NormDims,
+    ) {
         let bias = bias.map(Buffer::at);
         norm::norm(self.on(), x.format(), x.at(), gain.at(), bias, out.at(), stats.wide(), d);
     }
@@ -265,10 +284,9 @@ impl Backend for Cuda {
         Loss::OnDevice
     }
     fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
-        if let Some(partial) = self.state.scratch(4 * loss::partial_len(self.on(), len)) {
-            let dx = dx.map(|d| d.at());
-            let to = self.state.loss();
-            loss::squared_error(self.on(), x.format(), (x.at(), target.at()), dx, partial, to, len);
+        if let Some(partial) = self.state.scratch(4 * loss::squares_partial_len(self.on(), len)) {
+            let (dx, to) = (dx.map(|d| d.at()), self.state.loss());
+            loss::mean_squared_error(self.on(), x.format(), (x.at(), target.at()), dx, partial, to, len);
         }
         Loss::OnDevice
     }
@@ -294,32 +312,16 @@ impl Backend for Cuda {
         rows::argmax(self.on(), x.format(), x.at(), tokens.wide(), n, v);
     }
 
-    fn update(
-        &self,
-        update: &Update,
-        step: u32,
-        parameter: &mut Buffer,
-        gradient: &Buffer,
-        first: Option<&mut Buffer>,
-        second: Option<&mut Buffer>,
-    ) {
-        self.update_many(update, step, vec![Updated { parameter, gradient, first, second }]);
+    fn update(&self, update: &Update, step: u32, one: Updated<'_, Buffer>) {
+        self.update_many(update, step, vec![one]);
     }
     fn update_many(&self, update: &Update, step: u32, all: Vec<Updated<'_, Buffer>>) {
-        let item = |u: Updated<'_, Buffer>| optimizer::Item {
-            parameter: u.parameter.wide(),
-            shadow: u.parameter.shadow().map_or(0, |(_, narrow)| narrow),
-            gradient: u.gradient.wide(),
-            first: u.first.map_or(0, |m| m.wide()),
-            second: u.second.map_or(0, |m| m.wide()),
-            len: u.parameter.len,
-        };
         let items: Vec<optimizer::Item> = all.into_iter().map(item).collect();
-        self.run_update(update, step, &items);
-    }
-
-    fn all_reduce_mean(&self, exchange: &Exchange, rank: usize, gradients: &mut [Buffer]) {
-        self.reduce_by_host(exchange, rank, gradients);
+        let table = optimizer::Table::of(&items);
+        if let Some([items, first_blocks]) = self.state.put_bytes([&table.items, &table.first_blocks]) {
+            let (at, sizes) = ((items, first_blocks), (table.count, table.blocks));
+            optimizer::update(self.on(), buffer::real(self.dtype), at, sizes, update, step);
+        }
     }
 
     fn repeated(&self, position: usize, recorded: &mut Recorded, step: &mut dyn FnMut()) {

@@ -49,7 +49,7 @@ impl Head<'_> {
         let (rows, stride) = block(d.n, d.m, real);
         let Some(logits) = self.state.scratch(scratch_bytes(d.n, d.m, real)) else { return };
         let losses = logits + (rows * stride * real.size()).next_multiple_of(256) as Address;
-        let Some(placed) = self.state.put(&[targets]) else { return };
+        let Some([targets_at]) = self.state.put([targets]) else { return };
         let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1);
         let scale = 1.0 / counted as f32;
         for first in (0..d.n).step_by(rows) {
@@ -58,15 +58,9 @@ impl Head<'_> {
             let rows_of_x = dense(at(x.at(), d.k * real.size()), real, d.k);
             let weight = dense(w.at(), real, d.k);
             let block = Matrix { stride, ..dense(logits, real, d.m) };
-            self.on.product(&plain(
-                rows_of_x,
-                Matrix { turned: true, ..weight },
-                block,
-                [n, d.k, d.m],
-                self.tf32,
-            ));
-            let part = loss::Rows { logits, targets: at(placed[0], 4), losses: at(losses, 4), rows: n, v: d.m, stride };
-            loss::softmax_loss(self.on, real, part, scale, gradients.is_some());
+            self.on.product(&plain(rows_of_x, Matrix { turned: true, ..weight }, block, [n, d.k, d.m], self.tf32));
+            let (of_rows, lies) = ((at(targets_at, 4), at(losses, 4)), (n, d.m, stride));
+            loss::softmax_loss(self.on, real, logits, of_rows.0, of_rows.1, lies, scale, gradients.is_some());
             let Some((dx, dw)) = gradients else { continue };
             let dx = dense(at(dx.at(), d.k * real.size()), real, d.k);
             self.on.product(&plain(block, weight, dx, [n, d.m, d.k], self.tf32));

@@ -53,7 +53,15 @@ impl Linear<'_> {
     }
 
     /// `pre = x w^T + bias`, `out = gelu_tanh(pre)` in one product. Its kept result has to begin every row on 16 bytes.
-    pub fn gelu(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, pre: &Buffer, out: &Buffer, d: LinearDims) -> bool {
+    pub fn gelu(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        bias: Option<&Buffer>,
+        pre: &Buffer,
+        out: &Buffer,
+        d: LinearDims,
+    ) -> bool {
         let fits = d.m.is_multiple_of(8);
         if fits {
             let epilogue = Epilogue::Gelu { pre: pre.at() };

@@ -89,16 +89,21 @@ impl State {
         self.grown(Purpose::Counts, bytes)
     }
 
-    /// Puts words where they stay until the next are put there.
-    pub fn put(&self, lists: &[&[u32]]) -> Option<Vec<Address>> {
-        let sizes = lists.iter().map(|l| (l.len() * 4).next_multiple_of(256));
-        let start = self.grown(Purpose::Tokens, sizes.clone().sum())?;
-        let mut at = start;
-        let mut places = Vec::with_capacity(lists.len());
-        for (list, size) in lists.iter().zip(sizes) {
-            self.device.write(&words(list.iter().map(|w| w.to_ne_bytes())), at);
-            places.push(at);
-            at += size as Address;
+    /// Puts lists of words where they stay until the next are put there.
+    pub fn put<const N: usize>(&self, lists: [&[u32]; N]) -> Option<[Address; N]> {
+        let bytes = lists.map(|l| words(l.iter().map(|w| w.to_ne_bytes())));
+        self.put_bytes(bytes.each_ref().map(Vec::as_slice))
+    }
+
+    /// The same of bytes.
+    pub fn put_bytes<const N: usize>(&self, lists: [&[u8]; N]) -> Option<[Address; N]> {
+        let sizes = lists.map(|l| l.len().next_multiple_of(256));
+        let mut next = self.grown(Purpose::Tokens, sizes.iter().sum())?;
+        let mut places = [0; N];
+        for ((place, list), size) in places.iter_mut().zip(lists).zip(sizes) {
+            self.device.write(list, next);
+            *place = next;
+            next += size as Address;
         }
         Some(places)
     }

@@ -8,7 +8,8 @@ macro_rules! sources {
 }
 
 /// What the files include, by the name in their `#include`.
-pub const HEADERS: &[Source] = sources!["attention_rows.h", "attention_tiles.h", "common.h", "tensor_cores.h"];
+pub const HEADERS: &[Source] =
+    sources!["attention_rows.h", "attention_tiles.h", "common.h", "tensor_cores.h", "warpgroup.h"];
 
 /// Every file of kernels.
 pub const FILES: &[Source] = sources![
@@ -17,11 +18,17 @@ pub const FILES: &[Source] = sources![
     "attention_backward.cu",
     "attention_mma.cu",
     "attention_mma_backward.cu",
+    "attention_wgmma.cu",
     "cache.cu",
     "columns.cu",
     "decode.cu",
+    "dropout.cu",
     "elementwise.cu",
     "embedding.cu",
+    "loss.cu",
+    "norm.cu",
+    "optimizer.cu",
+    "rope.cu",
     "rows.cu",
 ];
 
