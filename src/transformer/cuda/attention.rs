@@ -142,7 +142,17 @@ fn backward_by(path: Path, on: &dyn Device, real: Real, b: Backward, d: &Attenti
         on.launch(&Launch { file, kernel, real, grid, threads, shared_bytes, args: &args });
     };
     match path {
-        Path::TensorCores(padded) | Path::Warpgroups(padded) => {
+        Path::Warpgroups(padded) => {
+            let (keys, queries, key_tile) = match padded {
+                64 => ("attention_wgmma_dkv_64", "attention_wgmma_dq_64", 128),
+                _ => ("attention_wgmma_dkv_128", "attention_wgmma_dq_128", 96),
+            };
+            let file = "attention_wgmma_backward";
+            run(file, keys, grid(d, 128, d.kv_heads), 256, backward_shared_bytes(padded) + 2048);
+            let shared = ((2 * 128 + 4 * key_tile) * padded * 2 + 1024) as u32;
+            run(file, queries, grid(d, 128, d.heads), 256, shared);
+        }
+        Path::TensorCores(padded) => {
             let (keys, queries) = match padded {
                 32 => ("attention_mma_dkv_32", "attention_mma_dq_32"),
                 64 => ("attention_mma_dkv_64", "attention_mma_dq_64"),

@@ -14,20 +14,6 @@
 // keys (queries), from the L2 cache.
 #include "attention_tiles.h"
 
-// Everything that both kernels find their rows by.
-struct Place {
-  int tokens, heads, kv_heads, head_dim;
-  i64 width, out_width, row;
-
-  __device__ __forceinline__ Place(int tokens, int heads, int kv_heads, int head_dim)
-      : tokens(tokens), heads(heads), kv_heads(kv_heads), head_dim(head_dim),
-        width(i64(heads + 2 * kv_heads) * head_dim), out_width(i64(heads) * head_dim), row(i64(blockIdx.z) * tokens) {}
-  __device__ __forceinline__ i64 query(int head) const { return row * width + head * head_dim; }
-  __device__ __forceinline__ i64 key(int group) const { return row * width + (heads + group) * head_dim; }
-  __device__ __forceinline__ i64 value(int group) const { return row * width + (heads + kv_heads + group) * head_dim; }
-  __device__ __forceinline__ i64 result(int head) const { return row * out_width + head * head_dim; }
-};
-
 // Keys and values of 128 positions against the queries, 64 at a time, of all heads that share them. Everything is turned
 // round: S^T [keys, queries], so that P^T and dS^T are the left factors of dV and dK. Up to D = 64, a warp has 32 keys, and
 // takes the queries 32 at a time; beyond, sums leave room for 16 keys.

@@ -8,6 +8,20 @@
 
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
+// Where a block's sequence has its rows in qkv [N, (H + 2 KV) * D] and in out and dout [N, H * D].
+struct Place {
+  int tokens, heads, kv_heads, head_dim;
+  i64 width, out_width, row;
+
+  __device__ __forceinline__ Place(int tokens, int heads, int kv_heads, int head_dim)
+      : tokens(tokens), heads(heads), kv_heads(kv_heads), head_dim(head_dim),
+        width(i64(heads + 2 * kv_heads) * head_dim), out_width(i64(heads) * head_dim), row(i64(blockIdx.z) * tokens) {}
+  __device__ __forceinline__ i64 query(int head) const { return row * width + head * head_dim; }
+  __device__ __forceinline__ i64 key(int group) const { return row * width + (heads + group) * head_dim; }
+  __device__ __forceinline__ i64 value(int group) const { return row * width + (heads + kv_heads + group) * head_dim; }
+  __device__ __forceinline__ i64 result(int head) const { return row * out_width + head * head_dim; }
+};
+
 template <int D>
 __device__ __forceinline__ unsigned swizzle(unsigned row) {
   return D % 64 == 0 ? row & 7 : (row >> 1) & 3;

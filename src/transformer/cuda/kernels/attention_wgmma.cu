@@ -98,7 +98,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
   wait_for_products<0>(s);
   if (first_key(0) + KEYS > tokens || (causal && first_key(0) + KEYS > warp_query)) softmax.mask(s, first_key(0), ends);
   softmax.apply(s);
-  round_to_a<1, KEYS / 8>(reinterpret_cast<unsigned(&)[1][KEYS / 16][4]>(p), reinterpret_cast<float(&)[1][KEYS / 8][4]>(s));
+  round_to_a<KEYS>(p, s);
 
   for (int step = 0; step + 1 < tiles; step++) {
     wait_for_copies<0>();
@@ -123,7 +123,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
 #pragma unroll
       for (int i = 0; i < 4; i++) sums[n][i] *= softmax.shrink[i / 2];
     }
-    round_to_a<1, KEYS / 8>(reinterpret_cast<unsigned(&)[1][KEYS / 16][4]>(p), reinterpret_cast<float(&)[1][KEYS / 8][4]>(s));
+    round_to_a<KEYS>(p, s);
   }
   wait_for_copies<0>();
   show_copies_to_products();

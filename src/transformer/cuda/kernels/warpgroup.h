@@ -174,6 +174,23 @@ __device__ __forceinline__ void wait_for_products([[maybe_unused]] float (&c)[TI
   "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), \
   "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), \
   "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3])
+#define RESULTS_96 \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define BOUND_96(c) \
+  "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), \
+  "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]), \
+  "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), \
+  "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), \
+  "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), \
+  "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), \
+  "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), \
+  "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]), \
+  "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]), \
+  "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), \
+  "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]), \
+  "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3])
 #define RESULTS_128 \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
@@ -201,7 +218,7 @@ __device__ __forceinline__ void wait_for_products([[maybe_unused]] float (&c)[TI
 // c [64, N] = A B^T, or += where it `adds`, over 16 of the inner dimension: both described as rows.
 template <int N>
 __device__ __forceinline__ void multiply_rows(float (&c)[N / 8][4], Descriptor a, Descriptor b, bool adds) {
-  static_assert(N == 64 || N == 128, "widths that there are instructions for here");
+  static_assert(N == 64 || N == 96 || N == 128, "widths that there are instructions for here");
 #ifdef CENTIME_HOST
   emulated::issue(&c[0][0], nullptr, a, b, N, adds, false);
 #else
@@ -210,6 +227,12 @@ __device__ __forceinline__ void multiply_rows(float (&c)[N / 8][4], Descriptor a
         "{ .reg .pred adds; setp.ne.b32 adds, %34, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" RESULTS_64 "}, %32, %33, adds, 1, 1, 0, 0; }"
         : BOUND_64(c)
+        : "l"(a), "l"(b), "r"(int(adds)));
+  } else if constexpr (N == 96) {
+    asm volatile(
+        "{ .reg .pred adds; setp.ne.b32 adds, %50, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" RESULTS_96 "}, %48, %49, adds, 1, 1, 0, 0; }"
+        : BOUND_96(c)
         : "l"(a), "l"(b), "r"(int(adds)));
   } else {
     asm volatile(
@@ -277,6 +300,16 @@ template <int D, int INNER>
 __device__ __forceinline__ void panel_sums(float (&c)[D / 8][4], const unsigned (&p)[INNER / 16][4], Descriptor b) {
 #pragma unroll
   for (int step = 0; step < INNER / 16; step++) multiply_inner<D>(c, p[step], further(b, step * 16 * 128));
+}
+
+// Fragments of a result [64, N], rounded, as those of a left factor.
+template <int N>
+__device__ __forceinline__ void round_to_a(unsigned (&to)[N / 16][4], const float (&from)[N / 8][4]) {
+#pragma unroll
+  for (int n = 0; n < N / 8; n++) {
+    to[n / 2][n % 2 * 2] = to_bf16_pair(from[n][0], from[n][1]);
+    to[n / 2][n % 2 * 2 + 1] = to_bf16_pair(from[n][2], from[n][3]);
+  }
 }
 
 // Rounds a warp's 16 rows `c`, row 8 i + lane / 4 times factor[i], and writes the first `inside` of them to memory, by way of
