@@ -49,26 +49,30 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   const unsigned group_rows = threadIdx.x / 128 * 64 * 128;
   const Descriptor k = describe(keys + group_rows, 0), v = describe(values + group_rows, 0);
   const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
-  float dk[D / 8][4] = {}, dv[D / 8][4] = {}, s[N][4], ds[N][4];
-  unsigned p[QUERIES / 16][4], left[QUERIES / 16][4];
+  float dk[D / 8][4] = {}, dv[D / 8][4] = {};
 
-  for (int step = 0; step < steps; step++) {
+  // There is a step always; a loop that might have none would keep the compiler from leaving products under way.
+  int step = 0;
+  do {
     wait_for_copies<0>();
     show_copies_to_products();
-    // The tile has come for all, and all are done with the one whose place the next one takes.
     __syncthreads();
-    if (step + 1 < steps) load_queries(step + 1);
     const int first_query = (first_tile + step % tiles) * QUERIES;
     const SharedAddress stage = stages + step % 2 * STAGE;
     const float* statistics = reinterpret_cast<const float*>(shared + 2 * OWN * D * 2 + step % 2 * STAGE + 2 * TILE);
     const Descriptor q = describe(stage, QUERIES * 128), go = describe(stage + TILE, QUERIES * 128);
 
+    float s[N][4], ds[N][4];
+    unsigned p[QUERIES / 16][4], left[QUERIES / 16][4];
     before_products();
     panel_scores<D, OWN, QUERIES>(s, k, q);
     commit_products();
     panel_scores<D, OWN, QUERIES>(ds, v, go);
     commit_products();
+    // Done is dK of the step before, too, which ran on into this one. Once all are there, its tile's place takes the next.
     wait_for_products<1>(s);
+    __syncthreads();
+    if (step + 1 < steps) load_queries(step + 1);
     const bool masked = causal && first_query < warp_key + 15;
 #pragma unroll
     for (int n = 0; n < N; n++) {
@@ -95,9 +99,9 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
     before_products();
     panel_sums<D, QUERIES>(dk, left, q);
     commit_products();
-    wait_for_products<0>(dv);
-    wait_for_products<0>(dk);
-  }
+  } while (++step < steps);
+  wait_for_products<0>(dv);
+  wait_for_products<0>(dk);
 
   const float by_scale[2] = {scale, scale}, by_one[2] = {1.0f, 1.0f};
   const i64 at = warp_key * place.width;
@@ -133,8 +137,7 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   const unsigned group_rows = threadIdx.x / 128 * 64 * 128;
   const Descriptor q = describe(queries + group_rows, 0), go = describe(gradients + group_rows, 0);
   const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
-  float dq[D / 8][4] = {}, s[N][4], ds[N][4], offset[2], mean[2];
-  unsigned left[KEYS / 16][4];
+  float dq[D / 8][4] = {}, offset[2], mean[2];
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     const int query = warp_query + 8 * i + lane / 4;
@@ -143,21 +146,26 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
     mean[i] = query < tokens ? delta[at] : 0.0f;
   }
 
-  for (int tile = 0; tile < tiles; tile++) {
+  int tile = 0;
+  do {
     wait_for_copies<0>();
     show_copies_to_products();
     __syncthreads();
-    if (tile + 1 < tiles) load_keys(tile + 1);
     const int first_key = tile * KEYS;
     const SharedAddress stage = stages + tile % 2 * 2 * TILE;
     const Descriptor k = describe(stage, KEYS * 128), v = describe(stage + TILE, KEYS * 128);
 
+    float s[N][4], ds[N][4];
+    unsigned left[KEYS / 16][4];
     before_products();
     panel_scores<D, OWN, KEYS>(s, q, k);
     commit_products();
     panel_scores<D, OWN, KEYS>(ds, go, v);
     commit_products();
+    // Done is dQ of the tile before, too.
     wait_for_products<1>(s);
+    __syncthreads();
+    if (tile + 1 < tiles) load_keys(tile + 1);
     const bool masked = first_key + KEYS > tokens || (causal && first_key + KEYS - 1 > warp_query);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -178,8 +186,8 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
     before_products();
     panel_sums<D, KEYS>(dq, left, k);
     commit_products();
-    wait_for_products<0>(dq);
-  }
+  } while (++tile < tiles);
+  wait_for_products<0>(dq);
 
   const float by_scale[2] = {scale, scale};
   store_panel_rows<D, OWN>(dq, by_scale, shared, own, dqkv + place.query(head) + warp_query * place.width, place.width, tokens - warp_query, head_dim);
