@@ -50,6 +50,7 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   const Descriptor k = describe(keys + group_rows, 0), v = describe(values + group_rows, 0);
   const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
+  unsigned p[QUERIES / 16][4], left[QUERIES / 16][4];
 
   // There is a step always; a loop that might have none would keep the compiler from leaving products under way.
   int step = 0;
@@ -63,7 +64,6 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
     const Descriptor q = describe(stage, QUERIES * 128), go = describe(stage + TILE, QUERIES * 128);
 
     float s[N][4], ds[N][4];
-    unsigned p[QUERIES / 16][4], left[QUERIES / 16][4];
     before_products();
     panel_scores<D, OWN, QUERIES>(s, k, q);
     commit_products();
@@ -138,6 +138,7 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   const Descriptor q = describe(queries + group_rows, 0), go = describe(gradients + group_rows, 0);
   const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
   float dq[D / 8][4] = {}, offset[2], mean[2];
+  unsigned left[KEYS / 16][4];
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     const int query = warp_query + 8 * i + lane / 4;
@@ -156,7 +157,6 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
     const Descriptor k = describe(stage, KEYS * 128), v = describe(stage + TILE, KEYS * 128);
 
     float s[N][4], ds[N][4];
-    unsigned left[KEYS / 16][4];
     before_products();
     panel_scores<D, OWN, KEYS>(s, q, k);
     commit_products();
