@@ -20,6 +20,17 @@ pub(super) fn blocks_of(on: &dyn Device, pieces: usize, a_block: usize, resident
     u32::try_from(pieces.div_ceil(a_block)).unwrap_or(u32::MAX).clamp(1, at_once)
 }
 
+/// Blocks for a kernel that goes over `n` rows of `c` numbers by `over_rows`: a warp takes 128 vectors of 16 bytes at a time.
+pub(super) fn blocks_over_rows(on: &dyn Device, real: Real, n: usize, c: usize) -> u32 {
+    blocks(on, n * vectors(real, c).div_ceil(128), THREADS as usize / 32)
+}
+
+/// Accesses that a row of `c` numbers takes: of 16 bytes where it divides into them, else one by one.
+pub(super) fn vectors(real: Real, c: usize) -> usize {
+    let width = 16 / real.size();
+    if c.is_multiple_of(width) { c / width } else { c }
+}
+
 /// An `int`. Dimensions are below 2^20 and rows below 2^31; products of them are computed in `long long` on the device.
 pub(super) fn int(n: usize) -> Arg {
     Arg::I32(i32::try_from(n).unwrap_or(i32::MAX))
@@ -52,14 +63,16 @@ pub(super) struct Kernel<'a> {
 impl Kernel<'_> {
     /// Runs on `grid` blocks of `threads` each.
     pub fn run(&self, grid: u32, threads: u32, args: &[Arg]) {
-        self.on.launch(&Launch {
-            file: self.file,
-            kernel: self.name,
-            real: self.real,
-            grid: [grid, 1, 1],
-            threads,
-            shared_bytes: 0,
-            args,
-        });
+        self.run_grid([grid, 1, 1], threads, args);
+    }
+
+    pub fn run_grid(&self, grid: [u32; 3], threads: u32, args: &[Arg]) {
+        self.run_shared(grid, threads, 0, args);
+    }
+
+    /// The same with dynamic shared memory.
+    pub fn run_shared(&self, grid: [u32; 3], threads: u32, shared_bytes: u32, args: &[Arg]) {
+        let Self { on, file, name: kernel, real } = *self;
+        on.launch(&Launch { file, kernel, real, grid, threads, shared_bytes, args });
     }
 }

@@ -1,5 +1,6 @@
 //! What tests of kernels share: numbers in and out of a device, and how near to the oracle they must be.
 
+use super::super::super::cpu::array::Array;
 use super::super::super::random::Stream;
 use super::super::device::{Address, Device, Real};
 use super::HostDevice;
@@ -50,6 +51,13 @@ impl HostDevice {
 fn bytemuck(words: &[u32]) -> &[u8] {
     // SAFETY: any u32 is four bytes, and bytes have no alignment.
     unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 4) }
+}
+
+/// As the oracle takes them.
+pub(in super::super::super) fn array(numbers: &[f32]) -> Array {
+    let mut a = Array::zeros(numbers.len()).unwrap();
+    a.copy_from_slice(numbers);
+    a
 }
 
 /// Normal numbers, the same for the same stream.

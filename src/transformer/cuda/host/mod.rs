@@ -10,7 +10,7 @@ mod memory;
 mod product;
 mod shim_tests;
 
-pub(in super::super) use fixture::{close, close_to, ids, random, rounded, within};
+pub(in super::super) use fixture::{array, close, close_to, ids, random, rounded, within};
 
 use super::super::session::SessionError;
 use super::device::{Address, Arg, Device, Facts, Launch, Product};

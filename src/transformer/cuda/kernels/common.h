@@ -185,3 +185,57 @@ __device__ __forceinline__ float block_max(float x) {
   __syncthreads();
   return warp_max(lane < blockDim.x / 32 ? parts[lane] : -INFINITE);
 }
+
+// A compile-time number that a lambda can take: [&](i64 i, auto n) { constexpr int N = n.value; ... }
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+// Calls f(i, Count<N>) over [0, len): N numbers at a time while `wide`, what is left one by one. The grid strides.
+template <int N, class F>
+__device__ __forceinline__ void over(i64 len, bool wide, F f) {
+  const i64 thread = i64(blockIdx.x) * blockDim.x + threadIdx.x, step = i64(gridDim.x) * blockDim.x;
+  const i64 vectors = wide ? len / N : 0;
+  for (i64 i = thread; i < vectors; i += step) f(i * N, Count<N>{});
+  for (i64 i = vectors * N + thread; i < len; i += step) f(i, Count<1>{});
+}
+
+// Vectors of a piece of a row that a warp takes at once: four a lane.
+constexpr unsigned PIECE = 128;
+
+// Calls f(row, column) for every N-th column of `n` rows of `c` numbers, c a multiple of N. A warp takes a piece of a row at
+// a time, so that a few long rows are spread over the device as well as many short ones.
+template <int N, class F>
+__device__ __forceinline__ void over_rows(int n, int c, F f) {
+  const unsigned vectors = unsigned(c) / N, pieces = (vectors + PIECE - 1) / PIECE;
+  // Pieces are of 2 KiB, but for the last of a row: that many fit into no memory.
+  const unsigned all = unsigned(n) * pieces, step = gridDim.x * (blockDim.x / 32);
+  for (unsigned item = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; item < all; item += step) {
+    const unsigned row = item / pieces, first = item % pieces * PIECE;
+    const unsigned end = min(first + PIECE, vectors);
+#pragma unroll 4
+    for (unsigned v = first + threadIdx.x % 32; v < end; v += 32) f(int(row), int(v * N));
+  }
+}
+
+// Sums of 32 columns of a matrix of f32 [rows, width], by a block of 1024 threads: a warp takes every 32nd row, a lane a
+// column. Thread i < 32 gets the sum of column `first + i`; the order of the sum is always the same.
+__device__ __forceinline__ float sum_of_columns(const float* matrix, int rows, i64 width, i64 first) {
+  __shared__ float parts[32][33];
+  const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const i64 column = first + lane;
+  float sum = 0.0f;
+  if (column < width) {
+#pragma unroll 4
+    for (int r = int(warp); r < rows; r += 32) sum += matrix[r * width + column];
+  }
+  parts[warp][lane] = sum;
+  __syncthreads();
+  // Turned round: each warp adds up a column, and the sums go back through the first row.
+  sum = warp_sum(parts[lane][warp]);
+  __syncthreads();
+  if (lane == 0) parts[0][warp] = sum;
+  __syncthreads();
+  return parts[0][lane];
+}

@@ -82,6 +82,8 @@ struct Fiber {
 
 static Fiber fibers[MOST_THREADS];
 static unsigned threads, current;
+// Lanes of each warp that wait for others of it.
+static unsigned arrived[MOST_THREADS / 32];
 static char* stacks;
 static Fiber scheduler;
 static void (*body)(void**);
@@ -215,6 +217,7 @@ static void run_warp(unsigned warp, bool backward) {
 
 static void run_block(bool backward) {
   for (unsigned t = 0; t < threads; t++) start(t);
+  memset(arrived, 0, sizeof arrived);
   for (;; backward = !backward) {
     for (unsigned w = 0; w < threads / 32; w++) run_warp(backward ? threads / 32 - 1 - w : w, backward);
     unsigned waiting = threads;
@@ -252,19 +255,18 @@ static void wait_for_warp(const char* what, int line, unsigned mask, void* mine,
     char where[96];
     fail("%s calls %s (line %d) with a mask %08x that leaves it out", place(where, current), what, line, mask);
   }
+  f.state = State::AtWarp;
+  unsigned& here = arrived[current / 32];
+  here |= 1u << (current - first);
+  if ((here & mask) != mask) return yield();
   void* lanes[32] = {};
   for (unsigned lane = 0; lane < 32; lane++) {
-    Fiber& other = fibers[first + lane];
+    const Fiber& other = fibers[first + lane];
     if (!(mask >> lane & 1)) continue;
-    bool here = first + lane == current ||
-                (other.state == State::AtWarp && other.mask == mask && other.together == together);
-    if (!here) {
-      f.state = State::AtWarp;
-      yield();
-      return;
-    }
+    if (other.mask != mask || other.together != together) return yield();
     lanes[lane] = other.mine;
   }
+  here &= ~mask;
   if (together) together(lanes, mask);
   for (unsigned lane = 0; lane < 32; lane++) {
     if (mask >> lane & 1) fibers[first + lane].state = State::Ready;
@@ -396,6 +398,10 @@ static inline float __frcp_rn(float x) { return 1.0f / x; }
 static inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 static inline float __fsqrt_rn(float x) { return sqrtf(x); }
 static inline float __fdiv_rn(float x, float y) { return x / y; }
+static inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = float(sin(M_PI * double(x)));
+  *cosine = float(cos(M_PI * double(x)));
+}
 static inline unsigned __umulhi(unsigned x, unsigned y) { return unsigned(uint64_t(x) * y >> 32); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
