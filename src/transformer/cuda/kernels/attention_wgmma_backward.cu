@@ -1,12 +1,13 @@
-// Gradients of attention on Hopper's tensor cores (wgmma), otherwise as in attention_mma_backward.cu: two kernels that add up in
-// registers in one order, P = exp(S - lse), dS = P (dP - delta).
-//   attention_wgmma_dkv  a block holds 128 keys, 64 for each of two groups of four warps, and passes over the queries, 64 at a
+// Gradients of attention on Hopper's tensor cores (wgmma), otherwise as in attention_mma_backward.cu: two kernels that add
+// up in registers in one order, P = exp(S - lse), dS = P (dP - delta).
+//   attention_wgmma_dkv  a block holds 128 keys, 64 for each of two groups of four warps, and passes over the queries, 64
+//   at a
 //                        time: S^T, dP^T, dV, dK
 //   attention_wgmma_dq   a block holds 128 queries and passes over the keys, KEYS at a time: S, dP, dQ
-// FLOPs: 14 B H T^2 D, half of it causal, where one pass that adds dQ up in memory would take 10; why two passes, see there.
-// Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each further 128
-// keys (queries), from the L2 cache. Shared memory is read at 128 (S, dP) and 64 (sums) bytes a clock at the full rate of
-// products.
+// FLOPs: 14 B H T^2 D, half of it causal, where one pass that adds dQ up in memory would take 10; why two passes, see
+// there. Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each
+// further 128 keys (queries), from the L2 cache. Shared memory is read at 128 (S, dP) and 64 (sums) bytes a clock at the
+// full rate of products.
 #include "warpgroup.h"
 
 #ifdef WARPGROUPS
@@ -16,7 +17,8 @@ constexpr int THREADS = 256, OWN = 128;
 // Keys and values of 128 positions against the queries of all heads that share them. Everything is turned round: S^T [keys,
 // queries], so that P^T and dS^T are the left factors of dV and dK.
 template <int D>
-__device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv, const Place& place, int causal) {
+__device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
+                                              bf16* dqkv, const Place& place, int causal) {
   constexpr int QUERIES = 64, N = QUERIES / 8, TILE = QUERIES * D * 2, STAGE = 2 * TILE + 1024;
   SHARED_BUFFER(char, unaligned);
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
@@ -31,7 +33,8 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
     const SharedAddress to = stages + step % 2 * STAGE;
     const int inside = tokens - query;
     load_panels<D, QUERIES, THREADS>(to, qkv + place.query(head) + query * place.width, place.width, inside, head_dim);
-    load_panels<D, QUERIES, THREADS>(to + TILE, dout + place.result(head) + query * place.out_width, place.out_width, inside, head_dim);
+    load_panels<D, QUERIES, THREADS>(to + TILE, dout + place.result(head) + query * place.out_width, place.out_width,
+                                     inside, head_dim);
     if (threadIdx.x < QUERIES) {
       // Zeros past the end make P one there, and its products with the zeros of dO and of Q nothing.
       const i64 at = (place.row + query + int(threadIdx.x)) * heads + head;
@@ -41,8 +44,10 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
     }
     commit_copies();
   };
-  load_panels<D, OWN, THREADS>(keys, qkv + place.key(group) + first_key * place.width, place.width, tokens - first_key, head_dim);
-  load_panels<D, OWN, THREADS>(values, qkv + place.value(group) + first_key * place.width, place.width, tokens - first_key, head_dim);
+  load_panels<D, OWN, THREADS>(keys, qkv + place.key(group) + first_key * place.width, place.width, tokens - first_key,
+                               head_dim);
+  load_panels<D, OWN, THREADS>(values, qkv + place.value(group) + first_key * place.width, place.width, tokens - first_key,
+                               head_dim);
   load_queries(0);
 
   const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, warp_key = first_key + own;
@@ -105,13 +110,16 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
 
   const float by_scale[2] = {scale, scale}, by_one[2] = {1.0f, 1.0f};
   const i64 at = warp_key * place.width;
-  store_panel_rows<D, OWN>(dk, by_scale, shared, own, dqkv + place.key(group) + at, place.width, tokens - warp_key, head_dim);
-  store_panel_rows<D, OWN>(dv, by_one, shared + OWN * D * 2, own, dqkv + place.value(group) + at, place.width, tokens - warp_key, head_dim);
+  store_panel_rows<D, OWN>(dk, by_scale, shared, own, dqkv + place.key(group) + at, place.width, tokens - warp_key,
+                           head_dim);
+  store_panel_rows<D, OWN>(dv, by_one, shared + OWN * D * 2, own, dqkv + place.value(group) + at, place.width,
+                           tokens - warp_key, head_dim);
 }
 
 // 128 queries of one head, 64 for each group of four warps, against the keys.
 template <int D, int KEYS>
-__device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv, const Place& place, int causal) {
+__device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
+                                                bf16* dqkv, const Place& place, int causal) {
   constexpr int N = KEYS / 8, TILE = KEYS * D * 2;
   SHARED_BUFFER(char, unaligned);
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
@@ -125,12 +133,15 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
     const SharedAddress to = stages + tile % 2 * 2 * TILE;
     const int key = tile * KEYS;
     load_panels<D, KEYS, THREADS>(to, qkv + place.key(group) + key * place.width, place.width, tokens - key, head_dim);
-    load_panels<D, KEYS, THREADS>(to + TILE, qkv + place.value(group) + key * place.width, place.width, tokens - key, head_dim);
+    load_panels<D, KEYS, THREADS>(to + TILE, qkv + place.value(group) + key * place.width, place.width, tokens - key,
+                                  head_dim);
     commit_copies();
   };
   const int tiles = ((causal ? min(tokens, first_query + OWN) : tokens) + KEYS - 1) / KEYS;
-  load_panels<D, OWN, THREADS>(queries, qkv + place.query(head) + first_query * place.width, place.width, tokens - first_query, head_dim);
-  load_panels<D, OWN, THREADS>(gradients, dout + place.result(head) + first_query * place.out_width, place.out_width, tokens - first_query, head_dim);
+  load_panels<D, OWN, THREADS>(queries, qkv + place.query(head) + first_query * place.width, place.width,
+                               tokens - first_query, head_dim);
+  load_panels<D, OWN, THREADS>(gradients, dout + place.result(head) + first_query * place.out_width, place.out_width,
+                               tokens - first_query, head_dim);
   load_keys(0);
 
   const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, warp_query = first_query + own;
@@ -190,7 +201,8 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   wait_for_products<0>(dq);
 
   const float by_scale[2] = {scale, scale};
-  store_panel_rows<D, OWN>(dq, by_scale, shared, own, dqkv + place.query(head) + warp_query * place.width, place.width, tokens - warp_query, head_dim);
+  store_panel_rows<D, OWN>(dq, by_scale, shared, own, dqkv + place.query(head) + warp_query * place.width, place.width,
+                           tokens - warp_query, head_dim);
 }
 
 #else
@@ -205,18 +217,18 @@ __device__ void query_gradients(Args...) {
 }
 #endif
 
-// Grids: (ceil(T / 128), KV, B) for dkv, (ceil(T / 128), H, B) for dq, 256 threads. Shared memory: (2 * 128 + 4 * 64) * D * 2 +
-// 2 * 1024, or (2 * 128 + 4 KEYS) * D * 2, and 1024 to align it.
-#define BACKWARD(D, KEYS)                                                                                                \
-  KERNEL __launch_bounds__(256, 1) attention_wgmma_dkv_##D(                                                              \
-      const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv, int tokens, int heads,        \
-      int kv_heads, int head_dim, int causal) {                                                                          \
-    key_gradients<D>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);                     \
-  }                                                                                                                      \
-  KERNEL __launch_bounds__(256, 1) attention_wgmma_dq_##D(                                                               \
-      const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv, int tokens, int heads,        \
-      int kv_heads, int head_dim, int causal) {                                                                          \
-    query_gradients<D, KEYS>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);             \
+// Grids: (ceil(T / 128), KV, B) for dkv, (ceil(T / 128), H, B) for dq, 256 threads. Shared memory: (2 * 128 + 4 * 64) * D *
+// 2 + 2 * 1024, or (2 * 128 + 4 KEYS) * D * 2, and 1024 to align it.
+#define BACKWARD(D, KEYS)                                                                                                  \
+  KERNEL __launch_bounds__(256, 1)                                                                                         \
+      attention_wgmma_dkv_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,         \
+                              int tokens, int heads, int kv_heads, int head_dim, int causal) {                             \
+    key_gradients<D>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);                       \
+  }                                                                                                                        \
+  KERNEL __launch_bounds__(256, 1)                                                                                         \
+      attention_wgmma_dq_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,          \
+                             int tokens, int heads, int kv_heads, int head_dim, int causal) {                              \
+    query_gradients<D, KEYS>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);               \
   }
 BACKWARD(64, 128)
 BACKWARD(128, 96)
