@@ -1,25 +1,28 @@
 // Gradients of attention on Hopper's tensor cores (wgmma), otherwise as in attention_mma_backward.cu: two kernels that add
 // up in registers in one order, P = exp(S - lse), dS = P (dP - delta).
-//   attention_wgmma_dkv  a block holds 128 keys, 64 for each of two groups of four warps, and passes over the queries, 64
-//   at a
+//   attention_wgmma_dkv  a block holds 64 keys for each of its two groups of four warps and passes over the queries, 64 at a
 //                        time: S^T, dP^T, dV, dK
-//   attention_wgmma_dq   a block holds 128 queries and passes over the keys, KEYS at a time: S, dP, dQ
-// FLOPs: 14 B H T^2 D, half of it causal, where one pass that adds dQ up in memory would take 10; why two passes, see
-// there. Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each
-// further 128 keys (queries), from the L2 cache. Shared memory is read at 128 (S, dP) and 64 (sums) bytes a clock at the
-// full rate of products.
+//   attention_wgmma_dq   a block holds 64 queries for each of its groups of four warps, three (D = 64) or two (D = 128), and
+//                        passes over the keys, KEYS at a time: S, dP, dQ
+//
+// FLOPs: 14 B H T^2 D, half of it causal, where one pass that adds dQ up in memory would take 10; why two passes, see there.
+// Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each further block
+// of keys (queries), from the L2 cache. Shared memory is read at 107 to 128 (S, dP) and 64 (sums) bytes a clock at the full
+// rate of products.
 #include "warpgroup.h"
 
 #ifdef WARPGROUPS
 
-constexpr int THREADS = 256, OWN = 128;
+// Stages of a tile: one is read by what runs on from the step before, one by this step, one takes what comes next.
+constexpr int STAGES = 3;
 
-// Keys and values of 128 positions against the queries of all heads that share them. Everything is turned round: S^T [keys,
+// Keys and values against the queries of all heads that share them. Everything is turned round: S^T [keys,
 // queries], so that P^T and dS^T are the left factors of dV and dK.
-template <int D>
+template <int D, int GROUPS>
 __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
                                               bf16* dqkv, const Place& place, int causal) {
-  constexpr int QUERIES = 64, N = QUERIES / 8, TILE = QUERIES * D * 2, STAGE = 2 * TILE + 1024;
+  constexpr int THREADS = 128 * GROUPS, OWN = 64 * GROUPS, QUERIES = 64, N = QUERIES / 8;
+  constexpr int TILE = QUERIES * D * 2, STAGE = 2 * TILE + 1024;
   SHARED_BUFFER(char, unaligned);
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
   const SharedAddress keys = shared_address(shared), values = keys + OWN * D * 2, stages = values + OWN * D * 2;
@@ -30,7 +33,7 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   const int tiles = (tokens + QUERIES - 1) / QUERIES - first_tile, steps = tiles * sharing;
   const auto load_queries = [&](int step) {
     const int head = group * sharing + step / tiles, query = (first_tile + step % tiles) * QUERIES;
-    const SharedAddress to = stages + step % 2 * STAGE;
+    const SharedAddress to = stages + step % STAGES * STAGE;
     const int inside = tokens - query;
     load_panels<D, QUERIES, THREADS>(to, qkv + place.query(head) + query * place.width, place.width, inside, head_dim);
     load_panels<D, QUERIES, THREADS>(to + TILE, dout + place.result(head) + query * place.out_width, place.out_width,
@@ -57,15 +60,17 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
   unsigned p[QUERIES / 16][4], left[QUERIES / 16][4];
 
+  // dK of a step runs on into the next one and is done when that one's S is: before the barrier of the step after.
   // There is a step always; a loop that might have none would keep the compiler from leaving products under way.
   int step = 0;
   do {
     wait_for_copies<0>();
     show_copies_to_products();
     __syncthreads();
+    if (step + 1 < steps) load_queries(step + 1);
     const int first_query = (first_tile + step % tiles) * QUERIES;
-    const SharedAddress stage = stages + step % 2 * STAGE;
-    const float* statistics = reinterpret_cast<const float*>(shared + 2 * OWN * D * 2 + step % 2 * STAGE + 2 * TILE);
+    const SharedAddress stage = stages + step % STAGES * STAGE;
+    const float* statistics = reinterpret_cast<const float*>(shared + 2 * OWN * D * 2 + step % STAGES * STAGE + 2 * TILE);
     const Descriptor q = describe(stage, QUERIES * 128), go = describe(stage + TILE, QUERIES * 128);
 
     float s[N][4], ds[N][4];
@@ -74,10 +79,7 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
     commit_products();
     panel_scores<D, OWN, QUERIES>(ds, v, go);
     commit_products();
-    // Done is dK of the step before, too, which ran on into this one. Once all are there, its tile's place takes the next.
     wait_for_products<1>(s);
-    __syncthreads();
-    if (step + 1 < steps) load_queries(step + 1);
     const bool masked = causal && first_query < warp_key + 15;
 #pragma unroll
     for (int n = 0; n < N; n++) {
@@ -116,11 +118,11 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
                            tokens - warp_key, head_dim);
 }
 
-// 128 queries of one head, 64 for each group of four warps, against the keys.
-template <int D, int KEYS>
+// Queries of one head against the keys.
+template <int D, int GROUPS, int KEYS>
 __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
                                                 bf16* dqkv, const Place& place, int causal) {
-  constexpr int N = KEYS / 8, TILE = KEYS * D * 2;
+  constexpr int THREADS = 128 * GROUPS, OWN = 64 * GROUPS, N = KEYS / 8, TILE = KEYS * D * 2;
   SHARED_BUFFER(char, unaligned);
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
   const SharedAddress queries = shared_address(shared), gradients = queries + OWN * D * 2;
@@ -130,7 +132,7 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * OWN;
   const int head = blockIdx.y, group = head / (heads / place.kv_heads);
   const auto load_keys = [&](int tile) {
-    const SharedAddress to = stages + tile % 2 * 2 * TILE;
+    const SharedAddress to = stages + tile % STAGES * 2 * TILE;
     const int key = tile * KEYS;
     load_panels<D, KEYS, THREADS>(to, qkv + place.key(group) + key * place.width, place.width, tokens - key, head_dim);
     load_panels<D, KEYS, THREADS>(to + TILE, qkv + place.value(group) + key * place.width, place.width, tokens - key,
@@ -163,8 +165,9 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
     wait_for_copies<0>();
     show_copies_to_products();
     __syncthreads();
+    if (tile + 1 < tiles) load_keys(tile + 1);
     const int first_key = tile * KEYS;
-    const SharedAddress stage = stages + tile % 2 * 2 * TILE;
+    const SharedAddress stage = stages + tile % STAGES * 2 * TILE;
     const Descriptor k = describe(stage, KEYS * 128), v = describe(stage + TILE, KEYS * 128);
 
     float s[N][4], ds[N][4];
@@ -173,10 +176,7 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
     commit_products();
     panel_scores<D, OWN, KEYS>(ds, go, v);
     commit_products();
-    // Done is dQ of the tile before, too.
     wait_for_products<1>(s);
-    __syncthreads();
-    if (tile + 1 < tiles) load_keys(tile + 1);
     const bool masked = first_key + KEYS > tokens || (causal && first_key + KEYS - 1 > warp_query);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -207,31 +207,32 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
 
 #else
 // Compiled for another architecture: never launched there.
-template <int D, class... Args>
+template <int D, int GROUPS, class... Args>
 __device__ void key_gradients(Args...) {
   __trap();
 }
-template <int D, int KEYS, class... Args>
+template <int D, int GROUPS, int KEYS, class... Args>
 __device__ void query_gradients(Args...) {
   __trap();
 }
 #endif
 
-// Grids: (ceil(T / 128), KV, B) for dkv, (ceil(T / 128), H, B) for dq, 256 threads. Shared memory: (2 * 128 + 4 * 64) * D *
-// 2 + 2 * 1024, or (2 * 128 + 4 KEYS) * D * 2, and 1024 to align it.
-#define BACKWARD(D, KEYS)                                                                                                  \
-  KERNEL __launch_bounds__(256, 1)                                                                                         \
+// Grids: (ceil(T / (64 GROUPS)), KV, B) for dkv, (ceil(T / (64 GROUPS)), H, B) for dq, 128 GROUPS threads. Shared memory:
+// 2 * 64 GROUPS * D * 2 for what a block holds, three stages of (2 * 64 * D * 2 + 1024) or of 2 KEYS * D * 2, and 1024 to align
+// it.
+#define BACKWARD(D, OF_KEYS, OF_QUERIES, KEYS)                                                                               \
+  KERNEL __launch_bounds__(128 * OF_KEYS, 1)                                                                               \
       attention_wgmma_dkv_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,         \
                               int tokens, int heads, int kv_heads, int head_dim, int causal) {                             \
-    key_gradients<D>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);                       \
+    key_gradients<D, OF_KEYS>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);              \
   }                                                                                                                        \
-  KERNEL __launch_bounds__(256, 1)                                                                                         \
+  KERNEL __launch_bounds__(128 * OF_QUERIES, 1)                                                                            \
       attention_wgmma_dq_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,          \
                              int tokens, int heads, int kv_heads, int head_dim, int causal) {                              \
-    query_gradients<D, KEYS>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);               \
+    query_gradients<D, OF_QUERIES, KEYS>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);   \
   }
-BACKWARD(64, 128)
-BACKWARD(128, 96)
+BACKWARD(64, 2, 3, 64)
+BACKWARD(128, 2, 2, 96)
 
 EXPORT(attention_wgmma_dkv_64)
 EXPORT(attention_wgmma_dkv_128)
