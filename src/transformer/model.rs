@@ -166,14 +166,6 @@ impl Index {
         self.head == Some(self.table)
     }
 
-    /// One zeroed buffer a parameter.
-    ///
-    /// # Errors
-    /// [`SessionError::OutOfMemory`].
-    pub fn buffers<A: Alloc>(&self, backend: &A, category: Category) -> Result<Vec<A::Buffer>, SessionError> {
-        self.specs.iter().map(|s| backend.alloc(s.len(), category)).collect()
-    }
-
     /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied).
     pub fn is_weight(&self, parameter: usize) -> bool {
         let spec = &self.specs[parameter];
