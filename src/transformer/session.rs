@@ -2,13 +2,16 @@
 //!
 //! Whoever drives the session times its steps; the one clock read in here tells when a prompt's first token was there.
 
-use super::collective::grid::{Parallel, of_threads};
+use super::collective::alone::Alone;
+use super::collective::grid::{Groups, Parallel, of_threads};
 use super::cpu::pool::allowed_cores;
 use super::cpu::{Cpu, naive::Naive};
+use super::cuda::{self, Cuda};
 use super::ranks::Ranks;
 use super::shape::Family;
 use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 use crate::units::Bytes;
+use std::sync::Arc;
 
 /// What a session runs on.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +60,10 @@ impl MemoryParts {
 /// Why a session could not be prepared or stepped.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    #[error("backend {0} is not built into this program, or finds no device; use backend: cpu or auto")]
-    NoBackend(BackendKind),
+    #[error("backend cuda: {0}; or use backend: cpu or auto")]
+    NoCuda(String),
+    #[error("{0}")]
+    Device(String),
     #[error("dtype {dtype} is not available on backend {backend}; use dtype: f32")]
     NoDtype { dtype: super::Dtype, backend: BackendKind },
     #[error("weights: {weights} is not available on backend {backend}; use weights: dtype, or backend: cpu")]
@@ -89,7 +94,7 @@ pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bo
     match backend {
         BackendKind::Cpu => dtype != Dtype::Tf32,
         BackendKind::Naive => dtype == Dtype::F32 && weights == WeightFormat::Dtype,
-        BackendKind::Cuda => false,
+        BackendKind::Cuda => weights == WeightFormat::Dtype,
     }
 }
 
@@ -112,16 +117,22 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
             };
             Ok(Box::new(Ranks::start(workload, options, groups, backend)?))
         }
-        BackendKind::Cuda => Err(SessionError::NoBackend(BackendKind::Cuda)),
+        BackendKind::Cuda => {
+            if options.parallel.ranks() != Some(1) {
+                return Err(SessionError::NoCuda("several GPUs are not built in yet; use devices: 1".into()));
+            }
+            let alone = Groups { data: Arc::new(Alone), tensor: Arc::new(Alone) };
+            Ok(Box::new(Ranks::start(workload, options, vec![alone], |rank| Cuda::open(rank, workload.dtype))?))
+        }
     }
 }
 
 fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     let invalid = |message: String| Err(SessionError::Invalid(message));
-    if options.backend != BackendKind::Cuda && !supports(options.backend, w.dtype, WeightFormat::Dtype) {
+    if !supports(options.backend, w.dtype, WeightFormat::Dtype) {
         return Err(SessionError::NoDtype { dtype: w.dtype, backend: options.backend });
     }
-    if w.weights != WeightFormat::Dtype && options.backend == BackendKind::Naive {
+    if !supports(options.backend, w.dtype, w.weights) {
         return Err(SessionError::NoWeights { weights: w.weights, backend: options.backend });
     }
     if !w.shape.has_vocabulary_head() && matches!(w.phase, Phase::Decode | Phase::Generate) {
@@ -139,6 +150,13 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     }
     if matches!(w.phase, Phase::Decode | Phase::Generate) && w.new_tokens == 0 {
         return invalid(format!("{} makes no token with new_tokens: 0; use 1 or more", w.phase));
+    }
+    if options.backend == BackendKind::Cuda && w.shape.head_dim as usize > cuda::LARGEST_HEAD_DIM {
+        return invalid(format!(
+            "head_dim {} is beyond the {} of backend cuda; use more heads, or backend: cpu",
+            w.shape.head_dim,
+            cuda::LARGEST_HEAD_DIM
+        ));
     }
     if w.shape.family == Family::Gpt2 && longest > w.shape.context {
         let context = w.shape.context;
