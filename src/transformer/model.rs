@@ -2,7 +2,7 @@
 //!
 //! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
 
-use super::backend::{Alloc, Backend, Category, Frequencies};
+use super::backend::{Backend, Category, Frequencies};
 use super::collective::Collective;
 use super::collective::alone::Alone;
 use super::collective::grid::Parallel;

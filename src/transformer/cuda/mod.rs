@@ -26,6 +26,7 @@ mod linear;
 mod loss;
 #[cfg(test)]
 mod model_tests;
+pub(super) mod nccl;
 mod norm;
 mod optimizer;
 mod rope;
