@@ -2,7 +2,7 @@
 //!
 //! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
 
-use super::backend::{Alloc, Backend, Category, Frequencies};
+use super::backend::{Backend, Category, Frequencies};
 use super::collective::Collective;
 use super::collective::alone::Alone;
 use super::collective::grid::Parallel;
@@ -164,14 +164,6 @@ impl Index {
     /// Whether the embedding's gradient is first written by the tied head.
     pub fn tied(&self) -> bool {
         self.head == Some(self.table)
-    }
-
-    /// One zeroed buffer a parameter.
-    ///
-    /// # Errors
-    /// [`SessionError::OutOfMemory`].
-    pub fn buffers<A: Alloc>(&self, backend: &A, category: Category) -> Result<Vec<A::Buffer>, SessionError> {
-        self.specs.iter().map(|s| backend.alloc(s.len(), category)).collect()
     }
 
     /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied).

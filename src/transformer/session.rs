@@ -2,16 +2,14 @@
 //!
 //! Whoever drives the session times its steps; the one clock read in here tells when a prompt's first token was there.
 
-use super::collective::alone::Alone;
-use super::collective::grid::{Groups, Parallel, of_threads};
+use super::collective::grid::{Parallel, of_threads};
 use super::cpu::pool::allowed_cores;
 use super::cpu::{Cpu, naive::Naive};
-use super::cuda::{self, Cuda};
+use super::cuda;
 use super::ranks::Ranks;
 use super::shape::Family;
 use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 use crate::units::Bytes;
-use std::sync::Arc;
 
 /// What a session runs on.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,11 +116,11 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
             Ok(Box::new(Ranks::start(workload, options, groups, backend)?))
         }
         BackendKind::Cuda => {
-            if options.parallel.ranks() != Some(1) {
-                return Err(SessionError::NoCuda("several GPUs are not built in yet; use devices: 1".into()));
-            }
-            let alone = Groups { data: Arc::new(Alone), tensor: Arc::new(Alone) };
-            Ok(Box::new(Ranks::start(workload, options, vec![alone], |rank| Cuda::open(rank, workload.dtype))?))
+            let (ranks, groups) = cuda::nccl::open(&options.parallel, workload.dtype, None)?;
+            let rank = |rank: usize| {
+                ranks.get(rank).cloned().ok_or_else(|| SessionError::Invalid(format!("no device for rank {rank}")))
+            };
+            Ok(Box::new(Ranks::start(workload, options, groups, rank)?))
         }
     }
 }

@@ -10,7 +10,7 @@ use super::alone::Alone;
 use super::threads::Exchange;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::ops::DerefMut;
+use std::ops::{DerefMut, Range};
 use std::sync::Arc;
 
 /// What data-parallel ranks keep a part of each, instead of all of it.
@@ -112,40 +112,39 @@ pub struct Groups<T> {
     pub tensor: Arc<dyn Collective<T>>,
 }
 
-/// Both groups of every rank of a grid, in the order of the ranks; `group` makes the places of one.
+/// Both groups of every rank of `local`, in the order of the ranks. `group` makes places in one of all its ranks, for those of them
+/// that are local; it is also told whether the group is one of replicas. It is called for every group of several, in the same order
+/// by every process.
 ///
 /// # Errors
 /// Those of `group`.
 pub fn groups<T, E>(
     parallel: &Parallel,
-    mut group: impl FnMut(&[usize]) -> Result<Vec<Arc<dyn Collective<T>>>, E>,
+    local: Range<usize>,
+    mut group: impl FnMut(&[usize], &[usize], bool) -> Result<Vec<Arc<dyn Collective<T>>>, E>,
 ) -> Result<Vec<Groups<T>>, E> {
     let (data, tensor) = (parallel.data as usize, parallel.tensor as usize);
-    let mut places = |ranks: Vec<usize>| -> Result<_, E> {
-        Ok(if ranks.len() == 1 { vec![Arc::new(Alone) as Arc<dyn Collective<T>>] } else { group(&ranks)? }.into_iter())
-    };
-    let mut replicas = Vec::with_capacity(data);
-    for d in 0..data {
-        replicas.push(places((0..tensor).map(|t| d * tensor + t).collect())?);
+    let alone = || (0..data * tensor).map(|_| Arc::new(Alone) as Arc<dyn Collective<T>>).collect::<Vec<_>>();
+    let (mut of_data, mut of_tensor) = (alone(), alone());
+    let replicas = (0..data).map(|d| ((0..tensor).map(|t| d * tensor + t).collect::<Vec<_>>(), false));
+    let parts = (0..tensor).map(|t| ((0..data).map(|d| d * tensor + t).collect::<Vec<_>>(), true));
+    for (ranks, of_replicas) in replicas.chain(parts).filter(|(ranks, _)| ranks.len() > 1) {
+        let own: Vec<usize> = ranks.iter().copied().filter(|r| local.contains(r)).collect();
+        let places = if of_replicas { &mut of_data } else { &mut of_tensor };
+        own.iter().zip(group(&ranks, &own, of_replicas)?).for_each(|(rank, place)| places[*rank] = place);
     }
-    let mut parts = Vec::with_capacity(tensor);
-    for t in 0..tensor {
-        parts.push(places((0..data).map(|d| d * tensor + t).collect())?);
-    }
-    let seats = (0..data * tensor).filter_map(|rank| {
-        let (d, t) = parallel.place(rank);
-        Some(Groups { data: parts[t].next()?, tensor: replicas[d].next()? })
-    });
-    Ok(seats.collect())
+    let both = of_data.into_iter().zip(of_tensor).map(|(data, tensor)| Groups { data, tensor });
+    Ok(both.skip(local.start).take(local.len()).collect())
 }
 
 /// The groups of threads of this process.
 pub fn of_threads<T: DerefMut<Target = [f32]>>(parallel: &Parallel) -> Vec<Groups<T>> {
-    let seats = |ranks: &[usize]| {
+    let seats = |ranks: &[usize], _: &[usize], _| {
         let seats = Exchange::seats(ranks.len()).into_iter();
         Ok::<_, std::convert::Infallible>(seats.map(|s| Arc::new(s) as Arc<dyn Collective<T>>).collect())
     };
-    groups(parallel, seats).unwrap_or_else(|never| match never {})
+    let all = parallel.ranks().unwrap_or(0) as usize;
+    groups(parallel, 0..all, seats).unwrap_or_else(|never| match never {})
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -178,6 +177,31 @@ mod tests {
             "6 sequences do not divide among parallel.data = 4; use 8, or exclude the pair"
         );
         assert!(check(0, 1, 6).is_err() && check(1, 0, 6).is_err());
+    }
+
+    #[test]
+    fn every_process_makes_the_same_groups_and_takes_its_own_places() {
+        let grid = Parallel { data: 2, tensor: 2, sharding: Sharding::None };
+        let made = |local: Range<usize>| {
+            let mut seen = Vec::new();
+            let places = groups::<Vec<f32>, ()>(&grid, local, |ranks, own, of_replicas| {
+                seen.push((ranks.to_vec(), own.to_vec(), of_replicas));
+                Ok(own.iter().map(|_| Arc::new(Alone) as Arc<dyn Collective<Vec<f32>>>).collect())
+            });
+            (seen, places.unwrap().len())
+        };
+        let (seen, places) = made(2..4);
+        assert_eq!(places, 2);
+        assert_eq!(
+            seen,
+            [
+                (vec![0, 1], vec![], false),
+                (vec![2, 3], vec![2, 3], false),
+                (vec![0, 2], vec![2], true),
+                (vec![1, 3], vec![3], true)
+            ]
+        );
+        assert_eq!(made(0..4).0.len(), 4);
     }
 
     #[test]

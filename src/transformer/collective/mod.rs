@@ -7,7 +7,9 @@
 
 pub mod alone;
 pub mod grid;
+pub mod rendezvous;
 pub mod threads;
+pub mod world;
 
 use super::session::SessionError;
 use std::fmt::Debug;

@@ -191,7 +191,9 @@ impl Meeting {
         }
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.ranks {
             self.arrived.store(0, Ordering::Relaxed);
-            self.open(|| drop(self.round.fetch_add(1, Ordering::AcqRel)));
+            self.open(|| {
+                self.round.fetch_add(1, Ordering::AcqRel);
+            });
             return true;
         }
         let come = || self.round.load(Ordering::Acquire) != round;
@@ -275,10 +277,10 @@ mod tests {
         }
         let scattered = after(3, &[100], &[Job::ReduceScatter(Reduce::Sum)]);
         for (rank, buffers) in scattered.iter().enumerate() {
-            for i in 0..100 {
+            for (i, x) in buffers[0].iter().enumerate() {
                 let own = share(100, rank, 3).contains(&i);
                 let expected = if own { 6 } else { rank + 1 };
-                assert_eq!(buffers[0][i], (expected * (i + 1)) as f32, "rank {rank}, element {i}");
+                assert_eq!(*x, (expected * (i + 1)) as f32, "rank {rank}, element {i}");
             }
         }
     }

@@ -28,6 +28,7 @@ mod linear;
 mod loss;
 #[cfg(test)]
 mod model_tests;
+pub(super) mod nccl;
 mod norm;
 mod optimizer;
 mod rope;

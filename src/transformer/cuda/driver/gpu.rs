@@ -93,14 +93,19 @@ impl Gpu {
         Ok(pool)
     }
 
+    /// The stream that everything goes into.
+    pub(in super::super) fn stream(&self) -> sys::CUstream {
+        self.stream
+    }
+
     /// Makes the context current; costs nothing where it is.
-    fn enter(&self) {
+    pub(in super::super) fn enter(&self) {
         // SAFETY: retained until `drop`.
         self.note("making the context current", unsafe { result::ctx::set_current(self.context) });
     }
 
     /// Remembers the first failure.
-    fn note<T, E: Display>(&self, what: &str, result: Result<T, E>) -> Option<T> {
+    pub(in super::super) fn note<T, E: Display>(&self, what: &str, result: Result<T, E>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(e) => {

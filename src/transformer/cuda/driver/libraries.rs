@@ -79,7 +79,7 @@ impl Library {
 }
 
 /// Where toolkits lie that the loader has not been told of.
-fn toolkits() -> Vec<PathBuf> {
+pub(super) fn toolkits() -> Vec<PathBuf> {
     let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     named.chain([PathBuf::from("/usr/local/cuda")]).flat_map(|root| [root.join("lib64"), root.join("lib")]).collect()
 }

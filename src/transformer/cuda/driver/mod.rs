@@ -10,7 +10,9 @@ mod graphs;
 pub mod kernels;
 pub mod libraries;
 mod modules;
+pub(super) mod nccl;
 mod products;
+pub(super) mod side;
 mod staging;
 mod timing;
 
