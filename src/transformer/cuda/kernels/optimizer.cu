@@ -14,6 +14,8 @@ struct Item {
   const float* gradient;
   float *first, *second;
   i64 len;
+  // The first of its blocks, each of which takes CHUNK numbers.
+  i64 first_block;
 };
 
 // In the order of OptimizerKind.
@@ -79,18 +81,13 @@ __device__ __forceinline__ void update_chunk(const Item& item, const Step& s, i6
   for (; i < end; i += blockDim.x) update_at<KIND, 1>(item, s, i);
 }
 
-// Item k takes blocks first_blocks[k]..first_blocks[k + 1], CHUNK numbers each.
-KERNEL update(const Item* items, const i64* first_blocks, int count, int kind, float beta1, float beta2, float rate,
-              float root, float eps, float decay) {
-  int low = 0, high = count;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (first_blocks[middle] <= i64(blockIdx.x)) low = middle;
-    else high = middle;
-  }
-  const Item item = items[low];
+// Block b works on items[item_of_block[b]]: a look-up where a search among first blocks would be eight loads, each waiting for
+// the one before.
+KERNEL update(const Item* items, const int* item_of_block, int kind, float beta1, float beta2, float rate, float root,
+              float eps, float decay) {
+  const Item item = items[item_of_block[blockIdx.x]];
   const Step s = {beta1, beta2, rate, root, eps, decay};
-  const i64 start = (blockIdx.x - first_blocks[low]) * CHUNK;
+  const i64 start = (blockIdx.x - item.first_block) * CHUNK;
   if (kind == SGD) update_chunk<SGD>(item, s, start);
   else if (kind == ADAMAX) update_chunk<ADAMAX>(item, s, start);
   else update_chunk<ADAMW>(item, s, start);
