@@ -3,7 +3,7 @@
 use super::super::OptimizerKind;
 use super::super::backend::Update;
 use super::device::{Address, Arg, Device, Real};
-use super::launch::{Kernel, THREADS, at};
+use super::launch::{Kernel, THREADS, at, int};
 
 /// Numbers that a block takes; as in the kernel.
 const CHUNK: usize = 4096;
@@ -23,34 +23,38 @@ pub(super) struct Item {
 /// What the kernel reads of all items, as bytes for the device: made and written once, where addresses stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Table {
-    /// `Item`s of the kernel: five pointers, a length and the first block, 8 bytes each.
+    /// `Item`s of the kernel: five pointers and a length, 8 bytes each.
     pub items: Vec<u8>,
-    /// Which item each block works on.
-    pub item_of_block: Vec<u32>,
+    /// The first block of each item, and the end: `count + 1` of 8 bytes.
+    pub first_blocks: Vec<u8>,
+    pub count: usize,
+    pub blocks: usize,
 }
 
 impl Table {
     pub fn of(items: &[Item]) -> Self {
         let mut table = Self::default();
-        for (i, item) in (0u32..).zip(items.iter().filter(|i| i.len > 0)) {
+        for item in items.iter().filter(|i| i.len > 0) {
             let or_null = Option::unwrap_or_default;
             let Item { parameter, shadow, gradient, first, second, len } = *item;
-            let first_block = table.item_of_block.len();
-            let moments = [or_null(first), or_null(second)];
-            let words = [parameter, or_null(shadow), gradient, moments[0], moments[1], len as u64, first_block as u64];
+            let words = [parameter, or_null(shadow), gradient, or_null(first), or_null(second), len as u64];
             table.items.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
-            table.item_of_block.resize(first_block + len.div_ceil(CHUNK), i);
+            table.first_blocks.extend((table.blocks as u64).to_ne_bytes());
+            table.blocks += len.div_ceil(CHUNK);
+            table.count += 1;
         }
+        table.first_blocks.extend((table.blocks as u64).to_ne_bytes());
         table
     }
 }
 
-/// The `step`-th step, from 1, over the items of a table that lies at `items` and `item_of_block`, which is `blocks` long.
+/// The `step`-th step, from 1, over the items of a table whose bytes lie at `items` and `first_blocks`, `count` of them in
+/// `blocks` blocks.
 pub(super) fn update(
     on: &dyn Device,
     real: Real,
-    (items, item_of_block): (Address, Address),
-    blocks: usize,
+    (items, first_blocks): (Address, Address),
+    (count, blocks): (usize, usize),
     u: &Update,
     step: u32,
 ) {
@@ -73,7 +77,8 @@ pub(super) fn update(
     let decay = if u.kind == OptimizerKind::Adamw { 1.0 - decayed } else { 1.0 };
     let args = [
         at(items),
-        at(item_of_block),
+        at(first_blocks),
+        int(count),
         Arg::I32(kind),
         Arg::F32(beta1),
         Arg::F32(u.beta2),
@@ -131,12 +136,15 @@ mod tests {
                 let mut items: Vec<Item> = all.iter().map(|p| p.at).collect();
                 items.insert(2, Item { len: 0, ..items[0] });
                 let table = Table::of(&items);
-                assert_eq!(table.item_of_block, [0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 7, 7]);
-                let items_at = on.allocate(table.items.len()).unwrap();
-                on.write(&table.items, items_at);
-                let places = (items_at, on.put_words(&table.item_of_block));
+                assert_eq!((table.count, table.blocks), (8, 5 + 1 + 2 + 4));
+                let bytes = |b: &[u8]| {
+                    let at = on.allocate(b.len()).unwrap();
+                    on.write(b, at);
+                    at
+                };
+                let places = (bytes(&table.items), bytes(&table.first_blocks));
                 for step in 1..=3 {
-                    update(&on, real, places, table.item_of_block.len(), &u, step);
+                    update(&on, real, places, (table.count, table.blocks), &u, step);
                 }
                 on.wait().unwrap();
                 for Parameter { at, p, g, m, v } in all {

@@ -14,8 +14,6 @@ struct Item {
   const float* gradient;
   float *first, *second;
   i64 len;
-  // The first of its blocks, each of which takes CHUNK numbers.
-  i64 first_block;
 };
 
 // In the order of OptimizerKind.
@@ -81,13 +79,22 @@ __device__ __forceinline__ void update_chunk(const Item& item, const Step& s, i6
   for (; i < end; i += blockDim.x) update_at<KIND, 1>(item, s, i);
 }
 
-// Block b works on items[item_of_block[b]]: a look-up where a search among first blocks would be eight loads, each waiting for
-// the one before.
-KERNEL update(const Item* items, const int* item_of_block, int kind, float beta1, float beta2, float rate, float root,
-              float eps, float decay) {
-  const Item item = items[item_of_block[blockIdx.x]];
+// Item k takes blocks first_blocks[k]..first_blocks[k + 1], CHUNK numbers each.
+KERNEL update(const Item* items, const i64* first_blocks, int count, int kind, float beta1, float beta2, float rate,
+              float root, float eps, float decay) {
+  // Every warp counts the items that start here or before, 32 at a time: loads that do not wait for one another, as a
+  // search's would.
+  const int lane = threadIdx.x % 32;
+  int started = 0;
+#pragma unroll 4
+  for (int k = 0; k < count; k += 32) {
+    const bool here = k + lane < count && first_blocks[k + lane] <= i64(blockIdx.x);
+    started += __popc(__ballot_sync(ALL_LANES, here));
+  }
+  const int mine = started - 1;
+  const Item item = items[mine];
   const Step s = {beta1, beta2, rate, root, eps, decay};
-  const i64 start = (blockIdx.x - item.first_block) * CHUNK;
+  const i64 start = (blockIdx.x - first_blocks[mine]) * CHUNK;
   if (kind == SGD) update_chunk<SGD>(item, s, start);
   else if (kind == ADAMAX) update_chunk<ADAMAX>(item, s, start);
   else update_chunk<ADAMW>(item, s, start);
