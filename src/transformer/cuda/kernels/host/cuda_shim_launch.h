@@ -56,13 +56,19 @@ static void on_signal(int number, siginfo_t* info, void* context) {
   fail("%s: an access outside device memory at %p", place(where, current), static_cast<void*>(at));
 }
 
+// Puts a page that must not be touched below each of the first `count` stacks: two areas of the process's address space each,
+// of which the system allows some 65,000, so only as many as launches of this library use.
+static void guard_stacks(unsigned count) {
+  static unsigned guarded;
+  for (; guarded < count; guarded++) mprotect(stacks + guarded * (STACK_BYTES + PAGE), PAGE, PROT_NONE);
+}
+
 static bool prepare() {
   if (stacks) return true;
   const size_t bytes = MOST_THREADS * (STACK_BYTES + PAGE);
   void* all = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (all == MAP_FAILED) return false;
   stacks = static_cast<char*>(all);
-  for (unsigned t = 0; t < MOST_THREADS; t++) mprotect(stacks + t * (STACK_BYTES + PAGE), PAGE, PROT_NONE);
   struct sigaction action = {};
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
@@ -103,6 +109,7 @@ static int launch(const char* name, void (*run)(void**), const char* parameters,
     snprintf(error, capacity, "kernel %s: no memory for stacks and shared memory", name);
     return 1;
   }
+  guard_stacks(count);
   body = run;
   arguments = args;
   threads = count;
