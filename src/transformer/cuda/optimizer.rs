@@ -150,7 +150,8 @@ mod tests {
                 for Parameter { at, p, g, m, v } in all {
                     let [mut want, mut first, mut second] = [p, m, v].map(|x| array(&x));
                     for step in 1..=3 {
-                        let (first, second) = ((moments > 0).then_some(&mut first), (moments > 1).then_some(&mut second));
+                        let (first, second) =
+                            ((moments > 0).then_some(&mut first), (moments > 1).then_some(&mut second));
                         let (part, gradient) = (0..at.len, array(&g));
                         let one = Updated { part, parameter: &mut want, gradient: &gradient, first, second };
                         Naive.update(&u, step, one);
