@@ -400,7 +400,7 @@ fn a_part_starts_with_the_numbers_of_the_whole() {
 fn memory_falls_by_what_ranks_share() {
     let mut w = workload(Family::Gpt2, Phase::Train);
     w.shape = Shape::new(Family::Gpt2, &ShapeSpec::default()).unwrap();
-    let of = |parallel| super::count::memory(&w, &parallel).unwrap();
+    let of = |parallel| super::count::memory(BackendKind::Cpu, &w, &parallel).unwrap();
     let (one, two) = (of(Parallel::replicas(1)), of(Parallel::replicas(2)));
     let sharded = of(Parallel { sharding: Sharding::Optimizer, ..Parallel::replicas(2) });
     assert_eq!((sharded.weights_bytes, sharded.gradients_bytes), (two.weights_bytes, two.gradients_bytes));

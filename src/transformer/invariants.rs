@@ -252,13 +252,16 @@ fn memory_is_predicted_by_the_code_that_allocates() {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
     };
-    let train = super::count::memory(&workload(Phase::Train), &Parallel::replicas(1)).unwrap();
+    let train = super::count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(1)).unwrap();
     let four = 4 * 124_439_808;
     // All layers share the gradients of one: 7,087,872 parameters.
     let of_one_layer = four - 11 * 4 * 7_087_872;
     assert_eq!((train.weights_bytes, train.gradients_bytes, train.optimizer_bytes), (four, of_one_layer, 2 * four));
-    assert_eq!(super::count::memory(&workload(Phase::Train), &Parallel::replicas(2)).unwrap().weights_bytes, 2 * four);
-    let decode = super::count::memory(&workload(Phase::Decode), &Parallel::replicas(1)).unwrap();
+    assert_eq!(
+        super::count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(2)).unwrap().weights_bytes,
+        2 * four
+    );
+    let decode = super::count::memory(BackendKind::Cpu, &workload(Phase::Decode), &Parallel::replicas(1)).unwrap();
     assert_eq!(decode.kv_cache_bytes, 2 * 2 * 12 * 528 * 768 * 4);
     assert_eq!(decode.gradients_bytes, 0);
 }

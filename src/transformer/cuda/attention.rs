@@ -142,7 +142,20 @@ fn backward_by(path: Path, on: &dyn Device, real: Real, b: Backward, d: &Attenti
         on.launch(&Launch { file, kernel, real, grid, threads, shared_bytes, args: &args });
     };
     match path {
-        Path::TensorCores(padded) | Path::Warpgroups(padded) => {
+        Path::Warpgroups(padded) => {
+            let file = "attention_wgmma_backward";
+            // What a block holds, three stages of what it passes over, lse and delta with the queries, and an alignment.
+            let shared = |rows: usize, tile: usize, beside: usize| {
+                ((2 * rows + 6 * tile) * padded * 2 + 3 * beside + 1024) as u32
+            };
+            let (keys, queries, rows, key_tile) = match padded {
+                64 => ("attention_wgmma_dkv_64", "attention_wgmma_dq_64", 192, 64),
+                _ => ("attention_wgmma_dkv_128", "attention_wgmma_dq_128", 128, 96),
+            };
+            run(file, keys, grid(d, 128, d.kv_heads), 256, shared(128, 64, 1024));
+            run(file, queries, grid(d, rows, d.heads), 2 * rows as u32, shared(rows, key_tile, 0));
+        }
+        Path::TensorCores(padded) => {
             let (keys, queries) = match padded {
                 32 => ("attention_mma_dkv_32", "attention_mma_dq_32"),
                 64 => ("attention_mma_dkv_64", "attention_mma_dq_64"),

@@ -12,7 +12,7 @@ use super::loss;
 use super::state::State;
 
 /// Bytes of logits at a time: large enough for products to run at their full speed, small beside any GPU's memory.
-const BLOCK_BYTES: usize = 256 << 20;
+const BLOCK_BYTES: usize = if cfg!(test) { 32 << 10 } else { 256 << 20 };
 
 /// Rows of a block, and numbers from one of its rows to the next.
 fn block(n: usize, vocabulary: usize, real: Real) -> (usize, usize) {
@@ -22,7 +22,7 @@ fn block(n: usize, vocabulary: usize, real: Real) -> (usize, usize) {
 }
 
 /// Bytes of scratch: a block of logits, and a loss for every row.
-fn scratch_bytes(n: usize, vocabulary: usize, real: Real) -> usize {
+pub(super) fn scratch_bytes(n: usize, vocabulary: usize, real: Real) -> usize {
     let (rows, stride) = block(n, vocabulary, real);
     (rows * stride * real.size()).next_multiple_of(256) + 4 * n
 }

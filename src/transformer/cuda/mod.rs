@@ -12,6 +12,8 @@ mod attention;
 mod backend;
 mod buffer;
 mod columns;
+#[cfg(test)]
+mod conformance;
 mod decode;
 pub mod device;
 pub mod driver;
@@ -35,9 +37,10 @@ mod rope;
 mod rows;
 mod state;
 
-use super::Dtype;
 use super::backend::{Frequencies, Recorded};
 use super::session::SessionError;
+use super::shape::Shape;
+use super::{Dtype, Phase, Workload};
 pub use attention::LARGEST_HEAD_DIM;
 pub(super) use buffer::bytes;
 use buffer::{Buffer, Memory, words};
@@ -46,6 +49,19 @@ use head::Head;
 use linear::Linear;
 use state::State;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of scratch that the largest operation of a step over so many rows takes, and what cuBLASLt is given: what is counted as
+/// workspace. Gradients of norms, whose partial sums depend on the device, are the least of it and left out.
+pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize) -> u64 {
+    let (real, training) = (buffer::real(w.dtype), w.phase == Phase::Train);
+    let head = if training && shape.has_vocabulary_head() {
+        head::scratch_bytes(rows, shape.vocab_size as usize, real)
+    } else {
+        0
+    };
+    let attention = if training { 4 * rows * shape.n_heads as usize } else { 0 };
+    (head.max(attention) + (32 << 20)) as u64
+}
 
 /// A rank on one device.
 #[derive(Clone, Debug)]

@@ -19,6 +19,7 @@ pub const FILES: &[Source] = sources![
     "attention_mma.cu",
     "attention_mma_backward.cu",
     "attention_wgmma.cu",
+    "attention_wgmma_backward.cu",
     "cache.cu",
     "columns.cu",
     "decode.cu",

@@ -6,7 +6,8 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 use std::collections::BTreeMap;
 use std::ptr::null_mut;
 
-const PAGE: usize = 4096;
+/// A multiple of the page of x86-64 and of most arm64 systems.
+const PAGE: usize = 16 << 10;
 /// Bytes on either side that trap: as far as a wrong row or stride is likely to lead.
 const GUARD: usize = 256 << 10;
 /// What lies around an allocation: NaN in both formats, so that a read of it shows too.

@@ -35,7 +35,7 @@ fn an_access_outside_an_allocation_is_trapped_and_placed() {
     );
     let read = |index: i64| [Arg::Address(small), Arg::Address(out), Arg::I64(index)];
     says(&fault(&on, "read_at", 0, &read(100)), &["kernel read_at", "thread 0", "0 bytes after the end"]);
-    says(&fault(&on, "read_at", 0, &read(-2000)), &["kernel read_at", "thread 0", "bytes before the allocation"]);
+    says(&fault(&on, "read_at", 0, &read(-20_000)), &["kernel read_at", "thread 0", "bytes before the allocation"]);
     says(&fault(&on, "read_at", 0, &[Arg::Address(0), Arg::Address(out), Arg::I64(0)]), &["thread 0", "at (nil)"]);
     launch(&on, "read_at", 1, 64, 0, &read(36));
     on.wait().unwrap();

@@ -1,16 +1,17 @@
 // Attention in f32 arithmetic, any head_dim up to 256: out = softmax(Q K^T / sqrt(D)) V, and the log of the softmax's
 // denominators, without a T x T matrix (online softmax: Milakov & Gimelshein 2018, algorithm 3).
 //
-// A block holds 64 queries, 8 a warp, and passes over the keys, 32 at a time: for scores a lane has a key, for sums every 32nd
-// column of the values. FLOPs: 4 B H T^2 D, half of it causal, on the CUDA cores; 12 reads of 16 bytes from shared memory for
-// each 32 multiply-adds of a warp. Bytes: qkv, out and lse once each, keys and values again for each further 64 queries, from
-// the L2 cache.
+// A block holds 64 queries, 8 a warp, and passes over the keys, 32 at a time: for scores a lane has a key, for sums every
+// 32nd column of the values. FLOPs: 4 B H T^2 D, half of it causal, on the CUDA cores; 12 reads of 16 bytes from shared
+// memory for each 32 multiply-adds of a warp. Bytes: qkv, out and lse once each, keys and values again for each further 64
+// queries, from the L2 cache.
 #include "attention_rows.h"
 
 constexpr int WARPS = 8, OWN = 8, QUERIES = WARPS * OWN, KEYS = 32;
 
 template <int CHUNKS>
-__device__ __forceinline__ void attend(const real* qkv, real* out, float* lse, int tokens, int heads, int kv_heads, int head_dim, int causal) {
+__device__ __forceinline__ void attend(const real* qkv, real* out, float* lse, int tokens, int heads, int kv_heads,
+                                       int head_dim, int causal) {
   SHARED_BUFFER(float, shared);
   float* queries = shared;
   float* keys = queries + QUERIES * ROW<CHUNKS>;
@@ -70,10 +71,10 @@ __device__ __forceinline__ void attend(const real* qkv, real* out, float* lse, i
 }
 
 // Grid: (ceil(T / 64), H, B), 256 threads; CHUNKS * 32 numbers hold a row of head_dim.
-#define ATTENTION(CHUNKS)                                                                                               \
-  KERNEL __launch_bounds__(256) attention_##CHUNKS(const real* qkv, real* out, float* lse, int tokens, int heads,       \
-                                                   int kv_heads, int head_dim, int causal) {                            \
-    attend<CHUNKS>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                           \
+#define ATTENTION(CHUNKS)                                                                                                  \
+  KERNEL __launch_bounds__(256) attention_##CHUNKS(const real* qkv, real* out, float* lse, int tokens, int heads,          \
+                                                   int kv_heads, int head_dim, int causal) {                               \
+    attend<CHUNKS>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                              \
   }
 ATTENTION(2)
 ATTENTION(4)

@@ -3,9 +3,9 @@
 // dK = dS^T Q / sqrt(D), dQ = dS K / sqrt(D).
 //
 // attention_delta computes delta. attention_dkv gives a block 32 keys and passes over the queries of all heads that share
-// them; attention_dq gives it 32 queries and passes over the keys. Each adds up in registers, in one order, so that gradients
-// are the same in every run. FLOPs: 14 B H T^2 D, half of it causal. Bytes: delta reads out and dout once; the others read
-// qkv and dout once, and again for each further 32 rows, from the L2 cache, and write dqkv once.
+// them; attention_dq gives it 32 queries and passes over the keys. Each adds up in registers, in one order, so that
+// gradients are the same in every run. FLOPs: 14 B H T^2 D, half of it causal. Bytes: delta reads out and dout once; the
+// others read qkv and dout once, and again for each further 32 rows, from the L2 cache, and write dqkv once.
 #include "attention_rows.h"
 
 constexpr int WARPS = 8, OWN = 4, ROWS = WARPS * OWN, COLUMNS = 32;
@@ -47,7 +47,8 @@ struct Tiles {
 };
 
 template <int CHUNKS>
-__device__ __forceinline__ void key_gradients(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv, int tokens, int heads, int kv_heads, int head_dim, int causal) {
+__device__ __forceinline__ void key_gradients(const real* qkv, const real* dout, const float* lse, const float* delta,
+                                              real* dqkv, int tokens, int heads, int kv_heads, int head_dim, int causal) {
   SHARED_BUFFER(float, shared);
   const Tiles<CHUNKS> tiles(shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -64,8 +65,10 @@ __device__ __forceinline__ void key_gradients(const real* qkv, const real* dout,
   for (int head = group * sharing; head < (group + 1) * sharing; head++) {
     for (int first = causal ? first_key : 0; first < tokens; first += COLUMNS) {
       __syncthreads();
-      load_rows<CHUNKS, COLUMNS>(tiles.of_columns_first, qkv + (row + first) * width + head * head_dim, width, tokens - first, head_dim);
-      load_rows<CHUNKS, COLUMNS>(tiles.of_columns_second, dout + (row + first) * out_width + head * head_dim, out_width, tokens - first, head_dim);
+      load_rows<CHUNKS, COLUMNS>(tiles.of_columns_first, qkv + (row + first) * width + head * head_dim, width,
+                                 tokens - first, head_dim);
+      load_rows<CHUNKS, COLUMNS>(tiles.of_columns_second, dout + (row + first) * out_width + head * head_dim, out_width,
+                                 tokens - first, head_dim);
       __syncthreads();
       const int query = first + lane;
       const i64 at = (row + query) * heads + head;
@@ -94,7 +97,8 @@ __device__ __forceinline__ void key_gradients(const real* qkv, const real* dout,
 }
 
 template <int CHUNKS>
-__device__ __forceinline__ void query_gradients(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv, int tokens, int heads, int kv_heads, int head_dim, int causal) {
+__device__ __forceinline__ void query_gradients(const real* qkv, const real* dout, const float* lse, const float* delta,
+                                                real* dqkv, int tokens, int heads, int kv_heads, int head_dim, int causal) {
   SHARED_BUFFER(float, shared);
   const Tiles<CHUNKS> tiles(shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -104,7 +108,8 @@ __device__ __forceinline__ void query_gradients(const real* qkv, const real* dou
   const i64 row = i64(blockIdx.z) * tokens;
   const i64 query = (row + first_query) * width + head * head_dim;
   load_rows<CHUNKS, ROWS>(tiles.first, qkv + query, width, tokens - first_query, head_dim);
-  load_rows<CHUNKS, ROWS>(tiles.second, dout + (row + first_query) * out_width + head * head_dim, out_width, tokens - first_query, head_dim);
+  load_rows<CHUNKS, ROWS>(tiles.second, dout + (row + first_query) * out_width + head * head_dim, out_width,
+                          tokens - first_query, head_dim);
 
   const float scale = rsqrtf(float(head_dim));
   const int own = warp * OWN * ROW<CHUNKS>, warp_query = first_query + warp * OWN;
@@ -139,17 +144,18 @@ __device__ __forceinline__ void query_gradients(const real* qkv, const real* dou
   }
 }
 
-// Grids: (ceil(T / 32), KV, B) for dkv, (ceil(T / 32), H, B) for dq, 256 threads; CHUNKS * 32 numbers hold a row of head_dim.
-#define BACKWARD(CHUNKS)                                                                                                 \
-  KERNEL __launch_bounds__(256) attention_dkv_##CHUNKS(const real* qkv, const real* dout, const float* lse,              \
-                                                       const float* delta, real* dqkv, int tokens, int heads,            \
-                                                       int kv_heads, int head_dim, int causal) {                         \
-    key_gradients<CHUNKS>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                       \
-  }                                                                                                                      \
-  KERNEL __launch_bounds__(256) attention_dq_##CHUNKS(const real* qkv, const real* dout, const float* lse,               \
-                                                      const float* delta, real* dqkv, int tokens, int heads,             \
-                                                      int kv_heads, int head_dim, int causal) {                          \
-    query_gradients<CHUNKS>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                     \
+// Grids: (ceil(T / 32), KV, B) for dkv, (ceil(T / 32), H, B) for dq, 256 threads; CHUNKS * 32 numbers hold a row of
+// head_dim.
+#define BACKWARD(CHUNKS)                                                                                                   \
+  KERNEL __launch_bounds__(256)                                                                                            \
+      attention_dkv_##CHUNKS(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,          \
+                             int tokens, int heads, int kv_heads, int head_dim, int causal) {                              \
+    key_gradients<CHUNKS>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                         \
+  }                                                                                                                        \
+  KERNEL __launch_bounds__(256)                                                                                            \
+      attention_dq_##CHUNKS(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,           \
+                            int tokens, int heads, int kv_heads, int head_dim, int causal) {                               \
+    query_gradients<CHUNKS>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                       \
   }
 BACKWARD(2)
 BACKWARD(4)

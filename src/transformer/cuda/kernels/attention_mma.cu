@@ -1,17 +1,19 @@
 // Attention on tensor cores: out = softmax(Q K^T / sqrt(D)) V, and the log of the softmax's denominators, without a T x T
-// matrix. The manner of FlashAttention-2 (Dao 2023, algorithm 1): a block holds 128 queries and passes over the keys, 64 at a
-// time; each of its four warps has 32 queries of its own, whose probabilities go from the result of one product to the factor
-// of the next in registers.
+// matrix. The manner of FlashAttention-2 (Dao 2023, algorithm 1): a block holds 128 queries and passes over the keys, 64 at
+// a time; each of its four warps has 32 queries of its own, whose probabilities go from the result of one product to the
+// factor of the next in registers.
 //
-// FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further 128
-// queries, from the L2 cache. Per 64 keys a warp reads 2 x 64 D numbers from shared memory for 2 x 32 x 64 D multiply-adds:
-// 128 bytes a m16n8k16, within what a multiprocessor reads while it multiplies; hence 32 queries a warp, not 16.
+// FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
+// 128 queries, from the L2 cache. Per 64 keys a warp reads 2 x 64 D numbers from shared memory for 2 x 32 x 64 D
+// multiply-adds: 128 bytes a m16n8k16, within what a multiprocessor reads while it multiplies; hence 32 queries a warp,
+// not 16.
 //
 // What a wider instruction (wgmma) would change is this file alone: the same arguments, another `scores` and `accumulate`.
 #include "attention_tiles.h"
 
 template <int D>
-__device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads, int head_dim, int causal) {
+__device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads,
+                                       int head_dim, int causal) {
   constexpr int THREADS = 128, QUERIES = 128, KEYS = 64, M = 2, N = KEYS / 8;
   constexpr int TILE = KEYS * D * 2;
   SHARED_BUFFER(char, shared);
@@ -113,15 +115,16 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
     }
   }
   const i64 out_width = i64(heads) * head_dim;
-  store_rows<D, M>(sums, factor, shared + own_row * D * 2, out + (row + warp_query) * out_width + head * head_dim, out_width, tokens - warp_query, head_dim);
+  store_rows<D, M>(sums, factor, shared + own_row * D * 2, out + (row + warp_query) * out_width + head * head_dim,
+                   out_width, tokens - warp_query, head_dim);
 }
 
-// Grid: (ceil(T / 128), H, B), 128 threads, (128 + 4 * 64) * D * 2 bytes of shared memory; D is head_dim rounded up to that of
-// the kernel's name.
-#define ATTENTION(D)                                                                                                     \
-  KERNEL __launch_bounds__(128, 2) attention_mma_##D(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,      \
-                                                     int kv_heads, int head_dim, int causal) {                           \
-    attend<D>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                                 \
+// Grid: (ceil(T / 128), H, B), 128 threads, (128 + 4 * 64) * D * 2 bytes of shared memory; D is head_dim rounded up to that
+// of the kernel's name.
+#define ATTENTION(D)                                                                                                       \
+  KERNEL __launch_bounds__(128, 2) attention_mma_##D(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,        \
+                                                     int kv_heads, int head_dim, int causal) {                             \
+    attend<D>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                                   \
   }
 ATTENTION(32)
 ATTENTION(64)

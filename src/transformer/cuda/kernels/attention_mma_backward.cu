@@ -6,27 +6,13 @@
 //   attention_mma_dkv  a block holds 128 keys and passes over the queries: S^T, dP^T, dV, dK, 4 products
 //   attention_mma_dq   a block holds 128 queries and passes over the keys: S, dP, dQ, 3 products
 // FLOPs: 14 B H T^2 D, half of it causal, where one pass that adds dQ up in memory would take 10. That pass would move
-// 2 * 4 bytes of dQ for each query and key tile (2.8 TB/s at half of an H100's rate) and have its blocks wait for one another
-// to keep to one order. In both kernels the products' results are the factors of the next in registers; P and dS never go
-// through shared memory.
+// 2 * 4 bytes of dQ for each query and key tile (2.8 TB/s at half of an H100's rate) and have its blocks wait for one
+// another to keep to one order. In both kernels the products' results are the factors of the next in registers; P and dS
+// never go through shared memory.
 //
-// Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each further 128
-// keys (queries), from the L2 cache.
+// Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each further
+// 128 keys (queries), from the L2 cache.
 #include "attention_tiles.h"
-
-// Everything that both kernels find their rows by.
-struct Place {
-  int tokens, heads, kv_heads, head_dim;
-  i64 width, out_width, row;
-
-  __device__ __forceinline__ Place(int tokens, int heads, int kv_heads, int head_dim)
-      : tokens(tokens), heads(heads), kv_heads(kv_heads), head_dim(head_dim),
-        width(i64(heads + 2 * kv_heads) * head_dim), out_width(i64(heads) * head_dim), row(i64(blockIdx.z) * tokens) {}
-  __device__ __forceinline__ i64 query(int head) const { return row * width + head * head_dim; }
-  __device__ __forceinline__ i64 key(int group) const { return row * width + (heads + group) * head_dim; }
-  __device__ __forceinline__ i64 value(int group) const { return row * width + (heads + kv_heads + group) * head_dim; }
-  __device__ __forceinline__ i64 result(int head) const { return row * out_width + head * head_dim; }
-};
 
 // Keys and values of 128 positions against the queries, 64 at a time, of all heads that share them. Everything is turned
 // round: S^T [keys, queries], so that P^T and dS^T are the left factors of dV and dK. Up to D = 64, a warp has 32 keys, and
@@ -39,7 +25,8 @@ struct KeyGradients {
 };
 
 template <int D>
-__device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv, const Place& place, int causal) {
+__device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
+                                              bf16* dqkv, const Place& place, int causal) {
   using Sizes = KeyGradients<D>;
   constexpr int M = Sizes::M, N = Sizes::N, QUERIES = Sizes::QUERIES, THREADS = Sizes::THREADS, TILE = Sizes::TILE;
   SHARED_BUFFER(char, shared);
@@ -56,7 +43,8 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
     const SharedAddress to = stages + step % 2 * Sizes::STAGE;
     const int inside = tokens - query;
     load_tile<D, QUERIES, THREADS>(to, qkv + place.query(head) + query * place.width, place.width, inside, head_dim);
-    load_tile<D, QUERIES, THREADS>(to + TILE, dout + place.result(head) + query * place.out_width, place.out_width, inside, head_dim);
+    load_tile<D, QUERIES, THREADS>(to + TILE, dout + place.result(head) + query * place.out_width, place.out_width, inside,
+                                   head_dim);
     if (threadIdx.x < QUERIES) {
       // Zeros past the end make P one there, and its products with the zeros of dO and of Q nothing.
       const i64 at = (place.row + query + int(threadIdx.x)) * heads + head;
@@ -67,8 +55,10 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
     commit_copies();
   };
 
-  load_tile<D, Sizes::KEYS, THREADS>(keys, qkv + place.key(group) + first_key * place.width, place.width, tokens - first_key, head_dim);
-  load_tile<D, Sizes::KEYS, THREADS>(values, qkv + place.value(group) + first_key * place.width, place.width, tokens - first_key, head_dim);
+  load_tile<D, Sizes::KEYS, THREADS>(keys, qkv + place.key(group) + first_key * place.width, place.width,
+                                     tokens - first_key, head_dim);
+  load_tile<D, Sizes::KEYS, THREADS>(values, qkv + place.value(group) + first_key * place.width, place.width,
+                                     tokens - first_key, head_dim);
   load_queries(0);
 
   const int lane = threadIdx.x % 32, own_row = threadIdx.x / 32 * 16 * M, warp_key = first_key + own_row;
@@ -133,7 +123,8 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   const i64 at = warp_key * place.width;
   char* own = shared + own_row * D * 2;
   store_rows<D, M>(dk, by_scale, own, dqkv + place.key(group) + at, place.width, tokens - warp_key, head_dim);
-  store_rows<D, M>(dv, by_one, own + Sizes::KEYS * D * 2, dqkv + place.value(group) + at, place.width, tokens - warp_key, head_dim);
+  store_rows<D, M>(dv, by_one, own + Sizes::KEYS * D * 2, dqkv + place.value(group) + at, place.width, tokens - warp_key,
+                   head_dim);
 }
 
 // 128 queries of one head against the keys; a warp has 32 queries and takes the keys 32 at a time.
@@ -144,7 +135,8 @@ struct QueryGradients {
 };
 
 template <int D>
-__device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv, const Place& place, int causal) {
+__device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
+                                                bf16* dqkv, const Place& place, int causal) {
   using Sizes = QueryGradients<D>;
   constexpr int M = Sizes::M, N = Sizes::N, KEYS = Sizes::KEYS, THREADS = Sizes::THREADS, TILE = Sizes::TILE;
   SHARED_BUFFER(char, shared);
@@ -158,12 +150,15 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
     const SharedAddress to = stages + tile % 2 * 2 * TILE;
     const int key = tile * KEYS;
     load_tile<D, KEYS, THREADS>(to, qkv + place.key(group) + key * place.width, place.width, tokens - key, head_dim);
-    load_tile<D, KEYS, THREADS>(to + TILE, qkv + place.value(group) + key * place.width, place.width, tokens - key, head_dim);
+    load_tile<D, KEYS, THREADS>(to + TILE, qkv + place.value(group) + key * place.width, place.width, tokens - key,
+                                head_dim);
     commit_copies();
   };
   const int tiles = ((causal ? min(tokens, first_query + Sizes::QUERIES) : tokens) + KEYS - 1) / KEYS;
-  load_tile<D, Sizes::QUERIES, THREADS>(queries, qkv + place.query(head) + first_query * place.width, place.width, tokens - first_query, head_dim);
-  load_tile<D, Sizes::QUERIES, THREADS>(gradients, dout + place.result(head) + first_query * place.out_width, place.out_width, tokens - first_query, head_dim);
+  load_tile<D, Sizes::QUERIES, THREADS>(queries, qkv + place.query(head) + first_query * place.width, place.width,
+                                        tokens - first_query, head_dim);
+  load_tile<D, Sizes::QUERIES, THREADS>(gradients, dout + place.result(head) + first_query * place.out_width,
+                                        place.out_width, tokens - first_query, head_dim);
   load_keys(0);
 
   const int lane = threadIdx.x % 32, own_row = threadIdx.x / 32 * 16 * M, warp_query = first_query + own_row;
@@ -217,20 +212,22 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   float by_scale[M][2];
 #pragma unroll
   for (int m = 0; m < M; m++) by_scale[m][0] = by_scale[m][1] = scale;
-  store_rows<D, M>(dq, by_scale, shared + own_row * D * 2, dqkv + place.query(head) + warp_query * place.width, place.width, tokens - warp_query, head_dim);
+  store_rows<D, M>(dq, by_scale, shared + own_row * D * 2, dqkv + place.query(head) + warp_query * place.width, place.width,
+                   tokens - warp_query, head_dim);
 }
 
-// Grids: (ceil(T / 128), KV, B) for dkv, (ceil(T / 128), H, B) for dq; D is head_dim rounded up to that of the kernel's name.
-#define BACKWARD(D)                                                                                                      \
-  KERNEL __launch_bounds__(KeyGradients<D>::THREADS, 256 / KeyGradients<D>::THREADS) attention_mma_dkv_##D(              \
-      const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv, int tokens, int heads,        \
-      int kv_heads, int head_dim, int causal) {                                                                          \
-    key_gradients<D>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);                     \
-  }                                                                                                                      \
-  KERNEL __launch_bounds__(QueryGradients<D>::THREADS, 2) attention_mma_dq_##D(                                          \
-      const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv, int tokens, int heads,        \
-      int kv_heads, int head_dim, int causal) {                                                                          \
-    query_gradients<D>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);                   \
+// Grids: (ceil(T / 128), KV, B) for dkv, (ceil(T / 128), H, B) for dq; D is head_dim rounded up to that of the kernel's
+// name.
+#define BACKWARD(D)                                                                                                        \
+  KERNEL __launch_bounds__(KeyGradients<D>::THREADS, 256 / KeyGradients<D>::THREADS)                                       \
+      attention_mma_dkv_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,           \
+                            int tokens, int heads, int kv_heads, int head_dim, int causal) {                               \
+    key_gradients<D>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);                       \
+  }                                                                                                                        \
+  KERNEL __launch_bounds__(QueryGradients<D>::THREADS, 2)                                                                  \
+      attention_mma_dq_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,            \
+                           int tokens, int heads, int kv_heads, int head_dim, int causal) {                                \
+    query_gradients<D>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);                     \
   }
 BACKWARD(32)
 BACKWARD(64)

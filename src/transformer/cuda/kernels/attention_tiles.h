@@ -1,12 +1,31 @@
 // Tiles of bf16 rows in shared memory, and products over them by tensor cores, as attention needs them.
 //
-// A tile is [rows, D], D a multiple of 32. Its 16-byte chunks are swizzled: rows that lie in the same banks have their chunks
-// exchanged, so that the 8 rows that ldmatrix reads at a time, and the 8 that the lanes of a warp write, lie in different banks.
-// The true head_dim may be smaller than D, and a multiple of 8: the rest is zeros.
+// A tile is [rows, D], D a multiple of 32. Its 16-byte chunks are swizzled: rows that lie in the same banks have their
+// chunks exchanged, so that the 8 rows that ldmatrix reads at a time, and the 8 that the lanes of a warp write, lie in
+// different banks. The true head_dim may be smaller than D, and a multiple of 8: the rest is zeros.
 #pragma once
 #include "tensor_cores.h"
 
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+
+// Where a block's sequence has its rows in qkv [N, (H + 2 KV) * D] and in out and dout [N, H * D].
+struct Place {
+  int tokens, heads, kv_heads, head_dim;
+  i64 width, out_width, row;
+
+  __device__ __forceinline__ Place(int tokens, int heads, int kv_heads, int head_dim)
+      : tokens(tokens),
+        heads(heads),
+        kv_heads(kv_heads),
+        head_dim(head_dim),
+        width(i64(heads + 2 * kv_heads) * head_dim),
+        out_width(i64(heads) * head_dim),
+        row(i64(blockIdx.z) * tokens) {}
+  __device__ __forceinline__ i64 query(int head) const { return row * width + head * head_dim; }
+  __device__ __forceinline__ i64 key(int group) const { return row * width + (heads + group) * head_dim; }
+  __device__ __forceinline__ i64 value(int group) const { return row * width + (heads + kv_heads + group) * head_dim; }
+  __device__ __forceinline__ i64 result(int head) const { return row * out_width + head * head_dim; }
+};
 
 template <int D>
 __device__ __forceinline__ unsigned swizzle(unsigned row) {
@@ -67,8 +86,8 @@ struct Fragments {
     computed_here(rows);
     computed_here(columns);
   }
-  // `16 step` numbers further on. The swizzle does not touch what a step counts where rows are a power of two long; where they
-  // are not, it is undone and done again.
+  // `16 step` numbers further on. The swizzle does not touch what a step counts where rows are a power of two long; where
+  // they are not, it is undone and done again.
   __device__ __forceinline__ static SharedAddress further(SharedAddress at, unsigned row, int step) {
     if constexpr ((D & (D - 1)) == 0) return at ^ (step << 5);
     const int turned = swizzle<D>(row) << 4 & 32;
@@ -90,7 +109,8 @@ struct Fragments {
 
 // sums [16 M, 8 N] = A B^T over D: rows `a_row` .. of tile `a`, rows `b_row` .. of tile `b`.
 template <int D, int M, int N>
-__device__ __forceinline__ void scores(float (&sums)[M][N][4], const Fragments<D>& a, int a_row, const Fragments<D>& b, int b_row) {
+__device__ __forceinline__ void scores(float (&sums)[M][N][4], const Fragments<D>& a, int a_row, const Fragments<D>& b,
+                                       int b_row) {
 #pragma unroll
   for (int m = 0; m < M; m++) {
 #pragma unroll
@@ -116,7 +136,8 @@ __device__ __forceinline__ void scores(float (&sums)[M][N][4], const Fragments<D
 
 // sums [16 M, D] += P B: P [16 M, 8 N] as A fragments, rows `b_row` .. + 8 N of tile `b`.
 template <int D, int M, int N>
-__device__ __forceinline__ void accumulate(float (&sums)[M][D / 8][4], const unsigned (&p)[M][N / 2][4], const Fragments<D>& b, int b_row) {
+__device__ __forceinline__ void accumulate(float (&sums)[M][D / 8][4], const unsigned (&p)[M][N / 2][4],
+                                           const Fragments<D>& b, int b_row) {
 #pragma unroll
   for (int inner = 0; inner < N / 2; inner++) {
 #pragma unroll
@@ -145,10 +166,11 @@ __device__ __forceinline__ void round_to_a(unsigned (&to)[M][N / 2][4], const fl
   }
 }
 
-// Rounds a warp's `sums [16 M, D]`, row 16 m + 8 i + lane / 4 times factor[m][i], and writes the first `inside` rows to memory,
-// 16 bytes at a time, by way of `own`: 16 M rows of a tile that this warp alone still uses.
+// Rounds a warp's `sums [16 M, D]`, row 16 m + 8 i + lane / 4 times factor[m][i], and writes the first `inside` rows to
+// memory, 16 bytes at a time, by way of `own`: 16 M rows of a tile that this warp alone still uses.
 template <int D, int M>
-__device__ __forceinline__ void store_rows(const float (&sums)[M][D / 8][4], const float (&factor)[M][2], char* own, bf16* to, i64 stride, int inside, int head_dim) {
+__device__ __forceinline__ void store_rows(const float (&sums)[M][D / 8][4], const float (&factor)[M][2], char* own,
+                                           bf16* to, i64 stride, int inside, int head_dim) {
   constexpr int CHUNKS = D / 8;
   const int lane = threadIdx.x % 32;
   __syncwarp();
@@ -169,7 +191,8 @@ __device__ __forceinline__ void store_rows(const float (&sums)[M][D / 8][4], con
   for (int i = 0; i < 16 * M * CHUNKS / 32; i++) {
     const int index = lane + 32 * i, row = index / CHUNKS, chunk = index % CHUNKS;
     if (row < inside && chunk * 8 < head_dim) {
-      *reinterpret_cast<uint4*>(to + row * stride + chunk * 8) = *reinterpret_cast<const uint4*>(own + chunk_offset<D>(row, chunk));
+      *reinterpret_cast<uint4*>(to + row * stride + chunk * 8) =
+          *reinterpret_cast<const uint4*>(own + chunk_offset<D>(row, chunk));
     }
   }
 }

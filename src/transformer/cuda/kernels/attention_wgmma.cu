@@ -1,10 +1,12 @@
-// Attention on Hopper's tensor cores (wgmma), otherwise as in attention_mma.cu: out = softmax(Q K^T / sqrt(D)) V, and the log of
-// the softmax's denominators. A block has two (D = 128) or three (D = 64) groups of four warps with 64 queries each and passes
-// over the keys, 128 at a time. While the products of one tile's probabilities and values run, the softmax of the next is
-// computed (FlashAttention-3, Shah et al. 2024, section 3.2); the groups' products and softmaxes overlap as they come.
+// Attention on Hopper's tensor cores (wgmma), otherwise as in attention_mma.cu: out = softmax(Q K^T / sqrt(D)) V, and the
+// log of the softmax's denominators. A block has two (D = 128) or three (D = 64) groups of four warps with 64 queries each
+// and passes over the keys, 128 at a time. While the products of one tile's probabilities and values run, the softmax of
+// the next is computed (FlashAttention-3, Shah et al. 2024, section 3.2); the groups' products and softmaxes overlap as
+// they come.
 //
-// FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further block
-// of queries, from the L2 cache. Shared memory is read at 64 (P V) to 96 (Q K^T) bytes a clock at the full rate of products.
+// FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
+// block of queries, from the L2 cache. Shared memory is read at 64 (P V) to 96 (Q K^T) bytes a clock at the full rate of
+// products.
 #include "warpgroup.h"
 
 #ifdef WARPGROUPS
@@ -53,7 +55,8 @@ struct Softmax {
 };
 
 template <int D, int GROUPS>
-__device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads, int head_dim, int causal) {
+__device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads,
+                                       int head_dim, int causal) {
   constexpr int THREADS = 128 * GROUPS, QUERIES = 64 * GROUPS, KEYS = 128, TILE = KEYS * D * 2;
   SHARED_BUFFER(char, unaligned);
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
@@ -72,7 +75,8 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
     const int first = first_key(step);
     load_panels<D, KEYS, THREADS>(to + step % 2 * TILE, from + first * width, width, tokens - first, head_dim);
   };
-  load_panels<D, QUERIES, THREADS>(queries, qkv + (row + first_query) * width + head * head_dim, width, tokens - first_query, head_dim);
+  load_panels<D, QUERIES, THREADS>(queries, qkv + (row + first_query) * width + head * head_dim, width,
+                                   tokens - first_query, head_dim);
   load(keys, k, 0);
   commit_copies();
   load(values, v, 0);
@@ -98,7 +102,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
   wait_for_products<0>(s);
   if (first_key(0) + KEYS > tokens || (causal && first_key(0) + KEYS > warp_query)) softmax.mask(s, first_key(0), ends);
   softmax.apply(s);
-  round_to_a<1, KEYS / 8>(reinterpret_cast<unsigned(&)[1][KEYS / 16][4]>(p), reinterpret_cast<float(&)[1][KEYS / 8][4]>(s));
+  round_to_a<KEYS>(p, s);
 
   for (int step = 0; step + 1 < tiles; step++) {
     wait_for_copies<0>();
@@ -123,7 +127,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
 #pragma unroll
       for (int i = 0; i < 4; i++) sums[n][i] *= softmax.shrink[i / 2];
     }
-    round_to_a<1, KEYS / 8>(reinterpret_cast<unsigned(&)[1][KEYS / 16][4]>(p), reinterpret_cast<float(&)[1][KEYS / 8][4]>(s));
+    round_to_a<KEYS>(p, s);
   }
   wait_for_copies<0>();
   show_copies_to_products();
@@ -141,10 +145,12 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
     whole += __shfl_xor_sync(ALL_LANES, whole, 2);
     factor[i] = 1.0f / whole;
     const int query = warp_query + 8 * i + lane / 4;
-    if (lane % 4 == 0 && query < tokens) lse[(row + query) * heads + head] = softmax.largest[i] * softmax.scale_2 * LN_2 + logf(whole);
+    if (lane % 4 == 0 && query < tokens)
+      lse[(row + query) * heads + head] = softmax.largest[i] * softmax.scale_2 * LN_2 + logf(whole);
   }
   const i64 out_width = i64(heads) * head_dim;
-  store_panel_rows<D, QUERIES>(sums, factor, shared, own, out + (row + warp_query) * out_width + head * head_dim, out_width, tokens - warp_query, head_dim);
+  store_panel_rows<D, QUERIES>(sums, factor, shared, own, out + (row + warp_query) * out_width + head * head_dim, out_width,
+                               tokens - warp_query, head_dim);
 }
 
 #else
@@ -156,10 +162,12 @@ __device__ void attend(Args...) {
 #endif
 
 // Grid: (ceil(T / (64 GROUPS)), H, B), 128 GROUPS threads, (64 GROUPS + 4 * 128) * D * 2 + 1024 bytes of shared memory.
-KERNEL __launch_bounds__(384, 1) attention_wgmma_64(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads, int head_dim, int causal) {
+KERNEL __launch_bounds__(384, 1) attention_wgmma_64(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,
+                                                    int kv_heads, int head_dim, int causal) {
   attend<64, 3>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);
 }
-KERNEL __launch_bounds__(256, 1) attention_wgmma_128(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads, int head_dim, int causal) {
+KERNEL __launch_bounds__(256, 1) attention_wgmma_128(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,
+                                                     int kv_heads, int head_dim, int causal) {
   attend<128, 2>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);
 }
 

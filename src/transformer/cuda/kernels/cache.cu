@@ -4,8 +4,8 @@
 // Bytes: 2 B T KV D reals read and as many written. No FLOPs.
 #include "common.h"
 
-KERNEL cache_append(const real* qkv, real* keys, real* values, int batch, int tokens, int heads, int kv_heads,
-                    int head_dim, int capacity, const int* first) {
+KERNEL cache_append(const real* qkv, real* keys, real* values, int batch, int tokens, int heads, int kv_heads, int head_dim,
+                    int capacity, const int* first) {
   const int start = *first;
   const i64 width = i64(heads + 2 * kv_heads) * head_dim;
   const bool wide = head_dim % WIDTH == 0 && aligned(qkv) && aligned(keys) && aligned(values);
@@ -19,8 +19,10 @@ KERNEL cache_append(const real* qkv, real* keys, real* values, int batch, int to
     const real* from = qkv + row * width + (heads + part) * head_dim + column;
     const i64 place = ((row / tokens * kv_heads + head) * capacity + position) * head_dim + column;
     real* to = (part < kv_heads ? keys : values) + place;
-    if (wide) *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
-    else *to = *from;
+    if (wide)
+      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
+    else
+      *to = *from;
   }
 }
 

@@ -1,13 +1,13 @@
 // Attention of one query a sequence over the first *first + 1 positions of the cache, keys and values [B, KV, capacity, D]:
-// what a decoding step does. The context is divided among `splits` blocks for each group of heads that share keys and values;
-// the last block of a group to finish adds up what all have found (Flash-Decoding, Dao et al. 2023), in the order of the
-// splits, so that results do not depend on which was last. The grid does not depend on the length: a step can be recorded
-// once and replayed.
+// what a decoding step does. The context is divided among `splits` blocks for each group of heads that share keys and
+// values; the last block of a group to finish adds up what all have found (Flash-Decoding, Dao et al. 2023), in the order
+// of the splits, so that results do not depend on which was last. The grid does not depend on the length: a step can be
+// recorded once and replayed.
 //
-// Bytes: 2 B KV length D reals, once; beside them the partial results, B H splits (D + 2) f32 written and read in the L2 cache.
-// FLOPs: 4 B H length D: a few for each byte, so memory is the limit. LANES lanes of a warp share a position, 8 numbers a lane,
-// and each has U positions of keys and values under way at a time. G heads share what is read (more than that take turns in
-// further blocks).
+// Bytes: 2 B KV length D reals, once; beside them the partial results, B H splits (D + 2) f32 written and read in the L2
+// cache. FLOPs: 4 B H length D: a few for each byte, so memory is the limit. LANES lanes of a warp share a position, 8
+// numbers a lane, and each has U positions of keys and values under way at a time. G heads share what is read (more than
+// that take turns in further blocks).
 #include "common.h"
 
 constexpr int WARPS = 4, NUMBERS = 8;
@@ -97,7 +97,9 @@ struct Running {
 };
 
 template <int LANES, int G>
-__device__ __forceinline__ void decode(const real* qkv, const real* keys, const real* values, real* out, float* partial, unsigned* finished, int heads, int kv_heads, int head_dim, int capacity, const int* first) {
+__device__ __forceinline__ void decode(const real* qkv, const real* keys, const real* values, real* out, float* partial,
+                                       unsigned* finished, int heads, int kv_heads, int head_dim, int capacity,
+                                       const int* first) {
   constexpr int U = G == 8 ? 2 : 4, SUBS = 32 / LANES, N = U * G, D = LANES * NUMBERS, STEP = WARPS * SUBS * U;
   typedef Sums<N, LANES> Split;
   __shared__ float scores[WARPS][SUBS][N];
@@ -227,7 +229,8 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
   for (int g = 0; g < counted; g++) {
     const i64 row = first_partial + g * splits;
     float largest = -INFINITE;
-    for (int i = threadIdx.x % 32; i < active; i += 32) largest = fmaxf(largest, __ldcg(&partial[statistics + 2 * (row + i)]));
+    for (int i = threadIdx.x % 32; i < active; i += 32)
+      largest = fmaxf(largest, __ldcg(&partial[statistics + 2 * (row + i)]));
     const float most = warp_max(largest);
     float total = 0.0f, sums[WIDE] = {};
 #pragma unroll 4
@@ -253,12 +256,12 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
 
 // Grid: (splits, KV * ceil(H / KV / G), B), 128 threads; a head has at most 8 LANES numbers. `partial` holds
 // B * H * splits * (8 LANES + 2) numbers; `finished`, a count for each (y, z) of the grid, is zero before and after.
-#define DECODE(LANES, G)                                                                                                 \
-  KERNEL __launch_bounds__(128, G < 8 ? 3 : 2) decode_attention_##LANES##_##G(                               \
-      const real* qkv, const real* keys, const real* values, real* out, float* partial, unsigned* finished, int heads,   \
-      int kv_heads, int head_dim, int capacity, const int* first) {                                                      \
-    decode<LANES, G>(qkv, keys, values, out, partial, finished, heads, kv_heads, head_dim, capacity, first);             \
-  }                                                                                                                      \
+#define DECODE(LANES, G)                                                                                                   \
+  KERNEL __launch_bounds__(128, G < 8 ? 3 : 2) decode_attention_##LANES##_##G(                                             \
+      const real* qkv, const real* keys, const real* values, real* out, float* partial, unsigned* finished, int heads,     \
+      int kv_heads, int head_dim, int capacity, const int* first) {                                                        \
+    decode<LANES, G>(qkv, keys, values, out, partial, finished, heads, kv_heads, head_dim, capacity, first);               \
+  }                                                                                                                        \
   EXPORT(decode_attention_##LANES##_##G)
 DECODE(8, 1)
 DECODE(8, 2)

@@ -1,6 +1,6 @@
-// Instructions that C++ has no name for: products of tensor cores, loads of their fragments, asynchronous copies into shared
-// memory, base-2 exponentials. Each is PTX on a device; on the host the lanes of a warp exchange their fragments in the
-// documented register layout, so that a wrong layout gives a wrong result there too.
+// Instructions that C++ has no name for: products of tensor cores, loads of their fragments, asynchronous copies into
+// shared memory, base-2 exponentials. Each is PTX on a device; on the host the lanes of a warp exchange their fragments in
+// the documented register layout, so that a wrong layout gives a wrong result there too.
 //
 // Layouts: PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type" and "ldmatrix". With g = lane / 4 and
 // t = lane % 4:
@@ -107,9 +107,12 @@ static inline void wait_for_copies(int pending) {
   int kept = 0;
   for (int i = 0; i < mine.count; i++) {
     const Copy copy = mine.all[i];
-    if (copy.group >= mine.closed - pending) mine.all[kept++] = copy;
-    else if (copy.from) memcpy(copy.to, copy.from, copy.bytes);
-    else memset(copy.to, 0, copy.bytes);
+    if (copy.group >= mine.closed - pending)
+      mine.all[kept++] = copy;
+    else if (copy.from)
+      memcpy(copy.to, copy.from, copy.bytes);
+    else
+      memset(copy.to, 0, copy.bytes);
   }
   mine.count = kept;
 }

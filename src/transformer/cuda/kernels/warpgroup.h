@@ -1,11 +1,12 @@
-// Products of four warps together (wgmma) and what they need: descriptors of tiles in shared memory, fences, groups. Only for
-// compute capability 9.0 with its own features (sm_90a). On the host, products are done when they are waited for, over what is
-// then in shared memory and in the factors' registers, so that a missing wait and a tile overwritten too early show.
+// Products of four warps together (wgmma) and what they need: descriptors of tiles in shared memory, fences, groups. Only
+// for compute capability 9.0 with its own features (sm_90a). On the host, products are done when they are waited for, over
+// what is then in shared memory and in the factors' registers, so that a missing wait and a tile overwritten too early
+// show.
 //
-// Layouts: PTX ISA, "Asynchronous warpgroup-level matrix multiply-accumulate". Rows 16 w .. + 16 of a product are warp w's, in the
-// register layout of m16n8k16 (tensor_cores.h): of the result, and of the left factor where that is in registers. In shared
-// memory, a panel is [rows, 64]: rows of 128 bytes, whose 16-byte chunks are exchanged by chunk ^= row % 8 (the swizzle of 128
-// bytes); a panel starts at a multiple of 1024 bytes. Two descriptions of the same panel:
+// Layouts: PTX ISA, "Asynchronous warpgroup-level matrix multiply-accumulate". Rows 16 w .. + 16 of a product are warp w's,
+// in the register layout of m16n8k16 (tensor_cores.h): of the result, and of the left factor where that is in registers. In
+// shared memory, a panel is [rows, 64]: rows of 128 bytes, whose 16-byte chunks are exchanged by chunk ^= row % 8 (the
+// swizzle of 128 bytes); a panel starts at a multiple of 1024 bytes. Two descriptions of the same panel:
 //   as rows     a row is a row of the left factor, or a column of the right one; the inner dimension runs along it
 //   as inner    the rows are the inner dimension; the right factor's columns run along them, 64 in a panel
 #pragma once
@@ -67,7 +68,8 @@ static void multiply(void** lanes, const int index) {
     }
   }
   for (unsigned k = 0; k < 16; k++) {
-    for (unsigned row = 0; row < 16 && !first.left; row++) a[row][k] = element(first.a.at + (16 * warp + row) * 128 + k * 2);
+    for (unsigned row = 0; row < 16 && !first.left; row++)
+      a[row][k] = element(first.a.at + (16 * warp + row) * 128 + k * 2);
     for (int n = 0; n < first.n; n++) b[k][n] = right_element(first, k, unsigned(n));
   }
   for (unsigned lane = 0; lane < 32; lane++) {
@@ -104,8 +106,8 @@ static inline void issue(float* c, const unsigned* left, Descriptor a, Descripto
 typedef u64 Descriptor;
 #endif
 
-// Of a panel, or of what is `further` below in it. `next_panel`: bytes to the next 64 columns, where the panel is described as
-// inner.
+// Of a panel, or of what is `further` below in it. `next_panel`: bytes to the next 64 columns, where the panel is described
+// as inner.
 __device__ __forceinline__ Descriptor describe(SharedAddress panel, unsigned next_panel) {
 #ifdef CENTIME_HOST
   return {panel, next_panel};
@@ -162,46 +164,23 @@ __device__ __forceinline__ void wait_for_products([[maybe_unused]] float (&c)[TI
 }
 
 #ifndef CENTIME_HOST
-#define RESULTS_64 \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+// Operands of a result's fragments, and their numbers in the text of an instruction.
+#define TILE(c, i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
+#define FOUR_TILES(c, i) TILE(c, i), TILE(c, i + 1), TILE(c, i + 2), TILE(c, i + 3)
+#define BOUND_64(c) FOUR_TILES(c, 0), FOUR_TILES(c, 4)
+#define BOUND_96(c) BOUND_64(c), FOUR_TILES(c, 8)
+#define BOUND_128(c) BOUND_96(c), FOUR_TILES(c, 12)
+#define RESULTS_64                                                                                                         \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                                 \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define BOUND_64(c) \
-  "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), \
-  "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]), \
-  "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), \
-  "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), \
-  "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), \
-  "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), \
-  "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), \
-  "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3])
-#define RESULTS_128 \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define BOUND_128(c) \
-  "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), \
-  "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]), \
-  "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), \
-  "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), \
-  "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), \
-  "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), \
-  "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), \
-  "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]), \
-  "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]), \
-  "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), \
-  "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]), \
-  "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]), \
-  "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]), \
-  "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]), \
-  "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), \
-  "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]), "+f"(c[15][3])
+#define RESULTS_96 RESULTS_64 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define RESULTS_128 RESULTS_96 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #endif
 
 // c [64, N] = A B^T, or += where it `adds`, over 16 of the inner dimension: both described as rows.
 template <int N>
 __device__ __forceinline__ void multiply_rows(float (&c)[N / 8][4], Descriptor a, Descriptor b, bool adds) {
-  static_assert(N == 64 || N == 128, "widths that there are instructions for here");
+  static_assert(N == 64 || N == 96 || N == 128, "widths that there are instructions for here");
 #ifdef CENTIME_HOST
   emulated::issue(&c[0][0], nullptr, a, b, N, adds, false);
 #else
@@ -210,6 +189,12 @@ __device__ __forceinline__ void multiply_rows(float (&c)[N / 8][4], Descriptor a
         "{ .reg .pred adds; setp.ne.b32 adds, %34, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" RESULTS_64 "}, %32, %33, adds, 1, 1, 0, 0; }"
         : BOUND_64(c)
+        : "l"(a), "l"(b), "r"(int(adds)));
+  } else if constexpr (N == 96) {
+    asm volatile(
+        "{ .reg .pred adds; setp.ne.b32 adds, %50, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" RESULTS_96 "}, %48, %49, adds, 1, 1, 0, 0; }"
+        : BOUND_96(c)
         : "l"(a), "l"(b), "r"(int(adds)));
   } else {
     asm volatile(
@@ -229,11 +214,13 @@ __device__ __forceinline__ void multiply_inner(float (&c)[N / 8][4], const unsig
   emulated::issue(&c[0][0], a, {}, b, N, true, true);
 #else
   if constexpr (N == 64) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" RESULTS_64 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" RESULTS_64
+                 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
                  : BOUND_64(c)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   } else {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" RESULTS_128 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" RESULTS_128
+                 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
                  : BOUND_128(c)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   }
@@ -279,10 +266,21 @@ __device__ __forceinline__ void panel_sums(float (&c)[D / 8][4], const unsigned 
   for (int step = 0; step < INNER / 16; step++) multiply_inner<D>(c, p[step], further(b, step * 16 * 128));
 }
 
-// Rounds a warp's 16 rows `c`, row 8 i + lane / 4 times factor[i], and writes the first `inside` of them to memory, by way of
-// rows of its own from `own` on in panels of ROWS rows.
+// Fragments of a result [64, N], rounded, as those of a left factor.
+template <int N>
+__device__ __forceinline__ void round_to_a(unsigned (&to)[N / 16][4], const float (&from)[N / 8][4]) {
+#pragma unroll
+  for (int n = 0; n < N / 8; n++) {
+    to[n / 2][n % 2 * 2] = to_bf16_pair(from[n][0], from[n][1]);
+    to[n / 2][n % 2 * 2 + 1] = to_bf16_pair(from[n][2], from[n][3]);
+  }
+}
+
+// Rounds a warp's 16 rows `c`, row 8 i + lane / 4 times factor[i], and writes the first `inside` of them to memory, by way
+// of rows of its own from `own` on in panels of ROWS rows.
 template <int D, int ROWS>
-__device__ __forceinline__ void store_panel_rows(const float (&c)[D / 8][4], const float (&factor)[2], char* panels, int own, bf16* to, i64 stride, int inside, int head_dim) {
+__device__ __forceinline__ void store_panel_rows(const float (&c)[D / 8][4], const float (&factor)[2], char* panels,
+                                                 int own, bf16* to, i64 stride, int inside, int head_dim) {
   constexpr int CHUNKS = D / 8;
   const int lane = threadIdx.x % 32;
   __syncwarp();

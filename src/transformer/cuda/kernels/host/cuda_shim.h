@@ -24,7 +24,9 @@
 #include <type_traits>
 #include <unistd.h>
 #include <utility>
-#ifndef __x86_64__
+#if defined(__x86_64__) && !defined(SHIM_UCONTEXT)
+#define SHIM_OWN_SWITCH
+#else
 #include <ucontext.h>
 #endif
 
@@ -57,7 +59,8 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace shim {
 
 constexpr unsigned MOST_THREADS = 1024;
-constexpr size_t STACK_BYTES = 128 << 10, PAGE = 4096;
+// PAGE: a multiple of the page of x86-64 and of most arm64 systems.
+constexpr size_t STACK_BYTES = 128 << 10, PAGE = 16 << 10;
 
 // What the lanes of a warp do together once all have come: reads and writes what each lane points to.
 typedef void (*Together)(void** lanes, unsigned mask);
@@ -73,7 +76,7 @@ struct Fiber {
   unsigned mask;
   Together together;
   void* mine;
-#ifdef __x86_64__
+#ifdef SHIM_OWN_SWITCH
   void* stack_pointer;
 #else
   ucontext_t context;
@@ -98,7 +101,7 @@ static char* shared_area;
 static size_t shared_area_bytes;
 [[maybe_unused]] static char* dynamic_shared;
 
-#ifdef __x86_64__
+#ifdef SHIM_OWN_SWITCH
 // Saves what a called function must keep, changes stacks, and takes up the other one where it left off.
 asm(R"(
   .text
@@ -154,7 +157,7 @@ static void start(unsigned thread) {
   Fiber& f = fibers[thread];
   f.state = State::Ready;
   char* low = stacks + thread * (STACK_BYTES + PAGE) + PAGE;
-#ifdef __x86_64__
+#ifdef SHIM_OWN_SWITCH
   // Six registers, the address to return to, and a word that aligns the stack as after a call.
   void** top = reinterpret_cast<void**>(low + STACK_BYTES) - 8;
   memset(top, 0, 8 * sizeof(void*));

@@ -24,12 +24,14 @@ struct Signature<kernel> {
   }
 };
 
-static struct sigaction before[4];
-constexpr int SIGNALS[4] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+// The sanitizers trap by SIGILL on x86-64 and by SIGTRAP on arm64.
+constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE};
+constexpr int SIGNAL_COUNT = sizeof SIGNALS / sizeof *SIGNALS;
+static struct sigaction before[SIGNAL_COUNT];
 
 static void on_signal(int number, siginfo_t* info, void* context) {
   if (!active || !pthread_equal(owner, pthread_self())) {
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < SIGNAL_COUNT; i++) {
       if (SIGNALS[i] != number) continue;
       if (before[i].sa_flags & SA_SIGINFO) return before[i].sa_sigaction(number, info, context);
       if (before[i].sa_handler != SIG_DFL && before[i].sa_handler != SIG_IGN) return before[i].sa_handler(number);
@@ -40,7 +42,7 @@ static void on_signal(int number, siginfo_t* info, void* context) {
   }
   char where[96];
   char* at = static_cast<char*>(info->si_addr);
-  if (number == SIGILL) fail("%s: a misaligned access, or an index outside an array", place(where, current));
+  if (number == SIGILL || number == SIGTRAP) fail("%s: a misaligned access, or an index outside an array", place(where, current));
   if (number == SIGFPE) fail("%s: a division by zero", place(where, current));
   if (at >= stacks && at < stacks + MOST_THREADS * (STACK_BYTES + PAGE)) {
     fail("%s: the fiber's stack of %zu bytes is too small", place(where, current), STACK_BYTES);
@@ -54,18 +56,24 @@ static void on_signal(int number, siginfo_t* info, void* context) {
   fail("%s: an access outside device memory at %p", place(where, current), static_cast<void*>(at));
 }
 
+// Puts a page that must not be touched below each of the first `count` stacks: two areas of the process's address space each,
+// of which the system allows some 65,000, so only as many as launches of this library use.
+static void guard_stacks(unsigned count) {
+  static unsigned guarded;
+  for (; guarded < count; guarded++) mprotect(stacks + guarded * (STACK_BYTES + PAGE), PAGE, PROT_NONE);
+}
+
 static bool prepare() {
   if (stacks) return true;
   const size_t bytes = MOST_THREADS * (STACK_BYTES + PAGE);
   void* all = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (all == MAP_FAILED) return false;
   stacks = static_cast<char*>(all);
-  for (unsigned t = 0; t < MOST_THREADS; t++) mprotect(stacks + t * (STACK_BYTES + PAGE), PAGE, PROT_NONE);
   struct sigaction action = {};
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigemptyset(&action.sa_mask);
-  for (int i = 0; i < 4; i++) sigaction(SIGNALS[i], &action, &before[i]);
+  for (int i = 0; i < SIGNAL_COUNT; i++) sigaction(SIGNALS[i], &action, &before[i]);
   return true;
 }
 
@@ -101,6 +109,7 @@ static int launch(const char* name, void (*run)(void**), const char* parameters,
     snprintf(error, capacity, "kernel %s: no memory for stacks and shared memory", name);
     return 1;
   }
+  guard_stacks(count);
   body = run;
   arguments = args;
   threads = count;
