@@ -11,6 +11,7 @@ use super::forward::StepDropout;
 use super::gradients::Gradients;
 use super::model::{Index, Model, Purpose, Split};
 use super::optimizer::State;
+use super::ranks::Ranks;
 use super::replicas::{Exchange, layers_kept};
 use super::session::{SessionError, SessionOptions, prepare};
 use super::shape::{Family, Shape, ShapeSpec};
@@ -359,6 +360,20 @@ fn sessions_on_a_grid_repeat_and_learn_as_one_rank_does() {
         let grid = Parallel { data: 2, tensor: 2, sharding: Sharding::Optimizer };
         assert_eq!(steps(&w, grid, BackendKind::Cpu), steps(&w, grid, BackendKind::Cpu));
     }
+}
+
+#[test]
+fn a_rank_that_cannot_be_built_ends_the_session_with_its_own_reason() {
+    let w = workload(Family::Gpt2, Phase::Decode);
+    let parallel = Parallel { tensor: 3, ..Parallel::replicas(1) };
+    let options = SessionOptions { backend: BackendKind::Cpu, parallel, threads_per_rank: 1, seed: 1 };
+    // The first ranks are in the middle of their prompts by then, waiting for the last.
+    let last_fails = |rank: usize| match rank {
+        2 => Err(SessionError::OutOfMemory("for this test".into())),
+        _ => Cpu::new(1, None),
+    };
+    let started = Ranks::start(&w, &options, of_threads(&parallel), last_fails);
+    assert!(matches!(started, Err(SessionError::OutOfMemory(_))));
 }
 
 #[test]

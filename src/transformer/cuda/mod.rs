@@ -31,6 +31,8 @@ mod model_tests;
 pub(super) mod nccl;
 mod norm;
 mod optimizer;
+#[cfg(test)]
+mod ranks_tests;
 mod rope;
 mod rows;
 mod state;
