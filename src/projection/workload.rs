@@ -69,7 +69,7 @@ fn training(w: &Workload, model: Model, device: &Unit, devices: u32, calibration
 }
 
 fn format(w: &Workload) -> Format {
-    if w.dtype == Dtype::F32 { Format::Single } else { Format::Half }
+    if w.dtype == Dtype::Bf16 { Format::Half } else { Format::Single }
 }
 
 /// A training run whose layout is still to be chosen.
@@ -103,10 +103,10 @@ fn serving(w: &Workload, model: Model, device: &Unit, devices: u32, calibration:
     let (batch, prompt, new) = (f64::from(w.batch), f64::from(w.prompt_len), f64::from(w.new_tokens));
     let (weight_bytes, weights) = match (w.weights, w.dtype) {
         (WeightFormat::Int8, _) => (1.0, Weights::Packed),
-        (_, Dtype::F32) => (4.0, Weights::Half),
+        (_, Dtype::F32 | Dtype::Tf32) => (4.0, Weights::Half),
         (_, Dtype::Bf16) => (2.0, Weights::Half),
     };
-    let value_bytes = if w.dtype == Dtype::F32 { 4.0 } else { 2.0 };
+    let value_bytes = w.dtype.size() as f64;
     let mut best: Option<Projected> = None;
     let splits = (0..4).map(|i| 2u32.pow(i)).filter(|t| devices.is_multiple_of(*t));
     for tensor in splits.filter(|t| w.shape.n_heads.is_multiple_of(*t)) {

@@ -1,5 +1,6 @@
 //! What every section asks: the run, its figures, and how its cells are told apart.
 
+use crate::comparison::scaling::Series;
 use crate::cost::evaluate::{Figured, evaluate};
 use crate::cost::metric::{Estimate, Metric};
 use crate::results::record::Record;
@@ -83,6 +84,16 @@ impl<'a> Facts<'a> {
             .map(|(v, value)| if is_word(&v.path) { value } else { format!("{} {value}", v.label) })
             .collect();
         if parts.is_empty() { r.cell.trial.model.clone() } else { parts.join(", ") }
+    }
+
+    /// A series of one device and several: by what it has in common, and how the devices share the work.
+    pub fn name_of_series(&self, series: &Series) -> String {
+        let of_devices = ["devices", "parallel.data", "parallel.tensor", "parallel.sharding"];
+        let name = series.points.first().map_or(String::new(), |p| self.name_without(p.record, &of_devices));
+        match series.way.to_string() {
+            way if way.is_empty() => name,
+            way => format!("{name}, {way}"),
+        }
     }
 
     /// What a record has in a field.

@@ -61,6 +61,11 @@ impl Stream {
         Self { key: mix(seed ^ mix(stream)), counter: 0 }
     }
 
+    /// Goes to the n-th draw, from 0.
+    pub fn go_to(&mut self, draw: u64) {
+        self.counter = draw;
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.counter += 1;

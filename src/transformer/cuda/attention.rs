@@ -8,7 +8,7 @@ use super::device::{Address, Arg, Device, Launch, Real};
 use super::launch::{at, int};
 
 /// Beyond it there is no kernel: a workload is refused before it gets here.
-pub(super) const LARGEST_HEAD_DIM: usize = 256;
+pub const LARGEST_HEAD_DIM: usize = 256;
 
 /// Which kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,9 @@ use std::fmt::Debug;
 /// Where something lies in the device's memory.
 pub type Address = u64;
 
+/// A sequence of operations that a device has written down; it keeps them until it is gone itself.
+pub type Recording = u64;
+
 /// Element format of activations and of the factors of products: what `real` is in the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Real {
@@ -68,11 +71,14 @@ pub struct Launch<'a> {
     pub args: &'a [Arg],
 }
 
-/// A matrix as it lies: row-major, dense.
+/// A matrix as it lies: row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
     pub address: Address,
     pub format: Real,
+    /// Numbers from the start of a row, as it lies, to the start of the next. More than a row has where rows of an odd length
+    /// would start at addresses that no wide access can read.
+    pub stride: usize,
     /// Whether the product takes it turned round: `rows x columns` of the product are the matrix's columns and rows.
     pub turned: bool,
 }
@@ -81,7 +87,7 @@ pub struct Matrix {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
     Nothing,
-    /// `gelu_tanh(result)`; the result itself, bias included, goes to `pre`.
+    /// `gelu_tanh(result)`; the result itself, bias included, goes to `pre`, dense.
     Gelu {
         pre: Address,
     },
@@ -99,7 +105,7 @@ pub struct Product {
     pub to: Matrix,
     /// Of the factors' format.
     pub bias: Option<Address>,
-    /// In the format of `to`; may be `to` itself.
+    /// In the format of `to` and with its stride; may be `to` itself.
     pub plus: Option<Address>,
     pub epilogue: Epilogue,
     /// Whether f32 factors may be rounded to 19 bits (TF32).
@@ -126,6 +132,19 @@ pub trait Device: Debug + Send + Sync {
 
     fn launch(&self, launch: &Launch<'_>);
     fn product(&self, product: &Product);
+
+    /// From here on, launches, products, copies and zeroing are written down instead of run, until [`Device::end_recording`].
+    /// `false`: this device does not record, and nothing has changed.
+    fn begin_recording(&self) -> bool {
+        false
+    }
+    /// What was written down, to be replayed while the memory that it works on lasts; `None` when it could not be kept, and
+    /// then nothing of it has run.
+    fn end_recording(&self) -> Option<Recording> {
+        None
+    }
+    /// Runs a recording.
+    fn replay(&self, _recording: Recording) {}
 
     /// Waits until everything asked for has run.
     ///

@@ -12,14 +12,15 @@ pub(super) fn softmax_loss(
     logits: Address,
     targets: Address,
     losses: Address,
-    (rows, v): (usize, usize),
+    (rows, v, stride): (usize, usize, usize),
     scale: f32,
     gradients: bool,
 ) {
     // A row is a block's: its threads take 16 bytes each at a time.
     let threads = (v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(1024);
-    let args =
-        [at(logits), at(targets), at(losses), int(rows), int(v), Arg::F32(scale), Arg::I32(i32::from(gradients))];
+    let last = [Arg::F32(scale), Arg::I32(i32::from(gradients))];
+    let args: Vec<Arg> =
+        [at(logits), at(targets), at(losses), int(rows), int(v), int(stride)].into_iter().chain(last).collect();
     let grid = blocks_of(on, rows, 1, 2048 / threads);
     Kernel { on, file: "loss", name: "softmax_loss", real }.run(grid, threads, &args);
 }
@@ -101,11 +102,11 @@ mod tests {
                 let losses = on.put(Real::F32, &vec![7.0; rows]);
                 let (want_losses, want) = oracle(&logits, &targets, v, scale);
                 let what = format!("{rows} x {v} {real:?}");
-                softmax_loss(&on, real, at, targets_at, losses, (rows, v), scale, false);
+                softmax_loss(&on, real, at, targets_at, losses, (rows, v, v), scale, false);
                 on.wait().unwrap();
                 assert_eq!(on.get(real, at, rows * v), logits);
                 close(&what, Real::F32, &on.get(Real::F32, losses, rows), &want_losses);
-                softmax_loss(&on, real, at, targets_at, losses, (rows, v), scale, true);
+                softmax_loss(&on, real, at, targets_at, losses, (rows, v, v), scale, true);
                 on.wait().unwrap();
                 close(&what, Real::F32, &on.get(Real::F32, losses, rows), &want_losses);
                 close(&what, real, &on.get(real, at, rows * v), &want);
@@ -122,7 +123,7 @@ mod tests {
         logits[5] = f32::NEG_INFINITY;
         let (at, targets) = (on.put(Real::F32, &logits), on.put_words(&[0]));
         let loss = on.put(Real::F32, &[0.0]);
-        softmax_loss(&on, Real::F32, at, targets, loss, (1, v), 1.0, true);
+        softmax_loss(&on, Real::F32, at, targets, loss, (1, v, v), 1.0, true);
         on.wait().unwrap();
         let (want_loss, want) = oracle(&logits, &[0], v, 1.0);
         close("loss", Real::F32, &on.get(Real::F32, loss, 1), &want_loss);
@@ -141,6 +142,7 @@ mod tests {
                 let loss = on.put(Real::F32, &[0.0]);
                 let mut want = array(&vec![0.0; len]);
                 let want_loss = Naive.mean_squared_error(&array(&x), &array(&target), Some(&mut want), len);
+                let want_loss = Naive.read_loss(want_loss);
                 for dx in [None, Some(dx)] {
                     mean_squared_error(&on, real, both, dx, partial, loss, len);
                     on.wait().unwrap();

@@ -92,7 +92,7 @@ pub(super) fn update(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::backend::Backend;
+    use super::super::super::backend::{Backend, Updated};
     use super::super::super::cpu::naive::Naive;
     use super::super::host::{HostDevice, array, close, random, rounded};
     use super::*;
@@ -150,8 +150,11 @@ mod tests {
                 for Parameter { at, p, g, m, v } in all {
                     let [mut want, mut first, mut second] = [p, m, v].map(|x| array(&x));
                     for step in 1..=3 {
-                        let (m, v) = ((moments > 0).then_some(&mut first), (moments > 1).then_some(&mut second));
-                        Naive.update(&u, step, &mut want, &array(&g), m, v);
+                        let (first, second) =
+                            ((moments > 0).then_some(&mut first), (moments > 1).then_some(&mut second));
+                        let (part, gradient) = (0..at.len, array(&g));
+                        let one = Updated { part, parameter: &mut want, gradient: &gradient, first, second };
+                        Naive.update(&u, step, one);
                     }
                     let what = format!("{u:?}, {} numbers", at.len);
                     let got = on.get(Real::F32, at.parameter, at.len);

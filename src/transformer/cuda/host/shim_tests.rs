@@ -189,15 +189,15 @@ fn products_follow_their_description() {
     let turn = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
         (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
     };
-    let matrix = |address: Address, turned| Matrix { address, format: Real::F32, turned };
+    let matrix = |address: Address, stride, turned| Matrix { address, format: Real::F32, stride, turned };
     let put = |x: &[f32]| on.put(Real::F32, x);
-    let (straight_a, turned_a) = (matrix(put(&a), false), matrix(put(&turn(&a, n, k)), true));
-    let (straight_b, turned_b) = (matrix(put(&b), false), matrix(put(&turn(&b, k, m)), true));
+    let (straight_a, turned_a) = (matrix(put(&a), k, false), matrix(put(&turn(&a, n, k)), n, true));
+    let (straight_b, turned_b) = (matrix(put(&b), m, false), matrix(put(&turn(&b, k, m)), k, true));
     let (bias, pre) = (put(&bias), put(&vec![0.0; n * m]));
     for (a, b) in [(straight_a, straight_b), (turned_a, straight_b), (straight_a, turned_b), (turned_a, turned_b)] {
         for epilogue in [Epilogue::Nothing, Epilogue::Gelu { pre }] {
             // `plus` may be the result itself.
-            let to = matrix(put(&plus), false);
+            let to = matrix(put(&plus), m, false);
             let (bias, plus) = (Some(bias), Some(to.address));
             on.product(&Product { n, k, m, a, b, to, bias, plus, epilogue, tf32: false });
             on.wait().unwrap();
@@ -206,7 +206,7 @@ fn products_follow_their_description() {
         }
     }
     let mixed = Matrix { format: Real::Bf16, ..straight_b };
-    let to = matrix(pre, false);
+    let to = matrix(pre, m, false);
     let (bias, plus, epilogue) = (None, None, Epilogue::Nothing);
     on.product(&Product { n, k, m, a: straight_a, b: mixed, to, bias, plus, epilogue, tf32: false });
     says(&on.wait().unwrap_err().to_string(), &["a product that no device does"]);
