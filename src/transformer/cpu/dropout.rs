@@ -2,8 +2,8 @@
 //!
 //! Word `i % 4` of Philox4x32-10 of the counter `i / 4` decides on element i, here and on GPUs, so that masks are the same. The
 //! hash that was used before needs two products of 64 bits an element, some 25 instructions on a GPU, where 34 are the time
-//! that the memory takes with bf16; Philox needs about 11. On CPUs it costs 0.9 ns an element with AVX2 and AVX-512, 1.6
-//! without, where the hash, not vectorised, cost 1.4; either is below 1 % of a training step.
+//! that the memory takes with bf16; Philox needs about 11. On CPUs it costs 0.9 ns an element with AVX2 and AVX-512, 1.7
+//! without, where the hash, not vectorised, cost 1.3; either is below 1 % of a training step.
 
 use super::super::backend::Dropout;
 use super::super::random::{WORDS, philox, threshold};

@@ -60,8 +60,11 @@ impl Backend for Cuda {
         }
     }
     fn copy(&self, from: &Buffer, to: &mut Buffer, len: usize) {
-        debug_assert_eq!(from.format(), to.format());
-        self.on().copy(from.at(), to.at(), len * from.format().size());
+        match (from.format(), to.format()) {
+            (Real::F32, Real::Bf16) => elementwise::narrow(self.on(), Real::Bf16, from.at(), to.at(), len),
+            (Real::Bf16, Real::F32) => elementwise::widen(self.on(), Real::Bf16, from.at(), to.at(), len),
+            (same, _) => self.on().copy(from.at(), to.at(), len * same.size()),
+        }
     }
     fn add(&self, from: &Buffer, to: &mut Buffer, len: usize) {
         debug_assert_eq!(from.format(), to.format());
@@ -218,7 +221,7 @@ impl Backend for Cuda {
     }
 
     fn rope(&self, qkv: &mut Buffer, frequencies: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
-        let Some(angles) = self.frequencies(frequencies) else { return };
+        let Some(angles) = self.state.angles(frequencies) else { return };
         let first = self.state.position(first);
         rope::rope(self.on(), qkv.format(), qkv.at(), angles, first, inverse, d);
     }

@@ -229,6 +229,10 @@ fn embeddings_rows_and_flat_operations_agree() {
         on.add(&a, &mut b, 77);
         on.fill(&mut c, 0.5);
     });
+    both!("change of format", [(101, Activations), (101, Statistics), (101, Activations)], |on, [a, wide, b]| {
+        on.copy(&a, &mut wide, 101);
+        on.copy(&wide, &mut b, 99);
+    });
     both!("dropout", [(10_001, Activations)], |on, [x]| {
         on.dropout(&mut x, 10_001, Dropout { probability: 0.2, seed: 4 });
     });

@@ -52,7 +52,8 @@ impl Linear<'_> {
         self.on.product(&Product { plus, ..self.product(x, w, bias, out, d) });
     }
 
-    /// `pre = x w^T + bias`, `out = gelu_tanh(pre)` in one product. Its kept result has to begin every row on 16 bytes.
+    /// `pre = x w^T + bias`, `out = gelu_tanh(pre)` in one product, or `false`: cuBLASLt keeps `pre` in bf16 alone, and only where
+    /// its rows begin on 16 bytes.
     pub fn gelu(
         &self,
         x: &Buffer,
@@ -62,7 +63,7 @@ impl Linear<'_> {
         out: &Buffer,
         d: LinearDims,
     ) -> bool {
-        let fits = d.m.is_multiple_of(8);
+        let fits = d.m.is_multiple_of(8) && out.format() == Real::Bf16;
         if fits {
             let epilogue = Epilogue::Gelu { pre: pre.at() };
             self.on.product(&Product { epilogue, ..self.product(x, w, bias, out, d) });

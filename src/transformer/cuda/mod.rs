@@ -37,18 +37,18 @@ mod rope;
 mod rows;
 mod state;
 
-use super::backend::{Frequencies, Recorded};
+use super::backend::Recorded;
 use super::session::SessionError;
 use super::shape::Shape;
 use super::{Dtype, Phase, Workload};
 pub use attention::LARGEST_HEAD_DIM;
+use buffer::Buffer;
 pub(super) use buffer::bytes;
-use buffer::{Buffer, Memory, words};
 use device::{Address, Device};
 use head::Head;
 use linear::Linear;
 use state::State;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Bytes of scratch that the largest operation of a step over so many rows takes, and what cuBLASLt is given: what is counted as
 /// workspace. Gradients of norms, whose partial sums depend on the device, are the least of it and left out.
@@ -69,8 +69,6 @@ pub struct Cuda {
     device: Arc<dyn Device>,
     state: Arc<State>,
     dtype: Dtype,
-    /// Angles of rotary positions, where they lie.
-    angles: Arc<Mutex<Vec<(Vec<f32>, Memory)>>>,
 }
 
 impl Cuda {
@@ -84,7 +82,7 @@ impl Cuda {
 
     fn on_device(device: Arc<dyn Device>, dtype: Dtype) -> Result<Self, SessionError> {
         let state = Arc::new(State::new(&device)?);
-        Ok(Self { device, state, dtype, angles: Arc::default() })
+        Ok(Self { device, state, dtype })
     }
 
     fn on(&self) -> &dyn Device {
@@ -118,19 +116,6 @@ impl Cuda {
         let first = self.state.position(first);
         let positions = positions.map(Buffer::at);
         embedding::embed(self.on(), table.format(), ids, table.at(), positions, out.at(), first, d);
-    }
-
-    /// Where these angles lie; a model has one set of them.
-    fn frequencies(&self, f: &Frequencies) -> Option<Address> {
-        let mut all = self.angles.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, memory)) = all.iter().find(|(angles, _)| *angles == f.0) {
-            return Some(memory.at);
-        }
-        let memory = Memory::new(&self.device, 4 * f.0.len()).map_err(|e| self.state.fail(e)).ok()?;
-        self.on().write(&words(f.0.iter().map(|x| x.to_ne_bytes())), memory.at);
-        let at = memory.at;
-        all.push((f.0.clone(), memory));
-        Some(at)
     }
 
     /// Runs a step: plainly the first time, when kernels are compiled and memory is found; written down the second; played back

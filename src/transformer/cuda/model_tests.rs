@@ -14,6 +14,7 @@ use super::device::{Arg, Facts, Launch, Product, Real, Recording};
 use super::host::HostDevice;
 use super::*;
 use std::path::Path;
+use std::sync::Mutex;
 
 /// A backend on the host, or `None`, which the device has explained.
 fn cuda(dtype: Dtype) -> Option<Cuda> {

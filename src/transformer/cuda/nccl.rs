@@ -219,7 +219,7 @@ mod tests {
         let (size, len) = (buffers.len(), buffers[0].len());
         let all: Vec<Vec<Call>> = (0..size).map(|r| calls(job, len, r, size)).collect();
         assert!(all.iter().all(|c| c.len() == all[0].len()), "every rank makes as many calls");
-        for i in 0..all[0].len() {
+        for (i, _) in all[0].iter().enumerate() {
             let before: Vec<Vec<f32>> = buffers.to_vec();
             let reduced = |at: usize, op: Op| {
                 let sum = before.iter().map(|b| b[at]).sum::<f32>();

@@ -1,6 +1,7 @@
 //! What the backend itself keeps on a device: the position that a pass starts at, tokens on their way, the loss, and scratch
 //! memory that one operation after the other uses.
 
+use super::super::backend::Frequencies;
 use super::super::session::SessionError;
 use super::buffer::{Memory, words};
 use super::device::{Address, Device};
@@ -27,7 +28,16 @@ struct Inner {
     scratch: Growing,
     tokens: Growing,
     counts: Growing,
+    /// A model has one set of them.
+    angles: Vec<Angles>,
     failure: Option<SessionError>,
+}
+
+/// Angles of rotary positions, on the device.
+#[derive(Debug)]
+struct Angles {
+    of: Frequencies,
+    memory: Memory,
 }
 
 /// The backend's own memory on a device.
@@ -82,6 +92,26 @@ impl State {
     /// Scratch memory for one operation; the next may have the same. `None` where there is no more, which [`State::failure`] tells.
     pub fn scratch(&self, bytes: usize) -> Option<Address> {
         self.grown(Purpose::Scratch, bytes)
+    }
+
+    /// Where these angles lie.
+    pub fn angles(&self, of: &Frequencies) -> Option<Address> {
+        let mut inner = self.lock();
+        if let Some(known) = inner.angles.iter().find(|a| a.of == *of) {
+            return Some(known.memory.at);
+        }
+        match Memory::new(&self.device, 4 * of.0.len()) {
+            Ok(memory) => {
+                let at = memory.at;
+                self.device.write(&words(of.0.iter().map(|x| x.to_ne_bytes())), at);
+                inner.angles.push(Angles { of: of.clone(), memory });
+                Some(at)
+            }
+            Err(e) => {
+                inner.failure.get_or_insert(e);
+                None
+            }
+        }
     }
 
     /// Words of nobody but the operation that counts in them: zero at first, and again after each run of it.

@@ -226,36 +226,7 @@ impl Products {
     }
 
     fn plan(&self, p: &Product, key: &Key) -> Result<Plan, DriverFault> {
-        let compute = if p.tf32 {
-            lt::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
-        } else {
-            lt::cublasComputeType_t::CUBLAS_COMPUTE_32F
-        };
-        let mut operation = std::ptr::null_mut();
-        // SAFETY: points to a handle that outlives the call.
-        let made = unsafe { lt::cublasLtMatmulDescCreate(&raw mut operation, compute, lt::cudaDataType::CUDA_R_32F) };
-        product_ok("describing a product", made)?;
-        let layout = |m: &Matrix, rows, columns| {
-            let (rows, columns) = as_it_lies(m, rows, columns);
-            Layout::new(m, rows, columns)
-        };
-        let mut plan = Plan {
-            operation,
-            a: layout(&p.a, p.n, p.k)?,
-            b: layout(&p.b, p.k, p.m)?,
-            to: layout(&p.to, p.n, p.m)?,
-            algorithm: lt::cublasLtMatmulAlgo_t { data: [0; 8] },
-        };
-        // CUBLAS_OP_N is 0 and CUBLAS_OP_T 1, in a header that cuBLASLt's bindings leave out.
-        set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(p.b.turned))?;
-        set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(p.a.turned))?;
-        set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(key.epilogue() as u32))?;
-        if key.bias {
-            set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &(format(p.a.format) as i32))?;
-        }
-        if key.gelu {
-            set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(p.m as i64))?;
-        }
+        let mut plan = describe(p, key)?;
         let candidates = self.candidates(p, &plan)?;
         plan.algorithm = self.fastest(p, &plan, &candidates)?;
         Ok(plan)
@@ -263,27 +234,7 @@ impl Products {
 
     /// What the library proposes, the best by its own estimate first.
     fn candidates(&self, p: &Product, plan: &Plan) -> Result<Vec<lt::cublasLtMatmulAlgo_t>, DriverFault> {
-        let mut preference = std::ptr::null_mut();
-        // SAFETY: points to a handle that outlives the call.
-        product_ok("asking for algorithms", unsafe { lt::cublasLtMatmulPreferenceCreate(&raw mut preference) })?;
-        let wish = |which, bytes: *const c_void, len| {
-            // SAFETY: `bytes` points to `len` bytes that outlive the call, as the attribute is long.
-            product_ok("asking for algorithms", unsafe {
-                lt::cublasLtMatmulPreferenceSetAttribute(preference, which, bytes, len)
-            })
-        };
-        let space = self.workspace_bytes as u64;
-        let mut told = wish(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const space).cast(), 8);
-        let c = p.plus.unwrap_or(p.to.address);
-        for (which, address) in [
-            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, p.b.address),
-            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, p.a.address),
-            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c),
-            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, p.to.address),
-        ] {
-            let bytes = alignment(address);
-            told = told.and(wish(which, (&raw const bytes).cast(), 4));
-        }
+        let preference = preference(p, self.workspace_bytes)?;
         // SAFETY: plain numbers, for which zero is a value; the status of 0 is success.
         let mut found: [lt::cublasLtMatmulHeuristicResult_t; CANDIDATES] = unsafe { std::mem::zeroed() };
         let mut count = 0;
@@ -296,15 +247,12 @@ impl Products {
                 plan.a.0,
                 plan.to.0,
                 plan.to.0,
-                preference,
+                preference.0,
                 CANDIDATES as i32,
                 found.as_mut_ptr(),
                 &raw mut count,
             )
         };
-        // SAFETY: made above, destroyed once.
-        let _ = unsafe { lt::cublasLtMatmulPreferenceDestroy(preference) };
-        told?;
         product_ok("asking for algorithms", asked)?;
         let good = |r: &&lt::cublasLtMatmulHeuristicResult_t| r.state == lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS;
         let all: Vec<_> = found.iter().take(usize::try_from(count).unwrap_or(0)).filter(good).map(|r| r.algo).collect();
@@ -347,6 +295,77 @@ impl Products {
     }
 }
 
+/// A product, as yet without an algorithm.
+fn describe(p: &Product, key: &Key) -> Result<Plan, DriverFault> {
+    let compute = if p.tf32 {
+        lt::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
+    } else {
+        lt::cublasComputeType_t::CUBLAS_COMPUTE_32F
+    };
+    let mut operation = std::ptr::null_mut();
+    // SAFETY: points to a handle that outlives the call.
+    let made = unsafe { lt::cublasLtMatmulDescCreate(&raw mut operation, compute, lt::cudaDataType::CUDA_R_32F) };
+    product_ok("describing a product", made)?;
+    let layout = |m: &Matrix, rows, columns| {
+        let (rows, columns) = as_it_lies(m, rows, columns);
+        Layout::new(m, rows, columns)
+    };
+    let plan = Plan {
+        operation,
+        a: layout(&p.a, p.n, p.k)?,
+        b: layout(&p.b, p.k, p.m)?,
+        to: layout(&p.to, p.n, p.m)?,
+        algorithm: lt::cublasLtMatmulAlgo_t { data: [0; 8] },
+    };
+    // CUBLAS_OP_N is 0 and CUBLAS_OP_T 1, in a header that cuBLASLt's bindings leave out.
+    set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(p.b.turned))?;
+    set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(p.a.turned))?;
+    set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(key.epilogue() as u32))?;
+    if key.bias {
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &(format(p.a.format) as i32))?;
+    }
+    if key.gelu {
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(p.m as i64))?;
+    }
+    Ok(plan)
+}
+
+/// Owns the conditions that algorithms are asked for under.
+struct Conditions(lt::cublasLtMatmulPreference_t);
+
+impl Drop for Conditions {
+    fn drop(&mut self) {
+        // SAFETY: made by `preference`, destroyed once.
+        let _ = unsafe { lt::cublasLtMatmulPreferenceDestroy(self.0) };
+    }
+}
+
+/// No more workspace than there is, and operands that begin where these do.
+fn preference(p: &Product, workspace_bytes: usize) -> Result<Conditions, DriverFault> {
+    let mut made = std::ptr::null_mut();
+    // SAFETY: points to a handle that outlives the call.
+    product_ok("asking for algorithms", unsafe { lt::cublasLtMatmulPreferenceCreate(&raw mut made) })?;
+    let made = Conditions(made);
+    let wish = |which, bytes: *const c_void, len| {
+        // SAFETY: `bytes` points to `len` bytes that outlive the call, as the attribute is long.
+        product_ok("asking for algorithms", unsafe {
+            lt::cublasLtMatmulPreferenceSetAttribute(made.0, which, bytes, len)
+        })
+    };
+    let space = workspace_bytes as u64;
+    wish(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const space).cast(), 8)?;
+    for (which, address) in [
+        (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, p.b.address),
+        (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, p.a.address),
+        (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, p.plus.unwrap_or(p.to.address)),
+        (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, p.to.address),
+    ] {
+        let bytes = alignment(address);
+        wish(which, (&raw const bytes).cast(), 4)?;
+    }
+    Ok(made)
+}
+
 /// Sets an attribute that is as long as `value`.
 fn set<T: Copy>(operation: lt::cublasLtMatmulDesc_t, which: Attribute, value: &T) -> Result<(), DriverFault> {
     let (bytes, len) = (std::ptr::from_ref(value).cast(), size_of::<T>());
@@ -360,5 +379,36 @@ impl Drop for Products {
         self.release(self.workspace);
         // SAFETY: made by `new`, destroyed once.
         let _ = unsafe { lt::cublasLtDestroy(self.handle) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::libraries::Library;
+    use super::*;
+
+    /// Descriptions need no device: that the library takes every attribute as long as we give it.
+    #[test]
+    fn products_of_every_kind_can_be_described() {
+        if !Library::Products.find(u32::MAX) {
+            eprintln!("skipped: no libcublasLt; put its folder on LD_LIBRARY_PATH or into CENTIME_CUDA_LIBRARIES");
+            return;
+        }
+        // SAFETY: the library is there; the function takes nothing.
+        eprintln!("cuBLASLt of CUDA {}", unsafe { lt::cublasLtGetCudartVersion() });
+        for real in [Real::F32, Real::Bf16] {
+            for (turned, stride, bias, plus) in [(false, 64, None, None), (true, 72, Some(512), Some(256))] {
+                let at = |address| Matrix { address, format: real, stride, turned };
+                let to = Matrix { turned: false, ..at(256) };
+                for epilogue in [Epilogue::Nothing, Epilogue::Gelu { pre: 1024 }] {
+                    let p =
+                        Product { n: 64, k: 64, m: 64, a: at(16), b: at(2), to, bias, plus, epilogue, tf32: turned };
+                    let described = describe(&p, &Key::new(&p));
+                    assert!(described.is_ok(), "{p:?}: {:?}", described.err());
+                    assert!(preference(&p, 1 << 20).is_ok());
+                }
+            }
+        }
+        assert_eq!([2, 16, 24, 256, 512, 0].map(alignment), [2, 16, 8, 256, 256, 256]);
     }
 }

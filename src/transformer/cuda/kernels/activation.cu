@@ -37,24 +37,24 @@ __device__ __forceinline__ Curve curve(float x) {
 
 template <int KIND>
 __device__ __forceinline__ void forward(const real* pre, real* out, i64 len) {
-  over<WIDTH>(len, aligned(pre) && aligned(out), [&](i64 i, auto n) {
-    float x[n.value];
-    load(pre + i, x);
+  over(len, aligned(pre) && aligned(out), [&](i64 i, Part part) {
+    float x[WIDTH];
+    load_part(pre + i, x, part);
 #pragma unroll
-    for (int j = 0; j < n.value; j++) x[j] = curve<KIND>(x[j]).value;
-    store(out + i, x);
+    for (int j = 0; j < WIDTH; j++) x[j] = curve<KIND>(x[j]).value;
+    store_part(out + i, x, part);
   });
 }
 
 template <int KIND>
 __device__ __forceinline__ void backward(real* pre, const real* dout, i64 len) {
-  over<WIDTH>(len, aligned(pre) && aligned(dout), [&](i64 i, auto n) {
-    float x[n.value], d[n.value];
-    load(pre + i, x);
-    load(dout + i, d);
+  over(len, aligned(pre) && aligned(dout), [&](i64 i, Part part) {
+    float x[WIDTH], d[WIDTH];
+    load_part(pre + i, x, part);
+    load_part(dout + i, d, part);
 #pragma unroll
-    for (int j = 0; j < n.value; j++) x[j] = d[j] * curve<KIND>(x[j]).slope;
-    store(pre + i, x);
+    for (int j = 0; j < WIDTH; j++) x[j] = d[j] * curve<KIND>(x[j]).slope;
+    store_part(pre + i, x, part);
   });
 }
 

@@ -186,19 +186,39 @@ __device__ __forceinline__ float block_max(float x) {
   return warp_max(lane < blockDim.x / 32 ? parts[lane] : -INFINITE);
 }
 
-// A compile-time number that a lambda can take: [&](i64 i, auto n) { constexpr int N = n.value; ... }
-template <int N>
-struct Count {
-  static constexpr int value = N;
+// Up to WIDTH numbers that lie together: `wide`, all of them, aligned, or the first `count`.
+struct Part {
+  int count;
+  bool wide;
 };
+constexpr Part WHOLE_PART = {WIDTH, true};
 
-// Calls f(i, Count<N>) over [0, len): N numbers at a time while `wide`, what is left one by one. The grid strides.
-template <int N, class F>
+template <class T>
+__device__ __forceinline__ void load_part(const T* p, float (&to)[WIDTH], Part part) {
+  if (part.wide) return load(p, to);
+#pragma unroll
+  for (int j = 0; j < WIDTH; j++) to[j] = j < part.count ? to_float(p[j]) : 0.0f;
+}
+template <class T>
+__device__ __forceinline__ void store_part(T* p, const float (&from)[WIDTH], Part part) {
+  if (part.wide) return store(p, from);
+#pragma unroll
+  for (int j = 0; j < WIDTH; j++) {
+    if (j < part.count) p[j] = from_float<T>(from[j]);
+  }
+}
+
+// Calls f(i, part) over [0, len), i a multiple of WIDTH; `wide` tells that the arrays are aligned. The grid strides. (Lambdas
+// with `auto` would say it shorter; NVRTC 12 takes none without an option.)
+template <class F>
 __device__ __forceinline__ void over(i64 len, bool wide, F f) {
   const i64 thread = i64(blockIdx.x) * blockDim.x + threadIdx.x, step = i64(gridDim.x) * blockDim.x;
-  const i64 vectors = wide ? len / N : 0;
-  for (i64 i = thread; i < vectors; i += step) f(i * N, Count<N>{});
-  for (i64 i = vectors * N + thread; i < len; i += step) f(i, Count<1>{});
+  const i64 whole = wide ? len / WIDTH : 0;
+  for (i64 v = thread; v < whole; v += step) f(v * WIDTH, WHOLE_PART);
+  for (i64 v = whole + thread; v * WIDTH < len; v += step) {
+    const i64 left = len - v * WIDTH;
+    f(v * WIDTH, Part{left < WIDTH ? int(left) : WIDTH, false});
+  }
 }
 
 // Vectors of a piece of a row that a warp takes at once: four a lane.

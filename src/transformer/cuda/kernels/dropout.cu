@@ -28,22 +28,16 @@ __device__ __forceinline__ Words philox(u64 counter, u64 key) {
 
 // x[i] = 0 where its word is below `threshold`, else x[i] * keep.
 KERNEL dropout(real* x, i64 len, unsigned threshold, float keep, u64 seed) {
-  over<WIDTH>(len, aligned(x), [&](i64 i, auto n) {
-    float v[n.value];
-    load(x + i, v);
-    if constexpr (n.value == 1) {
-      const Words words = philox(u64(i) / 4, seed);
-      const unsigned word = i % 4 < 2 ? (i % 4 == 0 ? words.at[0] : words.at[1]) : (i % 4 == 2 ? words.at[2] : words.at[3]);
-      v[0] = word < threshold ? 0.0f : v[0] * keep;
-    } else {
+  over(len, aligned(x), [&](i64 i, Part part) {
+    float v[WIDTH];
+    load_part(x + i, v, part);
 #pragma unroll
-      for (int j = 0; j < n.value; j += 4) {
-        const Words words = philox(u64(i + j) / 4, seed);
+    for (int j = 0; j < WIDTH; j += 4) {
+      const Words words = philox(u64(i + j) / 4, seed);
 #pragma unroll
-        for (int k = 0; k < 4; k++) v[j + k] = words.at[k] < threshold ? 0.0f : v[j + k] * keep;
-      }
+      for (int k = 0; k < 4; k++) v[j + k] = words.at[k] < threshold ? 0.0f : v[j + k] * keep;
     }
-    store(x + i, v);
+    store_part(x + i, v, part);
   });
 }
 

@@ -8,20 +8,20 @@
 
 template <class T>
 __device__ __forceinline__ void fill_with(T* to, float value, i64 len) {
-  over<16 / sizeof(T)>(len, aligned(to), [&](i64 i, auto n) {
-    float v[n.value];
+  over(len, aligned(to), [&](i64 i, Part part) {
+    float v[WIDTH];
 #pragma unroll
-    for (int j = 0; j < n.value; j++) v[j] = value;
-    store(to + i, v);
+    for (int j = 0; j < WIDTH; j++) v[j] = value;
+    store_part(to + i, v, part);
   });
 }
 
 template <class From, class To>
 __device__ __forceinline__ void change(const From* from, To* to, i64 len) {
-  over<WIDTH>(len, aligned(from) && aligned(to), [&](i64 i, auto n) {
-    float v[n.value];
-    load(from + i, v);
-    store(to + i, v);
+  over(len, aligned(from) && aligned(to), [&](i64 i, Part part) {
+    float v[WIDTH];
+    load_part(from + i, v, part);
+    store_part(to + i, v, part);
   });
 }
 
@@ -30,13 +30,13 @@ KERNEL fill(real* to, float value, i64 len) { fill_with(to, value, len); }
 KERNEL fill_f32(float* to, float value, i64 len) { fill_with(to, value, len); }
 
 KERNEL add(const real* from, real* to, i64 len) {
-  over<WIDTH>(len, aligned(from) && aligned(to), [&](i64 i, auto n) {
-    float a[n.value], b[n.value];
-    load(from + i, a);
-    load(to + i, b);
+  over(len, aligned(from) && aligned(to), [&](i64 i, Part part) {
+    float a[WIDTH], b[WIDTH];
+    load_part(from + i, a, part);
+    load_part(to + i, b, part);
 #pragma unroll
-    for (int j = 0; j < n.value; j++) b[j] += a[j];
-    store(to + i, b);
+    for (int j = 0; j < WIDTH; j++) b[j] += a[j];
+    store_part(to + i, b, part);
   });
 }
 

@@ -10,16 +10,15 @@
 
 constexpr unsigned IGNORED = 0xffffffffu;
 
-// A row that starts anywhere: single numbers up to the first 16-byte boundary, vectors, single numbers.
+// Calls f(i, part) over a row that starts anywhere: what is before the first 16-byte boundary, vectors, what is left.
 template <class F>
 __device__ __forceinline__ void over_row(real* row, int v, F f) {
   const int off = int(reinterpret_cast<u64>(row) % 16 / sizeof(real));
-  const int head = min(off ? WIDTH - off : 0, v), vectors = (v - head) / WIDTH;
-  const int me = threadIdx.x, all = blockDim.x;
-  for (int i = me; i < head; i += all) f(i, Count<1>{});
+  const int head = min(off ? WIDTH - off : 0, v), vectors = (v - head) / WIDTH, done = head + vectors * WIDTH;
+  if (head > 0 && threadIdx.x == 0) f(0, Part{head, false});
 #pragma unroll 2
-  for (int i = me; i < vectors; i += all) f(head + i * WIDTH, Count<WIDTH>{});
-  for (int i = head + vectors * WIDTH + me; i < v; i += all) f(i, Count<1>{});
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x) f(head + i * WIDTH, WHOLE_PART);
+  if (done < v && threadIdx.x == 1) f(done, Part{v - done, false});
 }
 
 // losses[r] = log(sum exp(logits[r])) - logits[r][targets[r]]; with `gradients`, logits[r] becomes (softmax - onehot) * scale.
@@ -35,26 +34,29 @@ KERNEL __launch_bounds__(1024) softmax_loss(real* logits, const unsigned* target
     if (target == IGNORED) {
       if (threadIdx.x == 0) losses[r] = 0.0f;
       if (gradients) {
-        over_row(row, v, [&](int i, auto n) {
-          const float zeros[n.value] = {};
-          store(row + i, zeros);
+        over_row(row, v, [&](int i, Part part) {
+          const float zeros[WIDTH] = {};
+          store_part(row + i, zeros, part);
         });
       }
       continue;
     }
     const float of_target = to_float(row[target]);
     float largest = -INFINITE, sum = 0.0f;
-    over_row(row, v, [&](int i, auto n) {
-      float x[n.value];
-      load(row + i, x);
-      float top = largest;
+    over_row(row, v, [&](int i, Part part) {
+      float x[WIDTH], top = largest;
+      load_part(row + i, x, part);
 #pragma unroll
-      for (int j = 0; j < n.value; j++) top = fmaxf(top, x[j]);
+      for (int j = 0; j < WIDTH; j++) {
+        if (j < part.count) top = fmaxf(top, x[j]);
+      }
       // Both are -infinity only where every number so far was: they add nothing.
       if (top == -INFINITE) return;
       sum *= __expf(largest - top);
 #pragma unroll
-      for (int j = 0; j < n.value; j++) sum += __expf(x[j] - top);
+      for (int j = 0; j < WIDTH; j++) {
+        if (j < part.count) sum += __expf(x[j] - top);
+      }
       largest = top;
     });
     const float top = block_max(largest);
@@ -63,14 +65,14 @@ KERNEL __launch_bounds__(1024) softmax_loss(real* logits, const unsigned* target
     if (!gradients) continue;
     // All threads have read the target's logit: they have met in the sums above.
     const float factor = scale / total;
-    over_row(row, v, [&](int i, auto n) {
-      float x[n.value];
-      load(row + i, x);
+    over_row(row, v, [&](int i, Part part) {
+      float x[WIDTH];
+      load_part(row + i, x, part);
 #pragma unroll
-      for (int j = 0; j < n.value; j++) {
+      for (int j = 0; j < WIDTH; j++) {
         x[j] = __expf(x[j] - top) * factor - (unsigned(i + j) == target ? scale : 0.0f);
       }
-      store(row + i, x);
+      store_part(row + i, x, part);
     });
   }
 }
@@ -87,17 +89,17 @@ KERNEL sum(const float* from, float* to, int n, float scale) {
 // partial[block] = the block's sum of (x - target)^2; dx = 2 scale (x - target), where wanted.
 KERNEL squared_error(const real* x, const real* target, real* dx, float* partial, i64 len, float scale) {
   float mine = 0.0f;
-  over<WIDTH>(len, aligned(x) && aligned(target) && aligned(dx), [&](i64 i, auto n) {
-    float a[n.value], b[n.value];
-    load(x + i, a);
-    load(target + i, b);
+  over(len, aligned(x) && aligned(target) && aligned(dx), [&](i64 i, Part part) {
+    float a[WIDTH], b[WIDTH];
+    load_part(x + i, a, part);
+    load_part(target + i, b, part);
 #pragma unroll
-    for (int j = 0; j < n.value; j++) {
+    for (int j = 0; j < WIDTH; j++) {
       a[j] -= b[j];
       mine += a[j] * a[j];
       a[j] *= 2.0f * scale;
     }
-    if (dx) store(dx + i, a);
+    if (dx) store_part(dx + i, a, part);
   });
   mine = block_sum(mine);
   if (threadIdx.x == 0) partial[blockIdx.x] = mine;

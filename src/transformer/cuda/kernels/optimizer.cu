@@ -82,15 +82,19 @@ __device__ __forceinline__ void update_chunk(const Item& item, const Step& s, i6
 // Item k takes blocks first_blocks[k]..first_blocks[k + 1], CHUNK numbers each.
 KERNEL update(const Item* items, const i64* first_blocks, int count, int kind, float beta1, float beta2, float rate,
               float root, float eps, float decay) {
-  int low = 0, high = count;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (first_blocks[middle] <= i64(blockIdx.x)) low = middle;
-    else high = middle;
+  // Every warp counts the items that start here or before, 32 at a time: loads that do not wait for one another, as a
+  // search's would.
+  const int lane = threadIdx.x % 32;
+  int started = 0;
+#pragma unroll 4
+  for (int k = 0; k < count; k += 32) {
+    const bool here = k + lane < count && first_blocks[k + lane] <= i64(blockIdx.x);
+    started += __popc(__ballot_sync(ALL_LANES, here));
   }
-  const Item item = items[low];
+  const int mine = started - 1;
+  const Item item = items[mine];
   const Step s = {beta1, beta2, rate, root, eps, decay};
-  const i64 start = (blockIdx.x - first_blocks[low]) * CHUNK;
+  const i64 start = (blockIdx.x - first_blocks[mine]) * CHUNK;
   if (kind == SGD) update_chunk<SGD>(item, s, start);
   else if (kind == ADAMAX) update_chunk<ADAMAX>(item, s, start);
   else update_chunk<ADAMW>(item, s, start);
