@@ -153,7 +153,6 @@ mod tests {
             let mut r = one.clone();
             r.cell.trial.devices = data * tensor;
             r.cell.trial.parallel = Some(Parallel { data, tensor, sharding });
-            r.cell.trial = r.cell.trial.canonical();
             r
         };
         run.records = vec![

@@ -188,7 +188,7 @@ pub fn memory(on: BackendKind, w: &Workload, parallel: &Parallel) -> Result<Memo
     let sharded = parallel.sharding == Sharding::Optimizer && w.phase == Phase::Train;
     let (counted, each) = if sharded { (data, tensor) } else { (1, data.saturating_mul(tensor)) };
     for replica in 0..counted {
-        let keeping = Keeping::of_replica(replica as usize, parallel);
+        let keeping = Keeping::of_replica(on, replica as usize, parallel);
         account.one_rank(w, &parallel.part_of(&w.shape), batch, keeping).map_err(|_| CountOverflow)?;
     }
     let one = account.parts.into_inner();

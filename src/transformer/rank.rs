@@ -13,7 +13,7 @@ use super::random::{Stream, mix};
 use super::replicas::{Exchange, layers_kept};
 use super::session::SessionError;
 use super::shape::Shape;
-use super::{Phase, Workload};
+use super::{BackendKind, Phase, Workload, cuda};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -46,10 +46,11 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
-    /// Of a replica whose layers' gradients are gone before the next layer's come.
-    pub fn of_replica(replica: usize, parallel: &Parallel) -> Self {
+    /// What a replica will keep, before there is one.
+    pub fn of_replica(on: BackendKind, replica: usize, parallel: &Parallel) -> Self {
         let sharded = parallel.sharding == Sharding::Optimizer;
-        Self { layers: 1, state: if sharded { (replica, parallel.data as usize) } else { (0, 1) } }
+        let layers = if on == BackendKind::Cuda && cuda::nccl::beside(parallel) { 2 } else { 1 };
+        Self { layers, state: if sharded { (replica, parallel.data as usize) } else { (0, 1) } }
     }
 }
 

@@ -24,6 +24,11 @@ use super::driver::side::Side;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// Whether replicas exchange beside the backward pass.
+pub(in super::super) fn beside(parallel: &Parallel) -> bool {
+    parallel.data > 1 && parallel.tensor == 1
+}
+
 /// How long processes wait for one another.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -31,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 struct Member {
     gpu: Arc<Gpu>,
-    communicator: Box<Communicator>,
+    communicator: Communicator,
     nccl: &'static Nccl,
     rank: usize,
     size: usize,
@@ -156,30 +161,26 @@ pub(in super::super) fn open(
     let ids = identities(parallel, world)?;
     let mut next = ids.into_iter();
     let group =
-        |ranks: &[usize], own: &[usize], beside: bool| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
+        |ranks: &[usize], own: &[usize], of_replicas: bool| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
             let id = next.next().ok_or_else(|| SessionError::Invalid("an NCCL id too few".into()))?;
             if own.is_empty() {
                 return Ok(Vec::new());
             }
             let nccl = Nccl::get().map_err(device)?;
-            let join = || {
-                own.iter().map(|rank| {
-                    gpus[rank - local.start].enter();
-                    nccl.join(id, ranks.iter().position(|r| r == rank).unwrap_or(0), ranks.len())
-                })
-            };
-            let joined = nccl.together(|| join().collect::<Result<Vec<_>, _>>()).map_err(device)?;
+            let places: Vec<usize> = (0..ranks.len()).filter(|p| own.contains(&ranks[*p])).collect();
+            let enter = |place: usize| gpus[ranks[place] - local.start].enter();
+            let joined = nccl.join(id, ranks.len(), &places, enter).map_err(device)?;
             own.iter()
-                .zip(joined)
-                .map(|(rank, communicator)| {
+                .zip(joined.into_iter().zip(&places))
+                .map(|(rank, (communicator, place))| {
                     let gpu = Arc::clone(&gpus[rank - local.start]);
                     gpu.enter();
-                    let side = if beside && parallel.tensor == 1 {
+                    let side = if of_replicas && beside(parallel) {
                         Some(Mutex::new(Side::new().map_err(|e| SessionError::Device(e.to_string()))?))
                     } else {
                         None
                     };
-                    let (rank, size) = (ranks.iter().position(|r| r == rank).unwrap_or(0), ranks.len());
+                    let (rank, size) = (*place, ranks.len());
                     Ok(Arc::new(Member { gpu, communicator, nccl, rank, size, side }) as Arc<dyn Collective<Buffer>>)
                 })
                 .collect()

@@ -41,7 +41,7 @@ impl Collective<Buffer> for Hosted {
 
 fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
     let spec = ShapeSpec {
-        n_layers: Some(2),
+        n_layers: Some(1),
         d_model: Some(32),
         n_heads: Some(4),
         n_kv_heads: (family == Family::Llama).then_some(2),
@@ -77,39 +77,35 @@ fn steps(w: &Workload, parallel: Parallel) -> Option<(Vec<f32>, u32)> {
     let options = SessionOptions { backend: BackendKind::Cuda, parallel, threads_per_rank: 1, seed: 4 };
     let rank = |r: usize| Cuda::on_device(hosts[r].clone(), w.dtype);
     let mut session = Ranks::start(w, &options, groups, rank).unwrap();
-    let losses = (0..4).filter_map(|_| session.step().unwrap().loss).collect();
+    let losses = (0..3).filter_map(|_| session.step().unwrap().loss).collect();
     Some((losses, session.checksum()))
 }
 
 #[test]
 fn two_devices_of_a_replica_compute_as_one() {
     let two = Parallel { tensor: 2, ..Parallel::replicas(1) };
-    for family in [Family::Gpt2, Family::Llama, Family::Block] {
-        for (dtype, tolerance) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 5e-3)] {
-            let w = workload(family, Phase::Train, dtype);
-            let Some((one, _)) = steps(&w, Parallel::replicas(1)) else { return };
-            let (split, _) = steps(&w, two).unwrap();
-            for (a, b) in one.iter().zip(&split) {
-                assert!((a - b).abs() <= tolerance * a.abs(), "{family:?} {dtype}: {one:?} and {split:?}");
-            }
+    for (family, dtype, tolerance) in
+        [(Family::Gpt2, Dtype::F32, 1e-5), (Family::Llama, Dtype::Bf16, 5e-3), (Family::Block, Dtype::F32, 1e-5)]
+    {
+        let w = workload(family, Phase::Train, dtype);
+        let Some((one, _)) = steps(&w, Parallel::replicas(1)) else { return };
+        let (split, _) = steps(&w, two).unwrap();
+        for (a, b) in one.iter().zip(&split) {
+            assert!((a - b).abs() <= tolerance * a.abs(), "{family:?} {dtype}: {one:?} and {split:?}");
         }
     }
-    for family in [Family::Gpt2, Family::Llama] {
-        for phase in [Phase::Prefill, Phase::Decode, Phase::Generate] {
-            let w = workload(family, phase, Dtype::F32);
-            assert_eq!(steps(&w, Parallel::replicas(1)), steps(&w, two), "{family:?} {phase}");
-        }
+    for (family, phase) in [(Family::Gpt2, Phase::Generate), (Family::Llama, Phase::Decode)] {
+        let w = workload(family, phase, Dtype::F32);
+        assert_eq!(steps(&w, Parallel::replicas(1)), steps(&w, two), "{family:?} {phase}");
     }
 }
 
 #[test]
 fn shares_of_the_optimizer_change_no_bit_on_devices() {
-    for dtype in [Dtype::F32, Dtype::Bf16] {
-        for tensor in [1, 2] {
-            let whole = Parallel { tensor, ..Parallel::replicas(2) };
-            let w = workload(Family::Llama, Phase::Train, dtype);
-            let Some(all) = steps(&w, whole) else { return };
-            assert_eq!(Some(all), steps(&w, Parallel { sharding: Sharding::Optimizer, ..whole }), "{dtype} {tensor}");
-        }
+    for (dtype, tensor) in [(Dtype::F32, 2), (Dtype::Bf16, 1)] {
+        let whole = Parallel { tensor, ..Parallel::replicas(2) };
+        let w = workload(Family::Llama, Phase::Train, dtype);
+        let Some(all) = steps(&w, whole) else { return };
+        assert_eq!(Some(all), steps(&w, Parallel { sharding: Sharding::Optimizer, ..whole }), "{dtype} {tensor}");
     }
 }

@@ -182,17 +182,31 @@ impl Nccl {
         made.and_then(|made| ended.map(|()| made))
     }
 
-    /// Joins a group on the current device; within [`Nccl::together`] the group is there when that returns.
+    /// Joins a group of `size` for some of its ranks; `enter` makes a rank's device the current one. Returns when all ranks of the
+    /// group have joined, wherever they are.
     ///
     /// # Errors
     /// What NCCL says.
-    pub fn join(&'static self, id: [u8; 128], rank: usize, size: usize) -> Result<Box<Communicator>, NcclFault> {
+    pub fn join(
+        &'static self,
+        id: [u8; 128],
+        size: usize,
+        ranks: &[usize],
+        mut enter: impl FnMut(usize),
+    ) -> Result<Vec<Communicator>, NcclFault> {
         let id = sys::ncclUniqueId { internal: id.map(|b| b as c_char) };
-        // NCCL writes the handle when the group of calls ends: it needs a place that stays.
-        let mut made = Box::new(Communicator { nccl: self, comm: std::ptr::null_mut() });
-        // SAFETY: points into a box, which is kept until the group has ended.
-        let joined = unsafe { (self.init_rank)(&raw mut made.comm, size as c_int, id, rank as c_int) };
-        self.said("ncclCommInitRank", joined)?;
+        // NCCL writes the handles when the group of calls ends, whatever came of them: their places outlast it.
+        let mut made: Vec<Communicator> =
+            ranks.iter().map(|_| Communicator { nccl: self, comm: std::ptr::null_mut() }).collect();
+        self.together(|| {
+            for (place, &rank) in made.iter_mut().zip(ranks) {
+                enter(rank);
+                // SAFETY: points into the list, which neither moves nor ends before the group of calls has ended.
+                let joined = unsafe { (self.init_rank)(&raw mut place.comm, size as c_int, id, rank as c_int) };
+                self.said("ncclCommInitRank", joined)?;
+            }
+            Ok(())
+        })?;
         Ok(made)
     }
 }
