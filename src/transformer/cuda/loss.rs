@@ -17,11 +17,11 @@ pub(super) fn softmax_loss(
     gradients: bool,
 ) {
     // A row is a block's: its threads take 16 bytes each at a time.
-    let threads = (v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(1024);
+    let threads = (v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(512);
     let last = [Arg::F32(scale), Arg::I32(i32::from(gradients))];
     let args: Vec<Arg> =
         [at(logits), at(targets), at(losses), int(rows), int(v), int(stride)].into_iter().chain(last).collect();
-    let grid = blocks_of(on, rows, 1, 2048 / threads);
+    let grid = blocks_of(on, rows, 1, 1024 / threads);
     Kernel { on, file: "loss", name: "softmax_loss", real }.run(grid, threads, &args);
 }
 
