@@ -114,6 +114,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_lies_between_rows_stays() {
+        let Some(on) = HostDevice::new() else { return };
+        for (rows, v, stride) in [(3, 5, 8), (4, 1029, 1032), (2, 16, 19)] {
+            for real in [Real::F32, Real::Bf16] {
+                let logits = rounded(real, random(rows * stride, 1));
+                let targets = ids(rows, v as u32, 2);
+                let (at, targets_at) = (on.put(real, &logits), on.put_words(&targets));
+                let losses = on.put(Real::F32, &vec![7.0; rows]);
+                softmax_loss(&on, real, at, targets_at, losses, (rows, v, stride), 0.5, true);
+                on.wait().unwrap();
+                let got = on.get(real, at, rows * stride);
+                for (r, target) in targets.iter().enumerate() {
+                    let row = r * stride..r * stride + v;
+                    let (_, want) = oracle(&logits[row.clone()], &[*target], v, 0.5);
+                    close(&format!("{rows} x {v} of {stride} {real:?}"), real, &got[row.clone()], &want);
+                    assert_eq!(got[row.end..(r + 1) * stride], logits[row.end..(r + 1) * stride]);
+                }
+            }
+        }
+    }
+
     /// Logits far apart, the largest last: the running sum changes its unit over and over.
     #[test]
     fn logits_of_any_size_have_a_finite_loss() {
