@@ -17,11 +17,11 @@ pub(super) fn softmax_loss(
     gradients: bool,
 ) {
     // A row is a block's: its threads take 16 bytes each at a time.
-    let threads = (v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(1024);
+    let threads = (v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(512);
     let last = [Arg::F32(scale), Arg::I32(i32::from(gradients))];
     let args: Vec<Arg> =
         [at(logits), at(targets), at(losses), int(rows), int(v), int(stride)].into_iter().chain(last).collect();
-    let grid = blocks_of(on, rows, 1, 2048 / threads);
+    let grid = blocks_of(on, rows, 1, 1024 / threads);
     Kernel { on, file: "loss", name: "softmax_loss", real }.run(grid, threads, &args);
 }
 
@@ -110,6 +110,28 @@ mod tests {
                 on.wait().unwrap();
                 close(&what, Real::F32, &on.get(Real::F32, losses, rows), &want_losses);
                 close(&what, real, &on.get(real, at, rows * v), &want);
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_between_rows_stays() {
+        let Some(on) = HostDevice::new() else { return };
+        for (rows, v, stride) in [(3, 5, 8), (4, 1029, 1032), (2, 16, 19)] {
+            for real in [Real::F32, Real::Bf16] {
+                let logits = rounded(real, random(rows * stride, 1));
+                let targets = ids(rows, v as u32, 2);
+                let (at, targets_at) = (on.put(real, &logits), on.put_words(&targets));
+                let losses = on.put(Real::F32, &vec![7.0; rows]);
+                softmax_loss(&on, real, at, targets_at, losses, (rows, v, stride), 0.5, true);
+                on.wait().unwrap();
+                let got = on.get(real, at, rows * stride);
+                for (r, target) in targets.iter().enumerate() {
+                    let row = r * stride..r * stride + v;
+                    let (_, want) = oracle(&logits[row.clone()], &[*target], v, 0.5);
+                    close(&format!("{rows} x {v} of {stride} {real:?}"), real, &got[row.clone()], &want);
+                    assert_eq!(got[row.end..(r + 1) * stride], logits[row.end..(r + 1) * stride]);
+                }
             }
         }
     }
