@@ -4,7 +4,7 @@
 //! [`LARGEST_HEAD_DIM`]. Gradients are the same in every run.
 
 use super::super::backend::AttentionDims;
-use super::device::{Address, Arg, Device, Launch, Real};
+use super::device::{Address, Arg, Device, Facts, Launch, Real};
 use super::launch::{at, int};
 
 /// Beyond it there is no kernel: a workload is refused before it gets here.
@@ -22,8 +22,7 @@ enum Path {
 }
 
 impl Path {
-    fn of(on: &dyn Device, real: Real, head_dim: usize) -> Self {
-        let facts = on.facts();
+    fn of(facts: &Facts, real: Real, head_dim: usize) -> Self {
         let padded = head_dim.next_multiple_of(32);
         let fits = head_dim.is_multiple_of(8) && padded <= 128 && backward_shared_bytes(padded) <= facts.shared_bytes;
         let hopper = facts.capability == (9, 0) && facts.shared_bytes >= WARPGROUPS_MOST_SHARED_BYTES;
@@ -78,7 +77,7 @@ fn grid(d: &AttentionDims, rows: usize, heads: usize) -> [u32; 3] {
 
 /// `out [N, H*D] = softmax(Q K^T / sqrt(D)) V`; `lse [N, H]` in f32 takes the log of the softmax's denominator.
 pub(super) fn attention(on: &dyn Device, real: Real, qkv: Address, out: Address, lse: Address, d: AttentionDims) {
-    forward_by(Path::of(on, real, d.head_dim), on, real, [qkv, out, lse], &d);
+    forward_by(Path::of(on.facts(), real, d.head_dim), on, real, [qkv, out, lse], &d);
 }
 
 fn forward_by(path: Path, on: &dyn Device, real: Real, operands: [Address; 3], d: &AttentionDims) {
@@ -129,7 +128,7 @@ pub(super) struct Backward {
 
 /// `dqkv =` the gradient, `dout` that of `out`.
 pub(super) fn attention_backward(on: &dyn Device, real: Real, b: Backward, d: AttentionDims) {
-    backward_by(Path::of(on, real, d.head_dim), on, real, b, &d);
+    backward_by(Path::of(on.facts(), real, d.head_dim), on, real, b, &d);
 }
 
 fn backward_by(path: Path, on: &dyn Device, real: Real, b: Backward, d: &AttentionDims) {

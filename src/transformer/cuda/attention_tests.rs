@@ -163,21 +163,35 @@ fn attention_by_warpgroups_agrees_with_the_oracle() {
 }
 
 #[test]
-fn kernels_are_chosen_by_format_and_head_dim() {
-    let Some(on) = HostDevice::new() else { return };
-    for (real, head_dim, path) in [
-        (Real::F32, 64, Path::Rows(2)),
-        (Real::F32, 128, Path::Rows(4)),
-        (Real::F32, 129, Path::Rows(8)),
-        (Real::F32, 256, Path::Rows(8)),
-        (Real::Bf16, 10, Path::Rows(2)),
-        (Real::Bf16, 8, Path::TensorCores(32)),
-        (Real::Bf16, 32, Path::TensorCores(32)),
-        (Real::Bf16, 40, Path::Warpgroups(64)),
-        (Real::Bf16, 96, Path::Warpgroups(128)),
-        (Real::Bf16, 136, Path::Rows(8)),
+fn kernels_are_chosen_by_format_head_dim_and_device() {
+    let device = |capability, shared_bytes| Facts {
+        name: String::new(),
+        capability,
+        multiprocessors: 100,
+        shared_bytes,
+        memory_bytes: 1 << 30,
+    };
+    let [hopper, blackwell] = [device((9, 0), 232_448), device((10, 0), 232_448)];
+    let [ampere, small, old] = [device((8, 0), 166_912), device((8, 6), 101_376), device((7, 5), 65_536)];
+    for (facts, real, head_dim, path) in [
+        (&hopper, Real::F32, 64, Path::Rows(2)),
+        (&hopper, Real::F32, 128, Path::Rows(4)),
+        (&hopper, Real::F32, 129, Path::Rows(8)),
+        (&hopper, Real::F32, 256, Path::Rows(8)),
+        (&hopper, Real::Bf16, 10, Path::Rows(2)),
+        (&hopper, Real::Bf16, 8, Path::TensorCores(32)),
+        (&hopper, Real::Bf16, 32, Path::TensorCores(32)),
+        (&hopper, Real::Bf16, 40, Path::Warpgroups(64)),
+        (&hopper, Real::Bf16, 96, Path::Warpgroups(128)),
+        (&hopper, Real::Bf16, 136, Path::Rows(8)),
+        (&blackwell, Real::Bf16, 128, Path::TensorCores(128)),
+        (&ampere, Real::Bf16, 80, Path::TensorCores(96)),
+        (&ampere, Real::Bf16, 128, Path::TensorCores(128)),
+        (&small, Real::Bf16, 64, Path::TensorCores(64)),
+        (&small, Real::Bf16, 128, Path::Rows(4)),
+        (&old, Real::Bf16, 64, Path::Rows(2)),
     ] {
-        assert_eq!(Path::of(&on, real, head_dim), path, "{real:?} {head_dim}");
+        assert_eq!(Path::of(facts, real, head_dim), path, "{facts:?} {real:?} {head_dim}");
     }
 }
 

@@ -60,6 +60,7 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   const Descriptor k = describe(keys + group_rows, 0), v = describe(values + group_rows, 0);
   const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
+  // Left factors: out here, since products read them until they are waited for.
   unsigned p[QUERIES / 16][4], left[QUERIES / 16][4];
 
   // dK of a step runs on into the next one and is done when that one's S is: before the barrier of the step after.
