@@ -44,7 +44,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let backends: Vec<BackendKind> = backends.into_iter().filter(|b| supports(*b, a.dtype, a.weights)).collect();
     if backends.is_empty() {
         return Err(Failure::Usage(anyhow!(
-            "--dtype {} --weights {}: the backend has no such format; use --backend cpu, or f32 and dtype",
+            "--dtype {} --weights {}: no backend that is here has these; use f32 or bf16 (cpu), int8 (cpu), or tf32 (cuda)",
             a.dtype,
             a.weights
         )));

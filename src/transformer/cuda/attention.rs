@@ -26,7 +26,8 @@ impl Path {
         let facts = on.facts();
         let padded = head_dim.next_multiple_of(32);
         let fits = head_dim.is_multiple_of(8) && padded <= 128 && backward_shared_bytes(padded) <= facts.shared_bytes;
-        if real == Real::Bf16 && fits && head_dim > 32 && facts.capability == (9, 0) {
+        let hopper = facts.capability == (9, 0) && facts.shared_bytes >= WARPGROUPS_MOST_SHARED_BYTES;
+        if real == Real::Bf16 && fits && head_dim > 32 && hopper {
             Self::Warpgroups(head_dim.next_multiple_of(64))
         } else if real == Real::Bf16 && fits && facts.capability >= (8, 0) {
             Self::TensorCores(padded)
@@ -36,14 +37,18 @@ impl Path {
     }
 }
 
+/// The most shared memory that a kernel by warpgroups asks for: `attention_wgmma_dq_128`. Every Hopper has it.
+const WARPGROUPS_MOST_SHARED_BYTES: u32 = (2 * 128 + 6 * 96) * 128 * 2 + 1024;
+
 /// Of a kernel of `attention_mma.cu`: 128 queries, and two stages of 64 keys and values.
 fn forward_shared_bytes(padded: usize) -> u32 {
     ((128 + 4 * 64) * padded * 2) as u32
 }
 
-/// Of a kernel of `attention_wgmma.cu`: the queries, two stages of 128 keys and values, and what aligns them to 1024 bytes.
-fn warpgroups_shared_bytes(padded: usize, queries: usize) -> u32 {
-    ((queries + 4 * 128) * padded * 2 + 1024) as u32
+/// Of a kernel of `attention_wgmma.cu`: 128 queries, two stages of keys and values, and what aligns them to 1024 bytes.
+fn warpgroups_shared_bytes(padded: usize) -> u32 {
+    let keys = if padded <= 64 { 64 } else { 128 };
+    ((128 + 4 * keys) * padded * 2 + 1024) as u32
 }
 
 /// Of `attention_mma_dkv`, the most of all: 128 keys and values, and two stages of 64 queries, their gradients, lse and delta.
@@ -79,8 +84,10 @@ pub(super) fn attention(on: &dyn Device, real: Real, qkv: Address, out: Address,
 fn forward_by(path: Path, on: &dyn Device, real: Real, operands: [Address; 3], d: &AttentionDims) {
     let args: Vec<Arg> = operands.into_iter().map(at).chain(dims(d)).collect();
     let (file, kernel, rows, threads, shared_bytes) = match path {
-        Path::Warpgroups(64) => ("attention_wgmma", "attention_wgmma_64", 192, 384, warpgroups_shared_bytes(64, 192)),
-        Path::Warpgroups(_) => ("attention_wgmma", "attention_wgmma_128", 128, 256, warpgroups_shared_bytes(128, 128)),
+        Path::Warpgroups(padded) => {
+            let kernel = if padded <= 64 { "attention_wgmma_64" } else { "attention_wgmma_128" };
+            ("attention_wgmma", kernel, 128, 256, warpgroups_shared_bytes(padded))
+        }
         Path::TensorCores(padded) => {
             let kernel = match padded {
                 32 => "attention_mma_32",

@@ -219,11 +219,16 @@ impl Device for Gpu {
 
     fn begin_recording(&self) -> bool {
         self.enter();
-        Graphs::begin(self.stream).is_ok()
+        lock(&self.failure).is_none() && Graphs::begin(self.stream).is_ok()
     }
 
     fn end_recording(&self) -> Option<Recording> {
-        lock(&self.graphs).end(self.stream).ok()
+        let kept = lock(&self.graphs).end(self.stream).ok();
+        if kept.is_none() {
+            // What could not be written down may well run.
+            *lock(&self.failure) = None;
+        }
+        kept
     }
 
     fn replay(&self, recording: Recording) {

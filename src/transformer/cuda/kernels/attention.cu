@@ -72,8 +72,8 @@ __device__ __forceinline__ void attend(const real* qkv, real* out, float* lse, i
 
 // Grid: (ceil(T / 64), H, B), 256 threads; CHUNKS * 32 numbers hold a row of head_dim.
 #define ATTENTION(CHUNKS)                                                                                                  \
-  KERNEL __launch_bounds__(256) attention_##CHUNKS(const real* qkv, real* out, float* lse, int tokens, int heads,          \
-                                                   int kv_heads, int head_dim, int causal) {                               \
+  KERNEL __launch_bounds__(256, 1) attention_##CHUNKS(const real* qkv, real* out, float* lse, int tokens, int heads,       \
+                                                      int kv_heads, int head_dim, int causal) {                            \
     attend<CHUNKS>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                              \
   }
 ATTENTION(2)

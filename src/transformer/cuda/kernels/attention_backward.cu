@@ -147,12 +147,12 @@ __device__ __forceinline__ void query_gradients(const real* qkv, const real* dou
 // Grids: (ceil(T / 32), KV, B) for dkv, (ceil(T / 32), H, B) for dq, 256 threads; CHUNKS * 32 numbers hold a row of
 // head_dim.
 #define BACKWARD(CHUNKS)                                                                                                   \
-  KERNEL __launch_bounds__(256)                                                                                            \
+  KERNEL __launch_bounds__(256, 1)                                                                                         \
       attention_dkv_##CHUNKS(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,          \
                              int tokens, int heads, int kv_heads, int head_dim, int causal) {                              \
     key_gradients<CHUNKS>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                         \
   }                                                                                                                        \
-  KERNEL __launch_bounds__(256)                                                                                            \
+  KERNEL __launch_bounds__(256, 1)                                                                                         \
       attention_dq_##CHUNKS(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,           \
                             int tokens, int heads, int kv_heads, int head_dim, int causal) {                               \
     query_gradients<CHUNKS>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                       \

@@ -1,12 +1,12 @@
 // Attention on Hopper's tensor cores (wgmma), otherwise as in attention_mma.cu: out = softmax(Q K^T / sqrt(D)) V, and the
-// log of the softmax's denominators. A block has two (D = 128) or three (D = 64) groups of four warps with 64 queries each
-// and passes over the keys, 128 at a time. While the products of one tile's probabilities and values run, the softmax of
-// the next is computed (FlashAttention-3, Shah et al. 2024, section 3.2); the groups' products and softmaxes overlap as
-// they come.
+// log of the softmax's denominators. A block has two groups of four warps with 64 queries each and passes over the keys,
+// KEYS at a time. While the products of one tile's probabilities and values run, the softmax of the next is computed
+// (FlashAttention-3, Shah et al. 2024, section 3.2). With D = 64, exponentials take as long as products do: registers and
+// shared memory leave room for two blocks, which do not wait for one another.
 //
 // FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
-// block of queries, from the L2 cache. Shared memory is read at 64 (P V) to 96 (Q K^T) bytes a clock at the full rate of
-// products.
+// 128 queries, from the L2 cache. Shared memory is read at 96 (Q K^T; 128 where KEYS is 64) and 64 (P V) bytes a clock at
+// the full rate of products.
 #include "warpgroup.h"
 
 #ifdef WARPGROUPS
@@ -54,10 +54,10 @@ struct Softmax {
   }
 };
 
-template <int D, int GROUPS>
+template <int D, int GROUPS, int KEYS>
 __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads,
                                        int head_dim, int causal) {
-  constexpr int THREADS = 128 * GROUPS, QUERIES = 64 * GROUPS, KEYS = 128, TILE = KEYS * D * 2;
+  constexpr int THREADS = 128 * GROUPS, QUERIES = 64 * GROUPS, TILE = KEYS * D * 2;
   SHARED_BUFFER(char, unaligned);
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
   const SharedAddress queries = shared_address(shared), keys = queries + QUERIES * D * 2, values = keys + 2 * TILE;
@@ -155,20 +155,20 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
 
 #else
 // Compiled for another architecture: never launched there.
-template <int D, int GROUPS, class... Args>
+template <int D, int GROUPS, int KEYS, class... Args>
 __device__ void attend(Args...) {
   __trap();
 }
 #endif
 
-// Grid: (ceil(T / (64 GROUPS)), H, B), 128 GROUPS threads, (64 GROUPS + 4 * 128) * D * 2 + 1024 bytes of shared memory.
-KERNEL __launch_bounds__(384, 1) attention_wgmma_64(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,
+// Grid: (ceil(T / 128), H, B), 256 threads, (128 + 4 KEYS) * D * 2 + 1024 bytes of shared memory.
+KERNEL __launch_bounds__(256, 2) attention_wgmma_64(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,
                                                     int kv_heads, int head_dim, int causal) {
-  attend<64, 3>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);
+  attend<64, 2, 64>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);
 }
 KERNEL __launch_bounds__(256, 1) attention_wgmma_128(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,
                                                      int kv_heads, int head_dim, int causal) {
-  attend<128, 2>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);
+  attend<128, 2, 128>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);
 }
 
 EXPORT(attention_wgmma_64)

@@ -1,14 +1,16 @@
 // Gradients of attention on Hopper's tensor cores (wgmma), otherwise as in attention_mma_backward.cu: two kernels that add
 // up in registers in one order, P = exp(S - lse), dS = P (dP - delta).
-//   attention_wgmma_dkv  a block holds 64 keys for each of its two groups of four warps and passes over the queries, 64 at a
+//   attention_wgmma_dkv  a block holds 64 keys for each of its two groups of four warps and passes over the queries, 64 at
+//   a
 //                        time: S^T, dP^T, dV, dK
-//   attention_wgmma_dq   a block holds 64 queries for each of its groups of four warps, three (D = 64) or two (D = 128), and
+//   attention_wgmma_dq   a block holds 64 queries for each of its groups of four warps, three (D = 64) or two (D = 128),
+//   and
 //                        passes over the keys, KEYS at a time: S, dP, dQ
 //
-// FLOPs: 14 B H T^2 D, half of it causal, where one pass that adds dQ up in memory would take 10; why two passes, see there.
-// Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each further block
-// of keys (queries), from the L2 cache. Shared memory is read at 107 to 128 (S, dP) and 64 (sums) bytes a clock at the full
-// rate of products.
+// FLOPs: 14 B H T^2 D, half of it causal, where one pass that adds dQ up in memory would take 10; why two passes, see
+// there. Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each
+// further block of keys (queries), from the L2 cache. Shared memory is read at 107 to 128 (S, dP) and 64 (sums) bytes a
+// clock at the full rate of products.
 #include "warpgroup.h"
 
 #ifdef WARPGROUPS
@@ -218,9 +220,9 @@ __device__ void query_gradients(Args...) {
 #endif
 
 // Grids: (ceil(T / (64 GROUPS)), KV, B) for dkv, (ceil(T / (64 GROUPS)), H, B) for dq, 128 GROUPS threads. Shared memory:
-// 2 * 64 GROUPS * D * 2 for what a block holds, three stages of (2 * 64 * D * 2 + 1024) or of 2 KEYS * D * 2, and 1024 to align
-// it.
-#define BACKWARD(D, OF_KEYS, OF_QUERIES, KEYS)                                                                               \
+// 2 * 64 GROUPS * D * 2 for what a block holds, three stages of (2 * 64 * D * 2 + 1024) or of 2 KEYS * D * 2, and 1024 to
+// align it.
+#define BACKWARD(D, OF_KEYS, OF_QUERIES, KEYS)                                                                             \
   KERNEL __launch_bounds__(128 * OF_KEYS, 1)                                                                               \
       attention_wgmma_dkv_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,         \
                               int tokens, int heads, int kv_heads, int head_dim, int causal) {                             \

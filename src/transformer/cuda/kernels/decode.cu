@@ -257,7 +257,7 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
 // Grid: (splits, KV * ceil(H / KV / G), B), 128 threads; a head has at most 8 LANES numbers. `partial` holds
 // B * H * splits * (8 LANES + 2) numbers; `finished`, a count for each (y, z) of the grid, is zero before and after.
 #define DECODE(LANES, G)                                                                                                   \
-  KERNEL __launch_bounds__(128, G < 8 ? 3 : 2) decode_attention_##LANES##_##G(                                             \
+  KERNEL __launch_bounds__(128, G < (WIDTH == 4 ? 4 : 8) ? 3 : 2) decode_attention_##LANES##_##G(                          \
       const real* qkv, const real* keys, const real* values, real* out, float* partial, unsigned* finished, int heads,     \
       int kv_heads, int head_dim, int capacity, const int* first) {                                                        \
     decode<LANES, G>(qkv, keys, values, out, partial, finished, heads, kv_heads, head_dim, capacity, first);               \
