@@ -11,7 +11,7 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
         "version: 1\nname: memory\ntrial: {{ model: {{ {model} }} }}\nsweep:\n  include:\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256 }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, devices: 2 }}\n\
-         {0}    - {{ phase: train, batch: 4, seq_len: 256, parallel: {{ data: 2, sharding: optimizer }} }}\n\
+         {0}    - {{ phase: train, batch: 4, seq_len: 256, n_layers: 12, parallel: {{ data: 2, sharding: optimizer }} }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: decode, batch: 16, prompt_len: 512, new_tokens: 64, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 2, seq_len: 512, dtype: bf16, optimizer: sgd }}\n\

@@ -106,10 +106,10 @@ fn axis(path: &str) -> Option<&'static Axis> {
     AXES.iter().find(|a| a.path == path)
 }
 
-/// Words such as `adamw` say what they are without their label.
+/// Words such as `adamw` say what they are without their label; `none` does not.
 fn is_word(path: &str) -> bool {
     use crate::scenario::axes::Kind;
-    axis(path).is_some_and(|a| matches!(a.kind, Kind::Word(_)))
+    axis(path).is_some_and(|a| matches!(a.kind, Kind::Word(words) if !words.contains(&"none")))
 }
 
 fn varied(run: &Run, path: &str) -> Varied {
