@@ -46,6 +46,7 @@ fn the_nine_scenarios_are_there_and_each_says_what_it_answers() {
         "head-count",
         "model-size",
         "optimizers",
+        "parallel",
         "quickstart",
         "single-vs-multi-device",
     ];
