@@ -87,6 +87,13 @@ fn an_impossible_shape_offers_values_that_work() {
         2,
         &["s.yaml:3:", "batch", "3", "devices = 2", "use 4"],
     );
+    let shared = |p: &str| format!("{HEAD}trial: {{ batch: 4, parallel: {{ {p} }} }}\n");
+    scenario_fails(&shared("tensor: 5"), 2, &["s.yaml:3:", "parallel.tensor", "n_heads = 12", "1, 2, 3, 4, 6, 12"]);
+    scenario_fails(&shared("data: 3"), 2, &["s.yaml:3:", "batch", "3", "use 6"]);
+    scenario_fails(&shared("sharding: all"), 2, &["s.yaml:3:", "parallel.sharding", "`all`"]);
+    scenario_fails(&shared("tensr: 2"), 2, &["s.yaml:3:", "tensr", "tensor"]);
+    let product = format!("{HEAD}trial: {{ devices: 4, batch: 4, parallel: {{ data: 4, tensor: 4 }} }}\n");
+    scenario_fails(&product, 2, &["s.yaml:3:", "devices", "4", "use 16"]);
     let long = format!("{HEAD}trial: {{ seq_len: 4096, model: {{ preset: gpt2 }} }}\n");
     scenario_fails(&long, 2, &["4096", "1024"]);
 }

@@ -37,6 +37,7 @@ fn request(timeout_seconds: f64) -> Request {
             workload,
             backend: BackendKind::Cpu,
             devices: 1,
+            parallel: None,
             cores_per_device: 1,
         },
         measure: Measure {

@@ -50,6 +50,7 @@ fn the_scenarios_are_there_and_each_says_what_it_answers() {
         "head-count",
         "model-size",
         "optimizers",
+        "parallel",
         "quickstart",
         "single-vs-multi-device",
     ];

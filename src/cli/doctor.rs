@@ -7,6 +7,7 @@ use crate::hardware::gpu::{self, Gpu, Trouble};
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
 use crate::transformer::cpu::Instructions;
+use crate::transformer::cuda::driver;
 use crate::transformer::session::supports;
 use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
@@ -133,7 +134,20 @@ fn backends(rows: &mut Said) {
         &dtypes(BackendKind::Naive),
         "the oracle that the others are tested against; slow by intent",
     );
-    let cuda = dtypes(BackendKind::Cuda);
-    let value = if cuda.is_empty() { "not in this build" } else { cuda.as_str() };
-    rows.say("backends", "cuda", value, "NVIDIA GPUs");
+    match driver::available() {
+        Ok(devices) => {
+            for (i, d) in devices.iter().enumerate() {
+                let of = format!(
+                    "GPU {i}: {}, compute capability {}.{}, {} multiprocessors, {}; `backend: auto` takes it",
+                    d.name,
+                    d.capability.0,
+                    d.capability.1,
+                    d.multiprocessors,
+                    Bytes(d.memory_bytes)
+                );
+                rows.say("backends", "cuda", &dtypes(BackendKind::Cuda), &of);
+            }
+        }
+        Err(missing) => rows.say("backends", "cuda", "not here", &missing.to_string()),
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::scenario::{LoadOptions, Scenario, load as load_scenario};
+use crate::transformer::cuda::driver;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -24,8 +25,12 @@ pub struct Selection {
 
 /// Loads the scenario.
 pub fn load(s: &Selection) -> Result<Scenario, Failure> {
-    let options =
-        LoadOptions { overrides: s.set.clone(), max_cells: s.max_cells, cuda_present: false, books: s.prices.clone() };
+    let options = LoadOptions {
+        overrides: s.set.clone(),
+        max_cells: s.max_cells,
+        cuda_present: driver::available().is_ok(),
+        books: s.prices.clone(),
+    };
     load_scenario(&s.file, &options).map_err(|e| super::price::yaml_failure(&e))
 }
 

@@ -107,8 +107,14 @@ fn request(cores: u32) -> Result<Request, Failure> {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
     };
-    let trial =
-        Trial { model: "gpt2 2x128".into(), workload, backend: BackendKind::Cpu, devices: 1, cores_per_device: cores };
+    let trial = Trial {
+        model: "gpt2 2x128".into(),
+        workload,
+        backend: BackendKind::Cpu,
+        devices: 1,
+        cores_per_device: cores,
+        parallel: None,
+    };
     let measure = Measure { precision: 0.5, min_seconds: SECONDS, max_seconds: 2.0 * SECONDS, ..Measure::default() };
     Ok(Request { trial, measure, predicted_memory: MemoryParts::default() })
 }

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::transformer::cpu::{Cpu, Instructions, naive::Naive};
+use crate::transformer::cuda::{Cuda, driver};
 use crate::transformer::golden::{self, Golden, GoldenError, Group};
 use crate::transformer::session::supports;
 use crate::transformer::{BackendKind, Dtype, WeightFormat};
@@ -18,10 +19,11 @@ pub struct Arguments {
     /// Golden files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Check only this backend (naive, cpu); all that are built in otherwise.
+    /// Check only this backend (naive, cpu, cuda); otherwise all that this machine has.
     #[arg(long, value_name = "NAME")]
     backend: Option<BackendKind>,
-    /// Format of the factors of products; for bf16 the tolerance is derived from its 8 bits. The naive backend has f32 alone.
+    /// Format of the factors of products; for bf16 and tf32 the tolerance is derived from their bits. The naive backend has f32
+    /// alone, and tf32 is cuda's.
     #[arg(long, value_name = "NAME", default_value_t = Dtype::F32)]
     dtype: Dtype,
     /// How weights are stored; int8 checks the logits alone, with a tolerance derived from the 8 bits, on the cpu backend.
@@ -36,12 +38,13 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let threads = a.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
     let backends = match a.backend {
         Some(b) => vec![b],
+        None if driver::available().is_ok() => vec![BackendKind::Naive, BackendKind::Cpu, BackendKind::Cuda],
         None => vec![BackendKind::Naive, BackendKind::Cpu],
     };
     let backends: Vec<BackendKind> = backends.into_iter().filter(|b| supports(*b, a.dtype, a.weights)).collect();
     if backends.is_empty() {
         return Err(Failure::Usage(anyhow!(
-            "--dtype {} --weights {}: the backend has no such format; use --backend cpu, or f32 and dtype",
+            "--dtype {} --weights {}: no backend that is here has these; use f32 or bf16 (cpu), int8 (cpu), or tf32 (cuda)",
             a.dtype,
             a.weights
         )));
@@ -57,14 +60,17 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
                     golden::verify(&golden, cpu.with_dtype(a.dtype).with_weights(a.weights), a.weights)
                 }
                 BackendKind::Cuda => {
-                    return Err(Failure::Usage(anyhow!(
-                        "--backend cuda: not built into this program; use naive or cpu"
-                    )));
+                    let cuda = Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?;
+                    golden::verify(&golden, cuda, a.weights)
                 }
             }
             .map_err(failure)?;
             let tolerance = golden::tolerance(a.dtype, a.weights, &golden.shape);
-            let path = if backend == BackendKind::Cpu { Instructions::taken().name() } else { "plain loops" };
+            let path = match backend {
+                BackendKind::Cpu => Instructions::taken().name().to_string(),
+                BackendKind::Naive => "plain loops".into(),
+                BackendKind::Cuda => driver::available().map(|all| all[0].name.clone()).unwrap_or_default(),
+            };
             let weights =
                 if a.weights == WeightFormat::Dtype { String::new() } else { format!(", weights {}", a.weights) };
             println!("{} on {backend} ({path}), {}{weights}, tolerance {tolerance:.1e}", file.display(), a.dtype);

@@ -5,6 +5,7 @@ use crate::cost::evaluate::Figured;
 use crate::cost::metric::Estimate;
 use crate::cost::metrics::{TOKENS_PER_SECOND, USD_PER_MILLION};
 use crate::results::record::Record;
+use crate::transformer::collective::grid::{Parallel, Sharding};
 
 /// One number of devices beside one device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,7 +24,48 @@ pub struct Point {
 /// Trials that differ in their number of devices alone, by devices ascending; the first has one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
+    pub way: Way,
     pub points: Vec<Point>,
+}
+
+/// How several devices share the work; devices that share it otherwise are another series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Replicas(Sharding),
+    /// Every layer on all devices.
+    Tensor,
+    /// Replicas of so many devices each.
+    Grid(u32, Sharding),
+}
+
+impl Way {
+    fn of(p: &Parallel) -> Self {
+        match (p.data, p.tensor) {
+            (_, 1) => Self::Replicas(p.sharding),
+            (1, _) => Self::Tensor,
+            (_, tensor) => Self::Grid(tensor, p.sharding),
+        }
+    }
+}
+
+/// What is said of it beside the configuration; nothing of whole replicas, the usual way.
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sharding = match self {
+            Self::Tensor => return f.write_str("tensor parallel"),
+            Self::Replicas(Sharding::None) => return Ok(()),
+            Self::Replicas(sharding) => sharding,
+            Self::Grid(tensor, sharding) => {
+                write!(f, "replicas of {tensor}")?;
+                sharding
+            }
+        };
+        match (self, sharding) {
+            (_, Sharding::None) => Ok(()),
+            (Self::Grid(..), Sharding::Optimizer) => f.write_str(", optimizer sharded"),
+            (_, Sharding::Optimizer) => f.write_str("optimizer sharded"),
+        }
+    }
 }
 
 /// Every series of the records that has one device and several.
@@ -36,17 +78,28 @@ pub fn scaling(records: &[Record], figures: &[Figured]) -> Vec<Series> {
         .collect();
     let mut all = Vec::new();
     for &(_, base, single) in measured.iter().filter(|(_, r, _)| r.cell.trial.devices == 1) {
-        let mut points: Vec<Point> = measured
-            .iter()
-            .filter(|(_, r, _)| equal_but_devices(base, r))
-            .filter_map(|&(i, r, throughput)| {
-                let cost = figures.get(i).and_then(|f| f.get(&USD_PER_MILLION));
-                point(i, r.cell.trial.devices, throughput, cost, single)
-            })
-            .collect();
-        points.sort_by_key(|p| p.devices);
-        if points.len() > 1 {
-            all.push(Series { points });
+        let equal: Vec<_> = measured.iter().filter(|(_, r, _)| equal_but_devices(base, r)).collect();
+        let mut ways: Vec<Way> = Vec::new();
+        for (_, r, _) in equal.iter().filter(|(_, r, _)| r.cell.trial.devices > 1) {
+            let way = Way::of(&r.cell.trial.parallel());
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+        for way in ways {
+            let of_way = |r: &Record| r.cell.trial.devices == 1 || Way::of(&r.cell.trial.parallel()) == way;
+            let mut points: Vec<Point> = equal
+                .iter()
+                .filter(|(_, r, _)| of_way(r))
+                .filter_map(|&&(i, r, throughput)| {
+                    let cost = figures.get(i).and_then(|f| f.get(&USD_PER_MILLION));
+                    point(i, r.cell.trial.devices, throughput, cost, single)
+                })
+                .collect();
+            points.sort_by_key(|p| p.devices);
+            if points.len() > 1 {
+                all.push(Series { way, points });
+            }
         }
     }
     all
@@ -89,6 +142,30 @@ mod tests {
         let figures: Vec<(u32, f64, f64)> =
             series[0].points.iter().map(|p| (p.devices, p.speedup.value, p.efficiency.value)).collect();
         assert_eq!(figures, [(1, 1.0, 1.0), (2, 2.0, 1.0), (4, 2.0, 0.5)]);
+    }
+
+    #[test]
+    fn devices_that_share_the_work_otherwise_are_another_series() {
+        let mut run = fixture::sweep();
+        run.records.retain(|r| r.measurement.figures.is_some());
+        let one = run.records.iter().find(|r| r.cell.trial.devices == 1).unwrap().clone();
+        let of = |data, tensor, sharding| {
+            let mut r = one.clone();
+            r.cell.trial.devices = data * tensor;
+            r.cell.trial.parallel = Some(Parallel { data, tensor, sharding });
+            r
+        };
+        run.records = vec![
+            of(2, 1, Sharding::None),
+            of(1, 2, Sharding::None),
+            of(2, 1, Sharding::Optimizer),
+            of(2, 2, Sharding::Optimizer),
+            one.clone(),
+        ];
+        let found = scaling(&run.records, &evaluate(&run));
+        let ways: Vec<String> = found.iter().map(|s| s.way.to_string()).collect();
+        assert_eq!(ways, ["", "tensor parallel", "optimizer sharded", "replicas of 2, optimizer sharded"]);
+        assert!(found.iter().all(|s| s.points.len() == 2 && s.points[0].devices == 1));
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub fn plan(scenario: &Scenario, facts: &Facts) -> Result<Plan, PlanError> {
 fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Result<PlannedTrial, PlanError> {
     let w = &cell.trial.workload;
     let too_large = |e: count::CountOverflow| PlanError { cell: cell.name(), message: e.to_string() };
-    let memory = count::memory(w, cell.trial.devices).map_err(too_large)?;
+    let memory = count::memory(cell.trial.backend, w, &cell.trial.parallel()).map_err(too_large)?;
     let flops_per_step = count::flops_per_step(w).map_err(too_large)?;
     let cores = cell.trial.devices.saturating_mul(cell.trial.cores_per_device);
     let step = step_seconds(cell, cores, facts);

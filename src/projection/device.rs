@@ -132,6 +132,10 @@ impl Unit {
         matches!(self.architecture.as_str(), "Hopper" | "Blackwell" | "Blackwell Ultra")
     }
 
+    pub fn has_tf32(&self) -> bool {
+        matches!(self.architecture.as_str(), "Ampere" | "Ada") || self.is_after_ampere()
+    }
+
     pub fn is_hopper(&self) -> bool {
         self.architecture == "Hopper"
     }

@@ -5,7 +5,7 @@ use super::device::Unit;
 use super::kernels::Format;
 use super::model::Model;
 use super::search::{Plan, Settled, fastest};
-use super::workload::base;
+use super::workload::{base, is_extrapolated};
 use std::sync::Arc;
 
 /// What is wanted.
@@ -32,6 +32,8 @@ pub struct Priced {
     pub usd: Option<f64>,
     /// Model FLOPs over the peak.
     pub mfu: f64,
+    /// No published row of such a device is in the fit.
+    pub extrapolated: bool,
 }
 
 const VOCAB: f64 = 50_304.0;
@@ -82,6 +84,7 @@ pub fn candidates(
             days,
             usd: usd_per_hour.map(|u| u * devices * days * 24.0),
             mfu: flops / (device.peak * devices),
+            extrapolated: is_extrapolated(device),
             plan,
         })
     };

@@ -13,6 +13,8 @@ const WAVE_WEIGHT: f64 = 0.5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Single,
+    /// f32 values, of which products take 19 bits.
+    Tf32,
     /// bf16 or f16.
     Half,
     /// f8, a scale for each tensor.
@@ -23,11 +25,21 @@ pub enum Format {
     F4,
 }
 
+impl Format {
+    /// Whether values take 32 bits.
+    pub fn is_wide(self) -> bool {
+        matches!(self, Self::Single | Self::Tf32)
+    }
+}
+
 /// Attainable FLOP/s of large products; `None` where the device has no such format.
 pub fn product_rate(u: &Unit, format: Format, c: &Constants) -> Option<f64> {
     let hopper = if u.is_hopper() { c.hopper_share } else { 1.0 };
     match format {
         Format::Single => Some(u.tuned_f32 * c.matmul_share),
+        // Half the 16-bit rate on every device that has it.
+        Format::Tf32 if u.has_tf32() => Some(0.5 * u.tuned * c.matmul_share * hopper),
+        Format::Tf32 => None,
         Format::Half => Some(u.tuned * c.matmul_share * hopper),
         Format::F8 => Some(u.tuned_f8? * c.f8_share * hopper),
         Format::Mxf8 => Some(u.tuned_f8? * c.mxf8_share * hopper),

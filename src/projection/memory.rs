@@ -52,7 +52,7 @@ pub fn training(t: &Training) -> Footprint {
     let ranks = t.data() * t.context;
     let shared = |from: Sharding| if t.sharding >= from { ranks } else { 1.0 };
     let (weight, gradient, state) = match (t.pure_half, t.engine) {
-        _ if t.format == Format::Single => (4.0, 4.0, 8.0),
+        _ if t.format.is_wide() => (4.0, 4.0, 8.0),
         (true, _) => (2.0, 2.0, 4.0),
         (false, Engine::Fused) if t.format == Format::Half => (2.0, 4.0, 12.0),
         // Gradients stay in bf16 where products are in 8 or 4 bits.
@@ -101,8 +101,8 @@ fn full_layer(t: &Training, without_scores: bool) -> f64 {
     let rows = t.micro_batch * t.seq_len / t.context;
     let split = if t.sequence_parallel { t.tensor } else { 1.0 };
     // What products take in is kept in their format.
-    let taken = if t.format == Format::Half || t.format == Format::Single { 2.0 } else { 1.0 };
-    let width = if t.format == Format::Single { 2.0 } else { 1.0 };
+    let taken = if t.format == Format::Half || t.format.is_wide() { 2.0 } else { 1.0 };
+    let width = if t.format.is_wide() { 2.0 } else { 1.0 };
     // Models of the time of unfused attention have dropout, a byte a value.
     let masks = if t.fused_attention { 0.0 } else { 2.0 };
     // Not split by tensor parallelism alone: inputs of two norms and of two products, and two masks.

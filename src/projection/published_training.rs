@@ -207,7 +207,9 @@ fn format(dtype: &str) -> Result<Format, String> {
         Ok(Format::F4)
     } else if t.is_empty() || is(&["bf16", "fp16", "f16", "float16", "half", "amp", "mixed"]) {
         Ok(Format::Half)
-    } else if is(&["fp32", "f32", "float32"]) && !t.contains("tf32") {
+    } else if is(&["tf32"]) {
+        Ok(Format::Tf32)
+    } else if is(&["fp32", "f32", "float32"]) {
         Ok(Format::Single)
     } else {
         Err(format!("dtype `{dtype}` is not modelled"))
@@ -281,7 +283,7 @@ mod tests {
         assert_eq!(sharding("megatron-fsdp 64"), Sharding::Weights);
         assert_eq!(format("FP8-CS (FP8-MX)"), Ok(Format::Mxf8));
         assert_eq!((format("bfloat16"), format("float32")), (Ok(Format::Half), Ok(Format::Single)));
-        assert!(format("int3").is_err() && format("tf32").is_err());
+        assert!(format("int3").is_err() && format("tf32") == Ok(Format::Tf32));
         assert_eq!(
             (sharding("3"), sharding("ZeRO stage 2"), sharding("")),
             (Sharding::Weights, Sharding::Gradients, Sharding::None)

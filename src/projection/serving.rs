@@ -24,6 +24,8 @@ pub enum Engine {
 pub enum Weights {
     /// 16-bit.
     Half,
+    /// f32, of which products take 19 bits.
+    Tf32,
     /// Unpacked to 16 bits inside the kernel.
     Packed,
     /// Unpacked by calls of their own.
@@ -76,7 +78,7 @@ impl Serving {
         let bytes = weights * self.weight_bytes / self.tensor;
         let operations = match self.weights {
             Weights::F8 | Weights::F4 => 0.0,
-            Weights::Half => c.widen_operations,
+            Weights::Half | Weights::Tf32 => c.widen_operations,
             Weights::Packed | Weights::Unpacked if u.kind == Kind::Soc => c.unpack_operations_soc,
             Weights::Packed | Weights::Unpacked => c.unpack_operations,
         };
@@ -123,6 +125,7 @@ impl Serving {
                 u.peak_narrow_sums * c.prefill_portable * c.older_kernels
             }
             (_, Engine::Portable, _) => u.peak_narrow_sums * c.prefill_portable,
+            (Weights::Tf32, ..) if u.has_tf32() => 0.5 * u.tuned * c.prefill_share,
             _ if self.weight_bytes >= 4.0 => u.tuned_f32 * c.prefill_share,
             (Weights::F8, ..) if u.tuned_f8.is_some() => u.tuned_f8.unwrap_or(u.tuned) * c.prefill_f8,
             (Weights::F4, ..) if u.peak_f4.is_some() => u.peak_f4.unwrap_or(u.tuned) * c.prefill_f4,

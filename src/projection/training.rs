@@ -187,7 +187,7 @@ impl Training {
         let split = if self.sequence_parallel { self.tensor } else { 1.0 };
         let gate = if m.gated { 1.5 } else { 1.0 };
         let mut bytes = 2.0 * rows * (outer * m.d_model / split + gate * inner * m.d_ff / self.tensor);
-        if self.format == Format::Single {
+        if self.format.is_wide() {
             bytes *= 2.0;
         } else if self.format != Format::Half {
             bytes += rows * (6.0 * m.d_model + 3.0 * m.d_ff / self.tensor);

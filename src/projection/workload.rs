@@ -83,7 +83,11 @@ fn training(
 }
 
 pub(super) fn format(w: &Workload) -> Format {
-    if w.dtype == Dtype::F32 { Format::Single } else { Format::Half }
+    match w.dtype {
+        Dtype::F32 => Format::Single,
+        Dtype::Tf32 => Format::Tf32,
+        Dtype::Bf16 => Format::Half,
+    }
 }
 
 /// A training run whose layout is still to be chosen.
@@ -125,9 +129,10 @@ pub(super) fn inference(
     let (weight_bytes, weights) = match (w.weights, w.dtype) {
         (WeightFormat::Int8, _) => (1.0, Weights::Packed),
         (_, Dtype::F32) => (4.0, Weights::Half),
+        (_, Dtype::Tf32) => (4.0, Weights::Tf32),
         (_, Dtype::Bf16) => (2.0, Weights::Half),
     };
-    let value_bytes = if w.dtype == Dtype::F32 { 4.0 } else { 2.0 };
+    let value_bytes = w.dtype.size() as f64;
     let s = Serving {
         model,
         device: Arc::clone(device),

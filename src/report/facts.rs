@@ -1,5 +1,6 @@
 //! What every section asks: the run, its figures, and how its cells are told apart.
 
+use crate::comparison::scaling::Series;
 use crate::cost::evaluate::{Figured, evaluate};
 use crate::cost::metric::{Estimate, Metric};
 use crate::results::record::Record;
@@ -85,6 +86,16 @@ impl<'a> Facts<'a> {
         if parts.is_empty() { r.cell.trial.model.clone() } else { parts.join(", ") }
     }
 
+    /// A series of one device and several: by what it has in common, and how the devices share the work.
+    pub fn name_of_series(&self, series: &Series) -> String {
+        let of_devices = ["devices", "parallel.data", "parallel.tensor", "parallel.sharding"];
+        let name = series.points.first().map_or(String::new(), |p| self.name_without(p.record, &of_devices));
+        match series.way.to_string() {
+            way if way.is_empty() => name,
+            way => format!("{name}, {way}"),
+        }
+    }
+
     /// What a record has in a field.
     pub fn value(&self, record: usize, path: &str) -> Option<String> {
         value_of(self.run.records.get(record)?, path)
@@ -95,10 +106,10 @@ fn axis(path: &str) -> Option<&'static Axis> {
     AXES.iter().find(|a| a.path == path)
 }
 
-/// Words such as `adamw` say what they are without their label.
+/// Words such as `adamw` say what they are without their label; `none` does not.
 fn is_word(path: &str) -> bool {
     use crate::scenario::axes::Kind;
-    axis(path).is_some_and(|a| matches!(a.kind, Kind::Word(_)))
+    axis(path).is_some_and(|a| matches!(a.kind, Kind::Word(words) if !words.contains(&"none")))
 }
 
 fn varied(run: &Run, path: &str) -> Varied {

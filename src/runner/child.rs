@@ -104,8 +104,8 @@ fn say(output: &mut impl Write, message: &Message) -> Result<(), Failure> {
 }
 
 fn session_of(trial: &Trial, seed: u64) -> Result<Box<dyn Session>, SessionError> {
-    let options =
-        SessionOptions { backend: trial.backend, ranks: trial.devices, threads_per_rank: trial.cores_per_device, seed };
+    let (parallel, threads_per_rank) = (trial.parallel(), trial.cores_per_device);
+    let options = SessionOptions { backend: trial.backend, parallel, threads_per_rank, seed };
     prepare(&trial.workload, &options)
 }
 

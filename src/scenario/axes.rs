@@ -45,6 +45,7 @@ const DTYPES: &[&str] = &["f32", "bf16"];
 const WEIGHTS: &[&str] = &["dtype", "int8"];
 const BACKENDS: &[&str] = &["auto", "cpu", "naive", "cuda"];
 const OPTIMIZERS: &[&str] = &["sgd", "adam", "adamax", "adamw"];
+const SHARDINGS: &[&str] = &["none", "optimizer"];
 const ACTIVATIONS: &[&str] = &["gelu_tanh", "gelu_erf", "relu", "swi_glu"];
 
 macro_rules! axis {
@@ -315,9 +316,39 @@ pub const AXES: &[Axis] = &[
         "devices",
         "",
         Kind::Count,
-        "data-parallel devices; default 1",
-        |d, v| d.devices = count(v)?,
+        "devices, the product of parallel.data and parallel.tensor; alone, data-parallel ones; default 1",
+        |d, v| d.devices = Some(count(v)?),
         |t| int(t.devices)
+    ),
+    axis!(
+        "parallel.data",
+        [],
+        "data",
+        "replicas",
+        Kind::Count,
+        "replicas of the model; the batch is split among them; default: devices / parallel.tensor",
+        |d, v| d.data = Some(count(v)?),
+        |t| int(t.parallel().data)
+    ),
+    axis!(
+        "parallel.tensor",
+        [],
+        "tensor",
+        "devices",
+        Kind::Count,
+        "devices of a replica; heads and feed-forward widths are split among them; divides n_heads, n_kv_heads and d_ff; default 1",
+        |d, v| d.tensor = Some(count(v)?),
+        |t| int(t.parallel().tensor)
+    ),
+    axis!(
+        "parallel.sharding",
+        [],
+        "sharding",
+        "",
+        Kind::Word(SHARDINGS),
+        "what replicas keep a share of each in training: none, or optimizer: its moments, stage 1 of ZeRO; default none",
+        |d, v| d.sharding = word(v, SHARDINGS)?,
+        |t| if t.workload.phase == Phase::Train { text(t.parallel().sharding.name()) } else { Value::Null }
     ),
     axis!(
         "cores_per_device",
@@ -365,6 +396,14 @@ fn preset(v: &Value) -> Result<String, String> {
 fn dropout(v: &Value) -> Result<f32, String> {
     let p = number(v)?;
     if (0.0..1.0).contains(&p) { Ok(p) } else { Err(format!("{p} is not a probability from 0 to below 1")) }
+}
+
+/// Sections of a trial, whose fields are written below them: `model.d_model`.
+pub const SECTIONS: &[&str] = &["model", "parallel"];
+
+/// The section of a field; none for those of the trial itself.
+pub fn section_of(path: &str) -> Option<&str> {
+    path.split_once('.').map(|(section, _)| section)
 }
 
 /// The field that a path names, by its own name or an alias, with or without `model.`.

@@ -1,6 +1,6 @@
 //! The trial that the sweep varies, as its section says, and where each of its fields stands.
 
-use super::axes::{self, AXES};
+use super::axes::{self, AXES, SECTIONS, section_of};
 use super::draft::{Config, Draft};
 use crate::transformer::hf_config::spec_from_hf_config;
 use crate::yaml::{self, Entry, Node, Place, Sources, YamlError, fields};
@@ -22,10 +22,10 @@ impl Base {
         self.places.iter().find(|(p, _)| *p == path).and_then(|(_, place)| *place)
     }
 
-    /// Where a field of the same section (`model.` or the trial itself) is given, or else where the trial begins.
+    /// Where a field of the same section of the trial is given, or else where the trial begins.
     pub fn near(&self, path: &str) -> Option<Place> {
-        let model = path.starts_with("model.");
-        let beside = self.places.iter().find(|(p, _)| model && p.starts_with("model."));
+        let own = section_of(path);
+        let beside = self.places.iter().find(|(p, _)| own.is_some() && section_of(p) == own);
         beside.and_then(|(_, place)| *place).or(self.start)
     }
 }
@@ -38,15 +38,17 @@ pub fn read(root: &Node, s: &Sources) -> Result<Base, YamlError> {
     let section = root.get("trial");
     let start = section.map_or(root.place, |e| e.place);
     let mut base = Base { draft: Draft::default(), places: Vec::new(), start };
-    let (outer, inner): (Vec<_>, Vec<_>) = AXES.iter().partition(|a| !a.path.starts_with("model."));
-    let own: Vec<&str> = outer.iter().map(|a| a.path).chain(["model"]).collect();
-    let aliases: Vec<&str> = outer.iter().flat_map(|a| a.aliases).copied().collect();
+    let outer = || AXES.iter().filter(|a| section_of(a.path).is_none());
+    let own: Vec<&str> = outer().map(|a| a.path).chain(SECTIONS.iter().copied()).collect();
+    let aliases: Vec<&str> = outer().flat_map(|a| a.aliases).copied().collect();
     for e in fields::entries("trial", section.map(|e| &e.node), &own, &aliases, s)? {
-        if e.key == "model" {
-            let own: Vec<&str> = inner.iter().map(|a| &a.path["model.".len()..]).chain(["hf_config"]).collect();
-            let aliases: Vec<&str> = inner.iter().flat_map(|a| a.aliases).copied().collect();
-            for m in fields::entries("trial.model", Some(&e.node), &own, &aliases, s)? {
-                base.model(m, s)?;
+        if SECTIONS.contains(&e.key.as_str()) {
+            let inner = || AXES.iter().filter(|a| section_of(a.path) == Some(&e.key));
+            let mut own: Vec<&str> = inner().map(|a| &a.path[e.key.len() + 1..]).collect();
+            own.extend((e.key == "model").then_some("hf_config"));
+            let aliases: Vec<&str> = inner().flat_map(|a| a.aliases).copied().collect();
+            for m in fields::entries(&format!("trial.{}", e.key), Some(&e.node), &own, &aliases, s)? {
+                base.of_section(&e.key, m, s)?;
             }
         } else {
             base.set(&e.key, &e.node, s)?;
@@ -56,14 +58,14 @@ pub fn read(root: &Node, s: &Sources) -> Result<Base, YamlError> {
 }
 
 impl Base {
-    fn model(&mut self, e: &Entry, s: &Sources) -> Result<(), YamlError> {
-        if e.key == "hf_config" {
+    fn of_section(&mut self, section: &str, e: &Entry, s: &Sources) -> Result<(), YamlError> {
+        if section == "model" && e.key == "hf_config" {
             let config = hf_config(&fields::text(e, "model.", s)?, s);
             self.draft.config = Some(config.map_err(|m| s.fault(e.node.place, format!("model.hf_config: {m}")))?);
             self.places.push(("model.hf_config", e.node.place));
             return Ok(());
         }
-        self.set(&format!("model.{}", e.key), &e.node, s)
+        self.set(&format!("{section}.{}", e.key), &e.node, s)
     }
 
     fn set(&mut self, path: &str, node: &Node, s: &Sources) -> Result<(), YamlError> {

@@ -3,6 +3,7 @@
 use super::axes::AXES;
 use super::presets;
 use super::trial::{BackendChoice, Trial};
+use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::shape::{Family, Shape, ShapeError, ShapeSpec};
 use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
@@ -22,7 +23,11 @@ pub struct Draft {
     pub dtype: Dtype,
     pub weights: WeightFormat,
     pub backend: BackendChoice,
-    pub devices: u32,
+    /// The product of the two that follow; whichever is not said follows from the others, or is 1.
+    pub devices: Option<u32>,
+    pub data: Option<u32>,
+    pub tensor: Option<u32>,
+    pub sharding: Sharding,
     pub cores_per_device: u32,
     pub optimizer: OptimizerKind,
     pub dropout: f32,
@@ -51,7 +56,10 @@ impl Default for Draft {
             dtype: Dtype::F32,
             weights: WeightFormat::Dtype,
             backend: BackendChoice::Auto,
-            devices: 1,
+            devices: None,
+            data: None,
+            tensor: None,
+            sharding: Sharding::None,
             // A device of the CPU is one core unless the scenario says more: one device and two are then a real
             // comparison on every machine, and no figure depends on how many cores happen to be there.
             cores_per_device: 1,
@@ -119,7 +127,8 @@ impl Draft {
             optimizer: self.optimizer,
             dropout: self.dropout,
         };
-        self.check(&workload)?;
+        let parallel = self.parallel()?;
+        check(&workload, &parallel)?;
         let backend = match self.backend {
             BackendChoice::Cpu => BackendKind::Cpu,
             BackendChoice::Naive => BackendKind::Naive,
@@ -127,34 +136,64 @@ impl Draft {
             BackendChoice::Auto if cuda_present => BackendKind::Cuda,
             BackendChoice::Auto => BackendKind::Cpu,
         };
-        let trial = Trial { model, workload, backend, devices: self.devices, cores_per_device: self.cores_per_device };
+        let devices = parallel.ranks().unwrap_or(u32::MAX);
+        let cores_per_device = self.cores_per_device;
+        let trial = Trial { model, workload, backend, devices, cores_per_device, parallel: Some(parallel) };
         Ok(trial.canonical())
     }
 
-    fn check(&self, w: &Workload) -> Result<(), FieldFault> {
-        if !w.batch.is_multiple_of(self.devices) {
-            let (batch, devices) = (w.batch, self.devices);
-            let up = u64::from(batch.div_ceil(devices)) * u64::from(devices);
-            let message =
-                format!("{batch} sequences do not divide among devices = {devices}; use {up}, or exclude the pair");
-            return Err(("batch", message));
+    /// How many devices there are and how they share the workload.
+    ///
+    /// # Errors
+    /// Numbers that do not make a product.
+    pub fn parallel(&self) -> Result<Parallel, FieldFault> {
+        let sharding = self.sharding;
+        let quotient = |field: &'static str, by: u32, devices: u32| match devices.checked_div(by) {
+            Some(other) if other * by == devices => Ok(other),
+            _ => Err((field, format!("{by} does not divide devices = {devices}; leave devices out, or use a divisor"))),
+        };
+        let (data, tensor) = match (self.devices, self.data, self.tensor) {
+            (Some(d), None, None) => (d, 1),
+            (Some(d), Some(data), None) => (data, quotient("parallel.data", data, d)?),
+            (Some(d), None, Some(tensor)) => (quotient("parallel.tensor", tensor, d)?, tensor),
+            (_, data, tensor) => (data.unwrap_or(1), tensor.unwrap_or(1)),
+        };
+        let parallel = Parallel { data, tensor, sharding };
+        match (parallel.ranks(), self.devices) {
+            (None, _) => {
+                Err(("parallel.data", format!("{data} x {tensor} devices cannot be counted; use smaller numbers")))
+            }
+            (Some(product), Some(devices)) if product != devices => {
+                let message = format!(
+                    "{devices} is not the product of parallel.data = {data} and parallel.tensor = {tensor}; use {product}, or leave \
+                     one of the three out"
+                );
+                Err(("devices", message))
+            }
+            _ => Ok(parallel),
         }
-        let decodes = matches!(w.phase, Phase::Decode | Phase::Generate);
-        if w.shape.family == Family::Block && decodes {
-            return Err(("phase", format!("family block has no tokens to {}; use train or prefill", w.phase)));
-        }
-        let longest = w.longest_sequence();
-        if w.shape.family == Family::Gpt2 && longest > w.shape.context {
-            let context = w.shape.context;
-            let (field, what) = match w.phase {
-                Phase::Train => ("seq_len", format!("{longest} tokens exceed")),
-                Phase::Prefill => ("prompt_len", format!("{longest} tokens exceed")),
-                _ => ("prompt_len", format!("{longest} tokens (with new_tokens = {}) exceed", w.new_tokens)),
-            };
-            return Err((field, format!("{what} the {context} learned positions; shorten, or raise model.context")));
-        }
-        Ok(())
     }
+}
+
+fn check(w: &Workload, parallel: &Parallel) -> Result<(), FieldFault> {
+    if let Err(e) = parallel.check(&w.shape, w.batch) {
+        return Err((if e.batch { "batch" } else { "parallel.tensor" }, e.message));
+    }
+    let decodes = matches!(w.phase, Phase::Decode | Phase::Generate);
+    if w.shape.family == Family::Block && decodes {
+        return Err(("phase", format!("family block has no tokens to {}; use train or prefill", w.phase)));
+    }
+    let longest = w.longest_sequence();
+    if w.shape.family == Family::Gpt2 && longest > w.shape.context {
+        let context = w.shape.context;
+        let (field, what) = match w.phase {
+            Phase::Train => ("seq_len", format!("{longest} tokens exceed")),
+            Phase::Prefill => ("prompt_len", format!("{longest} tokens exceed")),
+            _ => ("prompt_len", format!("{longest} tokens (with new_tokens = {}) exceed", w.new_tokens)),
+        };
+        return Err((field, format!("{what} the {context} learned positions; shorten, or raise model.context")));
+    }
+    Ok(())
 }
 
 fn family_name(family: Family) -> &'static str {
@@ -199,13 +238,45 @@ mod tests {
 
     #[test]
     fn a_batch_that_does_not_divide_is_refused_with_one_that_does() {
-        let d = Draft { batch: 3, devices: 2, ..Draft::default() };
+        let d = Draft { batch: 3, devices: Some(2), ..Draft::default() };
         assert_eq!(
             d.finish(false).unwrap_err(),
             ("batch", "3 sequences do not divide among devices = 2; use 4, or exclude the pair".into())
         );
-        let d = Draft { batch: u32::MAX, devices: 2, ..Draft::default() };
+        let d = Draft { batch: u32::MAX, devices: Some(2), ..Draft::default() };
         assert!(d.finish(false).unwrap_err().1.contains("use 4294967296,"));
+    }
+
+    #[test]
+    fn devices_are_the_product_of_how_they_share_the_work() {
+        let of = |devices, data, tensor| {
+            let d = Draft { batch: 8, devices, data, tensor, ..Draft::default() };
+            d.parallel().map(|p| (p.data, p.tensor))
+        };
+        assert_eq!(of(None, None, None), Ok((1, 1)));
+        assert_eq!(of(Some(4), None, None), Ok((4, 1)));
+        assert_eq!(of(None, Some(2), Some(4)), Ok((2, 4)));
+        assert_eq!(of(Some(8), Some(2), None), Ok((2, 4)));
+        assert_eq!(of(Some(8), None, Some(4)), Ok((2, 4)));
+        assert_eq!(of(Some(8), Some(2), Some(4)), Ok((2, 4)));
+        assert_eq!(
+            of(Some(6), Some(2), Some(4)).unwrap_err(),
+            (
+                "devices",
+                "6 is not the product of parallel.data = 2 and parallel.tensor = 4; use 8, or leave one of the three out"
+                    .into()
+            )
+        );
+        assert_eq!(of(Some(6), None, Some(4)).unwrap_err().0, "parallel.tensor");
+        assert_eq!(of(None, Some(u32::MAX), Some(2)).unwrap_err().0, "parallel.data");
+        let heads = Draft { tensor: Some(5), ..Draft::default() };
+        assert_eq!(
+            heads.finish(false).unwrap_err(),
+            (
+                "parallel.tensor",
+                "5 does not divide model.n_heads = 12; what divides all of this model: 1, 2, 3, 4, 6, 12".into()
+            )
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn children(node: &mut Node) -> &mut [Entry] {
 }
 
 fn trial(node: &mut Node, s: &Sources) -> Result<(), YamlError> {
-    rename(node, s, |key| axes::find(key).map(|a| a.path).filter(|p| !p.starts_with("model.")))?;
+    rename(node, s, |key| axes::find(key).map(|a| a.path).filter(|p| axes::section_of(p).is_none()))?;
     for e in children(node).iter_mut().filter(|e| e.key == "model") {
         rename(&mut e.node, s, |key| axes::find(&format!("model.{key}")).and_then(|a| a.path.strip_prefix("model.")))?;
     }

@@ -1,6 +1,6 @@
 //! The JSON Schema of scenario files, for editors: made from the same tables that the reader uses.
 
-use super::axes::{AXES, Axis, Kind};
+use super::axes::{AXES, Axis, Kind, SECTIONS, section_of};
 use super::presets;
 use crate::hardware::offer::Term;
 use schemars::{Schema, json_schema};
@@ -54,16 +54,18 @@ fn names(axis: &Axis, swept: bool) -> Vec<String> {
 }
 
 fn trial() -> Value {
-    let (mut outer, mut model) = (Map::new(), Map::new());
+    let (mut outer, mut model, mut parallel) = (Map::new(), Map::new(), Map::new());
     for axis in AXES {
         for name in names(axis, false) {
-            match axis.path.strip_prefix("model.") {
-                Some(_) if !name.contains('.') => drop(model.insert(name, described(axis))),
+            match section_of(axis.path) {
+                Some("model") if !name.contains('.') => drop(model.insert(name, described(axis))),
+                Some("parallel") => drop(parallel.insert(name["parallel.".len()..].into(), described(axis))),
                 None => drop(outer.insert(name, described(axis))),
                 _ => {}
             }
         }
     }
+    outer.insert("parallel".into(), object(parallel));
     model.insert("hf_config".into(), json!({"type": "string", "description": "path of a Hugging Face config.json"}));
     outer.insert("model".into(), object(model));
     object(outer)
@@ -76,7 +78,9 @@ fn axes(value: impl Fn(&Axis) -> Value) -> Value {
 
 fn partial() -> Value {
     let mut value = axes(described);
-    value["properties"]["model"] = trial()["properties"]["model"].clone();
+    for section in SECTIONS {
+        value["properties"][section] = trial()["properties"][section].clone();
+    }
     json!({"type": ["array", "null"], "items": value})
 }
 

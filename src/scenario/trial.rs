@@ -1,5 +1,6 @@
 //! One trial: a point of the sweep, checked and complete.
 
+use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,22 +25,27 @@ pub struct Trial {
     pub workload: Workload,
     /// Resolved: never `auto`.
     pub backend: BackendKind,
-    /// Data-parallel ranks; on the CPU each has `cores_per_device` cores.
+    /// Ranks; on the CPU each has `cores_per_device` cores.
     pub devices: u32,
     pub cores_per_device: u32,
+    /// How the devices share the workload, where it is not by whole replicas alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<Parallel>,
 }
 
 impl Trial {
     /// Twelve hexadecimal digits of SHA-256 over the canonical JSON of everything but the model's display name.
     pub fn id(&self) -> String {
-        let canonical = serde_json::json!([
-            1, // version of this form
-            self.workload,
-            self.backend.name(),
-            self.devices,
-            self.cores_per_device,
-        ]);
-        let digest = Sha256::digest(canonical.to_string().as_bytes());
+        let mut canonical = vec![
+            serde_json::json!(1), // version of this form
+            serde_json::json!(self.workload),
+            serde_json::json!(self.backend.name()),
+            serde_json::json!(self.devices),
+            serde_json::json!(self.cores_per_device),
+        ];
+        // Whole replicas are not spelt out: trials keep the ids that they had before there was anything else.
+        canonical.extend(self.parallel.map(|p| serde_json::json!(p)));
+        let digest = Sha256::digest(serde_json::Value::Array(canonical).to_string().as_bytes());
         digest.iter().take(6).map(|b| format!("{b:02x}")).collect()
     }
 }
@@ -47,6 +53,7 @@ impl Trial {
 impl Trial {
     /// Fields that the phase does not use, at fixed values: two trials that compute the same have the same id.
     pub fn canonical(mut self) -> Self {
+        let mut parallel = self.parallel();
         let w = &mut self.workload;
         match w.phase {
             Phase::Train => (w.prompt_len, w.new_tokens) = (0, 0),
@@ -59,6 +66,49 @@ impl Trial {
         } else {
             w.weights = WeightFormat::Dtype;
         }
+        if w.phase != Phase::Train || parallel.data == 1 {
+            parallel.sharding = Sharding::None;
+        }
+        self.parallel = (parallel != Parallel::replicas(self.devices)).then_some(parallel);
         self
+    }
+
+    /// How the devices share the workload.
+    pub fn parallel(&self) -> Parallel {
+        self.parallel.unwrap_or(Parallel::replicas(self.devices))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::draft::Draft;
+
+    #[test]
+    fn trials_of_whole_replicas_keep_the_ids_that_old_journals_have() {
+        // As printed by the build before `parallel` was there.
+        let of = |draft: Draft| draft.finish(false).unwrap().id();
+        assert_eq!(of(Draft { batch: 4, devices: Some(2), ..Draft::default() }), "68787bbc6960");
+        assert_eq!(of(Draft { phase: Phase::Decode, ..Draft::default() }), "137f9fab3121");
+        let said = Draft { batch: 4, data: Some(2), tensor: Some(1), ..Draft::default() };
+        assert_eq!(of(said), "68787bbc6960");
+        let old = r#"{"model":"m","backend":"cpu","devices":2,"cores_per_device":1,"workload":"#;
+        let workload = serde_json::to_string(&Draft::default().finish(false).unwrap().workload).unwrap();
+        let old: Trial = serde_json::from_str(&format!("{old}{workload}}}")).unwrap();
+        assert_eq!(old.parallel(), Parallel::replicas(2));
+    }
+
+    #[test]
+    fn what_makes_no_difference_makes_no_other_trial() {
+        let tensor = |phase, data, sharding| {
+            Draft { phase, data: Some(data), tensor: Some(2), sharding, batch: 4, ..Draft::default() }
+                .finish(false)
+                .unwrap()
+        };
+        let whole = tensor(Phase::Train, 2, Sharding::None);
+        assert_eq!((whole.devices, whole.parallel().tensor), (4, 2));
+        assert_ne!(whole.id(), tensor(Phase::Train, 2, Sharding::Optimizer).id());
+        assert_eq!(tensor(Phase::Train, 1, Sharding::None).id(), tensor(Phase::Train, 1, Sharding::Optimizer).id());
+        assert_eq!(tensor(Phase::Decode, 2, Sharding::None).id(), tensor(Phase::Decode, 2, Sharding::Optimizer).id());
     }
 }

@@ -86,8 +86,10 @@ impl<T> Activations<T> {
         let [c, f, h] = [s.d_model, s.d_ff, s.n_heads].map(|x| x as usize);
         let inner = if s.activation == Activation::SwiGlu { 2 * f } else { f };
         let new = |len: usize| a.alloc(len, Category::Activations);
+        let statistics = |len: usize| a.alloc(len, Category::Statistics);
         // The block has no norms.
         let of_norm = |len: usize| (s.family != Family::Block).then(|| new(len)).transpose();
+        let norm_statistics = || (s.family != Family::Block).then(|| statistics(n * 2)).transpose();
         let (streams, layers) = match keep {
             Keep::All => (2 * s.n_layers as usize + 1, s.n_layers as usize),
             Keep::OneLayer => (2, 1),
@@ -95,11 +97,11 @@ impl<T> Activations<T> {
         let d = extent.attention(s);
         let layer = || -> Result<LayerActivations<T>, SessionError> {
             Ok(LayerActivations {
-                norm1: of_norm(n * 2)?,
+                norm1: norm_statistics()?,
                 qkv: new(n * d.qkv_width())?,
                 attention: new(n * d.out_width())?,
-                lse: new(n * h)?,
-                norm2: of_norm(n * 2)?,
+                lse: statistics(n * h)?,
+                norm2: norm_statistics()?,
                 pre: new(n * inner)?,
             })
         };
@@ -108,7 +110,7 @@ impl<T> Activations<T> {
             residual: (0..streams).map(|_| new(n * c)).collect::<Result<_, _>>()?,
             layers: (0..layers).map(|_| layer()).collect::<Result<_, _>>()?,
             shared: Shared { normed: of_norm(n * c)?, act: new(n * f)? },
-            last: of_norm(n * c)?.zip(of_norm(n * 2)?),
+            last: of_norm(n * c)?.zip(norm_statistics()?),
         })
     }
 

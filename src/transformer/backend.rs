@@ -9,138 +9,13 @@
 //!
 //! Deliberately absent: streams, devices, allocation strategies. A backend owns those.
 
-use super::collective::threads::Exchange;
+pub use super::operands::{
+    AttentionDims, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormDims, Recorded,
+    Store, Tokens, Update, Updated,
+};
 use super::session::SessionError;
-use super::shape::{Activation, Rope};
-use super::{BackendKind, Dtype, OptimizerKind};
-
-/// What a buffer holds, for the account of memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Category {
-    Weights,
-    Gradients,
-    Optimizer,
-    Activations,
-    KvCache,
-    Workspace,
-}
-
-/// A product's dimensions: N rows in, K inputs, M outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinearDims {
-    pub n: usize,
-    pub k: usize,
-    pub m: usize,
-}
-
-/// Whether a result replaces what is there or is added to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    Overwrite,
-    Accumulate,
-}
-
-/// Attention over whole sequences.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionDims {
-    /// B
-    pub batch: usize,
-    /// T
-    pub tokens: usize,
-    /// H
-    pub heads: usize,
-    /// KV
-    pub kv_heads: usize,
-    /// D
-    pub head_dim: usize,
-    pub causal: bool,
-}
-
-impl AttentionDims {
-    /// Numbers in one row of queries, keys and values.
-    pub fn qkv_width(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
-    /// Numbers in one row of attention's output.
-    pub fn out_width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-    /// N = B * T
-    pub fn rows(&self) -> usize {
-        self.batch * self.tokens
-    }
-}
-
-/// The KV cache of one layer, in one buffer: keys `[B, KV, D, capacity]`, so that scores run along whole vectors of positions,
-/// then values `[B, KV, capacity, D]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheDims {
-    pub batch: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    /// Positions that fit.
-    pub capacity: usize,
-    /// Format of keys and values.
-    pub dtype: Dtype,
-}
-
-impl CacheDims {
-    /// Numbers in the whole buffer.
-    pub fn len(&self) -> usize {
-        2 * self.half()
-    }
-    /// Words of 32 bits that it takes.
-    pub fn words(&self) -> usize {
-        (self.len() * self.dtype.size() as usize).div_ceil(4)
-    }
-    /// Where the values begin.
-    pub fn half(&self) -> usize {
-        self.batch * self.kv_heads * self.capacity * self.head_dim
-    }
-    /// Whether nothing fits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Normalisation over the last dimension.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NormDims {
-    pub n: usize,
-    pub c: usize,
-    pub eps: f32,
-    /// RMSNorm: no mean is taken off.
-    pub rms: bool,
-}
-
-/// Where dropout is applied: which elements fall follows from the seed and the element's index alone, so that the backward
-/// pass finds the same ones without a stored mask.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Dropout {
-    pub probability: f32,
-    /// Differs by step, layer and place.
-    pub seed: u64,
-}
-
-/// Constants of a parameter update. Sources: Adam and Adamax, Kingma & Ba 2015 (algorithms 1 and 2); AdamW, Loshchilov &
-/// Hutter 2019; momentum as in PyTorch (no dampening).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Update {
-    pub kind: OptimizerKind,
-    pub learning_rate: f32,
-    pub beta1: f32,
-    pub beta2: f32,
-    pub eps: f32,
-    /// Decoupled decay, AdamW only.
-    pub weight_decay: f32,
-    /// SGD only.
-    pub momentum: f32,
-    /// Keras's form of Adam adds eps to the uncorrected root: `lr_t m / (sqrt(v) + eps)`.
-    pub eps_before_correction: bool,
-}
-
-/// A target that takes no part in the loss (Hugging Face's -100).
-pub const IGNORED_TARGET: u32 = u32::MAX;
+use super::shape::Activation;
+use super::{BackendKind, Dtype};
 
 /// Where buffers come from. Apart from [`Backend`], so that the account of memory can run the very code that allocates,
 /// with buffers that only count.
@@ -203,6 +78,34 @@ pub trait Backend: Alloc {
         out: &mut Self::Buffer,
         c: usize,
     );
+    /// Keeps tokens where [`Backend::embed_tokens`] finds them. By default as the bits of numbers.
+    fn put_tokens(&self, tokens: &[u32], to: &mut Self::Buffer) {
+        let bits: Vec<f32> = tokens.iter().map(|t| f32::from_bits(*t)).collect();
+        self.upload(&bits, to);
+    }
+    /// The first `n` tokens of a buffer.
+    fn tokens(&self, from: &Self::Buffer, n: usize) -> Vec<u32> {
+        let mut bits = vec![0.0; n];
+        self.download(from, 0, &mut bits);
+        bits.into_iter().map(f32::to_bits).collect()
+    }
+    /// [`Backend::embed`] of tokens that are where the backend keeps them.
+    fn embed_tokens(
+        &self,
+        ids: Tokens<'_, Self::Buffer>,
+        n: usize,
+        tokens: usize,
+        first_position: usize,
+        table: &Self::Buffer,
+        positions: Option<&Self::Buffer>,
+        out: &mut Self::Buffer,
+        c: usize,
+    ) {
+        match ids {
+            Tokens::Host(ids) => self.embed(ids, tokens, first_position, table, positions, out, c),
+            Tokens::Placed(b) => self.embed(&self.tokens(b, n), tokens, first_position, table, positions, out, c),
+        }
+    }
     /// `dtable[ids[r]] += dout[r]` (the one the tied head has written, or zeroed by the caller), and, where there are learned
     /// positions, `dpositions[r % tokens] =` the sum over the batch, rows past `tokens` zero.
     fn embed_backward(
@@ -248,6 +151,34 @@ pub trait Backend: Alloc {
         into: Store,
         d: LinearDims,
     );
+    /// `out [N, M] = x w^T + bias + plus [N, M]`: the end of a branch, onto the residual stream.
+    fn linear_plus(
+        &self,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        bias: Option<&Self::Buffer>,
+        plus: &Self::Buffer,
+        out: &mut Self::Buffer,
+        d: LinearDims,
+    ) {
+        self.copy(plus, out, d.n * d.m);
+        self.linear(x, w, bias, out, Store::Accumulate, d);
+    }
+    /// `pre [N, M] = x w^T + bias`, `out [N, F] = f(pre)`; M is F, or 2 F for SwiGLU.
+    fn linear_activation(
+        &self,
+        kind: Activation,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        bias: Option<&Self::Buffer>,
+        pre: &mut Self::Buffer,
+        out: &mut Self::Buffer,
+        d: LinearDims,
+    ) {
+        self.linear(x, w, bias, pre, Store::Overwrite, d);
+        let f = if kind == Activation::SwiGlu { d.m / 2 } else { d.m };
+        self.activation(kind, pre, out, d.n, f);
+    }
     /// `dx [N, K] (+)= dout [N, M] w[M, K]`
     fn linear_dx(&self, dout: &Self::Buffer, w: &Self::Buffer, dx: &mut Self::Buffer, into: Store, d: LinearDims);
     /// `dw [M, K] = dout^T x`, `dbias [M] =` the column sums of `dout`
@@ -322,7 +253,7 @@ pub trait Backend: Alloc {
         targets: &[u32],
         gradients: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
         d: LinearDims,
-    ) -> f32;
+    ) -> Loss;
     /// Mean of squared differences over the first `len` numbers; `dx = 2 (x - target) / len`.
     fn mean_squared_error(
         &self,
@@ -330,58 +261,50 @@ pub trait Backend: Alloc {
         target: &Self::Buffer,
         dx: Option<&mut Self::Buffer>,
         len: usize,
-    ) -> f32;
+    ) -> Loss;
+    /// Waits for a loss. It is asked for after the backward pass, so that a device has work while it is on its way.
+    fn read_loss(&self, loss: Loss) -> f32 {
+        match loss {
+            Loss::Known(loss) => loss,
+            Loss::OnDevice => f32::NAN,
+        }
+    }
     /// Row `b` of `out [B, C]` is row `b * tokens + tokens - 1` of `x [B * tokens, C]`.
     fn last_rows(&self, x: &Self::Buffer, out: &mut Self::Buffer, batch: usize, tokens: usize, c: usize);
     /// Index of the largest of every row of `x [N, V]`; the first of equals.
     fn argmax(&self, x: &Self::Buffer, n: usize, v: usize) -> Vec<u32>;
+    /// The same, kept where the next [`Backend::embed_tokens`] finds them.
+    fn choose(&self, x: &Self::Buffer, n: usize, v: usize, tokens: &mut Self::Buffer) {
+        self.put_tokens(&self.argmax(x, n, v), tokens);
+    }
 
-    /// One optimizer step, the `step`-th from 1, over a parameter, its gradient and its moments (as many as the kind has).
-    fn update(
-        &self,
-        update: &Update,
-        step: u32,
-        parameter: &mut Self::Buffer,
-        gradient: &Self::Buffer,
-        first: Option<&mut Self::Buffer>,
-        second: Option<&mut Self::Buffer>,
-    );
+    /// One optimizer step, the `step`-th from 1, over a part of a parameter.
+    fn update(&self, update: &Update, step: u32, one: Updated<'_, Self::Buffer>);
 
-    /// Replaces gradients by their mean over all ranks of `exchange`.
-    fn all_reduce_mean(&self, exchange: &Exchange, rank: usize, gradients: &mut [Self::Buffer]);
+    /// [`Backend::update`] of several parameters.
+    fn update_many(&self, update: &Update, step: u32, all: Vec<Updated<'_, Self::Buffer>>) {
+        all.into_iter().for_each(|one| self.update(update, step, one));
+    }
 
     /// Runs a rank's whole life where its operations start without a hand-over between threads.
     fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         f()
     }
 
+    /// Runs `step`, whose operations are the same whenever `recorded` is, on the same buffers; only `position`, which all of
+    /// them start from, and the buffers' contents differ. A backend that can plays them back instead, at the price of one.
+    fn repeated(&self, _position: usize, _recorded: &mut Recorded, step: &mut dyn FnMut()) {
+        step();
+    }
+
     /// Waits until everything asked for has been computed.
     fn synchronize(&self) {}
-}
 
-/// `D/2` angles a position, in radians: `position * theta^(-2i/D)`, stretched for long contexts where the model says so.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Frequencies(pub Vec<f32>);
-
-impl Frequencies {
-    /// Su et al. 2021, equation 15; the stretch is Llama 3.1's, as Hugging Face computes it.
-    pub fn new(rope: &Rope, head_dim: usize) -> Self {
-        let base = |i: usize| f64::from(rope.theta).powf(-2.0 * i as f64 / head_dim as f64);
-        let stretch = |f: f64| {
-            let Some(s) = rope.scaling else { return f };
-            let (factor, low, high) =
-                (f64::from(s.factor), f64::from(s.low_freq_factor), f64::from(s.high_freq_factor));
-            let wavelength = 2.0 * std::f64::consts::PI / f;
-            let original = f64::from(s.original_context);
-            if wavelength < original / high {
-                f
-            } else if wavelength > original / low {
-                f / factor
-            } else {
-                let smooth = (original / wavelength - low) / (high - low);
-                (1.0 - smooth) * f / factor + smooth * f
-            }
-        };
-        Self((0..head_dim / 2).map(|i| stretch(base(i)) as f32).collect())
+    /// What has gone wrong since the last call, for backends whose operations run later than they are asked for. Waits for them.
+    ///
+    /// # Errors
+    /// The first failure; nothing computed after it means anything.
+    fn check(&self) -> Result<(), SessionError> {
+        Ok(())
     }
 }

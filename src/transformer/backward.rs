@@ -1,10 +1,11 @@
 //! The backward pass: the gradient of every parameter, from what the forward pass left behind.
 //!
 //! Layers are walked in reverse; each gradient is written once. The vocabulary projection and its loss are one operation, so
-//! that a backend need never hold all logits.
+//! that a backend need never hold all logits. Where ranks split the layers, the gradient of what enters the split products is
+//! summed over them.
 
 use super::activations::{Activations, Extent, LayerActivations, Scratch, Shared};
-use super::backend::{Backend, Dropout, LinearDims, Store};
+use super::backend::{Backend, Dropout, LinearDims, Loss, Store};
 use super::forward::{Place, StepDropout};
 use super::gradients::Gradients;
 use super::model::{LayerIndex, Linear, Model, Norm};
@@ -23,7 +24,7 @@ impl<B: Backend> Model<B> {
     /// The loss of the last forward pass, without gradients.
     pub fn loss(&self, a: &Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
         let output = a.output(self.index.layers.len());
-        match targets {
+        let loss = match targets {
             Targets::Tokens(t) => {
                 let head = &self.parameters[self.index.head.unwrap_or(self.index.table)];
                 self.backend.cross_entropy(output, head, t, None, self.head_dims(a.extent.rows()))
@@ -31,7 +32,8 @@ impl<B: Backend> Model<B> {
             Targets::Vectors(t) => {
                 self.backend.mean_squared_error(output, t, None, a.extent.rows() * self.shape.d_model as usize)
             }
-        }
+        };
+        self.backend.read_loss(loss)
     }
 
     pub(super) fn head_dims(&self, n: usize) -> LinearDims {
@@ -54,7 +56,7 @@ impl<B: Backend> Model<B> {
             self.layer_backward(l, a, scratch, gradients, dropout);
         }
         self.stem_backward(ids, a.extent, scratch, gradients, dropout);
-        loss
+        self.backend.read_loss(loss)
     }
 
     /// The same, calling `finished` as soon as the gradients of some neighbouring parameters are there and the pass has no more
@@ -68,22 +70,22 @@ impl<B: Backend> Model<B> {
         scratch: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<StepDropout>,
-        mut finished: impl FnMut(&mut Self, Range<usize>, &mut [B::Buffer]),
+        mut finished: impl FnMut(&mut Self, Range<usize>, &mut Gradients<B::Buffer>),
     ) -> f32 {
         let loss = self.head_backward(targets, a, scratch, gradients);
         for l in (0..self.index.layers.len()).rev() {
             self.layer_backward(l, a, scratch, gradients, dropout);
             let parameters = self.index.of_layer(l);
-            finished(self, parameters.clone(), gradients.range(parameters));
+            finished(self, parameters, gradients);
         }
         self.stem_backward(ids, a.extent, scratch, gradients, dropout);
         let layers = self.index.of_layers();
         for parameters in [0..layers.start, layers.end..self.index.specs.len()] {
             if !parameters.is_empty() {
-                finished(self, parameters.clone(), gradients.range(parameters));
+                finished(self, parameters, gradients);
             }
         }
-        loss
+        self.backend.read_loss(loss)
     }
 
     fn layer_backward(
@@ -123,7 +125,7 @@ impl<B: Backend> Model<B> {
         a: &Activations<B::Buffer>,
         scratch: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
-    ) -> f32 {
+    ) -> Loss {
         let (n, c) = (a.extent.rows(), self.shape.d_model as usize);
         let output = a.output(self.index.layers.len());
         let loss = match targets {
@@ -212,11 +214,11 @@ impl<B: Backend> Model<B> {
         // Made again, as the forward pass made it.
         self.backend.activation(self.shape.activation, &act.pre, &mut shared.act, n, f);
         if let (Some(d), false) = (dropout, self.residual()) {
-            self.backend.dropout(&mut shared.act, n * f, d);
+            self.backend.dropout(&mut shared.act, n * f, self.of_part(d));
         }
         self.branch_backward(&layer.down, &shared.act, &s.stream, &mut s.branch, &mut s.act, gradients, n, of_branch);
         if let (Some(d), false) = (dropout, self.residual()) {
-            self.backend.dropout(&mut s.act, n * f, d);
+            self.backend.dropout(&mut s.act, n * f, self.of_part(d));
         }
         self.backend.activation_backward(self.shape.activation, &mut act.pre, &s.act, n, f);
         if let (Some(norm), Some(out), Some(stats)) = (&layer.norm2, &mut shared.normed, &mut act.norm2) {
@@ -225,6 +227,7 @@ impl<B: Backend> Model<B> {
         let input = shared.normed.as_ref().unwrap_or(x);
         self.linear_dw(&layer.up, input, &act.pre, gradients, n);
         self.linear_dx(&layer.up, &act.pre, &mut s.branch, n);
+        self.sum_over_parts(&mut s.branch);
         match (&layer.norm2, &act.norm2) {
             (Some(norm), Some(stats)) => self.norm_backward(norm, x, stats, s, gradients, n),
             _ => std::mem::swap(&mut s.stream, &mut s.branch),
@@ -264,6 +267,7 @@ impl<B: Backend> Model<B> {
         let input = shared.normed.as_ref().unwrap_or(x);
         self.linear_dw(&layer.qkv, input, &s.qkv, gradients, n);
         self.linear_dx(&layer.qkv, &s.qkv, &mut s.branch, n);
+        self.sum_over_parts(&mut s.branch);
         match (&layer.norm1, &act.norm1) {
             (Some(norm), Some(stats)) => self.norm_backward(norm, x, stats, s, gradients, n),
             _ => std::mem::swap(&mut s.stream, &mut s.branch),

@@ -6,12 +6,13 @@
 
 use super::activations::Extent;
 use super::backend::{Alloc, Category, Update};
+use super::collective::grid::{Parallel, Sharding};
 use super::cpu::{Widths, scratch_numbers, weight_words};
 use super::model::Index;
-use super::rank::{Training, inference};
+use super::rank::{Keeping, Training, inference};
 use super::session::{MemoryParts, SessionError};
 use super::shape::{Activation, Family, Shape};
-use super::{Phase, WeightFormat, Workload};
+use super::{BackendKind, Dtype, Phase, WeightFormat, Workload, cuda};
 use crate::units::{Bytes, Flops};
 use std::cell::RefCell;
 
@@ -167,24 +168,31 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
     sum(&[weights, cache]).map(|b| Some(Bytes(b)))
 }
 
-/// Memory that the CPU backend will hold for a workload on `ranks` ranks, by category: the very code that allocates, run with
-/// buffers that only count. Beside it stands the program itself (a few MiB).
+/// Memory that a backend will hold for a workload on all ranks together, by category: the very code that allocates, run with
+/// buffers that only count. Beside it stands, on a CPU, the program itself (a few MiB), and on a GPU what its driver and libraries
+/// take (some hundred MiB).
 ///
 /// # Errors
 /// [`CountOverflow`].
-pub fn memory(w: &Workload, ranks: u32) -> Result<MemoryParts, CountOverflow> {
-    let ranks = u64::from(ranks.max(1));
+pub fn memory(on: BackendKind, w: &Workload, parallel: &Parallel) -> Result<MemoryParts, CountOverflow> {
+    let (data, tensor) = (u64::from(parallel.data.max(1)), u64::from(parallel.tensor.max(1)));
     // Sizes are computed in usize by that code: a model that cannot be counted must not get there.
     let rows = product(&[u64::from(w.batch), u64::from(w.longest_sequence())])?;
     let widest = [w.shape.d_ff, w.shape.d_attn(), w.shape.d_model].into_iter().max().map_or(0, u64::from);
     product(&[parameters(&w.shape)?, 16])?;
     product(&[rows, widest, u64::from(w.shape.n_layers), 256])?;
     product(&[rows, u64::from(w.shape.vocab_size), 16])?;
-    let account = Account::default();
-    let batch = (u64::from(w.batch) / ranks).max(1) as usize;
-    account.one_rank(w, batch).map_err(|_| CountOverflow)?;
-    let one = account.0.into_inner();
-    let all = |bytes: u64| product(&[bytes, ranks]);
+    let account = Account { parts: RefCell::default(), cuda: (on == BackendKind::Cuda).then_some(w.dtype) };
+    let batch = (u64::from(w.batch) / data).max(1) as usize;
+    // Replicas hold the same, unless each keeps another share.
+    let sharded = parallel.sharding == Sharding::Optimizer && w.phase == Phase::Train;
+    let (counted, each) = if sharded { (data, tensor) } else { (1, data.saturating_mul(tensor)) };
+    for replica in 0..counted {
+        let keeping = Keeping::of_replica(on, replica as usize, parallel);
+        account.one_rank(w, &parallel.part_of(&w.shape), batch, keeping).map_err(|_| CountOverflow)?;
+    }
+    let one = account.parts.into_inner();
+    let all = |bytes: u64| product(&[bytes, each]);
     Ok(MemoryParts {
         weights_bytes: all(one.weights_bytes)?,
         gradients_bytes: all(one.gradients_bytes)?,
@@ -196,45 +204,56 @@ pub fn memory(w: &Workload, ranks: u32) -> Result<MemoryParts, CountOverflow> {
 }
 
 /// Buffers that only count.
-#[derive(Debug, Default)]
-struct Account(RefCell<MemoryParts>);
+#[derive(Debug)]
+struct Account {
+    parts: RefCell<MemoryParts>,
+    /// The dtype, where numbers take as much as the CUDA backend gives them; otherwise each takes 4 bytes.
+    cuda: Option<Dtype>,
+}
 
 impl Alloc for Account {
     type Buffer = ();
 
     fn alloc(&self, len: usize, category: Category) -> Result<(), SessionError> {
-        let mut parts = self.0.borrow_mut();
+        let mut parts = self.parts.borrow_mut();
         let part = match category {
-            Category::Weights => &mut parts.weights_bytes,
+            Category::Weights | Category::FixedWeights => &mut parts.weights_bytes,
             Category::Gradients => &mut parts.gradients_bytes,
             Category::Optimizer => &mut parts.optimizer_bytes,
-            Category::Activations => &mut parts.activations_bytes,
+            Category::Activations | Category::Statistics => &mut parts.activations_bytes,
             Category::KvCache => &mut parts.kv_cache_bytes,
             Category::Workspace => &mut parts.workspace_bytes,
         };
-        *part += 4 * len as u64;
+        *part += self.cuda.map_or(4 * len as u64, |dtype| cuda::bytes(len, category, dtype));
         Ok(())
     }
 }
 
 impl Account {
-    fn one_rank(&self, w: &Workload, batch: usize) -> Result<(), SessionError> {
-        let index = Index::new(&w.shape);
+    /// What a rank holds whose part of the model has the given shape.
+    fn one_rank(&self, w: &Workload, shape: &Shape, batch: usize, keeping: Keeping) -> Result<(), SessionError> {
+        let index = Index::new(shape);
         let training = w.phase == Phase::Train;
+        let category = if training { Category::Weights } else { Category::FixedWeights };
         for (i, spec) in index.specs.iter().enumerate() {
-            let panels = !training && index.is_weight(i);
+            let panels = self.cuda.is_none() && !training && index.is_weight(i);
             let words = if panels { weight_words(spec.rows, spec.columns, w.dtype, w.weights) } else { spec.len() };
-            self.alloc(words, Category::Weights)?;
+            self.alloc(words, category)?;
         }
         let tokens = if training { w.seq_len } else { w.prompt_len } as usize;
         if training {
-            Training::new(self, &w.shape, &index, Extent { batch, tokens }, &Update::new(w.optimizer))?;
+            Training::new(self, shape, &index, Extent { batch, tokens }, &Update::new(w.optimizer), keeping)?;
         } else {
-            inference(self, w, batch)?;
+            inference(self, w, shape, batch)?;
         }
-        let vocabulary = if w.shape.has_vocabulary_head() { w.shape.vocab_size as usize } else { 0 };
-        let attention = Extent { batch, tokens }.attention(&w.shape);
-        let widths = Widths { model: w.shape.d_model as usize, inner: w.shape.d_ff as usize, vocabulary };
+        if self.cuda.is_some() {
+            let mut parts = self.parts.borrow_mut();
+            parts.workspace_bytes += cuda::workspace_bytes(w, shape, batch * tokens);
+            return Ok(());
+        }
+        let vocabulary = if shape.has_vocabulary_head() { shape.vocab_size as usize } else { 0 };
+        let attention = Extent { batch, tokens }.attention(shape);
+        let widths = Widths { model: shape.d_model as usize, inner: shape.d_ff as usize, vocabulary };
         self.alloc(scratch_numbers(1, batch * tokens, attention, widths, training), Category::Workspace)
     }
 }

@@ -5,9 +5,13 @@
 //!
 //! Dropout, in training: on the embedding and on both branches (GPT-2, Llama); on attention's output and on the hidden
 //! activation (block). Attention probabilities are never dropped: the fused kernels do not hold them.
+//!
+//! Where ranks split the layers (Shoeybi et al. 2019, section 3), each computes its own heads and its own stretch of the hidden
+//! activation; the two products that end the branches are summed over the ranks. All else every rank computes whole.
 
 use super::activations::{Activations, Extent, LayerActivations, Shared};
-use super::backend::{Backend, Dropout, LinearDims, NormDims, Store};
+use super::backend::{Backend, Dropout, LinearDims, NormDims, Store, Tokens};
+use super::collective::{Job, Reduce};
 use super::generate::Cache;
 use super::model::{LayerIndex, Linear, Model, Norm};
 use super::random::mix;
@@ -54,9 +58,13 @@ impl<B: Backend> Model<B> {
         self.shape.family != Family::Block
     }
 
-    fn linear(&self, l: &Linear, x: &B::Buffer, out: &mut B::Buffer, into: Store, n: usize) {
-        let p = &self.parameters;
-        self.backend.linear(x, &p[l.weight], l.bias.map(|b| &p[b]), out, into, self.linear_dims(l, n));
+    fn weight_and_bias(&self, l: &Linear) -> (&B::Buffer, Option<&B::Buffer>) {
+        (&self.parameters[l.weight], l.bias.map(|b| &self.parameters[b]))
+    }
+
+    fn linear(&self, l: &Linear, x: &B::Buffer, out: &mut B::Buffer, n: usize) {
+        let (w, bias) = self.weight_and_bias(l);
+        self.backend.linear(x, w, bias, out, Store::Overwrite, self.linear_dims(l, n));
     }
 
     pub(super) fn norm(&self, norm: &Norm, x: &B::Buffer, out: &mut B::Buffer, stats: &mut B::Buffer, n: usize) {
@@ -72,6 +80,17 @@ impl<B: Backend> Model<B> {
         ids: &[u32],
         a: &mut Activations<B::Buffer>,
         dropout: Option<StepDropout>,
+        cache: Option<&mut Cache<B::Buffer>>,
+    ) {
+        self.forward_of(Tokens::Host(ids), a, dropout, cache);
+    }
+
+    /// [`Model::forward`] of tokens wherever they are.
+    pub(super) fn forward_of(
+        &self,
+        ids: Tokens<'_, B::Buffer>,
+        a: &mut Activations<B::Buffer>,
+        dropout: Option<StepDropout>,
         mut cache: Option<&mut Cache<B::Buffer>>,
     ) {
         let n = a.extent.rows();
@@ -79,7 +98,7 @@ impl<B: Backend> Model<B> {
         let first = cache.as_ref().map_or(0, |k| k.length);
         let positions = self.index.positions.map(|i| &self.parameters[i]);
         let table = &self.parameters[self.index.table];
-        self.backend.embed(ids, a.extent.tokens, first, table, positions, &mut a.residual[0], c);
+        self.backend.embed_tokens(ids, n, a.extent.tokens, first, table, positions, &mut a.residual[0], c);
         if let (Some(d), true) = (dropout, self.residual()) {
             self.backend.dropout(&mut a.residual[0], n * c, d.at(Place::Embedding));
         }
@@ -132,7 +151,7 @@ impl<B: Backend> Model<B> {
             self.norm(norm, x, out, stats, n);
         }
         let input = shared.normed.as_ref().unwrap_or(x);
-        self.linear(&layer.qkv, input, &mut act.qkv, Store::Overwrite, n);
+        self.linear(&layer.qkv, input, &mut act.qkv, n);
         if let Some(f) = &self.frequencies {
             let first = cached.as_ref().map_or(0, |(k, _)| k.length);
             self.backend.rope(&mut act.qkv, f, first, false, d);
@@ -166,15 +185,42 @@ impl<B: Backend> Model<B> {
             self.norm(norm, x, out, stats, n);
         }
         let input = shared.normed.as_ref().unwrap_or(x);
-        self.linear(&layer.up, input, &mut act.pre, Store::Overwrite, n);
-        self.backend.activation(self.shape.activation, &act.pre, &mut shared.act, n, f);
+        let (w, bias) = self.weight_and_bias(&layer.up);
+        let (pre, hidden) = (&mut act.pre, &mut shared.act);
+        let d = self.linear_dims(&layer.up, n);
+        self.backend.linear_activation(self.shape.activation, input, w, bias, pre, hidden, d);
         if self.residual() {
             self.branch(&layer.down, &shared.act, x, out, n, dropout);
         } else {
             if let Some(d) = dropout {
-                self.backend.dropout(&mut shared.act, n * f, d);
+                self.backend.dropout(&mut shared.act, n * f, self.of_part(d));
             }
-            self.linear(&layer.down, &shared.act, out, Store::Overwrite, n);
+            self.end_of_branch(&layer.down, &shared.act, None, out, n);
+        }
+    }
+
+    /// `out = linear(input) (+ x)`: the sum over the ranks that hold a part of the weight, of which the first adds what is added
+    /// once.
+    fn end_of_branch(&self, l: &Linear, input: &B::Buffer, x: Option<&B::Buffer>, out: &mut B::Buffer, n: usize) {
+        let (w, bias) = self.weight_and_bias(l);
+        let (first, d) = (self.tensor.rank() == 0, self.linear_dims(l, n));
+        match x.filter(|_| first) {
+            Some(x) => self.backend.linear_plus(input, w, bias, x, out, d),
+            None => self.backend.linear(input, w, bias.filter(|_| first), out, Store::Overwrite, d),
+        }
+        self.sum_over_parts(out);
+    }
+
+    /// Sums what every rank of the replica has a part of.
+    pub(super) fn sum_over_parts(&self, buffer: &mut B::Buffer) {
+        self.tensor.run(Job::AllReduce(Reduce::Sum), std::slice::from_mut(buffer));
+    }
+
+    /// Dropout of what each rank has another part of: masks of their own.
+    pub(super) fn of_part(&self, d: Dropout) -> Dropout {
+        match self.tensor.rank() as u64 {
+            0 => d,
+            rank => Dropout { seed: mix(d.seed ^ rank), ..d },
         }
     }
 
@@ -190,12 +236,9 @@ impl<B: Backend> Model<B> {
     ) {
         let len = n * self.shape.d_model as usize;
         match (self.residual(), dropout) {
-            (true, None) => {
-                self.backend.copy(x, out, len);
-                self.linear(l, input, out, Store::Accumulate, n);
-            }
+            (true, None) => self.end_of_branch(l, input, Some(x), out, n),
             (residual, dropout) => {
-                self.linear(l, input, out, Store::Overwrite, n);
+                self.end_of_branch(l, input, None, out, n);
                 if let Some(d) = dropout {
                     self.backend.dropout(out, len, d);
                 }

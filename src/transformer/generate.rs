@@ -2,7 +2,7 @@
 
 use super::Dtype;
 use super::activations::{Activations, Extent, Keep};
-use super::backend::{Alloc, Backend, CacheDims, Category, Store};
+use super::backend::{Alloc, Backend, CacheDims, Category, Recorded, Store, Tokens};
 use super::model::Model;
 use super::session::SessionError;
 use super::shape::Shape;
@@ -47,6 +47,10 @@ pub struct Inference<T> {
     pub last: T,
     /// `[B, V]`
     pub logits: T,
+    /// The tokens chosen from them, `[B]`.
+    pub chosen: T,
+    /// A decode step's operations, for backends that play them back.
+    pub recorded: Recorded,
 }
 
 impl<T> Inference<T> {
@@ -69,10 +73,10 @@ impl<T> Inference<T> {
             token: decode.then(|| Activations::new(a, s, extent(1), Keep::OneLayer)).transpose()?,
             cache: decode.then(|| Cache::new(a, s, batch, prompt + new, dtype)).transpose()?,
             last: a.alloc(batch * s.d_model as usize, Category::Activations)?,
-            logits: a.alloc(
-                batch * if s.has_vocabulary_head() { s.vocab_size as usize } else { 0 },
-                Category::Activations,
-            )?,
+            logits: a
+                .alloc(batch * if s.has_vocabulary_head() { s.vocab_size as usize } else { 0 }, Category::Statistics)?,
+            chosen: a.alloc(batch, Category::Statistics)?,
+            recorded: Recorded::default(),
         })
     }
 }
@@ -107,6 +111,38 @@ impl<B: Backend> Model<B> {
         if let Some(head) = self.index.head {
             self.backend.linear(last, &self.parameters[head], None, logits, Store::Overwrite, self.head_dims(batch));
         }
+    }
+
+    /// Chooses the likeliest token of every sequence as the one that [`Model::decode_chosen`] goes on with.
+    pub fn choose(&self, inference: &mut Inference<B::Buffer>) {
+        let Inference { logits, chosen, prompt, .. } = inference;
+        self.backend.choose(logits, prompt.extent.batch, self.shape.vocab_size as usize, chosen);
+    }
+
+    /// The tokens that were chosen last.
+    pub fn chosen(&self, inference: &Inference<B::Buffer>) -> Vec<u32> {
+        self.backend.tokens(&inference.chosen, inference.prompt.extent.batch)
+    }
+
+    /// Processes the chosen tokens at the cache's end and chooses the next ones, without a word between host and device where the
+    /// backend can. Without a cache, or with a full one, nothing is done and `false` comes back.
+    pub fn decode_chosen(&self, inference: &mut Inference<B::Buffer>) -> bool {
+        let Inference { token: Some(token), cache: Some(cache), last, logits, chosen, recorded, .. } = inference else {
+            return false;
+        };
+        let position = cache.length;
+        if position >= cache.dims.capacity {
+            return false;
+        }
+        let (batch, vocabulary) = (token.extent.batch, self.shape.vocab_size as usize);
+        self.backend.repeated(position, recorded, &mut || {
+            self.forward_of(Tokens::Placed(chosen), token, None, Some(cache));
+            self.last_logits(token, last, logits);
+            self.backend.choose(logits, batch, vocabulary, chosen);
+            cache.length = position;
+        });
+        cache.length = position + 1;
+        true
     }
 
     /// The likeliest next token of every sequence.

@@ -11,10 +11,9 @@ use std::ops::Range;
 #[derive(Debug)]
 pub struct Gradients<T> {
     buffers: Vec<T>,
-    /// The parameters of all layers, and how many a layer has.
+    /// The parameters of all layers, and how many of them have buffers of their own.
     layers: Range<usize>,
-    of_layer: usize,
-    shared: bool,
+    kept: usize,
 }
 
 impl<T> Gradients<T> {
@@ -23,20 +22,22 @@ impl<T> Gradients<T> {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub fn all<A: Alloc<Buffer = T>>(a: &A, index: &Index) -> Result<Self, SessionError> {
-        Self::new(a, index, false)
+        Self::new(a, index, index.layers.len())
     }
 
-    /// One layer's buffers for all layers.
+    /// The buffers of `kept` layers in turn for all layers: one, or two where the last layer's are still being exchanged with
+    /// other ranks while the next layer's are written.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn shared_by_layers<A: Alloc<Buffer = T>>(a: &A, index: &Index) -> Result<Self, SessionError> {
-        Self::new(a, index, true)
+    pub fn shared_by_layers<A: Alloc<Buffer = T>>(a: &A, index: &Index, kept: usize) -> Result<Self, SessionError> {
+        Self::new(a, index, kept)
     }
 
-    fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, shared: bool) -> Result<Self, SessionError> {
-        let (layers, of_layer) = (index.of_layers(), index.of_layer(0).len());
-        let mut all = Self { buffers: Vec::new(), layers, of_layer, shared };
+    fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, kept: usize) -> Result<Self, SessionError> {
+        let layers = index.of_layers();
+        let kept = (index.of_layer(0).len() * kept).min(layers.len());
+        let mut all = Self { buffers: Vec::new(), layers, kept };
         for (parameter, spec) in index.specs.iter().enumerate() {
             if all.slot(parameter) == all.buffers.len() {
                 all.buffers.push(a.alloc(spec.len(), Category::Gradients)?);
@@ -46,11 +47,11 @@ impl<T> Gradients<T> {
     }
 
     fn slot(&self, parameter: usize) -> usize {
-        let (Range { start, end }, of_layer) = (self.layers.clone(), self.of_layer);
+        let Range { start, end } = self.layers;
         match parameter {
-            p if !self.shared || p < start => p,
-            p if p < end => start + (p - start) % of_layer,
-            p => p - (end - start - of_layer.min(end - start)),
+            p if p < start => p,
+            p if p < end => start + (p - start) % self.kept,
+            p => p - (end - start - self.kept),
         }
     }
 
@@ -67,7 +68,7 @@ impl<T> Gradients<T> {
         (&mut head[weight], bias.map(|b| &mut tail[b - weight - 1]))
     }
 
-    /// The gradients of neighbouring parameters, of one layer or of none.
+    /// The gradients of neighbouring parameters, of one layer or of none: a bucket of what ranks exchange.
     pub fn range(&mut self, parameters: Range<usize>) -> &mut [T] {
         let first = self.slot(parameters.start);
         &mut self.buffers[first..first + parameters.len()]

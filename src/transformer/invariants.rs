@@ -4,6 +4,7 @@
 use super::activations::{Activations, Extent, Keep, Scratch};
 use super::backend::{AttentionDims, Backend, Update};
 use super::backward::Targets;
+use super::collective::grid::Parallel;
 use super::cpu::{Cpu, array::Array, naive::Naive};
 use super::forward::StepDropout;
 use super::generate::Inference;
@@ -167,7 +168,7 @@ fn losses(family: Family, ranks: u32, backend: BackendKind, steps: usize) -> Vec
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
     };
-    let options = SessionOptions { backend, ranks, threads_per_rank: 1, seed: 9 };
+    let options = SessionOptions { backend, parallel: Parallel::replicas(ranks), threads_per_rank: 1, seed: 9 };
     let mut session = prepare(&workload, &options).unwrap();
     (0..steps).map(|_| session.step().unwrap().loss.unwrap()).collect()
 }
@@ -251,13 +252,16 @@ fn memory_is_predicted_by_the_code_that_allocates() {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
     };
-    let train = super::count::memory(&workload(Phase::Train), 1).unwrap();
+    let train = super::count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(1)).unwrap();
     let four = 4 * 124_439_808;
     // All layers share the gradients of one: 7,087,872 parameters.
     let of_one_layer = four - 11 * 4 * 7_087_872;
     assert_eq!((train.weights_bytes, train.gradients_bytes, train.optimizer_bytes), (four, of_one_layer, 2 * four));
-    assert_eq!(super::count::memory(&workload(Phase::Train), 2).unwrap().weights_bytes, 2 * four);
-    let decode = super::count::memory(&workload(Phase::Decode), 1).unwrap();
+    assert_eq!(
+        super::count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(2)).unwrap().weights_bytes,
+        2 * four
+    );
+    let decode = super::count::memory(BackendKind::Cpu, &workload(Phase::Decode), &Parallel::replicas(1)).unwrap();
     assert_eq!(decode.kv_cache_bytes, 2 * 2 * 12 * 528 * 768 * 4);
     assert_eq!(decode.gradients_bytes, 0);
 }
@@ -283,7 +287,7 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
         let state = || State::new(&whole.backend, &whole.index, &update).unwrap();
         let (mut state_whole, mut state_layered) = (state(), state());
         let mut all = Gradients::all(&whole.backend, &whole.index).unwrap();
-        let mut shared = Gradients::shared_by_layers(&layered.backend, &layered.index).unwrap();
+        let mut shared = Gradients::shared_by_layers(&layered.backend, &layered.index, 1).unwrap();
         let mut a = Activations::new(&whole.backend, &shape, extent, Keep::All).unwrap();
         let mut scratch = Scratch::new(&whole.backend, &shape, extent).unwrap();
         let vectors = array((0..2 * 5 * 24).map(|i| (i as f32 * 0.11).cos()));
@@ -295,9 +299,10 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
             whole.update(&update, all.buffers(), &mut state_whole);
             layered.forward(&ids, &mut a, None, None);
             state_layered.begin_step();
-            let finished = |m: &mut Model<Cpu>, parameters: std::ops::Range<usize>, gradients: &mut [Array]| {
-                m.update_some(&update, parameters, gradients, &mut state_layered);
-            };
+            let finished =
+                |m: &mut Model<Cpu>, parameters: std::ops::Range<usize>, gradients: &mut Gradients<Array>| {
+                    m.update_some(&update, parameters.clone(), gradients.range(parameters), &mut state_layered);
+                };
             let again = layered.backward_by_layers(&ids, &targets, &mut a, &mut scratch, &mut shared, None, finished);
             assert_eq!(loss, again);
         }

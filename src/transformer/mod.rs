@@ -15,18 +15,23 @@ mod backward;
 pub mod collective;
 pub mod count;
 pub mod cpu;
+pub mod cuda;
 mod forward;
 mod generate;
 pub mod golden;
 mod gradients;
+#[cfg(test)]
+mod grid_tests;
 pub mod hf_config;
 #[cfg(test)]
 mod invariants;
 mod model;
+mod operands;
 mod optimizer;
 mod random;
 mod rank;
 mod ranks;
+mod replicas;
 pub mod session;
 pub mod shape;
 
@@ -53,6 +58,8 @@ pub enum Phase {
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     F32,
+    /// f32 whose products round their factors to TF32 (19 bits, of which 11 are significant), on GPUs.
+    Tf32,
     Bf16,
 }
 
@@ -112,7 +119,7 @@ macro_rules! names {
     };
 }
 names!(Phase { Train => "train", Prefill => "prefill", Decode => "decode", Generate => "generate" });
-names!(Dtype { F32 => "f32", Bf16 => "bf16" });
+names!(Dtype { F32 => "f32", Tf32 => "tf32", Bf16 => "bf16" });
 names!(WeightFormat { Dtype => "dtype", Int8 => "int8" });
 names!(BackendKind { Cpu => "cpu", Naive => "naive", Cuda => "cuda" });
 names!(OptimizerKind { Sgd => "sgd", Adam => "adam", Adamax => "adamax", Adamw => "adamw" });
@@ -121,7 +128,7 @@ impl Dtype {
     /// Bytes of one element.
     pub fn size(self) -> u64 {
         match self {
-            Self::F32 => 4,
+            Self::F32 | Self::Tf32 => 4,
             Self::Bf16 => 2,
         }
     }

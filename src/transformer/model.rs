@@ -2,11 +2,15 @@
 //!
 //! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
 
-use super::backend::{Alloc, Backend, Category, Frequencies};
+use super::backend::{Backend, Category, Frequencies};
+use super::collective::Collective;
+use super::collective::alone::Alone;
+use super::collective::grid::Parallel;
 use super::random::Stream;
 use super::session::SessionError;
 use super::shape::{Activation, Family, Shape};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +21,25 @@ pub enum Start {
     One,
 }
 
-/// One parameter: `[rows, columns]`; a vector has one row.
+/// One parameter, or a rank's part of it: `[rows, columns]`; a vector has one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     pub name: String,
     pub rows: usize,
     pub columns: usize,
     pub start: Start,
+    pub split: Split,
+}
+
+/// How a matrix is split among the ranks of a replica; a bias goes with its rows. What is not named here, every rank has whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    Whole,
+    /// By outputs, within each of so many numbers of rows that stand one below the other: queries, keys, values; gate, up. The
+    /// numbers are a rank's.
+    Rows([usize; 3]),
+    /// By inputs.
+    Columns,
 }
 
 impl Spec {
@@ -81,11 +97,12 @@ struct Builder(Vec<Spec>);
 
 impl Builder {
     fn push(&mut self, name: String, rows: usize, columns: usize, start: Start) -> usize {
-        self.0.push(Spec { name, rows, columns, start });
+        self.0.push(Spec { name, rows, columns, start, split: Split::Whole });
         self.0.len() - 1
     }
-    fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool) -> Linear {
+    fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool, split: Split) -> Linear {
         let weight = self.push(format!("{name}.weight"), rows, columns, Start::Normal);
+        self.0[weight].split = split;
         Linear { weight, bias: bias.then(|| self.push(format!("{name}.bias"), 1, rows, Start::Zero)) }
     }
     fn norm(&mut self, name: &str, s: &Shape) -> Option<Norm> {
@@ -101,7 +118,7 @@ impl Builder {
 }
 
 impl Index {
-    /// The parameters of a shape.
+    /// The parameters of a shape, or of a rank's part of it ([`Parallel::part_of`]).
     pub fn new(s: &Shape) -> Self {
         let mut b = Builder::default();
         let [c, v, f] = [s.d_model, s.vocab_size, s.d_ff].map(|x| x as usize);
@@ -109,15 +126,17 @@ impl Index {
         let positions =
             (s.family == Family::Gpt2).then(|| b.push("positions".into(), s.context as usize, c, Start::Normal));
         let qkv = (s.d_attn() + 2 * s.d_kv()) as usize;
-        let inner = if s.activation == Activation::SwiGlu { 2 * f } else { f };
+        let (inner, gated) = if s.activation == Activation::SwiGlu { (2 * f, f) } else { (f, 0) };
+        let (by_heads, by_width) =
+            (Split::Rows([s.d_attn(), s.d_kv(), s.d_kv()].map(|x| x as usize)), Split::Rows([f, gated, 0]));
         let layers = (0..s.n_layers)
             .map(|l| LayerIndex {
                 norm1: b.norm(&format!("layers.{l}.norm1"), s),
-                qkv: b.linear(&format!("layers.{l}.qkv"), qkv, c, s.qkv_bias),
-                out: b.linear(&format!("layers.{l}.out"), c, s.d_attn() as usize, s.attn_out_bias),
+                qkv: b.linear(&format!("layers.{l}.qkv"), qkv, c, s.qkv_bias, by_heads),
+                out: b.linear(&format!("layers.{l}.out"), c, s.d_attn() as usize, s.attn_out_bias, Split::Columns),
                 norm2: b.norm(&format!("layers.{l}.norm2"), s),
-                up: b.linear(&format!("layers.{l}.up"), inner, c, s.mlp_bias),
-                down: b.linear(&format!("layers.{l}.down"), c, f, s.mlp_bias),
+                up: b.linear(&format!("layers.{l}.up"), inner, c, s.mlp_bias, by_width),
+                down: b.linear(&format!("layers.{l}.down"), c, f, s.mlp_bias, Split::Columns),
             })
             .collect();
         let last_norm = b.norm("last_norm", s);
@@ -147,14 +166,6 @@ impl Index {
         self.head == Some(self.table)
     }
 
-    /// One zeroed buffer a parameter.
-    ///
-    /// # Errors
-    /// [`SessionError::OutOfMemory`].
-    pub fn buffers<A: Alloc>(&self, backend: &A, category: Category) -> Result<Vec<A::Buffer>, SessionError> {
-        self.specs.iter().map(|s| backend.alloc(s.len(), category)).collect()
-    }
-
     /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied).
     pub fn is_weight(&self, parameter: usize) -> bool {
         let spec = &self.specs[parameter];
@@ -162,7 +173,7 @@ impl Index {
         spec.rows > 1 && !lookup_only
     }
 
-    /// Parameters as they start, from a seed; the same for every backend and rank.
+    /// Parameters as they start, from a seed; the same for every backend, and the `rank`-th part of them for a rank of `of`.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
@@ -171,25 +182,73 @@ impl Index {
         backend: &B,
         seed: u64,
         purpose: Purpose,
+        (rank, of): (usize, usize),
     ) -> Result<Vec<B::Buffer>, SessionError> {
         let one = |(i, spec): (usize, &Spec)| {
-            let mut numbers = Stream::new(seed, i as u64);
+            let mut numbers = Part { spec, rank, of, row: 0, stream: Stream::new(seed, i as u64) };
             if purpose == Purpose::Inference && self.is_weight(i) {
-                return backend.weights(spec.rows, spec.columns, &mut |rows| numbers.fill_normal(rows, 0.02));
+                return backend.weights(spec.rows, spec.columns, &mut |rows| numbers.fill(rows));
             }
-            let mut buffer = backend.alloc(spec.len(), Category::Weights)?;
+            let category = match purpose {
+                Purpose::Training => Category::Weights,
+                Purpose::Inference => Category::FixedWeights,
+            };
+            let mut buffer = backend.alloc(spec.len(), category)?;
             match spec.start {
                 Start::Zero => {}
                 Start::One => backend.fill(&mut buffer, 1.0),
                 Start::Normal => {
                     let mut host = vec![0.0; spec.len()];
-                    numbers.fill_normal(&mut host, 0.02);
+                    numbers.fill(&mut host);
                     backend.upload(&host, &mut buffer);
                 }
             }
             Ok(buffer)
         };
         self.specs.iter().enumerate().map(one).collect()
+    }
+}
+
+/// The numbers of a rank's part of a parameter, row by row, out of the stream of the whole.
+struct Part<'a> {
+    spec: &'a Spec,
+    rank: usize,
+    of: usize,
+    /// The next row of the part.
+    row: usize,
+    stream: Stream,
+}
+
+impl Part<'_> {
+    /// The next rows.
+    fn fill(&mut self, rows: &mut [f32]) {
+        let columns = self.spec.columns;
+        if self.of == 1 || self.spec.split == Split::Whole {
+            return self.stream.fill_normal(rows, 0.02);
+        }
+        for row in rows.chunks_mut(columns.max(1)) {
+            let first = match self.spec.split {
+                Split::Columns => (self.row * self.of + self.rank) * columns,
+                Split::Rows(blocks) => self.row_of_whole(blocks) * columns,
+                Split::Whole => self.row * columns,
+            };
+            self.stream.go_to(first as u64);
+            self.stream.fill_normal(row, 0.02);
+            self.row += 1;
+        }
+    }
+
+    /// Where the next row stands in the whole, whose blocks are `of` times as high.
+    fn row_of_whole(&self, blocks: [usize; 3]) -> usize {
+        let (mut row, mut above) = (self.row, 0);
+        for height in blocks {
+            if row < height {
+                return above + self.rank * height + row;
+            }
+            row -= height;
+            above += height * self.of;
+        }
+        above + row
     }
 }
 
@@ -202,28 +261,47 @@ pub enum Purpose {
     Inference,
 }
 
-/// A model on a device.
+/// A model on a device, or one rank's part of it.
 #[derive(Debug)]
 pub struct Model<B: Backend> {
     pub backend: B,
+    /// Of what is on this device: heads and feed-forward widths are the rank's.
     pub shape: Shape,
     pub index: Index,
     pub parameters: Vec<B::Buffer>,
     /// Of the rotary positions, where the family has them.
     pub frequencies: Option<Frequencies>,
+    /// The ranks that hold the other parts of its layers.
+    pub tensor: Arc<dyn Collective<B::Buffer>>,
 }
 
 impl<B: Backend> Model<B> {
-    /// A model with its parameters as they start.
+    /// A whole model with its parameters as they start.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub fn new(backend: B, shape: &Shape, seed: u64, purpose: Purpose) -> Result<Self, SessionError> {
-        let index = Index::new(shape);
-        let parameters = index.initialise(&backend, seed, purpose)?;
+        Self::part(backend, shape, seed, purpose, Arc::new(Alone))
+    }
+
+    /// One rank's part of a model, whose numbers are those of the whole; `shape` is of the whole, and divides among the ranks.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn part(
+        backend: B,
+        shape: &Shape,
+        seed: u64,
+        purpose: Purpose,
+        tensor: Arc<dyn Collective<B::Buffer>>,
+    ) -> Result<Self, SessionError> {
+        let ranks = u32::try_from(tensor.size()).unwrap_or(u32::MAX);
+        let shape = Parallel { tensor: ranks, ..Parallel::replicas(1) }.part_of(shape);
+        let index = Index::new(&shape);
+        let parameters = index.initialise(&backend, seed, purpose, (tensor.rank(), tensor.size()))?;
         let frequencies =
             (shape.family == Family::Llama).then(|| Frequencies::new(&shape.rope, shape.head_dim as usize));
-        Ok(Self { backend, shape: shape.clone(), index, parameters, frequencies })
+        Ok(Self { backend, shape, index, parameters, frequencies, tensor })
     }
 }
 

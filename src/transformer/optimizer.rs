@@ -1,7 +1,8 @@
 //! Optimizers: constants, moments, and the step over all parameters. The arithmetic is the backend's.
 
 use super::OptimizerKind;
-use super::backend::{Alloc, Backend, Category, Update};
+use super::backend::{Alloc, Backend, Category, Update, Updated};
+use super::collective::share;
 use super::model::{Index, Model};
 use super::session::SessionError;
 use std::ops::Range;
@@ -38,6 +39,8 @@ pub struct State<T> {
     first: Vec<T>,
     second: Vec<T>,
     step: u32,
+    /// Which rank of how many keeps these; see [`share`].
+    place: (usize, usize),
 }
 
 impl<T> State<T> {
@@ -46,9 +49,25 @@ impl<T> State<T> {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, update: &Update) -> Result<Self, SessionError> {
+        Self::sharded(a, index, update, (0, 1))
+    }
+
+    /// The same for the `rank`-th share of every parameter of `of` ranks.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub fn sharded<A: Alloc<Buffer = T>>(
+        a: &A,
+        index: &Index,
+        update: &Update,
+        (rank, of): (usize, usize),
+    ) -> Result<Self, SessionError> {
         let moments = update.kind.moments(update.momentum);
-        let list = |wanted: bool| if wanted { index.buffers(a, Category::Optimizer) } else { Ok(Vec::new()) };
-        Ok(Self { first: list(moments > 0)?, second: list(moments > 1)?, step: 0 })
+        let list = |wanted: bool| -> Result<Vec<T>, SessionError> {
+            let specs = index.specs.iter().filter(|_| wanted);
+            specs.map(|s| a.alloc(share(s.len(), rank, of).len(), Category::Optimizer)).collect()
+        };
+        Ok(Self { first: list(moments > 0)?, second: list(moments > 1)?, step: 0, place: (rank, of) })
     }
 
     /// Counts a step; its updates follow.
@@ -77,10 +96,17 @@ impl<B: Backend> Model<B> {
         gradients: &[B::Buffer],
         state: &mut State<B::Buffer>,
     ) {
-        for (i, gradient) in parameters.zip(gradients) {
-            let parameter = &mut self.parameters[i];
-            let (first, second) = (state.first.get_mut(i), state.second.get_mut(i));
-            self.backend.update(update, state.step, parameter, gradient, first, second);
-        }
+        let mut first = state.first.iter_mut().skip(parameters.start);
+        let mut second = state.second.iter_mut().skip(parameters.start);
+        let (rank, of) = state.place;
+        let mut part = self.index.specs[parameters.clone()].iter().map(|s| share(s.len(), rank, of));
+        let all = self.parameters[parameters.clone()].iter_mut().zip(gradients).map(|(parameter, gradient)| Updated {
+            part: part.next().unwrap_or_default(),
+            parameter,
+            gradient,
+            first: first.next(),
+            second: second.next(),
+        });
+        self.backend.update_many(update, state.step, all.collect());
     }
 }

@@ -12,6 +12,42 @@ pub fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Counters that [`philox`] takes at a time: two of the widest vectors.
+const COUNTERS: usize = 16;
+/// Words that it makes of them.
+pub const WORDS: usize = 4 * COUNTERS;
+
+/// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") of the counters from `first` on: four
+/// words each, one after another. Widening products of 32 bits, which any vector unit and any GPU has; `mix` needs products
+/// of 64 bits, which a GPU puts together from several.
+#[inline(always)]
+pub fn philox(first: u64, key: u64, words: &mut [u32; WORDS]) {
+    let [mut a, mut b, mut c, mut d] = [[0u32; COUNTERS]; 4];
+    for lane in 0..COUNTERS {
+        let counter = first.wrapping_add(lane as u64);
+        (a[lane], b[lane]) = (counter as u32, (counter >> 32) as u32);
+    }
+    let (mut low, mut high) = (key as u32, (key >> 32) as u32);
+    for _ in 0..10 {
+        for lane in 0..COUNTERS {
+            let p = u64::from(a[lane]) * 0xd251_1f53;
+            let q = u64::from(c[lane]) * 0xcd9e_8d57;
+            a[lane] = (q >> 32) as u32 ^ b[lane] ^ low;
+            c[lane] = (p >> 32) as u32 ^ d[lane] ^ high;
+            (b[lane], d[lane]) = (q as u32, p as u32);
+        }
+        (low, high) = (low.wrapping_add(0x9e37_79b9), high.wrapping_add(0xbb67_ae85));
+    }
+    for (lane, words) in words.chunks_exact_mut(4).enumerate() {
+        (words[0], words[1], words[2], words[3]) = (a[lane], b[lane], c[lane], d[lane]);
+    }
+}
+
+/// Below which of 2^32 words an event of this probability happens.
+pub fn threshold(probability: f32) -> u32 {
+    (f64::from(probability) * 4_294_967_296.0) as u32
+}
+
 /// A sequence of numbers named by a seed and a stream.
 #[derive(Clone, Debug)]
 pub struct Stream {
@@ -23,6 +59,11 @@ impl Stream {
     /// Streams of one seed do not overlap in practice: their keys are scattered over 64 bits.
     pub fn new(seed: u64, stream: u64) -> Self {
         Self { key: mix(seed ^ mix(stream)), counter: 0 }
+    }
+
+    /// Goes to the n-th draw, from 0.
+    pub fn go_to(&mut self, draw: u64) {
+        self.counter = draw;
     }
 
     /// The next 64 bits.
@@ -52,6 +93,18 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The known answer of the authors' Random123 (kat_vectors, philox4x32 10) whose counter has no third and fourth word.
+    #[test]
+    fn philox_gives_its_known_answers() {
+        let mut words = [0; WORDS];
+        philox(0, 0, &mut words);
+        assert_eq!(words[..4], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        // Counters follow one another.
+        let mut later = [0; WORDS];
+        philox(3, 0, &mut later);
+        assert_eq!(words[12..], later[..WORDS - 12]);
+    }
 
     #[test]
     fn weights_have_the_asked_spread_and_no_offset() {

@@ -1,20 +1,20 @@
-//! One rank: a replica of the model, its share of the batch, and what one step of the workload is.
+//! One rank: a replica of the model or a part of one, its share of the batch, and what one step of the workload is.
 
 use super::activations::{Activations, Extent, Keep, Scratch};
 use super::backend::{Alloc, Backend, Category, Update};
 use super::backward::Targets;
-use super::collective::threads::Exchange;
+use super::collective::grid::{Groups, Parallel, Sharding};
 use super::forward::StepDropout;
 use super::generate::Inference;
 use super::gradients::Gradients;
 use super::model::{Index, Model, Purpose};
 use super::optimizer::State;
 use super::random::{Stream, mix};
+use super::replicas::{Exchange, layers_kept};
 use super::session::SessionError;
 use super::shape::Shape;
-use super::{Phase, Workload};
+use super::{BackendKind, Phase, Workload, cuda};
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Streams of random numbers, apart from those of the parameters (which are numbered from 0).
@@ -22,12 +22,36 @@ const INPUTS: u64 = 1 << 40;
 const TARGETS: u64 = 1 << 41;
 const DROPOUT: u64 = 1 << 42;
 
-/// Which rank of how many, and where they meet.
-#[derive(Clone, Debug)]
-pub(super) struct Seat {
-    pub rank: usize,
-    pub exchange: Arc<Exchange>,
+/// Whom a rank talks to, and what it keeps.
+#[derive(Debug)]
+pub(super) struct Seat<T> {
+    pub groups: Groups<T>,
+    pub sharding: Sharding,
     pub seed: u64,
+}
+
+impl<T> Seat<T> {
+    fn replica(&self) -> u64 {
+        self.groups.data.rank() as u64
+    }
+}
+
+/// What a training rank keeps of gradients and moments.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keeping {
+    /// Layers whose gradients have buffers of their own.
+    pub layers: usize,
+    /// Which share of how many of the moments.
+    pub state: (usize, usize),
+}
+
+impl Keeping {
+    /// What a replica will keep, before there is one.
+    pub fn of_replica(on: BackendKind, replica: usize, parallel: &Parallel) -> Self {
+        let sharded = parallel.sharding == Sharding::Optimizer;
+        let layers = if on == BackendKind::Cuda && cuda::nccl::beside(parallel) { 2 } else { 1 };
+        Self { layers, state: if sharded { (replica, parallel.data as usize) } else { (0, 1) } }
+    }
 }
 
 /// Buffers of training.
@@ -50,6 +74,7 @@ impl<T> Training<T> {
         index: &Index,
         extent: Extent,
         update: &Update,
+        keeping: Keeping,
     ) -> Result<Self, SessionError> {
         let vectors = if s.has_vocabulary_head() {
             None
@@ -59,29 +84,30 @@ impl<T> Training<T> {
         Ok(Self {
             activations: Activations::new(a, s, extent, Keep::All)?,
             scratch: Scratch::new(a, s, extent)?,
-            gradients: Gradients::shared_by_layers(a, index)?,
-            state: State::new(a, index, update)?,
+            gradients: Gradients::shared_by_layers(a, index, keeping.layers)?,
+            state: State::sharded(a, index, update, keeping.state)?,
             vectors,
         })
     }
 }
 
-/// Buffers of inference as a workload needs them.
+/// Buffers of inference as a workload needs them, for a model or the part of one that `shape` is of.
 ///
 /// # Errors
 /// [`SessionError::OutOfMemory`].
 pub(super) fn inference<T, A: Alloc<Buffer = T>>(
     a: &A,
     w: &Workload,
+    shape: &Shape,
     batch: usize,
 ) -> Result<Inference<T>, SessionError> {
     let new = if w.phase == Phase::Prefill { 0 } else { w.new_tokens as usize };
-    Inference::new(a, &w.shape, batch, w.prompt_len as usize, new, w.dtype)
+    Inference::new(a, shape, batch, w.prompt_len as usize, new, w.dtype)
 }
 
 enum Work<T> {
     Train(Training<T>),
-    Infer { inference: Inference<T>, last: Vec<u32> },
+    Infer(Inference<T>),
 }
 
 /// What a step of one rank came to.
@@ -97,7 +123,7 @@ pub(super) struct RankOutcome {
 pub(super) struct Rank<B: Backend> {
     model: Model<B>,
     workload: Workload,
-    seat: Seat,
+    seat: Seat<B::Buffer>,
     update: Update,
     batch: usize,
     steps: u64,
@@ -105,61 +131,79 @@ pub(super) struct Rank<B: Backend> {
 }
 
 impl<B: Backend> Rank<B> {
-    /// Builds the replica; for `decode` the prompts are processed here.
+    /// Builds the replica, or a part of it; for `decode` the prompts are processed here.
     ///
     /// # Errors
-    /// [`SessionError::OutOfMemory`].
-    pub fn new(backend: B, workload: &Workload, seat: Seat, batch: usize) -> Result<Self, SessionError> {
+    /// [`SessionError::OutOfMemory`]; that another rank is gone.
+    pub fn new(backend: B, workload: &Workload, seat: Seat<B::Buffer>, batch: usize) -> Result<Self, SessionError> {
         let purpose = if workload.phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
-        let model = Model::new(backend, &workload.shape, seat.seed, purpose)?;
+        let model = Model::part(backend, &workload.shape, seat.seed, purpose, seat.groups.tensor.clone())?;
         let update = Update::new(workload.optimizer);
         let work = match workload.phase {
             Phase::Train => {
                 let extent = Extent { batch, tokens: workload.seq_len as usize };
-                let mut t = Training::new(&model.backend, &model.shape, &model.index, extent, &update)?;
+                let data = &*seat.groups.data;
+                let state = if seat.sharding == Sharding::Optimizer { (data.rank(), data.size()) } else { (0, 1) };
+                let keeping = Keeping { layers: layers_kept(data), state };
+                let mut t = Training::new(&model.backend, &model.shape, &model.index, extent, &update, keeping)?;
                 if let Some(vectors) = &mut t.vectors {
                     let mut host = vec![0.0; extent.rows() * model.shape.d_model as usize];
-                    Stream::new(seat.seed, TARGETS + seat.rank as u64).fill_normal(&mut host, 1.0);
+                    Stream::new(seat.seed, TARGETS + seat.replica()).fill_normal(&mut host, 1.0);
                     model.backend.upload(&host, vectors);
                 }
                 Work::Train(t)
             }
-            _ => Work::Infer { inference: inference(&model.backend, workload, batch)?, last: Vec::new() },
+            _ => Work::Infer(inference(&model.backend, workload, &model.shape, batch)?),
         };
         let mut rank = Self { model, workload: workload.clone(), seat, update, batch, steps: 0, work };
         if workload.phase == Phase::Decode {
             let prompts = rank.tokens(INPUTS, workload.prompt_len as usize);
-            if let Work::Infer { inference, last } = &mut rank.work {
+            if let Work::Infer(inference) = &mut rank.work {
                 rank.model.prefill(&prompts, inference);
-                *last = rank.model.greedy(inference);
+                rank.model.choose(inference);
             }
+            rank.check()?;
         }
         Ok(rank)
     }
 
+    /// What has gone wrong and is only told now.
+    fn check(&self) -> Result<(), SessionError> {
+        self.model.backend.check()?;
+        self.seat.groups.data.check()?;
+        self.seat.groups.tensor.check()
+    }
+
     /// Random tokens `[B, T]` of this rank and step.
     fn tokens(&self, purpose: u64, tokens: usize) -> Vec<u32> {
-        let stream = purpose + ((self.steps & 0xffff_ffff) << 8) + self.seat.rank as u64;
+        let stream = purpose + ((self.steps & 0xffff_ffff) << 8) + self.seat.replica();
         let mut s = Stream::new(self.seat.seed, stream);
         (0..self.batch * tokens).map(|_| s.below(self.workload.shape.vocab_size)).collect()
     }
 
-    /// One step of the workload.
-    pub fn step(&mut self) -> RankOutcome {
-        let outcome = match self.workload.phase {
+    /// One step of the workload. Of the ranks of a replica, which compute the same, the first tells of it.
+    ///
+    /// # Errors
+    /// A device that failed; another rank that is gone.
+    pub fn step(&mut self) -> Result<RankOutcome, SessionError> {
+        let mut outcome = match self.workload.phase {
             Phase::Train => self.train(),
             Phase::Prefill => self.prefill(),
             Phase::Decode => self.decode(),
             Phase::Generate => self.generate(),
         };
         self.steps += 1;
-        outcome
+        self.check()?;
+        if self.seat.groups.tensor.rank() > 0 {
+            (outcome.loss, outcome.trace) = (None, Vec::new());
+        }
+        Ok(outcome)
     }
 
     fn train(&mut self) -> RankOutcome {
         let tokens = self.workload.seq_len as usize;
         let (ids, targets) = (self.tokens(INPUTS, tokens), self.tokens(TARGETS, tokens));
-        let seed = mix(self.seat.seed ^ mix(DROPOUT + (self.steps << 8) + self.seat.rank as u64));
+        let seed = mix(self.seat.seed ^ mix(DROPOUT + (self.steps << 8) + self.seat.replica()));
         let probability = self.workload.dropout;
         let dropout = (probability > 0.0).then_some(StepDropout { probability, seed });
         let Work::Train(t) = &mut self.work else { return RankOutcome::nothing() };
@@ -170,19 +214,19 @@ impl<B: Backend> Rank<B> {
         };
         let Training { activations, scratch, gradients, state, .. } = t;
         let (seat, update) = (&self.seat, &self.update);
-        state.begin_step();
-        let finished = |model: &mut Model<B>, parameters: Range<usize>, gradients: &mut [B::Buffer]| {
-            model.backend.all_reduce_mean(&seat.exchange, seat.rank, gradients);
-            model.update_some(update, parameters, gradients, state);
+        let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
+        let finished = |model: &mut Model<B>, parameters: Range<usize>, gradients: &mut Gradients<B::Buffer>| {
+            exchange.finished(model, parameters, gradients);
         };
         let loss = self.model.backward_by_layers(&ids, &targets, activations, scratch, gradients, dropout, finished);
+        exchange.end(&mut self.model, gradients);
         self.model.backend.synchronize();
         RankOutcome { loss: Some(loss), first_token_seconds: None, trace: vec![loss.to_bits()] }
     }
 
     fn prefill(&mut self) -> RankOutcome {
         let ids = self.tokens(INPUTS, self.workload.prompt_len as usize);
-        let Work::Infer { inference, .. } = &mut self.work else { return RankOutcome::nothing() };
+        let Work::Infer(inference) = &mut self.work else { return RankOutcome::nothing() };
         self.model.prefill(&ids, inference);
         self.model.backend.synchronize();
         let trace = if self.model.index.head.is_some() { self.model.greedy(inference) } else { Vec::new() };
@@ -191,38 +235,37 @@ impl<B: Backend> Rank<B> {
 
     fn decode(&mut self) -> RankOutcome {
         let prompt = self.workload.prompt_len as usize;
-        let Work::Infer { inference, last } = &mut self.work else { return RankOutcome::nothing() };
-        if !self.model.decode(last, inference) {
+        let Work::Infer(inference) = &mut self.work else { return RankOutcome::nothing() };
+        if !self.model.decode_chosen(inference) {
             // The cache is full: what was made after the prompt is forgotten, and decoding starts over from there.
             if let Some(cache) = &mut inference.cache {
                 cache.length = prompt;
             }
-            self.model.decode(last, inference);
+            self.model.decode_chosen(inference);
         }
-        *last = self.model.greedy(inference);
-        RankOutcome { loss: None, first_token_seconds: None, trace: last.clone() }
+        RankOutcome { loss: None, first_token_seconds: None, trace: self.model.chosen(inference) }
     }
 
     fn generate(&mut self) -> RankOutcome {
         let ids = self.tokens(INPUTS, self.workload.prompt_len as usize);
         let start = Instant::now();
-        let Work::Infer { inference, .. } = &mut self.work else { return RankOutcome::nothing() };
+        let Work::Infer(inference) = &mut self.work else { return RankOutcome::nothing() };
         self.model.prefill(&ids, inference);
-        let mut next = self.model.greedy(inference);
+        self.model.choose(inference);
+        let mut trace = self.model.chosen(inference);
         let first = start.elapsed().as_secs_f64();
-        let mut trace = next.clone();
         for _ in 1..self.workload.new_tokens {
-            self.model.decode(&next, inference);
-            next = self.model.greedy(inference);
-            trace.extend_from_slice(&next);
+            self.model.decode_chosen(inference);
         }
+        // Every token depends on all before it: the last ones tell of the whole.
+        trace.extend_from_slice(&self.model.chosen(inference));
         RankOutcome { loss: None, first_token_seconds: Some(first), trace }
     }
 }
 
 impl RankOutcome {
-    /// A step that had nothing to do: only a rank whose work does not fit its phase, which `Rank::new` never builds.
-    fn nothing() -> Self {
+    /// A step that had nothing to do: before the first one.
+    pub fn nothing() -> Self {
         Self { loss: None, first_token_seconds: None, trace: Vec::new() }
     }
 }

@@ -2,10 +2,9 @@
 
 use super::Workload;
 use super::backend::Backend;
-use super::collective::threads::Exchange;
+use super::collective::grid::Groups;
 use super::rank::{Rank, RankOutcome, Seat};
 use super::session::{Session, SessionError, SessionOptions, StepOutcome};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -31,47 +30,58 @@ impl Ranks {
     pub fn start<B: Backend + Clone + Send + Sync + 'static>(
         workload: &Workload,
         options: &SessionOptions,
+        groups: Vec<Groups<B::Buffer>>,
         backend: impl Fn(usize) -> Result<B, SessionError>,
     ) -> Result<Self, SessionError>
     where
-        B::Buffer: Send,
+        B::Buffer: Send + 'static,
     {
-        let ranks = options.ranks as usize;
-        let exchange = Arc::new(Exchange::new(ranks));
-        let batch = (workload.batch / options.ranks) as usize;
-        let mut workers = Vec::with_capacity(ranks);
-        for rank in 0..ranks {
-            let seat = Seat { rank, exchange: Arc::clone(&exchange), seed: options.seed };
-            workers.push(Worker::start(backend(rank)?, workload.clone(), seat, batch)?);
+        let batch = (workload.batch / options.parallel.data) as usize;
+        let mut workers = Vec::with_capacity(groups.len());
+        for (rank, groups) in groups.into_iter().enumerate() {
+            let seat = Seat { groups, sharding: options.parallel.sharding, seed: options.seed };
+            workers.push(Worker::start(rank, backend(rank)?, workload.clone(), seat, batch)?);
         }
         let session = Self { workers, tokens_per_step: workload.tokens_per_step(), checksum: crc32fast::Hasher::new() };
-        for worker in &session.workers {
-            worker.wait()?;
-        }
+        session.wait()?;
         Ok(session)
+    }
+
+    /// What every rank has to say. A rank that failed takes its group with it: its own reason is told, not that it was missed.
+    fn wait(&self) -> Result<Vec<RankOutcome>, SessionError> {
+        let (mut outcomes, mut failure) = (Vec::with_capacity(self.workers.len()), None);
+        for worker in &self.workers {
+            match worker.wait() {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(e) if matches!(failure, None | Some(SessionError::LostRank)) => failure = Some(e),
+                Err(_) => {}
+            }
+        }
+        failure.map_or(Ok(outcomes), Err)
     }
 }
 
 impl Worker {
     fn start<B: Backend + Clone + Send + Sync + 'static>(
+        rank: usize,
         backend: B,
         workload: Workload,
-        seat: Seat,
+        seat: Seat<B::Buffer>,
         batch: usize,
     ) -> Result<Self, SessionError>
     where
-        B::Buffer: Send,
+        B::Buffer: Send + 'static,
     {
         let (go, start) = channel::<()>();
         let (say, done) = channel();
-        let name = format!("centime-rank-{}", seat.rank);
+        let name = format!("centime-rank-{rank}");
         let life = move || {
             let place = backend.clone();
             place.enter(move || match Rank::new(backend, &workload, seat, batch) {
                 Ok(mut rank) => {
-                    let mut outcome = RankOutcome { loss: None, first_token_seconds: None, trace: Vec::new() };
+                    let mut outcome = Ok(RankOutcome::nothing());
                     // The first word says that the rank is ready; each later one answers a call for a step.
-                    while say.send(Ok(outcome)).is_ok() && start.recv().is_ok() {
+                    while say.send(outcome).is_ok() && start.recv().is_ok() {
                         outcome = rank.step();
                     }
                 }
@@ -109,7 +119,7 @@ impl Session for Ranks {
                 let _ = go.send(());
             }
         }
-        let outcomes = self.workers.iter().map(Worker::wait).collect::<Result<Vec<_>, _>>()?;
+        let outcomes = self.wait()?;
         for outcome in &outcomes {
             for word in &outcome.trace {
                 self.checksum.update(&word.to_le_bytes());

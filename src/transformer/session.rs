@@ -2,8 +2,10 @@
 //!
 //! Whoever drives the session times its steps; the one clock read in here tells when a prompt's first token was there.
 
+use super::collective::grid::{Parallel, of_threads};
 use super::cpu::pool::allowed_cores;
 use super::cpu::{Cpu, naive::Naive};
+use super::cuda;
 use super::ranks::Ranks;
 use super::shape::Family;
 use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
@@ -13,8 +15,8 @@ use crate::units::Bytes;
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionOptions {
     pub backend: BackendKind,
-    /// Data-parallel ranks: each has a replica and its own cores; the batch is split among them.
-    pub ranks: u32,
+    /// How many ranks there are and how they share the workload; each has its own cores.
+    pub parallel: Parallel,
     /// Threads of each rank.
     pub threads_per_rank: u32,
     /// Seeds weights, inputs and dropout masks.
@@ -56,14 +58,18 @@ impl MemoryParts {
 /// Why a session could not be prepared or stepped.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    #[error("backend {0} is not built into this program, or finds no device; use backend: cpu or auto")]
-    NoBackend(BackendKind),
+    #[error("backend cuda: {0}; or use backend: cpu or auto")]
+    NoCuda(String),
+    #[error("{0}")]
+    Device(String),
     #[error("dtype {dtype} is not available on backend {backend}; use dtype: f32")]
     NoDtype { dtype: super::Dtype, backend: BackendKind },
     #[error("weights: {weights} is not available on backend {backend}; use weights: dtype, or backend: cpu")]
     NoWeights { weights: WeightFormat, backend: BackendKind },
     #[error("{0}")]
     Invalid(String),
+    #[error("a rank ended before the others; what they computed since means nothing")]
+    LostRank,
     #[error("out of memory: {0}")]
     OutOfMemory(String),
 }
@@ -84,9 +90,9 @@ pub trait Session {
 /// Whether a backend of this build computes in this format.
 pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
     match backend {
-        BackendKind::Cpu => true,
+        BackendKind::Cpu => dtype != Dtype::Tf32,
         BackendKind::Naive => dtype == Dtype::F32 && weights == WeightFormat::Dtype,
-        BackendKind::Cuda => false,
+        BackendKind::Cuda => weights == WeightFormat::Dtype,
     }
 }
 
@@ -96,8 +102,9 @@ pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bo
 /// A backend or dtype that is not there; a workload that cannot run (a block has no tokens to decode); memory.
 pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn Session>, SessionError> {
     check(workload, options)?;
+    let groups = of_threads(&options.parallel);
     match options.backend {
-        BackendKind::Naive => Ok(Box::new(Ranks::start(workload, options, |_| Ok(Naive))?)),
+        BackendKind::Naive => Ok(Box::new(Ranks::start(workload, options, groups, |_| Ok(Naive))?)),
         BackendKind::Cpu => {
             let cores = allowed_cores();
             let threads = options.threads_per_rank.max(1) as usize;
@@ -106,18 +113,24 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
                 let own = cores.get(rank * threads..(rank + 1) * threads).map(<[usize]>::to_vec);
                 Ok(Cpu::new(threads, own)?.with_dtype(workload.dtype).with_weights(workload.weights))
             };
-            Ok(Box::new(Ranks::start(workload, options, backend)?))
+            Ok(Box::new(Ranks::start(workload, options, groups, backend)?))
         }
-        BackendKind::Cuda => Err(SessionError::NoBackend(BackendKind::Cuda)),
+        BackendKind::Cuda => {
+            let (ranks, groups) = cuda::nccl::open(&options.parallel, workload.dtype, None)?;
+            let rank = |rank: usize| {
+                ranks.get(rank).cloned().ok_or_else(|| SessionError::Invalid(format!("no device for rank {rank}")))
+            };
+            Ok(Box::new(Ranks::start(workload, options, groups, rank)?))
+        }
     }
 }
 
 fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     let invalid = |message: String| Err(SessionError::Invalid(message));
-    if options.backend != BackendKind::Cuda && !supports(options.backend, w.dtype, WeightFormat::Dtype) {
+    if !supports(options.backend, w.dtype, WeightFormat::Dtype) {
         return Err(SessionError::NoDtype { dtype: w.dtype, backend: options.backend });
     }
-    if w.weights != WeightFormat::Dtype && options.backend == BackendKind::Naive {
+    if !supports(options.backend, w.dtype, w.weights) {
         return Err(SessionError::NoWeights { weights: w.weights, backend: options.backend });
     }
     if !w.shape.has_vocabulary_head() && matches!(w.phase, Phase::Decode | Phase::Generate) {
@@ -126,8 +139,8 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
             w.phase
         ));
     }
-    if w.batch == 0 || options.ranks == 0 || !w.batch.is_multiple_of(options.ranks) {
-        return invalid(format!("batch {} does not divide among {} devices; use a multiple", w.batch, options.ranks));
+    if let Err(e) = options.parallel.check(&w.shape, w.batch) {
+        return invalid(format!("{}: {e}", if e.batch { "batch" } else { "parallel.tensor" }));
     }
     let longest = w.longest_sequence();
     if longest == 0 || (w.phase != Phase::Train && w.prompt_len == 0) {
@@ -135,6 +148,13 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     }
     if matches!(w.phase, Phase::Decode | Phase::Generate) && w.new_tokens == 0 {
         return invalid(format!("{} makes no token with new_tokens: 0; use 1 or more", w.phase));
+    }
+    if options.backend == BackendKind::Cuda && w.shape.head_dim as usize > cuda::LARGEST_HEAD_DIM {
+        return invalid(format!(
+            "head_dim {} is beyond the {} of backend cuda; use more heads, or backend: cpu",
+            w.shape.head_dim,
+            cuda::LARGEST_HEAD_DIM
+        ));
     }
     if w.shape.family == Family::Gpt2 && longest > w.shape.context {
         let context = w.shape.context;

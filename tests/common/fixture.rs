@@ -43,6 +43,7 @@ pub fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Trial {
         },
         backend: BackendKind::Cpu,
         devices,
+        parallel: None,
         cores_per_device: 1,
     }
 }

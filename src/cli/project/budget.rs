@@ -14,6 +14,9 @@ use crate::projection::search::{Kept, Settled};
 use crate::units::{Bytes, grouped, significant};
 use anyhow::anyhow;
 
+/// Said of devices that no published row speaks of.
+pub(super) const FURTHER_OFF: &str = "no measurement of such a device in the fit: further off than the bar";
+
 /// Plans that are shown.
 const SHOWN: usize = 8;
 
@@ -132,7 +135,8 @@ fn range(x: f64, half: f64) -> String {
 
 fn sentence(p: &Priced, half: f64) -> String {
     let usd = p.usd.map_or("without a price".into(), |u| format!("{} USD", range(u, half)));
-    format!("{} {}: {} days, {usd}; {}", p.devices, p.device, range(p.days, half), p.plan.described())
+    let note = if p.extrapolated { format!(" ({FURTHER_OFF})") } else { String::new() };
+    format!("{} {}: {} days, {usd}; {}{note}", p.devices, p.device, range(p.days, half), p.plan.described())
 }
 
 fn table(good: &[&Priced], fastest: &Priced, half: f64, format: Format) -> Result<(), Failure> {
@@ -149,6 +153,7 @@ fn table(good: &[&Priced], fastest: &Priced, half: f64, format: Format) -> Resul
         "tokens_per_second",
         "mfu",
         "memory_bytes",
+        "note",
     ];
     let mut rows = Rows::new(COLUMNS);
     // The cheapest of each device first, then the fastest of all.
@@ -182,6 +187,7 @@ fn table(good: &[&Priced], fastest: &Priced, half: f64, format: Format) -> Resul
             (grouped(p.plan.tokens_per_second.round() as u64), p.plan.tokens_per_second).into(),
             (format!("{:.0} %", 100.0 * p.mfu), p.mfu).into(),
             (Bytes(bytes).to_string(), bytes).into(),
+            if p.extrapolated { FURTHER_OFF.to_string().into() } else { String::new().into() },
         ]);
     }
     rows.print(format)

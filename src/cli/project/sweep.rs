@@ -4,6 +4,7 @@ use super::super::Failure;
 use super::super::load::{Selection, load};
 use super::super::table::{Format, Rows, Value};
 use super::Files;
+use super::budget::FURTHER_OFF;
 use super::devices::{On, devices};
 use crate::cost::price::usd_per_million_tokens;
 use crate::hardware::book::Book;
@@ -121,7 +122,7 @@ fn row(
         notes.push(format!("does not fit: {} of {}", Bytes(bytes), Bytes(on.unit.memory_bytes as u64)));
     }
     if is_extrapolated(&on.unit) {
-        notes.push("no measurement of such a device in the fit: further off than the bar".into());
+        notes.push(FURTHER_OFF.into());
     }
     let shown = |x: f64| if p.fits { number(x) } else { blank() };
     vec![

@@ -71,10 +71,10 @@ pub static MFU_CAUSAL: Metric = share(
 pub static MBU: Metric = share(
     "mbu",
     "MBU",
-    "bytes a decode step has to read (weights once a device, KV cache once) / median step_seconds / read bandwidth: probed, or a GPU's datasheet's",
+    "bytes a decode step has to read (weights once a replica, KV cache once) / median step_seconds / read bandwidth: probed, or a GPU's datasheet's",
     "Databricks 2023, LLM inference performance engineering",
     |c| {
-        let bytes = decode_bytes(&c.record.cell.trial.workload, c.record.cell.trial.devices)?;
+        let bytes = decode_bytes(&c.record.cell.trial.workload, c.record.cell.trial.parallel().data)?;
         let bandwidth = peak_bandwidth(c)?;
         rate(c, bytes)?.increasing(|r| r / bandwidth)?.positive()
     },
@@ -84,12 +84,12 @@ fn rate(c: &Context, amount: f64) -> Option<Estimate> {
     steps::median(&c.figures()?.step_seconds)?.decreasing(|s| amount / s)?.positive()
 }
 
-/// Every data-parallel rank reads its own replica of the weights; the KV cache is split among them.
-fn decode_bytes(w: &Workload, devices: u32) -> Option<f64> {
+/// Every replica reads its own weights, once however many devices share it; the KV cache is split among all.
+fn decode_bytes(w: &Workload, replicas: u32) -> Option<f64> {
     let all = count::bytes_per_decode_step(w).ok()??.get();
     let weights = count::bytes_per_decode_step(&Workload { batch: 0, ..w.clone() }).ok()??.get();
-    let replicas = weights.checked_mul(u64::from(devices.saturating_sub(1)))?;
-    all.checked_add(replicas).map(|bytes| bytes as f64)
+    let others = weights.checked_mul(u64::from(replicas.saturating_sub(1)))?;
+    all.checked_add(others).map(|bytes| bytes as f64)
 }
 
 /// Cores that the trial occupies, if the probe's figures speak of them: the probe knows the CPU alone.
@@ -118,6 +118,8 @@ fn peak_flops(c: &Context) -> Option<f64> {
     let f32_peak = between(probe.f32_flops_per_second_one_core, probe.f32_flops_per_second, used, c.cores)?;
     match c.record.cell.trial.workload.dtype {
         Dtype::F32 => Some(f32_peak),
+        // A format of GPUs, which this probe does not cover.
+        Dtype::Tf32 => None,
         // Probed on all cores only; on fewer it is taken to scale as f32 does.
         Dtype::Bf16 => Some(probe.bf16_flops_per_second? * f32_peak / probe.f32_flops_per_second),
     }

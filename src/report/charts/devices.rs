@@ -19,7 +19,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
         return vec![];
     }
     let shown: Vec<&scaling::Series> = all.iter().take(MOST).collect();
-    let names: Vec<String> = shown.iter().rev().map(|s| facts.name_without(s.points[0].record, &["devices"])).collect();
+    let names: Vec<String> = shown.iter().rev().map(|s| facts.name_of_series(s)).collect();
     let mut counts: Vec<u32> = shown.iter().flat_map(|s| s.points.iter().map(|p| p.devices)).collect();
     counts.sort_unstable();
     counts.dedup();

@@ -24,7 +24,7 @@ pub fn blocks(facts: &Facts) -> Vec<Block> {
         for p in &series.points {
             let cost = p.cost.map_or(ABSENT.into(), |c| bare(Quantity::UsdPerMillionTokens, c.value));
             table.rows.push(Row::new(vec![
-                Cell::text(facts.name_without(p.record, &["devices"])),
+                Cell::text(facts.name_of_series(series)),
                 Cell::number(p.devices.to_string(), f64::from(p.devices)),
                 Cell::number(bare(Quantity::TokensPerSecond, p.throughput.value), p.throughput.value),
                 Cell::number(if p.devices == 1 { "1".into() } else { times(&p.speedup) }, p.speedup.value),

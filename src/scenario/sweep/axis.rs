@@ -145,8 +145,8 @@ pub fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, YamlError> {
         Ok(())
     };
     for e in map(node, "a partial trial", s)? {
-        if e.key == "model" {
-            map(&e.node, "model", s)?.iter().try_for_each(|inner| add(inner, &format!("model.{}", inner.key)))?;
+        if axes::SECTIONS.contains(&e.key.as_str()) {
+            map(&e.node, &e.key, s)?.iter().try_for_each(|inner| add(inner, &format!("{}.{}", e.key, inner.key)))?;
         } else {
             add(e, &e.key)?;
         }

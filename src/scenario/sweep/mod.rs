@@ -9,7 +9,7 @@
 mod axis;
 
 use super::Cell;
-use super::axes::Axis;
+use super::axes::{Axis, section_of};
 use super::base::Base;
 use super::draft::Draft;
 use crate::yaml::{Node, Place, Sources, YamlError, entries};
@@ -145,13 +145,13 @@ impl<'a> Maker<'a> {
 
     /// Points at what the sweep sets, or else at what the base says.
     fn fault(&self, path: &'static str, message: &str, settings: &[&Setting]) -> YamlError {
-        let section = |a: &Axis| a.path.starts_with("model.") == path.starts_with("model.");
+        let beside = |a: &Axis| section_of(a.path) == section_of(path);
         let place = settings
             .iter()
             .find(|s| s.axis.path == path)
             .and_then(|s| s.place)
             .or_else(|| self.base.place(path))
-            .or_else(|| settings.iter().rfind(|s| section(s.axis)).and_then(|s| s.place))
+            .or_else(|| settings.iter().rfind(|s| beside(s.axis)).and_then(|s| s.place))
             .or_else(|| self.base.near(path));
         let coordinates: Vec<_> = settings.iter().map(|s| s.coordinate()).collect();
         match coordinates.as_slice() {
@@ -169,6 +169,11 @@ fn has(draft: &Draft, wanted: &Setting) -> bool {
     }
     if changed == *draft {
         return true;
+    }
+    if let (Ok(a), Ok(b)) = (draft.parallel(), changed.parallel())
+        && (wanted.axis.path == "devices" || section_of(wanted.axis.path) == Some("parallel"))
+    {
+        return a == b;
     }
     let shapes = (draft.shape(), changed.shape());
     wanted.axis.path.starts_with("model.") && matches!(shapes, (Ok((_, a)), Ok((_, b))) if a == b)

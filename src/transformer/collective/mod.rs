@@ -1,3 +1,104 @@
-//! Exchange between data-parallel ranks: what one of them computed becomes the mean of all.
+//! What ranks say to one another: one trait, whose implementations are the threads of one process ([`threads`]) and NCCL
+//! (`cuda::nccl`); [`alone`] is the rank that has nobody to talk to. Ranks of several processes find one another by [`world`]
+//! and [`rendezvous`].
+//!
+//! Every rank of a group asks for the same jobs in the same order, with buffers of the same lengths. Sums are taken in the order of
+//! the ranks where the implementation can (threads), so that every rank holds the same bits and a run repeats.
 
+pub mod alone;
+pub mod grid;
+pub mod rendezvous;
 pub mod threads;
+pub mod world;
+
+use super::session::SessionError;
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// How the ranks' numbers become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduce {
+    Sum,
+    Mean,
+}
+
+/// What is done to a bucket of buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Every number becomes the sum or mean over the ranks.
+    AllReduce(Reduce),
+    /// The same of the rank's own share ([`share`]) of every buffer; what the others then hold of it is undefined.
+    ReduceScatter(Reduce),
+    /// Every rank's own share of every buffer goes to all.
+    AllGather,
+    /// The buffers of one rank go to all.
+    Broadcast { root: usize },
+}
+
+/// A job that was started; to be handed back to [`Collective::finish`].
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// One rank's place in a group.
+pub trait Collective<T>: Debug + Send + Sync {
+    /// From 0.
+    fn rank(&self) -> usize;
+    fn size(&self) -> usize;
+
+    /// Whether a job that was started runs beside what the backend does next. Where it does not, `start` is the whole job.
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    /// Starts a job on whole buffers, after all that the backend was asked for before. The buffers are left alone until
+    /// [`Collective::finish`].
+    fn start(&self, job: Job, buffers: &mut [T]) -> Ticket;
+
+    /// Lets what the backend is asked for next see the job's result.
+    fn finish(&self, job: Ticket);
+
+    /// Returns when every rank has called it.
+    fn barrier(&self);
+
+    /// What has gone wrong since the group met. A group that lost a rank does nothing any more.
+    ///
+    /// # Errors
+    /// [`SessionError`], which names what was lost.
+    fn check(&self) -> Result<(), SessionError>;
+
+    /// A whole job.
+    fn run(&self, job: Job, buffers: &mut [T]) {
+        if self.size() > 1 {
+            let ticket = self.start(job, buffers);
+            self.finish(ticket);
+        }
+    }
+}
+
+/// Shares start at multiples of so many numbers: a cache line of f32, and whole vectors on every device.
+const GRAIN: usize = 16;
+
+/// The numbers of a buffer of `len` that belong to a rank of `of`: equal stretches in the order of the ranks, the last ones shorter
+/// or empty where the length does not divide.
+pub fn share(len: usize, rank: usize, of: usize) -> Range<usize> {
+    let each = len.div_ceil(of.max(1)).next_multiple_of(GRAIN);
+    (rank * each).min(len)..((rank + 1) * each).min(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_cover_a_buffer_once_in_the_order_of_the_ranks() {
+        for len in [0, 1, 15, 16, 17, 100, 768, 50257 * 3] {
+            for of in [1, 2, 3, 4, 7] {
+                let all: Vec<Range<usize>> = (0..of).map(|r| share(len, r, of)).collect();
+                assert_eq!((all[0].start, all[of - 1].end), (0, len));
+                assert!(all.windows(2).all(|w| w[0].end == w[1].start));
+                assert!(all.iter().all(|s| s.start.is_multiple_of(GRAIN) || s.is_empty()));
+            }
+        }
+    }
+}

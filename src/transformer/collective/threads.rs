@@ -1,76 +1,226 @@
-//! Ranks that are threads of one process: each reduces its share of every gradient over all ranks, in the order of the ranks,
-//! so that all hold the same bits afterwards.
+//! Ranks that are threads of one process: each works on its share of every buffer over all ranks, in the order of the ranks, so
+//! that all hold the same bits afterwards. A job is done when it is started.
 
-use std::sync::{Barrier, Mutex, PoisonError};
+use super::super::session::SessionError;
+use super::{Collective, Job, Reduce, Ticket, share};
+use std::ops::DerefMut;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// One gradient of one rank, lent to the others between two barriers.
+/// One buffer of one rank, lent to the others between two meetings.
 #[derive(Clone, Copy, Debug)]
 struct Lent {
     start: *mut f32,
     len: usize,
 }
 
-// SAFETY: the pointer is only followed between the barriers of `all_reduce_mean`, where shares are disjoint.
+// SAFETY: the pointer is only followed between the meetings of `Seat::start`, where shares are disjoint.
 unsafe impl Send for Lent {}
 
-/// The meeting point of `ranks` threads.
+/// The meeting point of some threads.
 #[derive(Debug)]
 pub struct Exchange {
-    barrier: Barrier,
+    meeting: Meeting,
     lent: Vec<Mutex<Vec<Lent>>>,
 }
 
 impl Exchange {
-    /// A meeting point.
-    pub fn new(ranks: usize) -> Self {
-        Self { barrier: Barrier::new(ranks), lent: (0..ranks).map(|_| Mutex::default()).collect() }
-    }
-
-    /// Replaces every number by its mean over the ranks. Every rank calls it with lists of the same lengths; returns when all
-    /// have the result.
-    pub fn all_reduce_mean<'a>(&self, rank: usize, gradients: impl Iterator<Item = &'a mut [f32]>) {
-        let ranks = self.lent.len();
-        if ranks == 1 {
-            return;
-        }
-        let mine = gradients.map(|g| Lent { start: g.as_mut_ptr(), len: g.len() }).collect();
-        *self.lent[rank].lock().unwrap_or_else(PoisonError::into_inner) = mine;
-        self.barrier.wait();
-        let all: Vec<Vec<Lent>> =
-            self.lent.iter().map(|l| l.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect();
-        let factor = 1.0 / ranks as f32;
-        for tensor in 0..all[0].len() {
-            let len = all.iter().map(|lists| lists[tensor].len).min().unwrap_or(0);
-            let share = len.div_ceil(ranks);
-            let (from, to) = ((rank * share).min(len), ((rank + 1) * share).min(len));
-            let mut slices: Vec<&mut [f32]> = all
-                .iter()
-                .map(|lists| {
-                    // SAFETY: the gradients outlive the call (every rank waits at the barrier below before it goes on), and
-                    // elements from..to of them are touched by this rank alone.
-                    unsafe { std::slice::from_raw_parts_mut(lists[tensor].start.add(from), to - from) }
-                })
-                .collect();
-            reduce(&mut slices, factor);
-        }
-        self.barrier.wait();
+    /// A seat for each of `ranks` threads.
+    pub fn seats(ranks: usize) -> Vec<Seat> {
+        let lent = (0..ranks).map(|_| Mutex::default()).collect();
+        let exchange = Arc::new(Self { meeting: Meeting::new(ranks), lent });
+        let seat = |rank| Seat { rank, exchange: Arc::clone(&exchange), missed: AtomicBool::new(false) };
+        (0..ranks).map(seat).collect()
     }
 }
 
-/// Every slice becomes the mean of all, by blocks that stay in cache.
-fn reduce(slices: &mut [&mut [f32]], factor: f32) {
-    let len = slices.first().map_or(0, |s| s.len());
-    for start in (0..len).step_by(4096) {
-        let end = (start + 4096).min(len);
-        let Some((first, rest)) = slices.split_first_mut() else { return };
-        let sum = &mut first[start..end];
-        for other in rest.iter() {
-            sum.iter_mut().zip(&other[start..end]).for_each(|(s, o)| *s += o);
+/// One thread's place. A seat that is given up ends its group: the others no longer wait for it.
+#[derive(Debug)]
+pub struct Seat {
+    rank: usize,
+    exchange: Arc<Exchange>,
+    /// Whether a job was left undone because another rank is gone.
+    missed: AtomicBool,
+}
+
+impl Seat {
+    /// Waits for the others; `false` when one of them is gone.
+    fn meet(&self) -> bool {
+        let all = self.exchange.meeting.wait();
+        if !all {
+            self.missed.store(true, Ordering::Relaxed);
         }
-        sum.iter_mut().for_each(|s| *s *= factor);
-        for other in rest.iter_mut() {
-            other[start..end].copy_from_slice(sum);
+        all
+    }
+
+    /// Lends this rank's buffers and waits for the others'.
+    fn lend(&self, mine: Vec<Lent>) -> Option<Vec<Vec<Lent>>> {
+        let lent = &self.exchange.lent;
+        *lent[self.rank].lock().unwrap_or_else(PoisonError::into_inner) = mine;
+        self.meet().then(|| lent.iter().map(|l| l.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect())
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.exchange.meeting.leave();
+    }
+}
+
+impl<T: DerefMut<Target = [f32]>> Collective<T> for Seat {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.exchange.lent.len()
+    }
+
+    fn start(&self, job: Job, buffers: &mut [T]) -> Ticket {
+        let ranks = self.exchange.lent.len();
+        let mine = buffers.iter_mut().map(|b| Lent { start: b.as_mut_ptr(), len: b.len() }).collect();
+        let Some(all) = self.lend(mine) else { return Ticket(0) };
+        for buffer in 0..buffers.len() {
+            let len = all.iter().filter_map(|lists| lists.get(buffer)).map(|l| l.len).min().unwrap_or(0);
+            // A broadcast is shared out as well: each rank takes its share of the root's numbers to all.
+            let own = share(len, self.rank, ranks);
+            if own.is_empty() {
+                continue;
+            }
+            let mut slices: Vec<&mut [f32]> = all
+                .iter()
+                .filter_map(|lists| lists.get(buffer))
+                .map(|lent| {
+                    // SAFETY: the buffers outlive the call (every rank waits at the meeting below before it goes on), and the
+                    // elements of `own` are touched by this rank alone.
+                    unsafe { std::slice::from_raw_parts_mut(lent.start.add(own.start), own.len()) }
+                })
+                .collect();
+            let from = match job {
+                Job::AllReduce(how) => {
+                    reduce(&mut slices, how, true, self.rank);
+                    continue;
+                }
+                Job::ReduceScatter(how) => {
+                    reduce(&mut slices, how, false, self.rank);
+                    continue;
+                }
+                Job::AllGather => self.rank,
+                Job::Broadcast { root } => root,
+            };
+            if from < slices.len() {
+                let source = slices.swap_remove(from);
+                slices.iter_mut().for_each(|to| to.copy_from_slice(source));
+            }
         }
+        self.meet();
+        Ticket(0)
+    }
+
+    fn finish(&self, _: Ticket) {}
+
+    fn barrier(&self) {
+        self.meet();
+    }
+
+    fn check(&self) -> Result<(), SessionError> {
+        if self.missed.load(Ordering::Relaxed) { Err(SessionError::LostRank) } else { Ok(()) }
+    }
+}
+
+/// The rank's slice, or every one, becomes the sum or mean of all, by blocks that stay in cache.
+fn reduce(slices: &mut [&mut [f32]], how: Reduce, to_all: bool, own: usize) {
+    const BLOCK: usize = 1024;
+    let (len, ranks) = (slices.first().map_or(0, |s| s.len()), slices.len());
+    let factor = 1.0 / ranks as f32;
+    let mut sum = [0.0; BLOCK];
+    for start in (0..len).step_by(BLOCK) {
+        let block = start..(start + BLOCK).min(len);
+        let sum = &mut sum[..block.len()];
+        for (rank, slice) in slices.iter().enumerate() {
+            let from = &slice[block.clone()];
+            match rank {
+                0 => sum.copy_from_slice(from),
+                _ => sum.iter_mut().zip(from).for_each(|(s, f)| *s += f),
+            }
+        }
+        if how == Reduce::Mean {
+            sum.iter_mut().for_each(|s| *s *= factor);
+        }
+        for (rank, slice) in slices.iter_mut().enumerate() {
+            if to_all || rank == own {
+                slice[block.clone()].copy_from_slice(sum);
+            }
+        }
+    }
+}
+
+/// A barrier whose threads spin for a while before they sleep, as ranks meet often and at nearly the same time, and which a thread
+/// that leaves for good opens for ever.
+#[derive(Debug)]
+struct Meeting {
+    ranks: usize,
+    arrived: AtomicUsize,
+    round: AtomicUsize,
+    broken: AtomicBool,
+    sleepers: Mutex<()>,
+    woken: Condvar,
+}
+
+/// Looks at the round before a thread gives its core away, and before it sleeps.
+const SPINS: usize = 4096;
+const YIELDS: usize = 64;
+
+impl Meeting {
+    fn new(ranks: usize) -> Self {
+        Self {
+            ranks,
+            arrived: AtomicUsize::new(0),
+            round: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            sleepers: Mutex::new(()),
+            woken: Condvar::new(),
+        }
+    }
+
+    /// Returns when all have come, or `false` when one never will.
+    fn wait(&self) -> bool {
+        let round = self.round.load(Ordering::Acquire);
+        if self.broken.load(Ordering::Acquire) {
+            return false;
+        }
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.ranks {
+            self.arrived.store(0, Ordering::Relaxed);
+            self.open(|| {
+                self.round.fetch_add(1, Ordering::AcqRel);
+            });
+            return true;
+        }
+        let come = || self.round.load(Ordering::Acquire) != round;
+        let over = || come() || self.broken.load(Ordering::Acquire);
+        for look in 0..SPINS + YIELDS {
+            if over() {
+                return come();
+            }
+            if look < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        let mut guard = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        while !over() {
+            guard = self.woken.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        come()
+    }
+
+    fn leave(&self) {
+        self.open(|| self.broken.store(true, Ordering::Release));
+    }
+
+    /// Lets the sleepers see a change.
+    fn open(&self, change: impl FnOnce()) {
+        let guard = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        change();
+        drop(guard);
+        self.woken.notify_all();
     }
 }
 
@@ -78,35 +228,94 @@ fn reduce(slices: &mut [&mut [f32]], factor: f32) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_rank_holds_the_mean_at_odd_lengths() {
-        for ranks in [1, 2, 3, 5] {
-            let exchange = Exchange::new(ranks);
-            let results: Vec<Vec<Vec<f32>>> = std::thread::scope(|scope| {
-                let handles: Vec<_> = (0..ranks)
-                    .map(|rank| {
-                        let exchange = &exchange;
-                        scope.spawn(move || {
-                            let mut g: Vec<Vec<f32>> = [1, 7, 10_001]
-                                .iter()
-                                .map(|&n| (0..n).map(|i| (i * (rank + 1)) as f32).collect())
-                                .collect();
-                            for _ in 0..2 {
-                                exchange.all_reduce_mean(rank, g.iter_mut().map(Vec::as_mut_slice));
-                            }
-                            g
-                        })
+    /// What every rank's buffers hold after `jobs`; rank r starts with `(i + 1) * (r + 1)` at i.
+    fn after(ranks: usize, lens: &[usize], jobs: &[Job]) -> Vec<Vec<Vec<f32>>> {
+        std::thread::scope(|scope| {
+            let started: Vec<_> = Exchange::seats(ranks)
+                .into_iter()
+                .enumerate()
+                .map(|(rank, seat)| {
+                    scope.spawn(move || {
+                        let numbers = |n: usize| (0..n).map(|i| ((i + 1) * (rank + 1)) as f32).collect();
+                        let mut buffers: Vec<Vec<f32>> = lens.iter().map(|n| numbers(*n)).collect();
+                        jobs.iter().for_each(|job| seat.run(*job, &mut buffers));
+                        (seat, buffers)
                     })
-                    .collect();
-                handles.into_iter().map(|h| h.join().unwrap()).collect()
-            });
-            let mean = (1..=ranks).sum::<usize>() as f32 / ranks as f32;
-            for g in &results {
-                for (i, x) in g[2].iter().enumerate() {
-                    assert!((x - i as f32 * mean).abs() <= i as f32 * 1e-6, "{ranks} ranks, element {i}: {x}");
+                })
+                .collect();
+            let ended: Vec<_> = started.into_iter().map(|h| h.join().unwrap()).collect();
+            ended.into_iter().map(|(_, buffers)| buffers).collect()
+        })
+    }
+
+    const LENS: &[usize] = &[1, 7, 16, 33, 10_001];
+
+    #[test]
+    fn every_rank_holds_the_same_sums_and_means_at_odd_lengths() {
+        for ranks in [1, 2, 3, 4, 5] {
+            let total = (1..=ranks).sum::<usize>() as f32;
+            for (how, factor) in [(Reduce::Sum, total), (Reduce::Mean, total / ranks as f32)] {
+                let results = after(ranks, LENS, &[Job::AllReduce(how)]);
+                for buffers in &results {
+                    assert_eq!(buffers, &results[0]);
+                    for (i, x) in buffers.iter().flat_map(|b| b.iter().enumerate()) {
+                        let expected = (i + 1) as f32 * factor;
+                        assert!((x - expected).abs() <= expected * 1e-6, "{ranks} ranks, element {i}: {x}");
+                    }
                 }
-                assert_eq!(g, &results[0]);
             }
         }
+    }
+
+    #[test]
+    fn scattering_and_gathering_is_reducing_for_all() {
+        for ranks in [1, 2, 3, 4] {
+            for how in [Reduce::Sum, Reduce::Mean] {
+                let whole = after(ranks, LENS, &[Job::AllReduce(how)]);
+                assert_eq!(after(ranks, LENS, &[Job::ReduceScatter(how), Job::AllGather]), whole);
+            }
+        }
+        let scattered = after(3, &[100], &[Job::ReduceScatter(Reduce::Sum)]);
+        for (rank, buffers) in scattered.iter().enumerate() {
+            for (i, x) in buffers[0].iter().enumerate() {
+                let own = share(100, rank, 3).contains(&i);
+                let expected = if own { 6 } else { rank + 1 };
+                assert_eq!(*x, (expected * (i + 1)) as f32, "rank {rank}, element {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_rank_tells_all() {
+        for root in 0..3 {
+            for buffers in after(3, LENS, &[Job::Broadcast { root }]) {
+                assert!(buffers.iter().all(|b| b.iter().enumerate().all(|(i, x)| *x == ((i + 1) * (root + 1)) as f32)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_rank_that_leaves_is_not_waited_for() {
+        let mut seats = Exchange::seats(3);
+        let left = seats.pop().unwrap();
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = seats
+                .into_iter()
+                .map(|seat| {
+                    scope.spawn(move || {
+                        let mut buffers = vec![vec![1.0f32; 10]];
+                        for _ in 0..3 {
+                            seat.run(Job::AllReduce(Reduce::Sum), &mut buffers);
+                        }
+                        Collective::<Vec<f32>>::check(&seat).unwrap_err().to_string()
+                    })
+                })
+                .collect();
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            drop(left);
+            for w in waiting {
+                assert!(w.join().unwrap().contains("a rank ended before the others"));
+            }
+        });
     }
 }

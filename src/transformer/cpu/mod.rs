@@ -25,9 +25,9 @@ mod update;
 pub use instructions::Instructions;
 
 use super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, NormDims, Store, Update,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store,
+    Update, Updated,
 };
-use super::collective::threads::Exchange;
 use super::session::SessionError;
 use super::shape::Activation;
 use super::{BackendKind, Dtype, WeightFormat};
@@ -72,7 +72,7 @@ impl Cpu {
 
 fn precision(dtype: Dtype) -> Precision {
     match dtype {
-        Dtype::F32 => Precision::F32,
+        Dtype::F32 | Dtype::Tf32 => Precision::F32,
         Dtype::Bf16 => Precision::Bf16,
     }
 }
@@ -326,7 +326,7 @@ impl Backend for Cpu {
     }
     fn cache_append(&self, qkv: &Array, cache: &mut Array, position: usize, d: AttentionDims, c: CacheDims) {
         match c.dtype {
-            Dtype::F32 => self.append(qkv, cache, position, d, c),
+            Dtype::F32 | Dtype::Tf32 => self.append(qkv, cache, position, d, c),
             Dtype::Bf16 => self.append(qkv, cache.halves_mut(), position, d, c),
         }
     }
@@ -340,7 +340,7 @@ impl Backend for Cpu {
         c: CacheDims,
     ) {
         match c.dtype {
-            Dtype::F32 => decode::attention::<f32>(&self.pool, qkv, cache, out, length, d, c),
+            Dtype::F32 | Dtype::Tf32 => decode::attention::<f32>(&self.pool, qkv, cache, out, length, d, c),
             Dtype::Bf16 => decode::attention(&self.pool, qkv, cache.halves(), out, length, d, c),
         }
     }
@@ -357,12 +357,12 @@ impl Backend for Cpu {
         targets: &[u32],
         gradients: Option<(&mut Array, &mut Array)>,
         d: LinearDims,
-    ) -> f32 {
+    ) -> Loss {
         let gradients = gradients.map(|(dx, dw)| (&mut **dx, &mut **dw));
-        loss::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, d)
+        Loss::Known(loss::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, d))
     }
-    fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> f32 {
-        loss::mean_squared_error(&self.pool, &x[..len], &target[..len], dx.map(|d| &mut d[..len]))
+    fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> Loss {
+        Loss::Known(loss::mean_squared_error(&self.pool, &x[..len], &target[..len], dx.map(|d| &mut d[..len])))
     }
     fn last_rows(&self, x: &Array, out: &mut Array, batch: usize, tokens: usize, c: usize) {
         for (out, sequence) in out[..batch * c].chunks_exact_mut(c).zip(x.chunks_exact(tokens * c)) {
@@ -376,21 +376,11 @@ impl Backend for Cpu {
         largest
     }
 
-    fn update(
-        &self,
-        u: &Update,
-        step: u32,
-        p: &mut Array,
-        g: &Array,
-        first: Option<&mut Array>,
-        second: Option<&mut Array>,
-    ) {
-        update::update(&self.pool, u, step, p, g, first.map(|m| &mut **m), second.map(|v| &mut **v));
+    fn update(&self, u: &Update, step: u32, one: Updated<'_, Array>) {
+        let (p, g) = (&mut one.parameter[one.part.clone()], &one.gradient[one.part]);
+        update::update(&self.pool, u, step, p, g, one.first.map(|m| &mut **m), one.second.map(|v| &mut **v));
     }
 
-    fn all_reduce_mean(&self, exchange: &Exchange, rank: usize, gradients: &mut [Array]) {
-        exchange.all_reduce_mean(rank, gradients.iter_mut().map(|g| &mut **g));
-    }
     fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         self.pool.enter(f)
     }

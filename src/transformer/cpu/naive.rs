@@ -1,10 +1,9 @@
 //! The oracle: every operation as its formula reads, in f64 inside, without a thought for speed. It stays.
 
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, NormDims,
-    Store, Update,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss,
+    NormDims, Store, Update, Updated,
 };
-use super::super::collective::threads::Exchange;
 use super::super::session::SessionError;
 use super::super::shape::Activation;
 use super::super::{BackendKind, OptimizerKind};
@@ -345,7 +344,7 @@ impl Backend for Naive {
         targets: &[u32],
         mut gradients: Option<(&mut Array, &mut Array)>,
         d: LinearDims,
-    ) -> f32 {
+    ) -> Loss {
         let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1) as f64;
         let mut total = 0.0;
         let mut dw = vec![0.0f64; if gradients.is_some() { d.m * d.k } else { 0 }];
@@ -378,9 +377,9 @@ impl Backend for Naive {
                 *to = *from as f32;
             }
         }
-        (total / counted) as f32
+        Loss::Known((total / counted) as f32)
     }
-    fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> f32 {
+    fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> Loss {
         let n = len as f64;
         let difference = |i: usize| f64::from(x[i]) - f64::from(target[i]);
         if let Some(dx) = dx {
@@ -388,7 +387,7 @@ impl Backend for Naive {
                 dx[i] = (2.0 * difference(i) / n) as f32;
             }
         }
-        ((0..len).map(|i| difference(i).powi(2)).sum::<f64>() / n) as f32
+        Loss::Known(((0..len).map(|i| difference(i).powi(2)).sum::<f64>() / n) as f32)
     }
     fn last_rows(&self, x: &Array, out: &mut Array, batch: usize, tokens: usize, c: usize) {
         for b in 0..batch {
@@ -399,20 +398,13 @@ impl Backend for Naive {
         (0..n).map(|r| embedding::largest(&x[r * v..][..v])).collect()
     }
 
-    fn update(
-        &self,
-        u: &Update,
-        step: u32,
-        parameter: &mut Array,
-        gradient: &Array,
-        first: Option<&mut Array>,
-        second: Option<&mut Array>,
-    ) {
+    fn update(&self, u: &Update, step: u32, one: Updated<'_, Array>) {
+        let (parameter, gradient) = (&mut one.parameter[one.part.clone()], &one.gradient[one.part]);
         let (b1, b2) = (f64::from(u.beta1), f64::from(u.beta2));
         let (lr, eps) = (f64::from(u.learning_rate), f64::from(u.eps));
         let (c1, c2) = (1.0 - b1.powi(step as i32), 1.0 - b2.powi(step as i32));
         let (mut no_first, mut no_second) = (Array::small(0), Array::small(0));
-        let (first, second) = (first.unwrap_or(&mut no_first), second.unwrap_or(&mut no_second));
+        let (first, second) = (one.first.unwrap_or(&mut no_first), one.second.unwrap_or(&mut no_second));
         for i in 0..parameter.len() {
             let (mut p, g) = (f64::from(parameter[i]), f64::from(gradient[i]));
             match u.kind {
@@ -442,9 +434,5 @@ impl Backend for Naive {
             }
             parameter[i] = p as f32;
         }
-    }
-
-    fn all_reduce_mean(&self, exchange: &Exchange, rank: usize, gradients: &mut [Array]) {
-        exchange.all_reduce_mean(rank, gradients.iter_mut().map(|g| &mut **g));
     }
 }

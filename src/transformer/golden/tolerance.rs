@@ -13,7 +13,7 @@ pub const TOLERANCE: f64 = 1e-4;
 /// independent errors add up as the root of their number, and the largest of thousands of elements is three times the
 /// typical one: 6 u sqrt(14 L + 2). A ReLU whose input is within that of zero may be open on one side and shut on the other,
 /// which takes a token's whole share out of a gradient or puts it in: twice as much. f32's bound is the fixed one that the
-/// field agrees on.
+/// field agrees on. TF32 keeps 11 bits, and tensor cores may cut the rest off instead of rounding it: u = 2^-11.
 ///
 /// Weights of 8 bits: a step of a group of 64 numbers is its largest / 127, about 2.5 of their deviations, so that each factor is
 /// off by 2.5 / 127 / sqrt(12) of its deviation, and a product by sqrt(2) as much; there are 4 a layer and the head's on the way
@@ -24,8 +24,10 @@ pub fn tolerance(dtype: Dtype, weights: WeightFormat, shape: &Shape) -> f64 {
         return 3.0 * of_product * f64::from(4 * shape.n_layers + 1).sqrt();
     }
     let jumps = if shape.activation == Activation::Relu { 2.0 } else { 1.0 };
+    let of_unit = |u: f64| jumps * 6.0 * u * f64::from(14 * shape.n_layers + 2).sqrt();
     match dtype {
         Dtype::F32 => TOLERANCE,
-        Dtype::Bf16 => jumps * 6.0 * 2f64.powi(-9) * f64::from(14 * shape.n_layers + 2).sqrt(),
+        Dtype::Tf32 => of_unit(2f64.powi(-11)),
+        Dtype::Bf16 => of_unit(2f64.powi(-9)),
     }
 }

@@ -1,0 +1,343 @@
+//! The operations of [`Backend`], each a launch or a few on a device.
+
+use super::super::backend::{
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Recorded,
+    Store, Tokens, Update, Updated,
+};
+use super::super::session::SessionError;
+use super::super::shape::Activation;
+use super::super::{BackendKind, Dtype};
+use super::buffer::{self, Buffer};
+use super::device::{Address, Real};
+use super::{Cuda, activation, attention, decode, dropout, elementwise, embedding, loss, norm, optimizer, rope, rows};
+
+impl Alloc for Cuda {
+    type Buffer = Buffer;
+
+    fn alloc(&self, len: usize, category: Category) -> Result<Buffer, SessionError> {
+        Buffer::new(&self.device, len, category, self.dtype)
+    }
+}
+
+/// Where keys and values begin in a cache: `[B, KV, capacity, D]` each.
+fn halves(cache: &Buffer, c: CacheDims, real: Real) -> (Address, Address) {
+    (cache.wide(), cache.wide() + (c.half() * real.size()) as Address)
+}
+
+/// A part of a parameter and what belongs to it, as addresses.
+fn item(u: Updated<'_, Buffer>) -> optimizer::Item {
+    let from = |base: Address, size: usize| base + (u.part.start * size) as Address;
+    optimizer::Item {
+        parameter: from(u.parameter.wide(), 4),
+        shadow: u.parameter.shadow().map(|(_, narrow)| from(narrow, 2)),
+        gradient: from(u.gradient.wide(), 4),
+        first: u.first.map(|m| m.wide()),
+        second: u.second.map(|m| m.wide()),
+        len: u.part.len(),
+    }
+}
+
+impl Backend for Cuda {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Cuda
+    }
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn upload(&self, from: &[f32], to: &mut Buffer) {
+        to.write(self.on(), from);
+    }
+    fn download(&self, from: &Buffer, offset: usize, to: &mut [f32]) {
+        from.read(self.on(), offset, to);
+    }
+    fn fill(&self, buffer: &mut Buffer, value: f32) {
+        if let Some((wide, narrow)) = buffer.shadow() {
+            elementwise::fill_f32(self.on(), wide, value, buffer.len);
+            elementwise::fill(self.on(), Real::Bf16, narrow, value, buffer.len);
+        } else {
+            elementwise::fill(self.on(), buffer.format(), buffer.at(), value, buffer.len);
+        }
+    }
+    fn copy(&self, from: &Buffer, to: &mut Buffer, len: usize) {
+        match (from.format(), to.format()) {
+            (Real::F32, Real::Bf16) => elementwise::narrow(self.on(), Real::Bf16, from.at(), to.at(), len),
+            (Real::Bf16, Real::F32) => elementwise::widen(self.on(), Real::Bf16, from.at(), to.at(), len),
+            (same, _) => self.on().copy(from.at(), to.at(), len * same.size()),
+        }
+    }
+    fn add(&self, from: &Buffer, to: &mut Buffer, len: usize) {
+        debug_assert_eq!(from.format(), to.format());
+        elementwise::add(self.on(), from.format(), from.at(), to.at(), len);
+    }
+
+    fn weights(&self, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) -> Result<Buffer, SessionError> {
+        let buffer = self.alloc(rows * columns, Category::FixedWeights)?;
+        // Some whole rows at a time, so that a large matrix is never whole on the host.
+        let at_once = ((1 << 22) / columns.max(1)).clamp(1, rows.max(1));
+        let mut host = vec![0.0; at_once * columns];
+        for first in (0..rows).step_by(at_once) {
+            let part = &mut host[..at_once.min(rows - first) * columns];
+            next(part);
+            buffer.write_at(self.on(), first * columns, part);
+        }
+        Ok(buffer)
+    }
+
+    fn embed(
+        &self,
+        ids: &[u32],
+        tokens: usize,
+        first: usize,
+        table: &Buffer,
+        positions: Option<&Buffer>,
+        out: &mut Buffer,
+        c: usize,
+    ) {
+        if let Some([placed]) = self.state.put([ids]) {
+            let d = embedding::Rows { n: ids.len(), tokens, c };
+            self.embed_at(placed, first, table, positions, out, d);
+        }
+    }
+    fn put_tokens(&self, tokens: &[u32], to: &mut Buffer) {
+        self.on().write(&buffer::words(tokens.iter().map(|t| t.to_ne_bytes())), to.wide());
+    }
+    fn tokens(&self, from: &Buffer, n: usize) -> Vec<u32> {
+        self.words(from.wide(), n)
+    }
+    fn embed_tokens(
+        &self,
+        ids: Tokens<'_, Buffer>,
+        n: usize,
+        tokens: usize,
+        first: usize,
+        table: &Buffer,
+        positions: Option<&Buffer>,
+        out: &mut Buffer,
+        c: usize,
+    ) {
+        match ids {
+            Tokens::Host(ids) => self.embed(ids, tokens, first, table, positions, out, c),
+            Tokens::Placed(b) => {
+                self.embed_at(b.wide(), first, table, positions, out, embedding::Rows { n, tokens, c });
+            }
+        }
+    }
+    fn embed_backward(
+        &self,
+        ids: &[u32],
+        tokens: usize,
+        dout: &Buffer,
+        dtable: &mut Buffer,
+        dpositions: Option<&mut Buffer>,
+        c: usize,
+    ) {
+        let real = dout.format();
+        let found = embedding::Occurrences::of(ids);
+        if let Some([ids, starts, rows]) = self.state.put([&found.ids, &found.starts, &found.rows]) {
+            let occurrences = embedding::OccurrencesAt { ids, starts, rows, distinct: found.ids.len() };
+            embedding::embed_backward(self.on(), real, occurrences, dout.at(), dtable.wide(), c);
+        }
+        if let Some(dpositions) = dpositions {
+            let (context, d) = (dpositions.len / c, embedding::Rows { n: ids.len(), tokens, c });
+            embedding::positions_backward(self.on(), real, dout.at(), dpositions.wide(), context, d);
+        }
+    }
+
+    fn norm(
+        &self,
+        x: &Buffer,
+        gain: &Buffer,
+        bias: Option<&Buffer>,
+        out: &mut Buffer,
+        stats: &mut Buffer,
+        d: NormDims,
+    ) {
+        let bias = bias.map(Buffer::at);
+        norm::norm(self.on(), x.format(), x.at(), gain.at(), bias, out.at(), stats.wide(), d);
+    }
+    fn norm_backward(
+        &self,
+        x: &Buffer,
+        gain: &Buffer,
+        stats: &Buffer,
+        dout: &Buffer,
+        dx: &mut Buffer,
+        dgain: &mut Buffer,
+        dbias: Option<&mut Buffer>,
+        d: NormDims,
+    ) {
+        let real = x.format();
+        let Some(partial) = self.state.scratch(4 * norm::partial_len(self.on(), real, d)) else { return };
+        let saved = norm::Saved { x: x.at(), gain: gain.at(), stats: stats.wide(), dout: dout.at() };
+        let dbias = dbias.map(|b| b.wide());
+        norm::norm_backward(self.on(), real, saved, dx.at(), partial, dgain.wide(), dbias, d);
+    }
+
+    fn linear(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &mut Buffer, into: Store, d: LinearDims) {
+        let plus = (into == Store::Accumulate).then_some(&*out);
+        self.linears().forward(x, w, bias, plus, out, d);
+    }
+    fn linear_plus(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        bias: Option<&Buffer>,
+        plus: &Buffer,
+        out: &mut Buffer,
+        d: LinearDims,
+    ) {
+        self.linears().forward(x, w, bias, Some(plus), out, d);
+    }
+    fn linear_activation(
+        &self,
+        kind: Activation,
+        x: &Buffer,
+        w: &Buffer,
+        bias: Option<&Buffer>,
+        pre: &mut Buffer,
+        out: &mut Buffer,
+        d: LinearDims,
+    ) {
+        if kind == Activation::GeluTanh && self.linears().gelu(x, w, bias, pre, out, d) {
+            return;
+        }
+        self.linear(x, w, bias, pre, Store::Overwrite, d);
+        let f = if kind == Activation::SwiGlu { d.m / 2 } else { d.m };
+        self.activation(kind, pre, out, d.n, f);
+    }
+    fn linear_dx(&self, dout: &Buffer, w: &Buffer, dx: &mut Buffer, into: Store, d: LinearDims) {
+        self.linears().backward_input(dout, w, dx, into, d);
+    }
+    fn linear_dw(&self, x: &Buffer, dout: &Buffer, dw: &mut Buffer, dbias: Option<&mut Buffer>, d: LinearDims) {
+        self.linears().backward_weight(x, dout, dw, dbias.map(|b| &*b), d);
+    }
+
+    fn activation(&self, kind: Activation, pre: &Buffer, out: &mut Buffer, n: usize, f: usize) {
+        activation::activation(self.on(), pre.format(), kind, pre.at(), out.at(), n, f);
+    }
+    fn activation_backward(&self, kind: Activation, pre: &mut Buffer, dout: &Buffer, n: usize, f: usize) {
+        activation::activation_backward(self.on(), pre.format(), kind, pre.at(), dout.at(), n, f);
+    }
+
+    fn rope(&self, qkv: &mut Buffer, frequencies: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
+        let Some(angles) = self.state.angles(frequencies) else { return };
+        let first = self.state.position(first);
+        rope::rope(self.on(), qkv.format(), qkv.at(), angles, first, inverse, d);
+    }
+    fn attention(&self, qkv: &Buffer, out: &mut Buffer, lse: &mut Buffer, d: AttentionDims) {
+        attention::attention(self.on(), qkv.format(), qkv.at(), out.at(), lse.wide(), d);
+    }
+    fn attention_backward(
+        &self,
+        qkv: &Buffer,
+        out: &Buffer,
+        dout: &Buffer,
+        lse: &Buffer,
+        dqkv: &mut Buffer,
+        d: AttentionDims,
+    ) {
+        let Some(workspace) = self.state.scratch(attention::backward_workspace_bytes(&d)) else { return };
+        let operands = attention::Backward {
+            qkv: qkv.at(),
+            out: out.at(),
+            dout: dout.at(),
+            lse: lse.wide(),
+            dqkv: dqkv.at(),
+            workspace,
+        };
+        attention::attention_backward(self.on(), qkv.format(), operands, d);
+    }
+    fn cache_append(&self, qkv: &Buffer, cache: &mut Buffer, position: usize, d: AttentionDims, c: CacheDims) {
+        let real = qkv.format();
+        let ((keys, values), first) = (halves(cache, c, real), self.state.position(position));
+        decode::cache_append(self.on(), real, (qkv.at(), keys, values, first), d, c.capacity);
+    }
+    fn attention_cached(
+        &self,
+        qkv: &Buffer,
+        cache: &Buffer,
+        out: &mut Buffer,
+        length: usize,
+        d: AttentionDims,
+        c: CacheDims,
+    ) {
+        let real = qkv.format();
+        let (keys, values) = halves(cache, c, real);
+        let Some(partial) = self.state.scratch(decode::partial_bytes(self.on(), &d, c.capacity)) else { return };
+        let Some(counts) = self.state.counts(decode::count_bytes(self.on(), &d)) else { return };
+        let first = self.state.position(length - 1);
+        let operands = decode::Decode { qkv: qkv.at(), keys, values, out: out.at(), partial, counts, first };
+        decode::decode_attention(self.on(), real, operands, d, c.capacity);
+    }
+
+    fn dropout(&self, x: &mut Buffer, len: usize, d: Dropout) {
+        dropout::dropout(self.on(), x.format(), x.at(), len, d);
+    }
+
+    fn cross_entropy(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        targets: &[u32],
+        gradients: Option<(&mut Buffer, &mut Buffer)>,
+        d: LinearDims,
+    ) -> Loss {
+        self.head().cross_entropy(x, w, targets, gradients.map(|(dx, dw)| (&*dx, &*dw)), d);
+        Loss::OnDevice
+    }
+    fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
+        if let Some(partial) = self.state.scratch(4 * loss::squares_partial_len(self.on(), len)) {
+            let (dx, to) = (dx.map(|d| d.at()), self.state.loss());
+            loss::mean_squared_error(self.on(), x.format(), (x.at(), target.at()), dx, partial, to, len);
+        }
+        Loss::OnDevice
+    }
+    fn read_loss(&self, loss: Loss) -> f32 {
+        match loss {
+            Loss::Known(loss) => loss,
+            Loss::OnDevice => {
+                let mut bytes = [0; 4];
+                self.on().read(self.state.loss(), &mut bytes);
+                f32::from_ne_bytes(bytes)
+            }
+        }
+    }
+    fn last_rows(&self, x: &Buffer, out: &mut Buffer, batch: usize, tokens: usize, c: usize) {
+        rows::last_rows(self.on(), x.format(), x.at(), out.at(), batch, tokens, c);
+    }
+    fn argmax(&self, x: &Buffer, n: usize, v: usize) -> Vec<u32> {
+        let Some(at) = self.state.scratch(4 * n) else { return vec![0; n] };
+        rows::argmax(self.on(), x.format(), x.at(), at, n, v);
+        self.words(at, n)
+    }
+    fn choose(&self, x: &Buffer, n: usize, v: usize, tokens: &mut Buffer) {
+        rows::argmax(self.on(), x.format(), x.at(), tokens.wide(), n, v);
+    }
+
+    fn update(&self, update: &Update, step: u32, one: Updated<'_, Buffer>) {
+        self.update_many(update, step, vec![one]);
+    }
+    fn update_many(&self, update: &Update, step: u32, all: Vec<Updated<'_, Buffer>>) {
+        let items: Vec<optimizer::Item> = all.into_iter().map(item).collect();
+        let table = optimizer::Table::of(&items);
+        if let Some([items, first_blocks]) = self.state.put_bytes([&table.items, &table.first_blocks]) {
+            let (at, sizes) = ((items, first_blocks), (table.count, table.blocks));
+            optimizer::update(self.on(), buffer::real(self.dtype), at, sizes, update, step);
+        }
+    }
+
+    fn repeated(&self, position: usize, recorded: &mut Recorded, step: &mut dyn FnMut()) {
+        self.repeat(position, recorded, step);
+    }
+    fn synchronize(&self) {
+        if let Err(failure) = self.on().wait() {
+            self.state.fail(failure);
+        }
+    }
+    fn check(&self) -> Result<(), SessionError> {
+        // What went wrong first in the backend (memory) is the cause of what went wrong on the device.
+        let on_device = self.on().wait();
+        self.state.failure().and(on_device)
+    }
+}

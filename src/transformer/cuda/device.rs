@@ -1,0 +1,154 @@
+//! What the CUDA backend asks of a machine: memory, launches, products. Two implement it: a GPU through its driver, and, in
+//! tests, the host, which runs the very same kernels compiled by a C++ compiler.
+//!
+//! Operations are asked for in order and may run later. A failure is remembered by the device and told by [`Device::wait`], so
+//! that a launch need not be checked one by one; after a failure what is computed means nothing.
+
+use super::super::session::SessionError;
+use std::fmt::Debug;
+
+/// Where something lies in the device's memory.
+pub type Address = u64;
+
+/// A sequence of operations that a device has written down; it keeps them until it is gone itself.
+pub type Recording = u64;
+
+/// Element format of activations and of the factors of products: what `real` is in the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Real {
+    F32,
+    Bf16,
+}
+
+impl Real {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    pub name: String,
+    /// Compute capability: (9, 0) of an H100.
+    pub capability: (u32, u32),
+    pub multiprocessors: u32,
+    /// Most bytes of shared memory that a block may ask for.
+    pub shared_bytes: u32,
+    pub memory_bytes: u64,
+}
+
+/// A kernel's argument, by the C type that it is declared with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arg {
+    /// Any pointer; 0 is null.
+    Address(Address),
+    /// `int`
+    I32(i32),
+    /// `long long`
+    I64(i64),
+    /// `unsigned long long`
+    U64(u64),
+    /// `float`
+    F32(f32),
+}
+
+/// One launch of a kernel of `kernels/<file>.cu`, compiled for `real`.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    pub file: &'static str,
+    pub kernel: &'static str,
+    pub real: Real,
+    pub grid: [u32; 3],
+    /// Threads of a block, all along x; a multiple of 32.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    pub args: &'a [Arg],
+}
+
+/// A matrix as it lies: row-major.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    pub address: Address,
+    pub format: Real,
+    /// Numbers from the start of a row, as it lies, to the start of the next. More than a row has where rows of an odd length
+    /// would start at addresses that no wide access can read.
+    pub stride: usize,
+    /// Whether the product takes it turned round: `rows x columns` of the product are the matrix's columns and rows.
+    pub turned: bool,
+}
+
+/// What is done to a product's result before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    Nothing,
+    /// `gelu_tanh(result)`; the result itself, bias included, goes to `pre`, dense.
+    Gelu {
+        pre: Address,
+    },
+}
+
+/// `to [n, m] = epilogue(a [n, k] b [k, m] + bias [m] + plus [n, m])`; sums in f32.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Product {
+    pub n: usize,
+    pub k: usize,
+    pub m: usize,
+    pub a: Matrix,
+    pub b: Matrix,
+    /// Never turned; of the factors' format, or f32.
+    pub to: Matrix,
+    /// Of the factors' format.
+    pub bias: Option<Address>,
+    /// In the format of `to` and with its stride; may be `to` itself.
+    pub plus: Option<Address>,
+    pub epilogue: Epilogue,
+    /// Whether f32 factors may be rounded to 19 bits (TF32).
+    pub tf32: bool,
+}
+
+/// A machine that kernels run on.
+pub trait Device: Debug + Send + Sync {
+    fn facts(&self) -> &Facts;
+
+    /// Zeroed memory, at least 256-byte aligned.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`], with what was asked for and what is free.
+    fn allocate(&self, bytes: usize) -> Result<Address, SessionError>;
+    fn release(&self, at: Address, bytes: usize);
+
+    fn zero(&self, at: Address, bytes: usize);
+    fn copy(&self, from: Address, to: Address, bytes: usize);
+    /// Host to device; `from` may be gone when this returns.
+    fn write(&self, from: &[u8], to: Address);
+    /// Device to host; waits for what was asked for before.
+    fn read(&self, from: Address, to: &mut [u8]);
+
+    fn launch(&self, launch: &Launch<'_>);
+    fn product(&self, product: &Product);
+
+    /// From here on, launches, products, copies and zeroing are written down instead of run, until [`Device::end_recording`].
+    /// `false`: this device does not record, and nothing has changed.
+    fn begin_recording(&self) -> bool {
+        false
+    }
+    /// What was written down, to be replayed while the memory that it works on lasts; `None` when it could not be kept, and
+    /// then nothing of it has run.
+    fn end_recording(&self) -> Option<Recording> {
+        None
+    }
+    /// Runs a recording.
+    fn replay(&self, _recording: Recording) {}
+
+    /// Waits until everything asked for has run.
+    ///
+    /// # Errors
+    /// The first failure since the last call, in words that name the operation.
+    fn wait(&self) -> Result<(), SessionError>;
+}

@@ -1,0 +1,260 @@
+//! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
+
+use super::super::super::session::SessionError;
+use super::super::device::{Address, Device, Facts, Launch, Product, Recording};
+use super::cache::Cache;
+use super::compiler::Compiler;
+use super::fault::{DriverFault, ok};
+use super::graphs::Graphs;
+use super::modules::Modules;
+use super::products::Products;
+use super::staging::Staging;
+use super::{Missing, available};
+use cudarc::driver::{result, sys};
+use std::ffi::c_void;
+use std::fmt::Display;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A GPU that operations are put into.
+#[derive(Debug)]
+pub struct Gpu {
+    facts: Facts,
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    pool: sys::CUmemoryPool,
+    modules: Mutex<Modules>,
+    products: Mutex<Option<Products>>,
+    graphs: Mutex<Graphs>,
+    staging: Mutex<Staging>,
+    failure: Mutex<Option<SessionError>>,
+}
+
+// SAFETY: context, stream and pool are handles that the driver lets any thread use.
+unsafe impl Send for Gpu {}
+// SAFETY: as above; what the driver does not guard is behind locks.
+unsafe impl Sync for Gpu {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn broken(e: impl Display) -> SessionError {
+    SessionError::Device(e.to_string())
+}
+
+impl Gpu {
+    /// The device of this number among [`available`].
+    ///
+    /// # Errors
+    /// What is missing, or what the driver says.
+    pub fn open(ordinal: usize) -> Result<Self, SessionError> {
+        let all = available().map_err(|e| SessionError::NoCuda(e.to_string()))?;
+        let Some(facts) = all.get(ordinal) else {
+            let fewer = format!("device {ordinal} is asked for, and there are {}; use fewer devices", all.len());
+            return Err(SessionError::NoCuda(fewer));
+        };
+        let compiler = Compiler::new(facts.capability).map_err(|e| {
+            SessionError::NoCuda(Missing::Broken { library: "NVRTC", reason: e.to_string() }.to_string())
+        })?;
+        let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(fault)?;
+        // SAFETY: the device was given by the driver just now; released in `drop`.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(fault)?;
+        // SAFETY: retained just now.
+        unsafe { result::ctx::set_current(context) }.map_err(fault)?;
+        let mut gpu = Self {
+            facts: facts.clone(),
+            device,
+            context,
+            stream: std::ptr::null_mut(),
+            pool: std::ptr::null_mut(),
+            modules: Mutex::new(Modules::new(compiler, Cache::of_user())),
+            products: Mutex::default(),
+            graphs: Mutex::default(),
+            staging: Mutex::default(),
+            failure: Mutex::default(),
+        };
+        gpu.stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(fault)?;
+        gpu.pool = gpu.default_pool().map_err(broken)?;
+        Ok(gpu)
+    }
+
+    /// The device's pool, told to keep what is given back to it.
+    fn default_pool(&self) -> Result<sys::CUmemoryPool, DriverFault> {
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: points to a handle that outlives the call.
+        let found = unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, self.device) };
+        ok("cuDeviceGetDefaultMemPool", found)?;
+        let mut keep = u64::MAX;
+        let which = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: this attribute is a 64-bit number, which outlives the call.
+        let set = unsafe { sys::cuMemPoolSetAttribute(pool, which, (&raw mut keep).cast::<c_void>()) };
+        ok("cuMemPoolSetAttribute", set)?;
+        Ok(pool)
+    }
+
+    /// The stream that everything goes into.
+    pub(in super::super) fn stream(&self) -> sys::CUstream {
+        self.stream
+    }
+
+    /// Makes the context current; costs nothing where it is.
+    pub(in super::super) fn enter(&self) {
+        // SAFETY: retained until `drop`.
+        self.note("making the context current", unsafe { result::ctx::set_current(self.context) });
+    }
+
+    /// Remembers the first failure.
+    pub(in super::super) fn note<T, E: Display>(&self, what: &str, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(e) => {
+                let failure = SessionError::Device(format!("{}: {what}: {e}", self.facts.name));
+                lock(&self.failure).get_or_insert(failure);
+                None
+            }
+        }
+    }
+
+    fn take(&self, bytes: usize) -> Result<Address, DriverFault> {
+        let mut address = 0;
+        // SAFETY: points to a number that outlives the call.
+        let taken = unsafe { sys::cuMemAllocAsync(&raw mut address, bytes, self.stream) };
+        ok("cuMemAllocAsync", taken).map(|()| address)
+    }
+
+    /// Waits, and lets the pool give back to the system what nobody uses.
+    fn trim(&self) {
+        // SAFETY: the stream is our own.
+        let _ = unsafe { sys::cuStreamSynchronize(self.stream) };
+        // SAFETY: the pool is the device's own.
+        let _ = unsafe { sys::cuMemPoolTrimTo(self.pool, 0) };
+    }
+
+    fn out_of_memory(&self, bytes: usize) -> SessionError {
+        let gib = |b: u64| b as f64 / f64::from(1 << 30);
+        let (free, total) = result::mem_get_info().unwrap_or((0, 0));
+        let name = &self.facts.name;
+        let (asked, free, total) = (gib(bytes as u64), gib(free as u64), gib(total as u64));
+        SessionError::OutOfMemory(format!(
+            "{name}: {asked:.2} GiB asked for, {free:.2} GiB of {total:.2} GiB free; use a smaller batch, model or sequence"
+        ))
+    }
+}
+
+fn fault(e: result::DriverError) -> SessionError {
+    broken(DriverFault::from(e))
+}
+
+impl Device for Gpu {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Address, SessionError> {
+        self.enter();
+        let bytes = bytes.max(1);
+        let mut taken = self.take(bytes);
+        if taken.as_ref().is_err_and(DriverFault::is_out_of_memory) {
+            self.trim();
+            taken = self.take(bytes);
+        }
+        match taken {
+            Ok(address) => {
+                self.zero(address, bytes);
+                Ok(address)
+            }
+            Err(e) if e.is_out_of_memory() => Err(self.out_of_memory(bytes)),
+            Err(e) => Err(broken(e)),
+        }
+    }
+
+    fn release(&self, at: Address, _bytes: usize) {
+        self.enter();
+        // SAFETY: given by `allocate` and released once; what was asked for before is done with it by then.
+        self.note("cuMemFreeAsync", ok("release", unsafe { sys::cuMemFreeAsync(at, self.stream) }));
+    }
+
+    fn zero(&self, at: Address, bytes: usize) {
+        self.enter();
+        // SAFETY: the driver checks the address.
+        self.note("zero", ok("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(at, 0, bytes, self.stream) }));
+    }
+
+    fn copy(&self, from: Address, to: Address, bytes: usize) {
+        self.enter();
+        // SAFETY: the driver checks the addresses.
+        let done = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream) };
+        self.note("copy", ok("cuMemcpyDtoDAsync", done));
+    }
+
+    fn write(&self, from: &[u8], to: Address) {
+        self.enter();
+        self.note("write", lock(&self.staging).write(from, to, self.stream));
+    }
+
+    fn read(&self, from: Address, to: &mut [u8]) {
+        self.enter();
+        self.note("read", lock(&self.staging).read(from, to, self.stream));
+    }
+
+    fn launch(&self, launch: &Launch<'_>) {
+        self.enter();
+        self.note(launch.kernel, lock(&self.modules).launch(launch, self.stream));
+    }
+
+    fn product(&self, product: &Product) {
+        self.enter();
+        let mut products = lock(&self.products);
+        if products.is_none() {
+            *products = self.note("cuBLASLt", Products::new(self.facts.capability, self.stream));
+        }
+        if let Some(p) = products.as_mut() {
+            let what = || format!("product {} x {} x {}", product.n, product.k, product.m);
+            if let Err(e) = p.run(product) {
+                self.note(&what(), Err::<(), _>(e));
+            }
+        }
+    }
+
+    fn begin_recording(&self) -> bool {
+        self.enter();
+        lock(&self.failure).is_none() && Graphs::begin(self.stream).is_ok()
+    }
+
+    fn end_recording(&self) -> Option<Recording> {
+        let kept = lock(&self.graphs).end(self.stream).ok();
+        if kept.is_none() {
+            // What could not be written down may well run.
+            *lock(&self.failure) = None;
+        }
+        kept
+    }
+
+    fn replay(&self, recording: Recording) {
+        self.enter();
+        self.note("replaying a recorded step", lock(&self.graphs).replay(recording, self.stream));
+    }
+
+    fn wait(&self) -> Result<(), SessionError> {
+        self.enter();
+        // SAFETY: the stream is our own.
+        self.note("waiting", ok("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.stream) }));
+        lock(&self.failure).take().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        self.enter();
+        // SAFETY: the stream is our own; after it nothing uses what is given back below.
+        let _ = unsafe { sys::cuStreamSynchronize(self.stream) };
+        lock(&self.graphs).clear();
+        lock(&self.staging).clear();
+        *lock(&self.products) = None;
+        // SAFETY: made by `open`, destroyed once.
+        let _ = unsafe { sys::cuStreamDestroy_v2(self.stream) };
+        // SAFETY: retained by `open`, released once.
+        let _ = unsafe { result::primary_ctx::release(self.device) };
+    }
+}

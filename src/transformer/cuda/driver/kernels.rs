@@ -1,0 +1,56 @@
+//! The sources of our kernels, as they are carried in the program.
+
+/// Name and text.
+pub type Source = (&'static str, &'static str);
+
+macro_rules! sources {
+    ($($name:literal),+ $(,)?) => { &[$(($name, include_str!(concat!("../kernels/", $name)))),+] };
+}
+
+/// What the files include, by the name in their `#include`.
+pub const HEADERS: &[Source] =
+    sources!["attention_rows.h", "attention_tiles.h", "common.h", "tensor_cores.h", "warpgroup.h"];
+
+/// Every file of kernels.
+pub const FILES: &[Source] = sources![
+    "activation.cu",
+    "attention.cu",
+    "attention_backward.cu",
+    "attention_mma.cu",
+    "attention_mma_backward.cu",
+    "attention_wgmma.cu",
+    "attention_wgmma_backward.cu",
+    "cache.cu",
+    "columns.cu",
+    "decode.cu",
+    "dropout.cu",
+    "elementwise.cu",
+    "embedding.cu",
+    "loss.cu",
+    "norm.cu",
+    "optimizer.cu",
+    "rope.cu",
+    "rows.cu",
+];
+
+/// The text of `<file>.cu`.
+pub fn source(file: &str) -> Option<&'static str> {
+    FILES.iter().find(|(name, _)| name.strip_suffix(".cu") == Some(file)).map(|(_, text)| *text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_folder_is_carried() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/transformer/cuda/kernels");
+        let mut there: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        there.retain(|name| name.ends_with(".cu") || name.ends_with(".h"));
+        there.sort();
+        let mut carried: Vec<&str> = FILES.iter().chain(HEADERS).map(|(name, _)| *name).collect();
+        carried.sort_unstable();
+        assert_eq!(there, carried);
+    }
+}

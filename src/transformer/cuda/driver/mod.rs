@@ -1,0 +1,172 @@
+//! NVIDIA GPUs through their driver: what is there, and a [`super::device::Device`] for each.
+//!
+//! Nothing is touched before it is asked for: [`available`] costs a failed look-up where there is no GPU.
+
+mod cache;
+pub mod compiler;
+mod fault;
+mod gpu;
+mod graphs;
+pub mod kernels;
+pub mod libraries;
+mod modules;
+pub(super) mod nccl;
+mod products;
+pub(super) mod side;
+mod staging;
+mod timing;
+
+use super::device::Facts;
+use compiler::CompileError;
+use cudarc::cublaslt::sys as lt;
+use cudarc::driver::{result, sys};
+use fault::{DriverFault, ok};
+pub use gpu::Gpu;
+use libraries::Library;
+use std::sync::OnceLock;
+
+/// The oldest CUDA that a driver may be for: its functions are the ones we call.
+const OLDEST_DRIVER: u32 = 12;
+
+/// The oldest compute capability: bf16 on tensor cores and asynchronous copies came with 8.0 (Ampere).
+const OLDEST_DEVICE: (u32, u32) = (8, 0);
+
+/// Why no GPU can be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    #[error("no NVIDIA driver: libcuda.so.1 is not found")]
+    Driver,
+    #[error("the NVIDIA driver is for CUDA {0}.{1}; CUDA 12.0 (driver 525) or newer is needed")]
+    NewDriver(u32, u32),
+    #[error("the NVIDIA driver finds no device that it can use: {0}")]
+    Device(String),
+    #[error(
+        "lib{name}.so.{version} is not found (a driver for CUDA {version} needs {versions}); install CUDA's {package}, or put its \
+         folder on LD_LIBRARY_PATH or into {}",
+        libraries::FOLDERS
+    )]
+    Library { name: &'static str, package: &'static str, version: u32, versions: String },
+    #[error("{library} is of CUDA {have}, and the driver of CUDA {driver}; install CUDA {driver}'s, or a newer driver")]
+    TooNew { library: &'static str, have: u32, driver: u32 },
+    #[error("{library}: {reason}")]
+    Broken { library: &'static str, reason: String },
+    #[error("{name} has compute capability {}.{}; 8.0 (Ampere) or newer is needed", capability.0, capability.1)]
+    OldDevice { name: String, capability: (u32, u32) },
+}
+
+/// The devices that can be used, as CUDA numbers them (CUDA_VISIBLE_DEVICES narrows them down). Looked for once.
+///
+/// # Errors
+/// What is missing, and the remedy.
+pub fn available() -> Result<Vec<Facts>, Missing> {
+    static FOUND: OnceLock<Result<Vec<Facts>, Missing>> = OnceLock::new();
+    FOUND.get_or_init(probe).clone()
+}
+
+fn probe() -> Result<Vec<Facts>, Missing> {
+    let driver = driver_version()?;
+    let devices = devices()?;
+    library(Library::Compiler, driver)?;
+    library(Library::Products, driver)?;
+    Ok(devices)
+}
+
+/// The major version of CUDA that the driver is for.
+fn driver_version() -> Result<u32, Missing> {
+    if !Library::Driver.find(u32::MAX) {
+        return Err(Missing::Driver);
+    }
+    let broken = |e: DriverFault| Missing::Device(e.to_string());
+    let mut version = 0;
+    // SAFETY: points to an int that outlives the call; the library is there.
+    ok("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&raw mut version) }).map_err(broken)?;
+    let (major, minor) = (version.unsigned_abs() / 1000, version.unsigned_abs() % 1000 / 10);
+    if major < OLDEST_DRIVER { Err(Missing::NewDriver(major, minor)) } else { Ok(major) }
+}
+
+fn devices() -> Result<Vec<Facts>, Missing> {
+    let broken = |e: result::DriverError| Missing::Device(DriverFault::from(e).to_string());
+    result::init().map_err(broken)?;
+    let count = result::device::get_count().map_err(broken)?;
+    let all = (0..count).map(|i| facts(i).map_err(broken)).collect::<Result<Vec<_>, _>>()?;
+    match all.iter().find(|f| f.capability < OLDEST_DEVICE) {
+        _ if all.is_empty() => Err(Missing::Device("it counts none".into())),
+        Some(old) => Err(Missing::OldDevice { name: old.name.clone(), capability: old.capability }),
+        None => Ok(all),
+    }
+}
+
+fn facts(ordinal: i32) -> Result<Facts, result::DriverError> {
+    use sys::CUdevice_attribute as A;
+    let device = result::device::get(ordinal)?;
+    let attribute = |which: A| {
+        // SAFETY: the device was given by the driver just now.
+        unsafe { result::device::get_attribute(device, which) }.map(i32::unsigned_abs)
+    };
+    Ok(Facts {
+        name: result::device::get_name(device)?,
+        capability: (
+            attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        multiprocessors: attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_bytes: attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        // SAFETY: as above.
+        memory_bytes: unsafe { result::device::total_mem(device) }? as u64,
+    })
+}
+
+/// A library that is there and not newer than the driver.
+fn library(which: Library, driver: u32) -> Result<(), Missing> {
+    let (library, package) = match which {
+        Library::Driver => ("the driver", "driver"),
+        Library::Compiler => ("NVRTC", "NVRTC (libnvrtc, cuda-nvrtc)"),
+        Library::Products => ("cuBLASLt", "cuBLAS (libcublas)"),
+    };
+    if !which.find(driver) {
+        let versions = (OLDEST_DRIVER..=driver).map(|v| format!(".so.{v}")).collect::<Vec<_>>().join(" or ");
+        return Err(Missing::Library { name: which.name(), package, version: driver, versions });
+    }
+    let broken = |e: CompileError| Missing::Broken { library, reason: e.to_string() };
+    let have = match which {
+        Library::Driver => driver,
+        Library::Compiler => compiler::version().map_err(broken)?.0,
+        // SAFETY: the library is there; the function takes nothing.
+        Library::Products => u32::try_from(unsafe { lt::cublasLtGetCudartVersion() } / 1000).unwrap_or(u32::MAX),
+    };
+    if have > driver { Err(Missing::TooNew { library, have, driver }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_a_gpu_is_told_what_is_missing() {
+        match available() {
+            Ok(devices) => assert!(!devices.is_empty()),
+            Err(missing) => {
+                let said = missing.to_string();
+                assert!(said.contains("driver") || said.contains("not found") || said.contains("compute"), "{said}");
+                assert_eq!(available(), Err(missing), "the second answer is the first");
+            }
+        }
+    }
+
+    #[test]
+    fn messages_name_the_remedy() {
+        let library = Missing::Library {
+            name: "nvrtc",
+            package: "NVRTC (libnvrtc, cuda-nvrtc)",
+            version: 13,
+            versions: ".so.12 or .so.13".into(),
+        };
+        assert_eq!(
+            library.to_string(),
+            "libnvrtc.so.13 is not found (a driver for CUDA 13 needs .so.12 or .so.13); install CUDA's NVRTC (libnvrtc, \
+             cuda-nvrtc), or put its folder on LD_LIBRARY_PATH or into CENTIME_CUDA_LIBRARIES"
+        );
+        let old = Missing::OldDevice { name: "Tesla T4".into(), capability: (7, 5) };
+        assert_eq!(old.to_string(), "Tesla T4 has compute capability 7.5; 8.0 (Ampere) or newer is needed");
+    }
+}

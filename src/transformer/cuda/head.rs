@@ -1,0 +1,74 @@
+//! The vocabulary projection and its loss, some rows at a time: no more logits are held than [`BLOCK_BYTES`], and what one block
+//! of them is for (its loss, its part of both gradients) is done before the next is computed.
+//!
+//! Rows of logits are a multiple of 64 numbers apart: GPT-2's vocabulary of 50257 would start them at odd addresses, and a
+//! product of such rows runs at a fraction of its speed.
+
+use super::super::backend::{IGNORED_TARGET, LinearDims};
+use super::buffer::Buffer;
+use super::device::{Address, Device, Matrix, Product, Real};
+use super::linear::{dense, plain};
+use super::loss;
+use super::state::State;
+
+/// Bytes of logits at a time: large enough for products to run at their full speed, small beside any GPU's memory.
+const BLOCK_BYTES: usize = if cfg!(test) { 32 << 10 } else { 256 << 20 };
+
+/// Rows of a block, and numbers from one of its rows to the next.
+fn block(n: usize, vocabulary: usize, real: Real) -> (usize, usize) {
+    let stride = vocabulary.next_multiple_of(64);
+    let rows = (BLOCK_BYTES / (stride * real.size()) / 128 * 128).max(128);
+    (rows.min(n.max(1)), stride)
+}
+
+/// Bytes of scratch: a block of logits, and a loss for every row.
+pub(super) fn scratch_bytes(n: usize, vocabulary: usize, real: Real) -> usize {
+    let (rows, stride) = block(n, vocabulary, real);
+    (rows * stride * real.size()).next_multiple_of(256) + 4 * n
+}
+
+/// What the loss is of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'a> {
+    pub on: &'a dyn Device,
+    pub state: &'a State,
+    pub tf32: bool,
+}
+
+impl Head<'_> {
+    /// Mean cross-entropy of `softmax(x w^T)`, into the word of the loss; `dx` and `dw` are overwritten by its gradients.
+    pub fn cross_entropy(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        targets: &[u32],
+        gradients: Option<(&Buffer, &Buffer)>,
+        d: LinearDims,
+    ) {
+        let real = x.format();
+        let (rows, stride) = block(d.n, d.m, real);
+        let Some(logits) = self.state.scratch(scratch_bytes(d.n, d.m, real)) else { return };
+        let losses = logits + (rows * stride * real.size()).next_multiple_of(256) as Address;
+        let Some([targets_at]) = self.state.put([targets]) else { return };
+        let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1);
+        let scale = 1.0 / counted as f32;
+        for first in (0..d.n).step_by(rows) {
+            let n = rows.min(d.n - first);
+            let at = |base: Address, size: usize| base + (first * size) as Address;
+            let rows_of_x = dense(at(x.at(), d.k * real.size()), real, d.k);
+            let weight = dense(w.at(), real, d.k);
+            let block = Matrix { stride, ..dense(logits, real, d.m) };
+            self.on.product(&plain(rows_of_x, Matrix { turned: true, ..weight }, block, [n, d.k, d.m], self.tf32));
+            let (of_rows, lies) = ((at(targets_at, 4), at(losses, 4)), (n, d.m, stride));
+            loss::softmax_loss(self.on, real, logits, of_rows.0, of_rows.1, lies, scale, gradients.is_some());
+            let Some((dx, dw)) = gradients else { continue };
+            let dx = dense(at(dx.at(), d.k * real.size()), real, d.k);
+            self.on.product(&plain(block, weight, dx, [n, d.m, d.k], self.tf32));
+            let to = dense(dw.wide(), Real::F32, d.k);
+            let turned = Matrix { turned: true, ..block };
+            let plus = (first > 0).then_some(dw.wide());
+            self.on.product(&Product { plus, ..plain(turned, rows_of_x, to, [d.m, n, d.k], self.tf32) });
+        }
+        loss::sum(self.on, losses, self.state.loss(), d.n, scale);
+    }
+}

@@ -1,0 +1,60 @@
+//! Products in plain loops; sums in f64, rounded once.
+
+use super::super::device::{Address, Epilogue, Matrix, Product, Real};
+use super::HostDevice;
+
+/// `gelu_tanh`, as in `cpu::naive`.
+fn gelu(x: f64) -> f64 {
+    let k = (2.0 / std::f64::consts::PI).sqrt();
+    0.5 * x * (1.0 + (k * (x + 0.044715 * x * x * x)).tanh())
+}
+
+/// Rows of `columns` numbers that lie `stride` apart, without what is between them.
+fn rows_at(on: &HostDevice, at: Address, m: &Matrix, rows: usize, columns: usize) -> Vec<f32> {
+    let row = |r: usize| on.get(m.format, at + (r * m.stride * m.format.size()) as Address, columns);
+    (0..rows).flat_map(row).collect()
+}
+
+/// A factor as `rows x columns` of the product.
+fn factor(on: &HostDevice, matrix: &Matrix, rows: usize, columns: usize) -> Vec<f32> {
+    if !matrix.turned {
+        return rows_at(on, matrix.address, matrix, rows, columns);
+    }
+    let flat = rows_at(on, matrix.address, matrix, columns, rows);
+    (0..rows * columns).map(|i| flat[i % columns * rows + i / columns]).collect()
+}
+
+pub(super) fn run(on: &HostDevice, p: &Product) {
+    let Product { n, k, m, .. } = *p;
+    let allowed = p.a.format == p.b.format && !p.to.turned && (p.to.format == p.a.format || p.to.format == Real::F32);
+    if !allowed {
+        return on.fail(format!("a product that no device does: {p:?}"));
+    }
+    let (a, b) = (factor(on, &p.a, n, k), factor(on, &p.b, k, m));
+    let given = |at: Option<Address>, format, len| at.map_or_else(|| vec![0.0; len], |at| on.get(format, at, len));
+    let bias = given(p.bias, p.a.format, m);
+    let plus = p.plus.map_or_else(|| vec![0.0; n * m], |at| rows_at(on, at, &p.to, n, m));
+    let mut before = vec![0.0f32; n * m];
+    for r in 0..n {
+        let mut row: Vec<f64> = (0..m).map(|c| f64::from(bias[c]) + f64::from(plus[r * m + c])).collect();
+        for i in 0..k {
+            let x = f64::from(a[r * k + i]);
+            for (to, w) in row.iter_mut().zip(&b[i * m..][..m]) {
+                *to += x * f64::from(*w);
+            }
+        }
+        for (to, x) in before[r * m..].iter_mut().zip(row) {
+            *to = x as f32;
+        }
+    }
+    let result = match p.epilogue {
+        Epilogue::Nothing => before,
+        Epilogue::Gelu { pre } => {
+            on.set(p.to.format, pre, &before);
+            before.iter().map(|x| gelu(f64::from(*x)) as f32).collect()
+        }
+    };
+    for (r, row) in result.chunks_exact(m).enumerate() {
+        on.set(p.to.format, p.to.address + (r * p.to.stride * p.to.format.size()) as Address, row);
+    }
+}

@@ -1,0 +1,74 @@
+// Rotary positions (Su et al. 2021, equation 34), pairs (i, i + D/2): queries and keys of qkv turned in place.
+//
+// Bytes: each number of queries and keys is read and written once, 4 with bf16, 8 with f32. 3 FLOPs a number; sines and
+// cosines are made once for the heads that a warp turns: bound by memory.
+//
+// Angles are position * frequency, up to 1e5 radians and more, where an f32 is off by 4e-3. They are computed as turns, in two
+// floats, of which only the fraction is kept: the error is then below 1e-6 radians at any position below 2^24.
+#include "common.h"
+
+constexpr float TURNS = 0.15915494f, TURNS_REST = 6.42063824e-09f;  // 1 / (2 pi) = TURNS + TURNS_REST
+
+struct Turn {
+  float sine, cosine;
+};
+
+__device__ __forceinline__ Turn turn(float position, float frequency) {
+  const float high = frequency * TURNS;
+  const float low = fmaf(frequency, TURNS, -high) + frequency * TURNS_REST;
+  const float whole = position * high;
+  const float rest = fmaf(position, high, -whole) + position * low;
+  Turn t;
+  sincospif(2.0f * ((whole - rintf(whole)) + rest), &t.sine, &t.cosine);
+  return t;
+}
+
+// Heads that a warp turns by the angles it has made, at most. More save sines, fewer spread a single token over warps.
+constexpr int GROUP = 16;
+
+// A warp takes a group of heads of a row. `lanes` of its lanes share the pairs of a head, the others take other heads.
+template <int N>
+__device__ __forceinline__ void turn_rows(real* qkv, const float* frequencies, int n, int tokens, int heads, int kv_heads,
+                                          int head_dim, int first, bool inverse) {
+  const int half = head_dim / 2, vectors = half / N, turned = heads + kv_heads;
+  const unsigned groups = unsigned(turned + GROUP - 1) / GROUP, step = gridDim.x * (blockDim.x / 32);
+  const i64 width = i64(heads + 2 * kv_heads) * head_dim;
+  const int lane = threadIdx.x % 32, lanes = vectors < 32 && 32 % vectors == 0 ? vectors : 32;
+  const float sign = inverse ? -1.0f : 1.0f;
+  for (unsigned item = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; item < unsigned(n) * groups; item += step) {
+    const int row = int(item / groups), group = int(item % groups) * GROUP;
+    const float position = float(first + row % tokens);
+    const int end = min(group + GROUP, turned);
+    for (int v = lane % lanes; v < vectors; v += lanes) {
+      float frequency[N];
+      load(frequencies + v * N, frequency);
+      Turn by[N];
+#pragma unroll
+      for (int j = 0; j < N; j++) by[j] = turn(position, frequency[j]);
+      for (int head = group + lane / lanes; head < end; head += 32 / lanes) {
+        real* low = qkv + row * width + i64(head) * head_dim + v * N;
+        float a[N], b[N];
+        load(low, a);
+        load(low + half, b);
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+          const float x = a[j], sine = sign * by[j].sine;
+          a[j] = x * by[j].cosine - b[j] * sine;
+          b[j] = b[j] * by[j].cosine + x * sine;
+        }
+        store(low, a);
+        store(low + half, b);
+      }
+    }
+  }
+}
+
+// qkv [n, (heads + 2 kv_heads) * head_dim]; row r is at position *first + r % tokens. frequencies [head_dim / 2].
+KERNEL rope(real* qkv, const float* frequencies, int n, int tokens, int heads, int kv_heads, int head_dim, const int* first,
+            int inverse) {
+  const bool wide = (head_dim / 2) % WIDTH == 0 && aligned(qkv) && aligned(frequencies);
+  if (wide) turn_rows<WIDTH>(qkv, frequencies, n, tokens, heads, kv_heads, head_dim, *first, inverse != 0);
+  else turn_rows<1>(qkv, frequencies, n, tokens, heads, kv_heads, head_dim, *first, inverse != 0);
+}
+
+EXPORT(rope)

@@ -1,0 +1,95 @@
+//! Linear layers as products. A weight lies as `[M, K]`, so that it is turned on the way forward and as it lies on the way back.
+
+use super::super::backend::{LinearDims, Store};
+use super::buffer::Buffer;
+use super::columns;
+use super::device::{Address, Device, Epilogue, Matrix, Product, Real};
+use super::state::State;
+
+/// The first `rows x columns` numbers of an array, dense.
+pub(super) fn dense(address: Address, format: Real, columns: usize) -> Matrix {
+    Matrix { address, format, stride: columns, turned: false }
+}
+
+fn turned(m: Matrix) -> Matrix {
+    Matrix { turned: true, ..m }
+}
+
+/// A product without an end of its own.
+pub(super) fn plain(a: Matrix, b: Matrix, to: Matrix, [n, k, m]: [usize; 3], tf32: bool) -> Product {
+    Product { n, k, m, a, b, to, bias: None, plus: None, epilogue: Epilogue::Nothing, tf32 }
+}
+
+/// Rounding of f32 factors, and where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linear<'a> {
+    pub on: &'a dyn Device,
+    pub state: &'a State,
+    pub tf32: bool,
+}
+
+impl Linear<'_> {
+    /// `x w^T + bias` into `out`, as a product that may still be given an end.
+    fn product(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &Buffer, d: LinearDims) -> Product {
+        let LinearDims { n, k, m } = d;
+        let x = dense(x.at(), x.format(), k);
+        let w = turned(dense(w.at(), w.format(), k));
+        let to = dense(out.at(), out.format(), m);
+        Product { bias: bias.map(Buffer::at), ..plain(x, w, to, [n, k, m], self.tf32) }
+    }
+
+    /// `out = x w^T + bias (+ plus)`; `plus` may be `out`.
+    pub fn forward(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        bias: Option<&Buffer>,
+        plus: Option<&Buffer>,
+        out: &Buffer,
+        d: LinearDims,
+    ) {
+        let plus = plus.map(Buffer::at);
+        self.on.product(&Product { plus, ..self.product(x, w, bias, out, d) });
+    }
+
+    /// `pre = x w^T + bias`, `out = gelu_tanh(pre)` in one product, or `false`: cuBLASLt keeps `pre` in bf16 alone, and only where
+    /// its rows begin on 16 bytes.
+    pub fn gelu(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        bias: Option<&Buffer>,
+        pre: &Buffer,
+        out: &Buffer,
+        d: LinearDims,
+    ) -> bool {
+        let fits = d.m.is_multiple_of(8) && out.format() == Real::Bf16;
+        if fits {
+            let epilogue = Epilogue::Gelu { pre: pre.at() };
+            self.on.product(&Product { epilogue, ..self.product(x, w, bias, out, d) });
+        }
+        fits
+    }
+
+    /// `dx [N, K] (+)= dout w`
+    pub fn backward_input(&self, dout: &Buffer, w: &Buffer, dx: &Buffer, into: Store, d: LinearDims) {
+        let LinearDims { n, k, m } = d;
+        let to = dense(dx.at(), dx.format(), k);
+        let (a, b) = (dense(dout.at(), dout.format(), m), dense(w.at(), w.format(), k));
+        let plus = (into == Store::Accumulate).then_some(dx.at());
+        self.on.product(&Product { plus, ..plain(a, b, to, [n, m, k], self.tf32) });
+    }
+
+    /// `dw [M, K] = dout^T x`, `dbias [M] =` the column sums of `dout`, both in f32.
+    pub fn backward_weight(&self, x: &Buffer, dout: &Buffer, dw: &Buffer, dbias: Option<&Buffer>, d: LinearDims) {
+        let LinearDims { n, k, m } = d;
+        let to = dense(dw.wide(), Real::F32, k);
+        let (a, b) = (turned(dense(dout.at(), dout.format(), m)), dense(x.at(), x.format(), k));
+        self.on.product(&plain(a, b, to, [m, n, k], self.tf32));
+        let Some(dbias) = dbias else { return };
+        let real = dout.format();
+        if let Some(partial) = self.state.scratch(4 * columns::partial_len(self.on, real, n, m)) {
+            columns::column_sums(self.on, real, dout.at(), partial, dbias.wide(), n, m);
+        }
+    }
+}

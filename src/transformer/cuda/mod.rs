@@ -1,0 +1,156 @@
+//! The backend of NVIDIA GPUs: the model's operations as kernels of our own and cuBLASLt's products.
+//!
+//! Compiled into every build; libraries are found at run time. `device` is the seam between what the backend asks for and what
+//! does it: [`driver`] on a GPU, and in tests the host. Everything is asked for in order, and nothing is waited for but what is
+//! read: a loss, tokens.
+//!
+//! The format of a number follows from what holds it (see `buffer`). With dtype f32, products have exact f32 factors; with tf32
+//! they may round them to TF32; with bf16, activations and what is read of the parameters are bf16. All sums are in f32.
+
+mod activation;
+mod attention;
+mod backend;
+mod buffer;
+mod columns;
+#[cfg(test)]
+mod conformance;
+mod decode;
+pub mod device;
+pub mod driver;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod head;
+#[cfg(test)]
+mod host;
+mod launch;
+mod linear;
+mod loss;
+#[cfg(test)]
+mod model_tests;
+pub(super) mod nccl;
+mod norm;
+mod optimizer;
+#[cfg(test)]
+mod ranks_tests;
+mod rope;
+mod rows;
+mod state;
+
+use super::backend::Recorded;
+use super::session::SessionError;
+use super::shape::Shape;
+use super::{Dtype, Phase, Workload};
+pub use attention::LARGEST_HEAD_DIM;
+use buffer::Buffer;
+pub(super) use buffer::bytes;
+use device::{Address, Device};
+use head::Head;
+use linear::Linear;
+use state::State;
+use std::sync::Arc;
+
+/// Bytes of scratch that the largest operation of a step over so many rows takes, and what cuBLASLt is given: what is counted as
+/// workspace. Gradients of norms, whose partial sums depend on the device, are the least of it and left out.
+pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize) -> u64 {
+    let (real, training) = (buffer::real(w.dtype), w.phase == Phase::Train);
+    let head = if training && shape.has_vocabulary_head() {
+        head::scratch_bytes(rows, shape.vocab_size as usize, real)
+    } else {
+        0
+    };
+    let attention = if training { 4 * rows * shape.n_heads as usize } else { 0 };
+    (head.max(attention) + (32 << 20)) as u64
+}
+
+/// A rank on one device.
+#[derive(Clone, Debug)]
+pub struct Cuda {
+    device: Arc<dyn Device>,
+    state: Arc<State>,
+    dtype: Dtype,
+}
+
+impl Cuda {
+    /// A rank on the GPU of this number.
+    ///
+    /// # Errors
+    /// [`SessionError::NoCuda`], with what is missing; memory.
+    pub fn open(ordinal: usize, dtype: Dtype) -> Result<Self, SessionError> {
+        Self::on_device(Arc::new(driver::Gpu::open(ordinal)?), dtype)
+    }
+
+    fn on_device(device: Arc<dyn Device>, dtype: Dtype) -> Result<Self, SessionError> {
+        let state = Arc::new(State::new(&device)?);
+        Ok(Self { device, state, dtype })
+    }
+
+    fn on(&self) -> &dyn Device {
+        &*self.device
+    }
+
+    fn linears(&self) -> Linear<'_> {
+        Linear { on: self.on(), state: &self.state, tf32: self.dtype == Dtype::Tf32 }
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head { on: self.on(), state: &self.state, tf32: self.dtype == Dtype::Tf32 }
+    }
+
+    /// Words of the device, read.
+    fn words(&self, at: Address, n: usize) -> Vec<u32> {
+        let mut bytes = vec![0; 4 * n];
+        self.on().read(at, &mut bytes);
+        bytes.as_chunks::<4>().0.iter().map(|b| u32::from_ne_bytes(*b)).collect()
+    }
+
+    fn embed_at(
+        &self,
+        ids: Address,
+        first: usize,
+        table: &Buffer,
+        positions: Option<&Buffer>,
+        out: &Buffer,
+        d: embedding::Rows,
+    ) {
+        let first = self.state.position(first);
+        let positions = positions.map(Buffer::at);
+        embedding::embed(self.on(), table.format(), ids, table.at(), positions, out.at(), first, d);
+    }
+
+    /// Runs a step: plainly the first time, when kernels are compiled and memory is found; written down the second; played back
+    /// from then on.
+    fn repeat(&self, position: usize, recorded: &mut Recorded, step: &mut dyn FnMut()) {
+        match recorded {
+            Recorded::NotYet => {
+                step();
+                *recorded = Recorded::HaveRun;
+            }
+            Recorded::HaveRun => {
+                self.state.position(position);
+                if !self.on().begin_recording() {
+                    *recorded = Recorded::Never;
+                    return step();
+                }
+                self.state.set_recording(true);
+                step();
+                self.state.set_recording(false);
+                match self.on().end_recording() {
+                    Some(recording) => {
+                        *recorded = Recorded::As(recording);
+                        self.on().replay(recording);
+                    }
+                    None => {
+                        *recorded = Recorded::Never;
+                        step();
+                    }
+                }
+            }
+            Recorded::As(recording) => {
+                self.state.position(position);
+                self.on().replay(*recording);
+            }
+            Recorded::Never => step(),
+        }
+    }
+}

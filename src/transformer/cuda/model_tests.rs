@@ -1,0 +1,266 @@
+//! The whole model on the backend, its kernels run by the host: golden files of other frameworks, the oracle, recorded steps.
+
+use super::super::activations::Extent;
+use super::super::backend::{Backend, Update};
+use super::super::collective::grid::Parallel;
+use super::super::count;
+use super::super::generate::Inference;
+use super::super::golden::{self, Golden};
+use super::super::model::{Index, Model, Purpose};
+use super::super::rank::{Keeping, Training, inference};
+use super::super::shape::{Family, Shape, ShapeSpec};
+use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
+use super::device::{Arg, Facts, Launch, Product, Real, Recording};
+use super::host::HostDevice;
+use super::*;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// A backend on the host, or `None`, which the device has explained.
+fn cuda(dtype: Dtype) -> Option<Cuda> {
+    HostDevice::new().map(|host| Cuda::on_device(Arc::new(host), dtype).unwrap())
+}
+
+fn verify(name: &str, dtype: Dtype) {
+    let Some(cuda) = cuda(dtype) else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let golden = Golden::open(&folder.join(name)).unwrap();
+    let groups = golden::verify(&golden, cuda.clone(), WeightFormat::Dtype).unwrap();
+    Backend::check(&cuda).unwrap();
+    let tolerance = golden::tolerance(dtype, WeightFormat::Dtype, &golden.shape);
+    let names: Vec<&str> = groups.iter().map(|g| g.name.as_str()).collect();
+    assert!(names.contains(&"gradients") && names.iter().any(|n| n.starts_with("optimizer")), "{names:?}");
+    for g in &groups {
+        eprintln!("{name} {dtype}: {:<20} {:.2e} of {tolerance:.2e}, worst {}", g.name, g.error, g.worst);
+    }
+    for g in groups {
+        assert!(g.passes(tolerance), "{name} {dtype}: {g:?}, tolerance {tolerance}");
+    }
+}
+
+#[test]
+fn gpt2_agrees_with_pytorch() {
+    verify("gpt2.safetensors", Dtype::F32);
+    verify("gpt2.safetensors", Dtype::Bf16);
+}
+
+#[test]
+fn llama_agrees_with_pytorch() {
+    verify("llama-gqa.safetensors", Dtype::F32);
+    verify("llama-gqa.safetensors", Dtype::Bf16);
+}
+
+#[test]
+fn the_block_agrees_with_keras() {
+    verify("keras-block.safetensors", Dtype::F32);
+    verify("keras-block.safetensors", Dtype::Bf16);
+}
+
+/// A device that writes operations down and plays them back, as a GPU does, over the host.
+#[derive(Debug)]
+struct Recorder {
+    host: HostDevice,
+    recording: Mutex<Option<Vec<Operation>>>,
+    kept: Mutex<Vec<Vec<Operation>>>,
+    replays: Mutex<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Zero(Address, usize),
+    Copy(Address, Address, usize),
+    Launch {
+        file: &'static str,
+        kernel: &'static str,
+        real: Real,
+        grid: [u32; 3],
+        threads: u32,
+        shared: u32,
+        args: Vec<Arg>,
+    },
+    Product(Product),
+}
+
+impl Recorder {
+    /// Writes an operation down, or does it.
+    fn ask(&self, operation: Operation) {
+        match self.recording.lock().unwrap().as_mut() {
+            Some(list) => list.push(operation),
+            None => self.run(&operation),
+        }
+    }
+
+    fn run(&self, operation: &Operation) {
+        match operation {
+            Operation::Zero(at, bytes) => self.host.zero(*at, *bytes),
+            Operation::Copy(from, to, bytes) => self.host.copy(*from, *to, *bytes),
+            Operation::Product(p) => self.host.product(p),
+            Operation::Launch { file, kernel, real, grid, threads, shared, args } => self.host.launch(&Launch {
+                file,
+                kernel,
+                real: *real,
+                grid: *grid,
+                threads: *threads,
+                shared_bytes: *shared,
+                args,
+            }),
+        }
+    }
+
+    /// What a GPU refuses while it writes down.
+    fn not_while_recording(&self, what: &str) {
+        assert!(self.recording.lock().unwrap().is_none(), "{what} while recording");
+    }
+}
+
+impl Device for Recorder {
+    fn facts(&self) -> &Facts {
+        self.host.facts()
+    }
+    fn allocate(&self, bytes: usize) -> Result<Address, SessionError> {
+        self.not_while_recording("allocate");
+        self.host.allocate(bytes)
+    }
+    fn release(&self, at: Address, bytes: usize) {
+        self.host.release(at, bytes);
+    }
+    fn zero(&self, at: Address, bytes: usize) {
+        self.ask(Operation::Zero(at, bytes));
+    }
+    fn copy(&self, from: Address, to: Address, bytes: usize) {
+        self.ask(Operation::Copy(from, to, bytes));
+    }
+    fn write(&self, from: &[u8], to: Address) {
+        self.not_while_recording("write");
+        self.host.write(from, to);
+    }
+    fn read(&self, from: Address, to: &mut [u8]) {
+        self.not_while_recording("read");
+        self.host.read(from, to);
+    }
+    fn launch(&self, l: &Launch<'_>) {
+        let Launch { file, kernel, real, grid, threads, shared_bytes: shared, args } = *l;
+        self.ask(Operation::Launch { file, kernel, real, grid, threads, shared, args: args.to_vec() });
+    }
+    fn product(&self, product: &Product) {
+        self.ask(Operation::Product(*product));
+    }
+    fn begin_recording(&self) -> bool {
+        *self.recording.lock().unwrap() = Some(Vec::new());
+        true
+    }
+    fn end_recording(&self) -> Option<Recording> {
+        let list = self.recording.lock().unwrap().take()?;
+        let mut kept = self.kept.lock().unwrap();
+        kept.push(list);
+        Some(kept.len() as Recording - 1)
+    }
+    fn replay(&self, recording: Recording) {
+        *self.replays.lock().unwrap() += 1;
+        let list = self.kept.lock().unwrap()[recording as usize].clone();
+        list.iter().for_each(|o| self.run(o));
+    }
+    fn wait(&self) -> Result<(), SessionError> {
+        self.host.wait()
+    }
+}
+
+fn shape(family: Family) -> Shape {
+    let spec = ShapeSpec {
+        n_layers: Some(2),
+        d_model: Some(32),
+        n_heads: Some(4),
+        n_kv_heads: (family == Family::Llama).then_some(2),
+        vocab_size: Some(61),
+        context: Some(32),
+        ..ShapeSpec::default()
+    };
+    Shape::new(family, &spec).unwrap()
+}
+
+/// Tokens that are decoded step by step, after the cache was full, from its middle again.
+fn decoded(device: Arc<dyn Device>, family: Family, dtype: Dtype) -> Vec<Vec<u32>> {
+    let cuda = Cuda::on_device(device, dtype).unwrap();
+    let model = Model::new(cuda.clone(), &shape(family), 5, Purpose::Inference).unwrap();
+    let mut inference = Inference::new(&cuda, &model.shape, 2, 6, 9, dtype).unwrap();
+    let prompts: Vec<u32> = (0..12).map(|i| i * 7 % 61).collect();
+    model.prefill(&prompts, &mut inference);
+    model.choose(&mut inference);
+    let mut tokens = vec![model.chosen(&inference)];
+    for _ in 0..2 {
+        while model.decode_chosen(&mut inference) {
+            tokens.push(model.chosen(&inference));
+        }
+        inference.cache.as_mut().unwrap().length = 6;
+    }
+    Backend::check(&cuda).unwrap();
+    tokens
+}
+
+#[test]
+fn recorded_steps_decode_the_same_tokens_at_every_position() {
+    for family in [Family::Gpt2, Family::Llama] {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let (Some(plain), Some(host)) = (HostDevice::new(), HostDevice::new()) else { return };
+            let recorder = Arc::new(Recorder {
+                host,
+                recording: Mutex::default(),
+                kept: Mutex::default(),
+                replays: Mutex::default(),
+            });
+            let want = decoded(Arc::new(plain), family, dtype);
+            let got = decoded(Arc::clone(&recorder) as Arc<dyn Device>, family, dtype);
+            assert_eq!(want, got, "{family:?} {dtype}");
+            assert_eq!(got.len(), 1 + 2 * 9);
+            // All but the very first step.
+            assert_eq!(*recorder.replays.lock().unwrap(), 2 * 9 - 1);
+            assert!(got.iter().any(|t| *t != got[0]), "one token for ever proves little");
+        }
+    }
+}
+
+#[test]
+fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
+    let Some(host) = HostDevice::new() else { return };
+    let host = Arc::new(host);
+    for (phase, dtype) in [(Phase::Train, Dtype::Bf16), (Phase::Decode, Dtype::Bf16), (Phase::Train, Dtype::F32)] {
+        let workload = Workload {
+            shape: shape(Family::Llama),
+            phase,
+            batch: 2,
+            seq_len: 8,
+            prompt_len: 8,
+            new_tokens: 4,
+            dtype,
+            weights: WeightFormat::Dtype,
+            optimizer: OptimizerKind::Adamw,
+            dropout: 0.0,
+        };
+        let cuda = Cuda::on_device(Arc::clone(&host) as Arc<dyn Device>, dtype).unwrap();
+        let before = host.in_use();
+        let index = Index::new(&workload.shape);
+        let purpose = if phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
+        let parameters = index.initialise(&cuda, 1, purpose, (0, 1)).unwrap();
+        let extent = Extent { batch: 2, tokens: 8 };
+        let predicted = count::memory(BackendKind::Cuda, &workload, &Parallel::replicas(1)).unwrap();
+        let held = if phase == Phase::Train {
+            let update = Update::new(OptimizerKind::Adamw);
+            let keeping = Keeping::of_replica(BackendKind::Cuda, 0, &Parallel::replicas(1));
+            let training = Training::new(&cuda, &workload.shape, &index, extent, &update, keeping).unwrap();
+            let held = host.in_use() - before;
+            drop(training);
+            held
+        } else {
+            let inference = inference(&cuda, &workload, &workload.shape, 2).unwrap();
+            let held = host.in_use() - before;
+            drop(inference);
+            held
+        };
+        assert_eq!(
+            predicted.total().unwrap().get() - predicted.workspace_bytes,
+            held,
+            "{phase} {dtype}: {predicted:?}"
+        );
+        drop(parameters);
+    }
+}

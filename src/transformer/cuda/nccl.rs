@@ -1,0 +1,294 @@
+//! Several GPUs: the collectives of [`super::super::collective`] by NCCL.
+//!
+//! Ranks that split layers exchange in the stream that everything else is in, between one operation and the next. Replicas exchange
+//! in a stream of their own beside the backward pass: it starts when the gradients of a bucket are there, and the first stream
+//! goes on with the next layer until it needs what comes back. Where replicas are split as well, both exchange in the one stream:
+//! two communicators at work on a device at once may wait for each other for ever, unless all devices happen to take them in the
+//! same order.
+//!
+//! Of a buffer, what products and kernels read is exchanged: gradients in f32, activations in their format; of a parameter that is
+//! trained in bf16, the bf16. (Where the optimizer is sharded, the f32 of a parameter is kept up to date by the rank whose share it
+//! is, and nobody else reads it.) Sums of bf16 are rounded at each step that NCCL takes.
+
+use super::super::Dtype;
+use super::super::collective::grid::{Groups, Parallel, groups};
+use super::super::collective::rendezvous::{self, RendezvousError};
+use super::super::collective::world::World;
+use super::super::collective::{Collective, Job, Reduce, Ticket, share};
+use super::super::session::SessionError;
+use super::Cuda;
+use super::buffer::Buffer;
+use super::driver::Gpu;
+use super::driver::nccl::{Call, Communicator, Nccl, NcclFault, Op};
+use super::driver::side::Side;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Whether replicas exchange beside the backward pass.
+pub(in super::super) fn beside(parallel: &Parallel) -> bool {
+    parallel.data > 1 && parallel.tensor == 1
+}
+
+/// How long processes wait for one another.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A rank's place in a group.
+#[derive(Debug)]
+struct Member {
+    gpu: Arc<Gpu>,
+    communicator: Communicator,
+    nccl: &'static Nccl,
+    rank: usize,
+    size: usize,
+    /// The stream beside the device's own, where this group has one.
+    side: Option<Mutex<Side>>,
+}
+
+impl Member {
+    fn put(&self, job: Job, buffers: &[Buffer], stream: cudarc::driver::sys::CUstream) {
+        let all = || {
+            for b in buffers {
+                let (base, size) = (b.at(), b.format().size());
+                for call in calls(job, b.len, self.rank, self.size) {
+                    self.communicator.call(placed(call, base, size as u64), size == 2, stream)?;
+                }
+            }
+            Ok(())
+        };
+        self.gpu.note("exchanging", self.nccl.together(all));
+    }
+}
+
+impl Collective<Buffer> for Member {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+    fn size(&self) -> usize {
+        self.size
+    }
+    fn overlaps(&self) -> bool {
+        self.side.is_some()
+    }
+    fn start(&self, job: Job, buffers: &mut [Buffer]) -> Ticket {
+        self.gpu.enter();
+        let Some(side) = &self.side else {
+            self.put(job, buffers, self.gpu.stream());
+            return Ticket(0);
+        };
+        let mut side = side.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = side.begin(self.gpu.stream());
+        self.gpu.note("a stream beside", begun);
+        self.put(job, buffers, side.stream());
+        Ticket(self.gpu.note("a stream beside", side.end()).unwrap_or(0))
+    }
+    fn finish(&self, job: Ticket) {
+        if let Some(side) = &self.side {
+            self.gpu.enter();
+            let mut side = side.lock().unwrap_or_else(PoisonError::into_inner);
+            self.gpu.note("a stream beside", side.join(job.0, self.gpu.stream()));
+        }
+    }
+    fn barrier(&self) {
+        // Every rank is where its host is: what is in the streams is in order anyway.
+        let _ = super::device::Device::wait(&*self.gpu).map_err(|e| self.gpu.note("a barrier", Err::<(), _>(e)));
+    }
+    fn check(&self) -> Result<(), SessionError> {
+        self.communicator.check().map_err(device)
+    }
+}
+
+fn device(e: NcclFault) -> SessionError {
+    match e {
+        NcclFault::Failed { .. } => SessionError::Device(e.to_string()),
+        _ => SessionError::NoCuda(e.to_string()),
+    }
+}
+
+/// What NCCL is asked for, in numbers from the start of a buffer of `len`. Its own scatter and gather have shares of equal length:
+/// where ours are not, each rank's is a call of its own.
+fn calls(job: Job, len: usize, rank: usize, size: usize) -> Vec<Call> {
+    let shares = || (0..size).map(|r| (r, share(len, r, size))).filter(|(_, s)| !s.is_empty());
+    let own = share(len, rank, size);
+    let equal = own.len() * size == len;
+    let op = |how| if how == Reduce::Sum { Op::Sum } else { Op::Mean };
+    let (at, mine, count) = (0, own.start as u64, own.len());
+    match job {
+        _ if len == 0 => Vec::new(),
+        Job::AllReduce(how) => vec![Call::AllReduce { at, count: len, op: op(how) }],
+        Job::ReduceScatter(how) if equal => vec![Call::ReduceScatter { at, own: mine, count, op: op(how) }],
+        Job::ReduceScatter(how) => {
+            shares().map(|(root, s)| Call::Reduce { at: s.start as u64, count: s.len(), op: op(how), root }).collect()
+        }
+        Job::AllGather if equal => vec![Call::AllGather { at, own: mine, count }],
+        Job::AllGather => {
+            shares().map(|(root, s)| Call::Broadcast { at: s.start as u64, count: s.len(), root }).collect()
+        }
+        Job::Broadcast { root } => vec![Call::Broadcast { at, count: len, root }],
+    }
+}
+
+/// The same call at an address.
+fn placed(call: Call, base: u64, size: u64) -> Call {
+    let to = |at: u64| base + at * size;
+    match call {
+        Call::AllReduce { at, count, op } => Call::AllReduce { at: to(at), count, op },
+        Call::ReduceScatter { at, own, count, op } => Call::ReduceScatter { at: to(at), own: to(own), count, op },
+        Call::Reduce { at, count, op, root } => Call::Reduce { at: to(at), count, op, root },
+        Call::AllGather { at, own, count } => Call::AllGather { at: to(at), own: to(own), count },
+        Call::Broadcast { at, count, root } => Call::Broadcast { at: to(at), count, root },
+    }
+}
+
+/// A backend for each rank of this process, in their order, and whom it talks to. Of several processes each has an equal, connected
+/// part of the ranks; `key` is the same for all that do the same work.
+///
+/// # Errors
+/// What is missing of GPUs or NCCL; processes that do not meet.
+pub(in super::super) fn open(
+    parallel: &Parallel,
+    dtype: Dtype,
+    world: Option<(&World, u64)>,
+) -> Result<(Vec<Cuda>, Vec<Groups<Buffer>>), SessionError> {
+    let all = parallel.ranks().unwrap_or(0) as usize;
+    let (process, processes) = world.map_or((0, 1), |(w, _)| (w.rank, w.size));
+    if all == 0 || !all.is_multiple_of(processes) {
+        return Err(SessionError::Invalid(format!("{all} devices do not divide among {processes} processes")));
+    }
+    let here = all / processes;
+    let local = process * here..(process + 1) * here;
+    let first_device = world.map_or(0, |(w, _)| w.local_rank * here);
+    let gpus = (0..here).map(|i| Gpu::open(first_device + i).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    let ids = identities(parallel, world)?;
+    let mut next = ids.into_iter();
+    let group =
+        |ranks: &[usize], own: &[usize], of_replicas: bool| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
+            let id = next.next().ok_or_else(|| SessionError::Invalid("an NCCL id too few".into()))?;
+            if own.is_empty() {
+                return Ok(Vec::new());
+            }
+            let nccl = Nccl::get().map_err(device)?;
+            let places: Vec<usize> = (0..ranks.len()).filter(|p| own.contains(&ranks[*p])).collect();
+            let enter = |place: usize| gpus[ranks[place] - local.start].enter();
+            let joined = nccl.join(id, ranks.len(), &places, enter).map_err(device)?;
+            own.iter()
+                .zip(joined.into_iter().zip(&places))
+                .map(|(rank, (communicator, place))| {
+                    let gpu = Arc::clone(&gpus[rank - local.start]);
+                    gpu.enter();
+                    let side = if of_replicas && beside(parallel) {
+                        Some(Mutex::new(Side::new().map_err(|e| SessionError::Device(e.to_string()))?))
+                    } else {
+                        None
+                    };
+                    let (rank, size) = (*place, ranks.len());
+                    Ok(Arc::new(Member { gpu, communicator, nccl, rank, size, side }) as Arc<dyn Collective<Buffer>>)
+                })
+                .collect()
+        };
+    let groups = groups(parallel, local.clone(), group)?;
+    let backends = gpus.iter().map(|gpu| Cuda::on_device(gpu.clone(), dtype)).collect::<Result<Vec<_>, _>>()?;
+    Ok((backends, groups))
+}
+
+/// An id for every group of more than one, in the order in which the groups are made; the first process makes them.
+fn identities(parallel: &Parallel, world: Option<(&World, u64)>) -> Result<Vec<[u8; 128]>, SessionError> {
+    let of = |groups: u32, ranks: u32| if ranks > 1 { groups as usize } else { 0 };
+    let count = of(parallel.data, parallel.tensor) + of(parallel.tensor, parallel.data);
+    let make = || {
+        let nccl = Nccl::get()?;
+        (0..count).map(|_| nccl.unique_id()).collect::<Result<Vec<_>, _>>()
+    };
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let Some((world, key)) = world else { return make().map_err(device) };
+    let own = if world.rank == 0 { make().map_err(device)? } else { Vec::new() };
+    let met = rendezvous::meet(world, key, PATIENCE, || own.concat());
+    let bytes = met.map_err(|e: RendezvousError| SessionError::Invalid(e.to_string()))?;
+    match bytes.as_chunks::<128>() {
+        (ids, []) if ids.len() == count => Ok(ids.to_vec()),
+        _ => Err(SessionError::Invalid(format!("rank 0 gave {} bytes for {count} NCCL ids", bytes.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the calls of all ranks leave in their buffers, as NCCL's documentation has it.
+    fn run(job: Job, buffers: &mut [Vec<f32>]) {
+        let (size, len) = (buffers.len(), buffers[0].len());
+        let all: Vec<Vec<Call>> = (0..size).map(|r| calls(job, len, r, size)).collect();
+        assert!(all.iter().all(|c| c.len() == all[0].len()), "every rank makes as many calls");
+        for (i, _) in all[0].iter().enumerate() {
+            let before: Vec<Vec<f32>> = buffers.to_vec();
+            let reduced = |at: usize, op: Op| {
+                let sum = before.iter().map(|b| b[at]).sum::<f32>();
+                if op == Op::Sum { sum } else { sum / size as f32 }
+            };
+            for (rank, buffer) in buffers.iter_mut().enumerate() {
+                match all[rank][i] {
+                    Call::AllReduce { at, count, op } => {
+                        (at as usize..at as usize + count).for_each(|j| buffer[j] = reduced(j, op));
+                    }
+                    Call::ReduceScatter { at, own, count, op } => {
+                        assert_eq!(own, at + (rank * count) as u64, "in place");
+                        (own as usize..own as usize + count).for_each(|j| buffer[j] = reduced(j, op));
+                    }
+                    Call::Reduce { at, count, op, root } => {
+                        (at as usize..at as usize + count)
+                            .filter(|_| root == rank)
+                            .for_each(|j| buffer[j] = reduced(j, op));
+                    }
+                    Call::AllGather { at, own, count } => {
+                        assert_eq!(own, at + (rank * count) as u64, "in place");
+                        let from = |j: usize| &before[(j - at as usize) / count];
+                        (at as usize..at as usize + size * count).for_each(|j| buffer[j] = from(j)[j]);
+                    }
+                    Call::Broadcast { at, count, root } => {
+                        (at as usize..at as usize + count).for_each(|j| buffer[j] = before[root][j]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nccl_is_asked_for_what_the_threads_do() {
+        for size in [2, 3, 4] {
+            for len in [1, 16, 48, 64, 96, 100, 1000, 1024] {
+                let start = |rank: usize| (0..len).map(|i| ((i + 1) * (rank + 1)) as f32).collect::<Vec<f32>>();
+                for how in [Reduce::Sum, Reduce::Mean] {
+                    let mut whole: Vec<_> = (0..size).map(start).collect();
+                    run(Job::AllReduce(how), &mut whole);
+                    let mut parts: Vec<_> = (0..size).map(start).collect();
+                    run(Job::ReduceScatter(how), &mut parts);
+                    for (rank, part) in parts.iter().enumerate() {
+                        assert_eq!(part[share(len, rank, size)], whole[rank][share(len, rank, size)], "{size} {len}");
+                    }
+                    run(Job::AllGather, &mut parts);
+                    assert_eq!(parts, whole, "{size} ranks, {len} numbers");
+                }
+                let mut told: Vec<_> = (0..size).map(start).collect();
+                run(Job::Broadcast { root: 1 }, &mut told);
+                assert!(told.iter().all(|b| *b == start(1)));
+            }
+        }
+    }
+
+    #[test]
+    fn calls_stand_at_the_buffers_address() {
+        let call = calls(Job::ReduceScatter(Reduce::Sum), 64, 1, 2)[0];
+        let expected = Call::ReduceScatter { at: 4096, own: 4096 + 32 * 2, count: 32, op: Op::Sum };
+        assert_eq!(placed(call, 4096, 2), expected);
+    }
+
+    #[test]
+    fn several_gpus_where_there_are_none_say_what_is_missing() {
+        if super::super::driver::available().is_ok() {
+            return println!("skipped: there are GPUs here");
+        }
+        let error = open(&Parallel::replicas(2), Dtype::Bf16, None).unwrap_err();
+        assert!(matches!(error, SessionError::NoCuda(_)), "{error}");
+    }
+}

@@ -1,0 +1,240 @@
+//! LayerNorm and RMSNorm, alone and with the residual's addition, and their gradients.
+
+use super::super::backend::NormDims;
+use super::device::{Address, Arg, Device, Real};
+use super::launch::{Kernel, THREADS, at, at_or_null, blocks, blocks_of, int, vectors};
+
+/// The longest row that is a warp's, in numbers.
+const OF_WARP: usize = 1024;
+/// Numbers that a thread holds of a row that is a block's.
+const HELD: usize = 16;
+/// Threads of a block whose rows are its warps', in the backward pass.
+const BACKWARD_THREADS: u32 = 128;
+
+/// Threads of a block that takes a row: as many as hold it, 512 at most.
+fn threads_of_row(c: usize) -> u32 {
+    (c.div_ceil(HELD).next_multiple_of(32) as u32).clamp(64, 512)
+}
+
+/// Blocks and threads of a forward pass, and whether a row is a block's.
+fn forward(on: &dyn Device, real: Real, d: NormDims) -> (u32, u32, Arg) {
+    // A warp holds 1024 numbers as vectors and 128 of the others; few rows get more threads each.
+    let whole = vectors(real, d.c) > OF_WARP * real.size() / 16;
+    if !whole {
+        return (blocks(on, d.n, THREADS as usize / 32), THREADS, Arg::I32(0));
+    }
+    let threads = threads_of_row(d.c);
+    (blocks_of(on, d.n, 1, 2048 / threads), threads, Arg::I32(1))
+}
+
+fn shape(d: NormDims) -> [Arg; 4] {
+    [int(d.n), int(d.c), Arg::F32(d.eps), Arg::I32(i32::from(d.rms))]
+}
+
+/// `out [n, C] = (x - mean) * rstd * gain (+ bias)`; `stats [n, 2] f32` takes mean and rstd.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn norm(
+    on: &dyn Device,
+    real: Real,
+    x: Address,
+    gain: Address,
+    bias: Option<Address>,
+    out: Address,
+    stats: Address,
+    d: NormDims,
+) {
+    let (grid, threads, whole) = forward(on, real, d);
+    let mut args = vec![at(x), at(gain), at_or_null(bias), at(out), at(stats)];
+    args.extend(shape(d));
+    args.push(whole);
+    Kernel { on, file: "norm", name: "norm_forward", real }.run(grid, threads, &args);
+}
+
+/// `sum = x + branch`, rounded, and the norm of it. `sum` may be `x` or `branch`.
+///
+/// The model's residuals are added by the product that ends a branch, which moves 8 bytes a number on the way through the norm
+/// where this moves 10; this is for branches that do not end in a product (dropout).
+#[cfg_attr(not(test), expect(dead_code, reason = "the product adds the residual"))]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn add_norm(
+    on: &dyn Device,
+    real: Real,
+    (x, branch, sum): (Address, Address, Address),
+    gain: Address,
+    bias: Option<Address>,
+    out: Address,
+    stats: Address,
+    d: NormDims,
+) {
+    let (grid, threads, whole) = forward(on, real, d);
+    let mut args = vec![at(x), at(branch), at(sum), at(gain), at_or_null(bias), at(out), at(stats)];
+    args.extend(shape(d));
+    args.push(whole);
+    Kernel { on, file: "norm", name: "add_norm", real }.run(grid, threads, &args);
+}
+
+/// Whether a row of the backward pass is a warp's, and blocks and threads.
+fn backward(on: &dyn Device, real: Real, d: NormDims) -> (bool, u32, u32) {
+    if d.c <= OF_WARP && d.c.is_multiple_of(16 / real.size()) {
+        // Two blocks fit a multiprocessor by their registers.
+        return (true, blocks_of(on, d.n, BACKWARD_THREADS as usize / 32, 2), BACKWARD_THREADS);
+    }
+    let threads = threads_of_row(d.c);
+    (false, blocks_of(on, d.n, 1, 512 / threads), threads)
+}
+
+/// Numbers of f32 that [`norm_backward`] asks for as `partial`.
+pub(super) fn partial_len(on: &dyn Device, real: Real, d: NormDims) -> usize {
+    backward(on, real, d).1 as usize * 2 * d.c
+}
+
+/// What the backward pass reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Saved {
+    pub x: Address,
+    pub gain: Address,
+    pub stats: Address,
+    pub dout: Address,
+}
+
+/// `dx +=` the gradient through the norm; `dgain [C]` and `dbias [C]`, f32, are overwritten. All addresses but `stats` are
+/// aligned to 16 bytes.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn norm_backward(
+    on: &dyn Device,
+    real: Real,
+    s: Saved,
+    dx: Address,
+    partial: Address,
+    dgain: Address,
+    dbias: Option<Address>,
+    d: NormDims,
+) {
+    let (of_warps, grid, threads) = backward(on, real, d);
+    let rms = Arg::I32(i32::from(d.rms));
+    let args = [at(s.x), at(s.gain), at(s.stats), at(s.dout), at(dx), at(partial), int(d.n), int(d.c), rms];
+    if of_warps {
+        let shared = 2 * d.c as u32 * 4;
+        Kernel { on, file: "norm", name: "norm_backward", real }.run_shared([grid, 1, 1], threads, shared, &args);
+    } else {
+        Kernel { on, file: "norm", name: "norm_backward_block", real }.run(grid, threads, &args);
+    }
+    let args = [at(partial), at(dgain), at_or_null(dbias), int(grid as usize), int(d.c)];
+    let tiles = (2 * d.c).div_ceil(32) as u32;
+    Kernel { on, file: "norm", name: "norm_backward_sum", real }.run(tiles, 1024, &args);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::backend::Backend;
+    use super::super::super::cpu::naive::Naive;
+    use super::super::host::{HostDevice, array, close, close_to, random, rounded};
+    use super::*;
+
+    /// Around a warp's and a block's vectors and what they hold: 128, 1024, 8192.
+    const SHAPES: [(usize, usize); 14] = [
+        (1, 1),
+        (3, 7),
+        (40, 8),
+        (5, 33),
+        (2, 127),
+        (3, 131),
+        (33, 256),
+        (7, 769),
+        (9, 1016),
+        (5, 1024),
+        (4, 1032),
+        (2, 2047),
+        (3, 8192),
+        (2, 8264),
+    ];
+
+    fn dims() -> Vec<(NormDims, Real)> {
+        let all = |(n, c)| {
+            [false, true]
+                .map(|rms| [Real::F32, Real::Bf16].map(|real| (NormDims { n, c, eps: 1e-5, rms }, real)))
+                .concat()
+        };
+        SHAPES.into_iter().flat_map(all).collect()
+    }
+
+    #[test]
+    fn norms_agree_alone_and_after_an_addition() {
+        let Some(on) = HostDevice::new() else { return };
+        for (d, real) in dims() {
+            let NormDims { n, c, .. } = d;
+            let [x, branch] = [1, 2].map(|s| rounded(real, random(n * c, s)));
+            let [gain, bias] = [3, 4].map(|s| rounded(real, random(c, s)));
+            let [x_at, branch_at] = [&x, &branch].map(|x| on.put(real, x));
+            let [gain_at, bias_at] = [&gain, &bias].map(|x| on.put(real, x));
+            let (sum_at, out) = (on.put(real, &vec![0.0; n * c]), on.put(real, &vec![0.0; n * c]));
+            let stats = on.put(Real::F32, &vec![0.0; 2 * n]);
+            let bias = (!d.rms).then_some(array(&bias));
+            let bias_at = (!d.rms).then_some(bias_at);
+            let sum: Vec<f32> = rounded(real, x.iter().zip(&branch).map(|(a, b)| a + b).collect());
+            for (added, from) in [(false, &x), (true, &sum)] {
+                if added {
+                    add_norm(&on, real, (x_at, branch_at, sum_at), gain_at, bias_at, out, stats, d);
+                } else {
+                    norm(&on, real, x_at, gain_at, bias_at, out, stats, d);
+                }
+                on.wait().unwrap();
+                let (mut want, mut want_stats) = (array(&vec![0.0; n * c]), array(&vec![0.0; 2 * n]));
+                Naive.norm(&array(from), &array(&gain), bias.as_ref(), &mut want, &mut want_stats, d);
+                close(&format!("{d:?} {real:?} {added}"), real, &on.get(real, out, n * c), &want);
+                close("stats", Real::F32, &on.get(Real::F32, stats, 2 * n), &want_stats);
+            }
+            assert_eq!(on.get(real, sum_at, n * c), sum);
+            // In place, as a residual stream is kept.
+            add_norm(&on, real, (x_at, branch_at, x_at), gain_at, bias_at, out, stats, d);
+            on.wait().unwrap();
+            assert_eq!(on.get(real, x_at, n * c), sum);
+            for at in [x_at, branch_at, sum_at, out] {
+                on.release(at, n * c * real.size());
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_through_norms_agree() {
+        let Some(on) = HostDevice::new() else { return };
+        for (d, real) in dims() {
+            let NormDims { n, c, .. } = d;
+            let [x, dout, dx] = [1, 2, 3].map(|s| rounded(real, random(n * c, s)));
+            let gain = rounded(real, random(c, 4));
+            let (mut out, mut stats) = (array(&vec![0.0; n * c]), array(&vec![0.0; 2 * n]));
+            Naive.norm(&array(&x), &array(&gain), None, &mut out, &mut stats, d);
+
+            let saved = Saved {
+                x: on.put(real, &x),
+                gain: on.put(real, &gain),
+                stats: on.put(Real::F32, &stats),
+                dout: on.put(real, &dout),
+            };
+            let dx_at = on.put(real, &dx);
+            let partial = on.put(Real::F32, &random(partial_len(&on, real, d), 5));
+            let [dgain, dbias] = [6, 7].map(|s| on.put(Real::F32, &random(c, s)));
+            let with_bias = (!d.rms).then_some(dbias);
+            norm_backward(&on, real, saved, dx_at, partial, dgain, with_bias, d);
+            on.wait().unwrap();
+
+            let what = format!("{d:?} {real:?}");
+            let (mut want, mut want_gain, mut want_bias) = (array(&dx), array(&random(c, 6)), array(&random(c, 7)));
+            let of_bias = (!d.rms).then_some(&mut want_bias);
+            let saved_stats = stats;
+            Naive.norm_backward(
+                &array(&x),
+                &array(&gain),
+                &saved_stats,
+                &array(&dout),
+                &mut want,
+                &mut want_gain,
+                of_bias,
+                d,
+            );
+            close_to(&what, real, 1, &on.get(real, dx_at, n * c), &want);
+            close(&format!("{what} gain"), Real::F32, &on.get(Real::F32, dgain, c), &want_gain);
+            close(&format!("{what} bias"), Real::F32, &on.get(Real::F32, dbias, c), &want_bias);
+        }
+    }
+}

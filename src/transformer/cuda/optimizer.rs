@@ -1,0 +1,174 @@
+//! One optimizer step over all parameters in one launch.
+
+use super::super::OptimizerKind;
+use super::super::backend::Update;
+use super::device::{Address, Arg, Device, Real};
+use super::launch::{Kernel, THREADS, at, int};
+
+/// Numbers that a block takes; as in the kernel.
+const CHUNK: usize = 4096;
+
+/// A parameter and what belongs to it, as they lie on the device. All f32, but for the shadow: the parameter rounded to what
+/// products read, where that is not f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    pub parameter: Address,
+    pub shadow: Option<Address>,
+    pub gradient: Address,
+    pub first: Option<Address>,
+    pub second: Option<Address>,
+    pub len: usize,
+}
+
+/// What the kernel reads of all items, as bytes for the device: made and written once, where addresses stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    /// `Item`s of the kernel: five pointers and a length, 8 bytes each.
+    pub items: Vec<u8>,
+    /// The first block of each item, and the end: `count + 1` of 8 bytes.
+    pub first_blocks: Vec<u8>,
+    pub count: usize,
+    pub blocks: usize,
+}
+
+impl Table {
+    pub fn of(items: &[Item]) -> Self {
+        let mut table = Self::default();
+        for item in items.iter().filter(|i| i.len > 0) {
+            let or_null = Option::unwrap_or_default;
+            let Item { parameter, shadow, gradient, first, second, len } = *item;
+            let words = [parameter, or_null(shadow), gradient, or_null(first), or_null(second), len as u64];
+            table.items.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
+            table.first_blocks.extend((table.blocks as u64).to_ne_bytes());
+            table.blocks += len.div_ceil(CHUNK);
+            table.count += 1;
+        }
+        table.first_blocks.extend((table.blocks as u64).to_ne_bytes());
+        table
+    }
+}
+
+/// The `step`-th step, from 1, over the items of a table whose bytes lie at `items` and `first_blocks`, `count` of them in
+/// `blocks` blocks.
+pub(super) fn update(
+    on: &dyn Device,
+    real: Real,
+    (items, first_blocks): (Address, Address),
+    (count, blocks): (usize, usize),
+    u: &Update,
+    step: u32,
+) {
+    if blocks == 0 {
+        return;
+    }
+    let correction = |beta: f32| 1.0 - f64::from(beta).powi(step.min(i32::MAX as u32) as i32);
+    let (c1, c2) = (correction(u.beta1), correction(u.beta2));
+    let (rate, eps) = (f64::from(u.learning_rate), f64::from(u.eps));
+    let (kind, beta1, rate, eps) = match u.kind {
+        OptimizerKind::Sgd => (0, u.momentum, rate, eps),
+        OptimizerKind::Adam => (1, u.beta1, rate / c1, eps),
+        OptimizerKind::Adamax => (2, u.beta1, rate / c1, eps),
+        OptimizerKind::Adamw => (3, u.beta1, rate / c1, eps),
+    };
+    let adam = matches!(u.kind, OptimizerKind::Adam | OptimizerKind::Adamw);
+    // Keras's form, lr sqrt(c2) / c1 * m / (sqrt(v) + eps), is the usual one with eps / sqrt(c2).
+    let eps = if adam && u.eps_before_correction { eps / c2.sqrt() } else { eps };
+    let decayed = f64::from(u.learning_rate) * f64::from(u.weight_decay);
+    let decay = if u.kind == OptimizerKind::Adamw { 1.0 - decayed } else { 1.0 };
+    let args = [
+        at(items),
+        at(first_blocks),
+        int(count),
+        Arg::I32(kind),
+        Arg::F32(beta1),
+        Arg::F32(u.beta2),
+        Arg::F32(rate as f32),
+        Arg::F32((1.0 / c2.sqrt()) as f32),
+        Arg::F32(eps as f32),
+        Arg::F32(decay as f32),
+    ];
+    Kernel { on, file: "optimizer", name: "update", real }.run(blocks as u32, THREADS, &args);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::backend::{Backend, Updated};
+    use super::super::super::cpu::naive::Naive;
+    use super::super::host::{HostDevice, array, close, random, rounded};
+    use super::*;
+
+    /// Around vectors of 4 and chunks of 4096.
+    const LENGTHS: [usize; 8] = [1, 3, 4, 5, 1023, 4095, 4097, 12_289];
+
+    struct Parameter {
+        at: Item,
+        p: Vec<f32>,
+        g: Vec<f32>,
+        m: Vec<f32>,
+        v: Vec<f32>,
+    }
+
+    fn parameter(on: &HostDevice, real: Real, len: usize, moments: usize, stream: u64) -> Parameter {
+        let [p, g, m, v] = [0, 1, 2, 3].map(|i| random(len, 10 * stream + i));
+        let v: Vec<f32> = v.iter().map(|x| x.abs()).collect();
+        let at = Item {
+            parameter: on.put(Real::F32, &p),
+            shadow: (real == Real::Bf16).then(|| on.put(real, &vec![0.0; len])),
+            gradient: on.put(Real::F32, &g),
+            first: (moments > 0).then(|| on.put(Real::F32, &m)),
+            second: (moments > 1).then(|| on.put(Real::F32, &v)),
+            len,
+        };
+        Parameter { at, p, g, m, v }
+    }
+
+    #[test]
+    fn steps_of_every_kind_agree_over_parameters_of_any_length() {
+        let Some(on) = HostDevice::new() else { return };
+        for kind in OptimizerKind::ALL {
+            for (momentum, eps_before_correction) in [(0.0, false), (0.9, true)] {
+                let real = if eps_before_correction { Real::Bf16 } else { Real::F32 };
+                let u =
+                    Update { momentum, eps_before_correction, learning_rate: 0.01, eps: 1e-4, ..Update::new(*kind) };
+                let moments = u.kind.moments(momentum);
+                let all: Vec<Parameter> =
+                    (1..).zip(LENGTHS).map(|(i, len)| parameter(&on, real, len, moments, i)).collect();
+                let mut items: Vec<Item> = all.iter().map(|p| p.at).collect();
+                items.insert(2, Item { len: 0, ..items[0] });
+                let table = Table::of(&items);
+                assert_eq!((table.count, table.blocks), (8, 5 + 1 + 2 + 4));
+                let bytes = |b: &[u8]| {
+                    let at = on.allocate(b.len()).unwrap();
+                    on.write(b, at);
+                    at
+                };
+                let places = (bytes(&table.items), bytes(&table.first_blocks));
+                for step in 1..=3 {
+                    update(&on, real, places, (table.count, table.blocks), &u, step);
+                }
+                on.wait().unwrap();
+                for Parameter { at, p, g, m, v } in all {
+                    let [mut want, mut first, mut second] = [p, m, v].map(|x| array(&x));
+                    for step in 1..=3 {
+                        let (first, second) =
+                            ((moments > 0).then_some(&mut first), (moments > 1).then_some(&mut second));
+                        let (part, gradient) = (0..at.len, array(&g));
+                        let one = Updated { part, parameter: &mut want, gradient: &gradient, first, second };
+                        Naive.update(&u, step, one);
+                    }
+                    let what = format!("{u:?}, {} numbers", at.len);
+                    let got = on.get(Real::F32, at.parameter, at.len);
+                    close(&what, Real::F32, &got, &want);
+                    if let Some(shadow) = at.shadow {
+                        assert_eq!(on.get(real, shadow, at.len), rounded(real, got), "{what}");
+                    }
+                    for (moment, want) in [(at.first, first), (at.second, second)] {
+                        if let Some(moment) = moment {
+                            close(&what, Real::F32, &on.get(Real::F32, moment, at.len), &want);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
