@@ -2,8 +2,9 @@
 //! `-- --quick` for a first look. Throughput is in FLOPs or bytes a second (elements here are FLOPs).
 
 use centime::transformer::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Frequencies, LinearDims, NormDims, Store, Update,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Frequencies, LinearDims, NormDims, Store, Update, Updated,
 };
+use centime::transformer::collective::grid::Parallel;
 use centime::transformer::cpu::Cpu;
 use centime::transformer::session::{SessionOptions, prepare};
 use centime::transformer::shape::{Activation, Family, Rope, Shape, ShapeSpec};
@@ -191,7 +192,8 @@ fn optimizers(b: &mut Bench) {
         let positive: Vec<f32> = vec![0.5; len];
         b.cpu.upload(&positive, &mut v);
         b.time(kind.name(), bytes((3 + 2 * moments) * len), |cpu| {
-            cpu.update(&update, 3, &mut p, &g, (moments > 0).then_some(&mut m), (moments > 1).then_some(&mut v));
+            let (first, second) = ((moments > 0).then_some(&mut m), (moments > 1).then_some(&mut v));
+            cpu.update(&update, 3, Updated { part: 0..len, parameter: &mut p, gradient: &g, first, second });
         });
     }
 }
@@ -246,7 +248,12 @@ fn steps(c: &mut Criterion) {
             dropout: 0.0,
         };
         let threads = all_cores() as u32;
-        let options = SessionOptions { backend: BackendKind::Cpu, ranks: 1, threads_per_rank: threads, seed: 0 };
+        let options = SessionOptions {
+            backend: BackendKind::Cpu,
+            parallel: Parallel::replicas(1),
+            threads_per_rank: threads,
+            seed: 0,
+        };
         let mut session = prepare(&workload, &options).expect("a session");
         group.throughput(Throughput::Elements(count::flops_per_step(&workload).expect("FLOPs").get()));
         group.bench_function(format!("{phase} {dtype}"), |b| b.iter(|| session.step().expect("a step")));
