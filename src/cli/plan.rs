@@ -10,6 +10,8 @@ use crate::plan::{Facts, Plan, PlannedTrial};
 use crate::projection::calibration::Calibration;
 use crate::scenario::Scenario;
 use crate::transformer::BackendKind;
+use crate::transformer::cuda::device::Facts as DeviceFacts;
+use crate::transformer::cuda::driver;
 use crate::units::{Bytes, Seconds, grouped, significant};
 use anyhow::anyhow;
 use std::io::Write;
@@ -49,7 +51,16 @@ pub(super) fn gpus(scenario: &Scenario) -> Result<Vec<Gpu>, String> {
     if scenario.cells.iter().all(|c| c.trial.backend != BackendKind::Cuda) {
         return Ok(Vec::new());
     }
-    gpu::inspect_visible().map_err(|trouble| trouble.to_string())
+    let told = gpu::inspect_visible().map_err(|trouble| trouble.to_string());
+    // Some containers have CUDA without the library that tells of GPUs: then what CUDA says of them has to do.
+    told.or_else(|trouble| match driver::available() {
+        Ok(all) => Ok(all.iter().zip(0..).map(|(facts, index)| of_driver(index, facts)).collect()),
+        Err(_) => Err(trouble),
+    })
+}
+
+fn of_driver(index: u32, facts: &DeviceFacts) -> Gpu {
+    Gpu { index, name: facts.name.clone(), memory_bytes: facts.memory_bytes, ..Gpu::default() }
 }
 
 /// Columns of the table, in CSV and JSON under these names.

@@ -1,17 +1,36 @@
 //! `centime trial`.
 
 use super::Failure;
+use crate::hardware::gpu::Probed;
 use crate::runner::child;
 use crate::runner::protocol::ProtocolError;
+use crate::transformer::cuda::limits::limits;
 use std::io;
 
 /// Run one trial in this process and report over the pipe (used by run).
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Measure the limits of the GPU of this number instead, and print them as JSON.
+    #[arg(long, value_name = "NUMBER")]
+    gpu_limits: Option<usize>,
+}
 
-pub(super) fn run(_: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    if let Some(ordinal) = a.gpu_limits {
+        return gpu_limits(ordinal);
+    }
     child::serve(io::stdin().lock(), io::stdout().lock()).map_err(|e| match e {
         ProtocolError::Request(_) => Failure::Usage(e.into()),
         ProtocolError::Read(_) | ProtocolError::Write(_) => Failure::Io(e.into()),
     })
+}
+
+fn gpu_limits(ordinal: usize) -> Result<(), Failure> {
+    let found = limits(ordinal).map_err(|e| Failure::Internal(e.into()))?;
+    let probed = Probed {
+        flops_per_second: found.flops_per_second.into_iter().map(|(name, rate)| (name.to_string(), rate)).collect(),
+        copy_bytes_per_second: Some(found.copy_bytes_per_second),
+    };
+    let json = serde_json::to_string(&probed).map_err(|e| Failure::Internal(e.into()))?;
+    super::output::print(&json)
 }

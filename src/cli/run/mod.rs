@@ -1,6 +1,7 @@
 //! `centime run`: scenario, machine, plan; every trial measured and journalled; the report.
 
 mod forecast;
+mod gpus;
 mod identity;
 mod progress;
 mod resume;
@@ -91,6 +92,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         say(format!("resuming: {done} of {} trials are there", plan.trials.len()));
     }
     let gpus = if found.gpus.is_empty() { super::plan::gpus(&scenario).unwrap_or_default() } else { found.gpus };
+    let gpus = if a.no_probe { gpus } else { gpus::probed(gpus, &mut say) };
     let environment = environment(&scenario, &plan, &key, machine, (probed, gpus), found.started_at);
     save_environment(&out, &environment).map_err(failure)?;
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;

@@ -24,6 +24,7 @@ mod head;
 #[cfg(test)]
 mod host;
 mod launch;
+pub mod limits;
 mod linear;
 mod loss;
 #[cfg(test)]
