@@ -5,6 +5,7 @@ use crate::hardware::gpu::Probed;
 use crate::runner::child;
 use crate::runner::protocol::ProtocolError;
 use crate::transformer::cuda::limits::limits;
+use crate::transformer::cuda::nccl::try_alone;
 use std::io;
 
 /// Run one trial in this process and report over the pipe (used by run).
@@ -13,11 +14,18 @@ pub struct Arguments {
     /// Measure the limits of the GPU of this number instead, and print them as JSON.
     #[arg(long, value_name = "NUMBER")]
     gpu_limits: Option<usize>,
+    /// Try NCCL with one rank on the GPU of this number instead.
+    #[arg(long, value_name = "NUMBER")]
+    nccl: Option<usize>,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if let Some(ordinal) = a.gpu_limits {
         return gpu_limits(ordinal);
+    }
+    if let Some(ordinal) = a.nccl {
+        try_alone(ordinal).map_err(|e| Failure::Internal(e.into()))?;
+        return super::output::print("NCCL with one rank: every call leaves the numbers as they were");
     }
     child::serve(io::stdin().lock(), io::stdout().lock()).map_err(|e| match e {
         ProtocolError::Request(_) => Failure::Usage(e.into()),

@@ -29,7 +29,7 @@ mod linear;
 mod loss;
 #[cfg(test)]
 mod model_tests;
-pub(super) mod nccl;
+pub mod nccl;
 mod norm;
 mod optimizer;
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! is, and nobody else reads it.) Sums of bf16 are rounded at each step that NCCL takes.
 
 use super::super::Dtype;
+use super::super::backend::{Alloc, Backend, Category};
 use super::super::collective::grid::{Groups, Parallel, groups};
 use super::super::collective::rendezvous::{self, RendezvousError};
 use super::super::collective::world::World;
@@ -190,6 +191,44 @@ pub(in super::super) fn open(
     Ok((backends, groups))
 }
 
+/// A group of one on the GPU of this number: NCCL is found, joined and asked for each of its calls once, on numbers that all of
+/// them have to leave as they are. What can be tried of it with a single GPU.
+///
+/// # Errors
+/// What is missing, what a call says, or numbers that are others afterwards.
+pub fn try_alone(ordinal: usize) -> Result<(), SessionError> {
+    let gpu = Arc::new(Gpu::open(ordinal)?);
+    let nccl = Nccl::get().map_err(device)?;
+    let id = nccl.unique_id().map_err(device)?;
+    let mut joined = nccl.join(id, 1, &[0], |_| gpu.enter()).map_err(device)?;
+    let communicator = joined.pop().ok_or_else(|| SessionError::Invalid("NCCL made no communicator".into()))?;
+    let side = Some(Mutex::new(Side::new().map_err(|e| SessionError::Device(e.to_string()))?));
+    let member = Member { gpu: Arc::clone(&gpu), communicator, nccl, rank: 0, size: 1, side };
+    let cuda = Cuda::on_device(gpu, Dtype::F32)?;
+    let numbers: Vec<f32> = (0..1001u16).map(f32::from).collect();
+    let mut buffer = cuda.alloc(numbers.len(), Category::Gradients)?;
+    let jobs = [
+        Job::AllReduce(Reduce::Sum),
+        Job::AllReduce(Reduce::Mean),
+        Job::ReduceScatter(Reduce::Mean),
+        Job::AllGather,
+        Job::Broadcast { root: 0 },
+    ];
+    for job in jobs {
+        cuda.upload(&numbers, &mut buffer);
+        let ticket = member.start(job, std::slice::from_mut(&mut buffer));
+        member.finish(ticket);
+        let mut found = vec![0.0; numbers.len()];
+        cuda.download(&buffer, 0, &mut found);
+        cuda.check()?;
+        member.check()?;
+        if found != numbers {
+            return Err(SessionError::Device(format!("NCCL, {job:?} of one rank: other numbers than before")));
+        }
+    }
+    Ok(())
+}
+
 /// An id for every group of more than one, in the order in which the groups are made; the first process makes them.
 fn identities(parallel: &Parallel, world: Option<(&World, u64)>) -> Result<Vec<[u8; 128]>, SessionError> {
     let of = |groups: u32, ranks: u32| if ranks > 1 { groups as usize } else { 0 };
@@ -214,6 +253,13 @@ fn identities(parallel: &Parallel, world: Option<(&World, u64)>) -> Result<Vec<[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_of_one_without_a_gpu_says_what_is_missing() {
+        if super::super::driver::available().is_err() {
+            assert!(matches!(try_alone(0), Err(SessionError::NoCuda(_))));
+        }
+    }
 
     /// What the calls of all ranks leave in their buffers, as NCCL's documentation has it.
     fn run(job: Job, buffers: &mut [Vec<f32>]) {
