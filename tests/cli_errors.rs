@@ -200,6 +200,14 @@ fn doctor_says_what_the_machine_has() {
     let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let item = |name: &str| rows.as_array().unwrap().iter().find(|r| r["item"] == name).unwrap()["value"].clone();
     assert!(item("memory").as_str().unwrap().ends_with("iB"));
-    assert_eq!(item("cuda"), "not in this build");
+    // Found at run time: formats where there is a GPU that can be used, else what is missing.
+    match centime::transformer::cuda::driver::available() {
+        Ok(_) => assert!(item("cuda").as_str().unwrap().contains("bf16")),
+        Err(missing) => {
+            assert_eq!(item("cuda"), "not here");
+            let row = rows.as_array().unwrap().iter().find(|r| r["item"] == "cuda").unwrap();
+            assert!(row.to_string().contains(missing.to_string().split(':').next().unwrap()), "{row}");
+        }
+    }
     assert!(item("cpu").as_str().unwrap().contains("f32"));
 }
