@@ -14,7 +14,8 @@
 template <int D>
 __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads,
                                        int head_dim, int causal) {
-  constexpr int THREADS = 128, QUERIES = 128, KEYS = 64, M = 2, N = KEYS / 8;
+  constexpr int THREADS = 128, QUERIES = 128, KEYS = 64, M = 2, AT_ONCE = D <= 64 ? 64 : 32, N = AT_ONCE / 8;
+  constexpr float MOST_GROWTH = 8.0f;
   constexpr int TILE = KEYS * D * 2;
   SHARED_BUFFER(char, shared);
   const SharedAddress queries = shared_address(shared), stages = queries + QUERIES * D * 2;
@@ -25,12 +26,13 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
   const i64 width = i64(heads + 2 * kv_heads) * head_dim, row = i64(blockIdx.z) * tokens;
   const bf16* q = qkv + (row + first_query) * width + head * head_dim;
   const bf16* k = qkv + row * width + (heads + group) * head_dim;
-  const bf16* v = k + kv_heads * head_dim;
   const auto load_keys = [&](int tile) {
     const SharedAddress to = stages + tile % 2 * 2 * TILE;
-    const i64 from = i64(tile) * KEYS * width;
-    load_tile<D, KEYS, THREADS>(to, k + from, width, tokens - tile * KEYS, head_dim);
-    load_tile<D, KEYS, THREADS>(to + TILE, v + from, width, tokens - tile * KEYS, head_dim);
+    int first_key = tile * KEYS;
+    computed_here(first_key);
+    const bf16* from = k + first_key * width;
+    load_tile<D, KEYS, THREADS>(to, from, width, tokens - first_key, head_dim);
+    load_tile<D, KEYS, THREADS>(to + TILE, from + kv_heads * head_dim, width, tokens - first_key, head_dim);
     commit_copies();
   };
 
@@ -41,7 +43,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
 
   const int lane = threadIdx.x % 32, own_row = threadIdx.x / 32 * 16 * M;
   const int warp_query = first_query + own_row;
-  const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
+  const float scale_2 = rsqrtf(float(head_dim)) * LOG2_E;
   float sums[M][D / 8][4] = {}, largest[M][2], total[M][2];
 #pragma unroll
   for (int m = 0; m < M; m++) largest[m][0] = largest[m][1] = -INFINITE, total[m][0] = total[m][1] = 0.0f;
@@ -51,56 +53,80 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
     // The tile has come for all threads, and all are done with the one whose place the next one takes.
     __syncthreads();
     if (tile > 0) load_keys(tile - 1);
-    const int first_key = tile * KEYS;
-    if (causal && first_key > warp_query + 16 * M - 1) continue;
-
-    const Fragments<D> own(queries), keys(stages + tile % 2 * 2 * TILE), values(stages + tile % 2 * 2 * TILE + TILE);
-    float s[M][N][4];
-    scores<D, M, N>(s, own, own_row, keys, 0);
-    if (first_key + KEYS > tokens || (causal && first_key + KEYS - 1 > warp_query)) {
+    const SharedAddress stage = stages + tile % 2 * 2 * TILE;
+    const Fragments<D> own(queries), keys(stage), values(stage + TILE);
 #pragma unroll
-      for (int m = 0; m < M; m++) {
+    for (int part = KEYS - AT_ONCE; part >= 0; part -= AT_ONCE) {
+      const int first_key = tile * KEYS + part;
+      if (first_key >= tokens || (causal && first_key > warp_query + 16 * M - 1)) continue;
+      float s[M][N][4];
+      scores<D, M, N>(s, own, own_row, keys, part);
+      if (first_key + AT_ONCE > tokens || (causal && first_key + AT_ONCE - 1 > warp_query)) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          const int query = warp_query + 16 * m + i / 2 * 8 + lane / 4;
-          const int end = causal ? min(tokens, query + 1) : tokens;
+        for (int m = 0; m < M; m++) {
 #pragma unroll
-          for (int n = 0; n < N; n++) {
-            if (first_key + 8 * n + lane % 4 * 2 + i % 2 >= end) s[m][n][i] = -INFINITE;
+          for (int i = 0; i < 4; i++) {
+            const int query = warp_query + 16 * m + i / 2 * 8 + lane / 4;
+            const int end = causal ? min(tokens, query + 1) : tokens;
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+              if (first_key + 8 * n + lane % 4 * 2 + i % 2 >= end) s[m][n][i] = -INFINITE;
+            }
           }
         }
       }
-    }
-    unsigned p[M][N / 2][4];
+      float most[M][2];
+      bool grown = false;
 #pragma unroll
-    for (int m = 0; m < M; m++) {
+      for (int m = 0; m < M; m++) {
 #pragma unroll
-      for (int i = 0; i < 2; i++) {
-        float most = largest[m][i];
+        for (int i = 0; i < 2; i++) {
+          most[m][i] = largest[m][i];
 #pragma unroll
-        for (int n = 0; n < N; n++) most = fmaxf(most, fmaxf(s[m][n][2 * i], s[m][n][2 * i + 1]));
-        most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 2));
-        // A row that has seen no key yet keeps to zeros.
-        const float offset = most == -INFINITE ? 0.0f : most * scale_2;
-        const float shrink = exp2_fast(largest[m][i] * scale_2 - offset);
-        largest[m][i] = most;
-        float sum = 0.0f;
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-          const float low = exp2_fast(s[m][n][2 * i] * scale_2 - offset);
-          const float high = exp2_fast(s[m][n][2 * i + 1] * scale_2 - offset);
-          sum += low + high;
-          p[m][n / 2][n % 2 * 2 + i] = to_bf16_pair(low, high);
+          for (int n = 0; n < N; n++) most[m][i] = fmaxf(most[m][i], fmaxf(s[m][n][2 * i], s[m][n][2 * i + 1]));
+          most[m][i] = fmaxf(most[m][i], __shfl_xor_sync(ALL_LANES, most[m][i], 1));
+          most[m][i] = fmaxf(most[m][i], __shfl_xor_sync(ALL_LANES, most[m][i], 2));
+          grown |= (most[m][i] - largest[m][i]) * scale_2 > MOST_GROWTH;
         }
-        total[m][i] = total[m][i] * shrink + sum;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) sums[m][n][2 * i] *= shrink, sums[m][n][2 * i + 1] *= shrink;
       }
+      if (__ballot_sync(ALL_LANES, grown)) {
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            // A row that has seen no key yet keeps to zeros.
+            const float shrink = largest[m][i] == -INFINITE ? 0.0f : exp2_fast((largest[m][i] - most[m][i]) * scale_2);
+            largest[m][i] = most[m][i];
+            total[m][i] *= shrink;
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) sums[m][n][2 * i] *= shrink, sums[m][n][2 * i + 1] *= shrink;
+          }
+        }
+      }
+      unsigned p[M][N / 2][4];
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          const float offset = largest[m][i] == -INFINITE ? 0.0f : largest[m][i] * scale_2;
+          float sum = 0.0f;
+#pragma unroll
+          for (int n = 0; n < N; n++) {
+            const float low = exp2_fast(s[m][n][2 * i] * scale_2 - offset);
+            const float high = exp2_fast(s[m][n][2 * i + 1] * scale_2 - offset);
+            sum += low + high;
+            p[m][n / 2][n % 2 * 2 + i] = to_bf16_pair(low, high);
+          }
+          total[m][i] += sum;
+        }
+      }
+      accumulate<D, M, N>(sums, p, values, part);
     }
-    accumulate<D, M, N>(sums, p, values, 0);
   }
 
+  int sequence = blockIdx.z;
+  computed_here(sequence);
+  const i64 first_row = i64(sequence) * tokens + warp_query;
   float factor[M][2];
 #pragma unroll
   for (int m = 0; m < M; m++) {
@@ -110,12 +136,13 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
       whole += __shfl_xor_sync(ALL_LANES, whole, 1);
       whole += __shfl_xor_sync(ALL_LANES, whole, 2);
       factor[m][i] = 1.0f / whole;
-      const int query = warp_query + 16 * m + 8 * i + lane / 4;
-      if (lane % 4 == 0 && query < tokens) lse[(row + query) * heads + head] = largest[m][i] * scale + logf(whole);
+      const int own_query = 16 * m + 8 * i + lane / 4;
+      if (lane % 4 == 0 && warp_query + own_query < tokens)
+        lse[(first_row + own_query) * heads + head] = largest[m][i] * scale_2 * LN_2 + logf(whole);
     }
   }
   const i64 out_width = i64(heads) * head_dim;
-  store_rows<D, M>(sums, factor, shared + own_row * D * 2, out + (row + warp_query) * out_width + head * head_dim,
+  store_rows<D, M>(sums, factor, shared + own_row * D * 2, out + first_row * out_width + head * head_dim,
                    out_width, tokens - warp_query, head_dim);
 }
 
