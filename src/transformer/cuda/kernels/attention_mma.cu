@@ -4,32 +4,36 @@
 // factor of the next in registers.
 //
 // FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
-// 128 queries, from the L2 cache. Per 64 keys a warp reads 2 x 64 D numbers from shared memory for 2 x 32 x 64 D
-// multiply-adds: 128 bytes a m16n8k16, within what a multiprocessor reads while it multiplies; hence 32 queries a warp,
-// not 16.
+// 128 queries, from the L2 cache. Registers: 32 queries a warp have D sums a lane; beyond D = 64 that leaves room for the
+// scores of 32 keys at a time, up to it for those of 64. Shared memory: for 2 x 32 x 64 D multiply-adds a warp reads 64 keys
+// and values, and its queries once or twice: 160 or 192 bytes a m16n8k16, within the 256 that a multiprocessor reads while
+// it multiplies; with 16 queries a warp it would be more than that.
+//
+// Sums are relative to the exponential of `largest`, a score of their row. As long as no row of a warp has a probability
+// above 2^MOST_GROWTH by that measure, `largest` stays and no sums are scaled: f32 has room, and the quotient is the same.
 //
 // What a wider instruction (wgmma) would change is this file alone: the same arguments, another `scores` and `accumulate`.
 #include "attention_tiles.h"
 
 template <int D>
-__device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads,
-                                       int head_dim, int causal) {
+__device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, const Place& place, int causal) {
   constexpr int THREADS = 128, QUERIES = 128, KEYS = 64, M = 2, AT_ONCE = D <= 64 ? 64 : 32, N = AT_ONCE / 8;
-  constexpr float MOST_GROWTH = 8.0f;
   constexpr int TILE = KEYS * D * 2;
+  constexpr float MOST_GROWTH = 8.0f;
   SHARED_BUFFER(char, shared);
   const SharedAddress queries = shared_address(shared), stages = queries + QUERIES * D * 2;
 
+  const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads, kv_heads = place.kv_heads;
   // The longest first, so that the last blocks to run are short.
   const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * QUERIES;
   const int head = blockIdx.y, group = head / (heads / kv_heads);
-  const i64 width = i64(heads + 2 * kv_heads) * head_dim, row = i64(blockIdx.z) * tokens;
-  const bf16* q = qkv + (row + first_query) * width + head * head_dim;
-  const bf16* k = qkv + row * width + (heads + group) * head_dim;
+  const i64 width = place.width;
+  const bf16* q = qkv + place.query(head) + first_query * width;
+  const bf16* k = qkv + place.key(group);
   const auto load_keys = [&](int tile) {
     const SharedAddress to = stages + tile % 2 * 2 * TILE;
     int first_key = tile * KEYS;
-    computed_here(first_key);
+    computed_here(first_key);  // rather than two pointers that each pass advances
     const bf16* from = k + first_key * width;
     load_tile<D, KEYS, THREADS>(to, from, width, tokens - first_key, head_dim);
     load_tile<D, KEYS, THREADS>(to + TILE, from + kv_heads * head_dim, width, tokens - first_key, head_dim);
@@ -124,9 +128,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
     }
   }
 
-  int sequence = blockIdx.z;
-  computed_here(sequence);
-  const i64 first_row = i64(sequence) * tokens + warp_query;
+  const Place same = place.again();
   float factor[M][2];
 #pragma unroll
   for (int m = 0; m < M; m++) {
@@ -138,12 +140,11 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
       factor[m][i] = 1.0f / whole;
       const int own_query = 16 * m + 8 * i + lane / 4;
       if (lane % 4 == 0 && warp_query + own_query < tokens)
-        lse[(first_row + own_query) * heads + head] = largest[m][i] * scale_2 * LN_2 + logf(whole);
+        lse[(same.row + warp_query + own_query) * heads + head] = largest[m][i] * scale_2 * LN_2 + logf(whole);
     }
   }
-  const i64 out_width = i64(heads) * head_dim;
-  store_rows<D, M>(sums, factor, shared + own_row * D * 2, out + first_row * out_width + head * head_dim,
-                   out_width, tokens - warp_query, head_dim);
+  store_rows<D, M>(sums, factor, shared + own_row * D * 2, out + same.result(head) + warp_query * same.out_width,
+                   same.out_width, tokens - warp_query, head_dim);
 }
 
 // Grid: (ceil(T / 128), H, B), 128 threads, (128 + 4 * 64) * D * 2 bytes of shared memory; D is head_dim rounded up to that
@@ -151,7 +152,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
 #define ATTENTION(D)                                                                                                       \
   KERNEL __launch_bounds__(128, 2) attention_mma_##D(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,        \
                                                      int kv_heads, int head_dim, int causal) {                             \
-    attend<D>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                                   \
+    attend<D>(qkv, out, lse, Place(tokens, heads, kv_heads, head_dim), causal);                                            \
   }
 ATTENTION(32)
 ATTENTION(64)

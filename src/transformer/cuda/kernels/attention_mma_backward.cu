@@ -36,7 +36,8 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
 
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads;
   const int first_key = blockIdx.x * Sizes::KEYS, group = blockIdx.y, sharing = heads / place.kv_heads;
-  // The next queries to be copied: those of one head after another.
+  // The queries to be copied next: those of one head after another.
+  static_assert(Sizes::KEYS % QUERIES == 0, "the first queries that see the first key begin a tile");
   const int begin = causal ? first_key : 0, last_head = group * sharing + sharing - 1;
   int head = group * sharing, query = begin;
   const auto load_queries = [&](SharedAddress to) {
