@@ -5,9 +5,9 @@
 //
 // FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
 // 128 queries, from the L2 cache. Registers: 32 queries a warp have D sums a lane; beyond D = 64 that leaves room for the
-// scores of 32 keys at a time, up to it for those of 64. Shared memory: for 2 x 32 x 64 D multiply-adds a warp reads 64 keys
-// and values, and its queries once or twice: 160 or 192 bytes a m16n8k16, within the 256 that a multiprocessor reads while
-// it multiplies; with 16 queries a warp it would be more than that.
+// scores of 32 keys at a time, up to it for those of 64. Shared memory: for 2 x 32 x 64 D multiply-adds a warp reads 64
+// keys and values, and its queries once or twice: 160 or 192 bytes a m16n8k16, within the 256 that a multiprocessor reads
+// while it multiplies; with 16 queries a warp it would be more than that.
 //
 // Sums are relative to the exponential of `largest`, a score of their row. As long as no row of a warp has a probability
 // above 2^MOST_GROWTH by that measure, `largest` stays and no sums are scaled: f32 has room, and the quotient is the same.

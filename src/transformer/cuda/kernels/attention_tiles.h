@@ -87,8 +87,8 @@ struct Fragments {
     computed_here(rows);
     computed_here(columns);
   }
-  // `16 step` numbers further on. Where rows are a power of two long, the bits of a step that the swizzle may have turned are
-  // turned, the others added; where they are not, the swizzle is undone and done again.
+  // `16 step` numbers further on. Where rows are a power of two long, bits of a step that the swizzle may have turned
+  // are turned, the others added; where they are not, the swizzle is undone and done again.
   __device__ __forceinline__ static SharedAddress further(SharedAddress at, unsigned row, int step) {
     if constexpr ((D & (D - 1)) == 0) return (at ^ (step << 5 & 127)) + (step << 5 & ~127);
     const int turned = swizzle<D>(row) << 4 & 32;
