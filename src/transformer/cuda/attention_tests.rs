@@ -198,8 +198,12 @@ fn kernels_are_chosen_by_format_head_dim_and_device() {
 #[test]
 fn large_scores_neither_overflow_nor_vanish() {
     let Some(on) = HostDevice::new() else { return };
-    let d = AttentionDims { batch: 1, tokens: 70, heads: 1, kv_heads: 1, head_dim: 64, causal: true };
-    for (real, path) in [(Real::F32, Path::Rows(2)), (Real::Bf16, Path::TensorCores(64))] {
+    for (real, path, head_dim) in [
+        (Real::F32, Path::Rows(2), 64),
+        (Real::Bf16, Path::TensorCores(64), 64),
+        (Real::Bf16, Path::TensorCores(128), 128),
+    ] {
+        let d = AttentionDims { batch: 1, tokens: 170, heads: 1, kv_heads: 1, head_dim, causal: true };
         // Scores of several hundred: exp of them alone is past f32.
         let qkv: Vec<f32> = rounded(real, random(d.rows() * d.qkv_width(), 3)).iter().map(|x| x * 16.0).collect();
         let want = expected(&qkv, &vec![0.0; d.rows() * d.out_width()], d);
@@ -207,9 +211,9 @@ fn large_scores_neither_overflow_nor_vanish() {
         let lse = on.put(Real::F32, &vec![0.0; d.rows()]);
         forward_by(path, &on, real, [from, out, lse], &d);
         on.wait().unwrap();
-        // Scores of up to 2^10, off by 2^-24 of that times the sqrt of 64 products: 5e-4 of P.
-        let off: Vec<f64> = want.off_out.iter().map(|o| o + 5e-4 * 64.0).collect();
+        // Scores of up to 2^10, off by 2^-24 of that times the sqrt of 64 or 128 products: up to 7e-4 of P.
+        let off: Vec<f64> = want.off_out.iter().map(|o| o + 7e-4 * 64.0).collect();
         near("out", Real::Bf16, &on.get(real, out, d.rows() * d.out_width()), &want.out, &off);
-        assert!(on.get(Real::F32, lse, d.rows()).iter().all(|x| x.is_finite()));
+        near("lse", Real::F32, &on.get(Real::F32, lse, d.rows()), &want.lse, &[]);
     }
 }

@@ -4,33 +4,39 @@
 // factor of the next in registers.
 //
 // FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
-// 128 queries, from the L2 cache. Per 64 keys a warp reads 2 x 64 D numbers from shared memory for 2 x 32 x 64 D
-// multiply-adds: 128 bytes a m16n8k16, within what a multiprocessor reads while it multiplies; hence 32 queries a warp,
-// not 16.
+// 128 queries, from the L2 cache. Registers: 32 queries a warp have D sums a lane; beyond D = 64 that leaves room for the
+// scores of 32 keys at a time, up to it for those of 64. Shared memory: for 2 x 32 x 64 D multiply-adds a warp reads 64
+// keys and values, and its queries once or twice: 160 or 192 bytes a m16n8k16, within the 256 that a multiprocessor reads
+// while it multiplies; with 16 queries a warp it would be more than that.
+//
+// Sums are relative to the exponential of `largest`, a score of their row. As long as no row of a warp has a probability
+// above 2^MOST_GROWTH by that measure, `largest` stays and no sums are scaled: f32 has room, and the quotient is the same.
 //
 // What a wider instruction (wgmma) would change is this file alone: the same arguments, another `scores` and `accumulate`.
 #include "attention_tiles.h"
 
 template <int D>
-__device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads,
-                                       int head_dim, int causal) {
-  constexpr int THREADS = 128, QUERIES = 128, KEYS = 64, M = 2, N = KEYS / 8;
+__device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, const Place& place, int causal) {
+  constexpr int THREADS = 128, QUERIES = 128, KEYS = 64, M = 2, AT_ONCE = D <= 64 ? 64 : 32, N = AT_ONCE / 8;
   constexpr int TILE = KEYS * D * 2;
+  constexpr float MOST_GROWTH = 8.0f;
   SHARED_BUFFER(char, shared);
   const SharedAddress queries = shared_address(shared), stages = queries + QUERIES * D * 2;
 
+  const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads, kv_heads = place.kv_heads;
   // The longest first, so that the last blocks to run are short.
   const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * QUERIES;
   const int head = blockIdx.y, group = head / (heads / kv_heads);
-  const i64 width = i64(heads + 2 * kv_heads) * head_dim, row = i64(blockIdx.z) * tokens;
-  const bf16* q = qkv + (row + first_query) * width + head * head_dim;
-  const bf16* k = qkv + row * width + (heads + group) * head_dim;
-  const bf16* v = k + kv_heads * head_dim;
+  const i64 width = place.width;
+  const bf16* q = qkv + place.query(head) + first_query * width;
+  const bf16* k = qkv + place.key(group);
   const auto load_keys = [&](int tile) {
     const SharedAddress to = stages + tile % 2 * 2 * TILE;
-    const i64 from = i64(tile) * KEYS * width;
-    load_tile<D, KEYS, THREADS>(to, k + from, width, tokens - tile * KEYS, head_dim);
-    load_tile<D, KEYS, THREADS>(to + TILE, v + from, width, tokens - tile * KEYS, head_dim);
+    int first_key = tile * KEYS;
+    computed_here(first_key);  // rather than two pointers that each pass advances
+    const bf16* from = k + first_key * width;
+    load_tile<D, KEYS, THREADS>(to, from, width, tokens - first_key, head_dim);
+    load_tile<D, KEYS, THREADS>(to + TILE, from + kv_heads * head_dim, width, tokens - first_key, head_dim);
     commit_copies();
   };
 
@@ -41,7 +47,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
 
   const int lane = threadIdx.x % 32, own_row = threadIdx.x / 32 * 16 * M;
   const int warp_query = first_query + own_row;
-  const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
+  const float scale_2 = rsqrtf(float(head_dim)) * LOG2_E;
   float sums[M][D / 8][4] = {}, largest[M][2], total[M][2];
 #pragma unroll
   for (int m = 0; m < M; m++) largest[m][0] = largest[m][1] = -INFINITE, total[m][0] = total[m][1] = 0.0f;
@@ -51,56 +57,78 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
     // The tile has come for all threads, and all are done with the one whose place the next one takes.
     __syncthreads();
     if (tile > 0) load_keys(tile - 1);
-    const int first_key = tile * KEYS;
-    if (causal && first_key > warp_query + 16 * M - 1) continue;
-
-    const Fragments<D> own(queries), keys(stages + tile % 2 * 2 * TILE), values(stages + tile % 2 * 2 * TILE + TILE);
-    float s[M][N][4];
-    scores<D, M, N>(s, own, own_row, keys, 0);
-    if (first_key + KEYS > tokens || (causal && first_key + KEYS - 1 > warp_query)) {
+    const SharedAddress stage = stages + tile % 2 * 2 * TILE;
+    const Fragments<D> own(queries), keys(stage), values(stage + TILE);
 #pragma unroll
-      for (int m = 0; m < M; m++) {
+    for (int part = KEYS - AT_ONCE; part >= 0; part -= AT_ONCE) {
+      const int first_key = tile * KEYS + part;
+      if (first_key >= tokens || (causal && first_key > warp_query + 16 * M - 1)) continue;
+      float s[M][N][4];
+      scores<D, M, N>(s, own, own_row, keys, part);
+      if (first_key + AT_ONCE > tokens || (causal && first_key + AT_ONCE - 1 > warp_query)) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          const int query = warp_query + 16 * m + i / 2 * 8 + lane / 4;
-          const int end = causal ? min(tokens, query + 1) : tokens;
+        for (int m = 0; m < M; m++) {
 #pragma unroll
-          for (int n = 0; n < N; n++) {
-            if (first_key + 8 * n + lane % 4 * 2 + i % 2 >= end) s[m][n][i] = -INFINITE;
+          for (int i = 0; i < 4; i++) {
+            const int query = warp_query + 16 * m + i / 2 * 8 + lane / 4;
+            const int end = causal ? min(tokens, query + 1) : tokens;
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+              if (first_key + 8 * n + lane % 4 * 2 + i % 2 >= end) s[m][n][i] = -INFINITE;
+            }
           }
         }
       }
-    }
-    unsigned p[M][N / 2][4];
+      float most[M][2];
+      bool grown = false;
 #pragma unroll
-    for (int m = 0; m < M; m++) {
+      for (int m = 0; m < M; m++) {
 #pragma unroll
-      for (int i = 0; i < 2; i++) {
-        float most = largest[m][i];
+        for (int i = 0; i < 2; i++) {
+          most[m][i] = largest[m][i];
 #pragma unroll
-        for (int n = 0; n < N; n++) most = fmaxf(most, fmaxf(s[m][n][2 * i], s[m][n][2 * i + 1]));
-        most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 2));
-        // A row that has seen no key yet keeps to zeros.
-        const float offset = most == -INFINITE ? 0.0f : most * scale_2;
-        const float shrink = exp2_fast(largest[m][i] * scale_2 - offset);
-        largest[m][i] = most;
-        float sum = 0.0f;
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-          const float low = exp2_fast(s[m][n][2 * i] * scale_2 - offset);
-          const float high = exp2_fast(s[m][n][2 * i + 1] * scale_2 - offset);
-          sum += low + high;
-          p[m][n / 2][n % 2 * 2 + i] = to_bf16_pair(low, high);
+          for (int n = 0; n < N; n++) most[m][i] = fmaxf(most[m][i], fmaxf(s[m][n][2 * i], s[m][n][2 * i + 1]));
+          most[m][i] = fmaxf(most[m][i], __shfl_xor_sync(ALL_LANES, most[m][i], 1));
+          most[m][i] = fmaxf(most[m][i], __shfl_xor_sync(ALL_LANES, most[m][i], 2));
+          grown |= (most[m][i] - largest[m][i]) * scale_2 > MOST_GROWTH;
         }
-        total[m][i] = total[m][i] * shrink + sum;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) sums[m][n][2 * i] *= shrink, sums[m][n][2 * i + 1] *= shrink;
       }
+      if (__ballot_sync(ALL_LANES, grown)) {
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            // A row that has seen no key yet keeps to zeros.
+            const float shrink = largest[m][i] == -INFINITE ? 0.0f : exp2_fast((largest[m][i] - most[m][i]) * scale_2);
+            largest[m][i] = most[m][i];
+            total[m][i] *= shrink;
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) sums[m][n][2 * i] *= shrink, sums[m][n][2 * i + 1] *= shrink;
+          }
+        }
+      }
+      unsigned p[M][N / 2][4];
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          const float offset = largest[m][i] == -INFINITE ? 0.0f : largest[m][i] * scale_2;
+          float sum = 0.0f;
+#pragma unroll
+          for (int n = 0; n < N; n++) {
+            const float low = exp2_fast(s[m][n][2 * i] * scale_2 - offset);
+            const float high = exp2_fast(s[m][n][2 * i + 1] * scale_2 - offset);
+            sum += low + high;
+            p[m][n / 2][n % 2 * 2 + i] = to_bf16_pair(low, high);
+          }
+          total[m][i] += sum;
+        }
+      }
+      accumulate<D, M, N>(sums, p, values, part);
     }
-    accumulate<D, M, N>(sums, p, values, 0);
   }
 
+  const Place same = place.again();
   float factor[M][2];
 #pragma unroll
   for (int m = 0; m < M; m++) {
@@ -110,13 +138,13 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
       whole += __shfl_xor_sync(ALL_LANES, whole, 1);
       whole += __shfl_xor_sync(ALL_LANES, whole, 2);
       factor[m][i] = 1.0f / whole;
-      const int query = warp_query + 16 * m + 8 * i + lane / 4;
-      if (lane % 4 == 0 && query < tokens) lse[(row + query) * heads + head] = largest[m][i] * scale + logf(whole);
+      const int own_query = 16 * m + 8 * i + lane / 4;
+      if (lane % 4 == 0 && warp_query + own_query < tokens)
+        lse[(same.row + warp_query + own_query) * heads + head] = largest[m][i] * scale_2 * LN_2 + logf(whole);
     }
   }
-  const i64 out_width = i64(heads) * head_dim;
-  store_rows<D, M>(sums, factor, shared + own_row * D * 2, out + (row + warp_query) * out_width + head * head_dim,
-                   out_width, tokens - warp_query, head_dim);
+  store_rows<D, M>(sums, factor, shared + own_row * D * 2, out + same.result(head) + warp_query * same.out_width,
+                   same.out_width, tokens - warp_query, head_dim);
 }
 
 // Grid: (ceil(T / 128), H, B), 128 threads, (128 + 4 * 64) * D * 2 bytes of shared memory; D is head_dim rounded up to that
@@ -124,7 +152,7 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
 #define ATTENTION(D)                                                                                                       \
   KERNEL __launch_bounds__(128, 2) attention_mma_##D(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,        \
                                                      int kv_heads, int head_dim, int causal) {                             \
-    attend<D>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                                   \
+    attend<D>(qkv, out, lse, Place(tokens, heads, kv_heads, head_dim), causal);                                            \
   }
 ATTENTION(32)
 ATTENTION(64)

@@ -36,11 +36,12 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
 
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads;
   const int first_key = blockIdx.x * Sizes::KEYS, group = blockIdx.y, sharing = heads / place.kv_heads;
-  const int first_tile = causal ? first_key / QUERIES : 0;
-  const int tiles = (tokens + QUERIES - 1) / QUERIES - first_tile, steps = tiles * sharing;
-  const auto load_queries = [&](int step) {
-    const int head = group * sharing + step / tiles, query = (first_tile + step % tiles) * QUERIES;
-    const SharedAddress to = stages + step % 2 * Sizes::STAGE;
+  // The queries to be copied next: those of one head after another.
+  static_assert(Sizes::KEYS % QUERIES == 0, "the first queries that see the first key begin a tile");
+  const int begin = causal ? first_key : 0, last_head = group * sharing + sharing - 1;
+  int head = group * sharing, query = begin;
+  const auto load_queries = [&](SharedAddress to) {
+    computed_here(query);
     const int inside = tokens - query;
     load_tile<D, QUERIES, THREADS>(to, qkv + place.query(head) + query * place.width, place.width, inside, head_dim);
     load_tile<D, QUERIES, THREADS>(to + TILE, dout + place.result(head) + query * place.out_width, place.out_width, inside,
@@ -59,17 +60,21 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
                                      tokens - first_key, head_dim);
   load_tile<D, Sizes::KEYS, THREADS>(values, qkv + place.value(group) + first_key * place.width, place.width,
                                      tokens - first_key, head_dim);
-  load_queries(0);
+  load_queries(stages);
 
   const int lane = threadIdx.x % 32, own_row = threadIdx.x / 32 * 16 * M, warp_key = first_key + own_row;
   const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
   float dk[M][D / 8][4] = {}, dv[M][D / 8][4] = {};
 
-  for (int step = 0; step < steps; step++) {
+  bool more = true;
+  for (int step = 0; more; step++) {
     wait_for_copies<0>();
     __syncthreads();
-    if (step + 1 < steps) load_queries(step + 1);
-    const int first_query = (first_tile + step % tiles) * QUERIES;
+    const int first_query = query;
+    query += QUERIES;
+    if (query >= tokens) query = begin, head++;
+    more = head <= last_head;
+    if (more) load_queries(stages + (step + 1) % 2 * Sizes::STAGE);
     const SharedAddress stage = stages + step % 2 * Sizes::STAGE;
     const float* statistics = reinterpret_cast<const float*>(stage_memory + step % 2 * Sizes::STAGE + 2 * TILE);
     const Fragments<D> k(keys), v(values), q(stage), go(stage + TILE);
@@ -78,21 +83,28 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
       if (causal && first_query + part + Sizes::AT_ONCE - 1 < warp_key) continue;
       float s[M][N][4], ds[M][N][4];
       scores<D, M, N>(s, k, own_row, q, part);
-      const bool masked = causal && first_query + part < warp_key + 16 * M - 1;
+      if (causal && first_query + part < warp_key + 16 * M - 1) {
+        const int ahead = warp_key - first_query - part + lane / 4 - lane % 4 * 2;
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+#pragma unroll
+          for (int n = 0; n < N; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+              if (ahead > 8 * n + i % 2 - (16 * m + i / 2 * 8)) s[m][n][i] = -INFINITE;
+            }
+          }
+        }
+      }
 #pragma unroll
       for (int n = 0; n < N; n++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-          const int column = part + 8 * n + lane % 4 * 2 + e;
-          const float offset = statistics[column] * LOG2_E;
+          const float offset = statistics[part + 8 * n + lane % 4 * 2 + e] * LOG2_E;
 #pragma unroll
           for (int m = 0; m < M; m++) {
 #pragma unroll
-            for (int i = e; i < 4; i += 2) {
-              const float p = exp2_fast(s[m][n][i] * scale_2 - offset);
-              const int key = warp_key + 16 * m + i / 2 * 8 + lane / 4;
-              s[m][n][i] = masked && key > first_query + column ? 0.0f : p;
-            }
+            for (int i = e; i < 4; i += 2) s[m][n][i] = exp2_fast(s[m][n][i] * scale_2 - offset);
           }
         }
       }
@@ -120,10 +132,11 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   float by_scale[M][2], by_one[M][2];
 #pragma unroll
   for (int m = 0; m < M; m++) by_scale[m][0] = by_scale[m][1] = scale, by_one[m][0] = by_one[m][1] = 1.0f;
-  const i64 at = warp_key * place.width;
+  const Place same = place.again();
+  const i64 at = warp_key * same.width;
   char* own = shared + own_row * D * 2;
-  store_rows<D, M>(dk, by_scale, own, dqkv + place.key(group) + at, place.width, tokens - warp_key, head_dim);
-  store_rows<D, M>(dv, by_one, own + Sizes::KEYS * D * 2, dqkv + place.value(group) + at, place.width, tokens - warp_key,
+  store_rows<D, M>(dk, by_scale, own, dqkv + same.key(group) + at, same.width, tokens - warp_key, head_dim);
+  store_rows<D, M>(dv, by_one, own + Sizes::KEYS * D * 2, dqkv + same.value(group) + at, same.width, tokens - warp_key,
                    head_dim);
 }
 

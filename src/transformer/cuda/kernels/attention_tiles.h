@@ -8,19 +8,33 @@
 
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
+// Keeps the compiler from computing what follows from `x` ahead of a loop and holding it in registers that there are not.
+template <class T>
+__device__ __forceinline__ void computed_here([[maybe_unused]] T& x) {
+#ifndef CENTIME_HOST
+  asm volatile("" : "+r"(x));
+#endif
+}
+
 // Where a block's sequence has its rows in qkv [N, (H + 2 KV) * D] and in out and dout [N, H * D].
 struct Place {
   int tokens, heads, kv_heads, head_dim;
   i64 width, out_width, row;
 
-  __device__ __forceinline__ Place(int tokens, int heads, int kv_heads, int head_dim)
+  __device__ __forceinline__ Place(int tokens, int heads, int kv_heads, int head_dim, int sequence = blockIdx.z)
       : tokens(tokens),
         heads(heads),
         kv_heads(kv_heads),
         head_dim(head_dim),
         width(i64(heads + 2 * kv_heads) * head_dim),
         out_width(i64(heads) * head_dim),
-        row(i64(blockIdx.z) * tokens) {}
+        row(i64(sequence) * tokens) {}
+  // The same, computed once more: for what follows a loop, so that nothing is held through it.
+  __device__ __forceinline__ Place again() const {
+    int sequence = blockIdx.z;
+    computed_here(sequence);
+    return Place(tokens, heads, kv_heads, head_dim, sequence);
+  }
   __device__ __forceinline__ i64 query(int head) const { return row * width + head * head_dim; }
   __device__ __forceinline__ i64 key(int group) const { return row * width + (heads + group) * head_dim; }
   __device__ __forceinline__ i64 value(int group) const { return row * width + (heads + kv_heads + group) * head_dim; }
@@ -38,37 +52,24 @@ __device__ __forceinline__ unsigned chunk_offset(unsigned row, unsigned chunk) {
   return row * (D * 2) + ((chunk ^ swizzle<D>(row)) << 4);
 }
 
-// Starts the copy of ROWS rows of `head_dim` numbers; `inside` of them are there, the others become zeros.
+// Starts the copy of ROWS rows of `head_dim` numbers; `inside` of them are there, the others become zeros. Every row that a
+// thread copies has the same chunk and the same swizzle; threads past a multiple of 8 rows copy none.
 template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile(SharedAddress to, const bf16* from, i64 stride, int inside, int head_dim) {
-  constexpr int CHUNKS = D / 8, STEP = THREADS / CHUNKS;
-  static_assert(ROWS * CHUNKS % THREADS == 0, "a tile is divided evenly among threads");
-  if constexpr (THREADS % CHUNKS == 0 && STEP % 8 == 0) {
-    // Every row of a thread has the same chunk and the same swizzle.
-    const int first = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
-    const SharedAddress at = to + chunk_offset<D>(first, chunk);
-    const bf16* source = from + (first * int(stride) + chunk * 8);
-    const int end = chunk * 8 < head_dim ? inside - first : 0;
+  constexpr int CHUNKS = D / 8, STEP = THREADS / CHUNKS / 8 * 8;
+  static_assert(STEP > 0 && ROWS % STEP == 0, "a tile is divided evenly among threads");
+  unsigned thread = threadIdx.x;
+  computed_here(thread);
+  if (STEP * CHUNKS < THREADS && thread >= STEP * CHUNKS) return;
+  const int first = thread / CHUNKS, chunk = thread % CHUNKS;
+  const SharedAddress at = to + chunk_offset<D>(first, chunk);
+  const bf16* source = from + (first * int(stride) + chunk * 8);
+  const int end = chunk * 8 < head_dim ? inside - first : 0;
 #pragma unroll
-    for (int i = 0; i < ROWS / STEP; i++) {
-      copy_async_16(at + i * STEP * D * 2, source, i * STEP < end);
-      source += STEP * stride;
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
-      const int index = threadIdx.x + i * THREADS, row = index / CHUNKS, chunk = index % CHUNKS;
-      const bool copied = row < inside && chunk * 8 < head_dim;
-      copy_async_16(to + chunk_offset<D>(row, chunk), from + (row * int(stride) + chunk * 8), copied);
-    }
+  for (int i = 0; i < ROWS / STEP; i++) {
+    copy_async_16(at + i * STEP * D * 2, source, i * STEP < end);
+    source += STEP * stride;
   }
-}
-
-// Keeps the compiler from computing what follows from `x` ahead of a loop and holding it in registers that there are not.
-__device__ __forceinline__ void computed_here([[maybe_unused]] SharedAddress& x) {
-#ifndef CENTIME_HOST
-  asm volatile("" : "+r"(x));
-#endif
 }
 
 // Where this lane reads when a warp loads fragments from a tile, whose address is a multiple of 256.
@@ -86,10 +87,10 @@ struct Fragments {
     computed_here(rows);
     computed_here(columns);
   }
-  // `16 step` numbers further on. The swizzle does not touch what a step counts where rows are a power of two long; where
-  // they are not, it is undone and done again.
+  // `16 step` numbers further on. Where rows are a power of two long, bits of a step that the swizzle may have turned
+  // are turned, the others added; where they are not, the swizzle is undone and done again.
   __device__ __forceinline__ static SharedAddress further(SharedAddress at, unsigned row, int step) {
-    if constexpr ((D & (D - 1)) == 0) return at ^ (step << 5);
+    if constexpr ((D & (D - 1)) == 0) return (at ^ (step << 5 & 127)) + (step << 5 & ~127);
     const int turned = swizzle<D>(row) << 4 & 32;
     return at + (((step << 5) ^ turned) - turned);
   }

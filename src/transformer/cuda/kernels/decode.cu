@@ -21,17 +21,18 @@ struct alignas(16) Piece {
 // `column` .. + 8 of a row; zeros past head_dim, or everywhere unless `there`.
 __device__ __forceinline__ Piece load_piece(const real* row, int column, int head_dim, bool there) {
   Piece piece = {};
+  const real* from = row + column;
   if (head_dim % NUMBERS == 0) {
     if (there && column < head_dim) {
-      const uint4* from = reinterpret_cast<const uint4*>(row + column);
       uint4* to = reinterpret_cast<uint4*>(&piece);
 #pragma unroll
-      for (int i = 0; i < int(sizeof(Piece) / 16); i++) to[i] = from[i];
+      for (int i = 0; i < int(sizeof(Piece) / 16); i++) to[i] = reinterpret_cast<const uint4*>(from)[i];
     }
   } else {
+    const int inside = there ? head_dim - column : 0;
 #pragma unroll
     for (int i = 0; i < NUMBERS; i++) {
-      if (there && column + i < head_dim) piece.numbers[i] = row[column + i];
+      if (i < inside) piece.numbers[i] = from[i];
     }
   }
   return piece;
@@ -113,7 +114,8 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
 
   const int sharing = heads / kv_heads, turns = (sharing + G - 1) / G;
   const int group = blockIdx.y / turns, first_head = blockIdx.y % turns * G, counted = min(G, sharing - first_head);
-  const i64 sequence = blockIdx.z, head = group * sharing + first_head;
+  const i64 sequence = blockIdx.z;
+  const int head = group * sharing + first_head;
   const i64 start = (sequence * kv_heads + group) * capacity * head_dim;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % LANES, sub = threadIdx.x % 32 / LANES, column = lane * NUMBERS;
 
