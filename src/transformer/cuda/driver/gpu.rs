@@ -123,6 +123,19 @@ impl Gpu {
         ok("cuMemAllocAsync", taken).map(|()| address)
     }
 
+    /// Calls cuBLASLt, opened at the first product.
+    fn multiply<T>(&self, p: &Product, call: impl FnOnce(&mut Products) -> Result<T, DriverFault>) -> Option<T> {
+        self.enter();
+        let mut products = lock(&self.products);
+        if products.is_none() {
+            *products = self.note("cuBLASLt", Products::new(self.facts.capability, self.stream));
+        }
+        match call(products.as_mut()?) {
+            Ok(done) => Some(done),
+            Err(e) => self.note(&format!("product {} x {} x {}", p.n, p.k, p.m), Err(e)),
+        }
+    }
+
     /// Waits, and lets the pool give back to the system what nobody uses.
     fn trim(&self) {
         // SAFETY: the stream is our own.
@@ -204,17 +217,12 @@ impl Device for Gpu {
     }
 
     fn product(&self, product: &Product) {
-        self.enter();
-        let mut products = lock(&self.products);
-        if products.is_none() {
-            *products = self.note("cuBLASLt", Products::new(self.facts.capability, self.stream));
-        }
-        if let Some(p) = products.as_mut() {
-            let what = || format!("product {} x {} x {}", product.n, product.k, product.m);
-            if let Err(e) = p.run(product) {
-                self.note(&what(), Err::<(), _>(e));
-            }
-        }
+        self.multiply(product, |products| products.run(product));
+    }
+
+    fn try_product(&self, product: &Product) -> bool {
+        // After a failure, which is remembered, nothing is worth another try.
+        self.multiply(product, |products| products.try_run(product)).unwrap_or(true)
     }
 
     fn begin_recording(&self) -> bool {
