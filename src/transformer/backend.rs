@@ -13,7 +13,7 @@ pub use super::operands::{
     AttentionDims, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormDims, Recorded,
     Store, Tokens, Update, Updated,
 };
-use super::session::SessionError;
+use super::session::{DeviceMemory, SessionError};
 use super::shape::Activation;
 use super::{BackendKind, Dtype};
 
@@ -310,6 +310,11 @@ pub trait Backend: Alloc {
     /// them start from, and the buffers' contents differ. A backend that can plays them back instead, at the price of one.
     fn repeated(&self, _position: usize, _recorded: &mut Recorded, step: &mut dyn FnMut()) {
         step();
+    }
+
+    /// The most memory that its device has given, where it has memory of its own and an account of it.
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        None
     }
 
     /// Waits until everything asked for has been computed.

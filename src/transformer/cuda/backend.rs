@@ -4,7 +4,7 @@ use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Recorded,
     Store, Tokens, Update, Updated,
 };
-use super::super::session::SessionError;
+use super::super::session::{DeviceMemory, SessionError};
 use super::super::shape::Activation;
 use super::super::{BackendKind, Dtype};
 use super::buffer::{self, Buffer};
@@ -344,6 +344,9 @@ impl Backend for Cuda {
 
     fn repeated(&self, position: usize, recorded: &mut Recorded, step: &mut dyn FnMut()) {
         self.repeat(position, recorded, step);
+    }
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        self.on().high_water()
     }
     fn synchronize(&self) {
         if let Err(failure) = self.on().wait() {

@@ -4,7 +4,7 @@
 //! Operations are asked for in order and may run later. A failure is remembered by the device and told by [`Device::wait`], so
 //! that a launch need not be checked one by one; after a failure what is computed means nothing.
 
-use super::super::session::SessionError;
+use super::super::session::{DeviceMemory, SessionError};
 use std::fmt::Debug;
 
 /// Where something lies in the device's memory.
@@ -130,6 +130,10 @@ pub trait Device: Debug + Send + Sync {
     /// [`SessionError::OutOfMemory`], with what was asked for and what is free.
     fn allocate(&self, bytes: usize) -> Result<Address, SessionError>;
     fn release(&self, at: Address, bytes: usize);
+    /// The most that has been allocated, by whomever in this process.
+    fn high_water(&self) -> Option<DeviceMemory> {
+        None
+    }
 
     fn zero(&self, at: Address, bytes: usize);
     fn copy(&self, from: Address, to: Address, bytes: usize);

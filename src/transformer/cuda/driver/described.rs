@@ -17,6 +17,8 @@ pub(super) struct Key {
     bias: bool,
     plus: bool,
     end: End,
+    /// Alignment of the bias and of what the epilogue works with.
+    beside: [u32; 2],
     tf32: bool,
 }
 
@@ -98,6 +100,7 @@ impl Key {
                 Epilogue::GeluGradient { .. } => End::GeluGradient,
                 Epilogue::RowSums { .. } => End::RowSums,
             },
+            beside: [p.bias.unwrap_or(0), Outputs::of(p).aside].map(alignment),
             tf32: p.tf32,
         }
     }

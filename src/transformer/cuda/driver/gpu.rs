@@ -1,6 +1,6 @@
 //! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
 
-use super::super::super::session::SessionError;
+use super::super::super::session::{DeviceMemory, SessionError};
 use super::super::device::{Address, Device, Facts, Launch, Product, Recording};
 use super::cache::Cache;
 use super::compiler::Compiler;
@@ -186,6 +186,21 @@ impl Device for Gpu {
         self.enter();
         // SAFETY: given by `allocate` and released once; what was asked for before is done with it by then.
         self.note("cuMemFreeAsync", ok("release", unsafe { sys::cuMemFreeAsync(at, self.stream) }));
+    }
+
+    fn high_water(&self) -> Option<DeviceMemory> {
+        use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
+        self.enter();
+        let read = |which| {
+            let mut bytes = 0u64;
+            // SAFETY: the pool is the device's own; these attributes are 64-bit numbers, and this one outlives the call.
+            let told = unsafe { sys::cuMemPoolGetAttribute(self.pool, which, (&raw mut bytes).cast::<c_void>()) };
+            ok("cuMemPoolGetAttribute", told).ok().map(|()| bytes)
+        };
+        Some(DeviceMemory {
+            peak_allocated_bytes: read(CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
+            peak_reserved_bytes: read(CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)?,
+        })
     }
 
     fn zero(&self, at: Address, bytes: usize) {

@@ -14,7 +14,7 @@
 use super::super::device::{Epilogue, Product};
 use super::described::{Key, Outputs, Plan, describe, preference, unsupported};
 use super::fault::{DriverFault, ok, product_ok};
-use super::timing::Stopwatch;
+use super::timing::{Aside, Stopwatch};
 use cudarc::cublaslt::sys as lt;
 use cudarc::driver::sys;
 use std::collections::HashMap;
@@ -142,7 +142,7 @@ impl Products {
 
     fn plan(&self, p: &Product, key: &Key) -> Result<Plan, DriverFault> {
         let mut plan = describe(p, key)?;
-        // Some versions propose nothing for an epilogue whose addresses they do not know.
+        // What is proposed depends on how these are aligned.
         plan.point(p, Outputs::of(p))?;
         let candidates = self.candidates(p, &plan)?;
         plan.algorithm = self.fastest(p, &plan, &candidates)?;
@@ -190,12 +190,13 @@ impl Products {
             Epilogue::Gelu { .. } => bytes,
             Epilogue::RowSums { .. } => p.n * p.to.format.size(),
         };
-        let elsewhere = if candidates.len() > 1 { self.allocate(bytes + beside) } else { Ok(0) };
-        let Ok(elsewhere @ 1..) = elsewhere else { return Ok(candidates[0]) };
+        let elsewhere = (candidates.len() > 1).then(|| Aside::new(bytes + beside));
+        let Some(Ok(elsewhere)) = elsewhere else { return Ok(candidates[0]) };
+        let to = elsewhere.address();
         let out = Outputs {
-            to: elsewhere,
-            plus: p.plus.map_or(elsewhere, |c| if c == p.to.address { elsewhere } else { c }),
-            aside: if beside > 0 { elsewhere + bytes as u64 } else { Outputs::of(p).aside },
+            to,
+            plus: p.plus.map_or(to, |c| if c == p.to.address { to } else { c }),
+            aside: if beside > 0 { to + bytes as u64 } else { Outputs::of(p).aside },
         };
         let mut best = (f32::INFINITY, candidates[0]);
         let watch = Stopwatch::new(self.stream)?;
@@ -207,7 +208,6 @@ impl Products {
                 best = (seconds, *algorithm);
             }
         }
-        self.release(elsewhere);
         if best.0.is_finite() { Ok(best.1) } else { Err(unsupported("no algorithm that runs")) }
     }
 }

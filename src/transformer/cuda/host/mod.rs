@@ -12,7 +12,7 @@ mod shim_tests;
 
 pub(in super::super) use fixture::{array, close, close_to, ids, random, rounded, within};
 
-use super::super::session::SessionError;
+use super::super::session::{DeviceMemory, SessionError};
 use super::device::{Address, Arg, Device, Facts, Launch, Product};
 use library::{Library, compiler};
 use memory::Memory;
@@ -87,6 +87,11 @@ impl HostDevice {
         lock(&self.memory).in_use()
     }
 
+    /// How often something has been allocated.
+    pub fn allocations(&self) -> usize {
+        lock(&self.memory).allocations()
+    }
+
     fn run(&self, launch: &Launch<'_>) -> Result<(), String> {
         if launch.shared_bytes > self.facts.shared_bytes {
             return Err(format!("kernel {} asks for {} bytes of shared memory", launch.kernel, launch.shared_bytes));
@@ -146,6 +151,11 @@ impl Device for HostDevice {
         }
     }
 
+    fn high_water(&self) -> Option<DeviceMemory> {
+        let peak = lock(&self.memory).peak();
+        Some(DeviceMemory { peak_allocated_bytes: peak, peak_reserved_bytes: peak })
+    }
+
     fn zero(&self, at: Address, bytes: usize) {
         if let Some(p) = self.within("zero", at, bytes) {
             // SAFETY: `within` found so many bytes in an allocation that lives as long as the device is borrowed.
@@ -196,6 +206,6 @@ impl Device for HostDevice {
         if let Err(message) = lock(&self.memory).check() {
             self.fail(message);
         }
-        lock(&self.failure).take().map_or(Ok(()), |m| Err(SessionError::Invalid(m)))
+        lock(&self.failure).take().map_or(Ok(()), |m| Err(SessionError::Device(m)))
     }
 }
