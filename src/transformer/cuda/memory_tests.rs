@@ -1,11 +1,18 @@
 //! The account of a device's memory: what was predicted is what is held, and nothing is taken after the first steps.
 
 use super::super::collective::grid::{Parallel, Sharding};
+use super::super::ranks::Ranks;
 use super::super::session::Session;
 use super::super::shape::Family;
 use super::super::{BackendKind, Phase, count};
 use super::ranks_tests::{session, workload};
 use super::*;
+
+fn steps(count: usize, session: &mut Ranks) {
+    for _ in 0..count {
+        session.step().unwrap();
+    }
+}
 
 #[test]
 fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
@@ -25,7 +32,7 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
         let w = workload(family, phase, dtype);
         let what = format!("{family:?} {phase} {dtype} {parallel:?}");
         let Some((mut session, ranks)) = session(&w, parallel) else { return };
-        (0..3).for_each(|_| drop(session.step().unwrap()));
+        steps(3, &mut session);
         let measured = session.device_memory().unwrap().peak_allocated_bytes;
         let own: u64 = ranks.iter().map(|(cuda, _)| cuda.state.bytes() as u64).sum();
         let predicted = count::memory(BackendKind::Cuda, &w, &parallel).unwrap();
@@ -44,11 +51,11 @@ fn nothing_is_allocated_after_the_third_step() {
                 let w = workload(family, phase, dtype);
                 let Some((mut session, ranks)) = session(&w, Parallel::replicas(1)) else { return };
                 let [(_, host)] = &ranks[..] else { panic!("{} ranks", ranks.len()) };
-                (0..3).for_each(|_| drop(session.step().unwrap()));
+                steps(3, &mut session);
                 let (allocations, peak) = (host.allocations(), session.device_memory());
                 assert!(allocations > 0 && peak.is_some());
                 // More than the cache has room for: decoding starts over.
-                (0..6).for_each(|_| drop(session.step().unwrap()));
+                steps(6, &mut session);
                 assert_eq!(host.allocations(), allocations, "{family:?} {phase} {dtype}");
                 assert_eq!(session.device_memory(), peak, "{family:?} {phase} {dtype}");
             }

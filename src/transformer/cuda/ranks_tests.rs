@@ -64,8 +64,11 @@ pub(super) fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
     }
 }
 
-/// A session, and its ranks with their devices; `None` where the host has no compiler.
-pub(super) fn session(w: &Workload, parallel: Parallel) -> Option<(Ranks, Vec<(Cuda, Arc<HostDevice>)>)> {
+/// A rank and its device.
+type Placed = (Cuda, Arc<HostDevice>);
+
+/// A session, and its ranks; `None` where the host has no compiler.
+pub(super) fn session(w: &Workload, parallel: Parallel) -> Option<(Ranks, Vec<Placed>)> {
     let ranks = parallel.ranks().unwrap() as usize;
     let hosts: Vec<Arc<HostDevice>> =
         (0..ranks).map(|_| HostDevice::new().map(Arc::new)).collect::<Option<Vec<_>>>()?;
