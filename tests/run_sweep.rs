@@ -95,14 +95,14 @@ fn another_runs_journal_is_kept_aside_and_the_difference_is_said() {
 
 #[test]
 fn failed_trials_are_rows_and_larger_ones_are_skipped_after_an_oom() {
-    let sweep = Sweep::new("batch=3/segfault;batch=5/exit:7;batch=6/oom:64");
+    let sweep = Sweep::new("batch=3/segfault;batch=4/lost:2;batch=5/exit:7;batch=6/oom:64");
     let output = sweep.run(&[]);
-    assert_fails(&output, 3, &["3 of 8 trials failed: 1 oom, 2 crashed"]);
+    assert_fails(&output, 3, &["4 of 8 trials failed: 1 oom, 3 crashed"]);
     let records = sweep.journal();
     assert_complete(&records);
     let statuses: Vec<Status> = records.iter().map(|r| r.measurement.status).collect();
     use Status::{Crashed, Ok, Oom, Skipped};
-    assert_eq!(statuses, [Ok, Ok, Crashed, Ok, Crashed, Oom, Skipped, Skipped]);
+    assert_eq!(statuses, [Ok, Ok, Crashed, Crashed, Crashed, Oom, Skipped, Skipped]);
     assert!(records[7].measurement.reason.contains("a smaller trial ran out of memory (batch 6"));
 }
 

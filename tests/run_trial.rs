@@ -139,6 +139,17 @@ fn crashes_name_their_signal_or_code() {
 }
 
 #[test]
+fn a_device_that_is_lost_is_a_crash_in_its_own_words() {
+    for step in [1, 3] {
+        assert_ended(
+            &format!("lost:{step}"),
+            Status::Crashed,
+            "waiting: cuStreamSynchronize: CUDA_ERROR_DEVICE_UNAVAILABLE",
+        );
+    }
+}
+
+#[test]
 fn memory_that_runs_out_is_oom_with_the_size_that_failed() {
     assert_ended("oom:128", Status::Oom, "memory allocation of 16777216 bytes failed");
 }

@@ -31,7 +31,14 @@ impl Failure {
 
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
-        let kind = if matches!(error, SessionError::OutOfMemory(_)) { Fault::Oom } else { Fault::Invalid };
+        let kind = match error {
+            SessionError::OutOfMemory(_) => Fault::Oom,
+            SessionError::Device(_) | SessionError::LostRank => Fault::Device,
+            SessionError::NoCuda(_)
+            | SessionError::NoDtype { .. }
+            | SessionError::NoWeights { .. }
+            | SessionError::Invalid(_) => Fault::Invalid,
+        };
         Self { kind, reason: error.to_string() }
     }
 }
@@ -67,7 +74,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
         Some(session) => session,
         None => session_of(&request.trial, request.measure.seed)?,
     };
-    session = faults.slowed(session);
+    session = faults.disturbed(session);
     let (watch, clock) = (Watch::start(), Monotonic::start());
     let sampler = sampler(&request.trial, &faults, clock);
     let mut lost = None;
@@ -127,6 +134,7 @@ fn assemble(
         peak_rss_bytes: peak,
         baseline_rss_bytes: baseline,
         peak_allocated_bytes: allocation::peak_bytes(),
+        device_memory: m.device_memory,
         loss: m.loss,
         checksum: m.checksum,
         steal_share: watch.steal_share(),

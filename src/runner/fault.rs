@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `synthetic:MS` | steps are busy loops of MS milliseconds instead of a transformer |
 //! | `slow:PERCENT` | every step takes that much longer than it does, by waiting busily |
+//! | `lost:N` | the N-th step fails as on a GPU that is gone |
 //! | `sleep_ms:N` | sleeps N milliseconds before it prepares |
 //! | `gpu:NAME` | its GPUs tell what [`super::telemetry`]'s script of that name says, on any backend |
 //! | `hang` | never answers again |
@@ -22,7 +23,7 @@
 
 use super::telemetry::scripted::Script;
 use crate::scenario::trial::Trial;
-use crate::transformer::session::{Session, SessionError, StepOutcome};
+use crate::transformer::session::{DeviceMemory, Session, SessionError, StepOutcome};
 use std::ffi::OsString;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ pub fn requested() -> Option<OsString> {
 enum Fault {
     Synthetic(Duration),
     Slow(f64),
+    Lost(u32),
     Sleep(Duration),
     Gpu(Script),
     Hang,
@@ -107,12 +109,13 @@ impl Faults {
         self.0.iter().find_map(|f| if let Fault::Gpu(script) = f { Some(script) } else { None })
     }
 
-    /// The session, slowed down if that is asked for.
-    pub fn slowed(&self, session: Box<dyn Session>) -> Box<dyn Session> {
-        match self.0.iter().find_map(|f| if let Fault::Slow(share) = f { Some(*share) } else { None }) {
-            Some(share) => Box::new(Slowed { session, share }),
-            None => session,
-        }
+    /// The session, slowed down or with a device that will be lost, if that is asked for.
+    pub fn disturbed(&self, session: Box<dyn Session>) -> Box<dyn Session> {
+        self.0.iter().fold(session, |session, fault| match fault {
+            Fault::Slow(share) => Box::new(Slowed { session, share: *share }),
+            Fault::Lost(step) => Box::new(Losing { session, left: *step }),
+            _ => session,
+        })
     }
 
     /// Does to this process what was asked.
@@ -129,6 +132,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
     Some(match name {
         "synthetic" => Fault::Synthetic(millis()?),
         "slow" => Fault::Slow(argument?.parse().ok().filter(|p| (0.0..=1000.0).contains(p)).map(|p: f64| p / 100.0)?),
+        "lost" => Fault::Lost(argument?.parse().ok()?),
         "sleep_ms" => Fault::Sleep(millis()?),
         "gpu" => Fault::Gpu(Script::named(argument?)?),
         "exit" => Fault::Exit(argument?.parse().ok()?),
@@ -147,7 +151,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
 
 fn strike(fault: Fault) {
     match fault {
-        Fault::Synthetic(_) | Fault::Slow(_) | Fault::Gpu(_) => {}
+        Fault::Synthetic(_) | Fault::Slow(_) | Fault::Lost(_) | Fault::Gpu(_) => {}
         Fault::Sleep(time) => thread::sleep(time),
         Fault::Hang => loop {
             thread::sleep(Duration::from_secs(3600));
@@ -242,6 +246,35 @@ impl Session for Slowed {
     fn checksum(&self) -> u32 {
         self.session.checksum()
     }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        self.session.device_memory()
+    }
+}
+
+/// A session whose device is gone after some steps.
+struct Losing {
+    session: Box<dyn Session>,
+    left: u32,
+}
+
+impl Session for Losing {
+    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            let gone = "a GPU of this test: waiting: cuStreamSynchronize: CUDA_ERROR_DEVICE_UNAVAILABLE";
+            return Err(SessionError::Device(gone.into()));
+        }
+        self.session.step()
+    }
+
+    fn checksum(&self) -> u32 {
+        self.session.checksum()
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        self.session.device_memory()
+    }
 }
 
 #[cfg(test)]
@@ -260,7 +293,8 @@ mod tests {
 
     #[test]
     fn what_is_no_directive_is_refused_by_name() {
-        for text in ["segfalt", "gpu:warm", "exit", "exit:900", "hang:1", "seq=8/hang", "synthetic:-1", "synthetic:nan"]
+        for text in
+            ["segfalt", "gpu:warm", "exit", "exit:900", "hang:1", "lost", "seq=8/hang", "synthetic:-1", "synthetic:nan"]
         {
             assert_eq!(Faults::parse(text, 1), Err(FaultError(text.into())));
         }

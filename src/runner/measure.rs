@@ -10,7 +10,7 @@ use super::precision;
 use super::protocol::{Progress, Stage};
 use crate::scenario::Measure;
 use crate::stats;
-use crate::transformer::session::{Session, SessionError};
+use crate::transformer::session::{DeviceMemory, Session, SessionError};
 use std::time::Duration;
 
 /// The most samples that are kept of a trial, warm-up included.
@@ -36,6 +36,8 @@ pub(super) struct Measured {
     pub loss: Option<f64>,
     /// Of the session after its first step: later ones depend on how many steps there was time for.
     pub checksum: u32,
+    /// After the last step.
+    pub device_memory: Option<DeviceMemory>,
 }
 
 /// Warms `session` up and measures it.
@@ -58,6 +60,7 @@ pub(super) fn measure(
     steps.tally.discard(discard);
     steps.begin(Stage::Measuring);
     let (stopped_by, precision_reached) = steps.until_precise(settings)?;
+    let device_memory = steps.session.device_memory();
     let Tally { seconds, starts, first_tokens, loss, checksum, .. } = steps.tally;
     Ok(Measured {
         step_seconds: seconds,
@@ -68,6 +71,7 @@ pub(super) fn measure(
         precision_reached,
         loss,
         checksum: checksum.unwrap_or_default(),
+        device_memory,
     })
 }
 
@@ -254,6 +258,10 @@ mod tests {
         fn checksum(&self) -> u32 {
             self.done as u32
         }
+
+        fn device_memory(&self) -> Option<DeviceMemory> {
+            Some(DeviceMemory { peak_allocated_bytes: self.done as u64, peak_reserved_bytes: 1 << 20 })
+        }
     }
 
     fn settings(min_seconds: f64, max_seconds: f64, warmup_steps: Option<u32>) -> Measure {
@@ -287,6 +295,11 @@ mod tests {
         assert!(m.precision_reached.unwrap() <= 0.01);
         assert_eq!(m.loss, Some(3.0 + m.step_seconds.len() as f64));
         assert_eq!(m.checksum, 1, "of the first step, whatever there was time for");
+        assert_eq!(
+            m.device_memory.unwrap().peak_allocated_bytes,
+            3 + m.step_seconds.len() as u64,
+            "of the whole trial"
+        );
     }
 
     #[test]

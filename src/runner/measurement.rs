@@ -1,7 +1,7 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
 use super::telemetry::Telemetry;
-use crate::transformer::session::MemoryParts;
+use crate::transformer::session::{DeviceMemory, MemoryParts};
 use serde::{Deserialize, Serialize};
 
 /// How a trial ended. Every requested cell has exactly one.
@@ -11,7 +11,7 @@ pub enum Status {
     Ok,
     /// Memory ran out: the allocator failed, or the kernel killed the process.
     Oom,
-    /// The process ended by a signal or an unexpected exit.
+    /// The process ended by a signal or an unexpected exit, or its device failed or was lost.
     Crashed,
     Timeout,
     /// The trial cannot be run as asked, or its figures are not to be trusted (the machine was suspended).
@@ -72,6 +72,9 @@ pub struct Figures {
     pub baseline_rss_bytes: u64,
     /// Highest bytes that the process had allocated at one time.
     pub peak_allocated_bytes: u64,
+    /// What the devices' allocators gave at the most, of a trial on devices with memory of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_memory: Option<DeviceMemory>,
     /// Loss of the last step, in training.
     pub loss: Option<f64>,
     /// Checksum of what was computed.
@@ -116,7 +119,7 @@ mod tests {
         let run = crate::fixture::heads();
         let figures = run.records[0].measurement.figures.clone().unwrap();
         let json = serde_json::to_value(&figures).unwrap();
-        assert!(json.get("telemetry").is_none(), "{json}");
+        assert!(json.get("telemetry").is_none() && json.get("device_memory").is_none(), "{json}");
         assert_eq!(serde_json::from_value::<Figures>(json).unwrap(), figures);
         let run = crate::fixture::gpus();
         for figures in run.records.iter().filter_map(|r| r.measurement.figures.as_ref()) {

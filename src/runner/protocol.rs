@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
 /// Version of this conversation.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
@@ -68,6 +68,8 @@ impl Progress {
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     Oom,
+    /// A device failed or was lost in the middle of the trial.
+    Device,
     /// The trial cannot be run as asked, or its figures are not to be trusted.
     Invalid,
 }

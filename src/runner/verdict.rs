@@ -36,6 +36,7 @@ pub(super) fn judge(ending: Ending) -> (Status, String, Option<Figures>) {
     let (status, reason) = match (&ending.cut, &ending.failed, ending.exit) {
         (Some(cut), ..) => judge_cut(cut, &ending.last),
         (None, Some((Fault::Oom, reason)), _) => (Status::Oom, reason.clone()),
+        (None, Some((Fault::Device, reason)), _) => (Status::Crashed, one_line(reason)),
         (None, Some((Fault::Invalid, reason)), _) => (Status::Invalid, reason.clone()),
         (None, None, Some(exit)) if !exit.success() => judge_exit(exit, &ending),
         (None, None, None) => (Status::Crashed, "nobody knows how the trial's process ended".into()),
@@ -165,6 +166,7 @@ mod tests {
             peak_rss_bytes: 2,
             baseline_rss_bytes: 1,
             peak_allocated_bytes: 1,
+            device_memory: None,
             loss: None,
             checksum: 0,
             steal_share: None,
@@ -214,6 +216,16 @@ mod tests {
         assert_eq!(status, Status::Crashed);
         assert!(reason.starts_with("exited with code 7; it said: ... xxx") && reason.ends_with("[31mboom"), "{reason}");
         assert!(reason.len() < 400 && !reason.contains(char::is_control));
+    }
+
+    #[test]
+    fn a_device_that_failed_is_a_crash_with_its_own_words() {
+        let said = "NVIDIA H100: waiting: cuStreamSynchronize: CUDA_ERROR_LAUNCH_FAILED\n(unspecified launch failure)";
+        let failed = Some((Fault::Device, said.to_string()));
+        let expected = (Status::Crashed, said.replace('\n', " "));
+        assert_eq!(verdict(Ending { failed: failed.clone(), ..ending(0) }), expected);
+        // However the process ended after having said so.
+        assert_eq!(verdict(Ending { failed, ..ending(11) }), expected);
     }
 
     #[test]

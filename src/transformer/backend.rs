@@ -13,7 +13,7 @@ pub use super::operands::{
     AttentionDims, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormDims, Recorded,
     Store, Tokens, Update, Updated,
 };
-use super::session::SessionError;
+use super::session::{DeviceMemory, SessionError};
 use super::shape::Activation;
 use super::{BackendKind, Dtype};
 
@@ -181,6 +181,21 @@ pub trait Backend: Alloc {
     }
     /// `dx [N, K] (+)= dout [N, M] w[M, K]`
     fn linear_dx(&self, dout: &Self::Buffer, w: &Self::Buffer, dx: &mut Self::Buffer, into: Store, d: LinearDims);
+    /// `dpre = f'(pre) (dout [N, M] w[M, F])`, `pre` being replaced by its gradient: back through a branch's last product and the
+    /// activation before it. `hidden [N, F]` is room for what is in between, and means nothing afterwards; the two may have changed
+    /// places.
+    fn linear_dx_activation(
+        &self,
+        kind: Activation,
+        dout: &Self::Buffer,
+        w: &Self::Buffer,
+        pre: &mut Self::Buffer,
+        hidden: &mut Self::Buffer,
+        d: LinearDims,
+    ) {
+        self.linear_dx(dout, w, hidden, Store::Overwrite, d);
+        self.activation_backward(kind, pre, hidden, d.n, d.k);
+    }
     /// `dw [M, K] = dout^T x`, `dbias [M] =` the column sums of `dout`
     fn linear_dw(
         &self,
@@ -295,6 +310,11 @@ pub trait Backend: Alloc {
     /// them start from, and the buffers' contents differ. A backend that can plays them back instead, at the price of one.
     fn repeated(&self, _position: usize, _recorded: &mut Recorded, step: &mut dyn FnMut()) {
         step();
+    }
+
+    /// The most memory that its device has given, where it has memory of its own and an account of it.
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        None
     }
 
     /// Waits until everything asked for has been computed.

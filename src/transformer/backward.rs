@@ -172,30 +172,19 @@ impl<B: Backend> Model<B> {
         self.backend.linear_dx(dout, &self.parameters[l.weight], dx, Store::Overwrite, self.linear_dims(l, n));
     }
 
-    /// Gradient of a branch's last product: of its weights, and of its input into `to`.
-    #[allow(clippy::too_many_arguments)]
-    fn branch_backward(
+    /// Gradient of a branch's end, which the stream's is unless dropout stands between; `branch` is room for it.
+    fn branch_end<'a>(
         &self,
-        l: &Linear,
-        input: &B::Buffer,
-        stream: &B::Buffer,
-        branch: &mut B::Buffer,
-        to: &mut B::Buffer,
-        gradients: &mut Gradients<B::Buffer>,
+        stream: &'a B::Buffer,
+        branch: &'a mut B::Buffer,
         n: usize,
         dropout: Option<Dropout>,
-    ) {
-        let dout = match dropout {
-            Some(d) => {
-                let len = n * self.shape.d_model as usize;
-                self.backend.copy(stream, branch, len);
-                self.backend.dropout(branch, len, d);
-                &*branch
-            }
-            None => stream,
-        };
-        self.linear_dw(l, input, dout, gradients, n);
-        self.linear_dx(l, dout, to, n);
+    ) -> &'a B::Buffer {
+        let Some(d) = dropout else { return stream };
+        let len = n * self.shape.d_model as usize;
+        self.backend.copy(stream, branch, len);
+        self.backend.dropout(branch, len, d);
+        branch
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -209,18 +198,24 @@ impl<B: Backend> Model<B> {
         n: usize,
         dropout: Option<Dropout>,
     ) {
-        let f = self.shape.d_ff as usize;
-        let of_branch = dropout.filter(|_| self.residual());
+        let (f, kind) = (self.shape.d_ff as usize, self.shape.activation);
+        // At a branch's end, or, where there is no stream to add it to, on the hidden activation.
+        let (of_branch, of_hidden) = if self.residual() { (dropout, None) } else { (None, dropout) };
         // Made again, as the forward pass made it.
-        self.backend.activation(self.shape.activation, &act.pre, &mut shared.act, n, f);
-        if let (Some(d), false) = (dropout, self.residual()) {
+        self.backend.activation(kind, &act.pre, &mut shared.act, n, f);
+        if let Some(d) = of_hidden {
             self.backend.dropout(&mut shared.act, n * f, self.of_part(d));
         }
-        self.branch_backward(&layer.down, &shared.act, &s.stream, &mut s.branch, &mut s.act, gradients, n, of_branch);
-        if let (Some(d), false) = (dropout, self.residual()) {
+        let dout = self.branch_end(&s.stream, &mut s.branch, n, of_branch);
+        self.linear_dw(&layer.down, &shared.act, dout, gradients, n);
+        if let Some(d) = of_hidden {
+            self.linear_dx(&layer.down, dout, &mut s.act, n);
             self.backend.dropout(&mut s.act, n * f, self.of_part(d));
+            self.backend.activation_backward(kind, &mut act.pre, &s.act, n, f);
+        } else {
+            let (w, d) = (&self.parameters[layer.down.weight], self.linear_dims(&layer.down, n));
+            self.backend.linear_dx_activation(kind, dout, w, &mut act.pre, &mut s.act, d);
         }
-        self.backend.activation_backward(self.shape.activation, &mut act.pre, &s.act, n, f);
         if let (Some(norm), Some(out), Some(stats)) = (&layer.norm2, &mut shared.normed, &mut act.norm2) {
             self.norm(norm, x, out, stats, n);
         }
@@ -247,16 +242,9 @@ impl<B: Backend> Model<B> {
     ) {
         let n = extent.rows();
         let d = extent.attention(&self.shape);
-        self.branch_backward(
-            &layer.out,
-            &act.attention,
-            &s.stream,
-            &mut s.branch,
-            &mut s.attention,
-            gradients,
-            n,
-            dropout,
-        );
+        let dout = self.branch_end(&s.stream, &mut s.branch, n, dropout);
+        self.linear_dw(&layer.out, &act.attention, dout, gradients, n);
+        self.linear_dx(&layer.out, dout, &mut s.attention, n);
         self.backend.attention_backward(&act.qkv, &act.attention, &s.attention, &act.lse, &mut s.qkv, d);
         if let Some(f) = &self.frequencies {
             self.backend.rope(&mut s.qkv, f, 0, true, d);

@@ -11,7 +11,7 @@ use super::model::{Index, Model, Purpose};
 use super::optimizer::State;
 use super::random::{Stream, mix};
 use super::replicas::{Exchange, layers_kept};
-use super::session::SessionError;
+use super::session::{DeviceMemory, SessionError};
 use super::shape::Shape;
 use super::{BackendKind, Phase, Workload, cuda};
 use std::ops::Range;
@@ -172,6 +172,11 @@ impl<B: Backend> Rank<B> {
         self.model.backend.check()?;
         self.seat.groups.data.check()?;
         self.seat.groups.tensor.check()
+    }
+
+    /// The most memory that its device has given.
+    pub fn device_memory(&self) -> Option<DeviceMemory> {
+        self.model.backend.device_memory()
     }
 
     /// Random tokens `[B, T]` of this rank and step.

@@ -4,13 +4,20 @@ use super::Workload;
 use super::backend::Backend;
 use super::collective::grid::Groups;
 use super::rank::{Rank, RankOutcome, Seat};
-use super::session::{Session, SessionError, SessionOptions, StepOutcome};
+use super::session::{DeviceMemory, Session, SessionError, SessionOptions, StepOutcome};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+/// What a rank is asked for.
+enum Ask {
+    Step,
+    /// The answer goes where it says.
+    Memory(Sender<Option<DeviceMemory>>),
+}
+
 struct Worker {
     /// `None` once the session ends, which tells the thread to leave.
-    go: Option<Sender<()>>,
+    go: Option<Sender<Ask>>,
     done: Receiver<Result<RankOutcome, SessionError>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -72,17 +79,20 @@ impl Worker {
     where
         B::Buffer: Send + 'static,
     {
-        let (go, start) = channel::<()>();
+        let (go, start) = channel();
         let (say, done) = channel();
         let name = format!("centime-rank-{rank}");
         let life = move || {
             let place = backend.clone();
             place.enter(move || match Rank::new(backend, &workload, seat, batch) {
                 Ok(mut rank) => {
-                    let mut outcome = Ok(RankOutcome::nothing());
                     // The first word says that the rank is ready; each later one answers a call for a step.
-                    while say.send(outcome).is_ok() && start.recv().is_ok() {
-                        outcome = rank.step();
+                    let mut listening = say.send(Ok(RankOutcome::nothing())).is_ok();
+                    while listening && let Ok(ask) = start.recv() {
+                        listening = match ask {
+                            Ask::Step => say.send(rank.step()).is_ok(),
+                            Ask::Memory(to) => to.send(rank.device_memory()).is_ok(),
+                        };
                     }
                 }
                 Err(e) => drop(say.send(Err(e))),
@@ -94,7 +104,13 @@ impl Worker {
     }
 
     fn wait(&self) -> Result<RankOutcome, SessionError> {
-        self.done.recv().unwrap_or_else(|_| Err(SessionError::Invalid("a rank ended unexpectedly".into())))
+        self.done.recv().unwrap_or_else(|_| Err(SessionError::Device("a rank ended unexpectedly".into())))
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        let (to, answer) = channel();
+        self.go.as_ref()?.send(Ask::Memory(to)).ok()?;
+        answer.recv().ok()?
     }
 }
 
@@ -116,7 +132,7 @@ impl Session for Ranks {
     fn step(&mut self) -> Result<StepOutcome, SessionError> {
         for worker in &self.workers {
             if let Some(go) = &worker.go {
-                let _ = go.send(());
+                let _ = go.send(Ask::Step);
             }
         }
         let outcomes = self.wait()?;
@@ -134,5 +150,9 @@ impl Session for Ranks {
 
     fn checksum(&self) -> u32 {
         self.checksum.clone().finalize()
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        DeviceMemory::sum(self.workers.iter().map(Worker::device_memory))
     }
 }

@@ -55,6 +55,26 @@ impl MemoryParts {
     }
 }
 
+/// The most that devices' allocators had given out, and had taken from the devices for it, at one time; over all ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceMemory {
+    pub peak_allocated_bytes: u64,
+    pub peak_reserved_bytes: u64,
+}
+
+impl DeviceMemory {
+    /// Of several devices together; `None` unless each tells.
+    pub fn sum(each: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        each.into_iter().try_fold(Self::default(), |all, one| {
+            let one = one?;
+            Some(Self {
+                peak_allocated_bytes: all.peak_allocated_bytes.checked_add(one.peak_allocated_bytes)?,
+                peak_reserved_bytes: all.peak_reserved_bytes.checked_add(one.peak_reserved_bytes)?,
+            })
+        })
+    }
+}
+
 /// Why a session could not be prepared or stepped.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -85,6 +105,11 @@ pub trait Session {
     /// A checksum of what the steps so far computed: same workload, seed and step count give the same value on the same
     /// backend and thread count.
     fn checksum(&self) -> u32;
+
+    /// What devices with memory of their own gave at the most so far, from the start of the process.
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        None
+    }
 }
 
 /// Whether a backend of this build computes in this format.

@@ -8,7 +8,7 @@ use centime::runner::measurement::{Figures, Measurement, Status, Stop};
 use centime::runner::telemetry::{GpuFigures, Telemetry};
 use centime::scenario::trial::Trial;
 use centime::scenario::{Cell, Measure, Order, Price};
-use centime::transformer::session::MemoryParts;
+use centime::transformer::session::{DeviceMemory, MemoryParts};
 use centime::transformer::shape::{Family, Shape, ShapeSpec};
 use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload, count};
 use centime::units::{Share, UsdPerHour};
@@ -92,6 +92,7 @@ pub fn measured(trial: &Trial, gflops: f64) -> Measurement {
             peak_rss_bytes: total + total / 12 + (28 << 20),
             baseline_rss_bytes: 28 << 20,
             peak_allocated_bytes: total + total / 20,
+            device_memory: None,
             loss: (w.phase == Phase::Train).then_some(9.01),
             checksum: 0xC0FFEE,
             steal_share: Some(0.0),
@@ -257,6 +258,12 @@ pub fn gpus() -> Run {
         let mut outcome = measured(&trial, [310e3, 402e3, 280e3, 431e3][i]);
         let figures = outcome.figures.as_mut().unwrap();
         let (steps, bytes) = (figures.step_seconds.len(), (1 << 30) + (u64::from(batch) << 28));
+        let predicted = outcome.predicted_memory.total().map_or(0, |b| b.get());
+        // Of the last one, as from before there was such a figure, nothing.
+        figures.device_memory = (i < 3).then(|| DeviceMemory {
+            peak_allocated_bytes: predicted - predicted / 50,
+            peak_reserved_bytes: predicted + predicted / 50,
+        });
         figures.telemetry = Some(match i {
             0 => telemetry(0.0, 1950.0, steps, bytes),
             1 => telemetry(0.35, 1710.0, steps, bytes),

@@ -37,6 +37,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         peak_rss_bytes: 2,
         baseline_rss_bytes: 1,
         peak_allocated_bytes: 1,
+        device_memory: None,
         loss: None,
         checksum: 0,
         steal_share: None,

@@ -36,10 +36,13 @@ pub static MODEL_MEMORY: Metric = bytes(
     "model_memory_bytes",
     "model memory",
     Provenance::Measured,
-    "peak_memory_bytes - resident bytes before the model was built",
+    "peak_memory_bytes - resident bytes before the model was built; on GPUs: peak_gpu_allocated_bytes",
     "what the model added; the counterpart of the prediction",
     |c| {
         let f = c.figures()?;
+        if let Some(devices) = f.device_memory {
+            return exact(devices.peak_allocated_bytes);
+        }
         exact(f.peak_rss_bytes.checked_sub(f.baseline_rss_bytes)?)
     },
 );
@@ -62,7 +65,58 @@ pub static PEAK_ALLOCATED: Metric = bytes(
     |c| exact(c.figures()?.peak_allocated_bytes),
 );
 
+/// What PyTorch calls `max_memory_allocated`.
+pub static PEAK_GPU_ALLOCATED: Metric = bytes(
+    "peak_gpu_allocated_bytes",
+    "peak GPU allocated",
+    Provenance::Measured,
+    "highest bytes that the trial had allocated on its GPUs at one time, each GPU's added up",
+    POOL,
+    |c| exact(c.figures()?.device_memory?.peak_allocated_bytes),
+);
+
+/// What PyTorch calls `max_memory_reserved`.
+pub static PEAK_GPU_RESERVED: Metric = bytes(
+    "peak_gpu_reserved_bytes",
+    "peak GPU reserved",
+    Provenance::Measured,
+    "highest bytes that the allocators had taken from the GPUs for that, each GPU's added up",
+    POOL,
+    |c| exact(c.figures()?.device_memory?.peak_reserved_bytes),
+);
+
+const POOL: &str = "CUDA's stream-ordered memory pool (CU_MEMPOOL_ATTR_USED_MEM_HIGH, .._RESERVED_MEM_HIGH); the context, kernels and \
+                    NCCL's buffers are not in it";
+
 /// A count of bytes that is 0 was not taken, and is no figure.
 fn exact(bytes: u64) -> Option<Estimate> {
     Estimate::exact(bytes as f64)?.positive()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::evaluate::evaluate;
+    use crate::fixture;
+
+    #[test]
+    fn what_a_model_took_is_the_gpus_account_where_there_is_one() {
+        let run = fixture::gpus();
+        let figures = evaluate(&run);
+        let get = |i: usize, m: &Metric| figures[i].get(m).map(|e| e.value);
+        let devices = run.records[0].measurement.figures.as_ref().unwrap().device_memory.unwrap();
+        let (allocated, reserved) = (devices.peak_allocated_bytes as f64, devices.peak_reserved_bytes as f64);
+        assert_eq!(get(0, &PEAK_GPU_ALLOCATED), Some(allocated));
+        assert_eq!(get(0, &PEAK_GPU_RESERVED), Some(reserved));
+        assert_eq!(get(0, &MODEL_MEMORY), Some(allocated));
+        assert!(get(0, &PEAK_MEMORY).unwrap() != allocated);
+        // A journal from before says nothing of it.
+        assert_eq!((get(3, &PEAK_GPU_ALLOCATED), get(3, &PEAK_GPU_RESERVED)), (None, None));
+        let cpu = fixture::heads();
+        let figures = cpu.records[0].measurement.figures.as_ref().unwrap();
+        let added = (figures.peak_rss_bytes - figures.baseline_rss_bytes) as f64;
+        let cpu = &evaluate(&cpu)[0];
+        assert_eq!(cpu.get(&MODEL_MEMORY).map(|e| e.value), Some(added));
+        assert!(cpu.get(&PEAK_GPU_ALLOCATED).is_none());
+    }
 }

@@ -1,7 +1,9 @@
 //! Memory: predicted by category, and measured.
 
-use crate::cost::metric::Quantity;
-use crate::cost::metrics::{MODEL_MEMORY, PEAK_ALLOCATED, PEAK_MEMORY, PREDICTED_MEMORY};
+use crate::cost::metric::{Metric, Quantity};
+use crate::cost::metrics::{
+    MODEL_MEMORY, PEAK_ALLOCATED, PEAK_GPU_ALLOCATED, PEAK_GPU_MEMORY, PEAK_GPU_RESERVED, PEAK_MEMORY, PREDICTED_MEMORY,
+};
 use crate::report::document::{Block, Cell, Column, Row, Table, paragraph};
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, shown};
@@ -30,6 +32,10 @@ pub fn blocks(facts: &Facts) -> Vec<Block> {
     columns.extend(
         ["predicted", "allocated", "model, measured", "measured / predicted", "process, peak"].map(Column::number),
     );
+    // Of trials on GPUs only: what their memory was asked for, taken for that, and held with all that is beside it.
+    let of_gpus: Vec<&Metric> =
+        [&PEAK_GPU_ALLOCATED, &PEAK_GPU_RESERVED, &PEAK_GPU_MEMORY].into_iter().filter(|m| facts.any(m)).collect();
+    columns.extend(of_gpus.iter().map(|m| Column::number(m.label)));
     let mut table = Table::new(columns);
     for (i, record) in facts.records().iter().enumerate() {
         let mut cells = vec![Cell::text(facts.name(i))];
@@ -42,11 +48,16 @@ pub fn blocks(facts: &Facts) -> Vec<Block> {
         }
         cells.push(Cell { text: ratio.map_or(ABSENT.into(), |r| significant(r, 3)), sort: ratio });
         cells.push(Cell { text: shown(peak.0, peak.1), sort: peak.1.map(|e| e.value) });
+        for metric in &of_gpus {
+            let e = facts.get(i, metric);
+            cells.push(Cell { text: shown(metric, e), sort: e.map(|e| e.value) });
+        }
         table.rows.push(Row::new(cells));
     }
     table.caption =
         "The categories are projected: counted from the shape before anything ran. Allocated is the program's own \
-                     account; model, measured is the peak of the process less what it took before the model was built."
+                     account; model, measured is the peak of the process less what it took before the model was built, and on \
+                     GPUs what their memory pools had given out at the most."
             .into();
     let folded = Block::Folded {
         summary: "Memory by category, predicted and measured".into(),

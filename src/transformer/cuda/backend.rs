@@ -4,7 +4,7 @@ use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Recorded,
     Store, Tokens, Update, Updated,
 };
-use super::super::session::SessionError;
+use super::super::session::{DeviceMemory, SessionError};
 use super::super::shape::Activation;
 use super::super::{BackendKind, Dtype};
 use super::buffer::{self, Buffer};
@@ -209,6 +209,21 @@ impl Backend for Cuda {
     fn linear_dx(&self, dout: &Buffer, w: &Buffer, dx: &mut Buffer, into: Store, d: LinearDims) {
         self.linears().backward_input(dout, w, dx, into, d);
     }
+    fn linear_dx_activation(
+        &self,
+        kind: Activation,
+        dout: &Buffer,
+        w: &Buffer,
+        pre: &mut Buffer,
+        hidden: &mut Buffer,
+        d: LinearDims,
+    ) {
+        if kind == Activation::GeluTanh && self.linears().backward_gelu(dout, w, pre, hidden, d) {
+            return std::mem::swap(pre, hidden);
+        }
+        self.linear_dx(dout, w, hidden, Store::Overwrite, d);
+        self.activation_backward(kind, pre, hidden, d.n, d.k);
+    }
     fn linear_dw(&self, x: &Buffer, dout: &Buffer, dw: &mut Buffer, dbias: Option<&mut Buffer>, d: LinearDims) {
         self.linears().backward_weight(x, dout, dw, dbias.map(|b| &*b), d);
     }
@@ -329,6 +344,9 @@ impl Backend for Cuda {
 
     fn repeated(&self, position: usize, recorded: &mut Recorded, step: &mut dyn FnMut()) {
         self.repeat(position, recorded, step);
+    }
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        self.on().high_water()
     }
     fn synchronize(&self) {
         if let Err(failure) = self.on().wait() {

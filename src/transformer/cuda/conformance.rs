@@ -52,7 +52,10 @@ fn same(what: &str, dtype: Dtype, ours: &[f32], theirs: &[f32]) {
 macro_rules! both {
     ($what:expr, [$($shape:expr),+ $(,)?], |$on:ident, [$($name:ident),+ $(,)?]| $body:block) => {
         let Some(host_device) = HostDevice::new() else { return };
-        let device: Arc<dyn Device> = Arc::new(host_device);
+        both!(Arc::new(host_device), $what, [$($shape),+], |$on, [$($name),+]| $body);
+    };
+    ($device:expr, $what:expr, [$($shape:expr),+ $(,)?], |$on:ident, [$($name:ident),+ $(,)?]| $body:block) => {
+        let device: Arc<dyn Device> = $device;
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let cuda = Cuda::on_device(Arc::clone(&device), dtype).unwrap();
             let ours = both!(@run &cuda, dtype, [$($shape),+], |$on, [$($name),+]| $body);
@@ -121,6 +124,44 @@ fn linear_layers_and_their_ends_agree() {
             });
         }
     }
+}
+
+/// In one product each where the device does that, and in several where it does not.
+#[test]
+fn gradients_of_linear_layers_agree_fused_and_not() {
+    let (Some(fusing), Some(plain)) = (HostDevice::new(), HostDevice::without_epilogues()) else { return };
+    let (fusing, plain) = (Arc::new(fusing), Arc::new(plain));
+    for host in [&fusing, &plain] {
+        // Widths that cuBLASLt takes an activation's argument of, and others.
+        for (n, k, m) in [(1, 8, 1), (5, 48, 65), (9, 31, 40), (70, 56, 33), (3, 1, 7)] {
+            let d = LinearDims { n, k, m };
+            let (wide, out, weight) = ((n * k, Activations), (n * m, Activations), (m * k, Weights));
+            both!(
+                Arc::clone(host) as Arc<dyn Device>,
+                format!("linear_dw {d:?}"),
+                [wide, out, (m * k, Gradients), (m, Gradients), (m * k, Gradients)],
+                |on, [x, dout, dw, db, alone]| {
+                    on.linear_dw(&x, &dout, &mut dw, Some(&mut db), d);
+                    on.linear_dw(&x, &dout, &mut alone, None, d);
+                }
+            );
+            for kind in [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::SwiGlu] {
+                let inner = if kind == Activation::SwiGlu { 2 * n * k } else { n * k };
+                both!(
+                    Arc::clone(host) as Arc<dyn Device>,
+                    format!("linear_dx_activation {kind:?} {d:?}"),
+                    [out, weight, (inner, Activations), wide],
+                    |on, [dout, w, pre, hidden]| {
+                        on.linear_dx_activation(kind, &dout, &w, &mut pre, &mut hidden, d);
+                        // Undefined afterwards, and not necessarily the same memory.
+                        on.fill(&mut hidden, 0.0);
+                    }
+                );
+            }
+        }
+    }
+    // Weights with a bias at 5 shapes in 2 formats; GELU in bf16 at 3 widths that divide by 8.
+    assert_eq!((fusing.fused(), plain.fused()), (5 * 2 + 3, 0));
 }
 
 #[test]

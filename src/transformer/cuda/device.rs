@@ -4,7 +4,7 @@
 //! Operations are asked for in order and may run later. A failure is remembered by the device and told by [`Device::wait`], so
 //! that a launch need not be checked one by one; after a failure what is computed means nothing.
 
-use super::super::session::SessionError;
+use super::super::session::{DeviceMemory, SessionError};
 use std::fmt::Debug;
 
 /// Where something lies in the device's memory.
@@ -91,6 +91,14 @@ pub enum Epilogue {
     Gelu {
         pre: Address,
     },
+    /// `gelu_tanh'(pre) result`: the gradient of `pre`, which lies dense and is only read.
+    GeluGradient {
+        pre: Address,
+    },
+    /// The result as it is; `sums [n] =` the sums over each row of `a`, in the format of `to`: a bias's gradient beside its weight's.
+    RowSums {
+        sums: Address,
+    },
 }
 
 /// `to [n, m] = epilogue(a [n, k] b [k, m] + bias [m] + plus [n, m])`; sums in f32.
@@ -103,7 +111,7 @@ pub struct Product {
     pub b: Matrix,
     /// Never turned; of the factors' format, or f32.
     pub to: Matrix,
-    /// Of the factors' format.
+    /// Of the factors' format. Gradients, [`Epilogue::GeluGradient`] and [`Epilogue::RowSums`], go without.
     pub bias: Option<Address>,
     /// In the format of `to` and with its stride; may be `to` itself.
     pub plus: Option<Address>,
@@ -122,6 +130,10 @@ pub trait Device: Debug + Send + Sync {
     /// [`SessionError::OutOfMemory`], with what was asked for and what is free.
     fn allocate(&self, bytes: usize) -> Result<Address, SessionError>;
     fn release(&self, at: Address, bytes: usize);
+    /// The most that has been allocated, by whomever in this process.
+    fn high_water(&self) -> Option<DeviceMemory> {
+        None
+    }
 
     fn zero(&self, at: Address, bytes: usize);
     fn copy(&self, from: Address, to: Address, bytes: usize);
@@ -132,6 +144,12 @@ pub trait Device: Debug + Send + Sync {
 
     fn launch(&self, launch: &Launch<'_>);
     fn product(&self, product: &Product);
+    /// The same, unless the device does not do such a product in one go: then nothing has happened, and it answers `false`, the
+    /// next time too. For products with an epilogue, which can be had in several steps as well.
+    fn try_product(&self, product: &Product) -> bool {
+        self.product(product);
+        true
+    }
 
     /// From here on, launches, products, copies and zeroing are written down instead of run, until [`Device::end_recording`].
     /// `false`: this device does not record, and nothing has changed.

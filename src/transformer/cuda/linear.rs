@@ -20,6 +20,12 @@ pub(super) fn plain(a: Matrix, b: Matrix, to: Matrix, [n, k, m]: [usize; 3], tf3
     Product { n, k, m, a, b, to, bias: None, plus: None, epilogue: Epilogue::Nothing, tf32 }
 }
 
+/// Whether a product can keep or read GELU's argument beside its result: cuBLASLt has it in bf16 alone, and only where its rows
+/// begin on 16 bytes.
+fn keeps_pre(columns: usize, format: Real) -> bool {
+    columns.is_multiple_of(8) && format == Real::Bf16
+}
+
 /// Rounding of f32 factors, and where.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linear<'a> {
@@ -52,8 +58,7 @@ impl Linear<'_> {
         self.on.product(&Product { plus, ..self.product(x, w, bias, out, d) });
     }
 
-    /// `pre = x w^T + bias`, `out = gelu_tanh(pre)` in one product, or `false`: cuBLASLt keeps `pre` in bf16 alone, and only where
-    /// its rows begin on 16 bytes.
+    /// `pre = x w^T + bias`, `out = gelu_tanh(pre)` in one product, or `false`.
     pub fn gelu(
         &self,
         x: &Buffer,
@@ -63,30 +68,43 @@ impl Linear<'_> {
         out: &Buffer,
         d: LinearDims,
     ) -> bool {
-        let fits = d.m.is_multiple_of(8) && out.format() == Real::Bf16;
-        if fits {
-            let epilogue = Epilogue::Gelu { pre: pre.at() };
-            self.on.product(&Product { epilogue, ..self.product(x, w, bias, out, d) });
-        }
-        fits
+        let epilogue = Epilogue::Gelu { pre: pre.at() };
+        keeps_pre(d.m, out.format()) && self.on.try_product(&Product { epilogue, ..self.product(x, w, bias, out, d) })
+    }
+
+    /// `dout w`, as a product that may still be given an end.
+    fn of_input(&self, dout: &Buffer, w: &Buffer, dx: &Buffer, d: LinearDims) -> Product {
+        let LinearDims { n, k, m } = d;
+        let to = dense(dx.at(), dx.format(), k);
+        let (a, b) = (dense(dout.at(), dout.format(), m), dense(w.at(), w.format(), k));
+        plain(a, b, to, [n, m, k], self.tf32)
     }
 
     /// `dx [N, K] (+)= dout w`
     pub fn backward_input(&self, dout: &Buffer, w: &Buffer, dx: &Buffer, into: Store, d: LinearDims) {
-        let LinearDims { n, k, m } = d;
-        let to = dense(dx.at(), dx.format(), k);
-        let (a, b) = (dense(dout.at(), dout.format(), m), dense(w.at(), w.format(), k));
         let plus = (into == Store::Accumulate).then_some(dx.at());
-        self.on.product(&Product { plus, ..plain(a, b, to, [n, m, k], self.tf32) });
+        self.on.product(&Product { plus, ..self.of_input(dout, w, dx, d) });
     }
 
-    /// `dw [M, K] = dout^T x`, `dbias [M] =` the column sums of `dout`, both in f32.
+    /// `dpre [N, K] = gelu_tanh'(pre) (dout w)` in one product, or `false`. Not in place: other elements of `pre` may still be read
+    /// when one is written.
+    pub fn backward_gelu(&self, dout: &Buffer, w: &Buffer, pre: &Buffer, dpre: &Buffer, d: LinearDims) -> bool {
+        let epilogue = Epilogue::GeluGradient { pre: pre.at() };
+        keeps_pre(d.k, dpre.format()) && self.on.try_product(&Product { epilogue, ..self.of_input(dout, w, dpre, d) })
+    }
+
+    /// `dw [M, K] = dout^T x`, `dbias [M] =` the column sums of `dout`, both in f32: in one product where the device has it.
     pub fn backward_weight(&self, x: &Buffer, dout: &Buffer, dw: &Buffer, dbias: Option<&Buffer>, d: LinearDims) {
         let LinearDims { n, k, m } = d;
         let to = dense(dw.wide(), Real::F32, k);
         let (a, b) = (turned(dense(dout.at(), dout.format(), m)), dense(x.at(), x.format(), k));
-        self.on.product(&plain(a, b, to, [m, n, k], self.tf32));
-        let Some(dbias) = dbias else { return };
+        let product = plain(a, b, to, [m, n, k], self.tf32);
+        let Some(dbias) = dbias else { return self.on.product(&product) };
+        let epilogue = Epilogue::RowSums { sums: dbias.wide() };
+        if self.on.try_product(&Product { epilogue, ..product }) {
+            return;
+        }
+        self.on.product(&product);
         let real = dout.format();
         if let Some(partial) = self.state.scratch(4 * columns::partial_len(self.on, real, n, m)) {
             columns::column_sums(self.on, real, dout.at(), partial, dbias.wide(), n, m);

@@ -28,6 +28,8 @@ pub mod limits;
 mod linear;
 mod loss;
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod model_tests;
 pub mod nccl;
 mod norm;

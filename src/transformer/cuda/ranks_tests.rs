@@ -39,7 +39,7 @@ impl Collective<Buffer> for Hosted {
     }
 }
 
-fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
+pub(super) fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
     let spec = ShapeSpec {
         n_layers: Some(1),
         d_model: Some(32),
@@ -64,8 +64,11 @@ fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
     }
 }
 
-/// Losses of some steps, and the checksum of their tokens; `None` where the host has no compiler.
-fn steps(w: &Workload, parallel: Parallel) -> Option<(Vec<f32>, u32)> {
+/// A rank and its device.
+type Placed = (Cuda, Arc<HostDevice>);
+
+/// A session, and its ranks; `None` where the host has no compiler.
+pub(super) fn session(w: &Workload, parallel: Parallel) -> Option<(Ranks, Vec<Placed>)> {
     let ranks = parallel.ranks().unwrap() as usize;
     let hosts: Vec<Arc<HostDevice>> =
         (0..ranks).map(|_| HostDevice::new().map(Arc::new)).collect::<Option<Vec<_>>>()?;
@@ -75,8 +78,14 @@ fn steps(w: &Workload, parallel: Parallel) -> Option<(Vec<f32>, u32)> {
     };
     let groups: Vec<Groups<Buffer>> = groups(&parallel, 0..ranks, seats).unwrap();
     let options = SessionOptions { backend: BackendKind::Cuda, parallel, threads_per_rank: 1, seed: 4 };
-    let rank = |r: usize| Cuda::on_device(hosts[r].clone(), w.dtype);
-    let mut session = Ranks::start(w, &options, groups, rank).unwrap();
+    let cudas: Vec<Cuda> = hosts.iter().map(|h| Cuda::on_device(h.clone(), w.dtype).unwrap()).collect();
+    let session = Ranks::start(w, &options, groups, |r| Ok(cudas[r].clone())).unwrap();
+    Some((session, cudas.into_iter().zip(hosts).collect()))
+}
+
+/// Losses of some steps, and the checksum of their tokens.
+fn steps(w: &Workload, parallel: Parallel) -> Option<(Vec<f32>, u32)> {
+    let (mut session, _) = session(w, parallel)?;
     let losses = (0..3).filter_map(|_| session.step().unwrap().loss).collect();
     Some((losses, session.checksum()))
 }

@@ -172,6 +172,16 @@ impl State {
         self.lock().failure.get_or_insert(failure);
     }
 
+    /// Bytes that it holds.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        let inner = self.lock();
+        let grown =
+            [&inner.scratch, &inner.tokens, &inner.counts].into_iter().flat_map(|g| g.now.iter().chain(&g.kept));
+        let all = grown.chain(inner.angles.iter().map(|a| &a.memory)).chain([&self.words]);
+        all.map(|m| m.bytes).sum()
+    }
+
     /// The first failure of the backend's own since the last call.
     pub fn failure(&self) -> Result<(), SessionError> {
         self.lock().failure.take().map_or(Ok(()), Err)

@@ -23,6 +23,12 @@ impl DriverFault {
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Driver { error: DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY), .. })
     }
+
+    /// Whether the library has no such product, as it says when asked for algorithms or for a description.
+    pub fn is_unsupported(&self) -> bool {
+        use lt::cublasStatus_t::{CUBLAS_STATUS_INVALID_VALUE as INVALID, CUBLAS_STATUS_NOT_SUPPORTED as UNSUPPORTED};
+        matches!(self, Self::Products { status: INVALID | UNSUPPORTED, .. })
+    }
 }
 
 /// `CUDA_ERROR_NO_DEVICE (no CUDA-capable device is detected)`

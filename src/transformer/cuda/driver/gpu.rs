@@ -1,6 +1,6 @@
 //! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
 
-use super::super::super::session::SessionError;
+use super::super::super::session::{DeviceMemory, SessionError};
 use super::super::device::{Address, Device, Facts, Launch, Product, Recording};
 use super::cache::Cache;
 use super::compiler::Compiler;
@@ -123,6 +123,19 @@ impl Gpu {
         ok("cuMemAllocAsync", taken).map(|()| address)
     }
 
+    /// Calls cuBLASLt, opened at the first product.
+    fn multiply<T>(&self, p: &Product, call: impl FnOnce(&mut Products) -> Result<T, DriverFault>) -> Option<T> {
+        self.enter();
+        let mut products = lock(&self.products);
+        if products.is_none() {
+            *products = self.note("cuBLASLt", Products::new(self.facts.capability, self.stream));
+        }
+        match call(products.as_mut()?) {
+            Ok(done) => Some(done),
+            Err(e) => self.note(&format!("product {} x {} x {}", p.n, p.k, p.m), Err(e)),
+        }
+    }
+
     /// Waits, and lets the pool give back to the system what nobody uses.
     fn trim(&self) {
         // SAFETY: the stream is our own.
@@ -175,6 +188,21 @@ impl Device for Gpu {
         self.note("cuMemFreeAsync", ok("release", unsafe { sys::cuMemFreeAsync(at, self.stream) }));
     }
 
+    fn high_water(&self) -> Option<DeviceMemory> {
+        use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
+        self.enter();
+        let read = |which| {
+            let mut bytes = 0u64;
+            // SAFETY: the pool is the device's own; these attributes are 64-bit numbers, and this one outlives the call.
+            let told = unsafe { sys::cuMemPoolGetAttribute(self.pool, which, (&raw mut bytes).cast::<c_void>()) };
+            ok("cuMemPoolGetAttribute", told).ok().map(|()| bytes)
+        };
+        Some(DeviceMemory {
+            peak_allocated_bytes: read(CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
+            peak_reserved_bytes: read(CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)?,
+        })
+    }
+
     fn zero(&self, at: Address, bytes: usize) {
         self.enter();
         // SAFETY: the driver checks the address.
@@ -204,17 +232,12 @@ impl Device for Gpu {
     }
 
     fn product(&self, product: &Product) {
-        self.enter();
-        let mut products = lock(&self.products);
-        if products.is_none() {
-            *products = self.note("cuBLASLt", Products::new(self.facts.capability, self.stream));
-        }
-        if let Some(p) = products.as_mut() {
-            let what = || format!("product {} x {} x {}", product.n, product.k, product.m);
-            if let Err(e) = p.run(product) {
-                self.note(&what(), Err::<(), _>(e));
-            }
-        }
+        self.multiply(product, |products| products.run(product));
+    }
+
+    fn try_product(&self, product: &Product) -> bool {
+        // After a failure, which is remembered, nothing is worth another try.
+        self.multiply(product, |products| products.try_run(product)).unwrap_or(true)
     }
 
     fn begin_recording(&self) -> bool {

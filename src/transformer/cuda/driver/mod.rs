@@ -4,6 +4,7 @@
 
 mod cache;
 pub mod compiler;
+mod described;
 mod fault;
 mod gpu;
 mod graphs;

@@ -49,11 +49,23 @@ impl Allocation {
 pub(super) struct Memory {
     all: BTreeMap<Address, Allocation>,
     in_use: u64,
+    peak: u64,
+    allocations: usize,
 }
 
 impl Memory {
     pub fn in_use(&self) -> u64 {
         self.in_use
+    }
+
+    /// The most that has been in use.
+    pub fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// How often something has been allocated.
+    pub fn allocations(&self) -> usize {
+        self.allocations
     }
 
     pub fn allocate(&mut self, bytes: usize) -> Result<Address, String> {
@@ -75,6 +87,8 @@ impl Memory {
         }
         self.all.insert(start as Address, Allocation { map, map_bytes, bytes });
         self.in_use += bytes as u64;
+        self.peak = self.peak.max(self.in_use);
+        self.allocations += 1;
         Ok(start as Address)
     }
 

@@ -12,11 +12,12 @@ mod shim_tests;
 
 pub(in super::super) use fixture::{array, close, close_to, ids, random, rounded, within};
 
-use super::super::session::SessionError;
+use super::super::session::{DeviceMemory, SessionError};
 use super::device::{Address, Arg, Device, Facts, Launch, Product};
 use library::{Library, compiler};
 use memory::Memory;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The host as a device.
@@ -25,6 +26,9 @@ pub(in super::super) struct HostDevice {
     facts: Facts,
     memory: Mutex<Memory>,
     failure: Mutex<Option<String>>,
+    /// Whether it does products with an epilogue in one go, and how many it has done.
+    fuses: bool,
+    fused: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -35,6 +39,16 @@ impl HostDevice {
     /// `None`, having said so, where there is no g++: the test that asks is to return.
     pub fn new() -> Option<Self> {
         Self::with_memory(4 << 30)
+    }
+
+    /// One that refuses every product with an epilogue.
+    pub fn without_epilogues() -> Option<Self> {
+        Self::new().map(|host| Self { fuses: false, ..host })
+    }
+
+    /// Products with an epilogue that it has done in one go.
+    pub fn fused(&self) -> usize {
+        self.fused.load(Ordering::Relaxed)
     }
 
     /// The same with so many bytes of memory.
@@ -51,7 +65,8 @@ impl HostDevice {
             shared_bytes: 232_448,
             memory_bytes,
         };
-        Some(Self { facts, memory: Mutex::new(Memory::default()), failure: Mutex::new(None) })
+        let (memory, failure) = (Mutex::default(), Mutex::default());
+        Some(Self { facts, memory, failure, fuses: true, fused: AtomicUsize::new(0) })
     }
 
     fn fail(&self, message: String) {
@@ -70,6 +85,11 @@ impl HostDevice {
     /// Bytes allocated and not released.
     pub fn in_use(&self) -> u64 {
         lock(&self.memory).in_use()
+    }
+
+    /// How often something has been allocated.
+    pub fn allocations(&self) -> usize {
+        lock(&self.memory).allocations()
     }
 
     fn run(&self, launch: &Launch<'_>) -> Result<(), String> {
@@ -131,6 +151,11 @@ impl Device for HostDevice {
         }
     }
 
+    fn high_water(&self) -> Option<DeviceMemory> {
+        let peak = lock(&self.memory).peak();
+        Some(DeviceMemory { peak_allocated_bytes: peak, peak_reserved_bytes: peak })
+    }
+
     fn zero(&self, at: Address, bytes: usize) {
         if let Some(p) = self.within("zero", at, bytes) {
             // SAFETY: `within` found so many bytes in an allocation that lives as long as the device is borrowed.
@@ -169,10 +194,18 @@ impl Device for HostDevice {
         product::run(self, product);
     }
 
+    fn try_product(&self, product: &Product) -> bool {
+        if self.fuses {
+            self.product(product);
+            self.fused.fetch_add(1, Ordering::Relaxed);
+        }
+        self.fuses
+    }
+
     fn wait(&self) -> Result<(), SessionError> {
         if let Err(message) = lock(&self.memory).check() {
             self.fail(message);
         }
-        lock(&self.failure).take().map_or(Ok(()), |m| Err(SessionError::Invalid(m)))
+        lock(&self.failure).take().map_or(Ok(()), |m| Err(SessionError::Device(m)))
     }
 }

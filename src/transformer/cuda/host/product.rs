@@ -9,6 +9,13 @@ fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + (k * (x + 0.044715 * x * x * x)).tanh())
 }
 
+/// Its derivative.
+fn gelu_slope(x: f64) -> f64 {
+    let k = (2.0 / std::f64::consts::PI).sqrt();
+    let t = (k * (x + 0.044715 * x * x * x)).tanh();
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * k * (1.0 + 3.0 * 0.044715 * x * x)
+}
+
 /// Rows of `columns` numbers that lie `stride` apart, without what is between them.
 fn rows_at(on: &HostDevice, at: Address, m: &Matrix, rows: usize, columns: usize) -> Vec<f32> {
     let row = |r: usize| on.get(m.format, at + (r * m.stride * m.format.size()) as Address, columns);
@@ -26,8 +33,9 @@ fn factor(on: &HostDevice, matrix: &Matrix, rows: usize, columns: usize) -> Vec<
 
 pub(super) fn run(on: &HostDevice, p: &Product) {
     let Product { n, k, m, .. } = *p;
-    let allowed = p.a.format == p.b.format && !p.to.turned && (p.to.format == p.a.format || p.to.format == Real::F32);
-    if !allowed {
+    let formats = p.a.format == p.b.format && (p.to.format == p.a.format || p.to.format == Real::F32);
+    let gradient = matches!(p.epilogue, Epilogue::GeluGradient { .. } | Epilogue::RowSums { .. });
+    if !formats || p.to.turned || (gradient && p.bias.is_some()) {
         return on.fail(format!("a product that no device does: {p:?}"));
     }
     let (a, b) = (factor(on, &p.a, n, k), factor(on, &p.b, k, m));
@@ -52,6 +60,15 @@ pub(super) fn run(on: &HostDevice, p: &Product) {
         Epilogue::Gelu { pre } => {
             on.set(p.to.format, pre, &before);
             before.iter().map(|x| gelu(f64::from(*x)) as f32).collect()
+        }
+        Epilogue::GeluGradient { pre } => {
+            let pre = on.get(p.to.format, pre, n * m);
+            before.iter().zip(pre).map(|(x, pre)| (f64::from(*x) * gelu_slope(f64::from(pre))) as f32).collect()
+        }
+        Epilogue::RowSums { sums } => {
+            let sum = |row: &[f32]| row.iter().map(|x| f64::from(*x)).sum::<f64>() as f32;
+            on.set(p.to.format, sums, &(0..n).map(|r| sum(&a[r * k..][..k])).collect::<Vec<_>>());
+            before
         }
     };
     for (r, row) in result.chunks_exact(m).enumerate() {
