@@ -21,7 +21,8 @@ fn a_throttled_trial_is_marked_in_every_place_that_shows_it() {
     let (rows, report) = rows("gpu:capped");
     for row in &rows {
         let share = row["gpu_throttled_share"].as_f64().unwrap();
-        assert!(share > 0.0 && share < 1.0, "{row}");
+        // Every other reading is throttled; a trial of 0.3 s on a busy machine may have had a single one.
+        assert!(share > 0.0 && share <= 1.0, "{row}");
         let (marked, all) = (row["gpu_throttled_steps"].as_f64().unwrap(), row["samples"].as_f64().unwrap());
         assert!(marked > 0.0 && marked <= all, "{marked} of {all}: marked, and none dropped");
         assert!(row["gpu_sm_mhz"].as_f64().unwrap() < 1980.0);
