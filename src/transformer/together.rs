@@ -1,7 +1,7 @@
 //! A session of several processes: rank 0 leads, and each of its steps is one of all.
 //!
 //! A step is one message to every other process and one back, which holds what its ranks found; the step has ended when the last one is
-//! there. On one machine that round trip takes 20 to 50 microseconds.
+//! there. On one machine that round trip takes about 15 microseconds (`wire.rs` has the measurement), beside what waking up costs.
 
 use super::collective::net::Net;
 use super::rank::RankOutcome;

@@ -99,7 +99,6 @@ fn a_process_that_cannot_take_part_is_named_by_the_one_that_leads() {
         if net.leads() {
             return prepare_among(&w, &options, net).map(drop).unwrap_err();
         }
-        drop(Net::told(&net, vec![]));
         Together::form(Err(SessionError::OutOfMemory("4 GiB for weights".into())), net).map(drop).unwrap_err()
     });
     assert!(found[0].to_string().contains("rank 1"), "{found:?}");
