@@ -80,7 +80,9 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     }
     session = faults.slowed(session);
     let (watch, clock) = (Watch::start(), Monotonic::start());
-    let sampler = sampler(&request.trial, &faults, clock);
+    // What one node tells is not the trial's where there are others.
+    let whole = request.team.as_ref().is_none_or(|team| team.world.local_size == team.world.size);
+    let sampler = if whole { sampler(&request.trial, &faults, clock) } else { None };
     let mut lost = None;
     let measured = measure(session.as_mut(), &request.measure, &clock, &mut |progress| {
         // A parent that is gone takes this process with it; should it not, the trial's end will tell.
@@ -97,7 +99,8 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
     let steps = Steps { starts: &measured.step_starts, seconds: &measured.step_seconds };
     let telemetry = sampler.map(|s| s.finish(steps));
-    Ok(assemble(measured, &request.trial, baseline.now, peak, &watch, telemetry))
+    let figures = assemble(measured, &request.trial, baseline.now, peak, &watch, telemetry);
+    Ok(Figures { watts: figures.watts.filter(|_| whole), ..figures })
 }
 
 /// Listens to the GPUs of a trial that runs on some; no other loads a library or starts a thread for it.
