@@ -6,7 +6,7 @@ use super::price::yaml_failure;
 use super::table::{Format, Rows, Value, label};
 use crate::hardware::gpu::{self, Gpu};
 use crate::hardware::machine::{self, Probe};
-use crate::plan::{Facts, Plan, PlannedTrial};
+use crate::plan::{Facts, Plan, PlannedTrial, Processes};
 use crate::projection::calibration::Calibration;
 use crate::scenario::Scenario;
 use crate::transformer::BackendKind;
@@ -41,9 +41,20 @@ pub(super) fn make(scenario: &Scenario, probe: Option<&Probe>) -> Result<Plan, F
         gpus: gpus(scenario),
         probe: probe.cloned().unwrap_or_else(|| Probe::assumed(m.cores)),
         calibration: Calibration::built_in().cloned().map_err(yaml_failure)?,
+        processes: processes()?,
         usd_per_hour: scenario.usd_per_hour().map(|p| p.get()),
     };
     crate::plan::plan(scenario, &facts).map_err(|e| Failure::Usage(anyhow!(e)))
+}
+
+/// The processes of this run, as its launcher tells.
+fn processes() -> Result<Processes, Failure> {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(super::run::team::world()?.map_or(Processes::ONE, |w| Processes {
+        all: count(w.size),
+        of_node: count(w.local_size),
+        of_cores: if w.own_cores { 1 } else { count(w.local_size) },
+    }))
 }
 
 /// The GPUs that the scenario's trials see, or why there are none; looked for only where a trial wants one.

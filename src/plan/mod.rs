@@ -13,6 +13,7 @@ use crate::projection::calibration::Calibration;
 use crate::projection::device::Unit;
 use crate::projection::own;
 use crate::scenario::{Cell, Limits, Measure, Order, Scenario};
+use crate::transformer::collective::net::does_not_divide;
 use crate::transformer::session::MemoryParts;
 use crate::transformer::{BackendKind, count};
 use crate::units::{Bytes, Flops, Seconds};
@@ -31,6 +32,22 @@ pub struct Facts {
     /// What estimates of time are projected with.
     pub calibration: Calibration,
     pub usd_per_hour: Option<f64>,
+    pub processes: Processes,
+}
+
+/// The processes that run every trial together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processes {
+    pub all: u32,
+    /// Those that share this one's memory and GPUs.
+    pub of_node: u32,
+    /// Those that share its cores.
+    pub of_cores: u32,
+}
+
+impl Processes {
+    /// This one alone.
+    pub const ONE: Self = Self { all: 1, of_node: 1, of_cores: 1 };
 }
 
 /// One cell, with what is known of it before it runs.
@@ -141,16 +158,24 @@ fn gpu(cell: &Cell, facts: &Facts) -> Option<Arc<Unit>> {
 }
 
 fn skip_reason(cell: &Cell, memory: &MemoryParts, cores: u32, ignore_memory: bool, facts: &Facts) -> Option<String> {
-    let needed = memory.total()?;
+    let Processes { all, of_node, of_cores } = facts.processes;
+    if !cell.trial.devices.is_multiple_of(all) {
+        return Some(does_not_divide(cell.trial.devices as usize, all as usize));
+    }
+    // What of a trial is this node's.
+    let needed = Bytes((memory.total()?.get() as f64 * f64::from(of_node) / f64::from(all)) as u64);
+    let cores = cores / all * of_cores;
     let usable = Bytes((facts.memory.get() as f64 * USABLE_MEMORY) as u64);
     if cell.trial.backend == BackendKind::Cuda {
-        return no_gpu(cell, needed, ignore_memory, &facts.gpus);
+        return no_gpu(cell.trial.devices / all * of_node, needed, ignore_memory, &facts.gpus);
     }
     if cores > facts.cores {
         let t = &cell.trial;
         return Some(format!(
             "needs {} x {} = {cores} cores, and this machine has {}",
-            t.devices, t.cores_per_device, facts.cores
+            t.devices / all * of_cores,
+            t.cores_per_device,
+            facts.cores
         ));
     }
     if !ignore_memory && needed.get() > usable.get() {
@@ -164,8 +189,7 @@ fn skip_reason(cell: &Cell, memory: &MemoryParts, cores: u32, ignore_memory: boo
 
 /// Why the machine's GPUs cannot run a trial. What a trial is predicted to take is spread evenly over its GPUs; where their
 /// memory is not told (0) it is tried.
-fn no_gpu(cell: &Cell, needed: Bytes, ignore_memory: bool, gpus: &Result<Vec<Gpu>, String>) -> Option<String> {
-    let wanted = cell.trial.devices;
+fn no_gpu(wanted: u32, needed: Bytes, ignore_memory: bool, gpus: &Result<Vec<Gpu>, String>) -> Option<String> {
     let found = match gpus {
         Ok(found) => found,
         Err(why) => return Some(format!("backend cuda: {why}")),
@@ -198,6 +222,7 @@ mod tests {
             probe: Probe::assumed(2),
             calibration: Calibration::default(),
             usd_per_hour: Some(100.0),
+            processes: Processes::ONE,
         }
     }
 

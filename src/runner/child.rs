@@ -5,16 +5,20 @@ use super::clock::{Monotonic, Watch};
 use super::fault::Faults;
 use super::measure::{Measured, measure};
 use super::measurement::Figures;
+use super::measurement::Stop;
 use super::memory;
-use super::protocol::{Fault, Message, PROTOCOL_VERSION, ProtocolError, TrialRequest, read_request, send};
+use super::protocol::{Fault, Message, PROTOCOL_VERSION, ProtocolError, Team, TrialRequest, read_request, send};
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
 use super::telemetry::summary::Steps;
 use crate::hardware::gpu::nvml;
 use crate::scenario::trial::Trial;
 use crate::transformer::BackendKind;
-use crate::transformer::session::{Session, SessionError, SessionOptions, prepare};
+use crate::transformer::collective::net::Net;
+use crate::transformer::collective::rendezvous::listen;
+use crate::transformer::session::{Session, SessionError, SessionOptions, prepare, prepare_among};
 use std::io::{Read, Write};
+use std::time::Duration;
 
 /// What keeps a trial from having figures.
 #[derive(Debug)]
@@ -31,13 +35,11 @@ impl Failure {
 
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
-        let kind = match error {
+        let kind = match &error {
             SessionError::OutOfMemory(_) => Fault::Oom,
-            SessionError::Device(_) | SessionError::LostRank => Fault::Device,
-            SessionError::NoCuda(_)
-            | SessionError::NoDtype { .. }
-            | SessionError::NoWeights { .. }
-            | SessionError::Invalid(_) => Fault::Invalid,
+            e if e.is_consequence() => Fault::Lost,
+            SessionError::Device(_) => Fault::Device,
+            _ => Fault::Invalid,
         };
         Self { kind, reason: error.to_string() }
     }
@@ -72,11 +74,16 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     faults.strike();
     let mut session = match faults.session(&request.trial) {
         Some(session) => session,
-        None => session_of(&request.trial, request.measure.seed)?,
+        None => session_of(request, output)?,
     };
     session = faults.disturbed(session);
+    if request.team.as_ref().is_some_and(|team| team.world.rank > 0) {
+        return followed(session, request, baseline.now);
+    }
     let (watch, clock) = (Watch::start(), Monotonic::start());
-    let sampler = sampler(&request.trial, &faults, clock);
+    // What one node tells is not the trial's where there are others.
+    let whole = request.team.as_ref().is_none_or(|team| team.world.local_size == team.world.size);
+    let sampler = if whole { sampler(&request.trial, &faults, clock) } else { None };
     let mut lost = None;
     let measured = measure(session.as_mut(), &request.measure, &clock, &mut |progress| {
         // A parent that is gone takes this process with it; should it not, the trial's end will tell.
@@ -93,7 +100,8 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
     let steps = Steps { starts: &measured.step_starts, seconds: &measured.step_seconds };
     let telemetry = sampler.map(|s| s.finish(steps));
-    Ok(assemble(measured, &request.trial, baseline.now, peak, &watch, telemetry))
+    let figures = assemble(measured, &request.trial, baseline.now, peak, &watch, telemetry);
+    Ok(Figures { watts: figures.watts.filter(|_| whole), ..figures })
 }
 
 /// Listens to the GPUs of a trial that runs on some; no other loads a library or starts a thread for it.
@@ -110,10 +118,44 @@ fn say(output: &mut impl Write, message: &Message) -> Result<(), Failure> {
     send(output, message).map_err(|e| Failure::invalid(e.to_string()))
 }
 
-fn session_of(trial: &Trial, seed: u64) -> Result<Box<dyn Session>, SessionError> {
+fn session_of(request: &TrialRequest, output: &mut impl Write) -> Result<Box<dyn Session>, Failure> {
+    let (trial, seed) = (&request.trial, request.measure.seed);
     let (parallel, threads_per_rank) = (trial.parallel(), trial.cores_per_device);
     let options = SessionOptions { backend: trial.backend, parallel, threads_per_rank, seed };
-    prepare(&trial.workload, &options)
+    let Some(Team { world, key }) = &request.team else { return Ok(prepare(&trial.workload, &options)?) };
+    // Whoever is waited for longer than the trial may take is not waited for by its parent either.
+    let patience = Duration::try_from_secs_f64(request.measure.timeout_seconds).unwrap_or(Duration::MAX);
+    let listener = match world.rank {
+        0 => {
+            let listener = listen(&world.host, 0).map_err(|e| Failure::invalid(e.to_string()))?;
+            let port = listener.local_addr().map_err(|e| Failure::invalid(format!("a port: {e}")))?.port();
+            say(output, &Message::Meeting { port })?;
+            Some(listener)
+        }
+        _ => None,
+    };
+    let net = Net::meet(world.clone(), *key, listener.as_ref(), patience)?;
+    Ok(prepare_among(&trial.workload, &options, net)?)
+}
+
+/// The part of a process that does not lead. Its figures tell of its memory, and of its own steps only for the eye.
+fn followed(mut session: Box<dyn Session>, request: &TrialRequest, baseline: u64) -> Result<Figures, Failure> {
+    let watch = Watch::start();
+    let step_seconds = session.follow()?;
+    let measured = Measured {
+        step_starts: Vec::new(),
+        step_seconds,
+        first_token_seconds: Vec::new(),
+        warmup_steps: 0,
+        stopped_by: Stop::MaxSeconds,
+        precision_reached: None,
+        loss: None,
+        checksum: session.checksum(),
+        // Of the pools of several processes nothing is told.
+        device_memory: None,
+    };
+    let peak = memory::resident().map_or(0, |r| r.peak);
+    Ok(assemble(measured, &request.trial, baseline, peak, &watch, None))
 }
 
 fn assemble(

@@ -17,9 +17,10 @@ mod parent;
 mod precision;
 mod process;
 pub mod protocol;
+pub mod team;
 pub mod telemetry;
 mod verdict;
 
-pub use parent::{Options, Request, run_trial};
+pub use parent::{Options, Others, Request, run_part, run_trial};
 pub use process::this_program;
 pub use protocol::{Progress, Stage};

@@ -3,7 +3,7 @@
 use super::measurement::{Figures, Measurement, Status};
 use super::memory;
 use super::process::{Pipes, Process};
-use super::protocol::{Fault, Message, PROTOCOL_VERSION, Progress, TrialRequest};
+use super::protocol::{Fault, Message, PROTOCOL_VERSION, Progress, Team, TrialRequest};
 use super::verdict::{Cut, Ending, judge};
 use crate::scenario::{Measure, trial::Trial};
 use crate::transformer::session::MemoryParts;
@@ -57,11 +57,35 @@ pub fn run_trial(
     progress: &mut dyn FnMut(Progress),
     cancel: &AtomicBool,
 ) -> Measurement {
+    run_part(request, options, progress, cancel, None).0
+}
+
+/// The other processes of a trial that runs on several, as this one's parent sees them.
+pub trait Others {
+    /// This process's place among them.
+    fn team(&self) -> Team;
+    /// The trial of rank 0 waits for the others at this port.
+    fn meet_at(&mut self, port: u16);
+    /// Called ten times a second: what ends the trial here, if something does.
+    fn trouble(&mut self) -> Option<(Status, String)>;
+}
+
+/// [`run_trial`] of one process among others; with it, whether the fault, if there is one, is not this process's.
+pub fn run_part(
+    request: &Request,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress),
+    cancel: &AtomicBool,
+    others: Option<&mut dyn Others>,
+) -> (Measurement, bool) {
+    let mut elsewhere = false;
     let began = Instant::now();
     let kills = memory::oom_kills();
     let (status, reason, figures) = match Process::start(&options.program, &options.variables) {
         Ok((process, pipes)) => {
-            let mut ending = attend(process, pipes, request, progress, cancel);
+            let mut ending = attend(process, pipes, request, progress, cancel, others);
+            elsewhere = matches!(ending.cut, Some(Cut::Others(..)))
+                || (ending.cut.is_none() && matches!(ending.failed, Some((Fault::Lost, _))));
             ending.oom_killed = memory::oom_kills() > kills;
             judge(ending)
         }
@@ -71,7 +95,8 @@ pub fn run_trial(
         }
     };
     let trial_seconds = began.elapsed().as_secs_f64();
-    Measurement { status, reason, figures, predicted_memory: request.predicted_memory, trial_seconds }
+    let predicted_memory = request.predicted_memory;
+    (Measurement { status, reason, figures, predicted_memory, trial_seconds }, elsewhere)
 }
 
 /// What the listening thread hears.
@@ -88,6 +113,7 @@ struct Attended {
     done: Option<Figures>,
     failed: Option<(Fault, String)>,
     last: Progress,
+    meeting: Option<u16>,
 }
 
 fn attend(
@@ -96,11 +122,12 @@ fn attend(
     request: &Request,
     progress: &mut dyn FnMut(Progress),
     cancel: &AtomicBool,
+    mut others: Option<&mut dyn Others>,
 ) -> Ending {
     let began = Instant::now();
     let heard = listen(pipes.stdout);
-    ask(pipes.stdin, request);
-    let mut known = Attended { done: None, failed: None, last: Progress::START };
+    ask(pipes.stdin, request, others.as_ref().map(|o| o.team()));
+    let mut known = Attended { done: None, failed: None, last: Progress::START, meeting: None };
     let cut = loop {
         if cancel.load(Ordering::Relaxed) {
             break Some(Cut::Cancelled);
@@ -114,13 +141,19 @@ fn attend(
             Ok(Heard::End) | Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => {}
         }
+        if let Some(others) = &mut others {
+            known.meeting.take().into_iter().for_each(|port| others.meet_at(port));
+            if let Some((status, reason)) = others.trouble() {
+                break Some(Cut::Others(status, reason));
+            }
+        }
         progress(known.last);
     };
     if cut.is_none() {
         wait_for_the_end(&mut process, &heard);
     }
     let exit = process.kill();
-    let Attended { done, failed, last } = known;
+    let Attended { done, failed, last, .. } = known;
     Ending { cut, done, failed, exit, stderr: settled_stderr(&process), oom_killed: false, last }
 }
 
@@ -128,6 +161,7 @@ impl Attended {
     fn take(&mut self, message: Message) {
         match message {
             Message::Ready { .. } => {}
+            Message::Meeting { port } => self.meeting = Some(port),
             Message::Progress(progress) => self.last = progress,
             Message::Done(figures) => self.done = Some(figures),
             Message::Failed { kind, reason } => self.failed = Some((kind, reason)),
@@ -136,9 +170,9 @@ impl Attended {
 }
 
 /// Hands the request over. A child that died before reading it is found out by how it ended.
-fn ask(mut stdin: ChildStdin, request: &Request) {
-    let request =
-        TrialRequest { protocol: PROTOCOL_VERSION, trial: request.trial.clone(), measure: request.measure.clone() };
+fn ask(mut stdin: ChildStdin, request: &Request, team: Option<Team>) {
+    let (trial, measure) = (request.trial.clone(), request.measure.clone());
+    let request = TrialRequest { protocol: PROTOCOL_VERSION, trial, measure, team };
     // A request is a few kilobytes and fits into the pipe whether or not anybody reads.
     let _ = serde_json::to_vec(&request).map(|text| stdin.write_all(&text));
 }

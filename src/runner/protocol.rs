@@ -5,6 +5,7 @@
 
 use super::measurement::Figures;
 use crate::scenario::{Measure, trial::Trial};
+use crate::transformer::collective::world::World;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
@@ -21,6 +22,18 @@ pub struct TrialRequest {
     pub protocol: u32,
     pub trial: Trial,
     pub measure: Measure,
+    /// Where the trial runs on several processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub team: Option<Team>,
+}
+
+/// The processes that run a trial together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Team {
+    /// This process's place. Rank 0 takes a port that is free and says it ([`Message::Meeting`]); the others are told that one.
+    pub world: World,
+    /// The same for all processes of the trial, and for no other trial.
+    pub key: u64,
 }
 
 /// What a trial is doing.
@@ -73,6 +86,8 @@ pub enum Fault {
     Device,
     /// The trial cannot be run as asked, or its figures are not to be trusted.
     Invalid,
+    /// Another process of the trial ended, or could not be met.
+    Lost,
 }
 
 /// What a child says.
@@ -82,6 +97,10 @@ pub enum Message {
     /// The request was understood; nothing is built yet.
     Ready {
         baseline_rss_bytes: u64,
+    },
+    /// Rank 0 of several processes waits for the others at this port.
+    Meeting {
+        port: u16,
     },
     Progress(Progress),
     Done(Figures),

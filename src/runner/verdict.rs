@@ -15,6 +15,8 @@ pub(super) enum Cut {
     Timeout(f64),
     /// It said something that is no message: this.
     Garbage(String),
+    /// What became of another process of the trial.
+    Others(Status, String),
 }
 
 /// Everything that was observed.
@@ -38,6 +40,7 @@ pub(super) fn judge(ending: Ending) -> (Status, String, Option<Figures>) {
         (None, Some((Fault::Oom, reason)), _) => (Status::Oom, reason.clone()),
         (None, Some((Fault::Device, reason)), _) => (Status::Crashed, one_line(reason)),
         (None, Some((Fault::Invalid, reason)), _) => (Status::Invalid, reason.clone()),
+        (None, Some((Fault::Lost, reason)), _) => (Status::Crashed, reason.clone()),
         (None, None, Some(exit)) if !exit.success() => judge_exit(exit, &ending),
         (None, None, None) => (Status::Crashed, "nobody knows how the trial's process ended".into()),
         (None, None, Some(_)) => match ending.done {
@@ -56,6 +59,7 @@ fn judge_cut(cut: &Cut, last: &Progress) -> (Status, String) {
             let doing = doing(last);
             (Status::Timeout, format!("not finished after {seconds} s, while {doing}; raise measure.timeout_seconds"))
         }
+        Cut::Others(status, reason) => (*status, reason.clone()),
         Cut::Garbage(said) => {
             (Status::Invalid, format!("the trial's process said something that is no message: {}", first_words(said)))
         }

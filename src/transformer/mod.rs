@@ -34,6 +34,7 @@ mod ranks;
 mod replicas;
 pub mod session;
 pub mod shape;
+mod together;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

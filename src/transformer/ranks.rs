@@ -45,6 +45,7 @@ impl Ranks {
     {
         let batch = (workload.batch / options.parallel.data) as usize;
         let mut workers = Vec::with_capacity(groups.len());
+        // Ranks of other processes are not counted here: `rank` is the place among this one's.
         for (rank, groups) in groups.into_iter().enumerate() {
             let seat = Seat { groups, sharding: options.parallel.sharding, seed: options.seed };
             workers.push(Worker::start(rank, backend(rank)?, workload.clone(), seat, batch)?);
@@ -60,11 +61,38 @@ impl Ranks {
         for worker in &self.workers {
             match worker.wait() {
                 Ok(outcome) => outcomes.push(outcome),
-                Err(e) if matches!(failure, None | Some(SessionError::LostRank)) => failure = Some(e),
+                Err(e) if failure.as_ref().is_none_or(SessionError::is_consequence) => failure = Some(e),
                 Err(_) => {}
             }
         }
         failure.map_or(Ok(outcomes), Err)
+    }
+
+    /// One step of this process's ranks: what each found, in their order.
+    ///
+    /// # Errors
+    /// A rank's.
+    pub fn outcomes(&mut self) -> Result<Vec<RankOutcome>, SessionError> {
+        for worker in &self.workers {
+            if let Some(go) = &worker.go {
+                let _ = go.send(Ask::Step);
+            }
+        }
+        self.wait()
+    }
+
+    /// What a step of all ranks came to.
+    pub fn sum_up(&mut self, outcomes: &[RankOutcome]) -> StepOutcome {
+        for outcome in outcomes {
+            for word in &outcome.trace {
+                self.checksum.update(&word.to_le_bytes());
+            }
+        }
+        let losses: Vec<f32> = outcomes.iter().filter_map(|o| o.loss).collect();
+        let loss = (!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32);
+        // The prompt is done when its last sequence is.
+        let first_token_seconds = outcomes.iter().filter_map(|o| o.first_token_seconds).reduce(f64::max);
+        StepOutcome { tokens: self.tokens_per_step, loss, first_token_seconds }
     }
 }
 
@@ -130,22 +158,8 @@ impl Drop for Ranks {
 
 impl Session for Ranks {
     fn step(&mut self) -> Result<StepOutcome, SessionError> {
-        for worker in &self.workers {
-            if let Some(go) = &worker.go {
-                let _ = go.send(Ask::Step);
-            }
-        }
-        let outcomes = self.wait()?;
-        for outcome in &outcomes {
-            for word in &outcome.trace {
-                self.checksum.update(&word.to_le_bytes());
-            }
-        }
-        let losses: Vec<f32> = outcomes.iter().filter_map(|o| o.loss).collect();
-        let loss = (!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32);
-        // The prompt is done when its last sequence is.
-        let first_token_seconds = outcomes.iter().filter_map(|o| o.first_token_seconds).reduce(f64::max);
-        Ok(StepOutcome { tokens: self.tokens_per_step, loss, first_token_seconds })
+        let outcomes = self.outcomes()?;
+        Ok(self.sum_up(&outcomes))
     }
 
     fn checksum(&self) -> u32 {

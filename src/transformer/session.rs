@@ -2,14 +2,18 @@
 //!
 //! Whoever drives the session times its steps; the one clock read in here tells when a prompt's first token was there.
 
-use super::collective::grid::{Parallel, of_threads};
+use super::collective::grid::{Groups, Parallel, of_threads};
+use super::collective::net::Net;
+use super::collective::tcp;
 use super::cpu::pool::allowed_cores;
 use super::cpu::{Cpu, naive::Naive};
 use super::cuda;
 use super::ranks::Ranks;
 use super::shape::Family;
+use super::together::Together;
 use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 use crate::units::Bytes;
+use std::ops::DerefMut;
 
 /// What a session runs on.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,8 +94,18 @@ pub enum SessionError {
     Invalid(String),
     #[error("a rank ended before the others; what they computed since means nothing")]
     LostRank,
+    /// Another process, by its rank, or what kept processes apart.
+    #[error("{0}")]
+    Lost(String),
     #[error("out of memory: {0}")]
     OutOfMemory(String),
+}
+
+impl SessionError {
+    /// Whether the reason lies with another rank, which may tell a better one.
+    pub fn is_consequence(&self) -> bool {
+        matches!(self, Self::LostRank | Self::Lost(_))
+    }
 }
 
 /// Something whose steps can be timed.
@@ -110,6 +124,14 @@ pub trait Session {
     fn device_memory(&self) -> Option<DeviceMemory> {
         None
     }
+
+    /// In a process that does not lead: steps when it is told to, until it is told that there are no more; the seconds of each.
+    ///
+    /// # Errors
+    /// [`SessionError`]; that the process that leads is gone.
+    fn follow(&mut self) -> Result<Vec<f64>, SessionError> {
+        Err(SessionError::Invalid("a session of one process has nobody to follow".into()))
+    }
 }
 
 /// Whether a backend of this build computes in this format.
@@ -126,28 +148,57 @@ pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bo
 /// # Errors
 /// A backend or dtype that is not there; a workload that cannot run (a block has no tokens to decode); memory.
 pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn Session>, SessionError> {
+    Ok(Box::new(build(workload, options, None)?))
+}
+
+/// The same, shared with other processes. The one that leads steps for all ([`Session::step`]), the others [`Session::follow`].
+///
+/// # Errors
+/// Those of [`prepare`], of this process or another; ranks that do not divide among the processes; a process that is gone.
+pub fn prepare_among(
+    workload: &Workload,
+    options: &SessionOptions,
+    net: Net,
+) -> Result<Box<dyn Session>, SessionError> {
+    let made = build(workload, options, Some(&net));
+    Ok(Box::new(Together::form(made, net)?))
+}
+
+fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Result<Ranks, SessionError> {
     check(workload, options)?;
-    let groups = of_threads(&options.parallel);
     match options.backend {
-        BackendKind::Naive => Ok(Box::new(Ranks::start(workload, options, groups, |_| Ok(Naive))?)),
+        BackendKind::Naive => Ranks::start(workload, options, groups(options, net)?, |_| Ok(Naive)),
         BackendKind::Cpu => {
             let cores = allowed_cores();
             let threads = options.threads_per_rank.max(1) as usize;
+            let groups = groups(options, net)?;
+            // Processes of a node that were not given cores of their own share them out by their places.
+            let all = groups.len() * threads;
+            let first = net.map_or(0, |n| n.world.local_rank * all);
+            let first = if first + all <= cores.len() { first } else { 0 };
             let backend = |rank: usize| {
                 // A rank's threads get cores of their own, as far as there are enough.
-                let own = cores.get(rank * threads..(rank + 1) * threads).map(<[usize]>::to_vec);
+                let own = cores.get(first + rank * threads..first + (rank + 1) * threads).map(<[usize]>::to_vec);
                 Ok(Cpu::new(threads, own)?.with_dtype(workload.dtype).with_weights(workload.weights))
             };
-            Ok(Box::new(Ranks::start(workload, options, groups, backend)?))
+            Ranks::start(workload, options, groups, backend)
         }
         BackendKind::Cuda => {
-            let (ranks, groups) = cuda::nccl::open(&options.parallel, workload.dtype, None)?;
+            let (ranks, groups) = cuda::nccl::open(&options.parallel, workload.dtype, net)?;
             let rank = |rank: usize| {
                 ranks.get(rank).cloned().ok_or_else(|| SessionError::Invalid(format!("no device for rank {rank}")))
             };
-            Ok(Box::new(Ranks::start(workload, options, groups, rank)?))
+            Ranks::start(workload, options, groups, rank)
         }
     }
+}
+
+/// The groups of ranks whose buffers lie in host memory.
+fn groups<T: DerefMut<Target = [f32]>>(
+    options: &SessionOptions,
+    net: Option<&Net>,
+) -> Result<Vec<Groups<T>>, SessionError> {
+    net.map_or_else(|| Ok(of_threads(&options.parallel)), |net| tcp::open(&options.parallel, net))
 }
 
 fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {

@@ -1,26 +1,28 @@
 //! What a run is: the key by which a later run knows whether its records count for it, and the words it was started with.
 
 use crate::hardware::machine::Machine;
+use crate::plan::Plan;
 use crate::results::record::{RunKey, SCHEMA_VERSION};
 use crate::runner::{fault, this_program};
 use crate::scenario::{Measure, Scenario};
+use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
 
-/// The key of a run of `scenario` by this program on `machine`.
-pub(super) fn key(scenario: &Scenario, machine: &Machine, program_version: String) -> RunKey {
+/// The key of a run of `scenario` by this program on `machine` and so many processes.
+pub(super) fn key(scenario: &Scenario, machine: &Machine, program_version: String, processes: usize) -> RunKey {
     RunKey {
         schema_version: SCHEMA_VERSION,
         program_version,
         scenario_name: scenario.name.clone(),
         seed: scenario.measure.seed,
-        measure: settings(&scenario.measure),
+        measure: settings(&scenario.measure, processes),
         machine: machine.fingerprint(),
     }
 }
 
 /// What decides the meaning of a figure. Faults do: figures made under them must never be taken for measurements.
-fn settings(measure: &Measure) -> String {
+fn settings(measure: &Measure, processes: usize) -> String {
     let Measure { precision, min_seconds, max_seconds, warmup_steps, .. } = measure;
     let mut settings = serde_json::json!({
         "precision": precision,
@@ -28,10 +30,22 @@ fn settings(measure: &Measure) -> String {
         "max_seconds": max_seconds,
         "warmup_steps": warmup_steps,
     });
+    if processes > 1 {
+        settings["processes"] = processes.into();
+    }
     if let Some(faults) = fault::requested() {
         settings["fault"] = faults.to_string_lossy().into();
     }
     settings.to_string()
+}
+
+/// What the processes of a run have in common: the program and the trials, in any order.
+pub(super) fn team_key(scenario: &Scenario, plan: &Plan, version: &str) -> u64 {
+    let mut ids: Vec<&str> = plan.trials.iter().map(|t| t.id.as_str()).collect();
+    ids.sort_unstable();
+    let seed = scenario.measure.seed;
+    let digest = Sha256::digest(serde_json::json!([version, scenario.name, seed, ids]).to_string().as_bytes());
+    digest.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte))
 }
 
 /// Version and build of this program: "0.1.0 (build 1a2b3c4d)". A program that was built again is another one: its figures

@@ -7,6 +7,7 @@ mod progress;
 mod resume;
 mod signals;
 mod sweep;
+pub(super) mod team;
 mod timestamp;
 
 use super::Failure;
@@ -23,7 +24,8 @@ use crate::results::lock::{Lock, lock_folder, lock_machine};
 use crate::results::record::{Record, RunKey, SCHEMA_VERSION};
 use crate::results::run::{Environment, Run, save_environment};
 use crate::runner::measurement::Status;
-use crate::runner::{Options, Progress, Request, fault, run_trial, this_program};
+use crate::runner::team::Leader;
+use crate::runner::{Options, Progress, fault, run_trial, this_program};
 use crate::scenario::Scenario;
 use anyhow::Context;
 use resume::Found;
@@ -33,7 +35,8 @@ use std::time::SystemTime;
 
 /// Measure the trials of a scenario, price them, write and show the report.
 ///
-/// A run that was cut short goes on where it stopped when it is started again; a finished one is shown again.
+/// A run that was cut short goes on where it stopped when it is started again; a finished one is shown again. Started several times by
+/// a launcher (`srun`, torchrun), the processes run every trial together.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -72,21 +75,28 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         let plan = super::plan::make(&scenario, None)?;
         return super::plan::print(&scenario, &plan, a.format);
     }
+    let world = team::world()?;
+    if let Some(world) = world.clone().filter(|w| w.rank > 0) {
+        return team::follow(a, &scenario, world);
+    }
     let mut say = |text: String| eprintln!("{text}");
     if let Some(faults) = fault::requested() {
         say(format!("{} is set ({}): these figures are not measurements", fault::VARIABLE, faults.display()));
     }
     let out = a.out.clone().unwrap_or_else(|| Path::new("reports").join(&scenario.name));
+    let processes = world.as_ref().map_or(1, |w| w.size);
+    let waiting = world.map(team::wait_for_others).transpose()?;
     let _locks = occupy(&out)?;
     let interrupted =
         signals::interrupted_flag().context("installing the handlers of signals").map_err(Failure::Internal)?;
 
     let machine = machine::inspect();
     let version = identity::program_version().context("reading this program's own file").map_err(Failure::Io)?;
-    let key = identity::key(&scenario, &machine, version);
+    let key = identity::key(&scenario, &machine, version, processes);
     let found = resume::look(&out, &key, a.fresh, &mut say).map_err(failure)?;
     let probed = probe_once(a, &machine, &found, &mut say);
     let plan = super::plan::make(&scenario, probed.as_ref())?;
+    let mut leader = waiting.map(|w| w.meet(&scenario, &plan, &key.program_version)).transpose()?;
     let done = finished_in(&plan, &found.records);
     if done > 0 {
         say(format!("resuming: {done} of {} trials are there", plan.trials.len()));
@@ -96,10 +106,12 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let environment = environment(&scenario, &plan, &key, machine, (probed, gpus), found.started_at);
     save_environment(&out, &environment).map_err(failure)?;
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;
-    let outcome = measure(&scenario, &plan, found.records, journal, done, a.quiet, &interrupted)?;
+    let outcome = measure(&scenario, &plan, found.records, journal, (done, a.quiet), &interrupted, leader.as_mut())?;
+    let broken = leader.as_ref().and_then(Leader::broken).map(String::from);
+    leader.into_iter().for_each(Leader::end);
     let run = Run { environment, records: outcome.records };
     print_run(&run, &out, a.format)?;
-    verdict(&run, outcome.interrupted)
+    verdict(&run, outcome.interrupted, broken)
 }
 
 fn scenario(a: &Arguments) -> Result<Scenario, Failure> {
@@ -186,21 +198,20 @@ fn measure(
     plan: &Plan,
     records: Vec<Record>,
     mut journal: crate::results::journal::Journal,
-    done: usize,
-    quiet: bool,
+    (done, quiet): (usize, bool),
     interrupted: &AtomicBool,
+    mut leader: Option<&mut Leader>,
 ) -> Result<sweep::Outcome, Failure> {
     let program = this_program().context("finding this program's own file").map_err(Failure::Io)?;
     let options = Options { program, variables: Vec::new() };
     let mut display = progress::display(plan.trials.len(), done, quiet);
     let mut stage = sweep::Stage {
         measure: &mut |trial: &PlannedTrial, progress: &mut dyn FnMut(Progress)| {
-            let request = Request {
-                trial: trial.cell.trial.clone(),
-                measure: plan.measure.clone(),
-                predicted_memory: trial.memory,
-            };
-            run_trial(&request, &options, progress, interrupted)
+            let request = team::request(plan, trial);
+            match &mut leader {
+                Some(leader) => leader.run(&trial.id, &request, &options, progress, interrupted),
+                None => run_trial(&request, &options, progress, interrupted),
+            }
         },
         append: &mut |record| journal.append(record),
         display: display.as_mut(),
@@ -211,10 +222,13 @@ fn measure(
 }
 
 /// Success only when every trial that was to run did.
-fn verdict(run: &Run, interrupted: bool) -> Result<(), Failure> {
+fn verdict(run: &Run, interrupted: bool, broken: Option<String>) -> Result<(), Failure> {
     let count = |status| run.records.iter().filter(|r| r.measurement.status == status).count();
+    let (kept, all) = (run.records.len() - count(Status::Cancelled), run.records.len());
+    if let Some(why) = broken {
+        return Err(team::broken(&why, kept, all));
+    }
     if interrupted {
-        let (kept, all) = (run.records.len() - count(Status::Cancelled), run.records.len());
         return Err(Failure::Interrupted(format!(
             "interrupted: {kept} of {all} trials are kept; the same command goes on from there"
         )));

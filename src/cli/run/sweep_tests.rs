@@ -1,6 +1,6 @@
 use super::*;
 use crate::hardware::machine::Probe;
-use crate::plan::{Facts, plan};
+use crate::plan::{Facts, Processes, plan};
 use crate::projection::calibration::Calibration;
 use crate::runner::measurement::{Figures, Stop};
 use crate::scenario::{LoadOptions, load};
@@ -22,6 +22,7 @@ fn planned(more: &str) -> Plan {
         probe: Probe::assumed(1),
         calibration: Calibration::default(),
         usd_per_hour: Some(3.6),
+        processes: Processes::ONE,
     };
     plan(&load(&path, &LoadOptions::default()).unwrap(), &facts).unwrap()
 }

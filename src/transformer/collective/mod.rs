@@ -1,14 +1,17 @@
-//! What ranks say to one another: one trait, whose implementations are the threads of one process ([`threads`]) and NCCL
-//! (`cuda::nccl`); [`alone`] is the rank that has nobody to talk to. Ranks of several processes find one another by [`world`]
-//! and [`rendezvous`].
+//! What ranks say to one another: one trait, whose implementations are the threads of one process ([`threads`]), TCP ([`tcp`]) and
+//! NCCL (`cuda::nccl`); [`alone`] is the rank that has nobody to talk to. Processes find one another by [`world`] and
+//! [`rendezvous`], and stay connected ([`net`], [`wire`]).
 //!
 //! Every rank of a group asks for the same jobs in the same order, with buffers of the same lengths. Sums are taken in the order of
-//! the ranks where the implementation can (threads), so that every rank holds the same bits and a run repeats.
+//! the ranks where the implementation can (threads, TCP), so that every rank holds the same bits and a run repeats.
 
 pub mod alone;
 pub mod grid;
+pub mod net;
 pub mod rendezvous;
+pub mod tcp;
 pub mod threads;
+pub mod wire;
 pub mod world;
 
 use super::session::SessionError;

@@ -1,8 +1,8 @@
-//! How processes find one another: rank 0 listens, every other rank says who it is, and once all have come each is told the same
-//! few bytes (NCCL's id). Then all connections are closed.
+//! How processes find one another: rank 0 listens, every other rank says who it is, and once all have come each is told that they
+//! have. The connections stay.
 //!
 //! What is said: `centime1`, the key of the work, the number of processes, the rank, and a CRC-32 of all this; the answer is
-//! `centime1`, whether it is an answer or a refusal, a length, so many bytes, and a CRC-32. Numbers are little-endian. Whoever says
+//! `centime1`, whether it is an answer or a refusal, a length, so many bytes (of a refusal: why), and a CRC-32. Numbers are little-endian. Whoever says
 //! anything else, says half of it, is of another world or comes twice, ends the meeting with an error on both sides; so does a
 //! process that does not come in time. There is no secret in it: it belongs on a cluster's own network.
 
@@ -38,53 +38,60 @@ pub enum RendezvousError {
     Refused(String),
 }
 
-/// Gives every process of the world the bytes that rank 0 makes; `key` is the same for all that do the same work.
+/// Where rank 0 of a world at `host` listens; port 0 takes one that is free.
 ///
 /// # Errors
-/// [`RendezvousError`], within `patience` and a little.
-pub fn meet(
-    world: &World,
-    key: u64,
-    patience: Duration,
-    make: impl FnOnce() -> Vec<u8>,
-) -> Result<Vec<u8>, RendezvousError> {
-    let World { host, port, .. } = world;
-    let no_address = |source| RendezvousError::NoAddress { host: host.clone(), port: *port, source };
-    let found: Vec<SocketAddr> = (host.as_str(), *port).to_socket_addrs().map_err(no_address)?.collect();
-    let none = || no_address(std::io::Error::from(ErrorKind::NotFound));
-    if world.rank > 0 {
-        return ask(world, &found, key, patience);
-    }
+/// A name that is none; a port that is taken.
+pub fn listen(host: &str, port: u16) -> Result<TcpListener, RendezvousError> {
+    let found = addresses(host, port)?;
     // A node often knows its own name by an address that the others cannot reach.
-    let at = match found.first().ok_or_else(none)? {
-        own if own.ip().is_loopback() && ["localhost", "127.0.0.1", "::1"].contains(&host.as_str()) => *own,
-        SocketAddr::V4(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port),
-        SocketAddr::V6(_) => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port),
+    let at = match found {
+        own if own.ip().is_loopback() && ["localhost", "127.0.0.1", "::1"].contains(&host) => own,
+        SocketAddr::V4(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        SocketAddr::V6(_) => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
     };
-    let listener = TcpListener::bind(at).map_err(|source| RendezvousError::Listening { at, source })?;
-    tell(&listener, world.size, key, patience, make())
+    TcpListener::bind(at).map_err(|source| RendezvousError::Listening { at, source })
 }
 
-/// Rank 0's part.
-fn tell(
+fn addresses(host: &str, port: u16) -> Result<SocketAddr, RendezvousError> {
+    let no_address = |source| RendezvousError::NoAddress { host: host.into(), port, source };
+    let mut found = (host, port).to_socket_addrs().map_err(no_address)?;
+    found.next().ok_or_else(|| no_address(std::io::Error::from(ErrorKind::NotFound)))
+}
+
+/// Rank 0's part: the connections to all others, in the order of their ranks; `key` is the same for all that do the same work.
+///
+/// # Errors
+/// [`RendezvousError`], within `patience`.
+pub fn gathered(
     listener: &TcpListener,
     size: usize,
     key: u64,
     patience: Duration,
-    bytes: Vec<u8>,
-) -> Result<Vec<u8>, RendezvousError> {
+) -> Result<Vec<TcpStream>, RendezvousError> {
     let deadline = Instant::now() + patience;
     let mut peers: Vec<Option<TcpStream>> = (1..size).map(|_| None).collect();
     let met = gather(listener, &mut peers, key, patience, deadline);
-    let (answers, payload) = match &met {
-        Ok(()) => (true, bytes.as_slice()),
-        Err(_) => (false, &b"the meeting failed; see rank 0's message"[..]),
+    let answer = match &met {
+        Ok(()) => answer(true, b""),
+        Err(_) => answer(false, b"the meeting failed; see rank 0's message"),
     };
     for peer in peers.iter_mut().flatten() {
-        // Who is gone meanwhile is missed by the others, who know better what they wanted of it.
-        let _ = peer.write_all(&answer(answers, payload));
+        // Who is gone meanwhile is missed by whoever next wants something of it.
+        let _ = peer.write_all(&answer);
     }
-    met.map(|()| bytes)
+    met.map(|()| peers.into_iter().flatten().collect())
+}
+
+/// Every other rank's part: the connection to rank 0.
+///
+/// # Errors
+/// [`RendezvousError`], within `patience` and a little.
+pub fn join(world: &World, key: u64, patience: Duration) -> Result<TcpStream, RendezvousError> {
+    let World { host, port, .. } = world;
+    let no_address = |source| RendezvousError::NoAddress { host: host.clone(), port: *port, source };
+    let found: Vec<SocketAddr> = (host.as_str(), *port).to_socket_addrs().map_err(no_address)?.collect();
+    ask(world, &found, key, patience)
 }
 
 fn gather(
@@ -143,14 +150,13 @@ fn admit(
     }
 }
 
-/// Every other rank's part.
-fn ask(world: &World, at: &[SocketAddr], key: u64, patience: Duration) -> Result<Vec<u8>, RendezvousError> {
+fn ask(world: &World, at: &[SocketAddr], key: u64, patience: Duration) -> Result<TcpStream, RendezvousError> {
     let deadline = Instant::now() + patience;
     let mut last = "no address".to_string();
     while Instant::now() < deadline {
         for &peer in at {
             match TcpStream::connect_timeout(&peer, left(deadline)) {
-                Ok(mut stream) => return hear_out(&mut stream, peer, world, key, deadline),
+                Ok(mut stream) => return hear_out(&mut stream, peer, world, key, deadline).map(|()| stream),
                 Err(e) => last = e.to_string(),
             }
         }
@@ -166,7 +172,7 @@ fn hear_out(
     world: &World,
     key: u64,
     deadline: Instant,
-) -> Result<Vec<u8>, RendezvousError> {
+) -> Result<(), RendezvousError> {
     let foreign = |what: String| RendezvousError::Foreign { peer, what };
     stream.write_all(&hello(key, world.size as u32, world.rank as u32)).map_err(|e| foreign(e.to_string()))?;
     // The answer comes when the last process has; rank 0 keeps the time, and a little is given to its refusal.
@@ -181,7 +187,7 @@ fn hear_out(
     let (payload, sum) = rest.split_at(len);
     checked(peer, &[&head[..], payload].concat(), sum)?;
     match head[8] {
-        1 => Ok(payload.to_vec()),
+        1 => Ok(()),
         _ => Err(RendezvousError::Refused(String::from_utf8_lossy(payload).into_owned())),
     }
 }
@@ -262,7 +268,7 @@ mod tests {
     use super::*;
 
     fn world(rank: usize, size: usize, port: u16) -> World {
-        World { rank, size, local_rank: rank, host: "127.0.0.1".into(), port }
+        World { rank, size, local_rank: rank, local_size: size, own_cores: false, host: "127.0.0.1".into(), port }
     }
 
     fn listener() -> (TcpListener, u16) {
@@ -274,49 +280,57 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(300);
 
+    /// The whole meeting, and who is connected to whom afterwards.
+    fn meet(world: &World, key: u64, patience: Duration) -> Result<usize, RendezvousError> {
+        if world.rank > 0 {
+            return join(world, key, patience).map(|_| 1);
+        }
+        gathered(&listen(&world.host, world.port)?, world.size, key, patience).map(|all| all.len())
+    }
+
     /// Rank 0 of three, and what `others` do meanwhile.
-    fn rank_zero(patience: Duration, others: impl FnOnce(u16) + Send) -> Result<Vec<u8>, RendezvousError> {
+    fn rank_zero(patience: Duration, others: impl FnOnce(u16) + Send) -> Result<usize, RendezvousError> {
         let (listener, port) = listener();
         std::thread::scope(|scope| {
             scope.spawn(move || others(port));
-            tell(&listener, 3, 7, patience, vec![1, 2, 3])
+            gathered(&listener, 3, 7, patience).map(|all| all.len())
         })
     }
 
     #[test]
-    fn all_are_told_the_same_once_the_last_has_come() {
+    fn all_are_told_once_the_last_has_come() {
         let told = rank_zero(PATIENCE, |port| {
             let late = std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(100));
-                meet(&world(2, 3, port), 7, PATIENCE, Vec::new).unwrap()
+                meet(&world(2, 3, port), 7, PATIENCE).unwrap()
             });
-            assert_eq!(meet(&world(1, 3, port), 7, PATIENCE, Vec::new).unwrap(), [1, 2, 3]);
-            assert_eq!(late.join().unwrap(), [1, 2, 3]);
+            assert_eq!(meet(&world(1, 3, port), 7, PATIENCE).unwrap(), 1);
+            assert_eq!(late.join().unwrap(), 1);
         });
-        assert_eq!(told.unwrap(), [1, 2, 3]);
+        assert_eq!(told.unwrap(), 2);
     }
 
     #[test]
     fn rank_zero_may_come_last() {
         let (probe, port) = listener();
         drop(probe);
-        let waiting = std::thread::spawn(move || meet(&world(1, 2, port), 7, PATIENCE, Vec::new).unwrap());
+        let waiting = std::thread::spawn(move || meet(&world(1, 2, port), 7, PATIENCE).unwrap());
         std::thread::sleep(Duration::from_millis(100));
-        assert_eq!(meet(&world(0, 2, port), 7, PATIENCE, || vec![9; 128]).unwrap(), [9; 128]);
-        assert_eq!(waiting.join().unwrap(), [9; 128]);
+        assert_eq!(meet(&world(0, 2, port), 7, PATIENCE).unwrap(), 1);
+        assert_eq!(waiting.join().unwrap(), 1);
     }
 
     #[test]
     fn a_process_that_does_not_come_is_named() {
         let error = rank_zero(SHORT, |port| {
-            let refused = meet(&world(1, 3, port), 7, PATIENCE, Vec::new).unwrap_err();
+            let refused = meet(&world(1, 3, port), 7, PATIENCE).unwrap_err();
             assert!(matches!(refused, RendezvousError::Refused(_)), "{refused}");
         });
         let message = error.unwrap_err().to_string();
         assert!(message.contains("1 of 2") && message.contains("ranks 2 are missing"), "{message}");
         let (probe, port) = listener();
         drop(probe);
-        let message = meet(&world(1, 2, port), 7, SHORT, Vec::new).unwrap_err().to_string();
+        let message = meet(&world(1, 2, port), 7, SHORT).unwrap_err().to_string();
         assert!(message.contains("was not reached"), "{message}");
     }
 
@@ -328,14 +342,14 @@ mod tests {
             (5, 3, 7, "calls itself rank 5"),
         ] {
             let error = rank_zero(PATIENCE, |port| {
-                let message = meet(&world(rank, size, port), key, PATIENCE, Vec::new).unwrap_err().to_string();
+                let message = meet(&world(rank, size, port), key, PATIENCE).unwrap_err().to_string();
                 assert!(message.contains(expected), "{message}");
             });
             assert!(error.unwrap_err().to_string().contains(expected));
         }
         let error = rank_zero(PATIENCE, |port| {
-            let first = std::thread::spawn(move || meet(&world(1, 3, port), 7, PATIENCE, Vec::new));
-            let second = meet(&world(1, 3, port), 7, PATIENCE, Vec::new);
+            let first = std::thread::spawn(move || meet(&world(1, 3, port), 7, PATIENCE));
+            let second = meet(&world(1, 3, port), 7, PATIENCE);
             let (first, second) = (first.join().unwrap().unwrap_err(), second.unwrap_err());
             assert!([first, second].iter().any(|e| e.to_string().contains("rank 1 is here already")));
         });
@@ -376,7 +390,7 @@ mod tests {
                 stream.read_exact(&mut said).unwrap();
                 stream.write_all(&bytes).unwrap();
             });
-            let message = meet(&world(1, 2, port), 7, PATIENCE, Vec::new).unwrap_err().to_string();
+            let message = meet(&world(1, 2, port), 7, PATIENCE).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
             server.join().unwrap();
         }

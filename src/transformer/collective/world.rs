@@ -2,18 +2,24 @@
 //! `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), or `srun` (`SLURM_PROCID`, `SLURM_NTASKS`, `SLURM_LOCALID`, the first host of
 //! `SLURM_JOB_NODELIST`).
 
+use serde::{Deserialize, Serialize};
+
 /// Where rank 0 is met when `MASTER_PORT` does not say; under Slurm, the job's number is added, so that two jobs that share a node
 /// do not meet.
 const PORT: u16 = 29500;
 const JOBS: u64 = 2000;
 
 /// One process among those that run a workload together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct World {
     pub rank: usize,
     pub size: usize,
     /// Among the processes of this node: which device it takes.
     pub local_rank: usize,
+    /// Processes of this node, as far as the launcher tells.
+    pub local_size: usize,
+    /// Whether the launcher gives every process cores of its own (Slurm), and not all of them the node's.
+    pub own_cores: bool,
     /// Where rank 0 is met.
     pub host: String,
     pub port: u16,
@@ -48,7 +54,13 @@ impl World {
             let Some(local_rank) = e.place("RANK", rank, size, "LOCAL_RANK")? else { return Ok(None) };
             let host = get("MASTER_ADDR").ok_or(WorldError::Half { set: "WORLD_SIZE", missing: "MASTER_ADDR" })?;
             let port = e.number("MASTER_PORT")?.unwrap_or(PORT);
-            return Ok(Some(Self { rank, size, local_rank, host, port }));
+            // Then torchrun itself listens there.
+            let taken = get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+            let port = if taken { port.checked_add(1).unwrap_or(PORT) } else { port };
+            let near = if ["localhost", "127.0.0.1", "::1"].contains(&host.as_str()) { size } else { local_rank + 1 };
+            let local_size =
+                e.number("LOCAL_WORLD_SIZE")?.unwrap_or(near).clamp(local_rank + 1, size.max(local_rank + 1));
+            return Ok(Some(Self { rank, size, local_rank, local_size, own_cores: false, host, port }));
         }
         // A batch script has the job's variables as well, and is not one of the processes that `srun` starts.
         if get("SLURM_STEP_ID").is_none() || get("SLURM_PROCID").is_none() {
@@ -60,7 +72,9 @@ impl World {
         let host = get("MASTER_ADDR").or_else(|| first_host(&nodes)).ok_or(WorldError::NoHost(nodes))?;
         let job: u64 = e.number("SLURM_JOB_ID")?.unwrap_or(0);
         let port = e.number("MASTER_PORT")?.unwrap_or(PORT + (job % JOBS) as u16);
-        Ok(Some(Self { rank, size, local_rank, host, port }))
+        let tasks = get("SLURM_STEP_TASKS_PER_NODE").and_then(|list| tasks_of(&list, e.number("SLURM_NODEID").ok()??));
+        let local_size = tasks.unwrap_or(local_rank + 1);
+        Ok(Some(Self { rank, size, local_rank, local_size, own_cores: true, host, port }))
     }
 }
 
@@ -92,6 +106,22 @@ impl<F: Fn(&str) -> Option<String>> Environment<'_, F> {
     }
 }
 
+/// The tasks of a node by Slurm's short form: of `2(x3),1` the first three nodes have 2.
+fn tasks_of(list: &str, node: usize) -> Option<usize> {
+    let mut nodes = 0;
+    for part in list.split(',') {
+        let (tasks, times) = match part.split_once("(x") {
+            Some((tasks, times)) => (tasks, times.strip_suffix(')')?.parse().ok()?),
+            None => (part, 1),
+        };
+        nodes += times;
+        if node < nodes {
+            return tasks.trim().parse().ok();
+        }
+    }
+    None
+}
+
 /// The first host of Slurm's short form: `gpu[003-005,9],login1` is `gpu003`.
 fn first_host(nodes: &str) -> Option<String> {
     let end = nodes.find([',', '[']).unwrap_or(nodes.len());
@@ -117,7 +147,18 @@ mod tests {
     }
 
     fn world(rank: usize, size: usize, local_rank: usize, host: &str, port: u16) -> World {
-        World { rank, size, local_rank, host: host.into(), port }
+        World { rank, size, local_rank, local_size: local_rank + 1, own_cores: false, host: host.into(), port }
+    }
+
+    #[test]
+    fn processes_of_a_node_are_counted_where_the_launcher_tells() {
+        for (node, tasks) in [(0, Some(2)), (2, Some(2)), (3, Some(1)), (4, None)] {
+            assert_eq!(tasks_of("2(x3),1", node), tasks);
+        }
+        let by_hand = [("RANK", "0"), ("WORLD_SIZE", "3"), ("MASTER_ADDR", "127.0.0.1")];
+        assert_eq!(of(&by_hand).unwrap().unwrap().local_size, 3);
+        let torchrun = [&by_hand[..2], &[("MASTER_ADDR", "a"), ("LOCAL_WORLD_SIZE", "2")]].concat();
+        assert_eq!(of(&torchrun).unwrap().unwrap().local_size, 2);
     }
 
     #[test]
@@ -127,6 +168,8 @@ mod tests {
         let torchrun =
             [("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "a"), ("MASTER_PORT", "7")];
         assert_eq!(of(&torchrun), Ok(Some(world(5, 8, 1, "a", 7))));
+        let agent = [&torchrun[..], &[("TORCHELASTIC_USE_AGENT_STORE", "True")]].concat();
+        assert_eq!(of(&agent), Ok(Some(world(5, 8, 1, "a", 8))), "its agent has the port");
         let slurm = [
             ("SLURM_STEP_ID", "0"),
             ("SLURM_PROCID", "2"),
@@ -135,11 +178,12 @@ mod tests {
             ("SLURM_JOB_NODELIST", "gpu[003-005,9],login1"),
             ("SLURM_JOB_ID", "4007"),
         ];
-        assert_eq!(of(&slurm), Ok(Some(world(2, 4, 2, "gpu003", 29507))));
+        let slurmed = |w: World| Ok(Some(World { own_cores: true, ..w }));
+        assert_eq!(of(&slurm), slurmed(world(2, 4, 2, "gpu003", 29507)));
         assert_eq!(of(&slurm[1..]), Ok(None), "a batch script");
         assert_eq!(
             of(&[&[("MASTER_ADDR", "b"), ("MASTER_PORT", "9")], &slurm[..]].concat()),
-            Ok(Some(world(2, 4, 2, "b", 9)))
+            slurmed(world(2, 4, 2, "b", 9))
         );
     }
 

@@ -13,8 +13,7 @@
 use super::super::Dtype;
 use super::super::backend::{Alloc, Backend, Category};
 use super::super::collective::grid::{Groups, Parallel, groups};
-use super::super::collective::rendezvous::{self, RendezvousError};
-use super::super::collective::world::World;
+use super::super::collective::net::Net;
 use super::super::collective::{Collective, Job, Reduce, Ticket, share};
 use super::super::session::SessionError;
 use super::Cuda;
@@ -23,15 +22,11 @@ use super::driver::Gpu;
 use super::driver::nccl::{Call, Communicator, Nccl, NcclFault, Op};
 use super::driver::side::Side;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// Whether replicas exchange beside the backward pass.
 pub(in super::super) fn beside(parallel: &Parallel) -> bool {
     parallel.data > 1 && parallel.tensor == 1
 }
-
-/// How long processes wait for one another.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A rank's place in a group.
 #[derive(Debug)]
@@ -141,25 +136,21 @@ fn placed(call: Call, base: u64, size: u64) -> Call {
 }
 
 /// A backend for each rank of this process, in their order, and whom it talks to. Of several processes each has an equal, connected
-/// part of the ranks; `key` is the same for all that do the same work.
+/// part of the ranks.
 ///
 /// # Errors
-/// What is missing of GPUs or NCCL; processes that do not meet.
+/// What is missing of GPUs or NCCL; ranks that do not divide among the processes; processes that are gone.
 pub(in super::super) fn open(
     parallel: &Parallel,
     dtype: Dtype,
-    world: Option<(&World, u64)>,
+    net: Option<&Net>,
 ) -> Result<(Vec<Cuda>, Vec<Groups<Buffer>>), SessionError> {
     let all = parallel.ranks().unwrap_or(0) as usize;
-    let (process, processes) = world.map_or((0, 1), |(w, _)| (w.rank, w.size));
-    if all == 0 || !all.is_multiple_of(processes) {
-        return Err(SessionError::Invalid(format!("{all} devices do not divide among {processes} processes")));
-    }
-    let here = all / processes;
-    let local = process * here..(process + 1) * here;
-    let first_device = world.map_or(0, |(w, _)| w.local_rank * here);
+    let local = net.map_or(Ok(0..all), |net| net.part_of(all))?;
+    let here = local.len();
+    let first_device = net.map_or(0, |net| net.world.local_rank * here);
     let gpus = (0..here).map(|i| Gpu::open(first_device + i).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-    let ids = identities(parallel, world)?;
+    let ids = identities(parallel, net)?;
     let mut next = ids.into_iter();
     let group =
         |ranks: &[usize], own: &[usize], of_replicas: bool| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
@@ -230,7 +221,7 @@ pub fn try_alone(ordinal: usize) -> Result<(), SessionError> {
 }
 
 /// An id for every group of more than one, in the order in which the groups are made; the first process makes them.
-fn identities(parallel: &Parallel, world: Option<(&World, u64)>) -> Result<Vec<[u8; 128]>, SessionError> {
+fn identities(parallel: &Parallel, net: Option<&Net>) -> Result<Vec<[u8; 128]>, SessionError> {
     let of = |groups: u32, ranks: u32| if ranks > 1 { groups as usize } else { 0 };
     let count = of(parallel.data, parallel.tensor) + of(parallel.tensor, parallel.data);
     let make = || {
@@ -240,10 +231,9 @@ fn identities(parallel: &Parallel, world: Option<(&World, u64)>) -> Result<Vec<[
     if count == 0 {
         return Ok(Vec::new());
     }
-    let Some((world, key)) = world else { return make().map_err(device) };
-    let own = if world.rank == 0 { make().map_err(device)? } else { Vec::new() };
-    let met = rendezvous::meet(world, key, PATIENCE, || own.concat());
-    let bytes = met.map_err(|e: RendezvousError| SessionError::Invalid(e.to_string()))?;
+    let Some(net) = net else { return make().map_err(device) };
+    let own = if net.leads() { make().map_err(device)? } else { Vec::new() };
+    let bytes = net.told(own.concat())?;
     match bytes.as_chunks::<128>() {
         (ids, []) if ids.len() == count => Ok(ids.to_vec()),
         _ => Err(SessionError::Invalid(format!("rank 0 gave {} bytes for {count} NCCL ids", bytes.len()))),

@@ -1,0 +1,59 @@
+use super::*;
+use crate::transformer::session::MemoryParts;
+
+fn ended(status: Status, reason: &str, elsewhere: bool) -> Option<Ended> {
+    Some(Ended { status, reason: reason.into(), elsewhere, bytes: [3, 2, 1] })
+}
+
+fn leader(status: Status) -> Measurement {
+    let reason = if status == Status::Ok { "" } else { "rank 1 is gone" };
+    let mut m = Measurement::without_figures(status, reason, MemoryParts::default());
+    let records = crate::runner::measurement::Figures {
+        peak_rss_bytes: 10,
+        baseline_rss_bytes: 10,
+        peak_allocated_bytes: 10,
+        step_seconds: vec![0.1],
+        first_token_seconds: vec![],
+        warmup_steps: 1,
+        tokens_per_step: 8,
+        stopped_by: super::super::measurement::Stop::Precision,
+        precision_reached: None,
+        loss: None,
+        checksum: 0,
+        steal_share: None,
+        watts: None,
+        telemetry: None,
+        device_memory: None,
+    };
+    m.figures = (status == Status::Ok).then_some(records);
+    m
+}
+
+#[test]
+fn the_reason_is_that_of_the_process_at_fault() {
+    let others = [
+        ended(Status::Crashed, "rank 0 is gone", true),
+        None,
+        ended(Status::Oom, "memory allocation of 4096 bytes failed", false),
+    ];
+    let m = judged(leader(Status::Crashed), true, &others);
+    assert_eq!((m.status, m.reason.as_str()), (Status::Oom, "rank 3: memory allocation of 4096 bytes failed"));
+    let m = judged(leader(Status::Crashed), false, &others);
+    assert_eq!(m.reason, "rank 1 is gone", "the leader's own fault stays");
+    let m = judged(leader(Status::Ok), false, &others);
+    assert_eq!((m.status, m.figures), (Status::Oom, None), "figures of a part that failed count for nothing");
+}
+
+#[test]
+fn memory_is_that_of_all_processes() {
+    let m = judged(leader(Status::Ok), false, &[ended(Status::Ok, "", false), ended(Status::Ok, "", false)]);
+    let figures = m.figures.unwrap();
+    assert_eq!((figures.peak_rss_bytes, figures.baseline_rss_bytes, figures.peak_allocated_bytes), (16, 14, 12));
+}
+
+#[test]
+fn trials_have_keys_of_their_own() {
+    let keys: std::collections::HashSet<u64> =
+        ["68787bbc6960", "137f9fab3121", "000000000000"].iter().map(|id| trial_key(5, id)).collect();
+    assert_eq!(keys.len(), 3);
+}

@@ -1,0 +1,295 @@
+//! Ranks of several processes whose buffers lie in host memory: a star over TCP for each group. The group's first rank, its hub, is
+//! sent every rank's numbers, adds them in the order of the ranks, and sends the result back: the same bits as
+//! [`super::threads`] gives.
+//!
+//! The hub moves `2 (ranks - 1)` times a buffer's bytes through one connection after another. That is for tests, and for small
+//! clusters of CPUs, not for speed.
+
+use super::super::session::SessionError;
+use super::grid::{Groups, Parallel, groups};
+use super::net::Net;
+use super::rendezvous::listen;
+use super::threads::Exchange;
+use super::wire::Wire;
+use super::{Collective, Job, Reduce, Ticket, share};
+use std::collections::HashMap;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::ops::DerefMut;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Numbers of a message.
+const CHUNK: usize = 1 << 16;
+
+/// Between two looks at who has come.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A rank's place in a group.
+#[derive(Debug)]
+struct Member {
+    rank: usize,
+    size: usize,
+    /// Of the hub: to every other rank, in their order; of the others: to the hub.
+    links: Mutex<Vec<Wire>>,
+    /// Why nothing is done any more.
+    lost: Mutex<Option<SessionError>>,
+}
+
+impl Member {
+    fn attempt(&self, job: impl FnOnce(&[Wire]) -> Result<(), SessionError>) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.is_none() {
+            let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(e) = job(&links) {
+                // The others are not left waiting.
+                links.iter().for_each(Wire::hang_up);
+                *lost = Some(e);
+            }
+        }
+    }
+
+    fn whole<T: DerefMut<Target = [f32]>>(
+        &self,
+        job: Job,
+        buffers: &mut [T],
+        links: &[Wire],
+    ) -> Result<(), SessionError> {
+        let (mut scratch, own) = (Vec::new(), |len: usize, rank: usize| share(len, rank, self.size));
+        match links {
+            [hub] if self.rank > 0 => {
+                for b in buffers.iter() {
+                    match job {
+                        Job::AllReduce(_) | Job::ReduceScatter(_) => send(hub, b, &mut scratch)?,
+                        Job::AllGather => send(hub, &b[own(b.len(), self.rank)], &mut scratch)?,
+                        Job::Broadcast { root } if root == self.rank => send(hub, b, &mut scratch)?,
+                        Job::Broadcast { .. } => {}
+                    }
+                }
+                for b in buffers.iter_mut() {
+                    match job {
+                        Job::AllReduce(_) | Job::AllGather => take(hub, b, &mut scratch)?,
+                        Job::ReduceScatter(_) => {
+                            let own = own(b.len(), self.rank);
+                            take(hub, &mut b[own], &mut scratch)?;
+                        }
+                        Job::Broadcast { root } if root == self.rank => {}
+                        Job::Broadcast { .. } => take(hub, b, &mut scratch)?,
+                    }
+                }
+            }
+            _ => {
+                for (link, rank) in links.iter().zip(1..) {
+                    for b in buffers.iter_mut() {
+                        match job {
+                            Job::AllReduce(_) | Job::ReduceScatter(_) => add(link, b, &mut scratch)?,
+                            Job::AllGather => {
+                                let own = own(b.len(), rank);
+                                take(link, &mut b[own], &mut scratch)?;
+                            }
+                            Job::Broadcast { root } if root == rank => take(link, b, &mut scratch)?,
+                            Job::Broadcast { .. } => {}
+                        }
+                    }
+                }
+                if let Job::AllReduce(Reduce::Mean) | Job::ReduceScatter(Reduce::Mean) = job {
+                    let factor = 1.0 / self.size as f32;
+                    buffers.iter_mut().for_each(|b| b.iter_mut().for_each(|x| *x *= factor));
+                }
+                for (link, rank) in links.iter().zip(1..) {
+                    for b in buffers.iter() {
+                        match job {
+                            Job::AllReduce(_) | Job::AllGather => send(link, b, &mut scratch)?,
+                            Job::ReduceScatter(_) => send(link, &b[own(b.len(), rank)], &mut scratch)?,
+                            Job::Broadcast { root } if root == rank => {}
+                            Job::Broadcast { .. } => send(link, b, &mut scratch)?,
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn send(link: &Wire, numbers: &[f32], scratch: &mut Vec<u8>) -> Result<(), SessionError> {
+    for chunk in numbers.chunks(CHUNK) {
+        scratch.clear();
+        scratch.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
+        link.send(scratch)?;
+    }
+    Ok(())
+}
+
+fn take(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>) -> Result<(), SessionError> {
+    with(link, to, scratch, |x, new| *x = new)
+}
+
+fn add(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>) -> Result<(), SessionError> {
+    with(link, to, scratch, |x, new| *x += new)
+}
+
+fn with(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>, each: impl Fn(&mut f32, f32)) -> Result<(), SessionError> {
+    for chunk in to.chunks_mut(CHUNK) {
+        link.receive(scratch)?;
+        match scratch.as_chunks::<4>() {
+            (numbers, []) if numbers.len() == chunk.len() => {
+                chunk.iter_mut().zip(numbers).for_each(|(x, new)| each(x, f32::from_le_bytes(*new)));
+            }
+            _ => return Err(SessionError::Lost(format!("{} sent another buffer than was expected", link.name))),
+        }
+    }
+    Ok(())
+}
+
+impl<T: DerefMut<Target = [f32]>> Collective<T> for Member {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+    fn size(&self) -> usize {
+        self.size
+    }
+    fn start(&self, job: Job, buffers: &mut [T]) -> Ticket {
+        self.attempt(|links| self.whole(job, buffers, links));
+        Ticket(0)
+    }
+    fn finish(&self, _: Ticket) {}
+    fn barrier(&self) {
+        self.attempt(|links| {
+            let mut heard = Vec::new();
+            let (say, hear) = (|link: &Wire| link.send(b""), |heard: &mut Vec<u8>, link: &Wire| link.receive(heard));
+            if self.rank > 0 {
+                links.iter().try_for_each(say)?;
+                return Ok(links.iter().try_for_each(|link| hear(&mut heard, link))?);
+            }
+            links.iter().try_for_each(|link| hear(&mut heard, link))?;
+            Ok(links.iter().try_for_each(say)?)
+        });
+    }
+    fn check(&self) -> Result<(), SessionError> {
+        match &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(SessionError::Lost(why)) => Err(SessionError::Lost(why.clone())),
+            Some(_) => Err(SessionError::LostRank),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where hubs are met: an address for each process, the same list in all of them, and this one's own.
+struct Lobby<'a> {
+    net: &'a Net,
+    listener: TcpListener,
+    book: Vec<(String, u16)>,
+    /// Who has come for another group than the one that was waited for.
+    early: HashMap<(u32, u32), TcpStream>,
+}
+
+impl<'a> Lobby<'a> {
+    fn open(net: &'a Net) -> Result<Self, SessionError> {
+        let lost = |e: String| SessionError::Lost(e);
+        let listener = listen(&net.world.host, 0).map_err(|e| lost(e.to_string()))?;
+        let port = listener.local_addr().map_err(|e| lost(e.to_string()))?.port();
+        let mut book = Vec::new();
+        if net.leads() {
+            book.push((net.world.host.clone(), port));
+            for (wire, host) in net.wires.iter().zip(&net.hosts) {
+                let mut said = Vec::new();
+                wire.receive(&mut said)?;
+                let port = <[u8; 2]>::try_from(&said[..]).map_err(|_| lost(format!("{} told no port", wire.name)))?;
+                book.push((host.clone(), u16::from_le_bytes(port)));
+            }
+        } else {
+            net.wires.iter().try_for_each(|wire| wire.send(&port.to_le_bytes()))?;
+        }
+        let told = net.told(serde_json::to_vec(&book).map_err(|e| lost(e.to_string()))?)?;
+        let book = serde_json::from_slice(&told).map_err(|e| lost(format!("rank 0 told no addresses: {e}")))?;
+        Ok(Self { net, listener, book, early: HashMap::new() })
+    }
+
+    /// The way to the hub of a group, for the rank at `place` in it.
+    fn visit(&self, process: usize, group: u32, place: u32) -> Result<Wire, SessionError> {
+        let (host, port) = self.book.get(process).ok_or_else(|| SessionError::Lost(format!("no rank {process}")))?;
+        let lost = |e: std::io::Error| SessionError::Lost(format!("rank {process} at {host}:{port}: {e}"));
+        let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+        for at in (host.as_str(), *port).to_socket_addrs().map_err(lost)? {
+            match TcpStream::connect_timeout(&at, self.net.patience) {
+                Ok(stream) => {
+                    let wire = Wire::new(stream, format!("rank {process}"), self.net.patience)?;
+                    let key = self.net.key.to_le_bytes();
+                    wire.send(&[&key[..], &group.to_le_bytes(), &place.to_le_bytes()].concat())?;
+                    return Ok(wire);
+                }
+                Err(e) => last = e,
+            }
+        }
+        Err(lost(last))
+    }
+
+    /// The rank at `place` of a group, whose hub is here; it is of `process`.
+    fn receive(&mut self, process: usize, group: u32, place: u32) -> Result<Wire, SessionError> {
+        let lost = |e: String| SessionError::Lost(e);
+        let deadline = Instant::now() + self.net.patience;
+        self.listener.set_nonblocking(true).map_err(|e| lost(e.to_string()))?;
+        let name = format!("rank {process}");
+        loop {
+            if let Some(stream) = self.early.remove(&(group, place)) {
+                return Ok(Wire::new(stream, name, self.net.patience)?);
+            }
+            match self.listener.accept() {
+                Ok((stream, peer)) => {
+                    let wire = Wire::new(stream, peer.to_string(), self.net.patience)?;
+                    let mut said = Vec::new();
+                    wire.receive(&mut said)?;
+                    let at = said.strip_prefix(&self.net.key.to_le_bytes()).map(<[u8]>::as_chunks::<4>);
+                    let Some(([group, place], [])) = at else {
+                        return Err(lost(format!("{} does not belong here", wire.name)));
+                    };
+                    self.early.insert((u32::from_le_bytes(*group), u32::from_le_bytes(*place)), wire.into_stream());
+                }
+                Err(_) if Instant::now() < deadline => std::thread::sleep(LOOK),
+                Err(_) => return Err(lost(format!("{name} did not come to its group"))),
+            }
+        }
+    }
+}
+
+/// The groups of this process's ranks. Groups that lie in it whole are [`super::threads`]'s.
+///
+/// # Errors
+/// Ranks that do not divide among the processes; processes that do not meet.
+pub(in super::super) fn open<T: DerefMut<Target = [f32]>>(
+    parallel: &Parallel,
+    net: &Net,
+) -> Result<Vec<Groups<T>>, SessionError> {
+    let local = net.part_of(parallel.ranks().unwrap_or(0) as usize)?;
+    let (here, mut lobby, mut number) = (local.len(), Lobby::open(net)?, 0);
+    let group = |ranks: &[usize], own: &[usize], _: bool| -> Result<Vec<Arc<dyn Collective<T>>>, SessionError> {
+        number += 1;
+        if own.len() == ranks.len() {
+            let seats = Exchange::seats(ranks.len()).into_iter();
+            return Ok(seats.map(|s| Arc::new(s) as Arc<dyn Collective<T>>).collect());
+        }
+        let (hub, size) = (ranks[0], ranks.len());
+        let place = |rank: usize| ranks.iter().position(|r| *r == rank).unwrap_or(0);
+        let mut members = Vec::new();
+        // Ways are there once they are asked for: those within this process as well.
+        for rank in own {
+            let links = match rank {
+                rank if *rank == hub => Vec::new(),
+                rank => vec![lobby.visit(hub / here, number, place(*rank) as u32)?],
+            };
+            members.push((place(*rank), links));
+        }
+        for (_, links) in members.iter_mut().filter(|(place, _)| *place == 0) {
+            for (place, rank) in ranks.iter().enumerate().skip(1) {
+                links.push(lobby.receive(rank / here, number, place as u32)?);
+            }
+        }
+        let member = |(rank, links)| Member { rank, size, links: Mutex::new(links), lost: Mutex::new(None) };
+        Ok(members.into_iter().map(|m| Arc::new(member(m)) as Arc<dyn Collective<T>>).collect())
+    };
+    groups(parallel, local, group)
+}
+
+#[cfg(test)]
+#[path = "tcp_tests.rs"]
+mod tests;

@@ -1,0 +1,209 @@
+//! A session of several processes: rank 0 leads, and each of its steps is one of all.
+//!
+//! A step is one message to every other process and one back, which holds what its ranks found; the step has ended when the last one is
+//! there. On one machine that round trip takes about 15 microseconds (`wire.rs` has the measurement), beside what waking up costs.
+
+use super::collective::net::Net;
+use super::rank::RankOutcome;
+use super::ranks::Ranks;
+use super::session::{Session, SessionError, StepOutcome};
+use std::time::{Duration, Instant};
+
+/// What a message begins with.
+const STEP: u8 = 1;
+const END: u8 = 2;
+const READY: u8 = 3;
+const DONE: u8 = 4;
+const FAILED: u8 = 5;
+const FAILED_FOR_MEMORY: u8 = 6;
+const FAILED_BY_OTHERS: u8 = 7;
+
+/// How long others may take to say why they failed, when it is known that one has.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// This process's ranks among those of all.
+pub(super) struct Together {
+    ranks: Ranks,
+    net: Net,
+    failed: bool,
+}
+
+impl Together {
+    /// Waits until all processes are ready, or one is known not to be.
+    ///
+    /// # Errors
+    /// What keeps this process from it, or else what keeps another, by its rank.
+    pub fn form(made: Result<Ranks, SessionError>, net: Net) -> Result<Self, SessionError> {
+        let own = made.as_ref().map(|_| ()).map_err(copy);
+        if !net.leads() {
+            let word = own.as_ref().map_or_else(failure, |()| vec![READY]);
+            net.wires.iter().try_for_each(|wire| wire.send(&word))?;
+            return Ok(Self { ranks: made?, net, failed: false });
+        }
+        let heard = hear_all(&net, own, |word| (word == [READY]).then_some(()));
+        if let Err(e) = heard {
+            tell(&net, &failure(&e));
+            return Err(e);
+        }
+        Ok(Self { ranks: made?, net, failed: false })
+    }
+}
+
+/// What all others say to rank 0, understood by `read`. A reason of its own goes before one that is only a consequence.
+fn hear_all<T>(
+    net: &Net,
+    own: Result<(), SessionError>,
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, SessionError> {
+    let (mut all, mut failure, mut word) = (Vec::new(), own.err(), Vec::new());
+    for wire in &net.wires {
+        if failure.as_ref().is_some_and(|f| !f.is_consequence()) {
+            break;
+        }
+        if failure.is_some() {
+            let _ = wire.wait_at_most(LAST_WORDS);
+        }
+        let said = match wire.receive(&mut word) {
+            Ok(()) => match read(&word) {
+                Some(understood) => Ok(understood),
+                None => Err(said_failure(&wire.name, &word)),
+            },
+            Err(e) => Err(e.into()),
+        };
+        match said {
+            Ok(understood) => all.push(understood),
+            // To be missed by a process that is still there says less than to be gone.
+            Err(e) if failure.is_none() || !e.is_consequence() => failure = Some(e),
+            Err(SessionError::Lost(why)) if why.ends_with("is gone") => failure = Some(SessionError::Lost(why)),
+            Err(_) => {}
+        }
+    }
+    failure.map_or(Ok(all), Err)
+}
+
+fn tell(net: &Net, word: &[u8]) {
+    // Who is gone need not be told.
+    net.wires.iter().for_each(|wire| drop(wire.send(word)));
+}
+
+fn copy(e: &SessionError) -> SessionError {
+    match e {
+        SessionError::OutOfMemory(why) => SessionError::OutOfMemory(why.clone()),
+        SessionError::LostRank => SessionError::LostRank,
+        SessionError::Lost(why) => SessionError::Lost(why.clone()),
+        other => SessionError::Invalid(other.to_string()),
+    }
+}
+
+fn failure(e: &SessionError) -> Vec<u8> {
+    let (kind, text) = match e {
+        SessionError::OutOfMemory(why) => (FAILED_FOR_MEMORY, why.clone()),
+        e if e.is_consequence() => (FAILED_BY_OTHERS, e.to_string()),
+        e => (FAILED, e.to_string()),
+    };
+    let mut word = vec![kind];
+    word.extend(text.bytes().take(4000));
+    word
+}
+
+fn said_failure(name: &str, word: &[u8]) -> SessionError {
+    let Some((kind, text)) = word.split_first() else { return SessionError::Lost(format!("{name} said nothing")) };
+    let text = format!("{name}: {}", String::from_utf8_lossy(text));
+    match *kind {
+        FAILED_FOR_MEMORY => SessionError::OutOfMemory(text),
+        FAILED => SessionError::Invalid(text),
+        FAILED_BY_OTHERS => SessionError::Lost(text),
+        _ => SessionError::Lost(format!("{name} said something out of turn")),
+    }
+}
+
+fn done(outcomes: &[RankOutcome]) -> Vec<u8> {
+    let mut word = vec![DONE];
+    for o in outcomes {
+        word.push(u8::from(o.loss.is_some()));
+        word.extend(o.loss.unwrap_or(0.0).to_le_bytes());
+        word.push(u8::from(o.first_token_seconds.is_some()));
+        word.extend(o.first_token_seconds.unwrap_or(0.0).to_le_bytes());
+        word.extend((o.trace.len() as u32).to_le_bytes());
+        o.trace.iter().for_each(|t| word.extend(t.to_le_bytes()));
+    }
+    word
+}
+
+fn read_done(word: &[u8]) -> Option<Vec<RankOutcome>> {
+    fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+        let (first, more) = rest.split_first_chunk::<N>()?;
+        *rest = more;
+        Some(*first)
+    }
+    let mut rest = word.strip_prefix(&[DONE])?;
+    let mut outcomes = Vec::new();
+    while !rest.is_empty() {
+        let [has_loss] = take(&mut rest)?;
+        let loss = f32::from_le_bytes(take(&mut rest)?);
+        let [has_first] = take(&mut rest)?;
+        let first = f64::from_le_bytes(take(&mut rest)?);
+        let words = u32::from_le_bytes(take(&mut rest)?) as usize;
+        let mut trace = Vec::with_capacity(words.min(word.len()));
+        for _ in 0..words {
+            trace.push(u32::from_le_bytes(take(&mut rest)?));
+        }
+        let (loss, first_token_seconds) = ((has_loss == 1).then_some(loss), (has_first == 1).then_some(first));
+        outcomes.push(RankOutcome { loss, first_token_seconds, trace });
+    }
+    Some(outcomes)
+}
+
+impl Session for Together {
+    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+        tell(&self.net, &[STEP]);
+        let (mut outcomes, own) = match self.ranks.outcomes() {
+            Ok(outcomes) => (outcomes, Ok(())),
+            Err(e) => (Vec::new(), Err(e)),
+        };
+        match hear_all(&self.net, own, read_done) {
+            Ok(others) => outcomes.extend(others.into_iter().flatten()),
+            Err(e) => {
+                self.failed = true;
+                tell(&self.net, &failure(&e));
+                return Err(e);
+            }
+        }
+        Ok(self.ranks.sum_up(&outcomes))
+    }
+
+    fn checksum(&self) -> u32 {
+        self.ranks.checksum()
+    }
+
+    fn follow(&mut self) -> Result<Vec<f64>, SessionError> {
+        let (mut seconds, mut word) = (Vec::new(), Vec::new());
+        let Some(leader) = self.net.wires.first().filter(|_| !self.net.leads()) else { return Ok(seconds) };
+        loop {
+            leader.receive(&mut word)?;
+            match word.as_slice() {
+                [STEP] => {
+                    let begun = Instant::now();
+                    let outcomes = self.ranks.outcomes();
+                    leader.send(&outcomes.as_ref().map_or_else(failure, |o| done(o)))?;
+                    outcomes?;
+                    seconds.push(begun.elapsed().as_secs_f64());
+                }
+                [END] => return Ok(seconds),
+                other => return Err(SessionError::Lost(said_failure("rank 0", other).to_string())),
+            }
+        }
+    }
+}
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        if self.net.leads() && !self.failed {
+            tell(&self.net, &[END]);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "together_tests.rs"]
+mod tests;

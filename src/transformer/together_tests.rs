@@ -1,0 +1,122 @@
+use super::super::collective::grid::{Parallel, Sharding};
+use super::super::collective::net::tests::on_loopback;
+use super::super::session::{SessionOptions, prepare, prepare_among};
+use super::super::shape::{Family, Shape, ShapeSpec};
+use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use super::*;
+
+fn workload(phase: Phase) -> Workload {
+    let spec = ShapeSpec {
+        n_layers: Some(2),
+        d_model: Some(48),
+        n_heads: Some(6),
+        n_kv_heads: Some(6),
+        d_ff: Some(96),
+        vocab_size: Some(61),
+        ..ShapeSpec::default()
+    };
+    Workload {
+        shape: Shape::new(Family::Llama, &spec).unwrap(),
+        phase,
+        batch: 12,
+        seq_len: 8,
+        prompt_len: 7,
+        new_tokens: 5,
+        dtype: Dtype::F32,
+        weights: WeightFormat::Dtype,
+        optimizer: OptimizerKind::Adamw,
+        dropout: 0.1,
+    }
+}
+
+fn options(parallel: Parallel, backend: BackendKind) -> SessionOptions {
+    SessionOptions { backend, parallel, threads_per_rank: 1, seed: 11 }
+}
+
+const STEPS: usize = 4;
+
+fn led(session: &mut dyn Session) -> (u32, Vec<f32>) {
+    let losses = (0..STEPS).filter_map(|_| session.step().unwrap().loss).collect();
+    (session.checksum(), losses)
+}
+
+#[test]
+fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
+    let grid = |data, tensor, sharding| Parallel { data, tensor, sharding };
+    let (none, optimizer) = (Sharding::None, Sharding::Optimizer);
+    for phase in [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate] {
+        let w = workload(phase);
+        for (processes, parallel) in [
+            (2, grid(2, 1, none)),
+            (2, grid(1, 2, none)),
+            (2, grid(2, 2, optimizer)),
+            (3, grid(3, 1, optimizer)),
+            (3, grid(2, 3, none)),
+            (4, grid(2, 2, none)),
+        ] {
+            for backend in [BackendKind::Cpu, BackendKind::Naive] {
+                let options = options(parallel, backend);
+                let one = led(&mut *prepare(&w, &options).unwrap());
+                let found = on_loopback(processes, |net| {
+                    let leads = net.leads();
+                    let mut session = prepare_among(&w, &options, net).unwrap();
+                    if leads {
+                        return Some(led(&mut *session));
+                    }
+                    assert_eq!(session.follow().unwrap().len(), STEPS);
+                    None
+                });
+                assert_eq!(found[0].as_ref(), Some(&one), "{phase} {backend} {parallel:?}, {processes} processes");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_process_that_leaves_ends_the_step_and_the_others() {
+    let w = workload(Phase::Train);
+    let options = options(Parallel::replicas(3), BackendKind::Cpu);
+    let found = on_loopback(3, |net| {
+        let (rank, leads) = (net.world.rank, net.leads());
+        let mut session = prepare_among(&w, &options, net).unwrap();
+        if leads {
+            return (0..3).find_map(|_| session.step().err()).unwrap();
+        }
+        if rank == 1 {
+            // It was ready, and takes no step.
+            return SessionError::LostRank;
+        }
+        session.follow().unwrap_err()
+    });
+    assert!(found.iter().all(SessionError::is_consequence), "{found:?}");
+}
+
+#[test]
+fn a_process_that_cannot_take_part_is_named_by_the_one_that_leads() {
+    let w = workload(Phase::Train);
+    let options = options(Parallel::replicas(2), BackendKind::Cpu);
+    let found = on_loopback(2, |net| {
+        if net.leads() {
+            return prepare_among(&w, &options, net).map(drop).unwrap_err();
+        }
+        Together::form(Err(SessionError::OutOfMemory("4 GiB for weights".into())), net).map(drop).unwrap_err()
+    });
+    assert!(found[0].to_string().contains("rank 1"), "{found:?}");
+    let found = on_loopback(2, |net| match net.leads() {
+        true => Together::form(Err(SessionError::LostRank), net).map(drop).unwrap_err(),
+        false => Together::form(Err(SessionError::OutOfMemory("4 GiB".into())), net).map(drop).unwrap_err(),
+    });
+    assert_eq!(found[0].to_string(), "out of memory: rank 1: 4 GiB");
+}
+
+#[test]
+fn what_ranks_found_comes_back_as_it_was() {
+    let outcomes = vec![
+        RankOutcome { loss: Some(f32::MIN_POSITIVE), first_token_seconds: None, trace: vec![1, u32::MAX] },
+        RankOutcome { loss: None, first_token_seconds: Some(1e-9), trace: vec![] },
+    ];
+    assert_eq!(read_done(&done(&outcomes)), Some(outcomes));
+    let word = done(&[RankOutcome { loss: Some(1.0), first_token_seconds: None, trace: vec![3] }]);
+    assert!((2..word.len()).all(|n| read_done(&word[..n]).is_none()), "half of it is nothing");
+    assert_eq!(read_done(&failure(&SessionError::LostRank)), None);
+}
