@@ -1,6 +1,7 @@
 //! The calibration file: constants with what they were fitted to, error bars, and how a program of one's own compares.
 
 use super::constants::{Constants, PRIORS};
+use super::device::{Kind, Unit};
 use super::published::Quantity;
 use super::validate::Bars;
 use crate::yaml::{Origin, Sources, Value, YamlError, fields};
@@ -30,6 +31,14 @@ pub struct Own {
     pub trials: u64,
     /// On which device.
     pub device: String,
+}
+
+impl Own {
+    /// What is taken of it for a device: on a GPU, which has kernels of its own, a program that is faster than a good engine on a
+    /// CPU is not assumed to be so as well.
+    pub fn time_ratio_on(&self, device: &Unit) -> f64 {
+        if device.kind == Kind::Cpu { self.time_ratio } else { self.time_ratio.max(1.0) }
+    }
 }
 
 const BUILT_IN: &str = include_str!("../../hardware/projection.yaml");

@@ -66,10 +66,13 @@ pub fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> Result<
 fn foot(c: &Calibration) -> String {
     format!(
         "projected, not measured. From .. to holds 90 % of published measurements whose source the model had not seen ({}).\n\
-         `good engine`: what published engines reach. `this program`: as it was measured here against them\
-         {}.",
+         `good engine`: what published engines reach. `this program`: {}.",
         c.fitted,
-        if c.own.is_empty() { "; `centime project calibrate --own DIR` measures it" } else { "" }
+        match c.own.first() {
+            None => "as it is measured against them; `centime project calibrate --own DIR` does that".to_string(),
+            Some(o) =>
+                format!("as it was measured against them on {}, and elsewhere never faster than they are", o.device),
+        }
     )
 }
 
@@ -87,7 +90,7 @@ fn rows_of(cell: &Cell, on: &On, book: &Book, c: &Calibration) -> Result<Vec<Vec
     let mut all = vec![row(cell, on, count, "good engine", &p, 1.0, bar, price)];
     if let Some(own) = c.own.iter().find(|o| o.quantity == p.quantity) {
         let half = bar.map(|b| b.hypot(own.spread));
-        all.push(row(cell, on, count, "this program", &p, own.time_ratio, half, price));
+        all.push(row(cell, on, count, "this program", &p, own.time_ratio_on(&on.unit), half, price));
     }
     Ok(all)
 }
