@@ -142,7 +142,8 @@ impl Training {
         let staged = self.pipeline > 1.0;
         let layers = m.layers / self.pipeline;
         // In a pipeline the last stage has the head beside its layers; planners give it fewer of them.
-        let micro = (forward + backward + again + sums) * layers + head * if staged { 0.5 } else { 1.0 };
+        let head = head * if staged { 0.5 } else { 1.0 };
+        let micro = (forward + backward + again + sums) * layers + head;
         let bubble = micro * (self.pipeline - 1.0) / self.interleave;
         let handed = self.hand_over(c);
         let busy = micro * self.accumulation + bubble + handed;
