@@ -13,13 +13,6 @@ pub struct Outcome {
     pub predicted: f64,
 }
 
-impl Outcome {
-    /// ln(predicted / published)
-    pub fn log_error(&self, cases: &[Case]) -> f64 {
-        cases.get(self.case).map_or(f64::NAN, |c| (self.predicted / c.published).ln())
-    }
-}
-
 /// Of several layouts the fastest that fits; the one that needs least memory where none does.
 pub fn chosen<'a>(all: &'a [Training], c: &Constants) -> Option<&'a Training> {
     let mut best: Option<(&Training, (bool, f64))> = None;
@@ -159,9 +152,14 @@ impl Bars {
         Self(all.collect())
     }
 
+    /// The half width of a quantity's bar.
+    pub fn half(&self, quantity: Quantity) -> Option<f64> {
+        self.0.iter().find(|(q, _)| *q == quantity).map(|(_, half)| *half)
+    }
+
     /// As factors below and above.
     pub fn factors(&self, quantity: Quantity) -> Option<(f64, f64)> {
-        let (_, half) = self.0.iter().find(|(q, _)| *q == quantity)?;
+        let half = self.half(quantity)?;
         Some(((-half).exp(), half.exp()))
     }
 }

@@ -26,7 +26,7 @@ pub fn run(goal: &str, on: &[String], files: &Files) -> Result<(), Failure> {
     let (book, calibration) = files.read()?;
     let named = devices(on, &book)?;
     let all: Vec<On> = if named.is_empty() { every(&book) } else { named };
-    let half = calibration.bars.0.iter().find(|(q, _)| *q == Quantity::TrainingTokens).map_or(0.0, |(_, h)| *h);
+    let half = calibration.bars.half(Quantity::TrainingTokens).unwrap_or(0.0);
     let mut found: Vec<Priced> = Vec::new();
     for device in &all {
         let hour = price(&book, &device.name).map(|p| p.get());

@@ -86,7 +86,7 @@ fn rows_of(cell: &Cell, on: &On, book: &Book, c: &Calibration) -> Result<Vec<Vec
     };
     let price =
         super::devices::price(book, &on.name).map(|each| UsdPerHour(each.0 * rust_decimal::Decimal::from(count)));
-    let bar = c.bars.0.iter().find(|(q, _)| *q == p.quantity).map(|(_, half)| *half);
+    let bar = c.bars.half(p.quantity);
     let mut all = vec![row(cell, on, count, "good engine", &p, 1.0, bar, price)];
     if let Some(own) = c.own.iter().find(|o| o.quantity == p.quantity) {
         let half = bar.map(|b| b.hypot(own.spread));

@@ -42,7 +42,7 @@ pub fn validation(
         answer.push(Span::plain(format!("{}{}: median ", if answer.is_empty() { "" } else { "; " }, quantity.name())));
         answer.push(Span::strong(percent(all.median)));
         answer.push(Span::plain(format!(", 90th percentile {} of {} rows", percent(all.p90), all.rows)));
-        let half = bars.0.iter().find(|(q, _)| *q == quantity).map(|(_, h)| *h);
+        let half = bars.half(quantity);
         let points: Vec<Point> =
             of.iter().map(|r| Point { source: &r.source, published: r.published, predicted: r.predicted }).collect();
         let mut blocks = Vec::new();
