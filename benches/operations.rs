@@ -6,9 +6,11 @@ use centime::transformer::backend::{
 };
 use centime::transformer::collective::grid::Parallel;
 use centime::transformer::cpu::Cpu;
-use centime::transformer::session::{SessionOptions, prepare};
+use centime::transformer::prepare::prepare;
+use centime::transformer::session::SessionOptions;
+use centime::transformer::shape::count;
 use centime::transformer::shape::{Activation, Family, Rope, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload, count};
+use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Instant;

@@ -4,7 +4,7 @@ use centime::runner::measurement::{Measurement, Status, Stop};
 use centime::runner::{Options, Progress, Request, Stage, run_trial};
 use centime::scenario::trial::Trial;
 use centime::scenario::{Measure, Order};
-use centime::transformer::session::MemoryParts;
+use centime::transformer::memory::MemoryParts;
 use centime::transformer::shape::{Family, Shape, ShapeSpec};
 use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use std::sync::atomic::{AtomicBool, Ordering};

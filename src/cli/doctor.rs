@@ -8,7 +8,7 @@ use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
 use crate::transformer::cpu::Instructions;
 use crate::transformer::cuda::driver;
-use crate::transformer::session::supports;
+use crate::transformer::prepare::supports;
 use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 

@@ -10,7 +10,7 @@ use crate::hardware::machine::{self, CpuTimes};
 use crate::runner::{Options, Request, run_trial, this_program};
 use crate::scenario::Measure;
 use crate::scenario::trial::Trial;
-use crate::transformer::session::MemoryParts;
+use crate::transformer::memory::MemoryParts;
 use crate::transformer::shape::{Family, Shape, ShapeSpec};
 use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use crate::units::{Seconds, Share};

@@ -4,7 +4,7 @@ use super::Failure;
 use crate::transformer::cpu::{Cpu, Instructions, naive::Naive};
 use crate::transformer::cuda::{Cuda, driver};
 use crate::transformer::golden::{self, Golden, GoldenError, Group};
-use crate::transformer::session::supports;
+use crate::transformer::prepare::supports;
 use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use anyhow::anyhow;
 use std::path::PathBuf;

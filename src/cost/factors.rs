@@ -8,7 +8,7 @@ use super::decomposition::{Factor, Part, Role, decompose};
 use super::metric::Context;
 use super::metrics::{PEAK_FLOPS, TOKENS_PER_SECOND};
 use super::price::CostError;
-use crate::transformer::count;
+use crate::transformer::shape::count;
 
 /// The factors of one trial.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,9 +13,10 @@ use crate::projection::calibration::Calibration;
 use crate::projection::device::Unit;
 use crate::projection::own;
 use crate::scenario::{Cell, Limits, Measure, Order, Scenario};
+use crate::transformer::BackendKind;
 use crate::transformer::collective::net::does_not_divide;
-use crate::transformer::session::MemoryParts;
-use crate::transformer::{BackendKind, count};
+use crate::transformer::memory::MemoryParts;
+use crate::transformer::shape::count;
 use crate::units::{Bytes, Flops, Seconds};
 use std::sync::Arc;
 

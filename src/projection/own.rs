@@ -9,7 +9,8 @@ use super::training::{Recompute, Training};
 use super::validate::quantile;
 use super::workload::{base, format, inference};
 use crate::hardware::machine::Probe;
-use crate::transformer::{Phase, Workload, count};
+use crate::transformer::shape::count;
+use crate::transformer::{Phase, Workload};
 use std::sync::Arc;
 
 /// Some cores of a CPU as a device, by the limits that were probed: those of one core, those of all, and a straight line between.

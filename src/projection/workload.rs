@@ -12,7 +12,7 @@ use super::published_training::usual_network;
 use super::search::{self, Settled};
 use super::serving::{Engine, Serving, Weights};
 use super::training::{self, Recompute, Sharding, Training};
-use crate::transformer::count::{self, CountOverflow};
+use crate::transformer::shape::count::{self, CountOverflow};
 use crate::transformer::{Dtype, Phase, WeightFormat, Workload};
 use std::sync::Arc;
 

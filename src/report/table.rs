@@ -8,7 +8,7 @@ use crate::results::table::{Column, Table, Values};
 use crate::runner::measurement::{Figures, Stop};
 use crate::scenario::Value;
 use crate::scenario::axes::{AXES, Axis, Kind};
-use crate::transformer::session::MemoryParts;
+use crate::transformer::memory::MemoryParts;
 
 /// Builds it. The columns are the same for every run.
 pub fn table(facts: &Facts) -> Table {

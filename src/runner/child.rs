@@ -16,7 +16,9 @@ use crate::scenario::trial::Trial;
 use crate::transformer::BackendKind;
 use crate::transformer::collective::net::Net;
 use crate::transformer::collective::rendezvous::listen;
-use crate::transformer::session::{Session, SessionError, SessionOptions, prepare, prepare_among};
+use crate::transformer::error::SessionError;
+use crate::transformer::prepare::{prepare, prepare_among};
+use crate::transformer::session::{Session, SessionOptions};
 use std::io::{Read, Write};
 use std::time::Duration;
 

@@ -23,7 +23,9 @@
 
 use super::telemetry::scripted::Script;
 use crate::scenario::trial::Trial;
-use crate::transformer::session::{DeviceMemory, Session, SessionError, StepOutcome};
+use crate::transformer::error::SessionError;
+use crate::transformer::memory::DeviceMemory;
+use crate::transformer::session::{Session, StepOutcome};
 use std::ffi::OsString;
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -10,7 +10,9 @@ use super::precision;
 use super::protocol::{Progress, Stage};
 use crate::scenario::Measure;
 use crate::stats;
-use crate::transformer::session::{DeviceMemory, Session, SessionError};
+use crate::transformer::error::SessionError;
+use crate::transformer::memory::DeviceMemory;
+use crate::transformer::session::Session;
 use std::time::Duration;
 
 /// The most samples that are kept of a trial, warm-up included.

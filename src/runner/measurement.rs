@@ -1,7 +1,7 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
 use super::telemetry::Telemetry;
-use crate::transformer::session::{DeviceMemory, MemoryParts};
+use crate::transformer::memory::{DeviceMemory, MemoryParts};
 use serde::{Deserialize, Serialize};
 
 /// How a trial ended. Every requested cell has exactly one.

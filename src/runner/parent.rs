@@ -6,7 +6,7 @@ use super::process::{Pipes, Process};
 use super::protocol::{Fault, Message, PROTOCOL_VERSION, Progress, Team, TrialRequest};
 use super::verdict::{Cut, Ending, judge};
 use crate::scenario::{Measure, trial::Trial};
-use crate::transformer::session::MemoryParts;
+use crate::transformer::memory::MemoryParts;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;

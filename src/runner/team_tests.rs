@@ -1,5 +1,5 @@
 use super::*;
-use crate::transformer::session::MemoryParts;
+use crate::transformer::memory::MemoryParts;
 
 fn ended(status: Status, reason: &str, elsewhere: bool) -> Option<Ended> {
     Some(Ended { status, reason: reason.into(), elsewhere, bytes: [3, 2, 1] })

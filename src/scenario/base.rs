@@ -2,7 +2,7 @@
 
 use super::axes::{self, AXES, SECTIONS, section_of};
 use super::draft::{Config, Draft};
-use crate::transformer::hf_config::spec_from_hf_config;
+use crate::transformer::shape::hf_config::spec_from_hf_config;
 use crate::yaml::{self, Entry, Node, Place, Sources, YamlError, fields};
 use std::path::Path;
 

@@ -71,7 +71,7 @@ pub fn all() -> Vec<Preset> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transformer::{count, shape::Shape};
+    use crate::transformer::shape::{Shape, count};
 
     #[test]
     fn every_preset_has_its_published_parameters() {

@@ -9,11 +9,12 @@
 //!
 //! Deliberately absent: streams, devices, allocation strategies. A backend owns those.
 
+use super::error::SessionError;
+use super::memory::DeviceMemory;
 pub use super::operands::{
     AttentionDims, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormDims, Recorded,
     Store, Tokens, Update, Updated,
 };
-use super::session::{DeviceMemory, SessionError};
 use super::shape::Activation;
 use super::{BackendKind, Dtype};
 

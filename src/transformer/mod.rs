@@ -1,7 +1,7 @@
 //! The built-in transformer: what is measured.
 //!
-//! One definition of the model ([`forward`], [`backward`], [`generate`]) over a [`backend::Backend`]; the families are
-//! GPT-2, Llama and the plain block of a well-known Keras article. [`session::prepare`] turns a [`Workload`] into something
+//! One definition of the model (`pass`: forward, backward, generate) over a [`backend::Backend`]; the families are
+//! GPT-2, Llama and the plain block of a well-known Keras article. [`prepare::prepare`] turns a [`Workload`] into something
 //! whose steps can be timed.
 //!
 //! The legend of shapes, used everywhere below: B batch, T tokens of a sequence, N = B*T rows, C = d_model, H query heads,
@@ -9,32 +9,20 @@
 //!
 //! This module knows nothing of scenarios, of time or of money.
 
-mod activations;
 pub mod backend;
-mod backward;
 pub mod collective;
-pub mod count;
 pub mod cpu;
 pub mod cuda;
-mod forward;
-mod generate;
+pub mod error;
 pub mod golden;
-mod gradients;
-#[cfg(test)]
-mod grid_tests;
-pub mod hf_config;
-#[cfg(test)]
-mod invariants;
-mod model;
+pub mod memory;
 mod operands;
-mod optimizer;
+mod pass;
+pub mod prepare;
 mod random;
-mod rank;
 mod ranks;
-mod replicas;
 pub mod session;
 pub mod shape;
-mod together;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

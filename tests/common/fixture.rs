@@ -8,9 +8,10 @@ use centime::runner::measurement::{Figures, Measurement, Status, Stop};
 use centime::runner::telemetry::{GpuFigures, Telemetry};
 use centime::scenario::trial::Trial;
 use centime::scenario::{Cell, Measure, Order, Price};
-use centime::transformer::session::{DeviceMemory, MemoryParts};
+use centime::transformer::memory::{DeviceMemory, MemoryParts};
+use centime::transformer::shape::count;
 use centime::transformer::shape::{Family, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload, count};
+use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use centime::units::{Share, UsdPerHour};
 
 /// A GPT-2 shape with a vocabulary of 8192.

@@ -3,7 +3,8 @@
 
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
 use crate::cost::{peaks, steps};
-use crate::transformer::{BackendKind, Dtype, Workload, count};
+use crate::transformer::shape::count;
+use crate::transformer::{BackendKind, Dtype, Workload};
 
 pub static FLOPS_PER_SECOND: Metric = Metric {
     name: "flops_per_second",

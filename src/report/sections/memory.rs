@@ -7,7 +7,7 @@ use crate::cost::metrics::{
 use crate::report::document::{Block, Cell, Column, Row, Table, paragraph};
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, shown};
-use crate::transformer::session::MemoryParts;
+use crate::transformer::memory::MemoryParts;
 use crate::units::{Bytes, significant};
 
 /// The categories and how they are read.

@@ -6,7 +6,8 @@ use crate::cost::training::at_throughput;
 use crate::report::document::{Block, Cell, Column, Row, Table};
 use crate::report::facts::Facts;
 use crate::report::format::ABSENT;
-use crate::transformer::{Phase, count};
+use crate::transformer::Phase;
+use crate::transformer::shape::count;
 use crate::units::{grouped, significant};
 
 pub fn blocks(facts: &Facts) -> Vec<Block> {

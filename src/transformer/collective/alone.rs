@@ -1,6 +1,6 @@
 //! The group of one.
 
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::{Collective, Job, Ticket};
 
 /// A rank that has nobody to talk to: what it holds is the sum, the mean and the whole.

@@ -14,7 +14,7 @@ pub mod threads;
 pub mod wire;
 pub mod world;
 
-use super::session::SessionError;
+use super::error::SessionError;
 use std::fmt::Debug;
 use std::ops::Range;
 

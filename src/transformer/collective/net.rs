@@ -1,6 +1,6 @@
 //! The processes of one trial, connected: rank 0 with each of the others.
 
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::rendezvous::{RendezvousError, gathered, join};
 use super::wire::{Wire, WireError};
 use super::world::World;

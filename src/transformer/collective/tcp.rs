@@ -5,7 +5,7 @@
 //! The hub moves `2 (ranks - 1)` times a buffer's bytes through one connection after another. That is for tests, and for small
 //! clusters of CPUs, not for speed.
 
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::grid::{Groups, Parallel, groups};
 use super::net::Net;
 use super::rendezvous::listen;

@@ -1,7 +1,7 @@
 //! Ranks that are threads of one process: each works on its share of every buffer over all ranks, in the order of the ranks, so
 //! that all hold the same bits afterwards. A job is done when it is started.
 
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::{Collective, Job, Reduce, Ticket, share};
 use std::ops::DerefMut;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

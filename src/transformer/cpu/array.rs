@@ -1,6 +1,6 @@
 //! Memory of the CPU backends: zeroed f32, on cache lines; large ones on huge pages where the system has them.
 
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::product::Panelled;
 use half::bf16;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};

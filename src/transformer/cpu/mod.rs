@@ -28,7 +28,7 @@ use super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store,
     Update, Updated,
 };
-use super::session::SessionError;
+use super::error::SessionError;
 use super::shape::Activation;
 use super::{BackendKind, Dtype, WeightFormat};
 use array::{Array, Slabs};

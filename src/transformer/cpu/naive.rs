@@ -4,7 +4,7 @@ use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss,
     NormDims, Store, Update, Updated,
 };
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::super::shape::Activation;
 use super::super::{BackendKind, OptimizerKind};
 use super::array::Array;

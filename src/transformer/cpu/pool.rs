@@ -3,7 +3,7 @@
 //! A transformer's step is hundreds of operations of a few microseconds to a few milliseconds. Threads that sleep between
 //! them take longer to wake than many of them last, so these spin for a while first: the cores are the rank's own.
 
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::array::Array;
 use super::chunks::{Chunked, SyncChunks};
 pub(super) use super::chunks::{reading, writing};

@@ -4,7 +4,8 @@ use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Recorded,
     Store, Tokens, Update, Updated,
 };
-use super::super::session::{DeviceMemory, SessionError};
+use super::super::error::SessionError;
+use super::super::memory::DeviceMemory;
 use super::super::shape::Activation;
 use super::super::{BackendKind, Dtype};
 use super::buffer::{self, Buffer};

@@ -3,7 +3,7 @@
 
 use super::super::Dtype;
 use super::super::backend::Category;
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::device::{Address, Device, Real};
 use half::bf16;
 use std::sync::Arc;

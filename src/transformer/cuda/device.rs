@@ -4,7 +4,8 @@
 //! Operations are asked for in order and may run later. A failure is remembered by the device and told by [`Device::wait`], so
 //! that a launch need not be checked one by one; after a failure what is computed means nothing.
 
-use super::super::session::{DeviceMemory, SessionError};
+use super::super::error::SessionError;
+use super::super::memory::DeviceMemory;
 use std::fmt::Debug;
 
 /// Where something lies in the device's memory.

@@ -1,8 +1,8 @@
 //! What a GPU reaches at its best: a large square product in each format, and a large copy. MFU and MBU are held against it,
 //! beside the datasheet's.
 
+use super::super::error::SessionError;
 use super::super::random::Stream;
-use super::super::session::SessionError;
 use super::buffer::Memory;
 use super::device::{Device, Epilogue, Matrix, Product, Real};
 use super::driver::Gpu;

@@ -1,10 +1,11 @@
 //! The account of a device's memory: what was predicted is what is held, and nothing is taken after the first steps.
 
 use super::super::collective::grid::{Parallel, Sharding};
-use super::super::ranks::Ranks;
+use super::super::ranks::threads::Ranks;
 use super::super::session::Session;
 use super::super::shape::Family;
-use super::super::{BackendKind, Phase, count};
+use super::super::shape::count;
+use super::super::{BackendKind, Phase};
 use super::ranks_tests::{session, workload};
 use super::*;
 

@@ -41,7 +41,7 @@ mod rows;
 mod state;
 
 use super::backend::Recorded;
-use super::session::SessionError;
+use super::error::SessionError;
 use super::shape::Shape;
 use super::{Dtype, Phase, Workload};
 pub use attention::LARGEST_HEAD_DIM;

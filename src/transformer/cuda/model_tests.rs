@@ -1,13 +1,13 @@
 //! The whole model on the backend, its kernels run by the host: golden files of other frameworks, the oracle, recorded steps.
 
-use super::super::activations::Extent;
 use super::super::backend::{Backend, Update};
 use super::super::collective::grid::Parallel;
-use super::super::count;
-use super::super::generate::Inference;
 use super::super::golden::{self, Golden};
-use super::super::model::{Index, Model, Purpose};
-use super::super::rank::{Keeping, Training, inference};
+use super::super::pass::activations::Extent;
+use super::super::pass::generate::Inference;
+use super::super::pass::model::{Index, Model, Purpose};
+use super::super::ranks::one::{Keeping, Training, inference};
+use super::super::shape::count;
 use super::super::shape::{Family, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use super::device::{Arg, Facts, Launch, Product, Real, Recording};

@@ -15,7 +15,7 @@ use super::super::backend::{Alloc, Backend, Category};
 use super::super::collective::grid::{Groups, Parallel, groups};
 use super::super::collective::net::Net;
 use super::super::collective::{Collective, Job, Reduce, Ticket, share};
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::Cuda;
 use super::buffer::Buffer;
 use super::driver::Gpu;

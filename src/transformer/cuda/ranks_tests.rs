@@ -3,7 +3,7 @@
 use super::super::collective::grid::{Groups, Parallel, Sharding, groups};
 use super::super::collective::threads::Exchange;
 use super::super::collective::{Collective, Job, Ticket};
-use super::super::ranks::Ranks;
+use super::super::ranks::threads::Ranks;
 use super::super::session::{Session, SessionOptions};
 use super::super::shape::{Family, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};

@@ -2,7 +2,7 @@
 //! memory that one operation after the other uses.
 
 use super::super::backend::Frequencies;
-use super::super::session::SessionError;
+use super::super::error::SessionError;
 use super::buffer::{Memory, words};
 use super::device::{Address, Device};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,7 +3,7 @@
 
 use super::super::OptimizerKind;
 use super::super::backend::Update;
-use super::super::hf_config::shape_from_hf_config;
+use super::super::shape::hf_config::shape_from_hf_config;
 use super::super::shape::{Family, Shape, ShapeSpec};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
@@ -19,7 +19,7 @@ pub enum GoldenError {
     #[error("{path}: {message}")]
     Content { path: PathBuf, message: String },
     #[error(transparent)]
-    Session(#[from] super::super::session::SessionError),
+    Session(#[from] super::super::error::SessionError),
 }
 
 /// A tensor as f32 with its dimensions.

@@ -1,6 +1,6 @@
 //! Where a foreign parameter stands in ours: Hugging Face's GPT-2 and Llama, and Keras's block.
 
-use super::super::model::{Index, LayerIndex, Linear, Norm};
+use super::super::pass::model::{Index, LayerIndex, Linear, Norm};
 use super::super::shape::{Family, Shape};
 use std::collections::BTreeMap;
 

@@ -1,6 +1,5 @@
 //! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
 
-use super::super::super::session::{DeviceMemory, SessionError};
 use super::super::device::{Address, Device, Facts, Launch, Product, Recording};
 use super::cache::Cache;
 use super::compiler::Compiler;
@@ -10,6 +9,8 @@ use super::modules::Modules;
 use super::products::Products;
 use super::staging::Staging;
 use super::{Missing, available};
+use crate::transformer::error::SessionError;
+use crate::transformer::memory::DeviceMemory;
 use cudarc::driver::{result, sys};
 use std::ffi::c_void;
 use std::fmt::Display;

@@ -12,7 +12,8 @@ mod shim_tests;
 
 pub(in super::super) use fixture::{array, close, close_to, ids, random, rounded, within};
 
-use super::super::session::{DeviceMemory, SessionError};
+use super::super::error::SessionError;
+use super::super::memory::DeviceMemory;
 use super::device::{Address, Arg, Device, Facts, Launch, Product};
 use library::{Library, compiler};
 use memory::Memory;

@@ -1,21 +1,24 @@
 //! Ranks against one that does it all: whatever the grid, the losses, the parameters after some steps and the tokens are the same
 //! within rounding, and every replica holds the same bits.
 
-use super::activations::{Activations, Extent, Keep, Scratch};
-use super::backend::Update;
-use super::backward::Targets;
-use super::collective::grid::{Groups, Parallel, Sharding, of_threads};
-use super::collective::{Collective, Job, Ticket};
-use super::cpu::{Cpu, array::Array};
-use super::forward::StepDropout;
-use super::gradients::Gradients;
-use super::model::{Index, Model, Purpose, Split};
-use super::optimizer::State;
-use super::ranks::Ranks;
-use super::replicas::{Exchange, layers_kept};
-use super::session::{SessionError, SessionOptions, prepare};
-use super::shape::{Family, Shape, ShapeSpec};
-use super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use super::super::backend::Update;
+use super::super::collective::grid::{Groups, Parallel, Sharding, of_threads};
+use super::super::collective::{Collective, Job, Ticket};
+use super::super::cpu::Cpu;
+use super::super::cpu::array::Array;
+use super::super::error::SessionError;
+use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
+use super::super::pass::backward::Targets;
+use super::super::pass::forward::StepDropout;
+use super::super::pass::gradients::Gradients;
+use super::super::pass::model::{Index, Model, Purpose, Split};
+use super::super::pass::optimizer::State;
+use super::super::prepare::prepare;
+use super::super::session::SessionOptions;
+use super::super::shape::{Family, Shape, ShapeSpec, count};
+use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use super::exchange::{Exchange, layers_kept};
+use super::threads::Ranks;
 use std::sync::{Arc, Mutex};
 
 const FAMILIES: [Family; 3] = [Family::Gpt2, Family::Llama, Family::Block];
@@ -400,7 +403,7 @@ fn a_part_starts_with_the_numbers_of_the_whole() {
 fn memory_falls_by_what_ranks_share() {
     let mut w = workload(Family::Gpt2, Phase::Train);
     w.shape = Shape::new(Family::Gpt2, &ShapeSpec::default()).unwrap();
-    let of = |parallel| super::count::memory(BackendKind::Cpu, &w, &parallel).unwrap();
+    let of = |parallel| count::memory(BackendKind::Cpu, &w, &parallel).unwrap();
     let (one, two) = (of(Parallel::replicas(1)), of(Parallel::replicas(2)));
     let sharded = of(Parallel { sharding: Sharding::Optimizer, ..Parallel::replicas(2) });
     assert_eq!((sharded.weights_bytes, sharded.gradients_bytes), (two.weights_bytes, two.gradients_bytes));

@@ -2,9 +2,9 @@
 //! layer's parameters being updated before the next layer's gradients are written. A GPT-2 of 124M then holds 182 MB of
 //! gradients instead of 498 MB.
 
-use super::backend::{Alloc, Category};
+use super::super::backend::{Alloc, Category};
+use super::super::error::SessionError;
 use super::model::Index;
-use super::session::SessionError;
 use std::ops::Range;
 
 /// Gradients by parameter.

@@ -1,8 +1,8 @@
 //! What a forward pass leaves behind: everything for training, one layer's worth for inference.
 
-use super::backend::{Alloc, AttentionDims, Category};
-use super::session::SessionError;
-use super::shape::{Activation, Family, Shape};
+use super::super::backend::{Alloc, AttentionDims, Category};
+use super::super::error::SessionError;
+use super::super::shape::{Activation, Family, Shape};
 
 /// How many sequences of how many tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,15 +4,16 @@
 //! recomputation, training = 3 x forward. Bytes that have to move in a decode step: every weight that takes part in a
 //! product once, and the whole KV cache once.
 
-use super::activations::Extent;
-use super::backend::{Alloc, Category, Update};
-use super::collective::grid::{Parallel, Sharding};
-use super::cpu::{Widths, scratch_numbers, weight_words};
-use super::model::Index;
-use super::rank::{Keeping, Training, inference};
-use super::session::{MemoryParts, SessionError};
-use super::shape::{Activation, Family, Shape};
-use super::{BackendKind, Dtype, Phase, WeightFormat, Workload, cuda};
+use super::super::backend::{Alloc, Category, Update};
+use super::super::collective::grid::{Parallel, Sharding};
+use super::super::cpu::{Widths, scratch_numbers, weight_words};
+use super::super::error::SessionError;
+use super::super::memory::MemoryParts;
+use super::super::pass::activations::Extent;
+use super::super::pass::model::Index;
+use super::super::ranks::one::{Keeping, Training, inference};
+use super::super::{BackendKind, Dtype, Phase, WeightFormat, Workload, cuda};
+use super::{Activation, Family, Shape};
 use crate::units::{Bytes, Flops};
 use std::cell::RefCell;
 
@@ -260,7 +261,7 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shape::ShapeSpec;
+    use super::super::ShapeSpec;
     use super::*;
 
     #[test]

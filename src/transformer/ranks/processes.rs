@@ -3,10 +3,11 @@
 //! A step is one message to every other process and one back, which holds what its ranks found; the step has ended when the last one is
 //! there. On one machine that round trip takes about 15 microseconds (`wire.rs` has the measurement), beside what waking up costs.
 
-use super::collective::net::Net;
-use super::rank::RankOutcome;
-use super::ranks::Ranks;
-use super::session::{Session, SessionError, StepOutcome};
+use super::super::collective::net::Net;
+use super::super::error::SessionError;
+use super::super::session::{Session, StepOutcome};
+use super::one::RankOutcome;
+use super::threads::Ranks;
 use std::time::{Duration, Instant};
 
 /// What a message begins with.
@@ -22,7 +23,7 @@ const FAILED_BY_OTHERS: u8 = 7;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// This process's ranks among those of all.
-pub(super) struct Together {
+pub(in crate::transformer) struct Together {
     ranks: Ranks,
     net: Net,
     failed: bool,
@@ -205,5 +206,5 @@ impl Drop for Together {
 }
 
 #[cfg(test)]
-#[path = "together_tests.rs"]
+#[path = "processes_tests.rs"]
 mod tests;

@@ -2,6 +2,9 @@
 //!
 //! A [`Shape`] is checked in its one constructor, so that no later code asks again whether heads divide the width.
 
+pub mod count;
+pub mod hf_config;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,10 @@
-use super::super::collective::grid::{Parallel, Sharding};
-use super::super::collective::net::tests::on_loopback;
-use super::super::session::{SessionOptions, prepare, prepare_among};
-use super::super::shape::{Family, Shape, ShapeSpec};
-use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use super::*;
+use crate::transformer::collective::grid::{Parallel, Sharding};
+use crate::transformer::collective::net::tests::on_loopback;
+use crate::transformer::prepare::{prepare, prepare_among};
+use crate::transformer::session::SessionOptions;
+use crate::transformer::shape::{Family, Shape, ShapeSpec};
+use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 fn workload(phase: Phase) -> Workload {
     let spec = ShapeSpec {

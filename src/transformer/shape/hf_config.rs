@@ -1,6 +1,6 @@
 //! Shapes from Hugging Face `config.json` files.
 
-use super::shape::{Activation, Family, RopeScaling, Shape, ShapeError, ShapeSpec};
+use super::{Activation, Family, RopeScaling, Shape, ShapeError, ShapeSpec};
 use serde_json::Value;
 
 /// Why a config gives no shape.
@@ -171,9 +171,9 @@ mod tests {
 
     #[test]
     fn the_golden_configs_give_their_shapes() {
-        let gpt2 = shape_from_hf_config(include_str!("../../tests/golden/gpt2.config.json")).unwrap();
+        let gpt2 = shape_from_hf_config(include_str!("../../../tests/golden/gpt2.config.json")).unwrap();
         assert_eq!((gpt2.d_model, gpt2.n_heads, gpt2.d_ff, gpt2.context, gpt2.tied_embeddings), (48, 4, 192, 32, true));
-        let llama = shape_from_hf_config(include_str!("../../tests/golden/llama-gqa.config.json")).unwrap();
+        let llama = shape_from_hf_config(include_str!("../../../tests/golden/llama-gqa.config.json")).unwrap();
         assert_eq!((llama.n_heads, llama.n_kv_heads, llama.head_dim, llama.d_ff), (8, 2, 8, 112));
         assert!(!llama.tied_embeddings && !llama.qkv_bias);
     }

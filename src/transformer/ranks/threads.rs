@@ -1,10 +1,12 @@
 //! All ranks of a session: a thread each, stepped together.
 
-use super::Workload;
-use super::backend::Backend;
-use super::collective::grid::Groups;
-use super::rank::{Rank, RankOutcome, Seat};
-use super::session::{DeviceMemory, Session, SessionError, SessionOptions, StepOutcome};
+use super::super::Workload;
+use super::super::backend::Backend;
+use super::super::collective::grid::Groups;
+use super::super::error::SessionError;
+use super::super::memory::DeviceMemory;
+use super::super::session::{Session, SessionOptions, StepOutcome};
+use super::one::{Rank, RankOutcome, Seat};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -23,7 +25,7 @@ struct Worker {
 }
 
 /// A session over one or more ranks.
-pub(super) struct Ranks {
+pub(in crate::transformer) struct Ranks {
     workers: Vec<Worker>,
     tokens_per_step: u64,
     checksum: crc32fast::Hasher,

@@ -2,13 +2,13 @@
 //!
 //! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
 
-use super::backend::{Backend, Category, Frequencies};
-use super::collective::Collective;
-use super::collective::alone::Alone;
-use super::collective::grid::Parallel;
-use super::random::Stream;
-use super::session::SessionError;
-use super::shape::{Activation, Family, Shape};
+use super::super::backend::{Backend, Category, Frequencies};
+use super::super::collective::Collective;
+use super::super::collective::alone::Alone;
+use super::super::collective::grid::Parallel;
+use super::super::error::SessionError;
+use super::super::random::Stream;
+use super::super::shape::{Activation, Family, Shape};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -307,9 +307,9 @@ impl<B: Backend> Model<B> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::count;
-    use super::super::shape::ShapeSpec;
     use super::*;
+    use crate::transformer::shape::ShapeSpec;
+    use crate::transformer::shape::count;
 
     #[test]
     fn the_list_holds_as_many_numbers_as_the_count_says() {

@@ -1,10 +1,10 @@
 //! Optimizers: constants, moments, and the step over all parameters. The arithmetic is the backend's.
 
-use super::OptimizerKind;
-use super::backend::{Alloc, Backend, Category, Update, Updated};
-use super::collective::share;
+use super::super::OptimizerKind;
+use super::super::backend::{Alloc, Backend, Category, Update, Updated};
+use super::super::collective::share;
+use super::super::error::SessionError;
 use super::model::{Index, Model};
-use super::session::SessionError;
 use std::ops::Range;
 
 impl OptimizerKind {
@@ -71,12 +71,12 @@ impl<T> State<T> {
     }
 
     /// Counts a step; its updates follow.
-    pub(super) fn begin_step(&mut self) {
+    pub(in crate::transformer) fn begin_step(&mut self) {
         self.step += 1;
     }
 
     /// The second moment of a parameter, where the kind has one.
-    pub(super) fn second_mut(&mut self, parameter: usize) -> Option<&mut T> {
+    pub(in crate::transformer) fn second_mut(&mut self, parameter: usize) -> Option<&mut T> {
         self.second.get_mut(parameter)
     }
 }
@@ -89,7 +89,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// The step that was begun, over neighbouring parameters.
-    pub(super) fn update_some(
+    pub(in crate::transformer) fn update_some(
         &mut self,
         update: &Update,
         parameters: Range<usize>,

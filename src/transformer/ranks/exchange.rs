@@ -1,21 +1,21 @@
 //! From the gradients of one replica to the parameters of all: a layer's gradients are a bucket that is exchanged while the pass goes
 //! on with the next layer's, where the collective can ([`Collective::overlaps`]); what comes back updates the layer.
 
-use super::backend::{Backend, Update};
-use super::collective::grid::Sharding;
-use super::collective::{Collective, Job, Reduce, Ticket};
-use super::gradients::Gradients;
-use super::model::Model;
-use super::optimizer::State;
+use super::super::backend::{Backend, Update};
+use super::super::collective::grid::Sharding;
+use super::super::collective::{Collective, Job, Reduce, Ticket};
+use super::super::pass::gradients::Gradients;
+use super::super::pass::model::Model;
+use super::super::pass::optimizer::State;
 use std::ops::Range;
 
 /// Layers whose gradients have buffers of their own at one time.
-pub(super) fn layers_kept<T>(data: &dyn Collective<T>) -> usize {
+pub(in crate::transformer) fn layers_kept<T>(data: &dyn Collective<T>) -> usize {
     if data.overlaps() { 2 } else { 1 }
 }
 
 /// One training step's exchange among the replicas.
-pub(super) struct Exchange<'a, T> {
+pub(in crate::transformer) struct Exchange<'a, T> {
     pub data: &'a dyn Collective<T>,
     pub sharding: Sharding,
     pub update: &'a Update,

@@ -1,19 +1,22 @@
 //! What has to hold of the whole model, whatever computes it: gradients are slopes, sequences of a batch do not see each
 //! other, a token does not see what follows it, decoding through the cache is a longer prompt, and ranks change nothing.
 
+use super::super::backend::{AttentionDims, Backend, Update};
+use super::super::collective::grid::Parallel;
+use super::super::cpu::Cpu;
+use super::super::cpu::array::Array;
+use super::super::cpu::naive::Naive;
+use super::super::prepare::prepare;
+use super::super::session::SessionOptions;
+use super::super::shape::{Activation, Family, Shape, ShapeSpec, count};
+use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use super::activations::{Activations, Extent, Keep, Scratch};
-use super::backend::{AttentionDims, Backend, Update};
 use super::backward::Targets;
-use super::collective::grid::Parallel;
-use super::cpu::{Cpu, array::Array, naive::Naive};
 use super::forward::StepDropout;
 use super::generate::Inference;
 use super::gradients::Gradients;
 use super::model::{Model, Purpose};
 use super::optimizer::State;
-use super::session::{SessionOptions, prepare};
-use super::shape::{Activation, Family, Shape, ShapeSpec};
-use super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 fn shape(family: Family) -> Shape {
     let spec = ShapeSpec {
@@ -252,16 +255,16 @@ fn memory_is_predicted_by_the_code_that_allocates() {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
     };
-    let train = super::count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(1)).unwrap();
+    let train = count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(1)).unwrap();
     let four = 4 * 124_439_808;
     // All layers share the gradients of one: 7,087,872 parameters.
     let of_one_layer = four - 11 * 4 * 7_087_872;
     assert_eq!((train.weights_bytes, train.gradients_bytes, train.optimizer_bytes), (four, of_one_layer, 2 * four));
     assert_eq!(
-        super::count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(2)).unwrap().weights_bytes,
+        count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(2)).unwrap().weights_bytes,
         2 * four
     );
-    let decode = super::count::memory(BackendKind::Cpu, &workload(Phase::Decode), &Parallel::replicas(1)).unwrap();
+    let decode = count::memory(BackendKind::Cpu, &workload(Phase::Decode), &Parallel::replicas(1)).unwrap();
     assert_eq!(decode.kv_cache_bytes, 2 * 2 * 12 * 528 * 768 * 4);
     assert_eq!(decode.gradients_bytes, 0);
 }

@@ -9,13 +9,13 @@
 //! Where ranks split the layers (Shoeybi et al. 2019, section 3), each computes its own heads and its own stretch of the hidden
 //! activation; the two products that end the branches are summed over the ranks. All else every rank computes whole.
 
+use super::super::backend::{Backend, Dropout, LinearDims, NormDims, Store, Tokens};
+use super::super::collective::{Job, Reduce};
+use super::super::random::mix;
+use super::super::shape::Family;
 use super::activations::{Activations, Extent, LayerActivations, Shared};
-use super::backend::{Backend, Dropout, LinearDims, NormDims, Store, Tokens};
-use super::collective::{Job, Reduce};
 use super::generate::Cache;
 use super::model::{LayerIndex, Linear, Model, Norm};
-use super::random::mix;
-use super::shape::Family;
 
 /// Dropout of one training step: every place in the model draws its own seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,14 +26,14 @@ pub struct StepDropout {
 
 /// Where in the model dropout is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::transformer) enum Place {
     Embedding,
     Attention(usize),
     FeedForward(usize),
 }
 
 impl StepDropout {
-    pub(super) fn at(&self, place: Place) -> Dropout {
+    pub(in crate::transformer) fn at(&self, place: Place) -> Dropout {
         let place = match place {
             Place::Embedding => 0,
             Place::Attention(layer) => 2 * layer as u64 + 1,
@@ -44,17 +44,17 @@ impl StepDropout {
 }
 
 impl<B: Backend> Model<B> {
-    pub(super) fn norm_dims(&self, n: usize) -> NormDims {
+    pub(in crate::transformer) fn norm_dims(&self, n: usize) -> NormDims {
         let s = &self.shape;
         NormDims { n, c: s.d_model as usize, eps: s.norm_eps, rms: s.family == Family::Llama }
     }
 
-    pub(super) fn linear_dims(&self, l: &Linear, n: usize) -> LinearDims {
+    pub(in crate::transformer) fn linear_dims(&self, l: &Linear, n: usize) -> LinearDims {
         let spec = &self.index.specs[l.weight];
         LinearDims { n, k: spec.columns, m: spec.rows }
     }
 
-    pub(super) fn residual(&self) -> bool {
+    pub(in crate::transformer) fn residual(&self) -> bool {
         self.shape.family != Family::Block
     }
 
@@ -67,7 +67,14 @@ impl<B: Backend> Model<B> {
         self.backend.linear(x, w, bias, out, Store::Overwrite, self.linear_dims(l, n));
     }
 
-    pub(super) fn norm(&self, norm: &Norm, x: &B::Buffer, out: &mut B::Buffer, stats: &mut B::Buffer, n: usize) {
+    pub(in crate::transformer) fn norm(
+        &self,
+        norm: &Norm,
+        x: &B::Buffer,
+        out: &mut B::Buffer,
+        stats: &mut B::Buffer,
+        n: usize,
+    ) {
         let p = &self.parameters;
         self.backend.norm(x, &p[norm.gain], norm.bias.map(|b| &p[b]), out, stats, self.norm_dims(n));
     }
@@ -86,7 +93,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// [`Model::forward`] of tokens wherever they are.
-    pub(super) fn forward_of(
+    pub(in crate::transformer) fn forward_of(
         &self,
         ids: Tokens<'_, B::Buffer>,
         a: &mut Activations<B::Buffer>,
@@ -212,12 +219,12 @@ impl<B: Backend> Model<B> {
     }
 
     /// Sums what every rank of the replica has a part of.
-    pub(super) fn sum_over_parts(&self, buffer: &mut B::Buffer) {
+    pub(in crate::transformer) fn sum_over_parts(&self, buffer: &mut B::Buffer) {
         self.tensor.run(Job::AllReduce(Reduce::Sum), std::slice::from_mut(buffer));
     }
 
     /// Dropout of what each rank has another part of: masks of their own.
-    pub(super) fn of_part(&self, d: Dropout) -> Dropout {
+    pub(in crate::transformer) fn of_part(&self, d: Dropout) -> Dropout {
         match self.tensor.rank() as u64 {
             0 => d,
             rank => Dropout { seed: mix(d.seed ^ rank), ..d },

@@ -4,8 +4,8 @@
 //! that a backend need never hold all logits. Where ranks split the layers, the gradient of what enters the split products is
 //! summed over them.
 
+use super::super::backend::{Backend, Dropout, LinearDims, Loss, Store};
 use super::activations::{Activations, Extent, LayerActivations, Scratch, Shared};
-use super::backend::{Backend, Dropout, LinearDims, Loss, Store};
 use super::forward::{Place, StepDropout};
 use super::gradients::Gradients;
 use super::model::{LayerIndex, Linear, Model, Norm};
@@ -36,7 +36,7 @@ impl<B: Backend> Model<B> {
         self.backend.read_loss(loss)
     }
 
-    pub(super) fn head_dims(&self, n: usize) -> LinearDims {
+    pub(in crate::transformer) fn head_dims(&self, n: usize) -> LinearDims {
         LinearDims { n, k: self.shape.d_model as usize, m: self.shape.vocab_size as usize }
     }
 

@@ -1,19 +1,20 @@
 //! One rank: a replica of the model or a part of one, its share of the batch, and what one step of the workload is.
 
-use super::activations::{Activations, Extent, Keep, Scratch};
-use super::backend::{Alloc, Backend, Category, Update};
-use super::backward::Targets;
-use super::collective::grid::{Groups, Parallel, Sharding};
-use super::forward::StepDropout;
-use super::generate::Inference;
-use super::gradients::Gradients;
-use super::model::{Index, Model, Purpose};
-use super::optimizer::State;
-use super::random::{Stream, mix};
-use super::replicas::{Exchange, layers_kept};
-use super::session::{DeviceMemory, SessionError};
-use super::shape::Shape;
-use super::{BackendKind, Phase, Workload, cuda};
+use super::super::backend::{Alloc, Backend, Category, Update};
+use super::super::collective::grid::{Groups, Parallel, Sharding};
+use super::super::error::SessionError;
+use super::super::memory::DeviceMemory;
+use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
+use super::super::pass::backward::Targets;
+use super::super::pass::forward::StepDropout;
+use super::super::pass::generate::Inference;
+use super::super::pass::gradients::Gradients;
+use super::super::pass::model::{Index, Model, Purpose};
+use super::super::pass::optimizer::State;
+use super::super::random::{Stream, mix};
+use super::super::shape::Shape;
+use super::super::{BackendKind, Phase, Workload, cuda};
+use super::exchange::{Exchange, layers_kept};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -24,7 +25,7 @@ const DROPOUT: u64 = 1 << 42;
 
 /// Whom a rank talks to, and what it keeps.
 #[derive(Debug)]
-pub(super) struct Seat<T> {
+pub(in crate::transformer) struct Seat<T> {
     pub groups: Groups<T>,
     pub sharding: Sharding,
     pub seed: u64,
@@ -38,7 +39,7 @@ impl<T> Seat<T> {
 
 /// What a training rank keeps of gradients and moments.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keeping {
+pub(in crate::transformer) struct Keeping {
     /// Layers whose gradients have buffers of their own.
     pub layers: usize,
     /// Which share of how many of the moments.
@@ -56,7 +57,7 @@ impl Keeping {
 
 /// Buffers of training.
 #[derive(Debug)]
-pub(super) struct Training<T> {
+pub(in crate::transformer) struct Training<T> {
     activations: Activations<T>,
     scratch: Scratch<T>,
     gradients: Gradients<T>,
@@ -95,7 +96,7 @@ impl<T> Training<T> {
 ///
 /// # Errors
 /// [`SessionError::OutOfMemory`].
-pub(super) fn inference<T, A: Alloc<Buffer = T>>(
+pub(in crate::transformer) fn inference<T, A: Alloc<Buffer = T>>(
     a: &A,
     w: &Workload,
     shape: &Shape,
@@ -112,7 +113,7 @@ enum Work<T> {
 
 /// What a step of one rank came to.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct RankOutcome {
+pub(in crate::transformer) struct RankOutcome {
     pub loss: Option<f32>,
     pub first_token_seconds: Option<f64>,
     /// What was computed, for the checksum: the loss's bits, or tokens.
@@ -120,7 +121,7 @@ pub(super) struct RankOutcome {
 }
 
 /// A rank, ready to be stepped.
-pub(super) struct Rank<B: Backend> {
+pub(in crate::transformer) struct Rank<B: Backend> {
     model: Model<B>,
     workload: Workload,
     seat: Seat<B::Buffer>,

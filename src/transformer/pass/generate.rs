@@ -1,11 +1,11 @@
 //! Decoding through the KV cache: a prompt once, then one token a sequence and step.
 
-use super::Dtype;
+use super::super::Dtype;
+use super::super::backend::{Alloc, Backend, CacheDims, Category, Recorded, Store, Tokens};
+use super::super::error::SessionError;
+use super::super::shape::Shape;
 use super::activations::{Activations, Extent, Keep};
-use super::backend::{Alloc, Backend, CacheDims, Category, Recorded, Store, Tokens};
 use super::model::Model;
-use super::session::SessionError;
-use super::shape::Shape;
 
 /// Keys and values of every layer.
 #[derive(Debug)]

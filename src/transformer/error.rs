@@ -1,0 +1,32 @@
+//! Why a session could not be prepared or stepped.
+
+use super::{BackendKind, Dtype, WeightFormat};
+
+/// Why a session could not be prepared or stepped.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("backend cuda: {0}; or use backend: cpu or auto")]
+    NoCuda(String),
+    #[error("{0}")]
+    Device(String),
+    #[error("dtype {dtype} is not available on backend {backend}; use dtype: f32")]
+    NoDtype { dtype: Dtype, backend: BackendKind },
+    #[error("weights: {weights} is not available on backend {backend}; use weights: dtype, or backend: cpu")]
+    NoWeights { weights: WeightFormat, backend: BackendKind },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("a rank ended before the others; what they computed since means nothing")]
+    LostRank,
+    /// Another process, by its rank, or what kept processes apart.
+    #[error("{0}")]
+    Lost(String),
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+}
+
+impl SessionError {
+    /// Whether the reason lies with another rank, which may tell a better one.
+    pub fn is_consequence(&self) -> bool {
+        matches!(self, Self::LostRank | Self::Lost(_))
+    }
+}

@@ -1,0 +1,44 @@
+//! Bytes that a session holds: by what they hold, and as devices' allocators count them.
+
+use crate::units::Bytes;
+
+/// Bytes by what they hold, over all ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MemoryParts {
+    pub weights_bytes: u64,
+    pub gradients_bytes: u64,
+    pub optimizer_bytes: u64,
+    pub activations_bytes: u64,
+    pub kv_cache_bytes: u64,
+    pub workspace_bytes: u64,
+}
+
+impl MemoryParts {
+    /// The sum of the parts; `None` when it overflows.
+    pub fn total(&self) -> Option<Bytes> {
+        [self.gradients_bytes, self.optimizer_bytes, self.activations_bytes, self.kv_cache_bytes, self.workspace_bytes]
+            .into_iter()
+            .try_fold(self.weights_bytes, u64::checked_add)
+            .map(Bytes)
+    }
+}
+
+/// The most that devices' allocators had given out, and had taken from the devices for it, at one time; over all ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceMemory {
+    pub peak_allocated_bytes: u64,
+    pub peak_reserved_bytes: u64,
+}
+
+impl DeviceMemory {
+    /// Of several devices together; `None` unless each tells.
+    pub fn sum(each: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        each.into_iter().try_fold(Self::default(), |all, one| {
+            let one = one?;
+            Some(Self {
+                peak_allocated_bytes: all.peak_allocated_bytes.checked_add(one.peak_allocated_bytes)?,
+                peak_reserved_bytes: all.peak_reserved_bytes.checked_add(one.peak_reserved_bytes)?,
+            })
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! One definition of the model, over any backend: parameters, activations, forward, backward, generation, optimizer step.
+
+pub(super) mod activations;
+pub(super) mod backward;
+pub(super) mod forward;
+pub(super) mod generate;
+pub(super) mod gradients;
+#[cfg(test)]
+mod invariants;
+pub(super) mod model;
+pub(super) mod optimizer;

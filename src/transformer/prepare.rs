@@ -1,0 +1,123 @@
+//! A workload made ready to be stepped: checked, weights initialised, caches filled, buffers allocated. The one place that knows
+//! every backend.
+
+use super::collective::grid::{Groups, of_threads};
+use super::collective::net::Net;
+use super::collective::tcp;
+use super::cpu::pool::allowed_cores;
+use super::cpu::{Cpu, naive::Naive};
+use super::cuda;
+use super::error::SessionError;
+use super::ranks::processes::Together;
+use super::ranks::threads::Ranks;
+use super::session::{Session, SessionOptions};
+use super::shape::Family;
+use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
+use std::ops::DerefMut;
+
+/// Whether a backend of this build computes in this format.
+pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
+    match backend {
+        BackendKind::Cpu => dtype != Dtype::Tf32,
+        BackendKind::Naive => dtype == Dtype::F32 && weights == WeightFormat::Dtype,
+        BackendKind::Cuda => weights == WeightFormat::Dtype,
+    }
+}
+
+/// Builds the model of `workload` with seeded random weights and gets it ready for its first step.
+///
+/// # Errors
+/// A backend or dtype that is not there; a workload that cannot run (a block has no tokens to decode); memory.
+pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn Session>, SessionError> {
+    Ok(Box::new(build(workload, options, None)?))
+}
+
+/// The same, shared with other processes. The one that leads steps for all ([`Session::step`]), the others [`Session::follow`].
+///
+/// # Errors
+/// Those of [`prepare`], of this process or another; ranks that do not divide among the processes; a process that is gone.
+pub fn prepare_among(
+    workload: &Workload,
+    options: &SessionOptions,
+    net: Net,
+) -> Result<Box<dyn Session>, SessionError> {
+    let made = build(workload, options, Some(&net));
+    Ok(Box::new(Together::form(made, net)?))
+}
+
+fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Result<Ranks, SessionError> {
+    check(workload, options)?;
+    match options.backend {
+        BackendKind::Naive => Ranks::start(workload, options, groups(options, net)?, |_| Ok(Naive)),
+        BackendKind::Cpu => {
+            let cores = allowed_cores();
+            let threads = options.threads_per_rank.max(1) as usize;
+            let groups = groups(options, net)?;
+            // Processes of a node that were not given cores of their own share them out by their places.
+            let all = groups.len() * threads;
+            let first = net.map_or(0, |n| n.world.local_rank * all);
+            let first = if first + all <= cores.len() { first } else { 0 };
+            let backend = |rank: usize| {
+                // A rank's threads get cores of their own, as far as there are enough.
+                let own = cores.get(first + rank * threads..first + (rank + 1) * threads).map(<[usize]>::to_vec);
+                Ok(Cpu::new(threads, own)?.with_dtype(workload.dtype).with_weights(workload.weights))
+            };
+            Ranks::start(workload, options, groups, backend)
+        }
+        BackendKind::Cuda => {
+            let (ranks, groups) = cuda::nccl::open(&options.parallel, workload.dtype, net)?;
+            let rank = |rank: usize| {
+                ranks.get(rank).cloned().ok_or_else(|| SessionError::Invalid(format!("no device for rank {rank}")))
+            };
+            Ranks::start(workload, options, groups, rank)
+        }
+    }
+}
+
+/// The groups of ranks whose buffers lie in host memory.
+fn groups<T: DerefMut<Target = [f32]>>(
+    options: &SessionOptions,
+    net: Option<&Net>,
+) -> Result<Vec<Groups<T>>, SessionError> {
+    net.map_or_else(|| Ok(of_threads(&options.parallel)), |net| tcp::open(&options.parallel, net))
+}
+
+fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
+    let invalid = |message: String| Err(SessionError::Invalid(message));
+    if !supports(options.backend, w.dtype, WeightFormat::Dtype) {
+        return Err(SessionError::NoDtype { dtype: w.dtype, backend: options.backend });
+    }
+    if !supports(options.backend, w.dtype, w.weights) {
+        return Err(SessionError::NoWeights { weights: w.weights, backend: options.backend });
+    }
+    if !w.shape.has_vocabulary_head() && matches!(w.phase, Phase::Decode | Phase::Generate) {
+        return invalid(format!(
+            "family block regresses vectors and has no tokens to {}; use phase: train or prefill",
+            w.phase
+        ));
+    }
+    if let Err(e) = options.parallel.check(&w.shape, w.batch) {
+        return invalid(format!("{}: {e}", if e.batch { "batch" } else { "parallel.tensor" }));
+    }
+    let longest = w.longest_sequence();
+    if longest == 0 || (w.phase != Phase::Train && w.prompt_len == 0) {
+        return invalid("a sequence of 0 tokens has nothing to compute; use 1 or more".into());
+    }
+    if matches!(w.phase, Phase::Decode | Phase::Generate) && w.new_tokens == 0 {
+        return invalid(format!("{} makes no token with new_tokens: 0; use 1 or more", w.phase));
+    }
+    if options.backend == BackendKind::Cuda && w.shape.head_dim as usize > cuda::LARGEST_HEAD_DIM {
+        return invalid(format!(
+            "head_dim {} is beyond the {} of backend cuda; use more heads, or backend: cpu",
+            w.shape.head_dim,
+            cuda::LARGEST_HEAD_DIM
+        ));
+    }
+    if w.shape.family == Family::Gpt2 && longest > w.shape.context {
+        let context = w.shape.context;
+        return invalid(format!(
+            "{longest} tokens exceed the model's {context} learned positions; shorten them or raise context"
+        ));
+    }
+    Ok(())
+}
