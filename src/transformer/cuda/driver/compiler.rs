@@ -5,7 +5,8 @@
 
 use super::super::device::Real;
 use super::kernels::{HEADERS, source};
-use cudarc::nvrtc::sys;
+use super::nvrtc as sys;
+use cudarc::nvrtc::sys::nvrtcProgram;
 use sha2::{Digest, Sha256};
 use std::ffi::{CString, c_char, c_int};
 
@@ -14,13 +15,17 @@ use std::ffi::{CString, c_char, c_int};
 pub enum CompileError {
     #[error("there is no kernels/{0}.cu in this program")]
     NoSource(String),
-    #[error("NVRTC: {operation}: {result:?}")]
-    Failed { operation: &'static str, result: sys::nvrtcResult },
+    #[error("NVRTC: {operation}: {}{}", sys::words(*result), after(log))]
+    Failed { operation: &'static str, result: c_int, log: String },
     #[error("kernels/{file}.cu does not compile for {architecture}:\n{log}")]
     Rejected { file: String, architecture: String, log: String },
     #[error("NVRTC {0}.{1} knows no architecture of this device's or before; use a newer one")]
     NoArchitecture(u32, u32),
 }
+
+/// File, text and name of a kernel that writes a number where it is told to.
+pub const TRIAL: (&str, &str, &str) =
+    ("trial", "extern \"C\" __global__ void trial(int* to, int what) { *to = what; }\n", "trial");
 
 /// Machine code, or PTX, that the driver loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +39,19 @@ pub struct Compiler {
     pub architecture: String,
 }
 
-fn ok(operation: &'static str, result: sys::nvrtcResult) -> Result<(), CompileError> {
+/// `NVRTC_ERROR_COMPILATION`: it is the source that does not compile.
+const REJECTED: c_int = 6;
+
+fn ok(operation: &'static str, result: c_int) -> Result<(), CompileError> {
     match result {
-        sys::nvrtcResult::NVRTC_SUCCESS => Ok(()),
-        result => Err(CompileError::Failed { operation, result }),
+        0 => Ok(()),
+        result => Err(CompileError::Failed { operation, result, log: String::new() }),
     }
+}
+
+/// What the compiler wrote, on lines of its own.
+fn after(log: &str) -> String {
+    if log.is_empty() { String::new() } else { format!("; its log:\n{log}") }
 }
 
 /// The version of the library, major and minor.
@@ -117,16 +130,35 @@ impl Compiler {
     /// The compiler's messages.
     pub fn compile(&self, file: &str, real: Real) -> Result<Image, CompileError> {
         let text = source(file).ok_or_else(|| CompileError::NoSource(file.into()))?;
+        self.compile_text(file, text, real)
+    }
+
+    /// Compiles a kernel that does next to nothing: whether the compiler works at all, with all that it needs.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn compile_trial(&self) -> Result<Image, CompileError> {
+        self.compile_text(TRIAL.0, TRIAL.1, Real::F32)
+    }
+
+    fn compile_text(&self, file: &str, text: &str, real: Real) -> Result<Image, CompileError> {
         let program = Program::new(file, text)?;
         let options: Vec<CString> = self.options(real).into_iter().filter_map(|o| CString::new(o).ok()).collect();
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
         // SAFETY: the program lives; as many pointers to strings that outlive the call as are said.
         let result = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as c_int, pointers.as_ptr()) };
-        if result == sys::nvrtcResult::NVRTC_ERROR_COMPILATION {
-            let log = program.log();
-            return Err(CompileError::Rejected { file: file.into(), architecture: self.architecture.clone(), log });
+        match result {
+            0 => {}
+            REJECTED => {
+                let (file, architecture) = (file.into(), self.architecture.clone());
+                return Err(CompileError::Rejected { file, architecture, log: program.log() });
+            }
+            // The log has the reason here as well: a part of the compiler that it cannot open, for one.
+            result => {
+                let operation = "nvrtcCompileProgram";
+                return Err(CompileError::Failed { operation, result, log: program.log() });
+            }
         }
-        ok("nvrtcCompileProgram", result)?;
         if self.architecture.starts_with("sm_") {
             program.take("nvrtcGetCUBIN", sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN).map(Image)
         } else {
@@ -136,10 +168,10 @@ impl Compiler {
 }
 
 /// Owns a program of NVRTC's.
-struct Program(sys::nvrtcProgram);
+struct Program(nvrtcProgram);
 
-type Size = unsafe fn(sys::nvrtcProgram, *mut usize) -> sys::nvrtcResult;
-type Get = unsafe fn(sys::nvrtcProgram, *mut c_char) -> sys::nvrtcResult;
+type Size = unsafe fn(nvrtcProgram, *mut usize) -> c_int;
+type Get = unsafe fn(nvrtcProgram, *mut c_char) -> c_int;
 
 impl Program {
     fn new(file: &str, text: &str) -> Result<Self, CompileError> {
@@ -189,9 +221,8 @@ mod tests {
 
     #[test]
     fn every_kernel_compiles_for_every_architecture() {
-        if !Library::Compiler.find(u32::MAX) {
-            eprintln!("skipped: no libnvrtc; put its folder on LD_LIBRARY_PATH or into CENTIME_CUDA_LIBRARIES");
-            return;
+        if let Err(missing) = Library::Compiler.open(u32::MAX) {
+            return eprintln!("skipped: {missing}");
         }
         let version = version().unwrap();
         eprintln!("NVRTC {}.{}", version.0, version.1);
@@ -208,9 +239,8 @@ mod tests {
 
     #[test]
     fn the_newest_architecture_that_is_not_newer_than_the_device_is_taken() {
-        if !Library::Compiler.find(u32::MAX) {
-            eprintln!("skipped: no libnvrtc");
-            return;
+        if let Err(missing) = Library::Compiler.open(u32::MAX) {
+            return eprintln!("skipped: {missing}");
         }
         let of = |capability| Compiler::new(capability).unwrap().architecture;
         assert_eq!(of((8, 0)), "sm_80");

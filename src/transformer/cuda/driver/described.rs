@@ -1,8 +1,8 @@
 //! Products as cuBLASLt wants them described; see [`super::products`] for how ours are its.
 
 use super::super::device::{Epilogue, Matrix, Product, Real};
+use super::cublaslt as lt;
 use super::fault::{DriverFault, product_ok};
-use cudarc::cublaslt::sys as lt;
 use std::ffi::c_void;
 
 use lt::cublasLtMatmulDescAttributes_t as Attribute;

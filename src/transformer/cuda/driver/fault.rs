@@ -1,6 +1,6 @@
 //! What the driver and cuBLASLt say, in words.
 
-use cudarc::cublaslt::sys as lt;
+use super::cublaslt as lt;
 use cudarc::driver::{result::DriverError, sys};
 
 /// A call that failed.

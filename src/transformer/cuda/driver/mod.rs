@@ -4,6 +4,7 @@
 
 mod cache;
 pub mod compiler;
+mod cublaslt;
 mod described;
 mod fault;
 mod gpu;
@@ -12,18 +13,20 @@ pub mod kernels;
 pub mod libraries;
 mod modules;
 pub(super) mod nccl;
+mod nvrtc;
 mod products;
+mod python;
 pub(super) mod side;
 mod staging;
 mod timing;
 
 use super::device::Facts;
 use compiler::CompileError;
-use cudarc::cublaslt::sys as lt;
+use cublaslt as lt;
 use cudarc::driver::{result, sys};
 use fault::{DriverFault, ok};
 pub use gpu::Gpu;
-use libraries::Library;
+use libraries::{Library, NotFound};
 use std::sync::OnceLock;
 
 /// The oldest CUDA that a driver may be for: its functions are the ones we call.
@@ -42,11 +45,11 @@ pub enum Missing {
     #[error("the NVIDIA driver finds no device that it can use: {0}")]
     Device(String),
     #[error(
-        "lib{name}.so.{version} is not found (a driver for CUDA {version} needs {versions}); install CUDA's {package}, or put its \
-         folder on LD_LIBRARY_PATH or into {}",
+        "{place}; a driver for CUDA {driver} needs it: install CUDA's {package}, or put the folder that has it into {} or on \
+         LD_LIBRARY_PATH",
         libraries::FOLDERS
     )]
-    Library { name: &'static str, package: &'static str, version: u32, versions: String },
+    Library { place: NotFound, package: &'static str, driver: u32 },
     #[error("{library} is of CUDA {have}, and the driver of CUDA {driver}; install CUDA {driver}'s, or a newer driver")]
     TooNew { library: &'static str, have: u32, driver: u32 },
     #[error("{library}: {reason}")]
@@ -74,7 +77,7 @@ fn probe() -> Result<Vec<Facts>, Missing> {
 
 /// The major version of CUDA that the driver is for.
 fn driver_version() -> Result<u32, Missing> {
-    if !Library::Driver.find(u32::MAX) {
+    if !libraries::driver_is_there() {
         return Err(Missing::Driver);
     }
     let broken = |e: DriverFault| Missing::Device(e.to_string());
@@ -120,20 +123,18 @@ fn facts(ordinal: i32) -> Result<Facts, result::DriverError> {
 /// A library that is there and not newer than the driver.
 fn library(which: Library, driver: u32) -> Result<(), Missing> {
     let (library, package) = match which {
-        Library::Driver => ("the driver", "driver"),
-        Library::Compiler => ("NVRTC", "NVRTC (libnvrtc, cuda-nvrtc)"),
-        Library::Products => ("cuBLASLt", "cuBLAS (libcublas)"),
+        Library::Compiler => ("NVRTC", "NVRTC (cuda-nvrtc; in Python, nvidia-cuda-nvrtc)"),
+        Library::Products => ("cuBLASLt", "cuBLAS (libcublas; in Python, nvidia-cublas)"),
+        Library::Collectives => ("NCCL", "NCCL (libnccl2; in Python, nvidia-nccl)"),
     };
-    if !which.find(driver) {
-        let versions = (OLDEST_DRIVER..=driver).map(|v| format!(".so.{v}")).collect::<Vec<_>>().join(" or ");
-        return Err(Missing::Library { name: which.name(), package, version: driver, versions });
-    }
+    which.open(driver).map_err(|place| Missing::Library { place: place.clone(), package, driver })?;
     let broken = |e: CompileError| Missing::Broken { library, reason: e.to_string() };
     let have = match which {
-        Library::Driver => driver,
         Library::Compiler => compiler::version().map_err(broken)?.0,
-        // SAFETY: the library is there; the function takes nothing.
+        // SAFETY: the function takes nothing.
         Library::Products => u32::try_from(unsafe { lt::cublasLtGetCudartVersion() } / 1000).unwrap_or(u32::MAX),
+        // Its versions are its own.
+        Library::Collectives => driver,
     };
     if have > driver { Err(Missing::TooNew { library, have, driver }) } else { Ok(()) }
 }
@@ -156,17 +157,11 @@ mod tests {
 
     #[test]
     fn messages_name_the_remedy() {
-        let library = Missing::Library {
-            name: "nvrtc",
-            package: "NVRTC (libnvrtc, cuda-nvrtc)",
-            version: 13,
-            versions: ".so.12 or .so.13".into(),
-        };
-        assert_eq!(
-            library.to_string(),
-            "libnvrtc.so.13 is not found (a driver for CUDA 13 needs .so.12 or .so.13); install CUDA's NVRTC (libnvrtc, \
-             cuda-nvrtc), or put its folder on LD_LIBRARY_PATH or into CENTIME_CUDA_LIBRARIES"
-        );
+        let place = NotFound::default();
+        let library = Missing::Library { place, package: "NVRTC", driver: 13 }.to_string();
+        let remedy = "a driver for CUDA 13 needs it: install CUDA's NVRTC, or put the folder that has it into \
+                      CENTIME_CUDA_LIBRARIES or on LD_LIBRARY_PATH";
+        assert!(library.ends_with(remedy), "{library}");
         let old = Missing::OldDevice { name: "Tesla T4".into(), capability: (7, 5) };
         assert_eq!(old.to_string(), "Tesla T4 has compute capability 7.5; 8.0 (Ampere) or newer is needed");
     }

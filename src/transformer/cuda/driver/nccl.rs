@@ -1,14 +1,13 @@
 //! NCCL's functions, found at run time.
 //!
 //! cudarc declares them as well, and looks for `libnccl.so` alone, which is there with development packages only: what an
-//! installation and NVIDIA's Python packages have is `libnccl.so.2`. So they are looked up here; the types are cudarc's.
+//! installation and NVIDIA's Python packages have is `libnccl.so.2`. So they are looked up here, all at once; the types are cudarc's.
 
-use super::libraries::{FOLDERS, toolkits};
+use super::libraries::{FOLDERS, Library, NotFound};
 use cudarc::driver::sys::CUstream;
 use cudarc::nccl::sys;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// The oldest version with a mean among its sums: 2.10.
@@ -25,12 +24,13 @@ macro_rules! functions {
             error_string: unsafe extern "C" fn(c_int) -> *const c_char,
         }
         impl Nccl {
-            fn of(library: &libloading::Library) -> Result<Self, libloading::Error> {
-                // SAFETY: the types are those that nccl.h (2.x) declares the functions with; the library is never unloaded.
+            /// Those of the library, which is open; or the name of one that it lacks.
+            fn of(library: Library) -> Result<Self, &'static str> {
+                // SAFETY: the types are those that nccl.h (2.x) declares the functions with.
                 unsafe {
                     Ok(Self {
-                        $($field: *library.get(concat!($symbol, "\0").as_bytes())?,)+
-                        error_string: *library.get(b"ncclGetErrorString\0")?,
+                        $($field: library.function(concat!($symbol, "\0").as_bytes()).ok_or($symbol)?,)+
+                        error_string: library.function(b"ncclGetErrorString\0").ok_or("ncclGetErrorString")?,
                     })
                 }
             }
@@ -62,12 +62,12 @@ impl fmt::Debug for Nccl {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NcclFault {
     #[error(
-        "several GPUs need NCCL, and libnccl.so.2 is not found; install it (libnccl2, nvidia-nccl), or put its folder on \
-         LD_LIBRARY_PATH or into {FOLDERS}"
+        "several GPUs need NCCL, and {0}; install it (libnccl2; in Python, nvidia-nccl), or put the folder that has it into \
+         {FOLDERS} or on LD_LIBRARY_PATH"
     )]
-    Missing,
-    #[error("NCCL: {0}")]
-    Broken(String),
+    Missing(NotFound),
+    #[error("NCCL has no function {0}; 2.10 or newer is needed")]
+    Lacks(&'static str),
     #[error("NCCL is of version {}.{}, and 2.10 or newer is needed", .0 / 10_000, .0 / 100 % 100)]
     Old(c_int),
     #[error("{what}: {said}")]
@@ -133,16 +133,13 @@ impl Nccl {
     /// That it is missing, lacks a function, or is too old.
     pub fn get() -> Result<&'static Self, NcclFault> {
         static FOUND: OnceLock<Result<Nccl, NcclFault>> = OnceLock::new();
-        FOUND.get_or_init(|| Self::load(&candidates())).as_ref().map_err(Clone::clone)
+        FOUND.get_or_init(Self::load).as_ref().map_err(Clone::clone)
     }
 
-    fn load(candidates: &[PathBuf]) -> Result<Self, NcclFault> {
-        // SAFETY: loading runs the library's initialisers; these are NVIDIA's, which ask nothing of the caller.
-        let mut found = candidates.iter().filter_map(|name| unsafe { libloading::Library::new(name) }.ok());
-        let library = found.next().ok_or(NcclFault::Missing)?;
-        let nccl = Self::of(&library).map_err(|e| NcclFault::Broken(e.to_string()))?;
-        // Its functions are kept for the life of the program.
-        std::mem::forget(library);
+    fn load() -> Result<Self, NcclFault> {
+        // Its versions do not follow the driver's.
+        Library::Collectives.open(u32::MAX).map_err(|e| NcclFault::Missing(e.clone()))?;
+        let nccl = Self::of(Library::Collectives).map_err(NcclFault::Lacks)?;
         let mut version = 0;
         // SAFETY: points to an int that outlives the call.
         nccl.said("ncclGetVersion", unsafe { (nccl.version)(&raw mut version) })?;
@@ -273,24 +270,14 @@ impl Drop for Communicator {
     }
 }
 
-/// Names under which the library may lie: in folders that were named, where the loader looks, in toolkits.
-fn candidates() -> Vec<PathBuf> {
-    let named: Vec<PathBuf> =
-        std::env::var_os(FOLDERS).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default();
-    let plain = ["libnccl.so.2", "libnccl.so"].map(PathBuf::from);
-    let within = |folders: Vec<PathBuf>| folders.into_iter().map(|f| f.join("libnccl.so.2")).collect::<Vec<_>>();
-    [within(named), plain.to_vec(), within(toolkits())].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn without_the_library_the_message_says_what_to_install() {
-        let missing = Nccl::load(&[PathBuf::from("/nowhere/libnccl.so.2")]).unwrap_err();
-        assert_eq!(missing, NcclFault::Missing);
-        assert!(missing.to_string().contains("install it (libnccl2, nvidia-nccl)"));
+        let missing = NcclFault::Missing(NotFound::default()).to_string();
+        assert!(missing.contains("install it (libnccl2; in Python, nvidia-nccl)"), "{missing}");
         assert_eq!(NcclFault::Old(20_804).to_string(), "NCCL is of version 2.8, and 2.10 or newer is needed");
     }
 
@@ -298,7 +285,7 @@ mod tests {
     fn the_library_has_what_is_called_where_it_is_installed() {
         match Nccl::get() {
             Ok(nccl) => assert!(nccl.said("nothing", 0).is_ok() && nccl.said("a call", 4).is_err()),
-            Err(NcclFault::Missing) => println!("skipped: libnccl.so.2 is not installed"),
+            Err(e @ NcclFault::Missing(_)) => println!("skipped: {e}"),
             Err(e) => panic!("{e}"),
         }
     }

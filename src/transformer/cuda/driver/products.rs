@@ -12,10 +12,10 @@
 //! Of its epilogues, DGELU_BGRAD is left out: it rounds a bias's gradient to the format of the activations, and ours are f32.
 
 use super::super::device::{Epilogue, Product};
+use super::cublaslt as lt;
 use super::described::{Key, Outputs, Plan, describe, preference, unsupported};
 use super::fault::{DriverFault, ok, product_ok};
 use super::timing::{Aside, Stopwatch};
-use cudarc::cublaslt::sys as lt;
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -231,9 +231,8 @@ mod tests {
     /// Descriptions need no device: that the library takes every attribute as long as we give it.
     #[test]
     fn products_of_every_kind_can_be_described() {
-        if !Library::Products.find(u32::MAX) {
-            eprintln!("skipped: no libcublasLt; put its folder on LD_LIBRARY_PATH or into CENTIME_CUDA_LIBRARIES");
-            return;
+        if let Err(missing) = Library::Products.open(u32::MAX) {
+            return eprintln!("skipped: {missing}");
         }
         // SAFETY: the library is there; the function takes nothing.
         eprintln!("cuBLASLt of CUDA {}", unsafe { lt::cublasLtGetCudartVersion() });
