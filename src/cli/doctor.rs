@@ -7,7 +7,7 @@ use crate::hardware::gpu::{self, Gpu, Trouble};
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
 use crate::transformer::cpu::Instructions;
-use crate::transformer::cuda::driver;
+use crate::transformer::cuda::driver::{self, Tried};
 use crate::transformer::prepare::supports;
 use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
@@ -119,6 +119,15 @@ fn limits(rows: &mut Said, p: &Probe) {
     rows.say("limits", "steal", &steal, "time that the hypervisor gave to others; over 2 % no verdict is reached");
 }
 
+/// A GPU that a kernel has been compiled for and run on just now.
+fn works(rows: &mut Said, dtypes: &str, of: &str, tried: &Tried) {
+    rows.say("backends", "cuda", dtypes, &format!("{of}; `backend: auto` takes it"));
+    let (major, minor) = tried.version;
+    let with = format!("NVRTC {major}.{minor} compiles for {}, and what it compiles runs", tried.architecture);
+    let from = format!("{}; products by {}", tried.compiler.display(), tried.products.display());
+    rows.say("backends", "cuda, kernels", &with, &from);
+}
+
 fn backends(rows: &mut Said) {
     let dtypes = |kind: BackendKind| {
         let known: Vec<&str> =
@@ -138,14 +147,17 @@ fn backends(rows: &mut Said) {
         Ok(devices) => {
             for (i, d) in devices.iter().enumerate() {
                 let of = format!(
-                    "GPU {i}: {}, compute capability {}.{}, {} multiprocessors, {}; `backend: auto` takes it",
+                    "GPU {i}: {}, compute capability {}.{}, {} multiprocessors, {}",
                     d.name,
                     d.capability.0,
                     d.capability.1,
                     d.multiprocessors,
                     Bytes(d.memory_bytes)
                 );
-                rows.say("backends", "cuda", &dtypes(BackendKind::Cuda), &of);
+                match driver::try_device(i) {
+                    Ok(tried) => works(rows, &dtypes(BackendKind::Cuda), &of, &tried),
+                    Err(e) => rows.say("backends", "cuda", "does not work", &format!("{of}: {e}")),
+                }
             }
         }
         Err(missing) => rows.say("backends", "cuda", "not here", &missing.to_string()),

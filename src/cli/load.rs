@@ -28,7 +28,7 @@ pub fn load(s: &Selection) -> Result<Scenario, Failure> {
     let options = LoadOptions {
         overrides: s.set.clone(),
         max_cells: s.max_cells,
-        cuda_present: driver::available().is_ok(),
+        cuda_present: driver::usable,
         books: s.prices.clone(),
     };
     load_scenario(&s.file, &options).map_err(|e| super::price::yaml_failure(&e))

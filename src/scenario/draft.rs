@@ -113,7 +113,7 @@ impl Draft {
     ///
     /// # Errors
     /// The field at fault, what is wrong with it, and the remedy.
-    pub fn finish(&self, cuda_present: bool) -> Result<Trial, FieldFault> {
+    pub fn finish(&self, cuda_present: fn() -> bool) -> Result<Trial, FieldFault> {
         let (model, shape) = self.shape()?;
         let workload = Workload {
             shape,
@@ -133,7 +133,7 @@ impl Draft {
             BackendChoice::Cpu => BackendKind::Cpu,
             BackendChoice::Naive => BackendKind::Naive,
             BackendChoice::Cuda => BackendKind::Cuda,
-            BackendChoice::Auto if cuda_present => BackendKind::Cuda,
+            BackendChoice::Auto if cuda_present() => BackendKind::Cuda,
             BackendChoice::Auto => BackendKind::Cpu,
         };
         let devices = parallel.ranks().unwrap_or(u32::MAX);
@@ -240,11 +240,11 @@ mod tests {
     fn a_batch_that_does_not_divide_is_refused_with_one_that_does() {
         let d = Draft { batch: 3, devices: Some(2), ..Draft::default() };
         assert_eq!(
-            d.finish(false).unwrap_err(),
+            d.finish(|| false).unwrap_err(),
             ("batch", "3 sequences do not divide among devices = 2; use 4, or exclude the pair".into())
         );
         let d = Draft { batch: u32::MAX, devices: Some(2), ..Draft::default() };
-        assert!(d.finish(false).unwrap_err().1.contains("use 4294967296,"));
+        assert!(d.finish(|| false).unwrap_err().1.contains("use 4294967296,"));
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(of(None, Some(u32::MAX), Some(2)).unwrap_err().0, "parallel.data");
         let heads = Draft { tensor: Some(5), ..Draft::default() };
         assert_eq!(
-            heads.finish(false).unwrap_err(),
+            heads.finish(|| false).unwrap_err(),
             (
                 "parallel.tensor",
                 "5 does not divide model.n_heads = 12; what divides all of this model: 1, 2, 3, 4, 6, 12".into()
@@ -283,7 +283,7 @@ mod tests {
     fn sizes_beside_a_preset_or_config_override_it_and_show_in_the_name() {
         let spec = ShapeSpec { n_layers: Some(2), ..ShapeSpec::default() };
         let d = Draft { preset: Some("gpt2".into()), spec: spec.clone(), ..Draft::default() };
-        let trial = d.finish(false).unwrap();
+        let trial = d.finish(|| false).unwrap();
         assert_eq!(trial.model, "gpt2 2x768");
         assert_eq!((trial.workload.shape.n_layers, trial.workload.shape.vocab_size), (2, 50257));
         let config = Config {
@@ -292,22 +292,22 @@ mod tests {
             spec: ShapeSpec { n_layers: Some(3), d_model: Some(64), n_heads: Some(4), ..ShapeSpec::default() },
         };
         let d = Draft { config: Some(config), spec, ..Draft::default() };
-        assert_eq!(d.finish(false).unwrap().model, "tiny 2x64");
+        assert_eq!(d.finish(|| false).unwrap().model, "tiny 2x64");
         let both = Draft { preset: Some("gpt2".into()), ..d };
-        assert_eq!(both.finish(false).unwrap_err().0, "model.preset");
+        assert_eq!(both.finish(|| false).unwrap_err().0, "model.preset");
     }
 
     #[test]
     fn what_a_family_cannot_do_is_refused() {
-        let of = |family, phase| Draft { family: Some(family), phase, ..Draft::default() }.finish(false);
+        let of = |family, phase| Draft { family: Some(family), phase, ..Draft::default() }.finish(|| false);
         assert_eq!(of(Family::Block, Phase::Decode).unwrap_err().0, "phase");
         assert_eq!(of(Family::Block, Phase::Generate).unwrap_err().0, "phase");
         assert!(of(Family::Block, Phase::Prefill).is_ok());
         let long = Draft { seq_len: 1025, ..Draft::default() };
-        assert_eq!(long.finish(false).unwrap_err().0, "seq_len");
+        assert_eq!(long.finish(|| false).unwrap_err().0, "seq_len");
         let through = Draft { phase: Phase::Decode, prompt_len: 1000, new_tokens: 25, ..Draft::default() };
         assert_eq!(
-            through.finish(false).unwrap_err(),
+            through.finish(|| false).unwrap_err(),
             (
                 "prompt_len",
                 "1025 tokens (with new_tokens = 25) exceed the 1024 learned positions; shorten, or raise model.context"

@@ -114,15 +114,15 @@ pub struct LoadOptions {
     pub overrides: Vec<String>,
     /// Most cells that a sweep may have.
     pub max_cells: u64,
-    /// Whether `backend: auto` means CUDA.
-    pub cuda_present: bool,
+    /// Whether `backend: auto` means CUDA; asked only where a trial says so, since asking loads NVIDIA's libraries.
+    pub cuda_present: fn() -> bool,
     /// Price books over ours, beside the scenario's own.
     pub books: Vec<PathBuf>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { overrides: Vec::new(), max_cells: 10_000, cuda_present: false, books: Vec::new() }
+        Self { overrides: Vec::new(), max_cells: 10_000, cuda_present: || false, books: Vec::new() }
     }
 }
 

@@ -87,13 +87,13 @@ mod tests {
     #[test]
     fn trials_of_whole_replicas_keep_the_ids_that_old_journals_have() {
         // As printed by the build before `parallel` was there.
-        let of = |draft: Draft| draft.finish(false).unwrap().id();
+        let of = |draft: Draft| draft.finish(|| false).unwrap().id();
         assert_eq!(of(Draft { batch: 4, devices: Some(2), ..Draft::default() }), "68787bbc6960");
         assert_eq!(of(Draft { phase: Phase::Decode, ..Draft::default() }), "137f9fab3121");
         let said = Draft { batch: 4, data: Some(2), tensor: Some(1), ..Draft::default() };
         assert_eq!(of(said), "68787bbc6960");
         let old = r#"{"model":"m","backend":"cpu","devices":2,"cores_per_device":1,"workload":"#;
-        let workload = serde_json::to_string(&Draft::default().finish(false).unwrap().workload).unwrap();
+        let workload = serde_json::to_string(&Draft::default().finish(|| false).unwrap().workload).unwrap();
         let old: Trial = serde_json::from_str(&format!("{old}{workload}}}")).unwrap();
         assert_eq!(old.parallel(), Parallel::replicas(2));
     }
@@ -102,7 +102,7 @@ mod tests {
     fn what_makes_no_difference_makes_no_other_trial() {
         let tensor = |phase, data, sharding| {
             Draft { phase, data: Some(data), tensor: Some(2), sharding, batch: 4, ..Draft::default() }
-                .finish(false)
+                .finish(|| false)
                 .unwrap()
         };
         let whole = tensor(Phase::Train, 2, Sharding::None);

@@ -34,7 +34,13 @@ type Partial = (Option<Place>, Vec<Setting>);
 ///
 /// # Errors
 /// A fault in the section; more cells than `max_cells`; a cell that is no trial and is not excluded; a cell twice.
-pub fn expand(node: Option<&Node>, base: &Base, max_cells: u64, cuda: bool, s: &Sources) -> Result<Sweep, YamlError> {
+pub fn expand(
+    node: Option<&Node>,
+    base: &Base,
+    max_cells: u64,
+    cuda: fn() -> bool,
+    s: &Sources,
+) -> Result<Sweep, YamlError> {
     let mut axes = Axes::new(s);
     let (mut include, mut exclude) = (Vec::new(), Vec::new());
     let partials =
@@ -95,7 +101,7 @@ fn at<'a>(axes: &'a Axes, index: u64) -> Vec<&'a Setting> {
 
 struct Maker<'a> {
     base: &'a Base,
-    cuda: bool,
+    cuda: fn() -> bool,
     exclude: &'a [Partial],
     s: &'a Sources,
     /// Which of `exclude` have matched a cell.
@@ -105,7 +111,7 @@ struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    fn new(base: &'a Base, cuda: bool, exclude: &'a [Partial], s: &'a Sources) -> Self {
+    fn new(base: &'a Base, cuda: fn() -> bool, exclude: &'a [Partial], s: &'a Sources) -> Self {
         let matched = vec![false; exclude.len()];
         Self { base, cuda, exclude, s, matched, ids: HashSet::new(), cells: Vec::new() }
     }

@@ -28,16 +28,16 @@ pub(in super::super) fn beside(parallel: &Parallel) -> bool {
     parallel.data > 1 && parallel.tensor == 1
 }
 
-/// A rank's place in a group.
+/// A rank's place in a group. Its fields go in this order: what lies on a device before the device.
 #[derive(Debug)]
 struct Member {
-    gpu: Arc<Gpu>,
+    /// The stream beside the device's own, where this group has one.
+    side: Option<Mutex<Side>>,
     communicator: Communicator,
     nccl: &'static Nccl,
     rank: usize,
     size: usize,
-    /// The stream beside the device's own, where this group has one.
-    side: Option<Mutex<Side>>,
+    gpu: Arc<Gpu>,
 }
 
 impl Member {

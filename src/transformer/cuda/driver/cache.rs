@@ -22,6 +22,11 @@ impl Cache {
         Self(base.map(|b| b.join("centime").join("kernels")))
     }
 
+    /// Keeps nothing and finds nothing.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     #[cfg(test)]
     fn at(folder: &Path) -> Self {
         Self(Some(folder.to_path_buf()))

@@ -23,10 +23,6 @@ pub enum CompileError {
     NoArchitecture(u32, u32),
 }
 
-/// File, text and name of a kernel that writes a number where it is told to.
-pub const TRIAL: (&str, &str, &str) =
-    ("trial", "extern \"C\" __global__ void trial(int* to, int what) { *to = what; }\n", "trial");
-
 /// Machine code, or PTX, that the driver loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image(pub Vec<u8>);
@@ -130,18 +126,6 @@ impl Compiler {
     /// The compiler's messages.
     pub fn compile(&self, file: &str, real: Real) -> Result<Image, CompileError> {
         let text = source(file).ok_or_else(|| CompileError::NoSource(file.into()))?;
-        self.compile_text(file, text, real)
-    }
-
-    /// Compiles a kernel that does next to nothing: whether the compiler works at all, with all that it needs.
-    ///
-    /// # Errors
-    /// As [`Self::compile`].
-    pub fn compile_trial(&self) -> Result<Image, CompileError> {
-        self.compile_text(TRIAL.0, TRIAL.1, Real::F32)
-    }
-
-    fn compile_text(&self, file: &str, text: &str, real: Real) -> Result<Image, CompileError> {
         let program = Program::new(file, text)?;
         let options: Vec<CString> = self.options(real).into_iter().filter_map(|o| CString::new(o).ok()).collect();
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();

@@ -12,9 +12,25 @@ use super::{Missing, available};
 use crate::transformer::error::SessionError;
 use crate::transformer::memory::DeviceMemory;
 use cudarc::driver::{result, sys};
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The device's primary context, retained once and kept until the process ends: cuBLASLt and NCCL keep state of theirs in it, which
+/// has to outlast every [`Gpu`], and a process that opens a device again finds it as it was.
+fn primary_context(device: sys::CUdevice) -> Result<sys::CUcontext, result::DriverError> {
+    static RETAINED: Mutex<BTreeMap<sys::CUdevice, usize>> = Mutex::new(BTreeMap::new());
+    let mut retained = lock(&RETAINED);
+    if let Some(&context) = retained.get(&device) {
+        return Ok(context as sys::CUcontext);
+    }
+    // SAFETY: the device was given by the driver.
+    let context = unsafe { result::primary_ctx::retain(device) }?;
+    // A handle, not a pointer of ours: kept as a number, which threads may share.
+    retained.insert(device, context as usize);
+    Ok(context)
+}
 
 /// A GPU that operations are put into.
 #[derive(Debug)]
@@ -50,6 +66,11 @@ impl Gpu {
     /// # Errors
     /// What is missing, or what the driver says.
     pub fn open(ordinal: usize) -> Result<Self, SessionError> {
+        Self::open_with(ordinal, Cache::of_user())
+    }
+
+    /// The same with another place for compiled kernels.
+    pub(super) fn open_with(ordinal: usize, cache: Cache) -> Result<Self, SessionError> {
         let all = available().map_err(|e| SessionError::NoCuda(e.to_string()))?;
         let Some(facts) = all.get(ordinal) else {
             let fewer = format!("device {ordinal} is asked for, and there are {}; use fewer devices", all.len());
@@ -59,9 +80,8 @@ impl Gpu {
             SessionError::NoCuda(Missing::Broken { library: "NVRTC", reason: e.to_string() }.to_string())
         })?;
         let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(fault)?;
-        // SAFETY: the device was given by the driver just now; released in `drop`.
-        let context = unsafe { result::primary_ctx::retain(device) }.map_err(fault)?;
-        // SAFETY: retained just now.
+        let context = primary_context(device).map_err(fault)?;
+        // SAFETY: retained, and never released.
         unsafe { result::ctx::set_current(context) }.map_err(fault)?;
         let mut gpu = Self {
             facts: facts.clone(),
@@ -69,7 +89,7 @@ impl Gpu {
             context,
             stream: std::ptr::null_mut(),
             pool: std::ptr::null_mut(),
-            modules: Mutex::new(Modules::new(compiler, Cache::of_user())),
+            modules: Mutex::new(Modules::new(compiler, cache)),
             products: Mutex::default(),
             graphs: Mutex::default(),
             staging: Mutex::default(),
@@ -101,7 +121,7 @@ impl Gpu {
 
     /// Makes the context current; costs nothing where it is.
     pub(in super::super) fn enter(&self) {
-        // SAFETY: retained until `drop`.
+        // SAFETY: retained, and never released.
         self.note("making the context current", unsafe { result::ctx::set_current(self.context) });
     }
 
@@ -276,9 +296,9 @@ impl Drop for Gpu {
         lock(&self.graphs).clear();
         lock(&self.staging).clear();
         *lock(&self.products) = None;
+        lock(&self.modules).clear();
+        self.trim();
         // SAFETY: made by `open`, destroyed once.
         let _ = unsafe { sys::cuStreamDestroy_v2(self.stream) };
-        // SAFETY: retained by `open`, released once.
-        let _ = unsafe { result::primary_ctx::release(self.device) };
     }
 }

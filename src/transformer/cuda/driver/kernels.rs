@@ -31,6 +31,7 @@ pub const FILES: &[Source] = sources![
     "optimizer.cu",
     "rope.cu",
     "rows.cu",
+    "trial.cu",
 ];
 
 /// The text of `<file>.cu`.

@@ -19,6 +19,7 @@ mod python;
 pub(super) mod side;
 mod staging;
 mod timing;
+mod tried;
 
 use super::device::Facts;
 use compiler::CompileError;
@@ -28,6 +29,7 @@ use fault::{DriverFault, ok};
 pub use gpu::Gpu;
 use libraries::{Library, NotFound};
 use std::sync::OnceLock;
+pub use tried::{Tried, try_device, usable};
 
 /// The oldest CUDA that a driver may be for: its functions are the ones we call.
 const OLDEST_DRIVER: u32 = 12;

@@ -68,7 +68,7 @@ impl Modules {
                 let module = self.module(l.file, l.real)?;
                 let name = CString::new(l.kernel).unwrap_or_default();
                 let mut handle = std::ptr::null_mut();
-                // SAFETY: the module is loaded and never unloaded; the name outlives the call.
+                // SAFETY: the module is loaded; the name outlives the call.
                 let result = unsafe { sys::cuModuleGetFunction(&raw mut handle, module, name.as_ptr()) };
                 ok("cuModuleGetFunction", result)?;
                 Function { handle, shared: UNASKED_SHARED }
@@ -84,6 +84,15 @@ impl Modules {
         }
         self.functions.insert(key, function);
         Ok(function.handle)
+    }
+
+    /// Unloads all of them; the context is current, and nothing runs.
+    pub fn clear(&mut self) {
+        self.functions.clear();
+        for (_, module) in self.modules.drain() {
+            // SAFETY: loaded by `module`, unloaded once; its functions are forgotten.
+            let _ = unsafe { sys::cuModuleUnload(module) };
+        }
     }
 
     /// Puts a launch into the stream.

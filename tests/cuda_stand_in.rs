@@ -1,0 +1,270 @@
+//! A CUDA driver that answers and then fails, at each call in turn (tests/common/stand_in_cuda.c): the program says what happened,
+//! and never panics, hangs or takes a failure for a result. What the kernels compute is checked elsewhere; this is the way there.
+
+#![cfg(target_os = "linux")]
+
+#[path = "common/stand_in.rs"]
+mod stand_in;
+
+use centime::runner::measurement::{Measurement, Status};
+use centime::runner::{Options, Request, run_trial};
+use centime::scenario::trial::Trial;
+use centime::scenario::{Measure, Order};
+use centime::transformer::memory::MemoryParts;
+use centime::transformer::shape::{Family, Shape, ShapeSpec};
+use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use stand_in::StandIn;
+use std::collections::HashMap;
+use std::io::{Read, Seek};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a failed call is told by: the driver's, NVRTC's, cuBLASLt's and NCCL's words for the error that the stand-in answers.
+const WORDS: [&str; 5] = ["CUDA_ERROR_", "NVRTC_ERROR_", "CUBLAS_STATUS_", "internal error", "out of memory"];
+
+/// Calls whose failure loses nothing that a figure rests on: giving back, and what only describes a GPU.
+fn may_be_silent(name: &str) -> bool {
+    let gives_back = ["Destroy", "Free", "Release", "Trim", "Abort", "Unload"].iter().any(|part| name.contains(part));
+    // A recording that fails is run plainly instead, and an algorithm that cannot be timed is no candidate.
+    let has_another_way = ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"]
+        .contains(&name)
+        || ["cuEventElapsedTime", "cuMemPoolGetAttribute"].contains(&name);
+    // Answers no error, but a version.
+    let version = name == "cublasLtGetCudartVersion";
+    gives_back || has_another_way || version || name.starts_with("nvml")
+}
+
+/// Where everything is given back: all results are there by then, and what fails from there on is nobody's any more.
+fn end_of_work(calls: &[String]) -> usize {
+    let works = |name: &str| {
+        ["cuLaunchKernel", "cublasLtMatmul", "cuGraphLaunch", "cuMemcpy", "ncclBroadcast"]
+            .iter()
+            .any(|w| name.starts_with(w))
+    };
+    let last = calls.iter().rposition(|name| works(name)).unwrap_or(0);
+    let gives_back = |name: &String| name.contains("Free") || name.contains("Destroy");
+    calls.iter().enumerate().skip(last).find(|(_, name)| gives_back(name)).map_or(calls.len(), |(i, _)| i)
+}
+
+const DOCTOR: [&str; 4] = ["doctor", "--no-probe", "--format", "csv"];
+
+/// A child that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How a child ended: its words, whether it says that all is well, and whether it ended in a way that none may.
+struct Ending {
+    well: bool,
+    said: String,
+    badly: bool,
+}
+
+fn command(stand_in: &StandIn, arguments: &[&str], settings: &[(&str, &str)]) -> Ending {
+    let mut out = tempfile::tempfile().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_centime"))
+        .args(arguments)
+        .envs(stand_in.variables(settings))
+        .stdout(out.try_clone().unwrap())
+        .stderr(out.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        if began.elapsed() > LONGEST {
+            child.kill().unwrap();
+            panic!("{arguments:?} {settings:?}: no end after {LONGEST:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let mut said = String::new();
+    out.rewind().unwrap();
+    out.read_to_string(&mut said).unwrap();
+    let badly = code.is_none_or(|c| c == 101) || said.contains("panicked");
+    Ending { well: code == Some(0), said, badly }
+}
+
+fn request(phase: Phase, dtype: Dtype) -> Request {
+    let spec = ShapeSpec {
+        n_layers: Some(1),
+        d_model: Some(64),
+        n_heads: Some(1),
+        vocab_size: Some(64),
+        context: Some(16),
+        ..ShapeSpec::default()
+    };
+    let workload = Workload {
+        shape: Shape::new(Family::Gpt2, &spec).unwrap(),
+        phase,
+        batch: 1,
+        seq_len: 8,
+        prompt_len: 4,
+        new_tokens: 4,
+        dtype,
+        weights: WeightFormat::Dtype,
+        optimizer: OptimizerKind::Adamw,
+        dropout: 0.0,
+    };
+    let trial = Trial {
+        model: "tiny".into(),
+        workload,
+        backend: BackendKind::Cuda,
+        devices: 1,
+        parallel: None,
+        cores_per_device: 1,
+    };
+    let measure = Measure {
+        precision: 0.5,
+        min_seconds: 0.0,
+        max_seconds: 0.001,
+        warmup_steps: Some(1),
+        seed: 7,
+        order: Order::File,
+        timeout_seconds: LONGEST.as_secs_f64(),
+        ignore_memory: false,
+    };
+    Request { trial, measure, predicted_memory: MemoryParts::default() }
+}
+
+fn measured(stand_in: &StandIn, request: &Request, settings: &[(&str, &str)]) -> Measurement {
+    let options = Options { program: env!("CARGO_BIN_EXE_centime").into(), variables: stand_in.variables(settings) };
+    run_trial(request, &options, &mut |_| {}, &AtomicBool::new(false))
+}
+
+fn trial(stand_in: &StandIn, request: &Request, settings: &[(&str, &str)]) -> Ending {
+    let m = measured(stand_in, request, settings);
+    // A process that panicked or was ended by a signal is a crashed row as well, and says nothing of ours.
+    let unsaid = m.status != Status::Ok && m.reason.is_empty();
+    let ours = !["panicked", "signal", "exit code"].iter().any(|word| m.reason.contains(word));
+    let badly = unsaid || !ours || m.status == Status::Timeout;
+    Ending { well: m.status == Status::Ok, said: format!("{:?}: {}", m.status, m.reason), badly }
+}
+
+/// The calls to fail: every one, but of a function that is called over and over the first, the second and the last few of it.
+fn places(calls: &[String]) -> Vec<(usize, String)> {
+    let mut of: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (i, name) in calls.iter().enumerate() {
+        of.entry(name).or_default().push(i + 1);
+    }
+    let mut taken: Vec<(usize, String)> = Vec::new();
+    for (name, at) in of {
+        let middle = at.len().div_ceil(EACH).max(1);
+        let some = at.iter().enumerate().filter(|(i, _)| *i < 2 || i % middle == 0 || i + 1 == at.len());
+        taken.extend(some.map(|(_, n)| (*n, name.to_string())));
+    }
+    taken.sort();
+    taken
+}
+
+/// Of a function that is called more often, about so many calls are failed.
+const EACH: usize = if cfg!(debug_assertions) { 6 } else { 24 };
+
+/// Runs a child with these variables.
+type Run<'a> = dyn Fn(&[(&str, &str)]) -> Ending + Sync + 'a;
+
+/// Fails each call in turn, on as many threads as there are cores.
+fn walk(stand_in: &StandIn, what: &str, run: &Run<'_>) {
+    let log = stand_in.file(&format!("{what}.log"));
+    let first = run(&[("STAND_IN_LOG", log.to_str().unwrap())]);
+    assert!(first.well, "{what}, nothing fails: {}", first.said);
+    let calls = stand_in.calls(&log);
+    let places = places(&calls);
+    println!("{what}: {} calls of {} functions, {} are failed", calls.len(), distinct(&calls), places.len());
+    let (next, end) = (AtomicUsize::new(0), end_of_work(&calls));
+    let wrong = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(|| {
+                while let Some((n, name)) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let ending = run(&[("STAND_IN_FAIL", &n.to_string())]);
+                    let told = WORDS.iter().any(|w| ending.said.contains(w)) || ending.said.contains(name.as_str());
+                    let silent = !told && *n <= end && !may_be_silent(name);
+                    // What is not told has cost nothing: the child ends as it does when nothing fails.
+                    if ending.badly || silent || !told && ending.well != first.well {
+                        wrong.lock().unwrap().push(format!("call {n}, {name}: {}", ending.said));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{what}:\n{}", wrong.join("\n"));
+}
+
+fn distinct(calls: &[String]) -> usize {
+    calls.iter().collect::<std::collections::HashSet<_>>().len()
+}
+
+#[test]
+fn every_call_of_the_doctor_may_fail() {
+    let Some(stand_in) = StandIn::build() else { return };
+    let all = command(&stand_in, &DOCTOR, &[]);
+    assert!(all.said.contains("stand-in for an H100") && all.said.contains("580.65.06"), "{}", all.said);
+    walk(&stand_in, "doctor", &|settings| command(&stand_in, &DOCTOR, settings));
+}
+
+#[test]
+fn every_call_of_a_group_of_one_may_fail() {
+    let Some(stand_in) = StandIn::build() else { return };
+    walk(&stand_in, "nccl", &|settings| command(&stand_in, &["trial", "--nccl", "0"], settings));
+}
+
+#[test]
+fn every_call_of_a_trial_may_fail() {
+    let Some(stand_in) = StandIn::build() else { return };
+    for (phase, dtype) in [(Phase::Train, Dtype::F32), (Phase::Generate, Dtype::Bf16)] {
+        let request = request(phase, dtype);
+        walk(&stand_in, &format!("{phase:?}"), &|settings| trial(&stand_in, &request, settings));
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_ends_its_trial_and_memory_that_is_missing_is_its_own_status() {
+    let Some(stand_in) = StandIn::build() else { return };
+    let request = request(Phase::Train, Dtype::Bf16);
+    let lost = [("STAND_IN_FAIL", "cuLaunchKernel:20"), ("STAND_IN_FAIL_ON", "1"), ("STAND_IN_ERROR", "700")];
+    let m = measured(&stand_in, &request, &lost);
+    assert_eq!(m.status, Status::Crashed, "{}", m.reason);
+    assert!(m.reason.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{}", m.reason);
+    let full = [("STAND_IN_MEMORY", "2000000")];
+    let m = measured(&stand_in, &request, &full);
+    assert_eq!(m.status, Status::Oom, "{}", m.reason);
+    assert!(m.reason.contains("use a smaller batch"), "{}", m.reason);
+}
+
+#[test]
+fn verify_reaches_the_end_of_every_golden_file_and_says_that_the_numbers_are_wrong() {
+    let Some(stand_in) = StandIn::build() else { return };
+    let files = ["gpt2", "llama-gqa", "keras-block"]
+        .map(|n| format!("{}/tests/golden/{n}.safetensors", env!("CARGO_MANIFEST_DIR")));
+    for dtype in ["f32", "tf32", "bf16"] {
+        let mut arguments = vec!["verify", "--backend", "cuda", "--dtype", dtype];
+        arguments.extend(files.iter().map(String::as_str));
+        let ending = command(&stand_in, &arguments, &[]);
+        assert!(!ending.well && ending.said.contains("above the tolerance"), "{}", ending.said);
+        assert_eq!(ending.said.matches(" on cuda").count(), 3, "{}", ending.said);
+    }
+}
+
+#[test]
+fn an_old_driver_an_old_device_and_a_missing_library_are_told_with_the_remedy() {
+    let Some(stand_in) = StandIn::build() else { return };
+    let doctor = |settings: &[(&str, &str)]| command(&stand_in, &DOCTOR, settings).said;
+    let old = doctor(&[("STAND_IN_DRIVER", "11080")]);
+    assert!(old.contains("for CUDA 11.8"), "{old}");
+    let old = doctor(&[("STAND_IN_CAPABILITY", "75")]);
+    assert!(old.contains("compute capability 7.5"), "{old}");
+    std::fs::remove_file(stand_in.file("libnvrtc.so.13")).unwrap();
+    // Whatever else this machine has is not looked at: no PATH, no toolkit.
+    let missing =
+        doctor(&[("PATH", ""), ("CUDA_HOME", ""), ("CUDA_PATH", ""), ("VIRTUAL_ENV", ""), ("CONDA_PREFIX", "")]);
+    if missing.contains("kernel") && !missing.contains("libnvrtc.so.13") {
+        return println!("skipped: this machine has an NVRTC where it is usually installed");
+    }
+    for part in ["libnvrtc.so.13", "/usr/local/cuda/lib64", "nvidia-cuda-nvrtc", "CENTIME_CUDA_LIBRARIES"] {
+        assert!(missing.replace('\n', " ").contains(part), "{part} is not in\n{missing}");
+    }
+}
