@@ -21,18 +21,18 @@ pub struct Limits {
 
 /// How much is multiplied and copied.
 #[derive(Clone, Copy, Debug)]
-struct Amount {
+pub(super) struct Amount {
     /// Rows and columns of the products.
-    size: usize,
-    copied: usize,
-    rounds: usize,
+    pub size: usize,
+    pub copied: usize,
+    pub rounds: usize,
     /// Products or copies of a round.
-    repeats: usize,
+    pub repeats: usize,
 }
 
 /// Large enough that launches and the last wave of tiles do not count: 0.4 GB of operands, 1 TFLOP a product; a copy of 1 GiB is
 /// 20 times an H100's level 2 cache.
-const AMOUNT: Amount = Amount { size: 8192, copied: 1 << 30, rounds: 5, repeats: 10 };
+pub(super) const AMOUNT: Amount = Amount { size: 8192, copied: 1 << 30, rounds: 5, repeats: 10 };
 
 /// Numbers that are made; the rest repeats them.
 const DRAWN: usize = 1 << 20;
@@ -55,7 +55,12 @@ fn measure(on: &Arc<dyn Device>, amount: Amount) -> Result<Limits, SessionError>
 }
 
 /// The best round: a neighbour or a clock that still rises only ever slows one down.
-fn best(on: &Arc<dyn Device>, amount: Amount, work: f64, mut ask: impl FnMut()) -> Result<f64, SessionError> {
+pub(super) fn best(
+    on: &Arc<dyn Device>,
+    amount: Amount,
+    work: f64,
+    mut ask: impl FnMut(),
+) -> Result<f64, SessionError> {
     ask();
     on.wait()?;
     let mut rate = 0.0f64;
@@ -68,21 +73,12 @@ fn best(on: &Arc<dyn Device>, amount: Amount, work: f64, mut ask: impl FnMut()) 
     Ok(rate)
 }
 
-fn products(on: &Arc<dyn Device>, amount: Amount, real: Real, tf32: bool) -> Result<f64, SessionError> {
+pub(super) fn products(on: &Arc<dyn Device>, amount: Amount, real: Real, tf32: bool) -> Result<f64, SessionError> {
     let n = amount.size;
     let bytes = n * n * real.size();
     let [a, b, to] = [(); 3].map(|()| Memory::new(on, bytes));
     let (a, b, to) = (a?, b?, to?);
-    // Noise: constant factors switch fewer transistors, and the clock would rise beyond what a model sees.
-    let drawn = noise(real, DRAWN.min(n * n));
-    for memory in [&a, &b] {
-        let mut at = 0;
-        while at < bytes {
-            let part = drawn.len().min(bytes - at);
-            on.write(&drawn[..part], memory.at + at as u64);
-            at += part;
-        }
-    }
+    [&a, &b].into_iter().for_each(|memory| fill_with_noise(on, real, memory));
     let matrix = |memory: &Memory, turned| Matrix { address: memory.at, format: real, turned, stride: n };
     let product = Product {
         n,
@@ -97,6 +93,17 @@ fn products(on: &Arc<dyn Device>, amount: Amount, real: Real, tf32: bool) -> Res
         tf32,
     };
     best(on, amount, 2.0 * (n as f64).powi(3), || on.product(&product))
+}
+
+/// Noise: constant factors switch fewer transistors, and the clock would rise beyond what a model sees.
+pub(super) fn fill_with_noise(on: &Arc<dyn Device>, real: Real, memory: &Memory) {
+    let drawn = noise(real, DRAWN.min(memory.bytes / real.size()));
+    let mut at = 0;
+    while at < memory.bytes {
+        let part = drawn.len().min(memory.bytes - at);
+        on.write(&drawn[..part], memory.at + at as u64);
+        at += part;
+    }
 }
 
 fn noise(real: Real, len: usize) -> Vec<u8> {

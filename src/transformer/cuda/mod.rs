@@ -9,6 +9,7 @@
 
 mod activation;
 mod attention;
+pub mod attention_rates;
 mod backend;
 mod buffer;
 mod columns;
