@@ -1,173 +1,287 @@
-//! `ci/gpu` and `ci/gpu-pack` on a machine without a GPU: the dry run, and the real one with programs that stand in for the GPU's.
+//! `ci/gpu` and `ci/gpu-pack` on a machine without a GPU: the dry run, and each part with programs that stand in for the GPU's; steps
+//! that fail, hang or have no time; kills at any moment.
 #![cfg(target_os = "linux")]
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+#[path = "gpu_script/stand_ins.rs"]
+mod stand_ins;
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
+use stand_ins::{StandIns, lacks, program, root, said};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-/// What the scripts need beside a shell; says what is missing.
-fn lacks(programs: &[&str]) -> bool {
-    let there = |p: &&str| Command::new(p).arg("--version").output().is_ok_and(|o| o.status.success());
-    let missing: Vec<&&str> = programs.iter().filter(|p| !there(p)).collect();
-    if !missing.is_empty() {
-        eprintln!("not tested: {missing:?} is not installed");
-    }
-    !missing.is_empty()
-}
-
-fn program(folder: &Path, name: &str, text: &str) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
-/// A centime that answers every step at once: two trials of attention, and what `doctor` says decides how it ends.
-const CENTIME: &str = r#"
-out=; last=
-for a in "$@"; do [ "$last" = --out ] && out=$a; last=$a; done
-case "$1" in
-  doctor) DOCTOR ;;
-  verify) echo ok ;;
-  run)
-    mkdir -p "$out"
-    printf 'status,phase,batch,model.head_dim,mfu_causal,mbu\nok,prefill,1,64,0.61,\nok,decode,1,128,,0.8\nskipped,train,1,64,,\n' >"$out/results.csv"
-    echo '{"rows":[{"status":"ok","reason":null,"tokens_per_second":1500.0,"mfu":0.5,"mbu":null,"peak_gpu_memory_bytes":1e9,"gpu_throttled_share":0.25,"gpu_sm_mhz":1980}]}' ;;
-esac"#;
-
-/// A Python that has a PyTorch of 1000 tokens/s.
-const PYTHON: &str = r#"
-case "$1" in
-  -c) echo 2.9.0 13.0 True Stand-in GPU ;;
-  *) echo '{"ready": true, "mode": "compile"}'
-     while read -r line && [ "$line" = go ]; do echo noise; echo '{"tokens_per_second": 1000.0, "mode": "compile + CUDA graph"}'; done ;;
-esac"#;
-
-struct Ran {
-    out: PathBuf,
-    output: Output,
-    _folder: tempfile::TempDir,
-}
-
-impl Ran {
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.out.join(name)).unwrap_or_else(|e| panic!("{name}: {e}\n{:?}", self.output))
-    }
-}
-
-fn stand_ins(doctor: &str, arguments: &[&str]) -> Ran {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    let centime = program(at, "centime", &CENTIME.replace("DOCTOR", doctor));
-    let python = program(at, "torch-python", PYTHON);
-    program(at, "nvidia-smi", "echo 0, Stand-in GPU");
-    program(at, "compute-sanitizer", "echo ERROR SUMMARY: 1 error; exit 9");
-    let path = format!("{}:{}", at.display(), std::env::var("PATH").unwrap());
-    let out = at.join("out");
-    let output = Command::new(root().join("ci/gpu"))
-        .args(arguments)
-        .arg(&out)
-        .env("PATH", path)
-        .env("CENTIME", centime)
-        .env("PYTHON", python)
-        .output()
-        .unwrap();
-    Ran { out, output, _folder: folder }
-}
-
-/// (step, exit code).
-fn steps(csv: &str) -> Vec<(String, String)> {
-    let fields = |l: &str| l.split(',').map(str::to_string).collect::<Vec<_>>();
-    csv.lines().skip(1).map(fields).map(|f| (f[0].clone(), f[3].clone())).collect()
-}
-
-const STEPS: &[&str] = &[
+const VERIFY: &[&str] = &[
     "nvidia-smi",
     "nvidia-smi-full",
     "torch",
+    "doctor-untold",
     "doctor",
-    "verify-f32",
-    "verify-tf32",
-    "verify-bf16",
-    "side-by-side",
-    "memcheck",
+    "golden-f32",
+    "golden-tf32",
+    "golden-bf16",
+    "operations-small-f32",
+    "operations-small-tf32",
+    "operations-small-bf16",
+    "memcheck-bf16",
     "nccl",
-    "gpu-attention",
-    "gpu-decode",
-    "gpu-train",
-    "gpu-prefill",
-    "racecheck",
+    "operations-full-bf16",
+    "operations-full-f32",
+    "operations-full-tf32",
+    "racecheck-bf16",
+    "memcheck-f32",
+    "synccheck-bf16",
 ];
+const RATIOS: &[&str] = &[
+    "nvidia-smi",
+    "torch",
+    "prepare",
+    "attention",
+    "ratio-train-gpt2-124m",
+    "ratio-decode-llama-1b",
+    "ratio-prefill-llama-1b",
+    "ratio-train-gpt-1.3b",
+    "ratio-decode-llama-8b",
+    "ratio-prefill-llama-8b",
+    "ratio-decode-llama-1b-b16",
+];
+const SCENARIOS: &[&str] = &["nvidia-smi", "gpu-decode", "gpu-train", "gpu-prefill", "gpu-attention"];
 
-#[test]
-fn the_dry_run_names_every_step_with_its_time_and_runs_none() {
-    if lacks(&["python3"]) {
-        return;
+fn in_order(there: &StandIns, part: &str) -> Vec<String> {
+    there.steps().into_iter().filter(|s| s[0] == part).map(|s| s[1].clone()).collect()
+}
+
+fn contains(text: &str, all: &[&str]) {
+    for words in all {
+        assert!(text.contains(words), "{words} is not in {text}");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
-    let output = Command::new(root().join("ci/gpu")).arg("--dry-run").arg(&out).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let steps = steps(&std::fs::read_to_string(out.join("steps.csv")).unwrap());
-    assert_eq!(steps.iter().map(|s| s.0.as_str()).collect::<Vec<_>>(), STEPS);
-    assert!(steps.iter().all(|s| s.1 == "-"), "{steps:?}");
-    for step in STEPS {
-        assert!(said.contains(&format!("{step} (at most ")), "{step}: {said}");
-    }
-    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
-    assert!(
-        report.contains("A dry run: nothing was measured.")
-            && report.contains("| attention forward, head_dim 64, T 4096 | n/a | 60% | n/a |"),
-        "{report}"
-    );
 }
 
 #[test]
-fn a_step_that_fails_does_not_stop_the_others_and_the_table_has_ratios_and_targets() {
-    if lacks(&["python3", "timeout"]) {
+fn the_dry_run_names_every_step_with_its_time_and_writes_nothing() {
+    if lacks(&["python3"]) {
         return;
     }
-    let ran = stand_ins("echo broken; exit 3", &[]);
-    assert!(ran.output.status.success(), "{:?}", ran.output);
-    let steps = steps(&ran.read("steps.csv"));
-    let code = |name: &str| steps.iter().find(|s| s.0 == name).map(|s| s.1.clone()).unwrap();
-    assert_eq!(steps.iter().map(|s| s.0.as_str()).collect::<Vec<_>>(), STEPS);
-    assert_eq!([code("doctor"), code("memcheck"), code("verify-bf16"), code("side-by-side")], ["3", "9", "0", "0"]);
-    assert_eq!(ran.read("doctor.log").trim(), "broken");
-    let report = ran.read("report.md");
-    for words in [
-        "| train GPT-2 124M, B32 T1024 | 1,500 | 1,000 | **1.50** (1.50 .. 1.50) | 1.00 | yes |",
-        "| 1.20, MBU 85% | yes |",
-        "| attention forward, head_dim 64, T 4096 | 61.0% | 60% | yes |",
-        "| decode Llama 8B, B1, of the bandwidth | 80.0% | 85% | no |",
-        "| doctor | ",
-        "failed |",
-        "| 0 | 2 of 3 trials measured |",
-    ] {
-        assert!(report.contains(words), "{words} is not in {report}");
+    let there = StandIns::new("exit 1");
+    let output = there.run(&["--dry-run"]);
+    let said = said(&output);
+    assert!(output.status.success(), "{output:?}");
+    let named: Vec<&str> = said.lines().filter_map(|l| l.split_once(" (at most ")).map(|(name, _)| name).collect();
+    assert_eq!(named, [VERIFY, RATIOS, SCENARIOS].concat());
+    contains(&said, &["A dry run: nothing was measured.", "**Not verified**", "nothing was written"]);
+    assert!(!there.out().exists());
+}
+
+#[test]
+fn verification_says_what_failed_and_goes_on() {
+    if lacks(&["python3", "tar"]) {
+        return;
     }
-    let ratios = ran.read("side-by-side/ratios.csv");
-    assert_eq!(ratios.lines().count(), 8, "{ratios}");
-    assert!(!ran.out.join("cache").exists() && !ran.out.join("runtime").exists());
+    let there = StandIns::new("echo libraries: $CENTIME_CUDA_LIBRARIES; echo broken; exit 3");
+    let output = there.run(&["--part", "verify"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(in_order(&there, "verify"), VERIFY);
+    let code = |step: &str| there.code("verify", step);
+    assert_eq!([code("doctor"), code("memcheck-bf16"), code("nccl"), code("golden-bf16")], ["3", "9", "0", "0"]);
+    let words = [
+        "**Verification failed**: doctor, memcheck-bf16, racecheck-bf16, memcheck-f32, synccheck-bf16.",
+        "| memcheck-bf16 | ",
+        "| failed (9) | ERROR SUMMARY: 1 error |",
+        "| ok | ok: every group is within its tolerance |",
+        "2.11.0+cu130 13.0 True Stand-in GPU",
+    ];
+    contains(&there.read("report.md"), &words);
+    let printed = said(&output);
+    contains(&printed, &words);
+    contains(&printed, &["--- the end of verify/doctor.log\n", "broken"]);
+    // The libraries of Python's packages, but where the program is to find them by itself.
+    let folder = there.folder.path().display();
+    let libraries = format!("libraries: {folder}/nvidia/cu13/lib:{folder}/nvidia/nccl/lib");
+    assert_eq!(there.archived("verify/doctor.log").lines().next(), Some(libraries.as_str()));
+    assert_eq!(there.archived("verify/doctor-untold.log").lines().next(), Some("libraries:"));
+    let files: Vec<_> = std::fs::read_dir(there.out()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    let left: Vec<_> = std::fs::read_dir(there.folder.path().join("tmp")).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the cache stays: {left:?}");
+}
+
+#[test]
+fn ratios_hold_centime_against_pytorch_and_say_that_nothing_was_verified() {
+    if lacks(&["python3", "tar"]) {
+        return;
+    }
+    let there = StandIns::new("exit 1");
+    let output = there.run(&["--part", "ratios"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(in_order(&there, "ratios"), RATIOS);
+    let failed: Vec<_> = there.steps().into_iter().filter(|s| s[2] != "0").collect();
+    assert!(failed.is_empty(), "{failed:?}: {}", said(&output));
+    contains(
+        &there.read("report.md"),
+        &[
+            "**Not verified**",
+            "Shares are of a large product on this GPU: 800 TFLOP/s.",
+            "| 4, 4096, 32/32, 64 | forward, causal | 300 | 37.5% | 36% | yes | 200 | n/a | 1.50 |",
+            "| 4, 4096, 32/32, 64 | backward, causal | 200 | 25.0% | 30% | no | 100 | n/a | 2.00 |",
+            "| 4, 4096, 16/16, 128 | forward, causal | 400 | 50.0% | 52% | no | n/a | n/a | n/a |",
+            "| train GPT-2 124M, B32 T1024 | 1,500 | 1,000 | **1.50** (1.50 .. 1.50) | 1.00 | yes | 50.0% | 80.0% |",
+            "| n/a | 80.0% | 85% | no | compile + CUDA graph | 25% |",
+        ],
+    );
+    let archive = there.archive();
+    for name in ["ratios/attention.json", "ratios/prepare.log", "ratios/train-gpt2-124m.json"] {
+        assert!(archive.iter().any(|n| n == name), "{name}: {archive:?}");
+    }
+}
+
+#[test]
+fn a_part_is_added_to_what_earlier_ones_left_and_taken_up_where_it_failed() {
+    if lacks(&["python3", "tar"]) {
+        return;
+    }
+    let there = StandIns::new("[ -e \"$0.mended\" ] || exit 3");
+    there.run(&["--part", "verify", "--step", "doctor", "--step", "nccl"]);
+    assert_eq!(in_order(&there, "verify"), ["nvidia-smi", "doctor", "nccl"]);
+    let output = there.run(&["--part", "scenarios"]);
+    assert_eq!(in_order(&there, "scenarios"), SCENARIOS);
+    contains(
+        &there.read("report.md"),
+        &[
+            "**Verification failed**: doctor.",
+            "| gpu-decode | llama-3-8b | prefill | 1 | 2,000 | 60.0% | 61.0% | n/a |  |",
+            "| skipped: too large |",
+        ],
+    );
+    assert!(there.archive().iter().any(|n| n == "verify/nccl.log"), "{output:?}");
+    std::fs::write(there.folder.path().join("centime.mended"), "").unwrap();
+    let output = there.run(&["--part", "verify", "--step", "doctor", "--step", "nccl", "--resume"]);
+    contains(&said(&output), &["nccl: ended well before", "doctor: ok after"]);
+    assert_eq!(there.code("verify", "doctor"), "0");
+    // Elsewhere, from what was left here.
+    let elsewhere = StandIns::new("exit 0");
+    let earlier = there.out().display().to_string();
+    elsewhere.run(&["--part", "verify", "--step", "golden-f32", "--earlier", &earlier]);
+    assert_eq!(elsewhere.code("scenarios", "gpu-decode"), "0");
+    assert_eq!(elsewhere.code("verify", "golden-f32"), "0");
+    contains(&elsewhere.read("report.md"), &["| gpu-decode | llama-3-8b |"]);
 }
 
 #[test]
 fn a_step_that_hangs_is_ended_and_what_has_no_time_left_is_said_to_have_none() {
-    if lacks(&["python3", "timeout"]) {
+    if lacks(&["python3", "tar"]) {
         return;
     }
-    let began = std::time::Instant::now();
-    let ran = stand_ins("sleep 100", &["--seconds", "14"]);
-    assert!(began.elapsed().as_secs() < 40, "{:?}", began.elapsed());
-    let steps = steps(&ran.read("steps.csv"));
-    let code = |name: &str| steps.iter().find(|s| s.0 == name).map(|s| s.1.clone()).unwrap();
-    assert_eq!([code("doctor"), code("racecheck")], ["124", "skipped"], "{steps:?}");
-    assert!(ran.read("report.md").contains("| doctor | ") && ran.read("report.md").contains("time was up"));
+    let began = Instant::now();
+    let there = StandIns::new("trap '' TERM; sleep 100");
+    let output = there.run(&["--part", "verify", "--seconds", "24"]);
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    assert_eq!([there.code("verify", "doctor-untold"), there.code("verify", "synccheck-bf16")], ["124", "skipped"]);
+    contains(&said(&output), &["time was up", "synccheck-bf16: no time was left", "**Not verified**: none of"]);
+}
+
+#[test]
+fn what_is_printed_last_is_never_longer_than_a_window() {
+    if lacks(&["python3"]) {
+        return;
+    }
+    let there = StandIns::new(
+        "i=0; while [ $i -lt 3000 ]; do echo a long line of a log that nobody will read $i; i=$((i+1)); done; exit 3",
+    );
+    let printed = said(&there.run(&["--part", "verify"]));
+    let report = &printed[printed.find("# Centime on a GPU").unwrap()..];
+    assert!(report.len() <= 11_001 && report.len() > 4000, "{}", report.len());
+    contains(report, &["that nobody will read 2999", "results: "]);
+}
+
+/// A centime whose steps take a moment, so that there is something to kill.
+fn slow() -> StandIns {
+    let there = StandIns::new("sleep 0.3");
+    let at = there.folder.path();
+    let quick = std::fs::read_to_string(at.join("centime")).unwrap();
+    program(at, "centime", &quick.replace("verify) ", "verify) sleep 0.2; "));
+    there
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_a_whole_report_and_a_whole_archive() {
+    if lacks(&["python3", "tar"]) {
+        return;
+    }
+    for milliseconds in [700, 1100, 1501, 2203, 3307] {
+        let there = slow();
+        let mut child = there.command(&["--part", "verify"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if !there.out().join("report.md").exists() {
+            // Killed before the first step began: there is nothing to lose.
+            continue;
+        }
+        let steps = there.steps();
+        let ended = steps.iter().filter(|s| s[2] != "running").count();
+        assert!(steps.len() - ended <= 1, "{steps:?}");
+        contains(&there.read("report.md"), &["# Centime on a GPU", "## Verification"]);
+        if there.out().join("results.tar.gz").exists() {
+            let logs = there.archive().len();
+            assert!(logs + 1 >= ended, "{logs} logs of {ended} steps");
+        }
+    }
+}
+
+#[test]
+fn asked_to_stop_it_ends_its_step_and_prints_the_report() {
+    if lacks(&["python3", "tar"]) {
+        return;
+    }
+    let there = StandIns::new("echo $$ >\"$0.pid\"; sleep 100");
+    let child = there.command(&["--part", "verify"]).spawn().unwrap();
+    let pid = there.folder.path().join("centime.pid");
+    let began = Instant::now();
+    while !std::fs::read_to_string(&pid).is_ok_and(|p| p.ends_with('\n')) {
+        assert!(began.elapsed().as_secs() < 60, "the step did not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let term = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(term.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.status.signal()), (Some(143), None), "{output:?}");
+    contains(&said(&output), &["stopped by SIGTERM", "# Centime on a GPU", "| stopped |"]);
+    assert_eq!(there.code("verify", "doctor-untold"), "stopped");
+    assert!(there.archive().iter().any(|n| n == "verify/torch.log"));
+    let step = std::fs::read_to_string(&pid).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/stat", step.trim())).unwrap_or_default();
+    assert!(status.is_empty() || status.contains(" Z "), "the step still runs: {status}");
+}
+
+#[test]
+fn what_is_not_known_is_said_with_what_is() {
+    if lacks(&["python3"]) {
+        return;
+    }
+    let there = StandIns::new("exit 0");
+    let output = there.run(&["--part", "verify", "--step", "golden-f23"]);
+    assert_eq!(output.status.code(), Some(2));
+    contains(
+        &String::from_utf8_lossy(&output.stderr),
+        &["no step of --part verify is called golden-f23", "golden-f32"],
+    );
+    let mut command = there.command(&["--part", "verify"]);
+    let output = command.env("CENTIME", "/nowhere/centime").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    contains(&String::from_utf8_lossy(&output.stderr), &["no program: expected /nowhere/centime", "ci/gpu-pack"]);
+}
+
+fn unpacked(folder: &Path) -> std::path::PathBuf {
+    let centime = program(folder, "centime-built", "echo hello");
+    let pack = folder.join("pack");
+    let output =
+        Command::new(root().join("ci/gpu-pack")).arg("--no-build").arg(&pack).env("CENTIME", centime).output().unwrap();
+    assert!(output.status.success() && said(&output).contains("MiB"), "{output:?}");
+    let there = folder.join("there");
+    std::fs::create_dir(&there).unwrap();
+    let tar = Command::new("tar").arg("-xf").arg(pack.join("gpu-pack.tar")).arg("-C").arg(&there).status().unwrap();
+    assert!(tar.success() && there.join("centime.xz").exists());
+    there
 }
 
 #[test]
@@ -176,26 +290,25 @@ fn the_pack_holds_what_the_script_needs_and_runs_where_it_is_unpacked() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let centime = program(folder.path(), "centime-built", "echo hello");
-    let pack = folder.path().join("pack");
-    let output =
-        Command::new(root().join("ci/gpu-pack")).arg("--no-build").arg(&pack).env("CENTIME", centime).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && said.contains("MiB"), "{output:?}");
-    let there = folder.path().join("there");
-    std::fs::create_dir(&there).unwrap();
-    let tar = Command::new("tar").arg("-xf").arg(pack.join("gpu-pack.tar")).arg("-C").arg(&there).status().unwrap();
-    assert!(tar.success() && there.join("centime.xz").exists());
-    let dry = Command::new(there.join("ci/gpu")).args(["--dry-run", "results"]).env_remove("OUT").output().unwrap();
+    let there = unpacked(folder.path());
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(there.join("ci/gpu"));
+        command.args(arguments).env_remove("OUT").env_remove("CENTIME").env("TMPDIR", folder.path()).output().unwrap()
+    };
+    let dry = run(&["--dry-run", "results"]);
     assert!(dry.status.success(), "{dry:?}");
-    assert!(String::from_utf8_lossy(&dry.stdout).contains("doctor (at most"), "{dry:?}");
-    assert!(there.join("results/report.md").exists());
-    for line in std::fs::read_to_string(there.join("results/steps.csv")).unwrap().lines().skip(1) {
-        for file in line
-            .split([' ', '"'])
-            .filter(|w| w.starts_with("ci/") || w.starts_with("tests/") || w.starts_with("scenarios/"))
-        {
-            assert!(there.join(file).exists(), "{file} is not in the pack");
-        }
+    let dry = said(&dry);
+    contains(&dry, &["doctor (at most", "ratio-train-gpt2-124m (at most", "gpu-decode (at most"]);
+    let place = |w: &str| w.starts_with("tests/") || w.starts_with("scenarios/") || w.contains("/ci/peers/");
+    let named: Vec<&str> = dry.split([' ', '"', '\n']).filter(|w| place(w)).collect();
+    assert!(named.len() > 10, "{dry}");
+    for file in named {
+        assert!(there.join(file).exists(), "{file} is not in the pack");
     }
+    for file in ["torch_gpu_peer.py", "torch_attention_peer.py", "torch_peer.py", "gpu_run.py", "gpu_workloads.py"] {
+        assert!(there.join("ci/peers").join(file).exists(), "{file} is not in the pack");
+    }
+    // The packed program is unpacked and run.
+    let real = run(&["--part", "verify", "--step", "doctor", "results"]);
+    contains(&said(&real), &["doctor: ok after", "| doctor | 0 | 60 | ok | hello |"]);
 }

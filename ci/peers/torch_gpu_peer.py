@@ -2,14 +2,18 @@
 
 The same work as `centime run` does: bf16, tied embeddings and learned positions (GPT-2) or RoPE, SwiGLU and grouped heads (Llama),
 scaled-dot-product attention, fused AdamW on f32 parameters under autocast, a KV cache that is written in place, greedy choice.
-torch.compile everywhere; decoding is one CUDA graph of the compiled step. What cannot be compiled or captured here runs as far as
-it goes, and the answer says so ("mode").
+torch.compile everywhere: layer by layer (alike layers compile once; what lies before and after them apart), or with --whole the
+model at once. Decoding is one CUDA graph of the compiled step. What cannot be compiled or captured here runs as far as it goes, and
+the answer says so ("mode").
 
-A line "go" on stdin is answered by a line of JSON on stdout; between two rounds the memory that is only cached is given back, so
-that the other program has it. The first line says that it is ready.
+A line "go" on stdin is answered by a line of JSON on stdout. The first line says that it is ready; before it, and between two rounds,
+the memory that is only cached is given back, so that the other program has it. With --prepare it ends there: its compilations are in
+the cache.
 """
 
 import argparse
+import contextlib
+import gc
 import json
 import statistics
 import sys
@@ -59,7 +63,43 @@ def turned(x, turns):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
-class Llama(nn.Module):
+class Steps:
+    """What a model is used for, over its beginning, its layers and its end."""
+
+    def through(self, ids, caches=None, position=0):
+        x = self.begin(ids, position)
+        more = self.turns(position, position + ids.shape[1], x.dtype)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, *more, caches[i] if caches else None, position)
+        return x
+
+    def loss(self, ids, targets):
+        return self.end_in_loss(self.through(ids), targets)
+
+    def next(self, ids, caches=None, position=0):
+        return self.end_in_token(self.through(ids, caches, position))
+
+    def logits(self, x):
+        return F.linear(self.last(x), self.head.weight)
+
+    def end_in_loss(self, x, targets):
+        return F.cross_entropy(self.logits(x).flatten(0, 1).float(), targets.flatten())
+
+    def end_in_token(self, x):
+        return self.logits(x[:, -1]).argmax(-1, keepdim=True)
+
+
+class LearnedPositions(Steps, Gpt2):
+    head = property(lambda self: self.table)
+
+    def begin(self, ids, position):
+        return self.table(ids) + self.positions(torch.arange(position, position + ids.shape[1]))
+
+    def turns(self, *_):
+        return ()
+
+
+class Llama(Steps, nn.Module):
     def __init__(self, a):
         super().__init__()
         self.table = nn.Embedding(a.vocabulary, a.width)
@@ -72,12 +112,22 @@ class Llama(nn.Module):
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
-    def next(self, ids, caches=None, position=0):
-        x, to = self.table(ids), position + ids.shape[1]
-        turns = (self.cos[position:to].to(x.dtype), self.sin[position:to].to(x.dtype))
-        for i, layer in enumerate(self.layers):
-            x = layer(x, turns, caches[i] if caches else None, position)
-        return F.linear(self.last(x)[:, -1], self.head.weight).argmax(-1, keepdim=True)
+    def begin(self, ids, position):
+        return self.table(ids)
+
+    def turns(self, begin, end, dtype):
+        return ((self.cos[begin:end].to(dtype), self.sin[begin:end].to(dtype)),)
+
+
+def compiled(model, name, a):
+    """A method of the model, compiled; and how."""
+    if a.whole:
+        return torch.compile(getattr(model, name)), "compile"
+    for layer in model.layers:
+        layer.compile()
+    for part in ("begin", "end_in_loss", "end_in_token"):
+        setattr(model, part, torch.compile(getattr(model, part)))
+    return getattr(model, name), "compile by layer"
 
 
 def synchronise(a):
@@ -100,9 +150,8 @@ def timed(step, a):
 
 
 def training(model, a):
-    fused = a.device == "cuda"
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
-    loss_of = torch.compile(model.loss)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=a.device == "cuda")
+    loss_of, mode = compiled(model, "loss", a)
     ids, targets = (torch.randint(a.vocabulary, (a.batch, a.tokens)) for _ in range(2))
 
     def step():
@@ -112,13 +161,13 @@ def training(model, a):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return step, a.batch * a.tokens, "compile"
+    return step, a.batch * a.tokens, mode
 
 
 def prefill(model, a):
     ids = torch.randint(a.vocabulary, (a.batch, a.tokens))
-    compiled = torch.compile(model.next)
-    return lambda: compiled(ids), a.batch * a.tokens, "compile"
+    next_of, mode = compiled(model, "next", a)
+    return lambda: next_of(ids), a.batch * a.tokens, mode
 
 
 def decode(model, a):
@@ -128,30 +177,33 @@ def decode(model, a):
     kind = next(model.parameters()).dtype
     caches = [(torch.zeros(room, dtype=kind), torch.zeros(room, dtype=kind)) for _ in range(a.layers)]
     token = torch.randint(a.vocabulary, (a.batch, 1))
-    compiled = torch.compile(model.next)
-    step = lambda: compiled(token, caches, at)
+    next_of, mode = compiled(model, "next", a)
+    step = lambda: next_of(token, caches, at)
     if a.device != "cuda":
-        return step, a.batch, "compile"
-    for mode, run in [("compile + CUDA graph", step), ("eager + CUDA graph", lambda: model.next(token, caches, at))]:
-        try:
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(3):
-                    run()
-            torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                run()
-            return graph.replay, a.batch, mode
-        except RuntimeError as fault:
-            print(f"{mode}: {fault}", file=sys.stderr)
-    return step, a.batch, "compile"
+        return step, a.batch, mode
+    try:
+        return captured(step), a.batch, f"{mode} + CUDA graph"
+    except RuntimeError as fault:
+        print(f"CUDA graph: {fault}", file=sys.stderr)
+        return step, a.batch, mode
+
+
+def captured(step):
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def prepared(a):
     if a.family == "gpt2":
-        model = Gpt2(a.layers, a.width, a.heads, a.vocabulary, max(a.context, a.tokens + a.new))
+        model = LearnedPositions(a.layers, a.width, a.heads, a.vocabulary, max(a.context, a.tokens + a.new))
     else:
         model = Llama(a)
     if a.phase == "train":
@@ -163,10 +215,21 @@ def prepared(a):
     return (prefill if a.phase == "prefill" else decode)(model.eval(), a)
 
 
-def serve(step, tokens, mode, a):
+def give_back(a):
+    """What is only cached, to the other program."""
+    synchronise(a)
+    gc.collect()
+    if a.device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def serve(step, tokens, mode, a, began):
     name = torch.cuda.get_device_name() if a.device == "cuda" else "cpu"
-    print(json.dumps({"ready": True, "device": name, "version": torch.__version__, "mode": mode}), flush=True)
-    for line in sys.stdin:
+    step()
+    give_back(a)
+    ready = {"ready": True, "device": name, "version": torch.__version__, "mode": mode, "seconds": time.perf_counter() - began}
+    print(json.dumps(ready), flush=True)
+    for line in sys.stdin if not a.prepare else ():
         if line.strip() != "go":
             break
         if a.device == "cuda":
@@ -175,7 +238,7 @@ def serve(step, tokens, mode, a):
         said = {"tokens_per_second": tokens / seconds, "step_seconds": seconds, "mode": mode, "version": torch.__version__}
         if a.device == "cuda":
             said["peak_gpu_memory_bytes"] = torch.cuda.max_memory_reserved()
-            torch.cuda.empty_cache()
+        give_back(a)
         print(json.dumps(said), flush=True)
 
 
@@ -188,7 +251,8 @@ def arguments(words=None):
     parser.add_argument("--new", type=int, default=0)
     parser.add_argument("--family", choices=["gpt2", "llama"], required=True)
     parser.add_argument("--phase", choices=["train", "prefill", "decode"], required=True)
-    parser.add_argument("--tied", action="store_true")
+    for name in ["tied", "whole", "prepare"]:
+        parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--device", default="cuda")
     a = parser.parse_args(words)
@@ -197,19 +261,13 @@ def arguments(words=None):
 
 
 def main():
-    a = arguments()
+    a, began = arguments(), time.perf_counter()
     torch.manual_seed(0)
     torch.set_default_device(a.device)
     torch.backends.cuda.matmul.allow_tf32 = True
-    if a.phase == "train":
+    with contextlib.nullcontext() if a.phase == "train" else torch.inference_mode():
         step, tokens, mode = prepared(a)
-        step()
-        serve(step, tokens, mode, a)
-    else:
-        with torch.inference_mode():
-            step, tokens, mode = prepared(a)
-            step()
-            serve(step, tokens, mode, a)
+        serve(step, tokens, mode, a, began)
 
 
 if __name__ == "__main__":
