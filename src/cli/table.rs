@@ -119,7 +119,7 @@ impl Rows {
         format!("{:#}", serde_json::Value::Array(rows))
     }
 
-    fn csv(&self) -> String {
+    pub fn csv(&self) -> String {
         let field = |v: &Value| match &v.number {
             Some(n) => n.to_string(),
             None => csv_text(&v.text),

@@ -318,6 +318,11 @@ pub trait Backend: Alloc {
         None
     }
 
+    /// Names of the kernels that have run since the last call, from the first call on: for who checks which way an operation took.
+    fn kernels_run(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Waits until everything asked for has been computed.
     fn synchronize(&self) {}
 

@@ -17,6 +17,7 @@ pub mod error;
 pub mod golden;
 pub mod memory;
 mod operands;
+pub mod operations;
 mod pass;
 pub mod prepare;
 mod random;

@@ -349,6 +349,9 @@ impl Backend for Cuda {
     fn device_memory(&self) -> Option<DeviceMemory> {
         self.on().high_water()
     }
+    fn kernels_run(&self) -> Vec<String> {
+        self.on().trace().take()
+    }
     fn synchronize(&self) {
         if let Err(failure) = self.on().wait() {
             self.state.fail(failure);

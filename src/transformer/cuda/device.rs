@@ -6,7 +6,10 @@
 
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Where something lies in the device's memory.
 pub type Address = u64;
@@ -121,9 +124,43 @@ pub struct Product {
     pub tf32: bool,
 }
 
+/// Names of what a device has run, kept from the first time on that somebody asks.
+#[derive(Debug, Default)]
+pub struct Trace {
+    kept: AtomicBool,
+    names: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Trace {
+    /// Something runs.
+    pub fn note(&self, name: &'static str) {
+        if self.kept.load(Ordering::Relaxed) {
+            self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        }
+    }
+
+    /// A product runs.
+    pub fn note_product(&self, product: &Product) {
+        self.note(match product.epilogue {
+            Epilogue::Nothing => "product",
+            Epilogue::Gelu { .. } => "product+gelu",
+            Epilogue::GeluGradient { .. } => "product+gelu_gradient",
+            Epilogue::RowSums { .. } => "product+row_sums",
+        });
+    }
+
+    /// What has run since the last call.
+    pub fn take(&self) -> Vec<String> {
+        self.kept.store(true, Ordering::Relaxed);
+        let names = std::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner));
+        names.into_iter().map(str::to_string).collect()
+    }
+}
+
 /// A machine that kernels run on.
 pub trait Device: Debug + Send + Sync {
     fn facts(&self) -> &Facts;
+    fn trace(&self) -> &Trace;
 
     /// Zeroed memory, at least 256-byte aligned.
     ///

@@ -34,6 +34,8 @@ mod memory_tests;
 mod model_tests;
 pub mod nccl;
 mod norm;
+#[cfg(test)]
+mod operations_tests;
 mod optimizer;
 #[cfg(test)]
 mod ranks_tests;

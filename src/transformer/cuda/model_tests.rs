@@ -10,7 +10,7 @@ use super::super::ranks::one::{Keeping, Training, inference};
 use super::super::shape::count;
 use super::super::shape::{Family, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
-use super::device::{Arg, Facts, Launch, Product, Real, Recording};
+use super::device::{Arg, Facts, Launch, Product, Real, Recording, Trace};
 use super::host::HostDevice;
 use super::*;
 use std::path::Path;
@@ -134,6 +134,9 @@ impl Recorder {
 impl Device for Recorder {
     fn facts(&self) -> &Facts {
         self.host.facts()
+    }
+    fn trace(&self) -> &Trace {
+        self.host.trace()
     }
     fn allocate(&self, bytes: usize) -> Result<Address, SessionError> {
         self.not_while_recording("allocate");

@@ -1,6 +1,6 @@
 //! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
 
-use super::super::device::{Address, Device, Facts, Launch, Product, Recording};
+use super::super::device::{Address, Device, Facts, Launch, Product, Recording, Trace};
 use super::cache::Cache;
 use super::compiler::Compiler;
 use super::fault::{DriverFault, ok};
@@ -45,6 +45,7 @@ pub struct Gpu {
     graphs: Mutex<Graphs>,
     staging: Mutex<Staging>,
     failure: Mutex<Option<SessionError>>,
+    trace: Trace,
 }
 
 // SAFETY: context, stream and pool are handles that the driver lets any thread use.
@@ -94,6 +95,7 @@ impl Gpu {
             graphs: Mutex::default(),
             staging: Mutex::default(),
             failure: Mutex::default(),
+            trace: Trace::default(),
         };
         gpu.stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(fault)?;
         gpu.pool = gpu.default_pool().map_err(broken)?;
@@ -185,6 +187,10 @@ impl Device for Gpu {
         &self.facts
     }
 
+    fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address, SessionError> {
         self.enter();
         let bytes = bytes.max(1);
@@ -249,16 +255,22 @@ impl Device for Gpu {
 
     fn launch(&self, launch: &Launch<'_>) {
         self.enter();
+        self.trace.note(launch.kernel);
         self.note(launch.kernel, lock(&self.modules).launch(launch, self.stream));
     }
 
     fn product(&self, product: &Product) {
+        self.trace.note_product(product);
         self.multiply(product, |products| products.run(product));
     }
 
     fn try_product(&self, product: &Product) -> bool {
         // After a failure, which is remembered, nothing is worth another try.
-        self.multiply(product, |products| products.try_run(product)).unwrap_or(true)
+        let done = self.multiply(product, |products| products.try_run(product)).unwrap_or(true);
+        if done {
+            self.trace.note_product(product);
+        }
+        done
     }
 
     fn begin_recording(&self) -> bool {

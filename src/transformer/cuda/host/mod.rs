@@ -14,7 +14,7 @@ pub(in super::super) use fixture::{array, close, close_to, ids, random, rounded,
 
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
-use super::device::{Address, Arg, Device, Facts, Launch, Product};
+use super::device::{Address, Arg, Device, Facts, Launch, Product, Trace};
 use library::{Library, compiler};
 use memory::Memory;
 use std::ffi::c_void;
@@ -30,6 +30,7 @@ pub(in super::super) struct HostDevice {
     /// Whether it does products with an epilogue in one go, and how many it has done.
     fuses: bool,
     fused: AtomicUsize,
+    trace: Trace,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,6 +46,11 @@ impl HostDevice {
     /// One that refuses every product with an epilogue.
     pub fn without_epilogues() -> Option<Self> {
         Self::new().map(|host| Self { fuses: false, ..host })
+    }
+
+    /// One of another compute capability.
+    pub fn of_capability(capability: (u32, u32)) -> Option<Self> {
+        Self::new().map(|host| Self { facts: Facts { capability, ..host.facts.clone() }, ..host })
     }
 
     /// Products with an epilogue that it has done in one go.
@@ -67,7 +73,7 @@ impl HostDevice {
             memory_bytes,
         };
         let (memory, failure) = (Mutex::default(), Mutex::default());
-        Some(Self { facts, memory, failure, fuses: true, fused: AtomicUsize::new(0) })
+        Some(Self { facts, memory, failure, fuses: true, fused: AtomicUsize::new(0), trace: Trace::default() })
     }
 
     fn fail(&self, message: String) {
@@ -137,6 +143,10 @@ impl Device for HostDevice {
         &self.facts
     }
 
+    fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address, SessionError> {
         let mut memory = lock(&self.memory);
         let free = self.facts.memory_bytes.saturating_sub(memory.in_use());
@@ -186,12 +196,14 @@ impl Device for HostDevice {
     }
 
     fn launch(&self, launch: &Launch<'_>) {
+        self.trace.note(launch.kernel);
         if let Err(message) = self.run(launch) {
             self.fail(message);
         }
     }
 
     fn product(&self, product: &Product) {
+        self.trace.note_product(product);
         product::run(self, product);
     }
 

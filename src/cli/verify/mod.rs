@@ -1,0 +1,197 @@
+//! `centime verify`: golden files of other frameworks against the built-in transformer, and a backend's operations against the oracle.
+
+mod operations;
+
+use super::Failure;
+use super::table::Format;
+use crate::transformer::cpu::{Cpu, Instructions, naive::Naive};
+use crate::transformer::cuda::{Cuda, driver};
+use crate::transformer::golden::{self, Golden, GoldenError, Group};
+use crate::transformer::operations::{Finding, Size, check};
+use crate::transformer::prepare::supports;
+use crate::transformer::{BackendKind, Dtype, WeightFormat};
+use anyhow::anyhow;
+use std::path::PathBuf;
+
+/// Check the built-in transformer against golden files made by other frameworks.
+///
+/// A golden file is a safetensors file with weights (param/...), input_ids, targets, and any of logits, loss, gradients
+/// (grad/...), parameters after optimizer steps (optim/NAME/afterK/...) and greedy tokens; its metadata hold the model's
+/// Hugging Face config. Prints the largest relative error of each group; exits with 1 when one is above the tolerance (f32: 1e-4).
+///
+/// With --operations instead of files, each operation of a backend is checked against plain loops in f64, forward and backward, at
+/// shapes that reach every kernel. Prints, for each operation and the kernels that ran, the number nearest to what it may be off by,
+/// which follows from the format and the length of its sums; exits with 1 when one is beyond that.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Golden files.
+    #[arg(required_unless_present = "operations", conflicts_with = "operations", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Check each operation by itself instead.
+    #[arg(long)]
+    operations: bool,
+    /// How much of it: `small` reaches every kernel at few short shapes, for use under a sanitizer; `full` adds sequences of 4096
+    /// tokens, wide layers and a vocabulary of 50257.
+    #[arg(long, value_name = "SIZE", value_parser = operations::size, default_value = "full", requires = "operations")]
+    size: Size,
+    /// A row for every operation at every shape, not for the worst of each.
+    #[arg(long, requires = "operations")]
+    each: bool,
+    /// How the table of operations is printed.
+    #[arg(long, value_enum, default_value_t = Format::Table, requires = "operations")]
+    format: Format,
+    /// Check only this backend (naive, cpu, cuda); otherwise all that this machine has.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<BackendKind>,
+    /// Format of the factors of products; for bf16 and tf32 the tolerance is derived from their bits. The naive backend has f32
+    /// alone, and tf32 is cuda's.
+    #[arg(long, value_name = "NAME", default_value_t = Dtype::F32)]
+    dtype: Dtype,
+    /// How weights are stored; int8 checks the logits alone, with a tolerance derived from the 8 bits, on the cpu backend.
+    #[arg(long, value_name = "NAME", default_value_t = WeightFormat::Dtype)]
+    weights: WeightFormat,
+    /// Threads of the cpu backend; every core otherwise.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    threads: Option<u32>,
+}
+
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
+    if a.operations { run_operations(a) } else { run_golden(a) }
+}
+
+/// The backends to check: the one that is named, or all that are here and have the formats, but for the oracle where that is what they
+/// are checked against.
+fn backends(a: &Arguments) -> Result<Vec<BackendKind>, Failure> {
+    let naive = |b: &BackendKind| a.operations && *b == BackendKind::Naive;
+    if a.backend.as_ref().is_some_and(naive) {
+        let text = "--operations --backend naive: naive is what the others are checked against; use cpu or cuda";
+        return Err(Failure::Usage(anyhow!(text)));
+    }
+    let backends = match a.backend {
+        Some(b) => vec![b],
+        None if driver::available().is_ok() => vec![BackendKind::Naive, BackendKind::Cpu, BackendKind::Cuda],
+        None => vec![BackendKind::Naive, BackendKind::Cpu],
+    };
+    let mut backends: Vec<BackendKind> = backends.into_iter().filter(|b| supports(*b, a.dtype, a.weights)).collect();
+    backends.retain(|b| !naive(b));
+    if backends.is_empty() {
+        return Err(Failure::Usage(anyhow!(
+            "--dtype {} --weights {}: no backend that is here has these; use f32 or bf16 (cpu), int8 (cpu), or tf32 (cuda)",
+            a.dtype,
+            a.weights
+        )));
+    }
+    Ok(backends)
+}
+
+fn run_golden(a: &Arguments) -> Result<(), Failure> {
+    let (threads, backends) = (threads(a), backends(a)?);
+    let mut failed = 0;
+    for file in &a.files {
+        let golden = Golden::open(file).map_err(failure)?;
+        for &backend in &backends {
+            let groups = match backend {
+                BackendKind::Naive => golden::verify(&golden, Naive, a.weights),
+                BackendKind::Cpu => {
+                    let cpu = Cpu::new(threads, None).map_err(|e| Failure::Internal(e.into()))?;
+                    golden::verify(&golden, cpu.with_dtype(a.dtype).with_weights(a.weights), a.weights)
+                }
+                BackendKind::Cuda => {
+                    let cuda = Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?;
+                    golden::verify(&golden, cuda, a.weights)
+                }
+            }
+            .map_err(failure)?;
+            let tolerance = golden::tolerance(a.dtype, a.weights, &golden.shape);
+            let path = path(backend);
+            let weights =
+                if a.weights == WeightFormat::Dtype { String::new() } else { format!(", weights {}", a.weights) };
+            println!("{} on {backend} ({path}), {}{weights}, tolerance {tolerance:.1e}", file.display(), a.dtype);
+            failed += print(&groups, tolerance);
+        }
+    }
+    if failed == 0 {
+        println!("ok: every group is within its tolerance");
+        Ok(())
+    } else {
+        println!("FAILED: {failed} group(s) above the tolerance");
+        Err(Failure::Silent)
+    }
+}
+
+/// What a backend computes with.
+fn path(backend: BackendKind) -> String {
+    match backend {
+        BackendKind::Cpu => Instructions::taken().name().to_string(),
+        BackendKind::Naive => "plain loops".into(),
+        BackendKind::Cuda => driver::available().map(|all| all[0].name.clone()).unwrap_or_default(),
+    }
+}
+
+fn threads(a: &Arguments) -> usize {
+    a.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |n| n as usize)
+}
+
+fn run_operations(a: &Arguments) -> Result<(), Failure> {
+    if a.weights != WeightFormat::Dtype {
+        let text = "--operations checks weights in the format of --dtype; leave --weights out";
+        return Err(Failure::Usage(anyhow!(text)));
+    }
+    let (threads, mut failed) = (threads(a), 0);
+    for backend in backends(a)? {
+        let began = std::time::Instant::now();
+        let found: Vec<Finding> = if backend == BackendKind::Cuda {
+            check(&Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?, a.size, threads)
+        } else {
+            let cpu = Cpu::new(threads, None).map_err(|e| Failure::Internal(e.into()))?;
+            check(&cpu.with_dtype(a.dtype), a.size, threads)
+        };
+        let shown = if a.each { operations::Shown::Each } else { operations::Shown::Worst };
+        let beyond = operations::print(&found, shown, a.format)?;
+        failed += beyond;
+        // Beside the table, which may be a file's content.
+        eprintln!(
+            "{backend} ({}), {}: {} results of {} operations at their shapes, {beyond} beyond what they may be off by, {:.0} s",
+            path(backend),
+            a.dtype,
+            found.iter().map(|f| f.compared).sum::<usize>(),
+            found.len(),
+            began.elapsed().as_secs_f64()
+        );
+    }
+    verdict(failed)
+}
+
+/// Of so many operations that failed.
+fn verdict(failed: usize) -> Result<(), Failure> {
+    if failed > 0 {
+        eprintln!("FAILED: {failed} operation(s)");
+        return Err(Failure::Silent);
+    }
+    eprintln!("ok: every operation is within what its format and its sums allow");
+    Ok(())
+}
+
+/// Prints a line a group; returns how many failed.
+fn print(groups: &[Group], tolerance: f64) -> usize {
+    for g in groups {
+        let verdict = if g.passes(tolerance) { "ok" } else { "FAILED" };
+        let noise = match g.left_out {
+            0 => String::new(),
+            n => format!("; {n} elements left out, their gradient is rounding noise"),
+        };
+        println!(
+            "  {:<24} {:>9.2e}  {verdict:<6}  {} compared, worst: {}{noise}",
+            g.name, g.error, g.compared, g.worst
+        );
+    }
+    groups.iter().filter(|g| !g.passes(tolerance)).count()
+}
+
+fn failure(e: GoldenError) -> Failure {
+    match &e {
+        GoldenError::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => Failure::Io(e.into()),
+        GoldenError::Session(_) => Failure::Internal(e.into()),
+        _ => Failure::Usage(e.into()),
+    }
+}

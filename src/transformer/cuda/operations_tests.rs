@@ -1,0 +1,49 @@
+//! The list of operations on the host as a device of each generation: every kernel of every file, in every family, is one that an
+//! operation of the list reaches.
+
+use super::super::operations::{Finding, Size, check};
+use super::driver::kernels::FILES;
+use super::host::HostDevice;
+use super::*;
+use std::collections::BTreeSet;
+
+fn checked(host: HostDevice, dtype: Dtype) -> Vec<Finding> {
+    let capability = host.facts().capability;
+    let found = check(&Cuda::on_device(Arc::new(host), dtype).unwrap(), Size::Small, 2);
+    for f in &found {
+        assert!(f.passes(), "{dtype} on {capability:?}: {f:?}");
+    }
+    found
+}
+
+/// Names of a file's kernels; those of decoding are made by a macro of two numbers.
+fn exported(text: &str) -> Vec<String> {
+    let inside = |l: &str, name: &str| Some(l.strip_prefix(name)?.strip_prefix('(')?.split(')').next()?.to_string());
+    let of_line = |l: &str| match inside(l, "DECODE") {
+        Some(numbers) => Some(format!("decode_attention_{}", numbers.replace(", ", "_"))),
+        None => inside(l, "EXPORT"),
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
+#[test]
+fn every_operation_agrees_with_the_oracle_by_every_kernel() {
+    let of = HostDevice::of_capability;
+    let devices = [of((9, 0)), of((9, 0)), of((8, 0)), HostDevice::without_epilogues(), of((7, 5))];
+    let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::Bf16, Dtype::Tf32, Dtype::Bf16];
+    let mut reached = BTreeSet::new();
+    for (device, dtype) in devices.into_iter().zip(dtypes) {
+        let Some(device) = device else { return };
+        reached.extend(checked(device, dtype).into_iter().flat_map(|f| f.kernels));
+    }
+    for (file, text) in FILES {
+        let of_file = exported(text);
+        assert!(!of_file.is_empty(), "{file} exports nothing");
+        for kernel in of_file {
+            assert!(
+                reached.contains(&kernel),
+                "{kernel} of {file}: no case of transformer/operations reaches it; add one to the list that it fits"
+            );
+        }
+    }
+}

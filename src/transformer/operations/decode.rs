@@ -1,0 +1,165 @@
+//! The KV cache and attention over it: a step by itself, and steps that a backend may record and replay.
+
+use super::super::backend::{AttentionDims, Backend, CacheDims, Category, Frequencies, Recorded};
+use super::super::shape::Rope;
+use super::Size;
+use super::attention::{HEAD_DIMS, text};
+use super::attention_bounds::of_share;
+use super::bounds::{length, longest, sum};
+use super::case::{Case, Known, by, given, result};
+use Category::{Activations, KvCache};
+
+/// Batch, length of the context, query heads, and heads of keys and values.
+const SHORT: [(usize, usize, usize, usize); 6] =
+    [(1, 1, 2, 2), (1, 64, 4, 2), (17, 65, 2, 1), (2, 130, 6, 2), (1, 200, 12, 1), (3, 31, 3, 3)];
+const LONG: [(usize, usize, usize, usize); 6] =
+    [(1, 1025, 32, 8), (17, 1025, 4, 2), (1, 4096, 8, 8), (17, 4096, 2, 1), (1, 4096, 16, 1), (64, 63, 4, 4)];
+
+pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
+    let mut add = |(batch, length, heads, kv_heads), head_dim| {
+        to.push(cached(AttentionDims { batch, tokens: length, heads, kv_heads, head_dim, causal: true }));
+    };
+    SHORT.into_iter().for_each(|d| add(d, 64));
+    for head_dim in [8, 10, 40, 130].into_iter().chain(HEAD_DIMS) {
+        // Heads that share keys and values: 1, 2, 4 and 8 of them.
+        [(2, 65, 4, 2), (1, 130, 8, 1), (1, 33, 3, 3), (1, 31, 4, 1)].into_iter().for_each(|d| add(d, head_dim));
+        if size == Size::Full {
+            LONG.into_iter()
+                .filter(|(batch, length, ..)| head_dim <= 128 || batch * length < 10_000)
+                .for_each(|d| add(d, head_dim));
+        }
+    }
+    for head_dim in [64, 128] {
+        to.push(repeated(AttentionDims { batch: 2, tokens: 1, heads: 4, kv_heads: 2, head_dim, causal: true }));
+    }
+}
+
+/// What the result of a query `q` (its heads side by side) may be off by, keys and values being off by `off` of themselves.
+fn of_query(
+    q: &[f32],
+    row: impl Fn(usize, usize) -> Vec<f32>,
+    seen: usize,
+    d: AttentionDims,
+    off: f64,
+    u: f64,
+) -> Vec<f64> {
+    let (dim, scale) = (d.head_dim, 1.0 / (d.head_dim as f64).sqrt());
+    let mut all = Vec::with_capacity(d.out_width());
+    for h in 0..d.heads {
+        let group = h / (d.heads / d.kv_heads);
+        let keys: Vec<Vec<f32>> = (0..seen).map(|s| row(s, (d.heads + group) * dim)).collect();
+        let query = &q[h * dim..][..dim];
+        let scores: Vec<f64> = keys.iter().map(|k| f64::from(super::bounds::dot(query, k)) * scale).collect();
+        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
+        let products = length(query) * keys.iter().map(|k| longest(k, dim)).fold(0.0, f64::max) * scale;
+        // Query and key are off by `off` each; what that makes of a share is not small enough to be linear.
+        let share = of_share(products, dim) + (2.0 * off * products).exp_m1();
+        let by = 2.0 * share + u + off + sum(seen);
+        let mut result = vec![0.0; dim];
+        for (s, score) in scores.iter().enumerate() {
+            let p = (score - most).exp() / total;
+            let value = row(s, (d.heads + d.kv_heads + group) * dim);
+            result.iter_mut().zip(&value).for_each(|(e, v)| *e += p * by * f64::from(v.abs()));
+        }
+        all.extend(result);
+    }
+    all
+}
+
+/// A prompt of all tokens but the last goes into the cache, then the last, whose attention is computed.
+fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
+    let AttentionDims { batch, tokens, kv_heads, head_dim, .. } = d;
+    let (one, before) = (AttentionDims { tokens: 1, ..d }, AttentionDims { tokens: tokens - 1, ..d });
+    let width = d.qkv_width();
+    let off = by(move |b: &Known<'_>| {
+        let mut all = Vec::new();
+        for sequence in 0..batch {
+            let row = |s: usize, column: usize| {
+                let (from, r) = if s + 1 < tokens { (0, sequence * (tokens - 1) + s) } else { (1, sequence) };
+                b.before[from][r * width + column..][..head_dim].to_vec()
+            };
+            all.extend(of_query(&b.before[1][sequence * width..][..width], row, tokens, d, 0.0, b.format.on_the_way()));
+        }
+        all
+    });
+    let slots = vec![
+        given(before.rows() * width, Activations),
+        given(batch * width, Activations),
+        result("attention_cached", batch * d.out_width(), Activations, off),
+    ];
+    Case::new("attention_cached", text(d), 8 * d.rows() * d.heads * head_dim, slots, move |on: &B, b| {
+        if let [prompt, qkv, out] = b {
+            let c = CacheDims { batch, kv_heads, head_dim, capacity: tokens + 3, dtype: on.dtype() };
+            let mut cache = on.alloc(c.words(), KvCache)?;
+            if tokens > 1 {
+                on.cache_append(prompt, &mut cache, 0, before, c);
+            }
+            on.cache_append(qkv, &mut cache, tokens - 1, one, c);
+            on.attention_cached(qkv, &cache, out, tokens, one, c);
+        }
+        Ok(())
+    })
+}
+
+/// Steps of [`repeated`]: one as it is, one recorded, and replays.
+const STEPS: usize = 5;
+
+/// Steps on the same buffers that differ by their position alone: rotary positions, the cache, attention over what is in it. After the
+/// rotation queries and keys are rounded to their storage, which moves the shares.
+fn repeated<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
+    let AttentionDims { batch, kv_heads, head_dim, .. } = d;
+    let (width, angles) = (d.qkv_width(), frequencies(d));
+    let off = move |step: usize| {
+        by(move |b: &Known<'_>| {
+            // Rotation leaves lengths as they are; the shares that it moves are bounded by the largest there can be.
+            let u = b.format.stored(Activations) + 1e-6;
+            let mut all = Vec::new();
+            for sequence in 0..batch {
+                let of = |s: usize| &b.before[s][sequence * width..][..width];
+                let rows: Vec<Vec<f32>> = (0..=step).map(|s| turned(of(s), &frequencies(d), s, d)).collect();
+                let row = |s: usize, column: usize| rows[s][column..][..head_dim].to_vec();
+                all.extend(of_query(&rows[step], row, step + 1, d, u, b.format.on_the_way()));
+            }
+            all
+        })
+    };
+    let mut slots: Vec<_> = (0..STEPS).map(|_| given(batch * width, Activations)).collect();
+    slots.extend((0..STEPS).map(|s| result("repeated", batch * d.out_width(), Activations, off(s))));
+    Case::new("repeated", text(d), batch * width, slots, move |on: &B, b| {
+        let c = CacheDims { batch, kv_heads, head_dim, capacity: STEPS + 1, dtype: on.dtype() };
+        let mut cache = on.alloc(c.words(), KvCache)?;
+        let mut qkv = on.alloc(batch * width, Activations)?;
+        let mut out = on.alloc(batch * d.out_width(), Activations)?;
+        let mut recorded = Recorded::NotYet;
+        let (from, to) = b.split_at_mut(STEPS);
+        for (position, (from, to)) in from.iter().zip(to).enumerate() {
+            on.copy(from, &mut qkv, batch * width);
+            on.repeated(position, &mut recorded, &mut || {
+                on.rope(&mut qkv, &angles, position, false, d);
+                on.cache_append(&qkv, &mut cache, position, d, c);
+                on.attention_cached(&qkv, &cache, &mut out, position + 1, d, c);
+            });
+            on.copy(&out, to, batch * d.out_width());
+        }
+        Ok(())
+    })
+}
+
+fn frequencies(d: AttentionDims) -> Frequencies {
+    Frequencies::new(&Rope { theta: 10_000.0, scaling: None }, d.head_dim)
+}
+
+/// A row of queries, keys and values with the former two turned.
+fn turned(row: &[f32], by: &Frequencies, position: usize, d: AttentionDims) -> Vec<f32> {
+    let (dim, half) = (d.head_dim, d.head_dim / 2);
+    let mut row = row.to_vec();
+    for head in row.chunks_exact_mut(dim).take(d.heads + d.kv_heads) {
+        for (i, f) in by.0.iter().enumerate() {
+            let (sine, cosine) = (position as f32 * f).sin_cos();
+            (head[i], head[i + half]) =
+                (head[i] * cosine - head[i + half] * sine, head[i + half] * cosine + head[i] * sine);
+        }
+    }
+    row
+}
