@@ -2,9 +2,13 @@
 //! that fail, hang or have no time; kills at any moment.
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "other tests use the rest of it")]
+#[path = "common/stand_in.rs"]
+mod stand_in;
 #[path = "gpu_script/stand_ins.rs"]
 mod stand_ins;
 
+use stand_in::StandIn;
 use stand_ins::{StandIns, lacks, program, root, said};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -93,7 +97,7 @@ fn verification_says_what_failed_and_goes_on() {
     contains(&there.read("report.md"), &words);
     let printed = said(&output);
     contains(&printed, &words);
-    contains(&printed, &["--- the end of verify/doctor.log\n", "broken"]);
+    contains(&printed, &["--- verify/doctor.log\n", "broken"]);
     // The libraries of Python's packages, but where the program is to find them by itself.
     let folder = there.folder.path().display();
     let libraries = format!("libraries: {folder}/nvidia/cu13/lib:{folder}/nvidia/nccl/lib");
@@ -185,12 +189,12 @@ fn what_is_printed_last_is_never_longer_than_a_window() {
         return;
     }
     let there = StandIns::new(
-        "i=0; while [ $i -lt 3000 ]; do echo a long line of a log that nobody will read $i; i=$((i+1)); done; exit 3",
+        "echo FAILED in the middle; i=0; while [ $i -lt 3000 ]; do echo a long line of a log that nobody will read $i; i=$((i+1)); done; exit 3",
     );
     let printed = said(&there.run(&["--part", "verify"]));
     let report = &printed[printed.find("# Centime on a GPU").unwrap()..];
     assert!(report.len() <= 11_001 && report.len() > 4000, "{}", report.len());
-    contains(report, &["that nobody will read 2999", "results: "]);
+    contains(report, &["FAILED in the middle\n", "that nobody will read 2999", "results: "]);
 }
 
 /// A centime whose steps take a moment, so that there is something to kill.
@@ -269,6 +273,73 @@ fn what_is_not_known_is_said_with_what_is() {
     let output = command.env("CENTIME", "/nowhere/centime").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     contains(&String::from_utf8_lossy(&output.stderr), &["no program: expected /nowhere/centime", "ci/gpu-pack"]);
+}
+
+/// The true program with what stands in for NVIDIA's libraries: a sanitizer runs what it is given.
+fn walk(there: &StandIns, libraries: &StandIn, arguments: &[&str], settings: &[(&str, &str)]) -> String {
+    let run_it = "while [ \"$1\" != --print-limit ]; do shift; done; shift 2; \"$@\" && echo ERROR SUMMARY: 0 errors";
+    program(there.folder.path(), "compute-sanitizer", run_it);
+    let mut command = there.command(arguments);
+    command.env("LD_LIBRARY_PATH", libraries.path()).env("CENTIME", env!("CARGO_BIN_EXE_centime"));
+    said(&command.envs(settings.iter().copied()).output().unwrap())
+}
+
+#[test]
+fn the_true_program_goes_through_every_step_but_what_kernels_compute() {
+    if lacks(&["python3", "tar"]) {
+        return;
+    }
+    let Some(libraries) = StandIn::build() else { return };
+    let there = StandIns::new("exit 1");
+    let steps = ["doctor", "golden-f32", "nccl", "memcheck-bf16", "attention", "ratio-train-gpt2-124m"];
+    let chosen: Vec<&str> = steps.iter().flat_map(|s| ["--step", *s]).collect();
+    let printed = walk(&there, &libraries, &chosen, &[]);
+    for (part, step) in [("verify", "nccl"), ("ratios", "attention"), ("ratios", "ratio-train-gpt2-124m")] {
+        assert_eq!(there.code(part, step), "0", "{part}/{step}: {printed}");
+    }
+    // Kernels that compute nothing are found out.
+    assert_eq!(there.code("verify", "golden-f32"), "1", "{printed}");
+    contains(
+        &printed,
+        &["**Verification failed**: golden-f32", "| forward, causal | ", "| train GPT-2 124M, B32 T1024 | "],
+    );
+}
+
+/// CUDA through Python's packages alone, as beside PyTorch: NVIDIA's own compiler, which is told nowhere else, for a driver that stands
+/// in. Its version for CUDA 13.0 compiles only if its other half is found too.
+#[test]
+fn the_compiler_of_pythons_packages_is_found_and_compiles() {
+    let python = root().join("target/nvrtc-13.0.88/bin/python");
+    if !python.exists() {
+        eprintln!("not tested: {} is not there; ci/kernels installs it", python.display());
+        return;
+    }
+    let Some(libraries) = StandIn::build() else { return };
+    std::fs::remove_file(libraries.file("libnvrtc.so.13")).unwrap();
+    let there = StandIns::new("exit 1");
+    let mut command = there.command(&["--part", "verify", "--step", "doctor"]);
+    command.env("LD_LIBRARY_PATH", libraries.path()).env("CENTIME", env!("CARGO_BIN_EXE_centime"));
+    let output = command.env("PYTHON", python).output().unwrap();
+    let log = there.archived("verify/doctor.log");
+    assert_eq!(there.code("verify", "doctor"), "0", "{output:?}");
+    let words: String = log.split_whitespace().collect();
+    contains(&words, &["13.0", "site-packages/nvidia"]);
+}
+
+#[test]
+fn a_device_that_is_lost_fails_steps_and_not_the_script() {
+    if lacks(&["python3", "tar"]) {
+        return;
+    }
+    let Some(libraries) = StandIn::build() else { return };
+    let steps = ["--step", "doctor", "--step", "golden-bf16", "--step", "nccl", "--step", "attention"];
+    for call in ["1", "7", "40", "cuLaunchKernel:1", "cuMemAllocAsync:3"] {
+        let there = StandIns::new("exit 1");
+        let printed = walk(&there, &libraries, &steps, &[("STAND_IN_FAIL", call), ("STAND_IN_FAIL_ON", "1")]);
+        assert_ne!(there.code("verify", "golden-bf16"), "0", "{call}: {printed}");
+        contains(&printed, &["**Verification failed**: ", "--- verify/golden-bf16.log", "results: "]);
+        assert!(there.archive().iter().any(|n| n == "verify/golden-bf16.log"), "{call}");
+    }
 }
 
 fn unpacked(folder: &Path) -> std::path::PathBuf {

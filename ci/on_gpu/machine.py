@@ -84,6 +84,8 @@ def own_folders():
         "XDG_RUNTIME_DIR": str(cache / "run"),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
+        # Workers that compile; a PyTorch that finds everything in its cache would start one a core all the same.
+        "TORCHINDUCTOR_COMPILE_THREADS": "4",
         "NO_COLOR": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -100,8 +102,9 @@ def libraries(python):
     folders = [f for f in (folders[0].split(":") if folders else []) if f]
     if not folders:
         return {}
-    before = lambda name: ":".join(folders + [f for f in [os.environ.get(name)] if f])
-    return {"CENTIME_CUDA_LIBRARIES": before("CENTIME_CUDA_LIBRARIES"), "LD_LIBRARY_PATH": before("LD_LIBRARY_PATH")}
+    # After what the user has named.
+    with_them = lambda name: ":".join([f for f in [os.environ.get(name)] if f] + folders)
+    return {name: with_them(name) for name in ("CENTIME_CUDA_LIBRARIES", "LD_LIBRARY_PATH")}
 
 
 def interface():

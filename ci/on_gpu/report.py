@@ -77,7 +77,7 @@ def verified(results):
     rows = [r for r in of_part(results, "verify") if r["step"] not in ("nvidia-smi", "nvidia-smi-full", "torch", "doctor-untold")]
     if not rows or all(r["exit_code"] == "-" for r in rows):
         return "**Not verified**: part `verify` has not been run here."
-    failed = [r["step"] for r in rows if meaning(r["exit_code"]).startswith(("failed", "time"))]
+    failed = [r["step"] for r in rows if meaning(r["exit_code"]).startswith(("failed", "time")) and not unable(r)]
     not_run = [r["step"] for r in rows if r["exit_code"] != "0" and r["step"] not in failed]
     if failed:
         return f"**Verification failed**: {', '.join(failed)}. What is measured below may be of wrong numbers."
@@ -86,6 +86,11 @@ def verified(results):
     if not_run:
         return f"**Verified in part**: what ran passed; not run: {', '.join(not_run)}."
     return "**Verified**: every step passed."
+
+
+def unable(row):
+    """A sanitizer that found nothing and failed all the same, as it does on a device that it does not know."""
+    return row["step"].split("-")[0] in ("memcheck", "racecheck", "synccheck") and row["exit_code"] not in ("0", "9")
 
 
 def verification(results):
@@ -203,7 +208,7 @@ def report(results):
 
 
 def shown(results, folder, seconds):
-    """For the end of what is printed: the report, and the ends of failed logs, none of it so long that a reader's window cuts it."""
+    """For the end of what is printed: the report, and what tells most of failed logs, none of it so long that a reader's window cuts it."""
     whole = report(results)
     files = "nothing was written" if results.dry else f"results: {folder} (report.md, steps.csv, results.tar.gz)"
     last = f"\n{files}, after {seconds:.0f} s"
@@ -213,8 +218,17 @@ def shown(results, folder, seconds):
     left = PRINTED - len(whole) - len(last)
     tails = ""
     for i, r in enumerate(failed):
-        title = f"\n--- the end of {r['part']}/{r['step']}.log\n"
+        title = f"\n--- {r['part']}/{r['step']}.log\n"
         room = (left - len(tails)) // (len(failed) - i) - len(title) - 1
         if room >= 80:
-            tails += title + text(results.log(r["part"], r["step"]))[-room:] + "\n"
+            tails += title + telling(text(results.log(r["part"], r["step"])), room) + "\n"
     return whole + tails + last
+
+
+def telling(log, room):
+    """Of a log that is too long: lines that speak of a failure, which may stand anywhere, and its end."""
+    if len(log) <= room:
+        return log
+    marked = [cell(line, 200) for line in log[: -room // 2].splitlines() if "FAILED" in line or "error" in line.lower()]
+    begin = "\n".join(marked)[: room // 2]
+    return f"{begin}\n...\n{log[len(begin) + 5 - room :]}" if begin else log[-room:]

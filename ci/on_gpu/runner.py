@@ -98,17 +98,18 @@ def end_with_parent():
 
 
 def end(process):
-    """Ends what is left of a step's group."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except OSError:
-            break
-        if number == signal.SIGTERM:
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                continue
+    """Asks a step to end, so that it can write what it has, and ends what is left of its group."""
+    if process.poll() is None:
+        process.terminate()
+        wait_a_little(process)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        pass
+    wait_a_little(process)
+
+
+def wait_a_little(process):
     try:
         process.wait(GRACE)
     except subprocess.TimeoutExpired:

@@ -38,7 +38,7 @@ def torch(here):
 def verify(here, work, whole):
     centime = [here.centime, "verify", "--backend", "cuda", "--dtype"]
     golden = lambda dtype, limit: Step(f"golden-{dtype}", [*centime, dtype, *GOLDEN], limit)
-    operations = lambda dtype, size: [*centime, dtype, "--operations", "--size", size]
+    operations = lambda dtype, size: [*centime, dtype, "--operations", "--size", size, "--format", "markdown"]
     each = lambda size, limit, all_of: [Step(f"operations-{size}-{d}", operations(d, size), limit, 10) for d in all_of]
     sanitize = lambda tool, dtype, limit: sanitized(here, tool, dtype, operations(dtype, "small"), limit)
     return [
@@ -54,7 +54,7 @@ def verify(here, work, whole):
         *each("small", 60, DTYPES),
         sanitize("memcheck", "bf16", 120),
         Step("nccl", [here.centime, "trial", "--nccl", "0"], 45),
-        *each("full", 90, ("bf16", "f32", "tf32")),
+        *each("full", 120, ("bf16", "f32", "tf32")),
         sanitize("racecheck", "bf16", 120),
         sanitize("memcheck", "f32", 90),
         sanitize("synccheck", "bf16", 60),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from gpu_run import arguments, attempt, centime, peer_command
+from gpu_run import arguments, attempt, centime, last_line, peer_command
 from gpu_workloads import WORKLOADS, shallow
 
 # Of all processes together, about a core each on 16.
@@ -51,7 +51,7 @@ def main():
             code = process.wait(a.left())
             ready[name] = round(time.monotonic() - began, 1)
             if code != 0:
-                faults.append(f"PyTorch, {name}: ended with {code}; see {name}.prepare.log")
+                faults.append(f"PyTorch, {name}: ended with {code}: {last_line(a.out / f'{name}.prepare.log')}")
         except subprocess.TimeoutExpired:
             process.kill()
             faults.append(f"PyTorch, {name}: not compiled when time was up")

@@ -66,11 +66,18 @@ def peer_command(workload, a, *more):
     return [a.python, script("torch_gpu_peer.py"), *peer_words(workload, a.seconds), *whole, *more]
 
 
+def last_line(log):
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "no word of why"
+
+
 class Peer:
-    """A process whose lines are read by a thread, so that waiting for one can end."""
+    """A process whose lines are read by a thread, so that waiting for one can end. What it complains of goes to the file `log`."""
 
     def __init__(self, command, log):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.log = log
+        with open(log, "w") as file:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True)
         self.lines = queue.Queue()
         threading.Thread(target=self.listen, daemon=True).start()
 
@@ -88,7 +95,7 @@ class Peer:
             except queue.Empty:
                 raise RuntimeError(f"no answer in {seconds:.0f} s") from None
             if line is None:
-                raise RuntimeError(f"ended with {self.process.wait()}; see its log")
+                raise RuntimeError(f"ended with {self.process.wait()}: {last_line(self.log)}")
             if line.startswith("{"):
                 return json.loads(line)
 

@@ -22,8 +22,8 @@ OWN = 25
 
 def started(workload, a, faults):
     """PyTorch, compiled and ready to measure; None where it is not."""
-    with open(a.out / f"{workload.name}.peer.log", "w") as log:
-        peer = attempt("PyTorch", lambda: Peer(peer_command(workload, a), log), faults)
+    log = a.out / f"{workload.name}.peer.log"
+    peer = attempt("PyTorch", lambda: Peer(peer_command(workload, a), log), faults)
     if peer is None:
         return None, None
     ready = attempt("PyTorch", lambda: peer.answer(min(READY, max(1.0, a.left() - OWN))), faults)
@@ -90,7 +90,7 @@ def main():
     path = a.out / f"{workload.name}.json"
     found = rounds(workload, a, lambda so_far: path.write_text(json.dumps(so_far, indent=1)))
     path.write_text(json.dumps(found, indent=1))
-    print(json.dumps({k: v for k, v in found.items() if k != "rounds"}, indent=1))
+    print(json.dumps({k: v for k, v in found.items() if k != "rounds" and v}, indent=1))
     # Without a peer there is no ratio: what was asked for has not been done.
     return 0 if found["ratio"] else 3
 
