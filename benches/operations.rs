@@ -74,7 +74,7 @@ fn products(b: &mut Bench) {
             cpu.linear(&x, &w, Some(&bias), &mut out, Store::Overwrite, d);
         });
         if n > 1 {
-            b.time(&format!("gemm's {name}"), work.clone(), |_| peer(&x, &w, &mut out, d));
+            b.time(&format!("gemm's {name}"), work.clone(), |_| peer(x.plain(), w.plain(), out.plain_mut(), d));
             b.time(&format!("linear_dx {name}"), work.clone(), |cpu| {
                 cpu.linear_dx(&dout, &w, &mut dx, Store::Overwrite, d);
             });

@@ -6,7 +6,7 @@ use centime::cost::factors::{Factors, Speed, change};
 use centime::cost::metric::Estimate;
 use centime::cost::price::Pricing;
 use centime::cost::requests::{priced, use_cases};
-use centime::hardware::book::Book;
+use centime::hardware::read;
 use centime::units::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -52,7 +52,7 @@ fn pricing(c: &mut Criterion) {
         };
         b.iter(|| (0..ROWS).for_each(|row| drop(black_box(change(&of(rate(row)), &of(rate(row + 1)))))));
     });
-    let api = &Book::built_in().expect("our price book").apis[0];
+    let api = &read::built_in().expect("our price book").apis[0];
     let asked = UsdPerMillionTokens::of(0.6).expect("a price");
     group.bench_function("break-even utilisation", |b| {
         b.iter(|| {

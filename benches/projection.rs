@@ -1,7 +1,7 @@
 //! Projecting: `cargo bench --bench projection`. A million configurations of each kind, none like the one before; and cells of a
 //! sweep with the search for their layouts.
 
-use centime::hardware::book::Book;
+use centime::hardware::read;
 use centime::projection::calibration::Calibration;
 use centime::projection::device::Unit;
 use centime::projection::kernels::Format;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 const ROWS: u32 = 1_000_000;
 
 fn device() -> Arc<Unit> {
-    let book = Book::built_in().expect("our price book");
+    let book = read::built_in().expect("our price book");
     Unit::of(book.device("h100-sxm-80gb").expect("a device")).expect("a full entry").into()
 }
 

@@ -1,5 +1,8 @@
 //! Holds the floors of the house: imports go down only, and what must not exist does not.
 
+#[path = "common/imports.rs"]
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -135,6 +138,43 @@ fn faults(path: &str, text: &str) -> Vec<String> {
 fn the_floors_hold() {
     let all: Vec<String> = sources(&root().join("src")).iter().flat_map(|(p, t)| faults(p, t)).collect();
     assert!(all.is_empty(), "\n{}", all.join("\n"));
+}
+
+#[test]
+fn no_files_import_one_another_in_a_circle() {
+    let mut all: Vec<(String, String)> = sources(&root().join("src"));
+    // Being taken apart.
+    all.retain(|(path, _)| !path.starts_with("src/projection/"));
+    let found = imports::circles(&all);
+    assert!(
+        found.is_empty(),
+        "files that import one another in a circle; move what they share below both:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn a_circle_of_files_is_found_through_groups_and_reexports() {
+    let file = |path: &str, text: &str| (format!("src/{path}"), text.to_string());
+    let planted = [
+        file("a/mod.rs", "pub mod one;\npub mod two;\npub mod three;\npub use three::Third;"),
+        file("a/one.rs", "use super::{two::{self, Second}, Third};"),
+        file("a/two.rs", "fn f() -> crate::b::Other { }"),
+        file("a/three.rs", "use crate::b;"),
+        file("b.rs", "use crate::a::one::First;"),
+    ];
+    let found = imports::circles(&planted);
+    assert_eq!(found.len(), 1, "{found:?}");
+    for name in ["a/one.rs", "a/two.rs", "a/three.rs", "b.rs"] {
+        assert!(found[0].contains(name), "{name} is not in {found:?}");
+    }
+    // A module's own mod.rs may name its children and they what stands in it; comments, texts and tests count for nothing.
+    let fine = [
+        file("a/mod.rs", "mod one;\nuse one::First;\npub struct Shared;"),
+        file("a/one.rs", "use super::Shared;\n// use super::two::X;\n"),
+        file("a/two.rs", "use super::one::First;\n#[cfg(test)]\nmod tests { use crate::a::one; }"),
+    ];
+    assert_eq!(imports::circles(&fine), Vec::<String>::new());
 }
 
 #[test]

@@ -5,7 +5,6 @@
 #[allow(dead_code, reason = "shared with the tests of other files")]
 mod fixture;
 
-use centime::hardware::book::Book;
 use centime::hardware::schema::schema;
 use centime::results::journal::Journal;
 use centime::results::record::{RunKey, SCHEMA_VERSION};
@@ -71,7 +70,7 @@ fn our_files_agree_with_their_schema() {
 
 #[test]
 fn every_entry_has_a_source_and_a_date() {
-    let book = Book::built_in().unwrap();
+    let book = fixture::book();
     assert!(book.devices.len() >= 64 && book.offers.len() >= 240 && book.apis.len() >= 24);
     assert!(book.devices.iter().all(|d| !d.source.is_empty()));
     assert!(book.offers.iter().all(|o| !o.source.is_empty() && o.usd_per_hour.get() > 0.0));
@@ -80,6 +79,36 @@ fn every_entry_has_a_source_and_a_date() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), book.devices.len(), "each device has a name of its own");
+}
+
+/// What a device is known by in the user's own book alone reaches every figure that rests on the catalog.
+#[test]
+fn a_users_own_book_reaches_power_peaks_and_apis() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = "version: 1\n\
+        devices:\n  - { name: zz9, kind: gpu, seen_as: [Zaphod Z9000 Plural], memory_gb: 80, memory_gb_per_second: 2000, \
+        tflops: { f32: 60, bf16: 500 }, tdp_watts: 432, source: its maker }\n\
+        apis:\n  - { provider: us, model: gpt-4o, usd_per_million_input: 123, usd_per_million_output: 321, \
+        date: \"2026-10-01\", source: invoice }\n";
+    std::fs::write(folder.path().join("own.yaml"), own).unwrap();
+    let mut run = fixture::gpus();
+    for gpu in &mut run.environment.gpus {
+        gpu.name = "Zaphod Z9000 Plural".into();
+        gpu.probed = None;
+    }
+    save(&run, &folder.path().join("run"));
+    let figures = |prices: &[&str]| {
+        let mut arguments = vec!["report", "run", "--price", "2"];
+        arguments.extend(prices);
+        json(folder.path(), &arguments)["rows"][0].clone()
+    };
+    let (without, with) = (figures(&[]), figures(&["--prices", "own.yaml"]));
+    for metric in ["mfu", "peak_flops_per_second"] {
+        assert!(without[metric].is_null(), "{metric} without the book: {}", without[metric]);
+        assert!(with[metric].is_f64(), "{metric} with the book: {}", with[metric]);
+    }
+    let report = std::fs::read_to_string(folder.path().join("run/report.md")).unwrap();
+    assert!(report.contains("datasheet"), "the section on GPUs shows what its maker says");
 }
 
 #[test]
@@ -239,7 +268,7 @@ fn a_change_is_explained_without_a_remainder() {
     let history = out(&centime(folder.path(), &["explain", "--history"]));
     assert!(history.contains("From GPT-3 davinci (2022-07-03) to gpt-4o-mini (2024-07-18)"), "{history}");
     let page = std::fs::read_to_string(folder.path().join("reports/price-history/history.html")).unwrap();
-    for o in &Book::built_in().unwrap().apis {
+    for o in &fixture::book().apis {
         assert!(page.contains(&o.model), "{} with its source", o.model);
     }
 }

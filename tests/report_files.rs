@@ -18,7 +18,7 @@ fn read(folder: &Path, name: &str) -> String {
 
 fn published(run: &Run) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let page = publish(run, folder.path()).unwrap();
+    let page = publish(run, fixture::book(), folder.path()).unwrap();
     assert_eq!(page, folder.path().join("report.html"));
     folder
 }
@@ -93,7 +93,7 @@ fn an_old_report_s_charts_go_and_other_pictures_stay() {
     let folder = published(&fixture::sweep());
     let charts = folder.path().join("charts");
     std::fs::write(charts.join("my-own.svg"), "<svg/>").unwrap();
-    publish(&fixture::heads(), folder.path()).unwrap();
+    publish(&fixture::heads(), fixture::book(), folder.path()).unwrap();
     assert!(!charts.join("cost-by-batch.svg").exists());
     assert!(charts.join("cost-by-model-n-heads.svg").exists() && charts.join("my-own.svg").exists());
 }
@@ -107,7 +107,7 @@ fn without_a_price_costs_are_not_available_and_never_zero() {
     assert!(text.contains("n/a: the scenario states no price") && !text.contains("$0"), "{text}");
     assert!(!folder.path().join("charts/cost-by-batch.svg").exists());
     assert!(folder.path().join("charts/throughput-by-batch.svg").exists());
-    assert!(summary(&run, PLAIN).closing.contains("cost n/a: no price is given"));
+    assert!(summary(&run, fixture::book(), PLAIN).closing.contains("cost n/a: no price is given"));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn no_name_breaks_a_format() {
         for entry in std::fs::read_dir(folder.path().join("charts")).unwrap() {
             hostile::assert_balanced(&std::fs::read_to_string(entry.unwrap().path()).unwrap(), name);
         }
-        let shown = summary(&run, PLAIN);
+        let shown = summary(&run, fixture::book(), PLAIN);
         hostile::assert_terminal(&shown.table, name);
         hostile::assert_terminal(&shown.closing, name);
         assert!(!shown.closing.contains('\n'));

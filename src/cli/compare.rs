@@ -73,7 +73,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
             usd_per_hour: a.max_usd_per_hour,
         },
     };
-    let compared = Comparison::of(&labels, &runs);
+    let compared = Comparison::of(&labels, &runs, &book);
     if compared.common() == 0 {
         return Err(Failure::Usage(anyhow!(
             "{}: no trial was measured by all of them; give runs of one scenario",

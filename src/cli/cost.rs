@@ -10,6 +10,7 @@ use crate::cost::metric::Estimate;
 use crate::cost::metrics::{MFU, USD_PER_MILLION};
 use crate::cost::requests::{by_model, priced as priced_request, use_cases};
 use crate::cost::training::{TrainingRun, effort};
+use crate::hardware::book::Book;
 use crate::hardware::device::Device;
 use crate::report::fixed_usd;
 use crate::results::run::load;
@@ -135,7 +136,7 @@ fn train(a: &Train) -> Result<(), Failure> {
         )));
     };
     let mfu = match &a.like {
-        Some(folder) => measured_mfu(folder)?,
+        Some(folder) => measured_mfu(folder, &book)?,
         None => Estimate::exact(a.mfu.map_or(f64::NAN, Share::get))
             .ok_or_else(|| Failure::Usage(anyhow!("--mfu: a share is wanted")))?,
     };
@@ -203,9 +204,9 @@ fn footnote(a: &Train, device: &Device, format: &str, mfu: &Estimate, price: &Pr
 }
 
 /// The best MFU of a run's training trials.
-fn measured_mfu(folder: &Path) -> Result<Estimate, Failure> {
+fn measured_mfu(folder: &Path, book: &Book) -> Result<Estimate, Failure> {
     let run = load(folder).map_err(results_failure)?;
-    let figures = evaluate(&run);
+    let figures = evaluate(&run, book);
     let trained = run.records.iter().zip(&figures).filter(|(r, _)| r.cell.trial.workload.phase == Phase::Train);
     let known = trained.filter_map(|(_, f)| f.get(&MFU));
     known.max_by(|a, b| a.value.total_cmp(&b.value)).ok_or_else(|| {
@@ -221,7 +222,7 @@ fn requests(a: &Requests) -> Result<(), Failure> {
         apply(price, typed, &book, "given on the command line (--price)")?;
     }
     warn_if_stale(price);
-    let figures = evaluate(&run);
+    let figures = evaluate(&run, &book);
     let models = by_model(&run, &figures);
     if models.is_empty() {
         let why = if figures.iter().all(|f| f.get(&USD_PER_MILLION).is_none()) {

@@ -1,5 +1,9 @@
 //! Exit codes, and the one place where an error is printed.
 
+use super::colour::colour;
+use crate::yaml::YamlError;
+use anyhow::anyhow;
+
 /// Exit code of a command that Ctrl-C or TERM ended.
 pub const INTERRUPTED: u8 = 130;
 
@@ -29,6 +33,12 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A YAML file at fault, drawn with the line.
+    pub fn yaml(e: &YamlError) -> Self {
+        let text = anyhow!(e.render(colour()));
+        if e.io { Self::Io(text) } else { Self::Usage(text) }
+    }
+
     /// The process's exit code.
     pub fn code(&self) -> u8 {
         match self {

@@ -50,7 +50,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         return fall(a);
     }
     let mut runs: Vec<Run> = a.folders.iter().map(|f| load(f)).collect::<Result<_, _>>().map_err(results_failure)?;
-    reprice(&mut runs, &a.price, None, &book(&a.prices)?)?;
+    let book = book(&a.prices)?;
+    reprice(&mut runs, &a.price, None, &book)?;
     let mut names = labels(&a.folders);
     if let ([from, to], [first, second]) = (names.as_mut_slice(), runs.as_slice())
         && from == to
@@ -63,7 +64,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let [first, second] = runs.as_slice() else {
         return Err(Failure::Usage(anyhow!("two runs are wanted: from, and to")));
     };
-    let found = explain(first, second).map_err(|e| Failure::Usage(anyhow!("{}: {e}", names.join(", "))))?;
+    let found = explain(first, second, &book).map_err(|e| Failure::Usage(anyhow!("{}: {e}", names.join(", "))))?;
     if matches!(a.format, Format::Json | Format::Csv) {
         let mut rows = super::table::Rows::new(&["factor", "before", "after", "change_usd_per_million_tokens"]);
         let number = |x: f64| (x.to_string(), x).into();
@@ -79,7 +80,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         ]);
         return rows.print(a.format);
     }
-    let page = explanation([&names[0], &names[1]], [first, second], &found).map_err(|e| Failure::Internal(e.into()))?;
+    let page =
+        explanation([&names[0], &names[1]], [first, second], &book, &found).map_err(|e| Failure::Internal(e.into()))?;
     show(a, &page, folder(&names))
 }
 

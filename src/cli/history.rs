@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::output::{print, report_failure, results_failure, stdout_style};
+use super::price::book;
 use crate::cost::evaluate::evaluate;
 use crate::cost::metrics::{PEAK_MEMORY, TOKENS_PER_SECOND, USD_PER_MILLION};
 use crate::report::cell_name;
@@ -37,6 +38,9 @@ struct Add {
     /// The history's file.
     #[arg(long, value_name = "FILE", default_value = "reports/history.parquet")]
     store: PathBuf,
+    /// A price book of your own; its entries go before those that the program carries. May be repeated.
+    #[arg(long = "prices", value_name = "FILE")]
+    prices: Vec<PathBuf>,
 }
 
 /// Draw the history.
@@ -65,7 +69,8 @@ fn add(a: &Add) -> Result<(), Failure> {
     };
     let run = load(&a.folder).map_err(results_failure)?;
     let e = &run.environment;
-    let figures = evaluate(&run);
+    let book = book(&a.prices)?;
+    let figures = evaluate(&run, &book);
     let entries: Vec<Entry> = run
         .records
         .iter()
@@ -80,7 +85,7 @@ fn add(a: &Add) -> Result<(), Failure> {
                 started_at: e.started_at.clone(),
                 scenario: e.scenario_name.clone(),
                 trial_id: r.trial_id.clone(),
-                cell: cell_name(&run, i),
+                cell: cell_name(&run, &book, i),
                 machine: e.machine.fingerprint(),
                 program_version: e.program_version.clone(),
                 tokens_per_second: value(&TOKENS_PER_SECOND),

@@ -3,7 +3,6 @@
 use super::Failure;
 use crate::scenario::{LoadOptions, Scenario, load as load_scenario};
 use crate::transformer::cuda::driver;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 /// Which scenario, and what to change in it.
@@ -31,14 +30,5 @@ pub fn load(s: &Selection) -> Result<Scenario, Failure> {
         cuda_present: driver::usable,
         books: s.prices.clone(),
     };
-    load_scenario(&s.file, &options).map_err(|e| super::price::yaml_failure(&e))
-}
-
-/// Whether messages on stderr are coloured: NO_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.
-pub fn colour() -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-    if set("NO_COLOR") || std::env::var_os("TERM").is_some_and(|t| t == "dumb") {
-        return false;
-    }
-    std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| v != "0" && !v.is_empty()) || std::io::stderr().is_terminal()
+    load_scenario(&s.file, &options).map_err(|e| Failure::yaml(&e))
 }

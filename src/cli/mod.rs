@@ -1,6 +1,7 @@
 //! The command line: a file per subcommand; parse, call, print, exit code. The only room with clap and anyhow.
 
 mod check;
+mod colour;
 mod compare;
 mod cost;
 mod doctor;
@@ -9,6 +10,7 @@ mod explain;
 mod hardware;
 mod history;
 mod init;
+mod launcher;
 mod load;
 mod noise;
 mod output;

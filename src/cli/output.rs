@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::table::Format;
+use crate::hardware::book::Book;
 use crate::report::{self, ReportError, Style};
 use crate::results::ResultsError;
 use crate::results::run::Run;
@@ -11,16 +12,16 @@ use std::path::Path;
 
 /// Writes the report into `folder` and prints the results; for people, the last line says where the report is and what is
 /// cheapest.
-pub(super) fn print_run(run: &Run, folder: &Path, format: Format) -> Result<(), Failure> {
-    let page = report::publish(run, folder).map_err(report_failure)?;
+pub(super) fn print_run(run: &Run, book: &Book, folder: &Path, format: Format) -> Result<(), Failure> {
+    let page = report::publish(run, book, folder).map_err(report_failure)?;
     let text = match format {
         Format::Table => {
-            let summary = report::summary(run, stdout_style());
+            let summary = report::summary(run, book, stdout_style());
             format!("{}\nreport: {}; {}", summary.table, page.display(), summary.closing)
         }
-        Format::Markdown => report::markdown_table(run),
-        Format::Csv => csv_text(&report::results_table(run)).map_err(results_failure)?,
-        Format::Json => json_text(&report::results_table(run)),
+        Format::Markdown => report::markdown_table(run, book),
+        Format::Csv => csv_text(&report::results_table(run, book)).map_err(results_failure)?,
+        Format::Json => json_text(&report::results_table(run, book)),
     };
     print(&text)
 }

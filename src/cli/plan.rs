@@ -2,7 +2,6 @@
 
 use super::Failure;
 use super::load::{Selection, load};
-use super::price::yaml_failure;
 use super::table::{Format, Rows, Value, label};
 use crate::hardware::gpu::{self, Gpu};
 use crate::hardware::machine::{self, Probe};
@@ -40,7 +39,8 @@ pub(super) fn make(scenario: &Scenario, probe: Option<&Probe>) -> Result<Plan, F
         memory: machine::available_memory(),
         gpus: gpus(scenario),
         probe: probe.cloned().unwrap_or_else(|| Probe::assumed(m.cores)),
-        calibration: Calibration::built_in().cloned().map_err(yaml_failure)?,
+        calibration: Calibration::built_in().cloned().map_err(Failure::yaml)?,
+        book: scenario.book.clone(),
         processes: processes()?,
         usd_per_hour: scenario.usd_per_hour().map(|p| p.get()),
     };
@@ -50,7 +50,7 @@ pub(super) fn make(scenario: &Scenario, probe: Option<&Probe>) -> Result<Plan, F
 /// The processes of this run, as its launcher tells.
 fn processes() -> Result<Processes, Failure> {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Ok(super::run::team::world()?.map_or(Processes::ONE, |w| Processes {
+    Ok(super::launcher::world()?.map_or(Processes::ONE, |w| Processes {
         all: count(w.size),
         of_node: count(w.local_size),
         of_cores: if w.own_cores { 1 } else { count(w.local_size) },

@@ -1,12 +1,11 @@
 //! Prices and shares as they are typed, and price books by their paths.
 
 use super::Failure;
-use super::load::colour;
 use crate::hardware::book::{Book, NoOffer, Query};
 use crate::hardware::date::Date;
+use crate::hardware::read;
 use crate::scenario::Price;
 use crate::units::{Share, UsdPerHour};
-use crate::yaml::YamlError;
 use anyhow::anyhow;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -59,13 +58,7 @@ pub(super) fn utilisation(text: &str) -> Result<Share, String> {
 
 /// The price book, with a user's files over it.
 pub(super) fn book(files: &[PathBuf]) -> Result<Book, Failure> {
-    Book::with(files).map_err(|e| yaml_failure(&e))
-}
-
-/// A file at fault, drawn with the line.
-pub(super) fn yaml_failure(e: &YamlError) -> Failure {
-    let text = anyhow!(e.render(colour()));
-    if e.io { Failure::Io(text) } else { Failure::Usage(text) }
+    read::with(files).map_err(|e| Failure::yaml(&e))
 }
 
 /// Puts a typed price in the place of a run's own.

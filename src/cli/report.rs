@@ -42,10 +42,11 @@ pub struct Arguments {
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let mut run = load(&a.folder).map_err(results_failure)?;
+    let book = book(&a.prices)?;
     let stated = &mut run.environment.price;
     if let Some(typed) = &a.price {
         let source = a.source.as_deref().unwrap_or("given on the command line (centime report --price)");
-        apply(stated, typed, &book(&a.prices)?, source)?;
+        apply(stated, typed, &book, source)?;
         if let Some(hardware) = &a.hardware {
             stated.hardware.clone_from(hardware);
         }
@@ -65,5 +66,5 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if a.out.as_ref().is_some_and(|o| *o != a.folder) {
         save_environment(out, &run.environment).map_err(results_failure)?;
     }
-    print_run(&run, out, a.format)
+    print_run(&run, &book, out, a.format)
 }

@@ -93,7 +93,7 @@ mod tests {
         }
         fast.environment.price.usd_per_hour = UsdPerHour::of(0.5);
         let mut runs = [run, fast];
-        let found = prices(&runs, &compare(&runs));
+        let found = prices(&runs, &compare(&runs, fixture::book()));
         // Four times as fast, so it may cost four times 0.0856; it costs 0.5 and has to fall.
         let fall = found.iter().find(|b| b.run == 1).unwrap();
         assert_eq!((fall.against, fall.price), (0, 0.5));
@@ -102,7 +102,9 @@ mod tests {
         let rise = found.iter().find(|b| b.run == 0).unwrap();
         assert!((rise.break_even.value - 0.125).abs() < 1e-9, "{rise:?}");
         runs[1].environment.price.usd_per_hour = UsdPerHour::of(fall.break_even.value);
-        let cost = |r: &Run| evaluate(r).iter().filter_map(|f| Some(f.get(&USD_PER_MILLION)?.value.ln())).sum::<f64>();
+        let cost = |r: &Run| {
+            evaluate(r, fixture::book()).iter().filter_map(|f| Some(f.get(&USD_PER_MILLION)?.value.ln())).sum::<f64>()
+        };
         assert!((cost(&runs[0]) - cost(&runs[1])).abs() < 1e-9);
     }
 
@@ -111,12 +113,12 @@ mod tests {
         let mut run = fixture::sweep();
         run.environment.price.usd_per_hour = None;
         let runs = [run, fixture::sweep()];
-        assert_eq!(prices(&runs, &compare(&runs)), []);
+        assert_eq!(prices(&runs, &compare(&runs, fixture::book())), []);
     }
 
     #[test]
     fn an_api_is_met_at_the_share_of_its_price() {
-        let api = &crate::hardware::book::Book::built_in().unwrap().apis[0];
+        let api = &fixture::book().apis[0];
         let asked = UsdPerMillionTokens::of(4.0).unwrap();
         let at = |rate| against_api((0, 0), UsdPerHour::of(3.6).unwrap(), rate, api, asked).unwrap();
         // 1 USD a million at full use is a quarter of 4.

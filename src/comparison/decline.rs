@@ -148,10 +148,11 @@ pub fn longest_seen<'a>(points: &[Point<'a>]) -> (Vec<Point<'a>>, Vec<Point<'a>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
 
     #[test]
     fn the_parts_of_the_decline_add_up() {
-        let book = Book::built_in().unwrap();
+        let book = fixture::book();
         let d = decline(book, "GPT-3 davinci", "gpt-4o-mini").unwrap();
         assert_eq!((d.before, d.after), (60.0, 0.375));
         let sum: f64 = d.parts.iter().map(|p| p.change).sum();
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_instance_that_was_seen_longest_shows_how_a_price_moved() {
-        let book = Book::built_in().unwrap();
+        let book = fixture::book();
         let h100: Vec<Point> =
             points(book, Term::OnDemand).into_iter().filter(|p| p.device.name == "h100-sxm-80gb").collect();
         let (line, others) = longest_seen(&h100);
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_point_is_the_price_of_a_device_and_of_its_flops() {
-        let book = Book::built_in().unwrap();
+        let book = fixture::book();
         let all = points(book, Term::OnDemand);
         let p5 = all
             .iter()

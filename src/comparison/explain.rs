@@ -5,6 +5,7 @@ use crate::cost::evaluate::evaluate;
 use crate::cost::factors::{Factors, between, change};
 use crate::cost::metric::Context;
 use crate::cost::metrics::USD_PER_MILLION;
+use crate::hardware::book::Book;
 use crate::results::run::Run;
 use std::collections::HashMap;
 
@@ -52,8 +53,8 @@ pub enum Unexplained {
 ///
 /// # Errors
 /// [`Unexplained`].
-pub fn explain(a: &Run, b: &Run) -> Result<Explanation, Unexplained> {
-    let (first, second) = (factors(a), factors(b));
+pub fn explain(a: &Run, b: &Run, book: &Book) -> Result<Explanation, Unexplained> {
+    let (first, second) = (factors(a, book), factors(b, book));
     if first.is_empty() || second.is_empty() {
         return Err(Unexplained::NoCost(if first.is_empty() { 1 } else { 2 }));
     }
@@ -64,20 +65,20 @@ pub fn explain(a: &Run, b: &Run) -> Result<Explanation, Unexplained> {
         let n = common.len();
         return mean(&common, Basis::Common(n));
     }
-    let (i, j) = (cheapest(a).ok_or(Unexplained::NoCost(1))?, cheapest(b).ok_or(Unexplained::NoCost(2))?);
+    let (i, j) = (cheapest(a, book).ok_or(Unexplained::NoCost(1))?, cheapest(b, book).ok_or(Unexplained::NoCost(2))?);
     let of = |all: &[(usize, Factors)], at: usize| all.iter().find(|(k, _)| *k == at).map(|(_, f)| *f);
     let pair = of(&first, i).zip(of(&second, j)).ok_or(Unexplained::NoCost(1))?;
     mean(&[pair], Basis::Cheapest(i, j))
 }
 
 /// The factors of every trial that has a cost.
-fn factors(run: &Run) -> Vec<(usize, Factors)> {
+fn factors(run: &Run, book: &Book) -> Vec<(usize, Factors)> {
     let all = run.records.iter().enumerate();
-    all.filter_map(|(i, r)| Some((i, Factors::of(&Context::of(run, r))?))).collect()
+    all.filter_map(|(i, r)| Some((i, Factors::of(&Context::of(run, r, book))?))).collect()
 }
 
-fn cheapest(run: &Run) -> Option<usize> {
-    let costs = evaluate(run);
+fn cheapest(run: &Run, book: &Book) -> Option<usize> {
+    let costs = evaluate(run, book);
     let known = costs.iter().enumerate().filter_map(|(i, f)| Some((i, f.get(&USD_PER_MILLION)?.value)));
     known.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i)
 }
@@ -132,7 +133,7 @@ mod tests {
         other.environment.price.utilisation = Share(0.8);
         other.environment.probe.as_mut().unwrap().f32_flops_per_second *= 2.0;
         other.environment.probe.as_mut().unwrap().f32_flops_per_second_one_core *= 2.0;
-        let e = explain(&run, &other).unwrap();
+        let e = explain(&run, &other, fixture::book()).unwrap();
         assert_eq!(e.basis, Basis::Common(9));
         assert!((sum(&e) - (e.after - e.before)).abs() <= 1e-12 * e.before);
         let side = |name: &str| e.sides.iter().find(|s| s.name == name).unwrap();
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn runs_without_common_trials_are_compared_by_their_cheapest() {
         let (a, b) = (fixture::sweep(), fixture::heads());
-        let e = explain(&a, &b).unwrap();
+        let e = explain(&a, &b, fixture::book()).unwrap();
         assert!(matches!(e.basis, Basis::Cheapest(..)), "{e:?}");
         assert!((sum(&e) - (e.after - e.before)).abs() <= 1e-12 * e.before.max(e.after));
     }
@@ -156,10 +157,10 @@ mod tests {
         let a = fixture::sweep();
         let mut b = a.clone();
         b.environment.probe = None;
-        let e = explain(&a, &b).unwrap();
+        let e = explain(&a, &b, fixture::book()).unwrap();
         assert!(e.sides.iter().any(|s| s.name == "FLOP/s reached") && !e.sides.iter().any(|s| s.name == "MFU"));
         let mut unpriced = a.clone();
         unpriced.environment.price.usd_per_hour = None;
-        assert_eq!(explain(&a, &unpriced), Err(Unexplained::NoCost(2)));
+        assert_eq!(explain(&a, &unpriced, fixture::book()), Err(Unexplained::NoCost(2)));
     }
 }

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn limits_leave_what_keeps_them() {
         let runs = [fixture::phase(Phase::Generate)];
-        let figures = vec![evaluate(&runs[0])];
+        let figures = vec![evaluate(&runs[0], fixture::book())];
         let all = cheapest_within(&runs, &figures, &Bounds::default()).unwrap();
         assert_eq!(all.within, all.of);
         let ttft = |i: usize| figures[0][i].get(&TTFT).unwrap();
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_trial_without_the_figure_does_not_keep_its_limit() {
         let runs = [fixture::phase(Phase::Prefill)];
-        let figures = vec![evaluate(&runs[0])];
+        let figures = vec![evaluate(&runs[0], fixture::book())];
         let bounds = Bounds { tpot_seconds: Some(1e9), ..Bounds::default() };
         assert!(cheapest_within(&runs, &figures, &bounds).is_err());
     }

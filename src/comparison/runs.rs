@@ -6,6 +6,7 @@ use crate::cost::decomposition::{CostChange, State, cost_change};
 use crate::cost::evaluate::{Figured, evaluate};
 use crate::cost::metric::Estimate;
 use crate::cost::metrics::{TOKENS_PER_SECOND, USD_PER_MILLION};
+use crate::hardware::book::Book;
 use crate::results::record::Record;
 use crate::results::run::Run;
 use crate::runner::measurement::Status;
@@ -66,8 +67,8 @@ pub struct RunComparison {
 }
 
 /// Compares runs. The order of the trials is that of the first run, then of those that only later runs have.
-pub fn compare(runs: &[Run]) -> RunComparison {
-    let figures: Vec<Vec<Figured>> = runs.iter().map(evaluate).collect();
+pub fn compare(runs: &[Run], book: &Book) -> RunComparison {
+    let figures: Vec<Vec<Figured>> = runs.iter().map(|run| evaluate(run, book)).collect();
     let mut pairings: Vec<Pairing> = Vec::new();
     let mut missing = Vec::new();
     let places: Vec<HashMap<&str, usize>> = runs.iter().map(places).collect();
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn a_run_against_itself_shows_ratio_one_and_no_change() {
         let run = fixture::sweep();
-        let c = compare(&[run.clone(), run.clone()]);
+        let c = compare(&[run.clone(), run.clone()], fixture::book());
         assert_eq!(c.pairings.len(), run.records.iter().filter(|r| r.measurement.figures.is_some()).count());
         for entry in c.pairings.iter().map(|p| p.entries[1]) {
             let (t, usd) = (entry.throughput_ratio.unwrap(), entry.cost_ratio.unwrap());
@@ -197,7 +198,7 @@ mod tests {
         let run = fixture::sweep();
         let mut dear = run.clone();
         dear.environment.price.usd_per_hour = UsdPerHour::of(2.0 * run.environment.price.usd_per_hour.unwrap().get());
-        let c = compare(&[run, dear]);
+        let c = compare(&[run, dear], fixture::book());
         let total = &c.totals[1];
         assert!((total.cost_ratio.unwrap().value - 2.0).abs() < 1e-9);
         let change = total.change.as_ref().unwrap();
@@ -211,7 +212,7 @@ mod tests {
         let run = fixture::sweep();
         let mut less = run.clone();
         less.records.remove(0);
-        let c = compare(&[run.clone(), less]);
+        let c = compare(&[run.clone(), less], fixture::book());
         assert_eq!(c.pairings.len() + c.missing.len(), run.records.len());
         let gone = c.missing.iter().find(|m| m.trial_id == run.records[0].trial_id).unwrap();
         assert_eq!(gone.statuses, [Some(Status::Ok), None]);
@@ -222,7 +223,7 @@ mod tests {
     fn without_a_price_there_is_throughput_and_no_cost() {
         let mut run = fixture::sweep();
         run.environment.price.usd_per_hour = None;
-        let c = compare(&[fixture::sweep(), run]);
+        let c = compare(&[fixture::sweep(), run], fixture::book());
         assert!(
             c.pairings.iter().all(|p| p.entries[1].throughput_ratio.is_some() && p.entries[1].cost_ratio.is_none())
         );

@@ -137,7 +137,7 @@ mod tests {
         four.cell.trial.devices = 4;
         four.measurement.figures.as_mut().unwrap().step_seconds = vec![0.25; 20];
         run.records = vec![two, one, four];
-        let series = scaling(&run.records, &evaluate(&run));
+        let series = scaling(&run.records, &evaluate(&run, fixture::book()));
         assert_eq!(series.len(), 1);
         let figures: Vec<(u32, f64, f64)> =
             series[0].points.iter().map(|p| (p.devices, p.speedup.value, p.efficiency.value)).collect();
@@ -162,7 +162,7 @@ mod tests {
             of(2, 2, Sharding::Optimizer),
             one.clone(),
         ];
-        let found = scaling(&run.records, &evaluate(&run));
+        let found = scaling(&run.records, &evaluate(&run, fixture::book()));
         let ways: Vec<String> = found.iter().map(|s| s.way.to_string()).collect();
         assert_eq!(ways, ["", "tensor parallel", "optimizer sharded", "replicas of 2, optimizer sharded"]);
         assert!(found.iter().all(|s| s.points.len() == 2 && s.points[0].devices == 1));
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn trials_that_differ_in_more_than_devices_are_not_set_against_each_other() {
         let run = fixture::sweep();
-        let series = scaling(&run.records, &evaluate(&run));
+        let series = scaling(&run.records, &evaluate(&run, fixture::book()));
         assert!(!series.is_empty());
         for s in &series {
             let first = &run.records[s.points[0].record].cell.trial;

@@ -4,6 +4,7 @@ use crate::cost::evaluate::Figured;
 use crate::cost::metric::Context;
 use crate::cost::metrics::USD_PER_MILLION;
 use crate::cost::price::usd_per_million_tokens;
+use crate::hardware::book::Book;
 use crate::results::run::Run;
 use crate::units::{Share, TokensPerSecond, UsdPerHour};
 
@@ -38,8 +39,8 @@ pub const STEP: f64 = 0.2;
 
 /// Price and utilisation by a fifth either way, throughput over its interval, the batch over its neighbours in the sweep; the
 /// widest first. `None` without a cost.
-pub fn tornado(run: &Run, figures: &[Figured], record: usize) -> Option<(f64, Vec<Bar>)> {
-    let context = Context::of(run, run.records.get(record)?);
+pub fn tornado(run: &Run, book: &Book, figures: &[Figured], record: usize) -> Option<(f64, Vec<Bar>)> {
+    let context = Context::of(run, run.records.get(record)?, book);
     let cost = figures.get(record)?.get(&USD_PER_MILLION)?;
     let throughput = crate::cost::metrics::TOKENS_PER_SECOND.compute;
     let throughput = throughput(&context)?;
@@ -111,13 +112,13 @@ mod tests {
     fn a_fifth_of_the_price_is_a_fifth_of_the_cost() {
         let mut run = fixture::sweep();
         run.environment.price.utilisation = Share(0.5);
-        let figures = evaluate(&run);
+        let figures = evaluate(&run, fixture::book());
         let record = run
             .records
             .iter()
             .position(|r| r.measurement.figures.is_some() && r.cell.trial.workload.batch == 4)
             .unwrap();
-        let (cost, bars) = tornado(&run, &figures, record).unwrap();
+        let (cost, bars) = tornado(&run, fixture::book(), &figures, record).unwrap();
         let bar = |name: &str| bars.iter().find(|b| b.name == name).unwrap();
         let ends = |b: &Bar| (b.low.as_ref().unwrap().cost / cost, b.high.as_ref().unwrap().cost / cost);
         let (low, high) = ends(bar("price"));
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn full_use_cannot_be_bettered() {
         let run = fixture::sweep();
-        let (_, bars) = tornado(&run, &evaluate(&run), 0).unwrap();
+        let (_, bars) = tornado(&run, fixture::book(), &evaluate(&run, fixture::book()), 0).unwrap();
         assert_eq!(bars.iter().find(|b| b.name == "utilisation").unwrap().low, None);
     }
 }

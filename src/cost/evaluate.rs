@@ -2,6 +2,7 @@
 
 use super::metric::{Context, Estimate, Metric};
 use super::metrics::METRICS;
+use crate::hardware::book::Book;
 use crate::results::run::Run;
 
 /// The metrics of one record.
@@ -25,8 +26,8 @@ impl Figured {
 }
 
 /// The metrics of every record of a run, in the order of its records.
-pub fn evaluate(run: &Run) -> Vec<Figured> {
-    run.records.iter().map(|record| Figured::of(&Context::of(run, record))).collect()
+pub fn evaluate(run: &Run, book: &Book) -> Vec<Figured> {
+    run.records.iter().map(|record| Figured::of(&Context::of(run, record, book))).collect()
 }
 
 #[cfg(test)]
@@ -42,7 +43,7 @@ mod tests {
     fn a_phase_has_the_costs_and_latencies_that_it_measures() {
         let has = |phase: Phase| {
             let run = fixture::phase(phase);
-            let figures = evaluate(&run);
+            let figures = evaluate(&run, fixture::book());
             [&USD_PER_MILLION_INPUT, &USD_PER_MILLION_OUTPUT, &TTFT, &TPOT, &MBU]
                 .map(|m| figures.iter().all(|f| f.get(m).is_some()))
         };
@@ -55,7 +56,7 @@ mod tests {
     #[test]
     fn input_and_output_of_a_generation_add_up_to_its_hour() {
         let run = fixture::phase(Phase::Generate);
-        for (record, figured) in run.records.iter().zip(evaluate(&run)) {
+        for (record, figured) in run.records.iter().zip(evaluate(&run, fixture::book())) {
             let w = &record.cell.trial.workload;
             let [input, output, all] = [&USD_PER_MILLION_INPUT, &USD_PER_MILLION_OUTPUT, &USD_PER_MILLION]
                 .map(|m| figured.get(m).unwrap().value);
@@ -73,7 +74,7 @@ mod tests {
         let figures = run.records[0].measurement.figures.as_mut().unwrap();
         figures.step_seconds = vec![0.5; 20];
         figures.tokens_per_step = 1024;
-        let figured = &evaluate(&run)[0];
+        let figured = &evaluate(&run, fixture::book())[0];
         // 1024 tokens in 0.5 s are 2048 tokens/s; 0.0856 USD / (3600 * 2048) * 1e6 = 0.011610 USD.
         assert_eq!(figured.get(&TOKENS_PER_SECOND).unwrap().value, 2048.0);
         assert!((figured.get(&USD_PER_MILLION).unwrap().value - 0.011_610_243).abs() < 1e-8);

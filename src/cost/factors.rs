@@ -108,7 +108,7 @@ mod tests {
     fn the_factors_of_a_trial_make_up_its_cost() {
         let run = fixture::sweep();
         for record in run.records.iter().filter(|r| r.measurement.figures.is_some()) {
-            let c = Context::of(&run, record);
+            let c = Context::of(&run, record, fixture::book());
             let (factors, cost) = (Factors::of(&c).unwrap(), (USD_PER_MILLION.compute)(&c).unwrap().value);
             assert!((factors.cost() / cost - 1.0).abs() < 1e-12, "{factors:?} {cost}");
         }

@@ -1,6 +1,5 @@
 //! The metrics of a trial: one table from which columns, plots and gates follow.
 
-use super::peaks::catalogued;
 use crate::hardware::book::Book;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::Probe;
@@ -68,22 +67,25 @@ pub struct Context<'a> {
     pub probe: Option<&'a Probe>,
     /// GPUs that a trial on the backend `cuda` sees, in its order.
     pub gpus: &'a [Gpu],
+    /// Where facts of devices are looked up that were not measured.
+    pub book: &'a Book,
     /// Cores of the machine: what the probe's figures for all cores stand for.
     pub cores: u32,
 }
 
 impl<'a> Context<'a> {
     /// One record of a run, at the run's price and with its probe.
-    pub fn of(run: &'a Run, record: &'a Record) -> Self {
+    pub fn of(run: &'a Run, record: &'a Record, book: &'a Book) -> Self {
         let environment = &run.environment;
         let trial = &record.cell.trial;
         Self {
             record,
             price: &environment.price,
             hour: environment.price.for_devices(trial.devices),
-            watts: Watts::of(&environment.price, trial, &environment.gpus),
+            watts: Watts::of(&environment.price, trial, &environment.gpus, book),
             probe: environment.probe.as_ref(),
             gpus: &environment.gpus,
+            book,
             cores: environment.machine.cores,
         }
     }
@@ -103,14 +105,14 @@ pub struct Watts<'a> {
 }
 
 impl<'a> Watts<'a> {
-    fn of(price: &'a Price, trial: &Trial, gpus: &[Gpu]) -> Option<Self> {
+    fn of(price: &'a Price, trial: &Trial, gpus: &[Gpu], book: &'a Book) -> Option<Self> {
         if let Some(watts) = price.energy.and_then(|e| e.watts) {
             return Some(Self { watts, source: "stated" });
         }
-        let priced =
-            || Some((price.device.as_deref()?, Book::built_in().ok()?.device(price.device.as_deref()?)?.tdp_watts?));
+        let priced = || Some((price.device.as_deref()?, book.device(price.device.as_deref()?)?.tdp_watts?));
         let found = || {
-            let device = catalogued(gpus.first().filter(|_| trial.backend == BackendKind::Cuda)?)?;
+            let first = gpus.first().filter(|_| trial.backend == BackendKind::Cuda)?;
+            let device = book.device_of_driver(&first.name)?;
             Some((device.name.as_str(), device.tdp_watts?))
         };
         let (source, tdp) = priced().or_else(found)?;

@@ -4,7 +4,6 @@ use super::metric::Context;
 use crate::hardware::book::Book;
 use crate::hardware::device::{Device, Format};
 use crate::hardware::gpu::Gpu;
-use crate::hardware::matching::of_name;
 use crate::transformer::{BackendKind, Dtype};
 
 /// Where a limit comes from.
@@ -24,11 +23,6 @@ impl Source {
     }
 }
 
-/// The catalog's entry of a GPU, by the name that its driver gives it.
-pub fn catalogued(gpu: &Gpu) -> Option<&'static Device> {
-    of_name(Book::built_in().ok()?, &gpu.name).first().map(|m| m.device)
-}
-
 /// The catalog's name of a trial's format; formats are called alike in both.
 fn format(dtype: Dtype) -> Option<Format> {
     Format::ALL.into_iter().find(|f| f.name() == dtype.name())
@@ -43,7 +37,7 @@ pub fn gpus<'a>(c: &Context<'a>) -> Option<&'a [Gpu]> {
 
 /// A limit of all of the trial's GPUs together. Probed ones and datasheets are not mixed.
 fn together(
-    gpus: &[Gpu],
+    (gpus, book): (&[Gpu], &Book),
     probed: impl Fn(&Gpu) -> Option<f64>,
     datasheet: impl Fn(&Device) -> Option<f64>,
 ) -> Option<(f64, Source)> {
@@ -52,19 +46,19 @@ fn together(
     if let Some(limit) = sum(&probed).filter(positive) {
         return Some((limit, Source::Probed));
     }
-    let limit = sum(&|gpu| datasheet(catalogued(gpu)?)).filter(positive)?;
+    let limit = sum(&|gpu| datasheet(book.device_of_driver(&gpu.name)?)).filter(positive)?;
     Some((limit, Source::Datasheet))
 }
 
 /// FLOP/s of the trial's GPUs for its number format.
 pub fn flops(c: &Context) -> Option<(f64, Source)> {
     let format = format(c.record.cell.trial.workload.dtype)?;
-    together(gpus(c)?, |g| g.probed.as_ref()?.of(format), |d| d.peaks.of(format))
+    together((gpus(c)?, c.book), |g| g.probed.as_ref()?.of(format), |d| d.peaks.of(format))
 }
 
 /// Bytes a second of the memory of the trial's GPUs.
 pub fn bandwidth(c: &Context) -> Option<(f64, Source)> {
-    together(gpus(c)?, |g| g.probed.as_ref()?.copy_bytes_per_second, |d| d.memory_bytes_per_second)
+    together((gpus(c)?, c.book), |g| g.probed.as_ref()?.copy_bytes_per_second, |d| d.memory_bytes_per_second)
 }
 
 /// What the shares of a trial are of: probed unless the trial ran on GPUs that nobody probed.
@@ -87,7 +81,7 @@ mod tests {
     fn a_datasheet_stands_in_until_the_gpu_was_probed() {
         let mut run = fixture::gpus();
         let of = |run: &crate::results::run::Run| {
-            let context = Context::of(run, &run.records[0]);
+            let context = Context::of(run, &run.records[0], fixture::book());
             (flops(&context), bandwidth(&context), source(&context))
         };
         // One H100 SXM: 989.4 TFLOP/s dense in bf16, 3.35 TB/s.
@@ -97,13 +91,13 @@ mod tests {
             "{f:?} {b:?}"
         );
         assert_eq!(from, Source::Datasheet);
-        let figured = &evaluate(&run)[0];
+        let figured = &evaluate(&run, fixture::book())[0];
         let (rate, mfu) = (figured.get(&FLOPS_PER_SECOND).unwrap().value, figured.get(&MFU).unwrap().value);
         assert!((mfu - rate / f.unwrap().0).abs() < 1e-9);
         run.environment.gpus[0].probed =
             Some(Probed { flops_per_second: vec![("bf16".into(), 700e12)], copy_bytes_per_second: Some(2.9e12) });
         assert_eq!(of(&run), (Some((700e12, Source::Probed)), Some((2.9e12, Source::Probed)), Source::Probed));
-        assert_eq!(evaluate(&run)[0].get(&PEAK_FLOPS).unwrap().value, 700e12);
+        assert_eq!(evaluate(&run, fixture::book())[0].get(&PEAK_FLOPS).unwrap().value, 700e12);
     }
 
     #[test]
@@ -111,7 +105,7 @@ mod tests {
         let mut run = fixture::gpus();
         run.environment.gpus[0].name = "NVIDIA X1".into();
         let none = |run: &crate::results::run::Run| {
-            let figured = &evaluate(run)[0];
+            let figured = &evaluate(run, fixture::book())[0];
             figured.get(&MFU).is_none() && figured.get(&MBU).is_none() && figured.get(&FLOPS_PER_SECOND).is_some()
         };
         assert!(none(&run));

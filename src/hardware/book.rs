@@ -5,10 +5,7 @@ use super::date::Date;
 use super::device::{Device, key};
 use super::matching;
 use super::offer::{Offer, Term};
-use super::read;
-use crate::yaml::{YamlError, did_you_mean};
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use crate::yaml::did_you_mean;
 
 /// Devices, offers and APIs' prices.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +15,8 @@ pub struct Book {
     pub apis: Vec<Api>,
     /// From here on, offers are of a user's own files, and go before ours.
     own_from: usize,
+    /// Whether there are a user's own files.
+    own: bool,
 }
 
 /// Which offer is wanted.
@@ -46,26 +45,9 @@ pub enum NoOffer {
 const CURRENT_DAYS: i64 = 180;
 
 impl Book {
-    /// What this program carries.
-    ///
-    /// # Errors
-    /// A fault in our own files, which the tests exclude.
-    pub fn built_in() -> Result<&'static Self, &'static YamlError> {
-        static BOOK: OnceLock<Result<Book, YamlError>> = OnceLock::new();
-        BOOK.get_or_init(read::built_in).as_ref()
-    }
-
-    /// Ours with a user's files over it: devices of the same name are replaced, and offers go before ours.
-    ///
-    /// # Errors
-    /// What is wrong with a file, and where.
-    pub fn with(files: &[PathBuf]) -> Result<Self, YamlError> {
-        let mut book = read::built_in()?;
-        book.own_from = book.offers.len();
-        for file in files {
-            read::add(&mut book, file)?;
-        }
-        Ok(book)
+    /// What is added from here on is a user's own, and goes before ours.
+    pub(super) fn begin_own(&mut self) {
+        (self.own_from, self.own) = (self.offers.len(), true);
     }
 
     /// The device that a person calls so.
@@ -73,13 +55,23 @@ impl Book {
         // The last one is the user's.
         let called = |by: &dyn Fn(&Device) -> bool| self.devices.iter().rev().find(|d| by(d));
         let exact = called(&|d| d.name == name).or_else(|| called(&|d| d.is_called(name)));
-        let by_driver = || matching::of_name(self, name).first().filter(|m| m.whole).map(|m| m.device);
+        let by_driver = || matching::of_name(&self.devices, name).first().filter(|m| m.whole).map(|m| m.device);
         // By its words, the device of which least is left unsaid; of equals the first, as where only "A100" is said.
         let by_words = || {
             let meant = self.devices.iter().filter_map(|d| Some((d, d.is_meant_by(name)?)));
             meant.min_by_key(|(_, unsaid)| *unsaid).map(|(d, _)| d)
         };
         exact.or_else(by_driver).or_else(by_words)
+    }
+
+    /// Whether a user's files are over ours.
+    pub fn has_own(&self) -> bool {
+        self.own
+    }
+
+    /// The device that a driver calls so, or whose name stands in what it says.
+    pub fn device_of_driver(&self, name: &str) -> Option<&Device> {
+        matching::of_name(&self.devices, name).first().map(|m| m.device)
     }
 
     /// The nearest name of a device or an instance: for messages.
@@ -183,11 +175,13 @@ fn in_force(o: &Offer, on: Date) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
+    use crate::hardware::read;
 
     fn find(what: &str, change: impl Fn(&mut Query)) -> Result<&'static Offer, NoOffer> {
         let mut query = Query { what: what.into(), ..Query::default() };
         change(&mut query);
-        Book::built_in().unwrap().find(&query)
+        fixture::book().find(&query)
     }
 
     #[test]
@@ -226,7 +220,7 @@ mod tests {
                     offers:\n  - { provider: us, instance: cage-1, device: h100, devices: 4, usd_per_hour: 9.2, \
                     from: \"2020-01-01\", source: invoice }\n";
         std::fs::write(&file, text).unwrap();
-        let book = Book::with(&[file]).unwrap();
+        let book = read::with(&[file]).unwrap();
         assert_eq!(book.device("H100-SXM-80GB").unwrap().vendor, "us");
         let query = Query { what: "h100-sxm-80gb".into(), ..Query::default() };
         assert_eq!(book.find(&query).unwrap().usd_per_device_hour().0.to_string(), "2.3");

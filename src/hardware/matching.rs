@@ -1,6 +1,5 @@
 //! Which entry of the catalog is a machine?
 
-use super::book::Book;
 use super::device::{Device, key};
 use super::machine::Machine;
 
@@ -15,15 +14,14 @@ pub struct Match<'a> {
 }
 
 /// The entries whose names are found in what the system calls its processor, the surest first.
-pub fn matches<'a>(book: &'a Book, machine: &Machine) -> Vec<Match<'a>> {
-    of_name(book, &machine.cpu_model)
+pub fn matches<'a>(devices: &'a [Device], machine: &Machine) -> Vec<Match<'a>> {
+    of_name(devices, &machine.cpu_model)
 }
 
 /// The same for any name: of a processor, or of a GPU as its driver calls it.
-pub fn of_name<'a>(book: &'a Book, name: &str) -> Vec<Match<'a>> {
+pub fn of_name<'a>(devices: &'a [Device], name: &str) -> Vec<Match<'a>> {
     let is = key(name);
-    let mut found: Vec<Match> = book
-        .devices
+    let mut found: Vec<Match> = devices
         .iter()
         .filter_map(|device| {
             let names = device.seen_as.iter().chain(std::iter::once(&device.title)).chain(&device.aliases);
@@ -39,9 +37,10 @@ pub fn of_name<'a>(book: &'a Book, name: &str) -> Vec<Match<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
 
     fn first(name: &str) -> Option<(String, bool)> {
-        of_name(Book::built_in().unwrap(), name).first().map(|m| (m.device.name.clone(), m.whole))
+        of_name(&fixture::book().devices, name).first().map(|m| (m.device.name.clone(), m.whole))
     }
 
     #[test]
@@ -55,7 +54,7 @@ mod tests {
 
     #[test]
     fn publications_and_drivers_mean_the_same_devices() {
-        let book = Book::built_in().unwrap();
+        let book = fixture::book();
         for (said, meant) in [
             ("NVIDIA A100-SXM4-80GB", "a100-sxm-80gb"),
             ("A100 80GB SXM", "a100-sxm-80gb"),

@@ -15,7 +15,7 @@ pub mod matching;
 pub mod offer;
 pub mod owned;
 pub mod probe;
-mod read;
+pub mod read;
 pub mod schema;
 
 /// Fields that price books and scenarios write alike.

@@ -76,7 +76,10 @@ const OWNED: &[&str] =
 const HOURS_PER_YEAR: f64 = 8766.0;
 
 /// The book that this program carries.
-pub(super) fn built_in() -> Result<Book, YamlError> {
+///
+/// # Errors
+/// A fault in our own files, which the tests exclude.
+pub fn built_in() -> Result<Book, YamlError> {
     let mut book = Book::default();
     let mut sources = Sources::default();
     for (name, text) in BUILT_IN {
@@ -86,8 +89,23 @@ pub(super) fn built_in() -> Result<Book, YamlError> {
     Ok(book)
 }
 
+/// Ours with a user's files over it: devices of the same name are replaced, and offers go before ours.
+///
+/// # Errors
+/// What is wrong with a file, and where.
+pub fn with(files: &[PathBuf]) -> Result<Book, YamlError> {
+    let mut book = built_in()?;
+    if !files.is_empty() {
+        book.begin_own();
+    }
+    for file in files {
+        add(&mut book, file)?;
+    }
+    Ok(book)
+}
+
 /// Puts a user's file over a book.
-pub(super) fn add(book: &mut Book, path: &Path) -> Result<(), YamlError> {
+fn add(book: &mut Book, path: &Path) -> Result<(), YamlError> {
     let mut sources = Sources::default();
     let root = sources.read(path, REMEDY)?;
     read(book, &root, &sources)

@@ -8,7 +8,6 @@ mod order;
 use crate::hardware::book::Book;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::Probe;
-use crate::hardware::matching::of_name;
 use crate::projection::calibration::Calibration;
 use crate::projection::device::Unit;
 use crate::projection::own;
@@ -32,6 +31,8 @@ pub struct Facts {
     pub probe: Probe,
     /// What estimates of time are projected with.
     pub calibration: Calibration,
+    /// Where the GPUs are looked up.
+    pub book: Book,
     pub usd_per_hour: Option<f64>,
     pub processes: Processes,
 }
@@ -154,7 +155,7 @@ fn step_seconds(cell: &Cell, cores: u32, facts: &Facts) -> f64 {
 /// The GPU of a trial that runs on some, where the catalog knows it.
 fn gpu(cell: &Cell, facts: &Facts) -> Option<Arc<Unit>> {
     let first = facts.gpus.as_ref().ok()?.first().filter(|_| cell.trial.backend == BackendKind::Cuda)?;
-    let device = of_name(Book::built_in().ok()?, &first.name).first()?.device;
+    let device = facts.book.device_of_driver(&first.name)?;
     Unit::of(device).ok().map(Arc::new)
 }
 
@@ -222,6 +223,7 @@ mod tests {
             gpus: Err("no NVIDIA driver is installed".into()),
             probe: Probe::assumed(2),
             calibration: Calibration::default(),
+            book: Book::default(),
             usd_per_hour: Some(100.0),
             processes: Processes::ONE,
         }

@@ -144,10 +144,10 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hardware::book::Book;
+    use crate::fixture;
 
     fn unit(name: &str) -> Unit {
-        Unit::of(Book::built_in().unwrap().device(name).unwrap()).unwrap()
+        Unit::of(fixture::book().device(name).unwrap()).unwrap()
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let d = Book::built_in().unwrap().device("k80").unwrap();
+        let d = fixture::book().device("k80").unwrap();
         assert!(Unit::of(d).unwrap_err().to_string().starts_with("k80: the catalog has no 16-bit peak"));
     }
 }

@@ -103,14 +103,14 @@ fn step_sequences(sequences: f64, devices: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hardware::book::Book;
+    use crate::fixture;
     use crate::projection::calibration::Calibration;
     use crate::projection::search::Kept;
 
     fn days(settled: Settled, batch: Option<f64>) -> Priced {
         let goal =
             Goal { parameters: 175e9, tokens: 300e9, budget_usd: None, days: None, seq_len: 2048.0, batch, settled };
-        let device = Unit::of(Book::built_in().unwrap().device("a100-sxm-80gb").unwrap()).unwrap().into();
+        let device = Unit::of(fixture::book().device("a100-sxm-80gb").unwrap()).unwrap().into();
         candidates(&goal, &device, Some(1024), None, &Calibration::built_in().unwrap().constants).remove(0)
     }
 

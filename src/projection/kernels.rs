@@ -106,11 +106,11 @@ impl Attention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hardware::book::Book;
+    use crate::fixture;
 
     #[test]
     fn large_products_reach_their_rate_and_narrow_ones_do_not() {
-        let u = Unit::of(Book::built_in().unwrap().device("a100-sxm-80gb").unwrap()).unwrap();
+        let u = Unit::of(fixture::book().device("a100-sxm-80gb").unwrap()).unwrap();
         let c = Constants::default();
         let rate = product_rate(&u, Format::Half, &c).unwrap();
         let share = |size: [f64; 3]| 2.0 * size.iter().product::<f64>() / product(&u, size, rate, &c) / rate;

@@ -8,7 +8,7 @@ use super::model::Model;
 use super::serving::{Engine, Serving, Weights};
 use super::training::{self, Recompute, Sharding, Training};
 use super::workload::base;
-use crate::hardware::book::Book;
+use crate::fixture;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const DEVICES: &[&str] =
     &["a100-sxm-80gb", "h100-sxm-80gb", "b200", "l4", "rtx-4090", "mi300x", "tpu-v5e", "v100-sxm2-32gb"];
 
 fn unit(i: usize) -> Arc<Unit> {
-    Unit::of(Book::built_in().unwrap().device(DEVICES[i % DEVICES.len()]).unwrap()).unwrap().into()
+    Unit::of(fixture::book().device(DEVICES[i % DEVICES.len()]).unwrap()).unwrap().into()
 }
 
 prop_compose! {

@@ -6,6 +6,7 @@ use super::format::{ABSENT, bare, counted, listed, percent_change, plus_minus, s
 use crate::comparison::ratio::{Change, change};
 use crate::comparison::runs::{Pairing, RunComparison, Total, compare};
 use crate::cost::metric::{Estimate, Quantity};
+use crate::hardware::book::Book;
 use crate::results::run::Run;
 use crate::results::table::{Column as Data, Table as DataTable, Values};
 
@@ -15,13 +16,14 @@ pub struct Comparison<'a> {
     /// What each run is called: its folder.
     labels: &'a [String],
     runs: &'a [Run],
+    book: &'a Book,
     found: RunComparison,
 }
 
 impl<'a> Comparison<'a> {
     /// Sets runs side by side; the first is what the others are held against. As many labels as runs.
-    pub fn of(labels: &'a [String], runs: &'a [Run]) -> Self {
-        Self { labels, runs, found: compare(runs) }
+    pub fn of(labels: &'a [String], runs: &'a [Run], book: &'a Book) -> Self {
+        Self { labels, runs, book, found: compare(runs, book) }
     }
 
     /// Trials that every run measured.
@@ -31,6 +33,10 @@ impl<'a> Comparison<'a> {
 
     pub(super) fn runs(&self) -> &'a [Run] {
         self.runs
+    }
+
+    pub(super) fn book(&self) -> &'a Book {
+        self.book
     }
 
     pub(super) fn labels(&self) -> &'a [String] {
@@ -50,11 +56,11 @@ impl<'a> Comparison<'a> {
     }
 
     fn name(&self, pairing: &Pairing) -> String {
-        self.runs.first().map_or(String::new(), |run| Facts::of(run).name(pairing.record))
+        self.runs.first().map_or(String::new(), |run| Facts::of(run, self.book).name(pairing.record))
     }
 
     fn table(&self) -> Table {
-        let facts = self.runs.first().map(Facts::of);
+        let facts = self.runs.first().map(|run| Facts::of(run, self.book));
         let mut table = Table::new(vec![
             Column::text("trial"),
             Column::text("run"),
@@ -159,7 +165,7 @@ impl<'a> Comparison<'a> {
         let mut table = Table::new(columns);
         for m in &self.found.missing {
             let (run, record) = m.described_in;
-            let name = self.runs.get(run).map_or(String::new(), |r| Facts::of(r).name(record));
+            let name = self.runs.get(run).map_or(String::new(), |r| Facts::of(r, self.book).name(record));
             let mut cells = vec![Cell::text(name)];
             cells.extend(m.statuses.iter().map(|s| Cell::text(s.map_or("not asked for", |s| s.name()))));
             table.rows.push(Row::new(cells));
@@ -233,7 +239,7 @@ mod tests {
         dear.environment.price.usd_per_hour = UsdPerHour::of(2.0 * 0.0856);
         let labels = ["a".to_string(), "b".to_string()];
         let runs = [run, dear];
-        let c = Comparison::of(&labels, &runs);
+        let c = Comparison::of(&labels, &runs, fixture::book());
         let text = comparison(&c, &Asked::default()).unwrap().terminal(Style { width: None, colour: false });
         assert!(text.contains("b against a, geometric mean over 9 trials: throughput 1.00x"), "{text}");
         assert!(text.contains("cost +100.0 %") && text.contains(": dearer; the mean change of +$"), "{text}");
@@ -246,7 +252,7 @@ mod tests {
     fn a_run_against_itself_is_within_noise() {
         let labels = ["a".to_string(), "again".to_string()];
         let runs = [fixture::sweep(), fixture::sweep()];
-        let text = comparison(&Comparison::of(&labels, &runs), &Asked::default()).unwrap().markdown();
+        let text = comparison(&Comparison::of(&labels, &runs, fixture::book()), &Asked::default()).unwrap().markdown();
         assert!(text.contains("cost 0.0 %") && text.contains("within noise"), "{text}");
         assert!(text.contains("tie for the cheapest"));
     }

@@ -3,6 +3,7 @@
 use crate::comparison::scaling::Series;
 use crate::cost::evaluate::{Figured, evaluate};
 use crate::cost::metric::{Estimate, Metric};
+use crate::hardware::book::Book;
 use crate::results::record::Record;
 use crate::results::run::Run;
 use crate::runner::measurement::Status;
@@ -13,6 +14,7 @@ use crate::scenario::axes::{AXES, Axis};
 #[derive(Debug)]
 pub struct Facts<'a> {
     pub run: &'a Run,
+    pub book: &'a Book,
     figures: Vec<Figured>,
     /// Fields that differ among the cells, in the order of the scenario.
     pub varied: Vec<Varied>,
@@ -29,7 +31,7 @@ pub struct Varied {
 }
 
 impl<'a> Facts<'a> {
-    pub fn of(run: &'a Run) -> Self {
+    pub fn of(run: &'a Run, book: &'a Book) -> Self {
         let mut paths: Vec<&str> = run.environment.axes.iter().map(String::as_str).collect();
         for (path, _) in run.records.iter().flat_map(|r| &r.cell.coordinates) {
             if !paths.contains(&path.as_str()) {
@@ -37,7 +39,7 @@ impl<'a> Facts<'a> {
             }
         }
         let varied = paths.into_iter().map(|p| varied(run, p)).filter(|v| v.values.len() > 1).collect();
-        Self { run, figures: evaluate(run), varied }
+        Self { run, book, figures: evaluate(run, book), varied }
     }
 
     pub fn records(&self) -> &'a [Record] {
@@ -145,7 +147,7 @@ mod tests {
     #[test]
     fn cells_are_named_by_what_differs_among_them() {
         let run = fixture::sweep();
-        let facts = Facts::of(&run);
+        let facts = Facts::of(&run, fixture::book());
         assert_eq!(
             facts.varied.iter().map(|v| v.path.as_str()).collect::<Vec<_>>(),
             ["model.d_model", "batch", "devices"]
@@ -159,7 +161,7 @@ mod tests {
     fn a_run_of_one_cell_is_named_by_its_model() {
         let mut run = fixture::sweep();
         run.records.truncate(1);
-        let facts = Facts::of(&run);
+        let facts = Facts::of(&run, fixture::book());
         assert!(facts.varied.is_empty());
         assert_eq!(facts.name(0), "gpt2 6x256");
     }

@@ -16,6 +16,7 @@ mod sections;
 mod table;
 mod terminal;
 
+use crate::hardware::book::Book;
 use crate::results::ResultsError;
 use crate::results::files::replace_text;
 use crate::results::run::Run;
@@ -50,8 +51,8 @@ pub struct Summary {
 ///
 /// # Errors
 /// Disk or permissions; each file is whole or the old one stays.
-pub fn publish(run: &Run, folder: &Path) -> Result<PathBuf, ReportError> {
-    let facts = Facts::of(run);
+pub fn publish(run: &Run, book: &Book, folder: &Path) -> Result<PathBuf, ReportError> {
+    let facts = Facts::of(run, book);
     write::write(folder, &table::table(&facts))?;
     let document = document_of(&facts)?;
     let pictures = folder.join("charts");
@@ -94,8 +95,8 @@ fn document_of(facts: &Facts) -> Result<Document, ReportError> {
 }
 
 /// The table for people, and the closing line.
-pub fn summary(run: &Run, style: Style) -> Summary {
-    let facts = Facts::of(run);
+pub fn summary(run: &Run, book: &Book, style: Style) -> Summary {
+    let facts = Facts::of(run, book);
     let (mut drawn, left_out) = terminal::render(&sections::compact(&facts), style);
     if left_out > 0 {
         drawn += &format!("\n... and {left_out} more rows in the report");
@@ -104,16 +105,16 @@ pub fn summary(run: &Run, style: Style) -> Summary {
 }
 
 /// What a cell of a run is called: by what differs among its cells.
-pub fn cell_name(run: &Run, record: usize) -> String {
-    Facts::of(run).name(record)
+pub fn cell_name(run: &Run, book: &Book, record: usize) -> String {
+    Facts::of(run, book).name(record)
 }
 
 /// The table for people, as Markdown.
-pub fn markdown_table(run: &Run) -> String {
-    markdown::table(&sections::table(&Facts::of(run)))
+pub fn markdown_table(run: &Run, book: &Book) -> String {
+    markdown::table(&sections::table(&Facts::of(run, book)))
 }
 
 /// Every field and metric of every trial.
-pub fn results_table(run: &Run) -> crate::results::table::Table {
-    table::table(&Facts::of(run))
+pub fn results_table(run: &Run, book: &Book) -> crate::results::table::Table {
+    table::table(&Facts::of(run, book))
 }

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn every_trial_has_a_row_and_every_column_a_name_of_its_own() {
         let run = fixture::sweep();
-        let t = table(&Facts::of(&run));
+        let t = table(&Facts::of(&run, fixture::book()));
         let names: HashSet<&str> = t.columns.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names.len(), t.columns.len());
         assert!(t.columns.iter().all(|c| c.len() == 12));

@@ -1,7 +1,8 @@
 //! The sources of a scenario put together: the file, the files it extends, options of the command line, and its variables.
 
+use super::merge::merged;
 use super::{names, overrides, variables};
-use crate::yaml::{Entry, Node, Sources, Value, YamlError};
+use crate::yaml::{Node, Sources, Value, YamlError};
 use std::path::{Component, Path, PathBuf};
 
 /// What to do where there is no file.
@@ -81,23 +82,4 @@ fn parent_path(path: &Path, value: &Value) -> Result<PathBuf, String> {
         return Err(format!("`{name}` leaves the scenario's folder; give the name of a file in the same folder"));
     }
     Ok(parent)
-}
-
-/// Maps merge key by key; anything else replaces.
-pub fn merged(base: Node, own: Node) -> Node {
-    match (base.value, own.value) {
-        (Value::Map(mut entries), Value::Map(new)) => {
-            for e in new {
-                match entries.iter_mut().find(|b| b.key == e.key) {
-                    Some(b) => {
-                        let old = std::mem::replace(&mut b.node, Node { place: None, value: Value::Null });
-                        *b = Entry { key: e.key, place: e.place, node: merged(old, e.node) };
-                    }
-                    None => entries.push(e),
-                }
-            }
-            Node { place: own.place.or(base.place), value: Value::Map(entries) }
-        }
-        (_, value) => Node { place: own.place, value },
-    }
 }

@@ -1,11 +1,11 @@
 //! A trial in the making: what has been said so far, and the checks that make it a [`Trial`].
 
-use super::axes::AXES;
 use super::presets;
 use super::trial::{BackendChoice, Trial};
 use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::shape::{Family, Shape, ShapeError, ShapeSpec};
 use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use std::borrow::Cow;
 
 /// What has been said of a trial, over the defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +70,7 @@ impl Default for Draft {
 }
 
 /// Why a draft is no trial: the field's path and the message.
-pub type FieldFault = (&'static str, String);
+pub type FieldFault = (Cow<'static, str>, String);
 
 impl Draft {
     /// The model's name and its checked shape.
@@ -84,7 +84,10 @@ impl Draft {
         };
         if self.family.is_some_and(|f| f != family) {
             let own = family_name(family);
-            return Err(("model.family", format!("{name} is of the family {own}; leave family out, or use {own}")));
+            return Err((
+                "model.family".into(),
+                format!("{name} is of the family {own}; leave family out, or use {own}"),
+            ));
         }
         let shape = Shape::new(family, &over(known, &self.spec)).map_err(of_shape)?;
         if self.spec == ShapeSpec::default() {
@@ -96,13 +99,14 @@ impl Draft {
     /// The preset or config that sizes are given over.
     fn known_model(&self) -> Result<Option<(String, Family, ShapeSpec)>, FieldFault> {
         match (&self.preset, &self.config) {
-            (Some(_), Some(c)) => {
-                Err(("model.preset", format!("hf_config names a model already, {}; keep one of the two", c.name)))
-            }
+            (Some(_), Some(c)) => Err((
+                "model.preset".into(),
+                format!("hf_config names a model already, {}; keep one of the two", c.name),
+            )),
             (None, Some(c)) => Ok(Some((c.name.clone(), c.family, c.spec.clone()))),
             (Some(name), None) => {
                 let preset = presets::all().into_iter().find(|p| p.name == *name);
-                let preset = preset.ok_or(("model.preset", format!("`{name}` is unknown")))?;
+                let preset = preset.ok_or(("model.preset".into(), format!("`{name}` is unknown")))?;
                 Ok(Some((name.clone(), preset.family, preset.spec)))
             }
             (None, None) => Ok(None),
@@ -150,7 +154,10 @@ impl Draft {
         let sharding = self.sharding;
         let quotient = |field: &'static str, by: u32, devices: u32| match devices.checked_div(by) {
             Some(other) if other * by == devices => Ok(other),
-            _ => Err((field, format!("{by} does not divide devices = {devices}; leave devices out, or use a divisor"))),
+            _ => Err((
+                field.into(),
+                format!("{by} does not divide devices = {devices}; leave devices out, or use a divisor"),
+            )),
         };
         let (data, tensor) = match (self.devices, self.data, self.tensor) {
             (Some(d), None, None) => (d, 1),
@@ -160,15 +167,16 @@ impl Draft {
         };
         let parallel = Parallel { data, tensor, sharding };
         match (parallel.ranks(), self.devices) {
-            (None, _) => {
-                Err(("parallel.data", format!("{data} x {tensor} devices cannot be counted; use smaller numbers")))
-            }
+            (None, _) => Err((
+                "parallel.data".into(),
+                format!("{data} x {tensor} devices cannot be counted; use smaller numbers"),
+            )),
             (Some(product), Some(devices)) if product != devices => {
                 let message = format!(
                     "{devices} is not the product of parallel.data = {data} and parallel.tensor = {tensor}; use {product}, or leave \
                      one of the three out"
                 );
-                Err(("devices", message))
+                Err(("devices".into(), message))
             }
             _ => Ok(parallel),
         }
@@ -177,11 +185,11 @@ impl Draft {
 
 fn check(w: &Workload, parallel: &Parallel) -> Result<(), FieldFault> {
     if let Err(e) = parallel.check(&w.shape, w.batch) {
-        return Err((if e.batch { "batch" } else { "parallel.tensor" }, e.message));
+        return Err((if e.batch { "batch" } else { "parallel.tensor" }.into(), e.message));
     }
     let decodes = matches!(w.phase, Phase::Decode | Phase::Generate);
     if w.shape.family == Family::Block && decodes {
-        return Err(("phase", format!("family block has no tokens to {}; use train or prefill", w.phase)));
+        return Err(("phase".into(), format!("family block has no tokens to {}; use train or prefill", w.phase)));
     }
     let longest = w.longest_sequence();
     if w.shape.family == Family::Gpt2 && longest > w.shape.context {
@@ -191,7 +199,7 @@ fn check(w: &Workload, parallel: &Parallel) -> Result<(), FieldFault> {
             Phase::Prefill => ("prompt_len", format!("{longest} tokens exceed")),
             _ => ("prompt_len", format!("{longest} tokens (with new_tokens = {}) exceed", w.new_tokens)),
         };
-        return Err((field, format!("{what} the {context} learned positions; shorten, or raise model.context")));
+        return Err((field.into(), format!("{what} the {context} learned positions; shorten, or raise model.context")));
     }
     Ok(())
 }
@@ -206,8 +214,7 @@ fn family_name(family: Family) -> &'static str {
 
 /// A fault of the shape under the path of its field.
 fn of_shape(e: ShapeError) -> FieldFault {
-    let axis = AXES.iter().find(|a| a.path.strip_prefix("model.") == Some(e.field));
-    (axis.map_or("model.d_model", |a| a.path), e.message)
+    (format!("model.{}", e.field).into(), e.message)
 }
 
 /// The base with every field that is stated over it.
@@ -241,7 +248,7 @@ mod tests {
         let d = Draft { batch: 3, devices: Some(2), ..Draft::default() };
         assert_eq!(
             d.finish(|| false).unwrap_err(),
-            ("batch", "3 sequences do not divide among devices = 2; use 4, or exclude the pair".into())
+            ("batch".into(), "3 sequences do not divide among devices = 2; use 4, or exclude the pair".into())
         );
         let d = Draft { batch: u32::MAX, devices: Some(2), ..Draft::default() };
         assert!(d.finish(|| false).unwrap_err().1.contains("use 4294967296,"));
@@ -262,7 +269,7 @@ mod tests {
         assert_eq!(
             of(Some(6), Some(2), Some(4)).unwrap_err(),
             (
-                "devices",
+                "devices".into(),
                 "6 is not the product of parallel.data = 2 and parallel.tensor = 4; use 8, or leave one of the three out"
                     .into()
             )
@@ -273,7 +280,7 @@ mod tests {
         assert_eq!(
             heads.finish(|| false).unwrap_err(),
             (
-                "parallel.tensor",
+                "parallel.tensor".into(),
                 "5 does not divide model.n_heads = 12; what divides all of this model: 1, 2, 3, 4, 6, 12".into()
             )
         );
@@ -309,7 +316,7 @@ mod tests {
         assert_eq!(
             through.finish(|| false).unwrap_err(),
             (
-                "prompt_len",
+                "prompt_len".into(),
                 "1025 tokens (with new_tokens = 25) exceed the 1024 learned positions; shorten, or raise model.context"
                     .into()
             )

@@ -8,6 +8,7 @@ mod base;
 pub mod budget;
 mod document;
 mod draft;
+mod merge;
 mod names;
 mod overrides;
 mod presets;
@@ -20,6 +21,7 @@ pub mod trial;
 mod values;
 mod variables;
 
+use crate::hardware::book::Book;
 use crate::units::UsdPerHour;
 use crate::yaml::{Node, Sources, fields};
 pub use crate::yaml::{Origin, Value, YamlError};
@@ -40,6 +42,8 @@ pub struct Scenario {
     pub cells: Vec<Cell>,
     pub measure: Measure,
     pub price: Price,
+    /// Where facts of devices and prices are looked up: ours, with the user's files over it.
+    pub book: Book,
     pub limits: Limits,
 }
 
@@ -143,7 +147,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, YamlError> {
     let description = root.get("description").map(|e| fields::text(e, "", &s)).transpose()?.unwrap_or_default();
     let base = base::read(&root, &s)?;
     let sweep = sweep::expand(section("sweep"), &base, options.max_cells, options.cuda_present, &s)?;
-    let price = price::read(section("price"), &options.books, &s)?;
+    let (price, book) = price::read(section("price"), &options.books, &s)?;
     let limits = settings::limits(section("limits"), price.usd_per_hour, &s)?;
     Ok(Scenario {
         name,
@@ -152,6 +156,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, YamlError> {
         cells: sweep.cells,
         measure: settings::measure(section("measure"), &s)?,
         price,
+        book,
         limits,
     })
 }

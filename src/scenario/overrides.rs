@@ -1,7 +1,7 @@
 //! `--set path=value`: fields of the trial, of the sweep and of the settings, from the command line.
 
 use super::axes::{self, AXES};
-use super::document::merged;
+use super::merge::merged;
 use super::{TOP, names};
 use crate::yaml::{Entry, Node, Origin, Place, Sources, Value, YamlError, did_you_mean, parse};
 

@@ -3,7 +3,7 @@
 use crate::hardware::book::{Book, NoOffer, Query};
 use crate::hardware::date::Date;
 use crate::hardware::offer::{Offer, Term};
-use crate::hardware::price_fields;
+use crate::hardware::{price_fields, read};
 use crate::units::{Share, UsdPerHour, decimal};
 use crate::yaml::{Entry, Node, Sources, Value, YamlError, entries, number, text, whole};
 use rust_decimal::Decimal;
@@ -142,7 +142,7 @@ impl Price {
 
 /// # Errors
 /// The first field at fault; a price that is not a finite number above 0; hardware that no price book has.
-pub fn read(node: Option<&Node>, books: &[PathBuf], s: &Sources) -> Result<Price, YamlError> {
+pub fn read(node: Option<&Node>, books: &[PathBuf], s: &Sources) -> Result<(Price, Book), YamlError> {
     let mut price = Price::default();
     let p = "price.";
     let mut query = Query::default();
@@ -172,11 +172,12 @@ pub fn read(node: Option<&Node>, books: &[PathBuf], s: &Sources) -> Result<Price
             _ => {}
         }
     }
+    let book = read::with(&files)?;
     stated(&mut price, all, currency.as_ref(), s)?;
     if price.usd_per_hour.is_none() {
-        look_up(&mut price, query, &files, all, s)?;
+        look_up(&mut price, query, &book, all, s)?;
     }
-    Ok(price)
+    Ok((price, book))
 }
 
 fn term(e: &Entry, s: &Sources) -> Result<Term, YamlError> {
@@ -245,19 +246,18 @@ fn stated(price: &mut Price, all: &[Entry], currency: Option<&Currency>, s: &Sou
 }
 
 /// Looks the hardware up in the price books. A device that nobody offers has no price, and costs are n/a.
-fn look_up(price: &mut Price, query: Query, files: &[PathBuf], all: &[Entry], s: &Sources) -> Result<(), YamlError> {
+fn look_up(price: &mut Price, query: Query, book: &Book, all: &[Entry], s: &Sources) -> Result<(), YamlError> {
     let named = all.iter().find(|e| e.key == "hardware");
     let place = named.map_or_else(|| all.first().and_then(|e| e.place), |e| e.node.place);
     let conditions = query.provider.is_some() || query.region.is_some() || query.term.is_some() || query.on.is_some();
     if price.hardware == LOCAL {
-        if conditions || !files.is_empty() && named.is_some() {
+        if conditions || book.has_own() && named.is_some() {
             let message =
                 "price.hardware: which instance or device of the price book? `centime hardware list` shows them";
             return Err(s.fault(place, message));
         }
         return Ok(());
     }
-    let book = Book::with(files)?;
     let query = Query { what: price.hardware.clone(), ..query };
     match book.find(&query) {
         Ok(offer) => {

@@ -13,7 +13,6 @@ use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
 use super::shape::Family;
 use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
-use std::ops::DerefMut;
 
 /// Whether a backend of this build computes in this format.
 pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
@@ -75,10 +74,7 @@ fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Re
 }
 
 /// The groups of ranks whose buffers lie in host memory.
-fn groups<T: DerefMut<Target = [f32]>>(
-    options: &SessionOptions,
-    net: Option<&Net>,
-) -> Result<Vec<Groups<T>>, SessionError> {
+fn groups<T: AsMut<[f32]>>(options: &SessionOptions, net: Option<&Net>) -> Result<Vec<Groups<T>>, SessionError> {
     net.map_or_else(|| Ok(of_threads(&options.parallel)), |net| tcp::open(&options.parallel, net))
 }
 

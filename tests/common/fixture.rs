@@ -1,7 +1,9 @@
 //! Runs made in code: what tests of cost, comparison and report read instead of a measurement.
 
+use centime::hardware::book::Book;
 use centime::hardware::gpu::{Gpu, Reason};
 use centime::hardware::machine::{Machine, Probe};
+use centime::hardware::read;
 use centime::results::record::{Record, SCHEMA_VERSION};
 use centime::results::run::{Environment, Run};
 use centime::runner::measurement::{Figures, Measurement, Status, Stop};
@@ -13,6 +15,7 @@ use centime::transformer::shape::count;
 use centime::transformer::shape::{Family, Shape, ShapeSpec};
 use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use centime::units::{Share, UsdPerHour};
+use std::sync::OnceLock;
 
 /// A GPT-2 shape with a vocabulary of 8192.
 pub fn shape(n_layers: u32, d_model: u32, n_heads: u32) -> Shape {
@@ -294,4 +297,10 @@ pub fn gpus() -> Run {
     environment.gpus = vec![gpu];
     environment.description = "Which batch makes the cheapest training token on one GPU?".into();
     run(environment, records)
+}
+
+/// The price book that the program carries.
+pub fn book() -> &'static Book {
+    static BOOK: OnceLock<Book> = OnceLock::new();
+    BOOK.get_or_init(|| read::built_in().expect("our own price book"))
 }

@@ -6,7 +6,7 @@ mod stored;
 use super::Failure;
 use super::load::{Selection, load};
 use super::output::{print, report_failure, stdout_style};
-use super::price::{warn_if_stale, yaml_failure};
+use super::price::warn_if_stale;
 use super::table::Format;
 use crate::comparison::check::{Check, Method, kept};
 use crate::comparison::judge::{Rule, Verdict};
@@ -96,7 +96,7 @@ struct Job<'a> {
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let scenario = load(&a.selection)?;
-    let budgets = a.budget.as_ref().map(|f| budget::load(f).map_err(|e| yaml_failure(&e))).transpose()?;
+    let budgets = a.budget.as_ref().map(|f| budget::load(f).map_err(|e| Failure::yaml(&e))).transpose()?;
     if !(a.seconds > 0.0 && a.seconds <= 3600.0) {
         return Err(Failure::Usage(anyhow!("--seconds: from above 0 to 3600 are wanted")));
     }

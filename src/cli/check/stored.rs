@@ -21,7 +21,7 @@ const T: f64 = 2.365;
 
 pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
     let run = load(folder).map_err(results_failure)?;
-    let figures = evaluate(&run);
+    let figures = evaluate(&run, &job.scenario.book);
     let mut random = Random::new(job.arguments.check_seed);
     let (mut cells, mut told) = (Vec::new(), Vec::new());
     for (c, trial) in job.trials.iter().enumerate() {

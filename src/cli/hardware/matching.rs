@@ -28,8 +28,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let book = book(&a.prices)?;
     let machine = machine::inspect();
     let (name, found) = match &a.name {
-        Some(name) => (name.as_str(), of_name(&book, name)),
-        None => (machine.cpu_model.as_str(), matches(&book, &machine)),
+        Some(name) => (name.as_str(), of_name(&book.devices, name)),
+        None => (machine.cpu_model.as_str(), matches(&book.devices, &machine)),
     };
     let mut rows = Rows::new(&["device", "title", "recognised_by", "match", "usd_per_device_hour", "price"]);
     for Match { device, seen_as, whole } in &found {

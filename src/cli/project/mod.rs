@@ -7,7 +7,7 @@ mod sweep;
 mod validate;
 
 use super::Failure;
-use super::price::{book, yaml_failure};
+use super::price::book;
 use super::table::Format;
 use crate::hardware::book::Book;
 use crate::projection::calibration::Calibration;
@@ -74,11 +74,11 @@ impl Files {
 
 fn calibration(path: Option<&Path>) -> Result<Calibration, Failure> {
     let Some(path) = path else {
-        return Calibration::built_in().cloned().map_err(yaml_failure);
+        return Calibration::built_in().cloned().map_err(Failure::yaml);
     };
     let origin = Origin::File { path: path.into(), place: None };
     let text = text(path)?;
-    Calibration::parse(&text, origin).map_err(|e| yaml_failure(&e))
+    Calibration::parse(&text, origin).map_err(|e| Failure::yaml(&e))
 }
 
 /// A file's text.

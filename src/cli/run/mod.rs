@@ -7,13 +7,13 @@ mod progress;
 mod resume;
 mod signals;
 mod sweep;
-pub(super) mod team;
+mod team;
 mod timestamp;
 
 use super::Failure;
 use super::load::{Selection, load};
 use super::output::{print_run, results_failure as failure};
-use super::price::{Priced, apply, book, priced, warn_if_stale};
+use super::price::{Priced, apply, priced, warn_if_stale};
 use super::table::Format;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::{self, Machine, Probe};
@@ -75,7 +75,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         let plan = super::plan::make(&scenario, None)?;
         return super::plan::print(&scenario, &plan, a.format);
     }
-    let world = team::world()?;
+    let world = super::launcher::world()?;
     if let Some(world) = world.clone().filter(|w| w.rank > 0) {
         return team::follow(a, &scenario, world);
     }
@@ -110,7 +110,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let broken = leader.as_ref().and_then(Leader::broken).map(String::from);
     leader.into_iter().for_each(Leader::end);
     let run = Run { environment, records: outcome.records };
-    print_run(&run, &out, a.format)?;
+    print_run(&run, &scenario.book, &out, a.format)?;
     verdict(&run, outcome.interrupted, broken)
 }
 
@@ -127,7 +127,7 @@ fn scenario(a: &Arguments) -> Result<Scenario, Failure> {
     }
     let mut scenario = load(&selection)?;
     if let Some(typed) = &a.price {
-        apply(&mut scenario.price, typed, &book(&a.selection.prices)?, "given on the command line (--price)")?;
+        apply(&mut scenario.price, typed, &scenario.book, "given on the command line (--price)")?;
     }
     warn_if_stale(&scenario.price);
     Ok(scenario)

@@ -1,7 +1,7 @@
 //! What a watcher of a sweep sees on stderr: a bar on a terminal, lines elsewhere, nothing when asked to be quiet.
 
 use super::sweep::Display;
-use crate::cli::load::colour;
+use crate::cli::colour::colour;
 use crate::plan::PlannedTrial;
 use crate::results::record::Record;
 use crate::runner::measurement::{Figures, Status};

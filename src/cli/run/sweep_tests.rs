@@ -1,4 +1,5 @@
 use super::*;
+use crate::hardware::book::Book;
 use crate::hardware::machine::Probe;
 use crate::plan::{Facts, Processes, plan};
 use crate::projection::calibration::Calibration;
@@ -21,6 +22,7 @@ fn planned(more: &str) -> Plan {
         memory: Bytes(8 << 30),
         probe: Probe::assumed(1),
         calibration: Calibration::default(),
+        book: Book::default(),
         usd_per_hour: Some(3.6),
         processes: Processes::ONE,
     };

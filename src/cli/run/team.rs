@@ -15,11 +15,6 @@ use std::time::Duration;
 /// How long processes wait for one another: some are started later, and rank 0 may probe its machine first.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The processes that the environment tells of.
-pub(in super::super) fn world() -> Result<Option<World>, Failure> {
-    World::from_environment().map_err(|e| Failure::Usage(e.into()))
-}
-
 fn failure(e: TeamError) -> Failure {
     Failure::Io(e.into())
 }

@@ -91,17 +91,21 @@ mod tests {
         run.records.truncate(1);
         let price = &mut run.environment.price;
         price.energy = Some(Energy { usd_per_kwh: 0.36, pue: 1.5, watts: None });
-        assert_eq!(evaluate(&run)[0].get(&ENERGY_USD_PER_MILLION), None, "nothing is known of its power");
+        assert_eq!(
+            evaluate(&run, fixture::book())[0].get(&ENERGY_USD_PER_MILLION),
+            None,
+            "nothing is known of its power"
+        );
         run.environment.price.device = Some("l4".into());
         let figures = run.records[0].measurement.figures.as_mut().unwrap();
         (figures.step_seconds, figures.tokens_per_step) = (vec![0.5; 20], 1000);
-        let at_tdp = &evaluate(&run)[0];
+        let at_tdp = &evaluate(&run, fixture::book())[0];
         // 72 W at 2000 tokens/s.
         assert!((at_tdp.get(&JOULES_PER_TOKEN_AT_TDP).unwrap().value - 0.036).abs() < 1e-12);
         // 0.036 J * 1.5 * 0.36 / 3.6e6 * 1e6.
         assert!((at_tdp.get(&ENERGY_USD_PER_MILLION).unwrap().value - 0.0054).abs() < 1e-12);
         run.records[0].measurement.figures.as_mut().unwrap().watts = Some(100.0);
-        let measured = &evaluate(&run)[0];
+        let measured = &evaluate(&run, fixture::book())[0];
         assert_eq!(measured.get(&WATTS).unwrap().value, 100.0);
         assert!((measured.get(&JOULES_PER_TOKEN).unwrap().value - 0.05).abs() < 1e-12);
         assert_eq!(measured.get(&JOULES_PER_TOKEN_AT_TDP), None);
@@ -112,12 +116,12 @@ mod tests {
         let mut run = fixture::gpus();
         let figures = run.records[0].measurement.figures.as_mut().unwrap();
         (figures.step_seconds, figures.tokens_per_step, figures.watts) = (vec![0.5; 20], 1000, Some(100.0));
-        let measured = &evaluate(&run)[0];
+        let measured = &evaluate(&run, fixture::book())[0];
         // 640 W at 2000 tokens/s.
         assert!((measured.get(&JOULES_PER_TOKEN).unwrap().value - 0.32).abs() < 1e-12);
         assert_eq!(measured.get(&WATTS).unwrap().value, 100.0);
         run.records[0].measurement.figures.as_mut().unwrap().telemetry = None;
-        let unknown = &evaluate(&run)[0];
+        let unknown = &evaluate(&run, fixture::book())[0];
         assert_eq!(unknown.get(&JOULES_PER_TOKEN), None, "what the processors took is not what the GPUs took");
         // 700 W of an H100 SXM.
         assert!((unknown.get(&JOULES_PER_TOKEN_AT_TDP).unwrap().value - 0.35).abs() < 1e-12);

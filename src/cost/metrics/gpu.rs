@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn what_gpus_told_is_a_column_and_trials_without_have_none() {
         let run = fixture::gpus();
-        let figures = evaluate(&run);
+        let figures = evaluate(&run, fixture::book());
         let get = |i: usize, m: &Metric| figures[i].get(m).map(|e| e.value);
         assert_eq!(get(0, &GPU_WATTS), Some(640.0));
         assert_eq!(get(0, &GPU_CLOCK), Some(1950.0));
@@ -96,7 +96,7 @@ mod tests {
         assert!(get(1, &GPU_THROTTLED).unwrap() > 0.3 && get(1, &GPU_THROTTLED_STEPS).unwrap() > 0.0);
         assert!(get(0, &PEAK_GPU_MEMORY).unwrap() > (1u64 << 30) as f64);
         let cpu = fixture::heads();
-        let cpu = &evaluate(&cpu)[0];
+        let cpu = &evaluate(&cpu, fixture::book())[0];
         assert!(
             [&GPU_WATTS, &GPU_CLOCK, &GPU_THROTTLED, &GPU_THROTTLED_STEPS, &PEAK_GPU_MEMORY]
                 .iter()

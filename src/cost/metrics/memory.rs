@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn what_a_model_took_is_the_gpus_account_where_there_is_one() {
         let run = fixture::gpus();
-        let figures = evaluate(&run);
+        let figures = evaluate(&run, fixture::book());
         let get = |i: usize, m: &Metric| figures[i].get(m).map(|e| e.value);
         let devices = run.records[0].measurement.figures.as_ref().unwrap().device_memory.unwrap();
         let (allocated, reserved) = (devices.peak_allocated_bytes as f64, devices.peak_reserved_bytes as f64);
@@ -115,7 +115,7 @@ mod tests {
         let cpu = fixture::heads();
         let figures = cpu.records[0].measurement.figures.as_ref().unwrap();
         let added = (figures.peak_rss_bytes - figures.baseline_rss_bytes) as f64;
-        let cpu = &evaluate(&cpu)[0];
+        let cpu = &evaluate(&cpu, fixture::book())[0];
         assert_eq!(cpu.get(&MODEL_MEMORY).map(|e| e.value), Some(added));
         assert!(cpu.get(&PEAK_GPU_ALLOCATED).is_none());
     }

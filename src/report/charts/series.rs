@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_series_is_a_combination_of_the_other_fields() {
         let run = fixture::sweep();
-        let facts = Facts::of(&run);
+        let facts = Facts::of(&run, fixture::book());
         let g = over(&facts, &facts.varied[1], &TOKENS_PER_SECOND).unwrap();
         assert_eq!(g.all, 4);
         assert_eq!(g.series[0].label, "d_model 256, devices 1");
@@ -148,7 +148,7 @@ mod tests {
     fn without_a_price_there_is_no_series_of_costs() {
         let mut run = fixture::sweep();
         run.environment.price.usd_per_hour = None;
-        let facts = Facts::of(&run);
+        let facts = Facts::of(&run, fixture::book());
         assert!(over(&facts, &facts.varied[1], &USD_PER_MILLION).is_none());
     }
 

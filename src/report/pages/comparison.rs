@@ -29,7 +29,7 @@ pub struct Asked {
 /// # Errors
 /// A chart that cannot be drawn.
 pub fn comparison(c: &Comparison, asked: &Asked) -> Result<Page, DrawError> {
-    let facts: Vec<Facts> = c.runs().iter().map(Facts::of).collect();
+    let facts: Vec<Facts> = c.runs().iter().map(|run| Facts::of(run, c.book())).collect();
     let even = prices(c.runs(), c.found());
     let mut sections = vec![
         Section { id: "answer", title: "The answer", blocks: answer(c, &facts, asked, &even) },

@@ -5,6 +5,7 @@ use crate::comparison::explain::{Basis, Explanation, Side};
 use crate::cost::decomposition::Role;
 use crate::cost::metric::Quantity;
 use crate::cost::metrics::USD_PER_MILLION;
+use crate::hardware::book::Book;
 use crate::report::charts::waterfall::{Step, Total, waterfall};
 use crate::report::charts::{self, DrawError, tick};
 use crate::report::document::{Block, Cell, Column, Document, Row, Section, Span, Table, paragraph};
@@ -17,7 +18,7 @@ use crate::units::{Flops, FlopsPerSecond, Share, significant};
 ///
 /// # Errors
 /// A chart that cannot be drawn.
-pub fn explanation(labels: [&str; 2], runs: [&Run; 2], e: &Explanation) -> Result<Page, DrawError> {
+pub fn explanation(labels: [&str; 2], runs: [&Run; 2], book: &Book, e: &Explanation) -> Result<Page, DrawError> {
     let title = format!("Why tokens cost what they do: from {} to {}", labels[0], labels[1]);
     let ends = [(labels[0], e.before), (labels[1], e.after)].map(|(label, value)| Total {
         label: label.into(),
@@ -37,7 +38,7 @@ pub fn explanation(labels: [&str; 2], runs: [&Run; 2], e: &Explanation) -> Resul
         Block::Answer(sentence(labels, e)),
         Block::Chart(charts::chart(drawn)?),
         Block::Table(table(labels, e)),
-        paragraph(basis(runs, &e.basis)),
+        paragraph(basis(runs, book, &e.basis)),
         paragraph(
             "A cost per million tokens is price * FLOPs per token * 1e6 / (3600 * devices * utilisation * peak rate * MFU). Each \
              factor's part is the logarithmic mean of both costs times the logarithm of its ratio (Ang 2005, LMDI-I), so that the \
@@ -143,7 +144,7 @@ fn table(labels: [&str; 2], e: &Explanation) -> Table {
     table
 }
 
-fn basis(runs: [&Run; 2], basis: &Basis) -> String {
+fn basis(runs: [&Run; 2], book: &Book, basis: &Basis) -> String {
     match basis {
         Basis::Common(1) => "One trial was measured by both.".into(),
         Basis::Common(n) => {
@@ -151,8 +152,8 @@ fn basis(runs: [&Run; 2], basis: &Basis) -> String {
         }
         Basis::Cheapest(a, b) => format!(
             "The runs have no trial in common, so the cheapest of each stands for it: {} against {}.",
-            Facts::of(runs[0]).name(*a),
-            Facts::of(runs[1]).name(*b)
+            Facts::of(runs[0], book).name(*a),
+            Facts::of(runs[1], book).name(*b)
         ),
     }
 }

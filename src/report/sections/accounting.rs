@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn the_counts_add_up_to_what_was_requested() {
         let mut run = fixture::sweep();
-        let said = |run: &crate::results::run::Run| match &blocks(&Facts::of(run))[0] {
+        let said = |run: &crate::results::run::Run| match &blocks(&Facts::of(run, fixture::book()))[0] {
             Block::Paragraph(spans) => format!("{spans:?}"),
             other => panic!("{other:?}"),
         };

@@ -98,7 +98,7 @@ fn figures(facts: &Facts, found: &Cheapest) -> Vec<Figure> {
 
 /// "probed" or "datasheet".
 fn peak(facts: &Facts, i: usize) -> &'static str {
-    peaks::source(&Context::of(facts.run, &facts.records()[i])).name()
+    peaks::source(&Context::of(facts.run, &facts.records()[i], facts.book)).name()
 }
 
 /// Models of different size are different goods: the cheapest of each.

@@ -5,7 +5,6 @@ use crate::cost::metric::{Context, Quantity};
 use crate::cost::metrics::{TOKENS_PER_SECOND, USD_PER_MILLION};
 use crate::cost::price::blended;
 use crate::hardware::api::Api;
-use crate::hardware::book::Book;
 use crate::report::charts::{self, DrawError};
 use crate::report::document::{Block, Cell, Column, Row, Table};
 use crate::report::facts::Facts;
@@ -18,11 +17,10 @@ use crate::units::{Share, significant};
 const USUAL: [&str; 2] = ["gpt-4o-mini", "gpt-4o"];
 
 pub fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
-    let Ok(book) = Book::built_in() else { return Ok(vec![]) };
-    let usual = |m: &&str| book.apis.iter().rev().find(|a| a.model == **m).cloned();
+    let usual = |m: &&str| facts.book.apis.iter().rev().find(|a| a.model == **m).cloned();
     let apis: Vec<Api> = USUAL.iter().filter_map(usual).collect();
     let label = [facts.run.environment.price.hardware.clone()];
-    blocks_of(&label, &[Facts::of(facts.run)], &apis)
+    blocks_of(&label, &[Facts::of(facts.run, facts.book)], &apis)
 }
 
 /// The cheapest trial of each run whose tokens an API sells, too.
@@ -34,7 +32,7 @@ fn against<'a>(runs: &[Facts], apis: &'a [Api]) -> Vec<AgainstApi<'a>> {
             facts.measured().into_iter().filter(sold).filter_map(|i| Some((i, facts.get(i, &USD_PER_MILLION)?)));
         let Some((i, _)) = priced.min_by(|a, b| a.1.value.total_cmp(&b.1.value)) else { continue };
         let record = &facts.records()[i];
-        let context = Context::of(facts.run, record);
+        let context = Context::of(facts.run, record, facts.book);
         let w = &record.cell.trial.workload;
         let mix = UseCase {
             name: String::new(),

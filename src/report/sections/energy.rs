@@ -23,7 +23,7 @@ pub fn blocks(facts: &Facts) -> Vec<Block> {
     ]);
     for i in facts.measured() {
         let measured = facts.get(i, &JOULES_PER_TOKEN);
-        let context = Context::of(facts.run, &facts.records()[i]);
+        let context = Context::of(facts.run, &facts.records()[i], facts.book);
         let Some(joules) = measured.or_else(|| facts.get(i, &JOULES_PER_TOKEN_AT_TDP)) else { continue };
         let (watts, is) =
             match (facts.get(i, &GPU_WATTS), facts.get(i, &WATTS).filter(|_| measured.is_some()), context.watts) {

@@ -2,7 +2,6 @@
 
 use crate::cost::metric::Quantity;
 use crate::cost::metrics::{GPU_CLOCK, GPU_THROTTLED, GPU_THROTTLED_STEPS, GPU_WATTS, PEAK_GPU_MEMORY};
-use crate::cost::peaks;
 use crate::report::document::{Block, Cell, Column, Row, Table, paragraph};
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, shown, with_unit};
@@ -143,7 +142,7 @@ fn devices(facts: &Facts) -> Table {
     let mut table = Table::new(headings.map(Column::text).to_vec());
     for g in &facts.run.environment.gpus {
         let mhz = |x: Option<u32>| x.map_or(ABSENT.to_string(), |x| with_unit(Quantity::Megahertz, x.into()));
-        let known = peaks::catalogued(g);
+        let known = facts.book.device_of_driver(&g.name);
         let limit = |probed: Option<String>, datasheet: Option<String>| match (probed, datasheet) {
             (Some(p), Some(d)) => format!("{p} probed; {d} datasheet"),
             (Some(p), None) => format!("{p} probed"),
@@ -183,7 +182,7 @@ mod tests {
     use crate::fixture;
 
     fn text(run: &crate::results::run::Run) -> String {
-        let blocks = blocks(&Facts::of(run));
+        let blocks = blocks(&Facts::of(run, fixture::book()));
         format!("{blocks:?}")
     }
 
@@ -207,6 +206,6 @@ mod tests {
 
     #[test]
     fn a_run_without_gpus_has_no_such_section() {
-        assert!(blocks(&Facts::of(&fixture::sweep())).is_empty());
+        assert!(blocks(&Facts::of(&fixture::sweep(), fixture::book())).is_empty());
     }
 }

@@ -154,8 +154,11 @@ fn notes(facts: &Facts) -> Vec<String> {
 
 /// What MFU and MBU are shares of.
 fn limits(facts: &Facts) -> &'static str {
-    let sources: Vec<Source> =
-        facts.measured().iter().map(|&i| peaks::source(&Context::of(facts.run, &facts.records()[i]))).collect();
+    let sources: Vec<Source> = facts
+        .measured()
+        .iter()
+        .map(|&i| peaks::source(&Context::of(facts.run, &facts.records()[i], facts.book)))
+        .collect();
     let any = |source| sources.contains(&source);
     match (any(Source::Probed), any(Source::Datasheet)) {
         (_, false) => "MFU is against a peak that was probed on this machine.",
@@ -183,7 +186,7 @@ mod tests {
     #[test]
     fn every_requested_trial_has_a_row_and_one_is_the_cheapest() {
         let run = fixture::sweep();
-        let t = table(&Facts::of(&run));
+        let t = table(&Facts::of(&run, fixture::book()));
         assert_eq!(t.rows.len(), 12);
         assert!(t.rows.iter().all(|r| r.cells.len() == t.columns.len()));
         assert_eq!(t.rows.iter().filter(|r| r.highlighted).count(), 1);
@@ -196,7 +199,7 @@ mod tests {
     fn a_figure_is_not_shown_twice() {
         let headings = |phase| {
             let run = fixture::phase(phase);
-            table(&Facts::of(&run)).columns.into_iter().map(|c| c.heading).collect::<Vec<_>>()
+            table(&Facts::of(&run, fixture::book())).columns.into_iter().map(|c| c.heading).collect::<Vec<_>>()
         };
         let prefill = headings(Phase::Prefill);
         assert!(!prefill.contains(&"TTFT".to_string()) && !prefill.contains(&"$/M input".to_string()), "{prefill:?}");

@@ -22,7 +22,7 @@ pub fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
 /// # Errors
 /// The drawing library's.
 pub fn blocks_of(facts: &Facts, record: usize, name: &str) -> Result<Vec<Block>, DrawError> {
-    let Some((cost, bars)) = tornado(facts.run, facts.figures(), record) else { return Ok(vec![]) };
+    let Some((cost, bars)) = tornado(facts.run, facts.book, facts.figures(), record) else { return Ok(vec![]) };
     let mut table = Table::new(vec![
         Column::text("what is varied"),
         Column::text("to"),

@@ -27,7 +27,7 @@ pub fn blocks(facts: &Facts) -> Vec<Block> {
         let Some(rate) = facts.get(i, &TOKENS_PER_SECOND).filter(|_| trial.workload.phase == Phase::Train) else {
             continue;
         };
-        let hour = Context::of(facts.run, record).hour;
+        let hour = Context::of(facts.run, record, facts.book).hour;
         // Tokens that are made while somebody pays: idle time is paid for, too.
         let at = |r: f64| hour.and_then(|h| at_throughput(tokens, r * price.utilisation.get(), h).ok());
         let days = tokens / rate.value / price.utilisation.get() / 86_400.0;

@@ -125,7 +125,7 @@ impl<'a> Maker<'a> {
         if excludable && self.excluded(&draft) {
             return Ok(());
         }
-        let trial = draft.finish(self.cuda).map_err(|(path, message)| self.fault(path, &message, settings))?;
+        let trial = draft.finish(self.cuda).map_err(|(path, message)| self.fault(&path, &message, settings))?;
         let coordinates: Vec<_> = settings.iter().map(|s| s.coordinate()).collect();
         if !self.ids.insert(trial.id()) {
             let message = format!(
@@ -150,7 +150,7 @@ impl<'a> Maker<'a> {
     }
 
     /// Points at what the sweep sets, or else at what the base says.
-    fn fault(&self, path: &'static str, message: &str, settings: &[&Setting]) -> YamlError {
+    fn fault(&self, path: &str, message: &str, settings: &[&Setting]) -> YamlError {
         let beside = |a: &Axis| section_of(a.path) == section_of(path);
         let place = settings
             .iter()

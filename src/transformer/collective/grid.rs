@@ -10,7 +10,7 @@ use super::alone::Alone;
 use super::threads::Exchange;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::ops::{DerefMut, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What data-parallel ranks keep a part of each, instead of all of it.
@@ -138,7 +138,7 @@ pub fn groups<T, E>(
 }
 
 /// The groups of threads of this process.
-pub fn of_threads<T: DerefMut<Target = [f32]>>(parallel: &Parallel) -> Vec<Groups<T>> {
+pub fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel) -> Vec<Groups<T>> {
     let seats = |ranks: &[usize], _: &[usize], _| {
         let seats = Exchange::seats(ranks.len()).into_iter();
         Ok::<_, std::convert::Infallible>(seats.map(|s| Arc::new(s) as Arc<dyn Collective<T>>).collect())

@@ -14,7 +14,6 @@ use super::wire::Wire;
 use super::{Collective, Job, Reduce, Ticket, share};
 use std::collections::HashMap;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
-use std::ops::DerefMut;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,12 +47,7 @@ impl Member {
         }
     }
 
-    fn whole<T: DerefMut<Target = [f32]>>(
-        &self,
-        job: Job,
-        buffers: &mut [T],
-        links: &[Wire],
-    ) -> Result<(), SessionError> {
+    fn whole(&self, job: Job, buffers: &mut [&mut [f32]], links: &[Wire]) -> Result<(), SessionError> {
         let (mut scratch, own) = (Vec::new(), |len: usize, rank: usize| share(len, rank, self.size));
         match links {
             [hub] if self.rank > 0 => {
@@ -141,7 +135,7 @@ fn with(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>, each: impl Fn(&mut f
     Ok(())
 }
 
-impl<T: DerefMut<Target = [f32]>> Collective<T> for Member {
+impl<T: AsMut<[f32]>> Collective<T> for Member {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -149,7 +143,8 @@ impl<T: DerefMut<Target = [f32]>> Collective<T> for Member {
         self.size
     }
     fn start(&self, job: Job, buffers: &mut [T]) -> Ticket {
-        self.attempt(|links| self.whole(job, buffers, links));
+        let mut buffers: Vec<&mut [f32]> = buffers.iter_mut().map(AsMut::as_mut).collect();
+        self.attempt(|links| self.whole(job, &mut buffers, links));
         Ticket(0)
     }
     fn finish(&self, _: Ticket) {}
@@ -256,10 +251,7 @@ impl<'a> Lobby<'a> {
 ///
 /// # Errors
 /// Ranks that do not divide among the processes; processes that do not meet.
-pub(in super::super) fn open<T: DerefMut<Target = [f32]>>(
-    parallel: &Parallel,
-    net: &Net,
-) -> Result<Vec<Groups<T>>, SessionError> {
+pub(in super::super) fn open<T: AsMut<[f32]>>(parallel: &Parallel, net: &Net) -> Result<Vec<Groups<T>>, SessionError> {
     let local = net.part_of(parallel.ranks().unwrap_or(0) as usize)?;
     let (here, mut lobby, mut number) = (local.len(), Lobby::open(net)?, 0);
     let group = |ranks: &[usize], own: &[usize], _: bool| -> Result<Vec<Arc<dyn Collective<T>>>, SessionError> {

@@ -3,7 +3,6 @@
 
 use super::super::error::SessionError;
 use super::{Collective, Job, Reduce, Ticket, share};
-use std::ops::DerefMut;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -67,7 +66,7 @@ impl Drop for Seat {
     }
 }
 
-impl<T: DerefMut<Target = [f32]>> Collective<T> for Seat {
+impl<T: AsMut<[f32]>> Collective<T> for Seat {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -78,7 +77,8 @@ impl<T: DerefMut<Target = [f32]>> Collective<T> for Seat {
 
     fn start(&self, job: Job, buffers: &mut [T]) -> Ticket {
         let ranks = self.exchange.lent.len();
-        let mine = buffers.iter_mut().map(|b| Lent { start: b.as_mut_ptr(), len: b.len() }).collect();
+        let lent = |b: &mut [f32]| Lent { start: b.as_mut_ptr(), len: b.len() };
+        let mine = buffers.iter_mut().map(|b| lent(b.as_mut())).collect();
         let Some(all) = self.lend(mine) else { return Ticket(0) };
         for buffer in 0..buffers.len() {
             let len = all.iter().filter_map(|lists| lists.get(buffer)).map(|l| l.len).min().unwrap_or(0);

@@ -1,7 +1,6 @@
 //! Memory of the CPU backends: zeroed f32, on cache lines; large ones on huge pages where the system has them.
 
 use super::super::error::SessionError;
-use super::product::Panelled;
 use half::bf16;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
@@ -12,14 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 const HUGE_PAGE: usize = 2 << 20;
 const CACHE_LINE: usize = 64;
 
-/// An owned, zeroed, aligned slice of f32; or a weight matrix in panels, whose numbers are not to be read one by one.
+/// An owned, zeroed, aligned slice of f32.
 #[derive(Debug)]
 pub struct Array {
     start: NonNull<f32>,
     len: usize,
     memory: Memory,
-    /// How a weight matrix lies in panels, where it does.
-    panelled: Option<Panelled>,
 }
 
 /// Where an array's memory comes from.
@@ -91,7 +88,7 @@ impl Slabs {
         // SAFETY: as above.
         unsafe { start.as_ptr().write_bytes(0, bytes) };
         (current.slab, current.used) = (Some(Arc::clone(&slab)), at + bytes);
-        Ok(Array { start: start.cast(), len, memory: Memory::Part { _of: slab }, panelled: None })
+        Ok(Array { start: start.cast(), len, memory: Memory::Part { _of: slab } })
     }
 }
 
@@ -120,44 +117,7 @@ impl Array {
         let align = if bytes >= 2 * HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
         let layout = Layout::from_size_align(bytes, align).map_err(|_| refused())?;
         let start = zeroed(layout).ok_or_else(refused)?;
-        Ok(Self { start: start.cast(), len, memory: Memory::Own(layout), panelled: None })
-    }
-
-    /// The same memory as room for a weight matrix in panels.
-    pub(super) fn in_panels(self, how: Panelled) -> Self {
-        assert_eq!(self.len, how.len(), "as many words as the panels have");
-        let mut array = self;
-        array.panelled = Some(how);
-        array
-    }
-
-    /// How the matrix lies in panels, where it does.
-    pub(super) fn panelled(&self) -> Option<Panelled> {
-        self.panelled
-    }
-
-    /// The words of the panels, whatever they mean.
-    pub(super) fn words(&self) -> &[f32] {
-        // SAFETY: `start` is valid for `len` initialised f32 as long as self lives.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-
-    /// The words of the panels, to be filled.
-    pub(super) fn words_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-
-    /// The memory as numbers of 16 bits, two a word.
-    pub(super) fn halves(&self) -> &[bf16] {
-        // SAFETY: every f32 is room for two bf16, whose alignment is less and of which every bit pattern is one.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), 2 * self.len) }
-    }
-
-    /// The same, to be written.
-    pub(super) fn halves_mut(&mut self) -> &mut [bf16] {
-        // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), 2 * self.len) }
+        Ok(Self { start: start.cast(), len, memory: Memory::Own(layout) })
     }
 
     /// Zeros, for small tables whose absence would be a fault of the program; aborts as `Vec` does when memory is gone.
@@ -200,18 +160,37 @@ impl Drop for Array {
     }
 }
 
-/// The numbers; none of a matrix in panels, so that who takes it for a plain one is stopped by the slice's bounds.
 impl Deref for Array {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        if self.panelled.is_some() { &[] } else { self.words() }
+        // SAFETY: `start` is valid for `len` initialised f32 as long as self lives.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Array {
     fn deref_mut(&mut self) -> &mut [f32] {
-        if self.panelled.is_some() { &mut [] } else { self.words_mut() }
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
+}
+
+impl AsMut<[f32]> for Array {
+    fn as_mut(&mut self) -> &mut [f32] {
+        self
+    }
+}
+
+/// The memory of such words as elements of 16 bits, two a word.
+pub(super) fn halves(words: &[f32]) -> &[bf16] {
+    // SAFETY: every f32 is room for two bf16, whose alignment is less and of which every bit pattern is one.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), 2 * words.len()) }
+}
+
+/// The same, to be written.
+pub(super) fn halves_mut(words: &mut [f32]) -> &mut [bf16] {
+    // SAFETY: as above, and the borrow is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 2 * words.len()) }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::super::random::Stream;
 use super::super::shape::{Activation, Rope};
 use super::super::{BackendKind, Dtype, OptimizerKind};
 use super::array::Array;
+use super::buffer::Buffer;
 use super::naive::Naive;
 use super::{Backend, Cpu};
 
@@ -57,65 +58,111 @@ trait Operation {
     fn squares(&self, x: &Array, t: &Array, dx: &mut Array, loss: &mut Array);
 }
 
-impl<B: Backend<Buffer = Array>> Operation for B {
+/// Runs an operation on copies of its inputs and outputs in a backend's own buffers, and brings the outputs back.
+fn on<B: Backend, const I: usize, const O: usize>(
+    backend: &B,
+    inputs: [&Array; I],
+    outputs: [&mut Array; O],
+    run: impl FnOnce([&B::Buffer; I], [&mut B::Buffer; O]),
+) {
+    let placed = |array: &Array| {
+        let mut buffer = backend.alloc(array.len(), Category::Activations).unwrap();
+        backend.upload(array, &mut buffer);
+        buffer
+    };
+    let ins = inputs.map(placed);
+    let mut outs = outputs.each_ref().map(|o| placed(o));
+    run(ins.each_ref(), outs.each_mut());
+    for (from, to) in outs.iter().zip(outputs) {
+        backend.download(from, 0, to);
+    }
+}
+
+impl<B: Backend> Operation for B {
     fn linear(&self, x: &Array, w: &Array, b: Option<&Array>, out: &mut Array, s: Store, d: LinearDims) {
-        Backend::linear(self, x, w, b, out, s, d);
+        match b {
+            Some(b) => on(self, [x, w, b], [out], |[x, w, b], [out]| Backend::linear(self, x, w, Some(b), out, s, d)),
+            None => on(self, [x, w], [out], |[x, w], [out]| Backend::linear(self, x, w, None, out, s, d)),
+        }
     }
     fn linear_dx(&self, dy: &Array, w: &Array, dx: &mut Array, s: Store, d: LinearDims) {
-        Backend::linear_dx(self, dy, w, dx, s, d);
+        on(self, [dy, w], [dx], |[dy, w], [dx]| Backend::linear_dx(self, dy, w, dx, s, d));
     }
     fn linear_dw(&self, x: &Array, dy: &Array, dw: &mut Array, db: &mut Array, d: LinearDims) {
-        Backend::linear_dw(self, x, dy, dw, Some(db), d);
+        on(self, [x, dy], [dw, db], |[x, dy], [dw, db]| Backend::linear_dw(self, x, dy, dw, Some(db), d));
     }
     fn norm(&self, x: &Array, g: &Array, b: Option<&Array>, o: &mut [Array], d: NormDims) {
         let [out, stats, dx, dg, db] = o else { unreachable!() };
-        Backend::norm(self, x, g, b, out, stats, d);
-        Backend::norm_backward(self, x, g, stats, &random(d.n * d.c, 5), dx, dg, Some(db), d);
+        let dout = random(d.n * d.c, 5);
+        on(
+            self,
+            [x, g, b.unwrap_or(g), &dout],
+            [out, stats, dx, dg, db],
+            |[x, g, bias, dout], [out, stats, dx, dg, db]| {
+                Backend::norm(self, x, g, b.map(|_| bias), out, stats, d);
+                Backend::norm_backward(self, x, g, stats, dout, dx, dg, Some(db), d);
+            },
+        );
     }
     fn activation(&self, k: Activation, pre: &mut Array, dout: &Array, out: &mut Array, n: usize, f: usize) {
-        Backend::activation(self, k, pre, out, n, f);
-        Backend::activation_backward(self, k, pre, dout, n, f);
+        on(self, [dout], [pre, out], |[dout], [pre, out]| {
+            Backend::activation(self, k, pre, out, n, f);
+            Backend::activation_backward(self, k, pre, dout, n, f);
+        });
     }
     fn attention(&self, qkv: &Array, dout: &Array, o: &mut [Array], d: AttentionDims) {
         let [out, lse, dqkv] = o else { unreachable!() };
-        Backend::attention(self, qkv, out, lse, d);
-        self.attention_backward(qkv, out, dout, lse, dqkv, d);
+        on(self, [qkv, dout], [out, lse, dqkv], |[qkv, dout], [out, lse, dqkv]| {
+            Backend::attention(self, qkv, out, lse, d);
+            self.attention_backward(qkv, out, dout, lse, dqkv, d);
+        });
     }
     fn cached(&self, qkv: &Array, o: &mut [Array], length: usize, d: AttentionDims, c: CacheDims) {
         let [out, cache] = o else { unreachable!() };
-        self.cache_append(qkv, cache, length - 1, d, c);
-        self.attention_cached(qkv, cache, out, length, d, c);
+        on(self, [qkv], [out, cache], |[qkv], [out, cache]| {
+            self.cache_append(qkv, cache, length - 1, d, c);
+            self.attention_cached(qkv, cache, out, length, d, c);
+        });
     }
     fn rope(&self, qkv: &mut Array, f: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
-        Backend::rope(self, qkv, f, first, inverse, d);
+        on(self, [], [qkv], |[], [qkv]| Backend::rope(self, qkv, f, first, inverse, d));
     }
     fn cross_entropy(&self, x: &Array, w: &Array, t: &[u32], o: &mut [Array], d: LinearDims) {
         let [dx, dw, loss] = o else { unreachable!() };
-        loss[0] = self.read_loss(Backend::cross_entropy(self, x, w, t, Some((dx, dw)), d));
-        loss[1] = self.read_loss(Backend::cross_entropy(self, x, w, t, None, d));
+        on(self, [x, w], [dx, dw], |[x, w], [dx, dw]| {
+            loss[0] = self.read_loss(Backend::cross_entropy(self, x, w, t, Some((dx, dw)), d));
+            loss[1] = self.read_loss(Backend::cross_entropy(self, x, w, t, None, d));
+        });
     }
     fn embed(&self, ids: &[u32], tokens: usize, table: &Array, pos: &Array, o: &mut [Array], c: usize) {
         let [out, dtable, dpos] = o else { unreachable!() };
-        Backend::embed(self, ids, tokens, 0, table, Some(pos), out, c);
         let dout = random(ids.len() * c, 3);
-        self.embed_backward(ids, tokens, &dout, dtable, Some(dpos), c);
+        on(self, [table, pos, &dout], [out, dtable, dpos], |[table, pos, dout], [out, dtable, dpos]| {
+            Backend::embed(self, ids, tokens, 0, table, Some(pos), out, c);
+            self.embed_backward(ids, tokens, dout, dtable, Some(dpos), c);
+        });
     }
     fn step(&self, u: &Update, g: &Array, o: &mut [Array]) {
         let [p, m, v] = o else { unreachable!() };
         v.iter_mut().for_each(|v| *v = v.abs());
-        for step in 1..=3 {
-            let moments = u.kind.moments(u.momentum);
-            let (first, second) = ((moments > 0).then_some(&mut *m), (moments > 1).then_some(&mut *v));
-            let part = 0..p.len();
-            self.update(u, step, Updated { part, parameter: p, gradient: g, first, second });
-        }
+        let len = p.len();
+        on(self, [g], [p, m, v], |[g], [p, m, v]| {
+            for step in 1..=3 {
+                let moments = u.kind.moments(u.momentum);
+                let (first, second) = ((moments > 0).then_some(&mut *m), (moments > 1).then_some(&mut *v));
+                self.update(u, step, Updated { part: 0..len, parameter: p, gradient: g, first, second });
+            }
+        });
     }
     fn dropout(&self, x: &mut Array, d: Dropout) {
         let len = x.len();
-        Backend::dropout(self, x, len, d);
+        on(self, [], [x], |[], [x]| Backend::dropout(self, x, len, d));
     }
     fn squares(&self, x: &Array, t: &Array, dx: &mut Array, loss: &mut Array) {
-        loss[0] = self.read_loss(self.mean_squared_error(x, t, Some(dx), x.len()));
+        let len = x.len();
+        on(self, [x, t], [dx], |[x, t], [dx]| {
+            loss[0] = self.read_loss(self.mean_squared_error(x, t, Some(dx), len));
+        });
     }
 }
 
@@ -213,26 +260,26 @@ fn attention_over_a_cache_of_16_bits_is_within_its_rounding() {
         };
         let one = AttentionDims { tokens: 1, ..d };
         let cpu = Cpu::new(2, None).unwrap().with_dtype(Dtype::Bf16);
-        let [mut outs, mut caches] = [Vec::new(), Vec::new()];
-        for dtype in [Dtype::F32, Dtype::Bf16] {
-            outs.push(Array::zeros(d.batch * d.out_width()).unwrap());
-            caches.push(Array::zeros(dims(dtype).words()).unwrap());
-        }
-        assert!(caches[1].len() <= caches[0].len().div_ceil(2));
+        let zeros = |len: usize| Array::zeros(len).unwrap();
+        let (mut exact, mut whole) = (zeros(d.batch * d.out_width()), zeros(dims(Dtype::F32).words()));
+        let [mut rounded, mut half] =
+            [d.batch * d.out_width(), dims(Dtype::Bf16).words()].map(|len| Buffer::Plain(zeros(len)));
+        assert!(half.plain().len() <= whole.len().div_ceil(2));
         let mut longest = 0.0f32;
         for position in 0..d.tokens {
             let qkv = random(d.batch * d.qkv_width(), position as u64);
-            cpu.cache_append(&qkv, &mut caches[1], position, one, dims(Dtype::Bf16));
-            Naive.cache_append(&qkv, &mut caches[0], position, one, dims(Dtype::F32));
-            cpu.attention_cached(&qkv, &caches[1], &mut outs[1], position + 1, one, dims(Dtype::Bf16));
-            Naive.attention_cached(&qkv, &caches[0], &mut outs[0], position + 1, one, dims(Dtype::F32));
-            let most = caches[0].iter().fold(0.0f32, |m, x| m.max(x.abs()));
+            Naive.cache_append(&qkv, &mut whole, position, one, dims(Dtype::F32));
+            Naive.attention_cached(&qkv, &whole, &mut exact, position + 1, one, dims(Dtype::F32));
+            let most = whole.iter().fold(0.0f32, |m, x| m.max(x.abs()));
             // |q k| is at most the product of their lengths, which differ little between tokens of normal numbers.
             let square = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>();
             longest = qkv.chunks_exact(d.head_dim).map(square).fold(longest, f32::max);
             let score = 2f32.powi(-9) * longest / (d.head_dim as f32).sqrt();
             let bound = most * (2f32.powi(-9) + (2.0 * score).exp_m1()) + 1e-5;
-            for (a, b) in outs[1].iter().zip(outs[0].iter()) {
+            let qkv = Buffer::Plain(qkv);
+            cpu.cache_append(&qkv, &mut half, position, one, dims(Dtype::Bf16));
+            cpu.attention_cached(&qkv, &half, &mut rounded, position + 1, one, dims(Dtype::Bf16));
+            for (a, b) in rounded.plain().iter().zip(exact.iter()) {
                 assert!((a - b).abs() <= bound, "{d:?} at {position}: {a}, {b}, bound {bound}");
             }
         }

@@ -1,6 +1,7 @@
 //! The CPU backends: [`naive::Naive`], the oracle, and [`Cpu`], the fast one, with a file per operation.
 
 pub mod array;
+pub mod buffer;
 pub mod naive;
 
 #[cfg(test)]
@@ -31,11 +32,12 @@ use super::backend::{
 use super::error::SessionError;
 use super::shape::Activation;
 use super::{BackendKind, Dtype, WeightFormat};
-use array::{Array, Slabs};
+use array::{Slabs, halves, halves_mut};
+use buffer::Buffer;
 use embedding::Cached;
 use matmul::{FEW_ROWS, few_rows, matmul};
 use pool::{Pool, reading, writing};
-use product::{Onto, Panelled, Precision, Right, Stored, Target, View, product};
+use product::{Onto, PackedLayout, Precision, Right, Stored, Target, View, product};
 use std::sync::Arc;
 
 /// The fast CPU backend: one rank's threads.
@@ -86,7 +88,7 @@ fn stored(weights: WeightFormat, precision: Precision) -> Stored {
 
 /// Words of 32 bits that a weight matrix `[M, K]` takes where it is kept for inference.
 pub(super) fn weight_words(m: usize, k: usize, dtype: Dtype, weights: WeightFormat) -> usize {
-    Panelled::new(m, k, stored(weights, precision(dtype))).len()
+    PackedLayout::new(m, k, stored(weights, precision(dtype))).len()
 }
 
 /// Numbers of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank of so
@@ -162,10 +164,10 @@ fn onto<'a>(into: Store) -> Onto<'a> {
 }
 
 impl Alloc for Cpu {
-    type Buffer = Array;
+    type Buffer = Buffer;
 
-    fn alloc(&self, len: usize, _: Category) -> Result<Array, SessionError> {
-        self.slabs.zeros(len)
+    fn alloc(&self, len: usize, _: Category) -> Result<Buffer, SessionError> {
+        self.slabs.zeros(len).map(Buffer::Plain)
     }
 }
 
@@ -179,30 +181,31 @@ impl Backend for Cpu {
             Precision::Bf16 => Dtype::Bf16,
         }
     }
-    fn upload(&self, from: &[f32], to: &mut Array) {
-        to[..from.len()].copy_from_slice(from);
+    fn upload(&self, from: &[f32], to: &mut Buffer) {
+        to.plain_mut()[..from.len()].copy_from_slice(from);
     }
-    fn download(&self, from: &Array, offset: usize, to: &mut [f32]) {
-        to.copy_from_slice(&from[offset..offset + to.len()]);
+    fn download(&self, from: &Buffer, offset: usize, to: &mut [f32]) {
+        to.copy_from_slice(&from.plain()[offset..offset + to.len()]);
     }
-    fn fill(&self, buffer: &mut Array, value: f32) {
+    fn fill(&self, buffer: &mut Buffer, value: f32) {
+        let buffer = buffer.plain_mut();
         let share = self.pool.share(buffer.len(), 1 << 14);
         self.pool.over(writing(buffer, share), |_, c| c.fill(value));
     }
-    fn copy(&self, from: &Array, to: &mut Array, len: usize) {
+    fn copy(&self, from: &Buffer, to: &mut Buffer, len: usize) {
         let share = self.pool.share(len, 1 << 14);
-        let parts = (writing(&mut to[..len], share), reading(&from[..len], share));
+        let parts = (writing(&mut to.plain_mut()[..len], share), reading(&from.plain()[..len], share));
         self.pool.over(parts, |_, (t, f)| t.copy_from_slice(f));
     }
-    fn add(&self, from: &Array, to: &mut Array, len: usize) {
+    fn add(&self, from: &Buffer, to: &mut Buffer, len: usize) {
         let share = self.pool.share(len, 1 << 14);
-        let parts = (writing(&mut to[..len], share), reading(&from[..len], share));
+        let parts = (writing(&mut to.plain_mut()[..len], share), reading(&from.plain()[..len], share));
         self.pool.over(parts, |_, (t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f));
     }
 
-    fn weights(&self, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) -> Result<Array, SessionError> {
-        let how = Panelled::new(rows, columns, stored(self.weights, self.precision));
-        Ok(how.fill(&self.pool, self.slabs.zeros(how.len())?, next))
+    fn weights(&self, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) -> Result<Buffer, SessionError> {
+        let how = PackedLayout::new(rows, columns, stored(self.weights, self.precision));
+        Ok(Buffer::Packed(how.fill(&self.pool, self.slabs.zeros(how.len())?, next)))
     }
 
     fn embed(
@@ -210,23 +213,23 @@ impl Backend for Cpu {
         ids: &[u32],
         tokens: usize,
         first: usize,
-        table: &Array,
-        positions: Option<&Array>,
-        out: &mut Array,
+        table: &Buffer,
+        positions: Option<&Buffer>,
+        out: &mut Buffer,
         c: usize,
     ) {
-        let positions = positions.map(|p| &**p);
+        let positions = positions.map(Buffer::plain);
         let share = self.pool.share(ids.len(), 16);
-        let parts = (writing(&mut out[..ids.len() * c], share * c), reading(ids, share));
+        let parts = (writing(&mut out.plain_mut()[..ids.len() * c], share * c), reading(ids, share));
         self.pool.over(parts, |i, (out, ids)| {
             for (r, (out, id)) in out.chunks_exact_mut(c).zip(ids).enumerate() {
                 let position = first + (i * share + r) % tokens;
-                match table.panelled() {
-                    Some(p) => {
-                        p.row(table.words(), *id as usize, out);
+                match table {
+                    Buffer::Packed(table) => {
+                        table.row(*id as usize, out);
                         embedding::add_position(position, positions, out);
                     }
-                    None => embedding::row(*id, position, table, positions, out),
+                    Buffer::Plain(table) => embedding::row(*id, position, table, positions, out),
                 }
             }
         });
@@ -235,41 +238,55 @@ impl Backend for Cpu {
         &self,
         ids: &[u32],
         tokens: usize,
-        dout: &Array,
-        dtable: &mut Array,
-        dpositions: Option<&mut Array>,
+        dout: &Buffer,
+        dtable: &mut Buffer,
+        dpositions: Option<&mut Buffer>,
         c: usize,
     ) {
-        embedding::backward(ids, tokens, dout, dtable, dpositions.map(|p| &mut **p), c);
+        let dpositions = dpositions.map(Buffer::plain_mut);
+        embedding::backward(ids, tokens, dout.plain(), dtable.plain_mut(), dpositions, c);
     }
 
-    fn norm(&self, x: &Array, gain: &Array, bias: Option<&Array>, out: &mut Array, stats: &mut Array, d: NormDims) {
-        norm::forward(&self.pool, x, gain, bias.map(|b| &**b), out, stats, d);
+    fn norm(
+        &self,
+        x: &Buffer,
+        gain: &Buffer,
+        bias: Option<&Buffer>,
+        out: &mut Buffer,
+        stats: &mut Buffer,
+        d: NormDims,
+    ) {
+        let (x, gain, bias) = (x.plain(), gain.plain(), bias.map(Buffer::plain));
+        norm::forward(&self.pool, x, gain, bias, out.plain_mut(), stats.plain_mut(), d);
     }
     fn norm_backward(
         &self,
-        x: &Array,
-        gain: &Array,
-        stats: &Array,
-        dout: &Array,
-        dx: &mut Array,
-        dgain: &mut Array,
-        dbias: Option<&mut Array>,
+        x: &Buffer,
+        gain: &Buffer,
+        stats: &Buffer,
+        dout: &Buffer,
+        dx: &mut Buffer,
+        dgain: &mut Buffer,
+        dbias: Option<&mut Buffer>,
         d: NormDims,
     ) {
-        norm::backward(&self.pool, norm::Saved { x, gain, stats, dout }, dx, dgain, dbias.map(|b| &mut **b), d);
+        let saved = norm::Saved { x: x.plain(), gain: gain.plain(), stats: stats.plain(), dout: dout.plain() };
+        norm::backward(&self.pool, saved, dx.plain_mut(), dgain.plain_mut(), dbias.map(Buffer::plain_mut), d);
     }
 
-    fn linear(&self, x: &Array, w: &Array, bias: Option<&Array>, out: &mut Array, into: Store, d: LinearDims) {
+    fn linear(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &mut Buffer, into: Store, d: LinearDims) {
         let LinearDims { n, k, m } = d;
-        let bias = bias.map(|b| &b[..m]);
-        if let Some(p) = w.panelled() {
-            let onto = self.onto(into, bias, out, d);
-            let (to, x) = (Target::new(&mut out[..n * m], m), View::dense(x, n, k));
-            // SAFETY: `out` is borrowed exclusively for the call.
-            return unsafe { product(&self.pool, to, onto, 1.0, x, Right::Panelled(w, p), self.precision) };
-        }
-        let (x, w, out) = (&x[..n * k], &w[..m * k], &mut out[..n * m]);
+        let (x, out) = (&x.plain()[..n * k], &mut out.plain_mut()[..n * m]);
+        let bias = bias.map(|b| &b.plain()[..m]);
+        let w = match w {
+            Buffer::Packed(w) => {
+                let onto = self.onto(into, bias, out, d);
+                let (to, x) = (Target::new(out, m), View::dense(x, n, k));
+                // SAFETY: `out` is borrowed exclusively for the call.
+                return unsafe { product(&self.pool, to, onto, 1.0, x, Right::Packed(w), self.precision) };
+            }
+            Buffer::Plain(w) => &w[..m * k],
+        };
         if n <= FEW_ROWS && self.precision == Precision::F32 {
             few_rows(&self.pool, x, w, bias, out, into == Store::Accumulate, d);
             return;
@@ -277,19 +294,15 @@ impl Backend for Cpu {
         let onto = self.onto(into, bias, out, d);
         matmul(&self.pool, self.precision, out, onto, View::dense(x, n, k), View::dense(w, m, k).transposed());
     }
-    fn linear_dx(&self, dout: &Array, w: &Array, dx: &mut Array, into: Store, d: LinearDims) {
-        matmul(&self.pool, self.precision, dx, onto(into), View::dense(dout, d.n, d.m), View::dense(w, d.m, d.k));
+    fn linear_dx(&self, dout: &Buffer, w: &Buffer, dx: &mut Buffer, into: Store, d: LinearDims) {
+        let (dout, w) = (View::dense(dout.plain(), d.n, d.m), View::dense(w.plain(), d.m, d.k));
+        matmul(&self.pool, self.precision, dx.plain_mut(), onto(into), dout, w);
     }
-    fn linear_dw(&self, x: &Array, dout: &Array, dw: &mut Array, dbias: Option<&mut Array>, d: LinearDims) {
-        matmul(
-            &self.pool,
-            self.precision,
-            dw,
-            Onto::Nothing,
-            View::dense(dout, d.n, d.m).transposed(),
-            View::dense(x, d.n, d.k),
-        );
-        if let Some(bias) = dbias {
+    fn linear_dw(&self, x: &Buffer, dout: &Buffer, dw: &mut Buffer, dbias: Option<&mut Buffer>, d: LinearDims) {
+        let dout = dout.plain();
+        let (left, right) = (View::dense(dout, d.n, d.m).transposed(), View::dense(x.plain(), d.n, d.k));
+        matmul(&self.pool, self.precision, dw.plain_mut(), Onto::Nothing, left, right);
+        if let Some(bias) = dbias.map(Buffer::plain_mut) {
             let share = self.pool.share(d.m, 64);
             self.pool.over(writing(&mut bias[..d.m], share), |i, bias| {
                 bias.fill(0.0);
@@ -300,85 +313,92 @@ impl Backend for Cpu {
         }
     }
 
-    fn activation(&self, kind: Activation, pre: &Array, out: &mut Array, n: usize, f: usize) {
-        activation::forward(&self.pool, kind, pre, out, n, f);
+    fn activation(&self, kind: Activation, pre: &Buffer, out: &mut Buffer, n: usize, f: usize) {
+        activation::forward(&self.pool, kind, pre.plain(), out.plain_mut(), n, f);
     }
-    fn activation_backward(&self, kind: Activation, pre: &mut Array, dout: &Array, n: usize, f: usize) {
-        activation::backward(&self.pool, kind, pre, dout, n, f);
+    fn activation_backward(&self, kind: Activation, pre: &mut Buffer, dout: &Buffer, n: usize, f: usize) {
+        activation::backward(&self.pool, kind, pre.plain_mut(), dout.plain(), n, f);
     }
 
-    fn rope(&self, qkv: &mut Array, frequencies: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
-        rope::turn(&self.pool, qkv, frequencies, first, inverse, d);
+    fn rope(&self, qkv: &mut Buffer, frequencies: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
+        rope::turn(&self.pool, qkv.plain_mut(), frequencies, first, inverse, d);
     }
-    fn attention(&self, qkv: &Array, out: &mut Array, lse: &mut Array, d: AttentionDims) {
-        attention::forward(&self.pool, self.precision, qkv, out, lse, d);
+    fn attention(&self, qkv: &Buffer, out: &mut Buffer, lse: &mut Buffer, d: AttentionDims) {
+        attention::forward(&self.pool, self.precision, qkv.plain(), out.plain_mut(), lse.plain_mut(), d);
     }
     fn attention_backward(
         &self,
-        qkv: &Array,
-        out: &Array,
-        dout: &Array,
-        lse: &Array,
-        dqkv: &mut Array,
+        qkv: &Buffer,
+        out: &Buffer,
+        dout: &Buffer,
+        lse: &Buffer,
+        dqkv: &mut Buffer,
         d: AttentionDims,
     ) {
-        attention::backward(&self.pool, self.precision, attention::Saved { qkv, out, dout, lse }, dqkv, d);
+        let saved = attention::Saved { qkv: qkv.plain(), out: out.plain(), dout: dout.plain(), lse: lse.plain() };
+        attention::backward(&self.pool, self.precision, saved, dqkv.plain_mut(), d);
     }
-    fn cache_append(&self, qkv: &Array, cache: &mut Array, position: usize, d: AttentionDims, c: CacheDims) {
+    fn cache_append(&self, qkv: &Buffer, cache: &mut Buffer, position: usize, d: AttentionDims, c: CacheDims) {
+        let (qkv, cache) = (qkv.plain(), cache.plain_mut());
         match c.dtype {
             Dtype::F32 | Dtype::Tf32 => self.append(qkv, cache, position, d, c),
-            Dtype::Bf16 => self.append(qkv, cache.halves_mut(), position, d, c),
+            Dtype::Bf16 => self.append(qkv, halves_mut(cache), position, d, c),
         }
     }
     fn attention_cached(
         &self,
-        qkv: &Array,
-        cache: &Array,
-        out: &mut Array,
+        qkv: &Buffer,
+        cache: &Buffer,
+        out: &mut Buffer,
         length: usize,
         d: AttentionDims,
         c: CacheDims,
     ) {
+        let (qkv, cache, out) = (qkv.plain(), cache.plain(), out.plain_mut());
         match c.dtype {
             Dtype::F32 | Dtype::Tf32 => decode::attention::<f32>(&self.pool, qkv, cache, out, length, d, c),
-            Dtype::Bf16 => decode::attention(&self.pool, qkv, cache.halves(), out, length, d, c),
+            Dtype::Bf16 => decode::attention(&self.pool, qkv, halves(cache), out, length, d, c),
         }
     }
 
-    fn dropout(&self, x: &mut Array, len: usize, d: Dropout) {
+    fn dropout(&self, x: &mut Buffer, len: usize, d: Dropout) {
         let share = self.pool.share(len, 1 << 12);
-        self.pool.over(writing(&mut x[..len], share), |i, x| dropout::apply(x, i * share, &d));
+        self.pool.over(writing(&mut x.plain_mut()[..len], share), |i, x| dropout::apply(x, i * share, &d));
     }
 
     fn cross_entropy(
         &self,
-        x: &Array,
-        w: &Array,
+        x: &Buffer,
+        w: &Buffer,
         targets: &[u32],
-        gradients: Option<(&mut Array, &mut Array)>,
+        gradients: Option<(&mut Buffer, &mut Buffer)>,
         d: LinearDims,
     ) -> Loss {
-        let gradients = gradients.map(|(dx, dw)| (&mut **dx, &mut **dw));
+        let gradients = gradients.map(|(dx, dw)| (dx.plain_mut(), dw.plain_mut()));
+        let (x, w) = (x.plain(), w.plain());
         Loss::Known(loss::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, d))
     }
-    fn mean_squared_error(&self, x: &Array, target: &Array, dx: Option<&mut Array>, len: usize) -> Loss {
-        Loss::Known(loss::mean_squared_error(&self.pool, &x[..len], &target[..len], dx.map(|d| &mut d[..len])))
+    fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
+        let dx = dx.map(|d| &mut d.plain_mut()[..len]);
+        Loss::Known(loss::mean_squared_error(&self.pool, &x.plain()[..len], &target.plain()[..len], dx))
     }
-    fn last_rows(&self, x: &Array, out: &mut Array, batch: usize, tokens: usize, c: usize) {
-        for (out, sequence) in out[..batch * c].chunks_exact_mut(c).zip(x.chunks_exact(tokens * c)) {
+    fn last_rows(&self, x: &Buffer, out: &mut Buffer, batch: usize, tokens: usize, c: usize) {
+        let (x, out) = (x.plain(), &mut out.plain_mut()[..batch * c]);
+        for (out, sequence) in out.chunks_exact_mut(c).zip(x.chunks_exact(tokens * c)) {
             out.copy_from_slice(&sequence[(tokens - 1) * c..]);
         }
     }
-    fn argmax(&self, x: &Array, n: usize, v: usize) -> Vec<u32> {
-        let mut largest = vec![0; n];
+    fn argmax(&self, x: &Buffer, n: usize, v: usize) -> Vec<u32> {
+        let (x, mut largest) = (x.plain(), vec![0; n]);
         self.pool
             .over((writing(&mut largest, 1), reading(&x[..n * v], v)), |_, (to, row)| to[0] = embedding::largest(row));
         largest
     }
 
-    fn update(&self, u: &Update, step: u32, one: Updated<'_, Array>) {
-        let (p, g) = (&mut one.parameter[one.part.clone()], &one.gradient[one.part]);
-        update::update(&self.pool, u, step, p, g, one.first.map(|m| &mut **m), one.second.map(|v| &mut **v));
+    fn update(&self, u: &Update, step: u32, one: Updated<'_, Buffer>) {
+        let (p, g) = (&mut one.parameter.plain_mut()[one.part.clone()], &one.gradient.plain()[one.part]);
+        let (first, second) = (one.first.map(Buffer::plain_mut), one.second.map(Buffer::plain_mut));
+        update::update(&self.pool, u, step, p, g, first, second);
     }
 
     fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {

@@ -5,6 +5,7 @@ use super::super::backend::{AttentionDims, Backend, Update};
 use super::super::collective::grid::Parallel;
 use super::super::cpu::Cpu;
 use super::super::cpu::array::Array;
+use super::super::cpu::buffer::Buffer;
 use super::super::cpu::naive::Naive;
 use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
@@ -99,10 +100,10 @@ fn gradients_are_the_slopes_of_the_loss() {
     }
 }
 
-fn logits<B: Backend<Buffer = Array>>(model: &Model<B>, ids: &[u32], batch: usize) -> Vec<f32> {
+fn logits<B: Backend<Buffer = Buffer>>(model: &Model<B>, ids: &[u32], batch: usize) -> Vec<f32> {
     let mut inference = Inference::new(&model.backend, &model.shape, batch, ids.len() / batch, 0, Dtype::F32).unwrap();
     model.prefill(ids, &mut inference);
-    inference.logits.to_vec()
+    inference.logits.plain().to_vec()
 }
 
 fn close(a: &[f32], b: &[f32], what: &str) {
@@ -132,7 +133,7 @@ fn a_token_does_not_see_what_follows_it() {
         let run = |ids: &[u32]| {
             let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer).unwrap();
             model.forward(ids, &mut a, None, None);
-            a.output(2)[..5 * 24].to_vec()
+            a.output(2).plain()[..5 * 24].to_vec()
         };
         let mut padded = ids(9);
         padded[5..].fill(0);
@@ -152,7 +153,7 @@ fn decoding_through_the_cache_is_a_longer_prompt() {
             let next = [text(0, at + 1)[at], text(1, at + 1)[at]];
             assert!(model.decode(&next, &mut inference));
             let whole = logits(&model, &[text(0, at + 1), text(1, at + 1)].concat(), batch);
-            close(&inference.logits, &whole, "a decoded token");
+            close(inference.logits.plain(), &whole, "a decoded token");
         }
         assert!(!model.decode(&[0, 0], &mut inference), "a full cache takes no further token");
     }
@@ -183,9 +184,9 @@ fn two_ranks_train_as_one_that_sees_both_halves() {
         let model = Model::new(Cpu::new(1, None).unwrap(), &shape(family), 2, Purpose::Training).unwrap();
         let vectors = array((0..4 * 6 * 24).map(|i| (i as f32 * 0.11).cos()));
         let (ids, tokens) = (ids(24), ids(25)[1..].to_vec());
-        let gradients = |first: usize, batch: usize| -> Gradients<Array> {
+        let gradients = |first: usize, batch: usize| -> Gradients<Buffer> {
             let extent = Extent { batch, tokens: 6 };
-            let own = array(vectors[first * 144..][..batch * 144].iter().copied());
+            let own = Buffer::Plain(array(vectors[first * 144..][..batch * 144].iter().copied()));
             let targets = match family {
                 Family::Block => Targets::Vectors(&own),
                 _ => Targets::Tokens(&tokens[first * 6..][..batch * 6]),
@@ -199,9 +200,9 @@ fn two_ranks_train_as_one_that_sees_both_halves() {
             g
         };
         let (whole, low, high) = (gradients(0, 4), gradients(0, 2), gradients(2, 2));
-        let largest = whole.buffers().iter().flat_map(|g| g.iter()).fold(0.0f32, |m, x| m.max(x.abs()));
+        let largest = whole.buffers().iter().flat_map(|g| g.plain()).fold(0.0f32, |m, x| m.max(x.abs()));
         for ((w, a), b) in whole.buffers().iter().zip(low.buffers()).zip(high.buffers()) {
-            for ((w, a), b) in w.iter().zip(a.iter()).zip(b.iter()) {
+            for ((w, a), b) in w.plain().iter().zip(a.plain()).zip(b.plain()) {
                 assert!((w - 0.5 * (a + b)).abs() <= 1e-6 * largest, "{family:?}: {w}, {a}, {b}");
             }
         }
@@ -227,9 +228,10 @@ fn the_worked_example_of_attention_follows_the_formula() {
     let k = [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0]];
     let v = [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]];
     let d = AttentionDims { batch: 1, tokens: 3, heads: 1, kv_heads: 1, head_dim: 3, causal: false };
-    let qkv = array((0..27).map(|i| [q, k, v][i % 9 / 3][i / 9][i % 3] as f32));
-    let (mut out, mut lse) = (Array::zeros(9).unwrap(), Array::zeros(3).unwrap());
+    let qkv = Buffer::Plain(array((0..27).map(|i| [q, k, v][i % 9 / 3][i / 9][i % 3] as f32)));
+    let [mut out, mut lse] = [9, 3].map(|len| Buffer::Plain(Array::zeros(len).unwrap()));
     Cpu::new(1, None).unwrap().attention(&qkv, &mut out, &mut lse, d);
+    let out = out.plain();
     for r in 0..3 {
         let weights: Vec<f64> =
             k.iter().map(|k| ((0..3).map(|i| q[r][i] * k[i]).sum::<f64>() / 3f64.sqrt()).exp()).collect();
@@ -293,7 +295,7 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
         let mut shared = Gradients::shared_by_layers(&layered.backend, &layered.index, 1).unwrap();
         let mut a = Activations::new(&whole.backend, &shape, extent, Keep::All).unwrap();
         let mut scratch = Scratch::new(&whole.backend, &shape, extent).unwrap();
-        let vectors = array((0..2 * 5 * 24).map(|i| (i as f32 * 0.11).cos()));
+        let vectors = Buffer::Plain(array((0..2 * 5 * 24).map(|i| (i as f32 * 0.11).cos())));
         let ids: Vec<u32> = (0..10).map(|i| (i * 7) % 31).collect();
         let targets = if family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(&ids) };
         for _ in 0..2 {
@@ -303,7 +305,7 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
             layered.forward(&ids, &mut a, None, None);
             state_layered.begin_step();
             let finished =
-                |m: &mut Model<Cpu>, parameters: std::ops::Range<usize>, gradients: &mut Gradients<Array>| {
+                |m: &mut Model<Cpu>, parameters: std::ops::Range<usize>, gradients: &mut Gradients<Buffer>| {
                     m.update_some(&update, parameters.clone(), gradients.range(parameters), &mut state_layered);
                 };
             let again = layered.backward_by_layers(&ids, &targets, &mut a, &mut scratch, &mut shared, None, finished);
@@ -311,7 +313,7 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
         }
         assert!(shared.buffers().len() < all.buffers().len());
         for ((a, b), spec) in whole.parameters.iter().zip(&layered.parameters).zip(&whole.index.specs) {
-            assert!(a[..] == b[..], "{family:?}: {} differs", spec.name);
+            assert!(a.plain() == b.plain(), "{family:?}: {} differs", spec.name);
         }
     }
 }

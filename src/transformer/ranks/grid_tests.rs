@@ -6,6 +6,7 @@ use super::super::collective::grid::{Groups, Parallel, Sharding, of_threads};
 use super::super::collective::{Collective, Job, Ticket};
 use super::super::cpu::Cpu;
 use super::super::cpu::array::Array;
+use super::super::cpu::buffer::Buffer;
 use super::super::error::SessionError;
 use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
 use super::super::pass::backward::Targets;
@@ -71,7 +72,7 @@ struct Came {
     parameters: Vec<Vec<f32>>,
 }
 
-fn rank(run: Run, groups: Groups<Array>) -> Came {
+fn rank(run: Run, groups: Groups<Buffer>) -> Came {
     let whole = shape(run.family);
     let mut model =
         Model::part(Cpu::new(1, None).unwrap(), &whole, 5, Purpose::Training, groups.tensor.clone()).unwrap();
@@ -91,12 +92,13 @@ fn rank(run: Run, groups: Groups<Array>) -> Came {
         let mut vectors = Array::zeros(extent.rows() * WIDTH).unwrap();
         let numbers = (0..BATCH * TOKENS * WIDTH).map(|i| ((i + step as usize) as f32 * 0.37).sin());
         vectors.iter_mut().zip(numbers.skip(own(extent.rows() * WIDTH).start)).for_each(|(v, n)| *v = n);
+        let vectors = Buffer::Plain(vectors);
         let (ids, tokens) = (&ids[own(extent.rows())], &tokens[own(extent.rows())]);
         let targets = if run.family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(tokens) };
         model.forward(ids, &mut a, run.dropout, None);
         let mut exchange = Exchange::new(data, run.parallel.sharding, &run.update, &mut state);
         let finished =
-            |m: &mut Model<Cpu>, p: std::ops::Range<usize>, g: &mut Gradients<Array>| exchange.finished(m, p, g);
+            |m: &mut Model<Cpu>, p: std::ops::Range<usize>, g: &mut Gradients<Buffer>| exchange.finished(m, p, g);
         losses.push(model.backward_by_layers(
             ids,
             &targets,
@@ -110,12 +112,12 @@ fn rank(run: Run, groups: Groups<Array>) -> Came {
     }
     groups.data.check().unwrap();
     groups.tensor.check().unwrap();
-    Came { losses, parameters: model.parameters.iter().map(|p| p.to_vec()).collect() }
+    Came { losses, parameters: model.parameters.iter().map(|p| p.plain().to_vec()).collect() }
 }
 
 /// Every rank's, in their order.
 fn all(run: Run) -> Vec<Came> {
-    let seats = of_threads::<Array>(&run.parallel).into_iter().map(|g| match run.late {
+    let seats = of_threads::<Buffer>(&run.parallel).into_iter().map(|g| match run.late {
         true => Groups { data: Arc::new(Late::new(g.data)), tensor: g.tensor },
         false => g,
     });
@@ -384,16 +386,19 @@ fn a_part_starts_with_the_numbers_of_the_whole() {
     for family in FAMILIES {
         let one = Model::new(Cpu::new(1, None).unwrap(), &shape(family), 5, Purpose::Training).unwrap();
         for tensor in [2u32, 3, 4] {
-            let parts: Vec<Came> = of_threads::<Array>(&Parallel { tensor, ..Parallel::replicas(1) })
+            let parts: Vec<Came> = of_threads::<Buffer>(&Parallel { tensor, ..Parallel::replicas(1) })
                 .into_iter()
                 .map(|g| {
                     Model::part(Cpu::new(1, None).unwrap(), &shape(family), 5, Purpose::Training, g.tensor).unwrap()
                 })
-                .map(|m| Came { losses: Vec::new(), parameters: m.parameters.iter().map(|p| p.to_vec()).collect() })
+                .map(|m| Came {
+                    losses: Vec::new(),
+                    parameters: m.parameters.iter().map(|p| p.plain().to_vec()).collect(),
+                })
                 .collect();
             let whole = whole(family, &parts);
             for ((a, b), spec) in whole.iter().zip(&one.parameters).zip(&one.index.specs) {
-                assert!(a[..] == b[..], "{family:?}, {tensor} parts: {}", spec.name);
+                assert!(a[..] == *b.plain(), "{family:?}, {tensor} parts: {}", spec.name);
             }
         }
     }

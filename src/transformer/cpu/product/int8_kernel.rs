@@ -1,6 +1,6 @@
 //! The kernel of products in 8 bits: one tile of the result from two panels, group by group.
 
-use super::int8::{LEFT_ROWS, RIGHT_ROWS, WORDS};
+use super::int8_groups::{LEFT_ROWS, RIGHT_ROWS, WORDS};
 use super::kernel::{LINE, Run, Tile};
 use super::lanes::Lanes;
 use crate::transformer::cpu::instructions::Instructions;

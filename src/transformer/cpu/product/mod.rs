@@ -4,6 +4,7 @@
 //! of `b` in the first level, a group of panels of `a` in the second. Packing and multiplying are each split over the threads.
 
 mod int8;
+mod int8_groups;
 mod int8_kernel;
 pub(super) mod kernel;
 mod lanes;
@@ -13,14 +14,13 @@ pub(super) mod panels;
 mod product_tests;
 mod weights;
 
-use super::array::Array;
 use super::instructions::Instructions;
 use super::pool::Pool;
 use kernel::{Kernel, LINE, Tile};
 use pack::{Source, elements};
 use panels::{Depth, Packing, Panels, depths, run_all};
 use std::ptr::null;
-pub(super) use weights::{Panelled, Stored};
+pub(super) use weights::{PackedLayout, PackedWeight, Stored};
 
 /// Of the factors; sums are f32 always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,11 +143,11 @@ pub(super) enum Onto<'a> {
     Bias(&'a [f32]),
 }
 
-/// The right operand: as it stands, or a weight matrix that was put into panels beforehand.
+/// The right operand: as it stands, or a weight matrix that was packed beforehand.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Right<'a> {
     View(View<'a>),
-    Panelled(&'a Array, Panelled),
+    Packed(&'a PackedWeight),
 }
 
 /// Words of `a` that are packed at a time, and rows of it in any case: `b` is packed once for each such block.
@@ -194,12 +194,13 @@ pub(super) unsafe fn product(
 ) {
     let (k, columns) = match b {
         Right::View(v) => (v.rows, v.columns),
-        Right::Panelled(_, p) => {
+        Right::Packed(w) => {
+            let PackedLayout { stored, depth, columns, .. } = w.layout;
             assert!(
-                matches!(p.stored, Stored::Int8) || p.stored == Stored::Whole(precision),
-                "weights in panels of another precision"
+                stored == Stored::Int8 || stored == Stored::Whole(precision),
+                "weights packed in another precision"
             );
-            (p.depth, p.columns)
+            (depth, columns)
         }
     };
     assert_eq!(a.columns, k, "the inner dimensions of a product");
@@ -214,9 +215,11 @@ pub(super) unsafe fn product(
         // SAFETY: the caller's.
         return unsafe { without_depth(to, onto, a.rows, columns) };
     }
-    if let Right::Panelled(array, p @ Panelled { stored: Stored::Int8, .. }) = b {
+    if let Right::Packed(w) = b
+        && w.layout.stored == Stored::Int8
+    {
         // SAFETY: the caller's.
-        return unsafe { int8::product(pool, to, onto, factor, a, (array, p)) };
+        return unsafe { int8::product(pool, to, onto, factor, a, w) };
     }
     if let (Right::View(whole), true) = (b, k > DEEPEST) {
         for first in (0..k).step_by(DEEPEST) {
@@ -280,7 +283,7 @@ impl Job<'_> {
         let mut packing = Some(Packing::new(&mut left, rows, a.rows, source, &stretches, self.precision));
         let width = self.kernel.columns;
         let (whole, step) = match self.b {
-            Right::Panelled(..) => (self.columns, self.columns),
+            Right::Packed(_) => (self.columns, self.columns),
             Right::View(_) => {
                 let fitting = RIGHT_BLOCK / elements(self.k, self.precision) / width * width;
                 (0, fitting.clamp(2 * width, COLUMNS))
@@ -300,12 +303,12 @@ impl Job<'_> {
                     let part = View { data: &b.data[column * b.column_stride..], columns, ..b };
                     Some(Packing::new(&mut right, block, columns, right_source(part), &stretches, self.precision))
                 }
-                Right::Panelled(..) => None,
+                Right::Packed(_) => None,
             };
             run_all(self.pool, &[of_left, of_right]);
             let words = match self.b {
-                Right::Panelled(array, _) => array.words(),
-                Right::View(_) => &right,
+                Right::Packed(w) => &*w.words,
+                Right::View(_) => &*right,
             };
             let place = Place { row: first, rows: a.rows, column, columns };
             // SAFETY: the caller's; both operands are packed.

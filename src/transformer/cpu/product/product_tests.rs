@@ -1,5 +1,6 @@
 //! Products of every layout and precision against sums in f64.
 
+use super::super::array::Array;
 use super::*;
 use half::bf16;
 
@@ -76,9 +77,9 @@ fn weights_in_panels_multiply_as_the_matrix_they_were_made_from() {
         for (n, k, m) in [(1, 700, 1111), (5, 33, 31), (14, 512, 64), (40, 257, 95)] {
             let (x, w) = (numbers(n * k, 3), numbers(m * k, 4));
             for precision in [Precision::F32, Precision::Bf16] {
-                let how = Panelled::new(m, k, Stored::Whole(precision));
+                let how = PackedLayout::new(m, k, Stored::Whole(precision));
                 let mut rest = w.as_slice();
-                let array = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
+                let weight = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
                     let (here, after) = rest.split_at(rows.len());
                     rows.copy_from_slice(here);
                     rest = after;
@@ -87,37 +88,37 @@ fn weights_in_panels_multiply_as_the_matrix_they_were_made_from() {
                 let (a, b) = (View::dense(&x, n, k), View::dense(&w, m, k).transposed());
                 let to = Target::new(&mut out, m);
                 // SAFETY: `out` is borrowed exclusively.
-                unsafe { product(&pool, to, Onto::Nothing, 1.0, a, Right::Panelled(&array, how), precision) };
+                unsafe { product(&pool, to, Onto::Nothing, 1.0, a, Right::Packed(&weight), precision) };
                 check("panels", &out, &plainly(&a, &b, 1.0, |_, _| 0.0, precision), k);
                 let mut row = vec![0.0; k];
-                how.row(array.words(), m - 1, &mut row);
+                weight.row(m - 1, &mut row);
                 for (a, b) in row.iter().zip(&w[(m - 1) * k..]) {
                     assert_eq!(f64::from(*a), rounded(*b, precision));
                 }
-                assert!(array.is_empty(), "nobody takes panels for plain numbers");
             }
         }
     }
 }
 
-/// A product with weights of 8 bits: they are what [`Panelled::row`] gives back, and each factor of the left side is off by at
+/// A product with weights of 8 bits: they are what [`PackedWeight::row`] gives back, and each factor of the left side is off by at
 /// most half a step of its group, its largest / 127.
 #[test]
 fn products_with_weights_of_8_bits_are_within_half_a_step() {
     let pool = Pool::new(2, None).unwrap();
     for (n, k, m) in [(1, 1, 1), (1, 768, 300), (3, 65, 33), (6, 64, 32), (17, 130, 70), (130, 1000, 40)] {
         let (left, right, bias) = (numbers(n * k, 3), numbers(m * k, 11), numbers(m, 9));
-        let how = Panelled::new(m, k, Stored::Int8);
+        let how = PackedLayout::new(m, k, Stored::Int8);
         let mut rest = right.as_slice();
-        let array = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
+        let weight = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
             let (here, after) = rest.split_at(rows.len());
             rows.copy_from_slice(here);
             rest = after;
         });
         let mut stored = vec![0.0; m * k];
         for (i, row) in stored.chunks_exact_mut(k).enumerate() {
-            how.row(array.words(), i, row);
-            for (group, of_right) in row.chunks(int8::GROUP).zip(right[i * k..][..k].chunks(int8::GROUP)) {
+            weight.row(i, row);
+            for (group, of_right) in row.chunks(int8_groups::GROUP).zip(right[i * k..][..k].chunks(int8_groups::GROUP))
+            {
                 let step = of_right.iter().fold(0.0f32, |s, x| s.max(x.abs())) / 127.0;
                 let within = |(a, b): (&f32, &f32)| (a - b).abs() <= step * 0.5001;
                 assert!(group.iter().zip(of_right).all(within), "{n} {k} {m}: a stored number is off by more");
@@ -127,13 +128,13 @@ fn products_with_weights_of_8_bits_are_within_half_a_step() {
         for (out, onto, factor) in [(&mut out, Onto::Bias(&bias), 1.0), (&mut begun, Onto::Target, 0.5)] {
             let (to, a) = (Target::new(out, m), View::dense(&left, n, k));
             // SAFETY: `out` is borrowed exclusively.
-            unsafe { product(&pool, to, onto, factor, a, Right::Panelled(&array, how), Precision::F32) };
+            unsafe { product(&pool, to, onto, factor, a, Right::Packed(&weight), Precision::F32) };
         }
         for r in 0..n {
             for c in 0..m {
                 let (x, w) = (&left[r * k..][..k], &stored[c * k..][..k]);
                 let exact: f64 = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                let half_steps = x.chunks(int8::GROUP).zip(w.chunks(int8::GROUP)).map(|(x, w)| {
+                let half_steps = x.chunks(int8_groups::GROUP).zip(w.chunks(int8_groups::GROUP)).map(|(x, w)| {
                     let step = x.iter().fold(0.0f32, |s, x| s.max(x.abs())) / 127.0;
                     w.iter().map(|w| f64::from(w.abs() * step) / 2.0).sum::<f64>()
                 });
@@ -149,14 +150,14 @@ fn products_with_weights_of_8_bits_are_within_half_a_step() {
 #[test]
 fn numbers_that_are_not_finite_come_out_of_8_bits_as_nan() {
     let pool = Pool::new(1, None).unwrap();
-    let how = Panelled::new(2, 3, Stored::Int8);
-    let array = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| rows.fill(1.0));
+    let how = PackedLayout::new(2, 3, Stored::Int8);
+    let weight = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| rows.fill(1.0));
     for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut out = vec![0.0; 4];
         let left = [1.0, odd, 1.0, 1.0, 1.0, 1.0];
         let (to, a) = (Target::new(&mut out, 2), View::dense(&left, 2, 3));
         // SAFETY: `out` is borrowed exclusively.
-        unsafe { product(&pool, to, Onto::Nothing, 1.0, a, Right::Panelled(&array, how), Precision::F32) };
+        unsafe { product(&pool, to, Onto::Nothing, 1.0, a, Right::Packed(&weight), Precision::F32) };
         assert!(out[0].is_nan() && out[1].is_nan() && (out[2] - 3.0).abs() < 0.1, "{odd}: {out:?}");
     }
 }

@@ -5,7 +5,7 @@ use super::super::array::Array;
 use super::super::instructions::Instructions;
 use super::super::pool::Pool;
 use super::Precision;
-use super::int8;
+use super::int8_groups;
 use super::kernel::Kernel;
 use super::pack::{self, Source};
 use super::panels::{Filling, Panels, depths, stretch};
@@ -15,13 +15,13 @@ use super::panels::{Filling, Panels, depths, stretch};
 pub enum Stored {
     /// In the format that products take their factors in.
     Whole(Precision),
-    /// In 8 bits, with a scale for each group; see [`int8`].
+    /// In 8 bits, with a scale for each group; see [`int8_groups`].
     Int8,
 }
 
 /// How a matrix lies in panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Panelled {
+pub struct PackedLayout {
     /// K
     pub(in crate::transformer::cpu) depth: usize,
     /// M
@@ -31,7 +31,21 @@ pub struct Panelled {
     pub(super) width: usize,
 }
 
-impl Panelled {
+/// A weight matrix in panels.
+#[derive(Debug)]
+pub struct PackedWeight {
+    pub(super) words: Array,
+    pub(super) layout: PackedLayout,
+}
+
+impl PackedWeight {
+    /// Row `row` of `w`, as it was rounded.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        self.layout.row(&self.words, row, out);
+    }
+}
+
+impl PackedLayout {
     /// The panels of `w [M, K]` for the instructions taken.
     pub fn new(columns: usize, depth: usize, stored: Stored) -> Self {
         Self { depth, columns, stored, width: Kernel::columns_of(Instructions::taken()) }
@@ -45,13 +59,14 @@ impl Panelled {
     pub fn len(&self) -> usize {
         match self.stored {
             Stored::Whole(precision) => self.panels().len(self.depth, precision),
-            Stored::Int8 => self.panels().count * int8::right_words(self.depth, self.width),
+            Stored::Int8 => self.panels().count * int8_groups::right_words(self.depth, self.width),
         }
     }
 
     /// Makes a matrix, in `room` of as many words, of rows that `next` writes, a few at a time and in their order.
-    pub fn fill(self, pool: &Pool, room: Array, mut next: impl FnMut(&mut [f32])) -> Array {
-        let mut array = room.in_panels(self);
+    pub fn fill(self, pool: &Pool, room: Array, mut next: impl FnMut(&mut [f32])) -> PackedWeight {
+        assert_eq!(room.len(), self.len(), "as many words as the panels have");
+        let mut words = room;
         let panels = self.panels();
         // So many panels are staged as numbers at a time.
         let staged = pool.threads * 4;
@@ -61,7 +76,7 @@ impl Panelled {
             let columns = (here * self.width).min(self.columns - first * self.width);
             next(&mut rows[..columns * self.depth]);
             let rows = &rows[..columns * self.depth];
-            let to = Filling::of(array.words_mut());
+            let to = Filling::of(&mut words);
             pool.each(here, |p| match self.stored {
                 Stored::Whole(precision) => {
                     let source = Source { data: rows, item_stride: self.depth, depth_stride: 1 };
@@ -72,24 +87,28 @@ impl Panelled {
                     }
                 }
                 Stored::Int8 => {
-                    let words = int8::right_words(self.depth, self.width);
+                    let words = int8_groups::right_words(self.depth, self.width);
                     // SAFETY: each panel is one task's.
                     let panel = unsafe { to.part((first + p) * words, words) };
                     let own = &rows[p * self.width * self.depth..];
-                    int8::quantise_right(panel, self.width, &own[..own.len().min(self.width * self.depth)], self.depth);
+                    int8_groups::quantise_right(
+                        panel,
+                        self.width,
+                        &own[..own.len().min(self.width * self.depth)],
+                        self.depth,
+                    );
                 }
             });
         }
-        array
+        PackedWeight { words, layout: self }
     }
 
-    /// Row `row` of `w`, as it was rounded.
-    pub fn row(&self, words: &[f32], row: usize, out: &mut [f32]) {
+    fn row(&self, words: &[f32], row: usize, out: &mut [f32]) {
         match self.stored {
             Stored::Whole(precision) => self.whole_row(precision, words, row, out),
             Stored::Int8 => {
-                let len = int8::right_words(self.depth, self.width);
-                int8::row(&words[row / self.width * len..][..len], self.width, row % self.width, out);
+                let len = int8_groups::right_words(self.depth, self.width);
+                int8_groups::row(&words[row / self.width * len..][..len], self.width, row % self.width, out);
             }
         }
     }
