@@ -171,7 +171,7 @@ fn a_stored_run_and_a_first_run_are_advisory() {
 }
 
 #[test]
-fn a_gpu_that_is_throttled_or_slow_takes_the_verdict_away_and_is_named() {
+fn a_gpu_that_is_throttled_or_slow_takes_the_verdict_away_and_is_named_and_a_power_cap_does_not() {
     let _alone = alone();
     let folder = folder();
     let guards = |faults: &str| {
@@ -180,12 +180,16 @@ fn a_gpu_that_is_throttled_or_slow_takes_the_verdict_away_and_is_named() {
         let output = check(folder.path(), &steady, &head, &["--max-pairs", "12", "--set", "sweep.matrix.batch=[1]"]);
         let found = data(folder.path());
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
-        (found["guards"].to_string(), found["verdict"].as_str().unwrap().to_string())
+        let remarks = found["remarks"].to_string();
+        (found["guards"].to_string(), found["verdict"].as_str().unwrap().to_string(), remarks)
     };
-    let (said, verdict) = guards("gpu:capped");
-    assert!(said.contains("was throttled in") && said.contains("power cap") && verdict == "INCONCLUSIVE", "{said}");
-    let (said, verdict) = guards("gpu:slow");
+    let (said, verdict, remarks) = guards("gpu:hot");
+    assert!(said.contains("was throttled in") && said.contains("thermal") && verdict == "INCONCLUSIVE", "{said}");
+    assert_eq!(remarks, "[]");
+    let (said, _, remarks) = guards("gpu:capped");
+    assert!(!said.contains("throttled") && remarks.contains("was at its power cap in"), "{said} {remarks}");
+    let (said, verdict, _) = guards("gpu:slow");
     assert!(said.contains("ran at 50.0 % of its clock in 12 of 24") && verdict == "INCONCLUSIVE", "{said}");
-    let (said, _) = guards("gpu:silent");
+    let (said, _, _) = guards("gpu:silent");
     assert!(!said.contains("GPU"), "a driver that does not tell is no guard: {said}");
 }

@@ -51,6 +51,7 @@ fn check(cells: Vec<Cell>) -> Check {
         cells,
         budgets: vec![],
         guards: vec![],
+        remarks: vec![],
         price_change: None,
         method: Method {
             tolerance: 0.02,

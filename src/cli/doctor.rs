@@ -99,7 +99,7 @@ fn one_gpu(rows: &mut Said, g: &Gpu) {
         "GPUs",
         &format!("{item}, power limit"),
         &limit,
-        "where it binds, clocks fall and rows are marked as throttled",
+        "where it binds, clocks fall and rows say so; a check's verdict stands",
     );
 }
 
@@ -119,6 +119,15 @@ fn limits(rows: &mut Said, p: &Probe) {
     rows.say("limits", "steal", &steal, "time that the hypervisor gave to others; over 2 % no verdict is reached");
 }
 
+fn several_gpus(rows: &mut Said) {
+    match driver::collectives() {
+        Ok((version, place)) => {
+            rows.say("backends", "cuda, several GPUs", &format!("NCCL {version}"), &place.display().to_string());
+        }
+        Err(missing) => rows.say("backends", "cuda, several GPUs", "not possible", &missing),
+    }
+}
+
 /// A GPU that a kernel has been compiled for and run on just now.
 fn works(rows: &mut Said, dtypes: &str, of: &str, tried: &Tried) {
     rows.say("backends", "cuda", dtypes, &format!("{of}; `backend: auto` takes it"));
@@ -134,7 +143,8 @@ fn backends(rows: &mut Said) {
             Dtype::ALL.iter().filter(|d| supports(kind, **d, WeightFormat::Dtype)).map(|d| d.name()).collect();
         known.join(", ")
     };
-    let kernels = format!("kernels for {}; `backend: auto` takes it", Instructions::taken().name());
+    let auto = if driver::usable() { "`backend: cpu` takes it" } else { "`backend: auto` takes it" };
+    let kernels = format!("kernels for {}; {auto}", Instructions::taken().name());
     let cpu = format!("{}; weights in int8", dtypes(BackendKind::Cpu));
     rows.say("backends", "cpu", &cpu, &kernels);
     rows.say(
@@ -160,6 +170,7 @@ fn backends(rows: &mut Said) {
                 }
             }
         }
-        Err(missing) => rows.say("backends", "cuda", "not here", &missing.to_string()),
+        Err(missing) => return rows.say("backends", "cuda", "not here", &missing.to_string()),
     }
+    several_gpus(rows);
 }

@@ -3,6 +3,7 @@
 mod check;
 mod colour;
 mod compare;
+mod compile;
 mod cost;
 mod doctor;
 pub mod exit;

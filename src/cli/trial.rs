@@ -22,6 +22,9 @@ pub struct Arguments {
     /// Try NCCL with one rank on the GPU of this number instead.
     #[arg(long, value_name = "NUMBER")]
     nccl: Option<usize>,
+    /// Compile the kernels for a GPU of this compute capability (90 for 9.0) instead, which need not be here.
+    #[arg(long, value_name = "NUMBER")]
+    compile: Option<u32>,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
@@ -31,6 +34,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if let Some(ordinal) = a.attention_rates {
         let found = attention_rates(ordinal).map_err(|e| Failure::Internal(e.into()))?;
         return print_json(&found);
+    }
+    if let Some(capability) = a.compile {
+        return super::compile::run(capability);
     }
     if let Some(ordinal) = a.nccl {
         try_alone(ordinal).map_err(|e| Failure::Internal(e.into()))?;

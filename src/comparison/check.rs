@@ -53,6 +53,8 @@ pub struct Check {
     pub budgets: Vec<Kept>,
     /// Why nothing can be concluded, whatever the cells say.
     pub guards: Vec<String>,
+    /// What a reader should know of the machine, and takes no verdict away.
+    pub remarks: Vec<String>,
     /// A change of the price itself: (before, after), USD an hour.
     pub price_change: Option<(f64, f64)>,
     pub method: Method,

@@ -77,6 +77,14 @@ pub enum BackendKind {
     Cuda,
 }
 
+impl BackendKind {
+    /// Whether two processes compute the same bits. On a GPU the algorithms of products are chosen by timing, and round in different
+    /// orders.
+    pub fn repeats_bits(self) -> bool {
+        self != Self::Cuda
+    }
+}
+
 /// Parameter update of a training step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -1,17 +1,18 @@
 //! A workload made ready to be stepped: checked, weights initialised, caches filled, buffers allocated. The one place that knows
 //! every backend.
 
-use super::collective::grid::{Groups, of_threads};
+use super::collective::grid::{self, Groups, Parallel, of_threads};
 use super::collective::net::Net;
 use super::collective::tcp;
 use super::cpu::pool::allowed_cores;
 use super::cpu::{Cpu, naive::Naive};
 use super::cuda;
+use super::cuda::device::{Facts, KernelName};
 use super::error::SessionError;
 use super::ranks::processes::Together;
 use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
-use super::shape::Family;
+use super::shape::{Family, Shape};
 use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 
 /// Whether a backend of this build computes in this format.
@@ -65,12 +66,33 @@ fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Re
         }
         BackendKind::Cuda => {
             let (ranks, groups) = cuda::nccl::open(&options.parallel, workload.dtype, net)?;
+            ranks.iter().try_for_each(|rank| rank.fits(workload))?;
+            cuda::Cuda::rehearse(&ranks, |alone| rehearse(workload, options, alone));
             let rank = |rank: usize| {
                 ranks.get(rank).cloned().ok_or_else(|| SessionError::Invalid(format!("no device for rank {rank}")))
             };
             Ranks::start(workload, options, groups, rank)
         }
     }
+}
+
+/// The kernels that a step of this workload is made of, on one device like this one.
+pub fn kernels(workload: &Workload, facts: &Facts) -> Vec<KernelName> {
+    let (backend, parallel) = (BackendKind::Cuda, Parallel::replicas(1));
+    let options = SessionOptions { backend, parallel, threads_per_rank: 1, seed: 0 };
+    cuda::Cuda::asked_for(facts, workload.dtype, |alone| rehearse(workload, &options, alone))
+}
+
+/// One layer's step of one rank. What it computes means nothing; which operations it is made of, with which widths, does not depend
+/// on the number of layers or of words, so that no large model has to be made for it.
+fn rehearse(workload: &Workload, options: &SessionOptions, backend: cuda::Cuda) -> Result<(), SessionError> {
+    let part = options.parallel.part_of(&workload.shape);
+    let shape = Shape { n_layers: 1, vocab_size: part.vocab_size.min(1024), ..part };
+    let one = Workload { shape, batch: workload.batch / options.parallel.data, ..workload.clone() };
+    let alone = SessionOptions { parallel: Parallel::replicas(1), ..options.clone() };
+    let places = |_: &[usize], _: &[usize], _| Ok::<_, SessionError>(Vec::new());
+    Ranks::start(&one, &alone, grid::groups(&alone.parallel, 0..1, places)?, |_| Ok(backend.clone()))?.step()?;
+    Ok(())
 }
 
 /// The groups of ranks whose buffers lie in host memory.

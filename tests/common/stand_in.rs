@@ -48,6 +48,11 @@ impl StandIn {
         std::iter::once(library_path).chain(none).chain(settings).collect()
     }
 
+    /// Which call of a child failed, counted from 0.
+    pub fn failed(&self, log: &Path) -> Option<usize> {
+        std::fs::read_to_string(log).unwrap_or_default().lines().position(|line| line.ends_with(" fails"))
+    }
+
     /// Names of the calls that a child made, in order; the file is taken away.
     pub fn calls(&self, log: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(log).unwrap_or_default();

@@ -148,7 +148,8 @@ pub(super) fn check(job: &Job, baseline: &Path) -> Result<Check, Failure> {
         guards.push(format!("the hypervisor took {} of the time; over 2 % nothing is concluded", Share(share)));
     }
     let launches = seen.iter().flat_map(|s| s.base.iter().chain(&s.head));
-    guards.extend(of_gpus(launches.filter_map(|l| l.figures.telemetry.as_ref())));
+    let gpus = of_gpus(launches.filter_map(|l| l.figures.telemetry.as_ref()));
+    guards.extend(gpus.guards);
     let plans = exact_plan(job, baseline);
     if let Err(why) = &plans {
         say(format!("the baseline's own counts are not known ({why}); its figures are compared alone"));
@@ -164,6 +165,7 @@ pub(super) fn check(job: &Job, baseline: &Path) -> Result<Check, Failure> {
         cells: measured,
         budgets: Vec::new(),
         guards,
+        remarks: gpus.remarks,
         price_change: None,
         method,
     })
@@ -239,7 +241,9 @@ fn findings(trial: &PlannedTrial, seen: &Seen, counts: &Counts) -> Vec<String> {
     }
     if let (Some(a), Some(b)) = (seen.base.first(), seen.head.first()) {
         differs("tokens of a step", a.figures.tokens_per_step, b.figures.tokens_per_step);
-        differs("checksum of the output", a.figures.checksum.into(), b.figures.checksum.into());
+        if trial.cell.trial.backend.repeats_bits() {
+            differs("checksum of the output", a.figures.checksum.into(), b.figures.checksum.into());
+        }
         let bytes = |all: &[Launch]| all.iter().map(|l| l.figures.peak_allocated_bytes).min().unwrap_or(0);
         differs("bytes allocated at most", bytes(&seen.base), bytes(&seen.head));
     }

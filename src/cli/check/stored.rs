@@ -51,6 +51,7 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
         let judged = predicted(job, base.tokens_per_second, &rates);
         let mut findings = Vec::new();
         if let (Some(then), Some(now)) = (&run.records[at].measurement.figures, launches.first())
+            && trial.cell.trial.backend.repeats_bits()
             && then.checksum != now.figures.checksum
         {
             findings.push(format!("checksum of the output: {} before, {} now", then.checksum, now.figures.checksum));
@@ -71,7 +72,8 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
             folder.display()
         )));
     }
-    let mut guards = of_gpus(told.iter());
+    let gpus = of_gpus(told.iter());
+    let mut guards = gpus.guards;
     let (then, now) = (run.environment.machine.fingerprint(), machine::inspect().fingerprint());
     if then != now {
         guards.push(format!("the machine is another one: {then} before, {now} now"));
@@ -86,6 +88,7 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
         cells,
         budgets: Vec::new(),
         guards,
+        remarks: gpus.remarks,
         price_change,
         method: job.method(folder.display().to_string(), 0, None),
     })
@@ -131,6 +134,7 @@ pub(super) fn first(job: &Job) -> Check {
         cells,
         budgets: Vec::new(),
         guards: vec!["there is no baseline to compare with yet; the figures are this build's alone".into()],
+        remarks: Vec::new(),
         price_change: None,
         method: job.method("nothing".into(), 0, None),
     }

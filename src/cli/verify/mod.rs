@@ -98,6 +98,7 @@ fn run_golden(a: &Arguments) -> Result<(), Failure> {
                 }
                 BackendKind::Cuda => {
                     let cuda = Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?;
+                    Cuda::rehearse(std::slice::from_ref(&cuda), |rank| golden::verify(&golden, rank, a.weights));
                     golden::verify(&golden, cuda, a.weights)
                 }
             }

@@ -20,6 +20,9 @@ pub fn comment(check: &Check) -> String {
     for guard in &check.guards {
         out += &format!("\n> ⚠️ Not trusted: {}\n", text(guard));
     }
+    for remark in &check.remarks {
+        out += &format!("\n> {}\n", text(remark));
+    }
     if let Some((before, after)) = check.price_change {
         let change = percent(after / before);
         out += &format!(

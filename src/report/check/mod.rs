@@ -46,6 +46,7 @@ pub fn terminal(check: &Check, style: Style) -> String {
     blocks.push(Block::Paragraph(vec![Span::plain(comment::counts(check))]));
     blocks.push(Block::Table(table(&check.cells.iter().collect::<Vec<_>>(), " ")));
     let mut items: Vec<String> = check.guards.iter().map(|g| format!("not trusted: {g}")).collect();
+    items.extend(check.remarks.clone());
     items.extend(comment::findings(check));
     items.extend(check.budgets.iter().map(comment::budget));
     if !items.is_empty() {

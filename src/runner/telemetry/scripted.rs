@@ -18,7 +18,7 @@ use std::cell::Cell;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runner) struct Script(pub &'static str);
 
-const NAMES: &[&str] = &["steady", "capped", "slow", "lost", "silent", "mig", "short", "none"];
+const NAMES: &[&str] = &["steady", "capped", "hot", "slow", "lost", "silent", "mig", "short", "none"];
 
 impl Script {
     pub fn named(name: &str) -> Option<Self> {
@@ -67,12 +67,14 @@ impl Sensors for Machine {
             self.turn.set(turn + 1);
         }
         let used_bytes = Some((10 << 30) + u64::from(turn.min(5)) * (1 << 30));
-        let capped = self.script == "capped" && turn % 2 == 1;
+        let reason = [("capped", Reason::PowerCap), ("hot", Reason::ThermalSlowdown)].into_iter();
+        let reason =
+            reason.filter(|(script, _)| *script == self.script && turn % 2 == 1).map(|(_, reason)| reason).next();
         match self.script {
             "lost" if turn >= 3 => Err(Trouble::Lost),
             "silent" => Ok(Reading { used_bytes, ..Reading::default() }),
             _ => Ok(Reading {
-                sm_mhz: Some(if self.script == "slow" || capped { 990 } else { 1980 }),
+                sm_mhz: Some(if self.script == "slow" || reason.is_some() { 990 } else { 1980 }),
                 memory_mhz: Some(2619),
                 milliwatts: Some(500_000),
                 // 50 J a reading: 500 W at ten of them a second.
@@ -82,7 +84,7 @@ impl Sensors for Machine {
                     7_000_000 + 50_000 * u64::from(turn)
                 }),
                 celsius: Some(60 + turn.min(9)),
-                reasons: Some(if capped { vec![Reason::PowerCap] } else { vec![] }),
+                reasons: Some(reason.into_iter().collect()),
                 used_bytes,
             }),
         }

@@ -66,6 +66,27 @@ fn rows_shared_bytes(chunks: usize, rows: usize, weights: usize) -> u32 {
     ((rows * (chunks * 32 + 4) + weights * 32) * 4) as u32
 }
 
+/// Whether a block of attention's kernels finds the shared memory that it needs; for f32 rows of over 128 numbers it may not.
+///
+/// # Errors
+/// What is needed, what there is, and the remedy.
+pub(super) fn fits(facts: &Facts, real: Real, head_dim: usize) -> Result<(), String> {
+    let needed = match Path::of(facts, real, head_dim) {
+        // The passes forward and backward have the same rows in shared memory, in other roles.
+        Path::Rows(chunks) => rows_shared_bytes(chunks, 4 * 32, 2 * 32),
+        // Taken only where they fit.
+        Path::Warpgroups(_) | Path::TensorCores(_) => 0,
+    };
+    if needed <= facts.shared_bytes {
+        return Ok(());
+    }
+    let (needed, there) = (needed.div_ceil(1024), facts.shared_bytes / 1024);
+    Err(format!(
+        "head_dim {head_dim} takes {needed} KiB of shared memory a block, and {} has {there}; use heads of 128 or fewer, or backend: cpu",
+        facts.name
+    ))
+}
+
 fn dims(d: &AttentionDims) -> [Arg; 5] {
     [int(d.tokens), int(d.heads), int(d.kv_heads), int(d.head_dim), Arg::I32(d.causal.into())]
 }

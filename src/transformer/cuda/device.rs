@@ -34,6 +34,14 @@ impl Real {
     }
 }
 
+/// A kernel of `kernels/<file>.cu`, compiled for `real`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KernelName {
+    pub file: &'static str,
+    pub kernel: &'static str,
+    pub real: Real,
+}
+
 /// What a device is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -73,6 +81,12 @@ pub struct Launch<'a> {
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
     pub args: &'a [Arg],
+}
+
+impl Launch<'_> {
+    pub fn name(&self) -> KernelName {
+        KernelName { file: self.file, kernel: self.kernel, real: self.real }
+    }
 }
 
 /// A matrix as it lies: row-major.
@@ -181,6 +195,8 @@ pub trait Device: Debug + Send + Sync {
     fn read(&self, from: Address, to: &mut [u8]);
 
     fn launch(&self, launch: &Launch<'_>);
+    /// Gets kernels ready, all at once where that takes time; one that is not among them is got ready when it is launched.
+    fn prepare(&self, _kernels: &[KernelName]) {}
     fn product(&self, product: &Product);
     /// The same, unless the device does not do such a product in one go: then nothing has happened, and it answers `false`, the
     /// next time too. For products with an epilogue, which can be had in several steps as well.

@@ -39,6 +39,7 @@ mod operations_tests;
 mod optimizer;
 #[cfg(test)]
 mod ranks_tests;
+mod rehearsal;
 mod rope;
 mod rows;
 mod state;
@@ -50,9 +51,10 @@ use super::{Dtype, Phase, Workload};
 pub use attention::LARGEST_HEAD_DIM;
 use buffer::Buffer;
 pub(super) use buffer::bytes;
-use device::{Address, Device};
+use device::{Address, Device, Facts, KernelName};
 use head::Head;
 use linear::Linear;
+use rehearsal::Rehearsal;
 use state::State;
 use std::sync::Arc;
 
@@ -84,6 +86,32 @@ impl Cuda {
     /// [`SessionError::NoCuda`], with what is missing; memory.
     pub fn open(ordinal: usize, dtype: Dtype) -> Result<Self, SessionError> {
         Self::on_device(Arc::new(driver::Gpu::open(ordinal)?), dtype)
+    }
+
+    /// Whether this device can do what a workload asks for.
+    ///
+    /// # Errors
+    /// [`SessionError::Invalid`], with the remedy.
+    pub fn fits(&self, w: &Workload) -> Result<(), SessionError> {
+        let head_dim = w.shape.head_dim as usize;
+        attention::fits(self.on().facts(), buffer::real(w.dtype), head_dim).map_err(SessionError::Invalid)
+    }
+
+    /// Gets the kernels that `what` asks for ready on these ranks' devices, all at once: it is gone through beforehand with a rank on a
+    /// device that does nothing. What it gives, or fails with, there means nothing.
+    pub fn rehearse<T>(ranks: &[Self], what: impl FnOnce(Self) -> T) {
+        let Some(first) = ranks.first() else { return };
+        let kernels = Self::asked_for(first.on().facts(), first.dtype, what);
+        ranks.iter().for_each(|rank| rank.on().prepare(&kernels));
+    }
+
+    /// The kernels that `what` asks for on a device like this one.
+    pub fn asked_for<T>(facts: &Facts, dtype: Dtype, what: impl FnOnce(Self) -> T) -> Vec<KernelName> {
+        let rehearsal = Arc::new(Rehearsal::of(facts.clone()));
+        if let Ok(rank) = Self::on_device(Arc::clone(&rehearsal) as Arc<dyn Device>, dtype) {
+            what(rank);
+        }
+        rehearsal.asked()
     }
 
     fn on_device(device: Arc<dyn Device>, dtype: Dtype) -> Result<Self, SessionError> {

@@ -2,7 +2,8 @@
 //!
 //! Ranks that split layers exchange in the stream that everything else is in, between one operation and the next. Replicas exchange
 //! in a stream of their own beside the backward pass: it starts when the gradients of a bucket are there, and the first stream
-//! goes on with the next layer until it needs what comes back. Where replicas are split as well, both exchange in the one stream:
+//! goes on with the next layer until it needs what comes back. (Not in the first steps, in which memory is taken, kernels are loaded
+//! and products are planned: there they exchange in the first stream, and the host waits.) Where replicas are split as well, both exchange in the one stream:
 //! two communicators at work on a device at once may wait for each other for ever, unless all devices happen to take them in the
 //! same order.
 //!
@@ -72,6 +73,13 @@ impl Collective<Buffer> for Member {
             return Ticket(0);
         };
         let mut side = side.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.gpu.is_calm() {
+            // A first step takes memory, loads kernels and plans products all along: nothing of another rank may be under way then.
+            self.gpu.note("a stream beside", side.join_all(self.gpu.stream()));
+            self.put(job, buffers, self.gpu.stream());
+            self.gpu.drain();
+            return Ticket(0);
+        }
         let begun = side.begin(self.gpu.stream());
         self.gpu.note("a stream beside", begun);
         self.put(job, buffers, side.stream());

@@ -1,6 +1,6 @@
 //! Compiled kernels on disk, so that a second run starts at once: `$XDG_CACHE_HOME/centime/kernels/<key>`, or under `~/.cache`.
 //!
-//! An entry is the SHA-256 of what follows it. A damaged one, or none, is compiled anew; a folder that cannot be written to
+//! An entry is the SHA-256 of what follows it: the kernel's name, a zero, the code. A damaged one, or none, is compiled anew; a folder that cannot be written to
 //! costs time and nothing else. Files are written beside and renamed, so that none is ever seen half.
 
 use super::compiler::Image;
@@ -53,16 +53,22 @@ impl Cache {
 fn read(path: &Path) -> Option<Image> {
     let bytes = std::fs::read(path).ok()?;
     let (sum, rest) = bytes.split_at_checked(SUM)?;
-    (Sha256::digest(rest)[..] == *sum).then(|| Image(rest.to_vec()))
+    if Sha256::digest(rest)[..] != *sum {
+        return None;
+    }
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    Some(Image { symbol: String::from_utf8(rest[..end].to_vec()).ok()?, code: rest[end + 1..].to_vec() })
 }
 
 fn write(path: &Path, image: &Image) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let beside = path.with_extension(format!("{}.part", std::process::id()));
-    let mut bytes = Sha256::digest(&image.0).to_vec();
-    bytes.extend_from_slice(&image.0);
+    // Two ranks of a process may write the same at once.
+    let beside = path.with_extension(format!("{}-{:?}.part", std::process::id(), std::thread::current().id()));
+    let content = [image.symbol.as_bytes(), &[0], &image.code].concat();
+    let mut bytes = Sha256::digest(&content).to_vec();
+    bytes.extend_from_slice(&content);
     std::fs::write(&beside, bytes)?;
     std::fs::rename(&beside, path)
 }
@@ -71,8 +77,12 @@ fn write(path: &Path, image: &Image) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    fn image(code: &[u8]) -> Image {
+        Image { symbol: "_Z1kv".into(), code: code.to_vec() }
+    }
+
     fn compiled(what: &[u8]) -> impl FnOnce() -> Result<Image, String> {
-        let image = Image(what.to_vec());
+        let image = image(what);
         move || Ok(image)
     }
 
@@ -84,13 +94,13 @@ mod tests {
     fn a_kernel_is_compiled_once_and_again_when_its_entry_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(&folder.path().join("not/yet/there"));
-        assert_eq!(cache.get("k", compiled(b"code")), Ok(Image(b"code".to_vec())));
-        assert_eq!(cache.get("k", never), Ok(Image(b"code".to_vec())));
+        assert_eq!(cache.get("k", compiled(b"code")), Ok(image(b"code")));
+        assert_eq!(cache.get("k", never), Ok(image(b"code")));
         let entry = folder.path().join("not/yet/there/k");
         for damage in [&b""[..], b"short", &[0; 40]] {
             std::fs::write(&entry, damage).unwrap();
-            assert_eq!(cache.get("k", compiled(b"anew")), Ok(Image(b"anew".to_vec())));
-            assert_eq!(cache.get("k", never), Ok(Image(b"anew".to_vec())));
+            assert_eq!(cache.get("k", compiled(b"anew")), Ok(image(b"anew")));
+            assert_eq!(cache.get("k", never), Ok(image(b"anew")));
         }
         assert_eq!(cache.get("other", never), Err("compiled again".into()));
     }
@@ -99,7 +109,7 @@ mod tests {
     fn a_folder_that_cannot_be_written_to_costs_only_time() {
         let cache = Cache::at(Path::new("/proc/centime"));
         for _ in 0..2 {
-            assert_eq!(cache.get("k", compiled(b"code")), Ok(Image(b"code".to_vec())));
+            assert_eq!(cache.get("k", compiled(b"code")), Ok(image(b"code")));
         }
     }
 }

@@ -1,10 +1,11 @@
 //! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
 
-use super::super::device::{Address, Device, Facts, Launch, Product, Recording, Trace};
+use super::super::device::{Address, Device, Facts, KernelName, Launch, Product, Recording, Trace};
 use super::cache::Cache;
 use super::compiler::Compiler;
 use super::fault::{DriverFault, ok};
 use super::graphs::Graphs;
+use super::images::Images;
 use super::modules::Modules;
 use super::products::Products;
 use super::staging::Staging;
@@ -15,6 +16,7 @@ use cudarc::driver::{result, sys};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The device's primary context, retained once and kept until the process ends: cuBLASLt and NCCL keep state of theirs in it, which
@@ -46,6 +48,9 @@ pub struct Gpu {
     staging: Mutex<Staging>,
     failure: Mutex<Option<SessionError>>,
     trace: Trace,
+    /// Whether memory was taken, a kernel loaded or a product planned since the last wait, and before it.
+    news: AtomicBool,
+    calm: AtomicBool,
 }
 
 // SAFETY: context, stream and pool are handles that the driver lets any thread use.
@@ -90,12 +95,14 @@ impl Gpu {
             context,
             stream: std::ptr::null_mut(),
             pool: std::ptr::null_mut(),
-            modules: Mutex::new(Modules::new(compiler, cache)),
+            modules: Mutex::new(Modules::new(Images::new(compiler, cache))),
             products: Mutex::default(),
             graphs: Mutex::default(),
             staging: Mutex::default(),
             failure: Mutex::default(),
             trace: Trace::default(),
+            news: AtomicBool::new(true),
+            calm: AtomicBool::new(false),
         };
         gpu.stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(fault)?;
         gpu.pool = gpu.default_pool().map_err(broken)?;
@@ -127,6 +134,24 @@ impl Gpu {
         self.note("making the context current", unsafe { result::ctx::set_current(self.context) });
     }
 
+    fn news(&self, there_are: bool) {
+        if there_are {
+            self.news.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the last step took no memory, loaded no kernel and planned no product, and this one has not so far. What does may wait
+    /// for everything that runs on the device: beside a collective that waits for another rank, that can be for ever.
+    pub(in super::super) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed) && !self.news.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the stream is empty. What has failed stays remembered.
+    pub(in super::super) fn drain(&self) {
+        // SAFETY: the stream is our own.
+        self.note("waiting", ok("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.stream) }));
+    }
+
     /// Remembers the first failure.
     pub(in super::super) fn note<T, E: Display>(&self, what: &str, result: Result<T, E>) -> Option<T> {
         match result {
@@ -151,20 +176,27 @@ impl Gpu {
         self.enter();
         let mut products = lock(&self.products);
         if products.is_none() {
-            *products = self.note("cuBLASLt", Products::new(self.facts.capability, self.stream));
+            *products = self.note("cuBLASLt", Products::new(self.device, self.facts.capability, self.stream));
         }
-        match call(products.as_mut()?) {
+        let products = products.as_mut()?;
+        let before = products.shapes();
+        let done = call(products);
+        self.news(products.shapes() > before);
+        match done {
             Ok(done) => Some(done),
             Err(e) => self.note(&format!("product {} x {} x {}", p.n, p.k, p.m), Err(e)),
         }
     }
 
-    /// Waits, and lets the pool give back to the system what nobody uses.
+    /// Waits, and lets the pools give back to the system what nobody uses.
     fn trim(&self) {
         // SAFETY: the stream is our own.
         let _ = unsafe { sys::cuStreamSynchronize(self.stream) };
         // SAFETY: the pool is the device's own.
         let _ = unsafe { sys::cuMemPoolTrimTo(self.pool, 0) };
+        if let Some(products) = lock(&self.products).as_ref() {
+            products.trim();
+        }
     }
 
     fn out_of_memory(&self, bytes: usize) -> SessionError {
@@ -194,6 +226,7 @@ impl Device for Gpu {
     fn allocate(&self, bytes: usize) -> Result<Address, SessionError> {
         self.enter();
         let bytes = bytes.max(1);
+        self.news(true);
         let mut taken = self.take(bytes);
         if taken.as_ref().is_err_and(DriverFault::is_out_of_memory) {
             self.trim();
@@ -256,7 +289,14 @@ impl Device for Gpu {
     fn launch(&self, launch: &Launch<'_>) {
         self.enter();
         self.trace.note(launch.kernel);
-        self.note(launch.kernel, lock(&self.modules).launch(launch, self.stream));
+        let mut modules = lock(&self.modules);
+        self.news(!modules.knows(&launch.name()));
+        self.note(launch.kernel, modules.launch(launch, self.stream));
+    }
+
+    fn prepare(&self, kernels: &[KernelName]) {
+        self.enter();
+        lock(&self.modules).prepare(kernels);
     }
 
     fn product(&self, product: &Product) {
@@ -294,8 +334,8 @@ impl Device for Gpu {
 
     fn wait(&self) -> Result<(), SessionError> {
         self.enter();
-        // SAFETY: the stream is our own.
-        self.note("waiting", ok("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.stream) }));
+        self.drain();
+        self.calm.store(!self.news.swap(false, Ordering::Relaxed), Ordering::Relaxed);
         lock(&self.failure).take().map_or(Ok(()), Err)
     }
 }

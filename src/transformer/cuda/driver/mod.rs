@@ -2,6 +2,7 @@
 //!
 //! Nothing is touched before it is asked for: [`available`] costs a failed look-up where there is no GPU.
 
+mod aside;
 mod cache;
 pub mod compiler;
 mod cublaslt;
@@ -9,6 +10,7 @@ mod described;
 mod fault;
 mod gpu;
 mod graphs;
+mod images;
 pub mod kernels;
 pub mod libraries;
 mod modules;
@@ -29,7 +31,7 @@ use fault::{DriverFault, ok};
 pub use gpu::Gpu;
 use libraries::{Library, NotFound};
 use std::sync::OnceLock;
-pub use tried::{Tried, try_device, usable};
+pub use tried::{Compiled, Tried, collectives, compile, try_device, usable};
 
 /// The oldest CUDA that a driver may be for: its functions are the ones we call.
 const OLDEST_DRIVER: u32 = 12;

@@ -1,9 +1,9 @@
 //! Kernels as the driver has loaded them, by file, format and name.
 
-use super::super::device::{Arg, Launch, Real};
-use super::cache::Cache;
-use super::compiler::{CompileError, Compiler};
+use super::super::device::{Arg, KernelName, Launch};
+use super::compiler::CompileError;
 use super::fault::{DriverFault, ok};
+use super::images::Images;
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
@@ -22,58 +22,70 @@ pub enum LaunchError {
 
 #[derive(Clone, Copy, Debug)]
 struct Function {
+    module: sys::CUmodule,
     handle: sys::CUfunction,
     /// Dynamic shared memory that it may have.
     shared: u32,
 }
 
-/// Everything loaded so far.
+/// Everything loaded so far: a module for each kernel.
 #[derive(Debug)]
 pub struct Modules {
-    compiler: Compiler,
-    cache: Cache,
-    modules: HashMap<(&'static str, Real), sys::CUmodule>,
-    functions: HashMap<(&'static str, &'static str, Real), Function>,
+    images: Images,
+    functions: HashMap<KernelName, Function>,
 }
 
 // SAFETY: modules and functions are handles of a context, which any thread that has it current may use.
 unsafe impl Send for Modules {}
 
 impl Modules {
-    pub fn new(compiler: Compiler, cache: Cache) -> Self {
-        Self { compiler, cache, modules: HashMap::new(), functions: HashMap::new() }
+    pub fn new(images: Images) -> Self {
+        Self { images, functions: HashMap::new() }
     }
 
-    fn module(&mut self, file: &'static str, real: Real) -> Result<sys::CUmodule, LaunchError> {
-        if let Some(module) = self.modules.get(&(file, real)) {
-            return Ok(*module);
+    /// Compiles and loads these; what fails is told when it is launched.
+    pub fn prepare(&mut self, names: &[KernelName]) {
+        self.images.get_all(names);
+        for name in names {
+            if !self.functions.contains_key(name)
+                && let Ok(function) = self.load(*name)
+            {
+                self.functions.insert(*name, function);
+            }
         }
-        let image = self.cache.get(&self.compiler.key(file, real)?, || self.compiler.compile(file, real))?;
+    }
+
+    /// Whether a kernel has been loaded.
+    pub fn knows(&self, name: &KernelName) -> bool {
+        self.functions.contains_key(name)
+    }
+
+    fn load(&self, name: KernelName) -> Result<Function, LaunchError> {
+        let image = self.images.get(name)?;
         // PTX is a string: the driver looks for its end.
-        let mut bytes = image.0;
-        bytes.push(0);
+        let code = [image.code.as_slice(), &[0]].concat();
         let mut module = std::ptr::null_mut();
         // SAFETY: the image is whole (its sum was checked) and outlives the call.
-        ok("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut module, bytes.as_ptr().cast()) })?;
-        self.modules.insert((file, real), module);
-        Ok(module)
+        ok("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut module, code.as_ptr().cast()) })?;
+        let symbol = CString::new(image.symbol.as_str()).unwrap_or_default();
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the module is loaded; the name outlives the call.
+        let found = unsafe { sys::cuModuleGetFunction(&raw mut handle, module, symbol.as_ptr()) };
+        if let Err(e) = ok("cuModuleGetFunction", found) {
+            unload(module);
+            return Err(e.into());
+        }
+        Ok(Function { module, handle, shared: UNASKED_SHARED })
     }
 
     fn function(&mut self, l: &Launch<'_>) -> Result<sys::CUfunction, LaunchError> {
-        let key = (l.file, l.kernel, l.real);
+        let key = l.name();
         let mut function = match self.functions.get(&key) {
             Some(f) if f.shared >= l.shared_bytes => return Ok(f.handle),
             Some(f) => *f,
-            None => {
-                let module = self.module(l.file, l.real)?;
-                let name = CString::new(l.kernel).unwrap_or_default();
-                let mut handle = std::ptr::null_mut();
-                // SAFETY: the module is loaded; the name outlives the call.
-                let result = unsafe { sys::cuModuleGetFunction(&raw mut handle, module, name.as_ptr()) };
-                ok("cuModuleGetFunction", result)?;
-                Function { handle, shared: UNASKED_SHARED }
-            }
+            None => self.load(key)?,
         };
+        self.functions.insert(key, function);
         if l.shared_bytes > function.shared {
             let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = c_int::try_from(l.shared_bytes).unwrap_or(c_int::MAX);
@@ -88,11 +100,7 @@ impl Modules {
 
     /// Unloads all of them; the context is current, and nothing runs.
     pub fn clear(&mut self) {
-        self.functions.clear();
-        for (_, module) in self.modules.drain() {
-            // SAFETY: loaded by `module`, unloaded once; its functions are forgotten.
-            let _ = unsafe { sys::cuModuleUnload(module) };
-        }
+        self.functions.drain().for_each(|(_, function)| unload(function.module));
     }
 
     /// Puts a launch into the stream.
@@ -111,6 +119,11 @@ impl Modules {
         };
         Ok(ok("cuLaunchKernel", result)?)
     }
+}
+
+fn unload(module: sys::CUmodule) {
+    // SAFETY: loaded by `load`, unloaded once; its function is forgotten.
+    let _ = unsafe { sys::cuModuleUnload(module) };
 }
 
 /// An argument as it lies in memory: at its start, in its C type.

@@ -146,13 +146,29 @@ impl Nccl {
         if version < OLDEST { Err(NcclFault::Old(version)) } else { Ok(nccl) }
     }
 
+    /// "2.27.3"
+    ///
+    /// # Errors
+    /// What NCCL says.
+    pub fn version_in_words(&self) -> Result<String, NcclFault> {
+        let mut version = 0;
+        // SAFETY: points to an int that outlives the call.
+        self.said("ncclGetVersion", unsafe { (self.version)(&raw mut version) })?;
+        // Since 2.9: thousands of the major version are ten.
+        Ok(format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100))
+    }
+
     fn said(&self, what: &'static str, result: c_int) -> Result<(), NcclFault> {
         if result == 0 {
             return Ok(());
         }
         // SAFETY: gives a string of the library's own for every number.
         let said = unsafe { CStr::from_ptr((self.error_string)(result)) };
-        Err(NcclFault::Failed { what, said: said.to_string_lossy().into_owned() })
+        let said = said.to_string_lossy();
+        // Groups meet through a socket, even those of one process.
+        let alone = ["ncclGetUniqueId", "ncclCommInitRank", "ncclGroupEnd"].contains(&what) && !has_network();
+        let remedy = if alone { "; no network interface but lo is up here: set NCCL_SOCKET_IFNAME=lo" } else { "" };
+        Err(NcclFault::Failed { what, said: format!("{said}{remedy}") })
     }
 
     /// What the ranks of a new group have to know; made by one of them.
@@ -268,6 +284,15 @@ impl Drop for Communicator {
             let _ = unsafe { (self.nccl.abort)(self.comm) };
         }
     }
+}
+
+/// Whether an interface beside the machine's own loop is up; as far as the system tells.
+fn has_network() -> bool {
+    let Ok(interfaces) = std::fs::read_dir("/sys/class/net") else { return true };
+    interfaces.filter_map(Result::ok).filter(|i| i.file_name() != "lo").any(|i| {
+        // "unknown" is what interfaces without a carrier of their own say.
+        std::fs::read_to_string(i.path().join("operstate")).is_ok_and(|state| state.trim() != "down")
+    })
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ functions! { Library::Compiler;
         headers: *const *const c_char,
         names: *const *const c_char,
     ) -> c_int, else ABSENT;
+    fn nvrtcAddNameExpression(program: nvrtcProgram, expression: *const c_char) -> c_int, else ABSENT;
+    fn nvrtcGetLoweredName(program: nvrtcProgram, expression: *const c_char, name: *mut *const c_char) -> c_int, else ABSENT;
     fn nvrtcCompileProgram(program: nvrtcProgram, count: c_int, options: *const *const c_char) -> c_int, else ABSENT;
     fn nvrtcGetProgramLogSize(program: nvrtcProgram, bytes: *mut usize) -> c_int, else ABSENT;
     fn nvrtcGetProgramLog(program: nvrtcProgram, log: *mut c_char) -> c_int, else ABSENT;

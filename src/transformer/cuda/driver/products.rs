@@ -12,10 +12,11 @@
 //! Of its epilogues, DGELU_BGRAD is left out: it rounds a bias's gradient to the format of the activations, and ours are f32.
 
 use super::super::device::{Epilogue, Product};
+use super::aside::Pool;
 use super::cublaslt as lt;
 use super::described::{Key, Outputs, Plan, describe, preference, unsupported};
 use super::fault::{DriverFault, ok, product_ok};
-use super::timing::{Aside, Stopwatch};
+use super::timing::Stopwatch;
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -29,6 +30,8 @@ pub struct Products {
     stream: sys::CUstream,
     workspace: u64,
     workspace_bytes: usize,
+    /// What algorithms are timed into.
+    aside: Pool,
     plans: HashMap<Key, Option<Plan>>,
 }
 
@@ -42,19 +45,30 @@ impl std::fmt::Debug for Products {
 unsafe impl Send for Products {}
 
 impl Products {
-    /// The library on a stream of the current context.
+    /// The library on a stream of this device's context, which is current.
     ///
     /// # Errors
     /// What the library or the driver says.
-    pub fn new(capability: (u32, u32), stream: sys::CUstream) -> Result<Self, DriverFault> {
+    pub fn new(device: sys::CUdevice, capability: (u32, u32), stream: sys::CUstream) -> Result<Self, DriverFault> {
         // What NVIDIA's manual advises: 32 MiB on Hopper and later, 4 MiB before.
         let workspace_bytes = if capability >= (9, 0) { 32 << 20 } else { 4 << 20 };
+        let aside = Pool::new(device)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: points to a handle that outlives the call.
         product_ok("cublasLtCreate", unsafe { lt::cublasLtCreate(&raw mut handle) })?;
-        let mut products = Self { handle, stream, workspace: 0, workspace_bytes, plans: HashMap::new() };
+        let mut products = Self { handle, stream, workspace: 0, workspace_bytes, aside, plans: HashMap::new() };
         products.workspace = products.allocate(workspace_bytes)?;
         Ok(products)
+    }
+
+    /// How many shapes it has been asked for.
+    pub fn shapes(&self) -> usize {
+        self.plans.len()
+    }
+
+    /// Gives back to the system what algorithms were timed into.
+    pub fn trim(&self) {
+        self.aside.trim();
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, DriverFault> {
@@ -190,7 +204,7 @@ impl Products {
             Epilogue::Gelu { .. } => bytes,
             Epilogue::RowSums { .. } => p.n * p.to.format.size(),
         };
-        let elsewhere = (candidates.len() > 1).then(|| Aside::new(bytes + beside));
+        let elsewhere = (candidates.len() > 1).then(|| self.aside.take(bytes + beside, self.stream));
         let Some(Ok(elsewhere)) = elsewhere else { return Ok(candidates[0]) };
         let to = elsewhere.address();
         let out = Outputs {

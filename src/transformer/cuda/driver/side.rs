@@ -68,6 +68,14 @@ impl Side {
         Ok(self.jobs)
     }
 
+    /// Lets what `main` is given next wait for every job so far.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn join_all(&mut self, main: sys::CUstream) -> Result<(), DriverFault> {
+        self.join(self.jobs, main)
+    }
+
     /// Lets what `main` is given next wait for a job.
     ///
     /// # Errors

@@ -6,31 +6,6 @@ use cudarc::driver::{result, sys};
 /// Repetitions that are timed together, so that the start of one hides behind the one before.
 const REPETITIONS: u16 = 5;
 
-/// Memory that is timed into: the driver's own and not the pool's, so that the pool's account is of what a trial needs.
-pub struct Aside(u64);
-
-impl Aside {
-    /// # Errors
-    /// What the driver says.
-    pub fn new(bytes: usize) -> Result<Self, DriverFault> {
-        let mut address = 0;
-        // SAFETY: points to a number that outlives the call.
-        ok("cuMemAlloc", unsafe { sys::cuMemAlloc_v2(&raw mut address, bytes.max(1)) })?;
-        Ok(Self(address))
-    }
-
-    pub fn address(&self) -> u64 {
-        self.0
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        // SAFETY: given by `new`, released once; the driver waits for what still works on it.
-        let _ = unsafe { sys::cuMemFree_v2(self.0) };
-    }
-}
-
 /// Two marks in a stream.
 pub struct Stopwatch {
     stream: sys::CUstream,

@@ -1,15 +1,18 @@
 //! Whether a GPU works: a small kernel compiled, loaded and run. That libraries are found says nothing of it: NVRTC, for one, opens
 //! a part of itself only when it first compiles.
 
-use super::super::device::{Arg, Device, Launch, Real};
+use super::super::device::{Arg, Device, KernelName, Launch, Real};
 use super::available;
 use super::cache::Cache;
 use super::compiler::{Compiler, version};
 use super::gpu::Gpu;
+use super::images::Images;
 use super::libraries::Library;
+use super::nccl::Nccl;
 use crate::transformer::error::SessionError;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// What compiled the kernel that ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Tried {
     pub products: PathBuf,
 }
 
+const TRIAL: KernelName = KernelName { file: "trial", kernel: "trial", real: Real::F32 };
+
 /// What the kernel is to write.
 const WORD: i32 = 0x5eed;
 
@@ -32,16 +37,8 @@ const WORD: i32 = 0x5eed;
 pub fn try_device(ordinal: usize) -> Result<Tried, SessionError> {
     let gpu = Gpu::open_with(ordinal, Cache::none())?;
     let at = gpu.allocate(4)?;
-    let (real, args) = (Real::F32, [Arg::Address(at), Arg::I32(WORD)]);
-    gpu.launch(&Launch {
-        file: "trial",
-        kernel: "trial",
-        real,
-        grid: [1; 3],
-        threads: 32,
-        shared_bytes: 0,
-        args: &args,
-    });
+    let (KernelName { file, kernel, real }, args) = (TRIAL, [Arg::Address(at), Arg::I32(WORD)]);
+    gpu.launch(&Launch { file, kernel, real, grid: [1; 3], threads: 32, shared_bytes: 0, args: &args });
     let mut found = [0; 4];
     gpu.read(at, &mut found);
     gpu.release(at, 4);
@@ -61,14 +58,52 @@ pub fn try_device(ordinal: usize) -> Result<Tried, SessionError> {
     })
 }
 
+/// Version and place of NCCL, which several GPUs need.
+///
+/// # Errors
+/// What is missing, and the remedy.
+pub fn collectives() -> Result<(String, PathBuf), String> {
+    let version = Nccl::get().and_then(Nccl::version_in_words).map_err(|e| e.to_string())?;
+    let open = Library::Collectives.open(u32::MAX).map_err(ToString::to_string)?;
+    Ok((version, open.location()))
+}
+
 /// Whether there is a GPU that kernels can be compiled for; tried once. Costs a tenth of a second, and no context.
 pub fn usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
     *USABLE.get_or_init(|| {
         let first = available().ok().and_then(|all| all.into_iter().next());
         let compiler = first.and_then(|facts| Compiler::new(facts.capability).ok());
-        compiler.is_some_and(|c| c.compile("trial", Real::F32).is_ok())
+        compiler.is_some_and(|c| c.compile(TRIAL).is_ok())
     })
+}
+
+/// Compiles kernels for a device of this compute capability, which need not be here: each by itself, timed, and then all at once,
+/// past the cache.
+///
+/// # Errors
+/// That there is no NVRTC, or what it says.
+pub fn compile(capability: (u32, u32), kernels: &[KernelName]) -> Result<Compiled, String> {
+    let library = Library::Compiler.open(u32::MAX).map_err(ToString::to_string)?;
+    let compiler = Compiler::new(capability).map_err(|e| e.to_string())?;
+    let (version, architecture) = (compiler.version, compiler.architecture.clone());
+    let images = Images::new(compiler, Cache::none());
+    let each = images.timed(kernels).map_err(|e| e.to_string())?;
+    let began = Instant::now();
+    images.get_all(kernels);
+    Ok(Compiled { version, architecture, compiler: library.location(), each, together: began.elapsed() })
+}
+
+/// What compiling took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    pub version: (u32, u32),
+    pub architecture: String,
+    pub compiler: PathBuf,
+    /// Of each kernel, alone.
+    pub each: Vec<Duration>,
+    /// Of all of them, on all cores.
+    pub together: Duration,
 }
 
 #[cfg(test)]

@@ -18,7 +18,14 @@
 #endif
 
 // An entry point: KERNEL norm(const real* x, ...) { ... } and, at the end of the file, EXPORT(norm).
+//
+// The program compiles one kernel at a time, which it names (driver/compiler.rs): as templates, those that nobody names cost next
+// to nothing. Only ci/kernels, which lists them all, compiles whole files.
+#ifdef ONE_KERNEL
+#define KERNEL template <int> __global__ void
+#else
 #define KERNEL extern "C" __global__ void
+#endif
 
 typedef long long i64;
 typedef unsigned long long u64;
