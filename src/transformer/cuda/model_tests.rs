@@ -36,7 +36,8 @@ fn verify_on(cuda: &Cuda, name: &str, dtype: Dtype) {
     let names: Vec<&str> = groups.iter().map(|g| g.name.as_str()).collect();
     assert!(names.contains(&"gradients") && names.iter().any(|n| n.starts_with("optimizer")), "{names:?}");
     for g in &groups {
-        eprintln!("{name} {dtype}: {:<20} {:.2e} of {tolerance:.2e}, worst {}", g.name, g.error, g.worst);
+        let (name_of, error, out, worst) = (&g.name, g.error, g.left_out, &g.worst);
+        eprintln!("{name} {dtype}: {name_of:<20} {error:.2e} of {tolerance:.2e}, {out} left out, worst {worst}");
     }
     for g in groups {
         assert!(g.passes(tolerance), "{name} {dtype}: {g:?}, tolerance {tolerance}");
@@ -46,6 +47,7 @@ fn verify_on(cuda: &Cuda, name: &str, dtype: Dtype) {
 #[test]
 fn gpt2_agrees_with_pytorch() {
     verify("gpt2.safetensors", Dtype::F32);
+    verify("gpt2.safetensors", Dtype::Tf32);
     verify("gpt2.safetensors", Dtype::Bf16);
 }
 
@@ -65,12 +67,14 @@ fn gpt2_agrees_with_pytorch_in_single_steps_too() {
 #[test]
 fn llama_agrees_with_pytorch() {
     verify("llama-gqa.safetensors", Dtype::F32);
+    verify("llama-gqa.safetensors", Dtype::Tf32);
     verify("llama-gqa.safetensors", Dtype::Bf16);
 }
 
 #[test]
 fn the_block_agrees_with_keras() {
     verify("keras-block.safetensors", Dtype::F32);
+    verify("keras-block.safetensors", Dtype::Tf32);
     verify("keras-block.safetensors", Dtype::Bf16);
 }
 

@@ -3,10 +3,11 @@
 //! The error of a tensor is `max |ours - theirs| / scale`, where the scale is the largest magnitude of their tensor, but at
 //! least a thousandth of the largest in its group: a tensor that is nothing but rounding noise (the gradient of a key bias is
 //! zero by the softmax's invariance) is held to an absolute bound instead of to its noise. After optimizer steps, elements
-//! whose gradient is such noise are left out and counted: Adam divides the noise by itself.
+//! whose gradient is such noise (`noise`) are left out and counted: Adam divides the noise by itself.
 
 mod file;
 mod names;
+mod noise;
 mod tolerance;
 
 use super::WeightFormat;
@@ -23,8 +24,8 @@ use names::Place;
 use std::collections::BTreeMap;
 pub use tolerance::{TOLERANCE, tolerance};
 
-/// A gradient below this share of the largest one is rounding noise: f32 keeps 6e-8, and sums add to it.
-const NOISE: f32 = 1e-6;
+/// The least scale of a tensor, of the largest number of its group.
+const FLOOR: f64 = 1e-3;
 
 /// What a group of comparisons came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +56,7 @@ struct Comparison {
 
 impl Comparison {
     fn new(name: impl Into<String>, theirs: impl Iterator<Item = f32>) -> Self {
-        let floor = 1e-3 * theirs.fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+        let floor = FLOOR * theirs.fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
         Self { group: Group { name: name.into(), compared: 0, error: 0.0, worst: String::new(), left_out: 0 }, floor }
     }
 
@@ -357,17 +358,10 @@ impl<'a, B: Backend> Bench<'a, B> {
 
     /// Marks elements whose gradient has been rounding noise in some step.
     fn mark_noise(&self, gradients: &[B::Buffer], noise: &mut Vec<Vec<bool>>) {
-        let host: Vec<Vec<f32>> =
-            gradients.iter().zip(&self.model.index.specs).map(|(g, s)| self.host(g, s.len())).collect();
-        let largest = host.iter().flatten().fold(0.0f32, |m, g| m.max(g.abs()));
-        noise.resize_with(host.len(), Vec::new);
-        for (marks, gradient) in noise.iter_mut().zip(&host) {
-            marks.resize(gradient.len(), false);
-            for (mark, g) in marks.iter_mut().zip(gradient) {
-                // An exact zero (a token that does not occur) is no noise: both frameworks leave the element alone.
-                *mark |= *g != 0.0 && g.abs() < NOISE * largest;
-            }
-        }
+        let specs = &self.model.index.specs;
+        let host: Vec<Vec<f32>> = gradients.iter().zip(specs).map(|(g, s)| self.host(g, s.len())).collect();
+        let below = |scale, of_all| noise::below(self.model.backend.dtype(), &self.model.shape, scale, of_all);
+        noise::mark(&host, self.places.values(), below, noise);
     }
 
     fn check_greedy(&self, groups: &mut Vec<Group>) -> Result<(), GoldenError> {

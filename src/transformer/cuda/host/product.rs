@@ -1,4 +1,7 @@
 //! Products in plain loops; sums in f64, rounded once.
+//!
+//! Where factors may be rounded to TF32 they are cut to it, the most that a tensor core does, for every sum that is made of them: a
+//! bias's gradient beside its weight's too.
 
 use super::super::device::{Address, Epilogue, Matrix, Product, Real};
 use super::HostDevice;
@@ -38,7 +41,10 @@ pub(super) fn run(on: &HostDevice, p: &Product) {
     if !formats || p.to.turned || (gradient && p.bias.is_some()) {
         return on.fail(format!("a product that no device does: {p:?}"));
     }
-    let (a, b) = (factor(on, &p.a, n, k), factor(on, &p.b, k, m));
+    let (mut a, mut b) = (factor(on, &p.a, n, k), factor(on, &p.b, k, m));
+    if p.tf32 && p.a.format == Real::F32 {
+        a.iter_mut().chain(&mut b).for_each(|x| *x = f32::from_bits(x.to_bits() & !0x1fff));
+    }
     let given = |at: Option<Address>, format, len| at.map_or_else(|| vec![0.0; len], |at| on.get(format, at, len));
     let bias = given(p.bias, p.a.format, m);
     let plus = p.plus.map_or_else(|| vec![0.0; n * m], |at| rows_at(on, at, &p.to, n, m));

@@ -1,0 +1,76 @@
+//! Which elements an optimizer's step says nothing about: those whose gradient is rounding noise.
+//!
+//! In f32 that is a share of the largest gradient. In bf16 and TF32 it is what the format allows a gradient to be off by: the
+//! tolerance, of the scale that its tensor is compared on. An element below that may have either sign, and Adam's first step is
+//! the sign times the learning rate: a step the wrong way is as far off in TF32 as in bf16, and no tolerance that shrinks with the
+//! format is meant for it. An element above has the sign of theirs, or the gradients themselves are beyond their tolerance.
+
+use super::FLOOR;
+use super::names::Place;
+use super::tolerance::tolerance;
+use crate::transformer::shape::Shape;
+use crate::transformer::{Dtype, WeightFormat};
+
+/// A gradient below this share of the largest one is rounding noise in f32, which keeps 6e-8, and sums add to it.
+const NOISE: f32 = 1e-6;
+
+/// What is noise in a tensor that is compared on this scale, the largest of all gradients being `of_all`.
+pub(super) fn below(dtype: Dtype, shape: &Shape, scale: f32, of_all: f32) -> f32 {
+    let of_f32 = NOISE * of_all;
+    match dtype {
+        Dtype::F32 => of_f32,
+        Dtype::Tf32 | Dtype::Bf16 => of_f32.max(tolerance(dtype, WeightFormat::Dtype, shape) as f32 * scale),
+    }
+}
+
+/// Marks elements of our gradients that are below what `below` says of their tensor's scale and of the largest of all. An exact zero
+/// (a token that does not occur) is no noise: both frameworks leave the element alone.
+pub(super) fn mark<'a>(
+    gradients: &[Vec<f32>],
+    places: impl Iterator<Item = &'a Place>,
+    below: impl Fn(f32, f32) -> f32,
+    marks: &mut Vec<Vec<bool>>,
+) {
+    marks.resize_with(gradients.len(), Vec::new);
+    for (marks, gradient) in marks.iter_mut().zip(gradients) {
+        marks.resize(gradient.len(), false);
+    }
+    let of_all = gradients.iter().flatten().fold(0.0f32, |m, g| m.max(g.abs()));
+    for place in places {
+        let (marks, gradient) = (&mut marks[place.parameter], &gradients[place.parameter]);
+        let positions = || (0..place.len()).map(|i| place.position(i));
+        // As the gradients themselves are compared.
+        let scale = positions().fold(FLOOR as f32 * of_all, |m, at| m.max(gradient[at].abs()));
+        let below = below(scale, of_all);
+        for at in positions() {
+            marks[at] |= gradient[at] != 0.0 && gradient[at].abs() < below;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transformer::shape::{Family, ShapeSpec};
+
+    #[test]
+    fn noise_is_of_the_format_and_of_the_tensor() {
+        let shape = Shape::new(Family::Gpt2, &ShapeSpec::default()).unwrap();
+        let of = |dtype, scale| below(dtype, &shape, scale, 1.0);
+        assert_eq!([of(Dtype::F32, 1.0), of(Dtype::F32, 1e-3)], [NOISE; 2]);
+        assert!(of(Dtype::Tf32, 1.0) > 1e-2 && of(Dtype::Bf16, 1.0) > 3.9 * of(Dtype::Tf32, 1.0));
+        assert!((of(Dtype::Tf32, 0.5) / of(Dtype::Tf32, 1.0) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn elements_are_marked_by_their_own_tensor_and_stay_marked() {
+        let of = |row| Place { parameter: 0, row, rows: 3, columns: 1, transposed: false };
+        let (first, second) = (of(0), of(3));
+        let mut marks = Vec::new();
+        let gradients = [vec![1.0, 0.0, -0.05, 0.01, -0.0005, 0.005]];
+        mark(&gradients, [first, second].iter(), |scale, _| 0.1 * scale, &mut marks);
+        assert_eq!(marks, [[false, false, true, false, true, false]]);
+        mark(&[vec![1.0; 6]], [first, second].iter(), |scale, _| 0.1 * scale, &mut marks);
+        assert_eq!(marks, [[false, false, true, false, true, false]]);
+    }
+}
