@@ -208,7 +208,7 @@ impl Drop for Conditions {
     }
 }
 
-/// No more workspace than there is, and operands that begin where these do.
+/// No more workspace than there is, operands that begin where these do, and all sums in f32.
 pub(super) fn preference(p: &Product, workspace_bytes: usize) -> Result<Conditions, DriverFault> {
     let mut made = std::ptr::null_mut();
     // SAFETY: points to a handle that outlives the call.
@@ -222,6 +222,11 @@ pub(super) fn preference(p: &Product, workspace_bytes: usize) -> Result<Conditio
     };
     let space = workspace_bytes as u64;
     wish(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const space).cast(), 8)?;
+    // Left to itself, cuBLASLt may add the parts of a divided product up in the format of the result, each rounded to 8 bits.
+    if p.to.format == Real::Bf16 {
+        let in_f32 = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        wish(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const in_f32).cast(), 4)?;
+    }
     for (which, address) in [
         (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, p.b.address),
         (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, p.a.address),
