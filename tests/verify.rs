@@ -45,6 +45,45 @@ fn every_instruction_path_passes_in_f32_and_in_bf16() {
 }
 
 #[test]
+fn every_operation_agrees_with_the_oracle_on_every_instruction_path() {
+    let mut taken = 0;
+    for path in ["portable", "avx2", "avx512", "avx512bf16"] {
+        for dtype in ["f32", "bf16"] {
+            let out = Command::new(env!("CARGO_BIN_EXE_centime"))
+                .env("CENTIME_INSTRUCTIONS", path)
+                .args(["verify", "--operations", "--size", "small", "--backend", "cpu", "--format", "csv"])
+                .args(["--threads", "2", "--dtype", dtype])
+                .output()
+                .unwrap();
+            let (table, rest) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+            assert!(out.status.success(), "{path} {dtype}:\n{table}\n{rest}");
+            for operation in ["linear,", "attention_backward,", "attention_cached,", "cross_entropy,", "update_many,"] {
+                assert!(table.lines().any(|l| l.starts_with(operation) && l.ends_with(",ok")), "{operation}\n{table}");
+            }
+            taken += usize::from(rest.contains(&format!("({path})")));
+        }
+    }
+    assert!(taken >= 2, "the portable path is everywhere");
+}
+
+#[test]
+fn operations_are_checked_against_the_oracle_and_not_it_against_itself() {
+    let (_, code, text) = verify(&["--operations", "--backend", "naive"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("use cpu or cuda"), "{text}");
+    let (_, code, text) = verify(&["--operations", "--backend", "cpu", "--dtype", "tf32"]);
+    assert_eq!(code, 2, "{text}");
+    let (_, code, text) = verify(&["--operations", "--weights", "int8", "--backend", "cpu"]);
+    assert_eq!(code, 2, "{text}");
+    let (_, code, text) = verify(&["--size", "small", &golden("gpt2")]);
+    assert_eq!(code, 2, "{text}");
+    let (_, code, text) = verify(&["--operations", "--size", "small", "--backend", "cpu", "--only", "nothing"]);
+    assert_eq!(code, 2, "{text}");
+    let (ok, _, text) = verify(&["--operations", "--size", "small", "--backend", "cpu", "--only", "norm", "--each"]);
+    assert!(ok && text.contains("norm_backward") && !text.contains("linear"), "{text}");
+}
+
+#[test]
 fn one_wrong_weight_fails_with_exit_code_one() {
     let mut bytes = std::fs::read(golden("gpt2")).unwrap();
     let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

@@ -7,7 +7,7 @@ use super::table::Format;
 use crate::transformer::cpu::{Cpu, Instructions, naive::Naive};
 use crate::transformer::cuda::{Cuda, driver};
 use crate::transformer::golden::{self, Golden, GoldenError, Group};
-use crate::transformer::operations::{Finding, Size, check};
+use crate::transformer::operations::{Finding, Selection, Size, check};
 use crate::transformer::prepare::supports;
 use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use anyhow::anyhow;
@@ -34,6 +34,9 @@ pub struct Arguments {
     /// tokens, wide layers and a vocabulary of 50257.
     #[arg(long, value_name = "SIZE", value_parser = operations::size, default_value = "full", requires = "operations")]
     size: Size,
+    /// Only operations with this in their name.
+    #[arg(long, value_name = "NAME", requires = "operations")]
+    only: Option<String>,
     /// A row for every operation at every shape, not for the worst of each.
     #[arg(long, requires = "operations")]
     each: bool,
@@ -139,14 +142,19 @@ fn run_operations(a: &Arguments) -> Result<(), Failure> {
         return Err(Failure::Usage(anyhow!(text)));
     }
     let (threads, mut failed) = (threads(a), 0);
+    let of = Selection { size: a.size, only: a.only.as_deref() };
     for backend in backends(a)? {
         let began = std::time::Instant::now();
         let found: Vec<Finding> = if backend == BackendKind::Cuda {
-            check(&Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?, a.size, threads)
+            check(&Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?, of, threads)
         } else {
             let cpu = Cpu::new(threads, None).map_err(|e| Failure::Internal(e.into()))?;
-            check(&cpu.with_dtype(a.dtype), a.size, threads)
+            check(&cpu.with_dtype(a.dtype), of, threads)
         };
+        if found.is_empty() {
+            let text = format!("--only {}: no operation has this in its name", a.only.as_deref().unwrap_or_default());
+            return Err(Failure::Usage(anyhow!(text)));
+        }
         let shown = if a.each { operations::Shown::Each } else { operations::Shown::Worst };
         let beyond = operations::print(&found, shown, a.format)?;
         failed += beyond;

@@ -84,12 +84,12 @@ pub(super) fn size(name: &str) -> Result<Size, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transformer::operations::check;
     use crate::transformer::operations::faulty_tests::Faulty;
+    use crate::transformer::operations::{Selection, check};
 
     #[test]
     fn a_wrong_operation_is_named_in_the_table_and_fails() {
-        let found = check(&Faulty("rope"), Size::Small, 2);
+        let found = check(&Faulty("rope"), Selection { size: Size::Small, only: None }, 2);
         assert!(print(&found, Shown::Worst, Format::Csv).unwrap() > 0);
         let text = rows(&found, Shown::Worst).csv();
         let failed: Vec<&str> = text.lines().filter(|l| l.contains("FAILED")).collect();

@@ -1,7 +1,7 @@
 //! The list of operations on the host as a device of each generation: every kernel of every file, in every family, is one that an
 //! operation of the list reaches.
 
-use super::super::operations::{Finding, Size, check};
+use super::super::operations::{Finding, Selection, Size, check};
 use super::driver::kernels::FILES;
 use super::host::HostDevice;
 use super::*;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 fn checked(host: HostDevice, dtype: Dtype) -> Vec<Finding> {
     let capability = host.facts().capability;
-    let found = check(&Cuda::on_device(Arc::new(host), dtype).unwrap(), Size::Small, 2);
+    let found = check(&Cuda::on_device(Arc::new(host), dtype).unwrap(), Selection { size: Size::Small, only: None }, 2);
     for f in &found {
         assert!(f.passes(), "{dtype} on {capability:?}: {f:?}");
     }

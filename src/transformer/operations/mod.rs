@@ -26,7 +26,7 @@ mod updates;
 use super::backend::Backend;
 use super::cpu::naive::Naive;
 use bounds::Format;
-use case::{Allowed, Case, Known, Role};
+use case::{Allowed, Case, Known, Role, Slot};
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -81,9 +81,25 @@ impl Finding {
     }
 }
 
+/// What is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection<'a> {
+    pub size: Size,
+    /// Only the cases that are about a method with this in its name.
+    pub only: Option<&'a str>,
+}
+
+impl Selection<'_> {
+    fn takes<B: Backend>(&self, case: &Case<B>) -> bool {
+        let about = |name: &str| self.only.is_none_or(|only| name.contains(only));
+        let result = |slot: &Slot| matches!(&slot.role, Role::Result(of, _) if about(of));
+        about(case.operation) || case.slots.iter().any(result)
+    }
+}
+
 /// The list.
-fn list<B: Backend + 'static>(size: Size) -> Vec<Case<B>> {
-    let mut all = Vec::new();
+fn list<B: Backend + 'static>(of: Selection<'_>) -> Vec<Case<B>> {
+    let (mut all, size) = (Vec::new(), of.size);
     products::list(size, &mut all);
     norms::list(size, &mut all);
     elementwise::list(size, &mut all);
@@ -92,18 +108,20 @@ fn list<B: Backend + 'static>(size: Size) -> Vec<Case<B>> {
     tokens::list(size, &mut all);
     losses::list(size, &mut all);
     updates::list(size, &mut all);
+    all.retain(|case| of.takes(case));
     all
 }
 
-/// Runs the whole list on a backend, and on the oracle by so many threads. In the order of the list.
-pub fn check<B: Backend + 'static>(on: &B, size: Size, threads: usize) -> Vec<Finding> {
+/// Runs the list on a backend, and on the oracle by so many threads. In the order of the list.
+pub fn check<B: Backend + 'static>(on: &B, of: Selection<'_>, threads: usize) -> Vec<Finding> {
     let format = Format(on.dtype());
     let mut ours = Vec::new();
     let mut stopped = None;
     on.kernels_run();
-    for case in list::<B>(size) {
-        match case.after(on, &case.before(format)) {
-            Ok(after) => ours.push((after, on.kernels_run())),
+    for case in list::<B>(of) {
+        let before = case.before(format);
+        match case.after(on, &before) {
+            Ok(after) => ours.push(Results::of(&case, &before, after, on.kernels_run())),
             Err(failure) => {
                 let (operation, shape, kernels) = (case.operation, case.shape, on.kernels_run());
                 let (compared, worst, failure) = (0, Worst::default(), Some(failure.to_string()));
@@ -112,16 +130,37 @@ pub fn check<B: Backend + 'static>(on: &B, size: Size, threads: usize) -> Vec<Fi
             }
         }
     }
-    let mut findings = against_the_oracle(&ours, size, format, threads);
+    let mut findings = against_the_oracle(&ours, of, format, threads);
     findings.extend(stopped);
     findings
 }
 
-/// A backend's results of a case, and the kernels that made them.
-type Results = (Vec<Vec<f32>>, Vec<String>);
+/// What a backend made of a case.
+struct Results {
+    /// Buffers afterwards, without those that were only to be read.
+    after: Vec<Vec<f32>>,
+    /// Which of these is not what it was, bit for bit.
+    changed: Option<String>,
+    kernels: Vec<String>,
+}
 
-fn against_the_oracle(ours: &[Results], size: Size, format: Format, threads: usize) -> Vec<Finding> {
-    let cases = list::<Naive>(size);
+impl Results {
+    fn of<B: Backend>(case: &Case<B>, before: &[Vec<f32>], mut after: Vec<Vec<f32>>, kernels: Vec<String>) -> Self {
+        let mut changed = None;
+        for (i, slot) in case.slots.iter().enumerate().filter(|(_, s)| matches!(s.role, Role::Given)) {
+            let is_another = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+            if let Some(at) = after[i].iter().zip(&before[i]).position(is_another) {
+                let what = format!("number {at} of buffer {i} of {}, which is only to be read, has changed", slot.len);
+                changed.get_or_insert(what);
+            }
+            after[i] = Vec::new();
+        }
+        Self { after, changed, kernels }
+    }
+}
+
+fn against_the_oracle(ours: &[Results], of: Selection<'_>, format: Format, threads: usize) -> Vec<Finding> {
+    let cases = list::<Naive>(of);
     let mut order: Vec<usize> = (0..ours.len().min(cases.len())).collect();
     order.sort_by_key(|i| std::cmp::Reverse(cases[*i].work));
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -143,7 +182,7 @@ fn against_the_oracle(ours: &[Results], size: Size, format: Format, threads: usi
 }
 
 /// A finding for each method that the case's results name.
-fn compare(case: &Case<Naive>, (ours, kernels): &Results, format: Format) -> Vec<Finding> {
+fn compare(case: &Case<Naive>, ours: &Results, format: Format) -> Vec<Finding> {
     let before = case.before(format);
     let mut found: Vec<Finding> = Vec::new();
     let mut add = |operation: &'static str, compared: usize, worst: Worst, failure: Option<String>| match found
@@ -160,12 +199,15 @@ fn compare(case: &Case<Naive>, (ours, kernels): &Results, format: Format) -> Vec
         None => found.push(Finding {
             operation,
             shape: case.shape.clone(),
-            kernels: kernels.clone(),
+            kernels: ours.kernels.clone(),
             compared,
             worst,
             failure,
         }),
     };
+    if ours.changed.is_some() {
+        add(case.operation, 0, Worst::default(), ours.changed.clone());
+    }
     let after = match case.after(&Naive, &before) {
         Ok(after) => after,
         Err(e) => {
@@ -188,19 +230,14 @@ fn compare(case: &Case<Naive>, (ours, kernels): &Results, format: Format) -> Vec
     };
     for (i, slot) in case.slots.iter().enumerate() {
         match &slot.role {
-            Role::Room => {}
-            Role::Given => {
-                let changed = ours[i].iter().zip(&before[i]).position(|(a, b)| a.to_bits() != b.to_bits());
-                let text = |at| format!("number {at} of input {i}, which is only to be read, has changed");
-                add(case.operation, 0, Worst::default(), changed.map(text));
-            }
+            Role::Room | Role::Given => {}
             Role::Result(operation, allowed) => {
                 let off = match allowed {
                     Allowed::Exactly => vec![0.0; slot.len],
                     Allowed::Sum(terms) => known.stored_sums(i, *terms),
                     Allowed::By(off) => known.stored(i, off(&known)),
                 };
-                add(operation, slot.len, worst(&ours[i], &after[i], &off), None);
+                add(operation, slot.len, worst(&ours.after[i], &after[i], &off), None);
             }
         }
     }

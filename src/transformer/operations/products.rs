@@ -33,6 +33,9 @@ const DECODING: [(usize, usize, usize); 6] =
 /// The same by a vocabulary.
 const HEADS: [(usize, usize, usize); 4] = [(1, 768, 50257), (4, 128, 50257), (17, 129, 50257), (8, 2048, 2056)];
 
+/// Multiply-adds of a product up to which all four activations are put behind it.
+const WITH_ACTIVATIONS: usize = 64 << 20;
+
 fn all<const N: usize>(dims: [(usize, usize, usize); N]) -> impl Iterator<Item = LinearDims> {
     dims.into_iter().map(|(n, k, m)| LinearDims { n, k, m })
 }
@@ -46,7 +49,7 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     }
     for d in training {
         to.extend([linear(d), linear_plus(d), linear_dx(d), linear_dw(d)]);
-        if d.n * d.k * d.m <= 10 << 20 {
+        if d.n * d.k * d.m <= WITH_ACTIVATIONS {
             for kind in ACTIVATIONS {
                 to.extend([linear_activation(kind, d), linear_dx_activation(kind, d)]);
             }
@@ -54,7 +57,9 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     }
     for d in decoding {
         to.extend([linear(d), linear_plus(d), weights(d)]);
-        to.extend(ACTIVATIONS.map(|kind| linear_activation(kind, d)));
+        if d.n * d.k * d.m <= WITH_ACTIVATIONS {
+            to.extend(ACTIVATIONS.map(|kind| linear_activation(kind, d)));
+        }
     }
 }
 

@@ -6,10 +6,12 @@ use super::faulty_tests::{Faulty, METHODS};
 use super::*;
 use std::collections::BTreeSet;
 
+const SMALL: Selection<'_> = Selection { size: Size::Small, only: None };
+
 #[test]
 fn a_backend_with_one_wrong_operation_fails_by_its_name() {
     for method in METHODS {
-        let found = check(&Faulty(method), Size::Small, 2);
+        let found = check(&Faulty(method), SMALL, 2);
         let failed: BTreeSet<&str> = found.iter().filter(|f| !f.passes()).map(|f| f.operation).collect();
         // What the loss is read by is checked where losses are.
         let name = if *method == "mean_squared_error" { "read_loss" } else { method };
@@ -22,7 +24,7 @@ fn a_backend_with_one_wrong_operation_fails_by_its_name() {
 
 #[test]
 fn the_oracle_agrees_with_itself_to_the_bit() {
-    for f in check(&Naive, Size::Small, 2) {
+    for f in check(&Naive, SMALL, 2) {
         assert!(f.passes() && f.worst.apart == 0.0 && f.compared > 0, "{f:?}");
     }
 }
@@ -63,7 +65,7 @@ fn every_operation_of_the_trait_is_in_the_list() {
         .map(|l| l.split(['(', '<']).next().unwrap())
         .collect();
     assert!(declared.len() > 30, "{declared:?}");
-    let all = list::<Naive>(Size::Small);
+    let all = list::<Naive>(SMALL);
     let named: BTreeSet<&str> = all
         .iter()
         .flat_map(|c| &c.slots)
@@ -85,7 +87,7 @@ fn every_operation_of_the_trait_is_in_the_list() {
 fn the_cpu_agrees_with_the_oracle_on_any_number_of_threads() {
     for dtype in [Dtype::F32, Dtype::Bf16] {
         for threads in [1, 2, 3] {
-            let found = check(&Cpu::new(threads, None).unwrap().with_dtype(dtype), Size::Small, 2);
+            let found = check(&Cpu::new(threads, None).unwrap().with_dtype(dtype), SMALL, 2);
             for f in &found {
                 assert!(f.passes(), "{dtype} on {threads} threads: {f:?}");
             }
