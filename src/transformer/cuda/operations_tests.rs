@@ -16,6 +16,9 @@ fn checked(host: HostDevice, dtype: Dtype) -> Vec<Finding> {
     found
 }
 
+/// Kernels that no operation asks for: a residual sum with the norm behind it, which `norm.rs` holds against the oracle.
+const UNUSED: &[&str] = &["add_norm"];
+
 /// Names of a file's kernels; those of decoding are made by a macro of two numbers.
 fn exported(text: &str) -> Vec<String> {
     let inside = |l: &str, name: &str| Some(l.strip_prefix(name)?.strip_prefix('(')?.split(')').next()?.to_string());
@@ -39,9 +42,9 @@ fn every_operation_agrees_with_the_oracle_by_every_kernel() {
     for (file, text) in FILES {
         let of_file = exported(text);
         assert!(!of_file.is_empty(), "{file} exports nothing");
-        for kernel in of_file {
+        for kernel in of_file.iter().filter(|k| !UNUSED.contains(&k.as_str())) {
             assert!(
-                reached.contains(&kernel),
+                reached.contains(kernel),
                 "{kernel} of {file}: no case of transformer/operations reaches it; add one to the list that it fits"
             );
         }

@@ -76,6 +76,8 @@ fn flat<B: Backend + 'static>(len: usize) -> Case<B> {
         given(len, Activations),
         changed("copy", len, Activations, Allowed::Exactly),
         changed("copy", len, Statistics, Allowed::Exactly),
+        given(len, Statistics),
+        changed("copy", len, Activations, Allowed::Sum(1)),
         changed("add", len, Activations, Allowed::Sum(1)),
         changed("add", len, Gradients, Allowed::Sum(1)),
         given(len, Gradients),
@@ -83,9 +85,10 @@ fn flat<B: Backend + 'static>(len: usize) -> Case<B> {
         changed("fill", len, Activations, Allowed::Exactly),
     ];
     Case::new("copy", format!("{len} numbers"), len, slots, move |on: &B, b| {
-        if let [a, same, wide, sum, wide_sum, gradient, parameter, filled] = b {
+        if let [a, same, wide, from_wide, narrow, sum, wide_sum, gradient, parameter, filled] = b {
             on.copy(a, same, len - 7);
             on.copy(a, wide, len);
+            on.copy(from_wide, narrow, len - 5);
             on.add(a, sum, len - 3);
             on.add(gradient, wide_sum, len);
             on.fill(parameter, 0.5);
