@@ -8,13 +8,14 @@
 //!
 //! The modules are rooms on floors; a room imports from lower floors only, and `tests/architecture.rs` holds it:
 //! F0 `units`, `stats`, `yaml`; F1 `hardware`, `transformer`; F2 `scenario`,
-//! `projection`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`; F7 `comparison`; F8 `report`; F9 `cli`.
+//! `projection`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`, `sweep`; F7 `comparison`; F8 `experiment`, `report`; F9 `cli`.
 
 #![warn(missing_debug_implementations)]
 
 pub mod cli;
 pub mod comparison;
 pub mod cost;
+pub mod experiment;
 pub mod hardware;
 pub mod plan;
 pub mod projection;
@@ -23,6 +24,7 @@ pub mod results;
 pub mod runner;
 pub mod scenario;
 pub mod stats;
+pub mod sweep;
 pub mod transformer;
 pub mod units;
 pub mod yaml;

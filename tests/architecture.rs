@@ -19,7 +19,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("runner", 4),
     ("results", 5),
     ("cost", 6),
+    ("sweep", 6),
     ("comparison", 7),
+    ("experiment", 8),
     ("report", 8),
     ("cli", 9),
 ];

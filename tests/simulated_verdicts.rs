@@ -3,20 +3,16 @@
 //! one breaks it, a test of its own says how.
 
 use centime::comparison::judge::{Rule, Verdict};
+use centime::stats::random::SplitMix64;
 use std::thread;
 
 const RUNS: u64 = 20_000;
 
-/// Steele, Lea & Flood 2014.
-struct Random(u64);
+struct Random(SplitMix64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.draw()
     }
 
     fn uniform(&mut self) -> f64 {
@@ -69,7 +65,7 @@ fn verdict(m: &Machine, rule: &Rule, slowdown: f64, seed: u64) -> (Verdict, usiz
 
 /// As many pairs as the rule may ask for.
 fn pairs(m: &Machine, rule: &Rule, slowdown: f64, seed: u64) -> Vec<f64> {
-    let r = &mut Random(seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ 0x1234_5678);
+    let r = &mut Random(SplitMix64::new(seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ 0x1234_5678));
     let builds = [m.layout_of_build * r.normal(), m.layout_of_build * r.normal() + slowdown.ln_1p()];
     let (mut drift, mut level, mut busy) = (m.drift.0 * r.normal(), 0.0, false);
     let mut launch_index = 0u32;

@@ -2,7 +2,6 @@
 
 use super::Failure;
 use super::table::{Format, Rows};
-use crate::comparison::check::median;
 use crate::comparison::judge::Rule;
 use crate::comparison::noise::{Grade, resolved};
 use crate::hardware::disturbance::{clock_mhz, disturbances, load_average};
@@ -10,6 +9,7 @@ use crate::hardware::machine::{self, CpuTimes};
 use crate::runner::{Options, Request, run_trial, this_program};
 use crate::scenario::Measure;
 use crate::scenario::trial::Trial;
+use crate::stats::median;
 use crate::transformer::memory::MemoryParts;
 use crate::transformer::shape::{Family, Shape, ShapeSpec};
 use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};

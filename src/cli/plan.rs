@@ -3,14 +3,11 @@
 use super::Failure;
 use super::load::{Selection, load};
 use super::table::{Format, Rows, Value, label};
-use crate::hardware::gpu::{self, Gpu};
-use crate::hardware::machine::{self, Probe};
-use crate::plan::{Facts, Plan, PlannedTrial, Processes};
+use crate::hardware::machine::Probe;
+use crate::plan::{Plan, PlannedTrial, plan};
 use crate::projection::calibration::Calibration;
 use crate::scenario::Scenario;
-use crate::transformer::BackendKind;
-use crate::transformer::cuda::device::Facts as DeviceFacts;
-use crate::transformer::cuda::driver;
+use crate::sweep::planning;
 use crate::units::{Bytes, Seconds, grouped, significant};
 use anyhow::anyhow;
 use std::io::Write;
@@ -33,45 +30,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
 
 /// The plan on this machine; probed rates make the estimate of time better.
 pub(super) fn make(scenario: &Scenario, probe: Option<&Probe>) -> Result<Plan, Failure> {
-    let m = machine::inspect();
-    let facts = Facts {
-        cores: m.cores,
-        memory: machine::available_memory(),
-        gpus: gpus(scenario),
-        probe: probe.cloned().unwrap_or_else(|| Probe::assumed(m.cores)),
-        calibration: Calibration::built_in().cloned().map_err(Failure::yaml)?,
-        book: scenario.book.clone(),
-        processes: processes()?,
-        usd_per_hour: scenario.usd_per_hour().map(|p| p.get()),
-    };
-    crate::plan::plan(scenario, &facts).map_err(|e| Failure::Usage(anyhow!(e)))
-}
-
-/// The processes of this run, as its launcher tells.
-fn processes() -> Result<Processes, Failure> {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Ok(super::launcher::world()?.map_or(Processes::ONE, |w| Processes {
-        all: count(w.size),
-        of_node: count(w.local_size),
-        of_cores: if w.own_cores { 1 } else { count(w.local_size) },
-    }))
-}
-
-/// The GPUs that the scenario's trials see, or why there are none; looked for only where a trial wants one.
-pub(super) fn gpus(scenario: &Scenario) -> Result<Vec<Gpu>, String> {
-    if scenario.cells.iter().all(|c| c.trial.backend != BackendKind::Cuda) {
-        return Ok(Vec::new());
-    }
-    let told = gpu::inspect_visible().map_err(|trouble| trouble.to_string());
-    // Some containers have CUDA without the library that tells of GPUs: then what CUDA says of them has to do.
-    told.or_else(|trouble| match driver::available() {
-        Ok(all) => Ok(all.iter().zip(0..).map(|(facts, index)| of_driver(index, facts)).collect()),
-        Err(_) => Err(trouble),
-    })
-}
-
-fn of_driver(index: u32, facts: &DeviceFacts) -> Gpu {
-    Gpu { index, name: facts.name.clone(), memory_bytes: facts.memory_bytes, ..Gpu::default() }
+    let calibration = Calibration::built_in().cloned().map_err(Failure::yaml)?;
+    let facts = planning::facts(scenario, probe, calibration, super::launcher::world()?.as_ref());
+    plan(scenario, &facts).map_err(|e| Failure::Usage(anyhow!(e)))
 }
 
 /// Columns of the table, in CSV and JSON under these names.

@@ -2,7 +2,6 @@
 
 use super::judge::{Judged, Verdict};
 use crate::scenario::budget::Budget;
-use crate::stats::quantile;
 use serde::Serialize;
 
 /// One side's figures of a cell: medians over its launches.
@@ -75,13 +74,6 @@ pub struct Method {
     pub steal_share: Option<f64>,
     pub seed: u64,
     pub command: String,
-}
-
-/// Median of what is there.
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    quantile(&sorted, 0.5)
 }
 
 impl Check {
@@ -185,12 +177,6 @@ mod tests {
         assert_eq!(Check::conclude(&cells[..1], &[]), Verdict::Pass);
         assert_eq!(Check::conclude(&cells, &["steal of 5 %".into()]), Verdict::Inconclusive);
         assert_eq!(Check::conclude(&[], &[]), Verdict::Inconclusive);
-    }
-
-    #[test]
-    fn the_median_does_not_mind_the_order() {
-        assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
-        assert_eq!(median(&[]), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a machine's noise lets a check see: from differences of launches that ought to be equal. Pure.
 
 use super::judge::{Rule, Verdict};
+use crate::stats::random::SplitMix64;
 use serde::Serialize;
 
 /// A slowdown and how many pairs it takes to catch it in 95 % of checks; `None` where the most pairs are not enough.
@@ -49,7 +50,7 @@ const CAUGHT: f64 = 0.95;
 /// Which slowdowns the rule catches, and after how many pairs, where pairs of equal launches differ as these do: the differences
 /// are drawn again with random signs (as the coin gives them), the slowdown added.
 pub fn resolved(differences: &[f64], rule: &Rule) -> Vec<Resolved> {
-    let mut random = SplitMix(0x2545_F491_4F6C_DD1D);
+    let mut random = SplitMix64::new(0x2545_F491_4F6C_DD1D);
     SLOWDOWNS
         .iter()
         .map(|slowdown| {
@@ -57,9 +58,9 @@ pub fn resolved(differences: &[f64], rule: &Rule) -> Vec<Resolved> {
             for _ in 0..DRAWS {
                 let y: Vec<f64> = (0..rule.most_pairs())
                     .map(|_| {
-                        let pick = (random.next() % differences.len().max(1) as u64) as usize;
+                        let pick = (random.draw() % differences.len().max(1) as u64) as usize;
                         let d = differences.get(pick).copied().unwrap_or(0.0);
-                        slowdown.ln_1p() + if random.next() >> 63 == 1 { d } else { -d }
+                        slowdown.ln_1p() + if random.draw() >> 63 == 1 { d } else { -d }
                     })
                     .collect();
                 if let (Verdict::Regression, n) = rule.sequence(&y) {
@@ -70,19 +71,6 @@ pub fn resolved(differences: &[f64], rule: &Rule) -> Vec<Resolved> {
             Resolved { slowdown: *slowdown, pairs: enough.map(|(look, _)| *look) }
         })
         .collect()
-}
-
-/// Steele, Lea & Flood 2014.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ fn sorted(x: &[f64]) -> Vec<f64> {
 }
 
 fn median(x: &[f64]) -> f64 {
-    sorted(x).get(x.len() / 2).copied().unwrap_or(0.0)
+    crate::stats::median(x).unwrap_or(0.0)
 }
 
 /// (p90 - p10) / median

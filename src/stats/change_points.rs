@@ -4,6 +4,8 @@
 //! rare among the same values in random order. Ranks make single outliers harmless. Sources: Pettitt 1979, Applied Statistics
 //! 28 (the statistic); Vostrikova 1981 (binary segmentation); Matteson & James 2014 (the permutation test).
 
+use super::random::SplitMix64;
+
 /// Fewest values on either side of a change.
 const LEAST: usize = 4;
 const PERMUTATIONS: usize = 999;
@@ -22,12 +24,12 @@ fn segment(values: &[f64], offset: usize, alpha: f64, found: &mut Vec<usize>) {
     }
     let ranks = ranks(values);
     let (split, height) = highest(&ranks);
-    let mut random = SplitMix(values.len() as u64 ^ 0x9E37_79B9_7F4A_7C15);
+    let mut random = SplitMix64::new(values.len() as u64 ^ 0x9E37_79B9_7F4A_7C15);
     let mut shuffled = ranks.clone();
     let as_high = (0..PERMUTATIONS)
         .filter(|_| {
             for i in (1..shuffled.len()).rev() {
-                shuffled.swap(i, (random.next() % (i as u64 + 1)) as usize);
+                shuffled.swap(i, (random.draw() % (i as u64 + 1)) as usize);
             }
             highest(&shuffled).1 >= height
         })
@@ -73,26 +75,13 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
-/// Steele, Lea & Flood 2014.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn noise(n: usize, seed: u64) -> Vec<f64> {
-        let mut random = SplitMix(seed);
-        (0..n).map(|_| (random.next() >> 11) as f64 / (1u64 << 53) as f64 - 0.5).collect()
+        let mut random = SplitMix64::new(seed);
+        (0..n).map(|_| (random.draw() >> 11) as f64 / (1u64 << 53) as f64 - 0.5).collect()
     }
 
     #[test]

@@ -3,12 +3,13 @@
 pub mod change_points;
 pub mod holm;
 mod median;
+pub mod random;
 mod sample;
 pub mod signed_rank;
 mod stationary;
 
 pub use median::{median_interval, ratio_interval};
-pub use sample::{Sample, SampleError, quantile};
+pub use sample::{Sample, SampleError, median, quantile};
 use serde::{Deserialize, Serialize};
 pub use stationary::stationary_from;
 

@@ -55,6 +55,13 @@ impl Sample {
     }
 }
 
+/// The middle of what is there, in any order.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, 0.5)
+}
+
 /// Linear interpolation between order statistics: type 7 of Hyndman & Fan 1996.
 fn interpolated(sorted: &[f64], p: f64) -> f64 {
     let at = (sorted.len() - 1) as f64 * p.clamp(0.0, 1.0);
@@ -91,5 +98,11 @@ mod tests {
         let mut x: Vec<f64> = (100..140).map(f64::from).collect();
         x.push(1000.0);
         assert_eq!(Sample::new(&x).unwrap().outliers(), 1);
+    }
+
+    #[test]
+    fn the_median_does_not_mind_the_order() {
+        assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
+        assert_eq!(median(&[]), None);
     }
 }

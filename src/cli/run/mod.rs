@@ -1,12 +1,7 @@
 //! `centime run`: scenario, machine, plan; every trial measured and journalled; the report.
 
-mod forecast;
-mod gpus;
-mod identity;
 mod progress;
-mod resume;
 mod signals;
-mod sweep;
 mod team;
 mod timestamp;
 
@@ -27,8 +22,9 @@ use crate::runner::measurement::Status;
 use crate::runner::team::Leader;
 use crate::runner::{Options, Progress, fault, run_trial, this_program};
 use crate::scenario::Scenario;
+use crate::sweep::resume::Found;
+use crate::sweep::{self, identity, planning, probing, resume};
 use anyhow::Context;
-use resume::Found;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -101,8 +97,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if done > 0 {
         say(format!("resuming: {done} of {} trials are there", plan.trials.len()));
     }
-    let gpus = if found.gpus.is_empty() { super::plan::gpus(&scenario).unwrap_or_default() } else { found.gpus };
-    let gpus = if a.no_probe { gpus } else { gpus::probed(gpus, &mut say) };
+    let gpus = if found.gpus.is_empty() { planning::gpus(&scenario).unwrap_or_default() } else { found.gpus };
+    let gpus = if a.no_probe { gpus } else { probing::probed(gpus, &mut say) };
     let environment = environment(&scenario, &plan, &key, machine, (probed, gpus), found.started_at);
     save_environment(&out, &environment).map_err(failure)?;
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;

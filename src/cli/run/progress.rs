@@ -1,12 +1,12 @@
 //! What a watcher of a sweep sees on stderr: a bar on a terminal, lines elsewhere, nothing when asked to be quiet.
 
-use super::sweep::Display;
 use crate::cli::colour::colour;
 use crate::plan::PlannedTrial;
 use crate::results::record::Record;
 use crate::runner::measurement::{Figures, Status};
 use crate::runner::{Progress, Stage};
-use crate::stats::quantile;
+use crate::stats::median;
+use crate::sweep::trials::Display;
 use crate::units::{Seconds, TokensPerSecond, grouped};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -147,9 +147,7 @@ fn outcome(record: &Record) -> String {
 
 /// The median of the measured steps, in seconds.
 pub(super) fn median_step(figures: &Figures) -> Option<f64> {
-    let mut sorted = figures.step_seconds.clone();
-    sorted.sort_by(f64::total_cmp);
-    quantile(&sorted, 0.5).filter(|s| *s > 0.0)
+    median(&figures.step_seconds).filter(|s| *s > 0.0)
 }
 
 /// Without anything that a terminal would obey.

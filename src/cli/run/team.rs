@@ -2,11 +2,12 @@
 //! others run their parts of its trials and leave no trace.
 
 use super::super::Failure;
-use super::{Arguments, identity, signals};
+use super::{Arguments, signals};
 use crate::plan::{Plan, PlannedTrial};
 use crate::runner::team::{Follower, Leader, Next, TeamError, listen_at};
 use crate::runner::{Options, Request, this_program};
 use crate::scenario::Scenario;
+use crate::sweep::identity;
 use crate::transformer::collective::world::World;
 use anyhow::{Context, anyhow};
 use std::net::TcpListener;

@@ -1,24 +1,22 @@
 //! `centime check`.
 
-mod duel;
-mod stored;
-
 use super::Failure;
 use super::load::{Selection, load};
-use super::output::{print, report_failure, stdout_style};
+use super::output::{print, report_failure, results_failure, stdout_style};
 use super::price::warn_if_stale;
 use super::table::Format;
-use crate::comparison::check::{Check, Method, kept};
+use crate::comparison::check::{Check, kept};
 use crate::comparison::judge::{Rule, Verdict};
-use crate::hardware::machine;
+use crate::experiment::design::{Design, names};
+use crate::experiment::stored::StoredError;
+use crate::experiment::{duel, stored};
 use crate::plan::PlannedTrial;
 use crate::report::check as render;
 use crate::results::lock::lock_machine;
 use crate::runner::{fault, this_program};
-use crate::scenario::Scenario;
 use crate::scenario::budget;
 use anyhow::{Context, anyhow};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Say whether tokens got dearer, with a known error rate.
 ///
@@ -84,16 +82,6 @@ fn share(text: &str) -> Result<f64, String> {
     x.ok_or_else(|| "a share above 0 and below 1 is wanted, such as 0.05".into())
 }
 
-/// What all forms of a check have in common.
-struct Job<'a> {
-    arguments: &'a Arguments,
-    scenario: Scenario,
-    trials: Vec<PlannedTrial>,
-    names: Vec<String>,
-    rule: Rule,
-    head: PathBuf,
-}
-
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let scenario = load(&a.selection)?;
     let budgets = a.budget.as_ref().map(|f| budget::load(f).map_err(|e| Failure::yaml(&e))).transpose()?;
@@ -121,14 +109,31 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         Some(program) => program.clone(),
         None => this_program().context("finding this program's own file").map_err(Failure::Io)?,
     };
-    let names = names(&trials);
     let rule = Rule { looks, tolerance: a.tolerance, detect: a.detect, ..Rule::default() };
-    let job = Job { arguments: a, scenario, trials, names, rule, head };
-    let _alone = lock_machine().map_err(super::output::results_failure)?;
+    let design = Design {
+        names: names(&trials),
+        trials,
+        scenario,
+        rule,
+        head,
+        own_head: a.head_bin.is_none(),
+        launch_seconds: a.seconds,
+        seed: a.check_seed,
+        file: a.selection.file.clone(),
+        set: a.selection.set.clone(),
+        baseline_name: a.baseline_name.clone(),
+        command: a.reproduce.clone().unwrap_or_else(super::run::command_line),
+    };
+    let _alone = lock_machine().map_err(results_failure)?;
+    let mut say = |text: String| {
+        if !a.quiet {
+            eprintln!("{text}");
+        }
+    };
     let mut check = match (&a.baseline_bin, &a.baseline) {
-        (Some(program), _) => duel::check(&job, program)?,
-        (None, Some(folder)) => stored::check(&job, folder)?,
-        (None, None) => stored::first(&job),
+        (Some(program), _) => duel::check(&design, program, &mut say),
+        (None, Some(folder)) => stored::check(&design, folder).map_err(failure)?,
+        (None, None) => stored::first(&design),
     };
     check.budgets = kept(&budgets.unwrap_or_default(), &check.cells);
     render::publish(&check, &a.out).map_err(report_failure)?;
@@ -145,41 +150,10 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     verdict(&check, a.strict)
 }
 
-/// Cells by what differs among them; a suite of one cell by its model.
-fn names(trials: &[PlannedTrial]) -> Vec<String> {
-    let name = |t: &PlannedTrial| {
-        let parts: Vec<String> = t
-            .cell
-            .coordinates
-            .iter()
-            .map(|(path, value)| format!("{} {value}", path.rsplit('.').next().unwrap_or(path)))
-            .collect();
-        if parts.is_empty() { t.cell.trial.model.clone() } else { parts.join(", ") }
-    };
-    trials.iter().map(name).collect()
-}
-
-impl Job<'_> {
-    fn method(&self, base: String, control_pairs: usize, steal_share: Option<f64>) -> Method {
-        let price = &self.scenario.price;
-        let seen = price.seen.as_ref().map_or(String::new(), |s| format!(", seen {s}"));
-        Method {
-            tolerance: self.rule.tolerance,
-            detect: self.rule.detect,
-            pairs_at_most: self.rule.most_pairs(),
-            launch_seconds: self.arguments.seconds,
-            control_pairs,
-            machine: machine::inspect().fingerprint(),
-            price: price.usd_per_hour.map_or("n/a".into(), |p| format!("{p} ({}{seen})", price.hardware)),
-            base: self.arguments.baseline_name.clone().unwrap_or(base),
-            head: match &self.arguments.head_bin {
-                Some(program) => shown(program),
-                None => concat!("this build, centime ", env!("CARGO_PKG_VERSION")).into(),
-            },
-            steal_share,
-            seed: self.arguments.check_seed,
-            command: self.arguments.reproduce.clone().unwrap_or_else(super::run::command_line),
-        }
+fn failure(e: StoredError) -> Failure {
+    match e {
+        StoredError::Results(e) => results_failure(e),
+        e @ StoredError::NothingInCommon { .. } => Failure::Usage(e.into()),
     }
 }
 
@@ -202,8 +176,4 @@ fn verdict(check: &Check, strict: bool) -> Result<(), Failure> {
         Verdict::Inconclusive if strict => Err(Failure::Inconclusive("INCONCLUSIVE: nothing can be concluded".into())),
         _ => Ok(()),
     }
-}
-
-fn shown(program: &Path) -> String {
-    program.file_name().map_or(program.display().to_string(), |n| n.to_string_lossy().into_owned())
 }

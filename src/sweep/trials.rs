@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who watches a sweep.
-pub(super) trait Display {
+pub trait Display {
     /// A trial starts; `left` is the estimate for it and all after it.
     fn begin(&mut self, trial: &PlannedTrial, left: Seconds);
     fn progress(&mut self, progress: Progress);
@@ -22,10 +22,10 @@ pub(super) trait Display {
 }
 
 /// Measures a trial and tells how it goes.
-pub(super) type Measurer<'a> = dyn FnMut(&PlannedTrial, &mut dyn FnMut(Progress)) -> Measurement + 'a;
+pub type Measurer<'a> = dyn FnMut(&PlannedTrial, &mut dyn FnMut(Progress)) -> Measurement + 'a;
 
 /// What a sweep works with.
-pub(super) struct Stage<'a> {
+pub struct Stage<'a> {
     pub measure: &'a mut Measurer<'a>,
     pub append: &'a mut dyn FnMut(&Record) -> Result<(), ResultsError>,
     pub display: &'a mut dyn Display,
@@ -34,9 +34,15 @@ pub(super) struct Stage<'a> {
     pub interrupted: &'a AtomicBool,
 }
 
+impl std::fmt::Debug for Stage<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("interrupted", self.interrupted).finish_non_exhaustive()
+    }
+}
+
 /// What came of a sweep.
 #[derive(Debug, PartialEq)]
-pub(super) struct Outcome {
+pub struct Outcome {
     /// One a cell, in the scenario's order.
     pub records: Vec<Record>,
     pub interrupted: bool,
@@ -46,7 +52,7 @@ pub(super) struct Outcome {
 ///
 /// # Errors
 /// The journal's; what was journalled before stays there.
-pub(super) fn sweep(
+pub fn sweep(
     plan: &Plan,
     price: Option<UsdPerHour>,
     journal: Vec<Record>,

@@ -1,21 +1,16 @@
 //! Two programs on one machine in one job: fresh launches in pairs, a coin for who goes first, looks in between.
 
-use super::{Job, shown};
-use crate::cli::Failure;
-use crate::comparison::check::{Cell, Check, Side, median};
+use super::design::{Design, shown};
+use super::launch::{Launch, launch, side};
+use crate::comparison::check::{Cell, Check};
 use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Verdict, control_alarms};
 use crate::plan::PlannedTrial;
 use crate::runner::ask::ask;
-use crate::runner::measurement::{Figures, Status};
-use crate::runner::{Options, Request, run_trial};
-use crate::scenario::{Measure, Price};
-use crate::transformer::Phase;
-use crate::units::{Share, TokensPerSecond};
+use crate::stats::random::SplitMix64;
+use crate::units::Share;
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 /// More steal than this, and what was timed is the hypervisor.
 const MOST_STEAL: f64 = 0.02;
@@ -23,59 +18,6 @@ const MOST_STEAL: f64 = 0.02;
 const MOST_FAILURES: usize = 2;
 /// Two-sided error rate of the control arm.
 const CONTROL_ALPHA: f64 = 0.002;
-
-/// One launch's figures.
-#[derive(Clone, Debug)]
-pub(super) struct Launch {
-    pub tokens_per_second: f64,
-    pub figures: Figures,
-}
-
-/// Seeded coins and shuffles (SplitMix64: Steele, Lea & Flood 2014).
-pub(super) struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn coin(&mut self) -> bool {
-        self.next() >> 63 == 1
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
-
-/// A fresh process of a program for one trial: its figures, or why there are none. The environment is padded by up to 4095
-/// random bytes, so that where the stack lies is not the same for all launches of a program (Mytkowicz et al. 2009).
-pub(super) fn launch(job: &Job, program: &Path, trial: &PlannedTrial, random: &mut Random) -> Result<Launch, String> {
-    let seconds = job.arguments.seconds;
-    let measure =
-        Measure { precision: 0.5, min_seconds: seconds, max_seconds: 2.0 * seconds, ..job.scenario.measure.clone() };
-    let request = Request { trial: trial.cell.trial.clone(), measure, predicted_memory: trial.memory };
-    let padding = "x".repeat(random.below(4096));
-    let variables = vec![(OsString::from("CENTIME_PADDING"), OsString::from(padding))];
-    let options = Options { program: program.to_path_buf(), variables };
-    let m = run_trial(&request, &options, &mut |_| {}, &AtomicBool::new(false));
-    match (m.status, m.figures) {
-        (Status::Ok, Some(figures)) => {
-            let step = median(&figures.step_seconds).filter(|s| *s > 0.0).ok_or("no step was timed")?;
-            let tokens_per_second = figures.tokens_per_step as f64 / step;
-            Ok(Launch { tokens_per_second, figures })
-        }
-        (status, _) => Err(format!("{}: {}", status.name(), m.reason)),
-    }
-}
 
 /// What is known of a cell so far.
 #[derive(Default)]
@@ -89,47 +31,40 @@ struct Seen {
     failed: bool,
 }
 
-pub(super) fn check(job: &Job, baseline: &Path) -> Result<Check, Failure> {
-    let mut random = Random::new(job.arguments.check_seed ^ 0x5DEE_CE66_D1CE_4E5B);
-    let mut seen: Vec<Seen> = job.trials.iter().map(|_| Seen::default()).collect();
-    let programs: [PathBuf; 2] = [baseline.to_path_buf(), job.head.clone()];
+pub fn check(design: &Design, baseline: &Path, say: &mut dyn FnMut(String)) -> Check {
+    let mut random = SplitMix64::new(design.seed ^ 0x5DEE_CE66_D1CE_4E5B);
+    let mut seen: Vec<Seen> = design.trials.iter().map(|_| Seen::default()).collect();
+    let programs: [PathBuf; 2] = [baseline.to_path_buf(), design.head.clone()];
     let mut control = Vec::new();
-    let say = |text: String| {
-        if !job.arguments.quiet {
-            eprintln!("{text}");
-        }
-    };
     let cells = seen.len();
     // One launch of each side that does not count: files are in memory after it.
     for program in &programs {
-        if let Err(why) = launch(job, program, &job.trials[0], &mut random) {
+        if let Err(why) = launch(design, program, &design.trials[0], &mut random) {
             say(format!("the first launch of {} failed ({why})", shown(program)));
         }
     }
-    for round in 1..=job.rule.most_pairs() {
+    for round in 1..=design.rule.most_pairs() {
         let mut open: Vec<usize> = (0..cells).filter(|c| seen[*c].decided.is_none() && !seen[*c].failed).collect();
         if open.is_empty() {
             break;
         }
-        for i in (1..open.len()).rev() {
-            open.swap(i, random.below(i + 1));
-        }
+        random.shuffle(&mut open);
         for &c in &open {
-            pair(job, &programs, c, &mut seen[c], &mut random);
+            pair(design, &programs, c, &mut seen[c], &mut random);
         }
         // The control arm: the baseline against itself, one cell a round.
         let c = open[random.below(open.len())];
         if let (Ok(a), Ok(b)) = (
-            launch(job, &programs[0], &job.trials[c], &mut random),
-            launch(job, &programs[0], &job.trials[c], &mut random),
+            launch(design, &programs[0], &design.trials[c], &mut random),
+            launch(design, &programs[0], &design.trials[c], &mut random),
         ) {
             let y = (a.tokens_per_second / b.tokens_per_second).ln();
             control.push(if random.coin() { y } else { -y });
         }
-        if job.rule.looks.contains(&round) {
+        if design.rule.looks.contains(&round) {
             let open: Vec<usize> = open.into_iter().filter(|c| !seen[*c].failed).collect();
             let pairs: Vec<&[f64]> = open.iter().map(|c| seen[*c].y.as_slice()).collect();
-            let decided = job.rule.look(&pairs, cells);
+            let decided = design.rule.look(&pairs, cells);
             for (c, verdict) in open.into_iter().zip(decided) {
                 seen[c].decided = verdict;
             }
@@ -150,16 +85,16 @@ pub(super) fn check(job: &Job, baseline: &Path) -> Result<Check, Failure> {
     let launches = seen.iter().flat_map(|s| s.base.iter().chain(&s.head));
     let gpus = of_gpus(launches.filter_map(|l| l.figures.telemetry.as_ref()));
     guards.extend(gpus.guards);
-    let plans = exact_plan(job, baseline);
+    let plans = exact_plan(design, baseline);
     if let Err(why) = &plans {
         say(format!("the baseline's own counts are not known ({why}); its figures are compared alone"));
     }
     let plans = plans.unwrap_or_default();
-    let measured: Vec<Cell> = seen.iter().enumerate().map(|(c, s)| cell(job, c, s, &plans)).collect();
-    let method = job.method(shown(baseline), control.len(), steal);
-    Ok(Check {
+    let measured: Vec<Cell> = seen.iter().enumerate().map(|(c, s)| cell(design, c, s, &plans)).collect();
+    let method = design.method(shown(baseline), control.len(), steal);
+    Check {
         version: 1,
-        scenario: job.scenario.name.clone(),
+        scenario: design.scenario.name.clone(),
         verdict: Check::conclude(&measured, &guards),
         advisory: false,
         cells: measured,
@@ -168,15 +103,15 @@ pub(super) fn check(job: &Job, baseline: &Path) -> Result<Check, Failure> {
         remarks: gpus.remarks,
         price_change: None,
         method,
-    })
+    }
 }
 
-fn pair(job: &Job, programs: &[PathBuf; 2], c: usize, seen: &mut Seen, random: &mut Random) {
+fn pair(design: &Design, programs: &[PathBuf; 2], c: usize, seen: &mut Seen, random: &mut SplitMix64) {
     let head_first = random.coin();
     let order = if head_first { [1, 0] } else { [0, 1] };
     let mut of = [None, None];
     for side in order {
-        match launch(job, &programs[side], &job.trials[c], random) {
+        match launch(design, &programs[side], &design.trials[c], random) {
             Ok(launch) => of[side] = Some(launch),
             Err(why) => seen.failures.push(format!("{}: {why}", ["baseline", "head"][side])),
         }
@@ -198,10 +133,10 @@ fn mean_steal(seen: &[Seen]) -> Option<f64> {
 /// Parameters and FLOPs of each trial by the baseline's own count.
 type Counts = HashMap<String, (u64, u64)>;
 
-fn exact_plan(job: &Job, baseline: &Path) -> Result<Counts, String> {
-    let file = job.arguments.selection.file.display().to_string();
+fn exact_plan(design: &Design, baseline: &Path) -> Result<Counts, String> {
+    let file = design.file.display().to_string();
     let mut arguments = vec!["plan", file.as_str(), "--format", "json"];
-    for set in &job.arguments.selection.set {
+    for set in &design.set {
         arguments.extend(["--set", set.as_str()]);
     }
     let text = ask(baseline, &arguments).map_err(|e| e.to_string())?;
@@ -213,15 +148,15 @@ fn exact_plan(job: &Job, baseline: &Path) -> Result<Counts, String> {
     Ok(rows.iter().filter_map(row).collect())
 }
 
-fn cell(job: &Job, c: usize, seen: &Seen, counts: &Counts) -> Cell {
-    let trial = &job.trials[c];
+fn cell(design: &Design, c: usize, seen: &Seen, counts: &Counts) -> Cell {
+    let trial = &design.trials[c];
     let failure = seen.failed.then(|| seen.failures.first().cloned().unwrap_or_default());
     Cell {
         trial_id: trial.id.clone(),
-        name: job.names[c].clone(),
-        base: side(&job.scenario.price, trial, &seen.base),
-        head: side(&job.scenario.price, trial, &seen.head),
-        judged: job.rule.judged(&seen.y, seen.decided.filter(|_| !seen.failed), job.trials.len()),
+        name: design.names[c].clone(),
+        base: side(&design.scenario.price, trial, &seen.base),
+        head: side(&design.scenario.price, trial, &seen.head),
+        judged: design.rule.judged(&seen.y, seen.decided.filter(|_| !seen.failed), design.trials.len()),
         findings: findings(trial, seen, counts),
         failure,
     }
@@ -248,34 +183,4 @@ fn findings(trial: &PlannedTrial, seen: &Seen, counts: &Counts) -> Vec<String> {
         differs("bytes allocated at most", bytes(&seen.base), bytes(&seen.head));
     }
     found
-}
-
-/// Medians of one side's launches.
-pub(super) fn side(price: &Price, trial: &PlannedTrial, launches: &[Launch]) -> Side {
-    let of = |f: &dyn Fn(&Launch) -> Option<f64>| median(&launches.iter().filter_map(f).collect::<Vec<_>>());
-    let w = &trial.cell.trial.workload;
-    let tokens_per_second = of(&|l| Some(l.tokens_per_second));
-    let step = |l: &Launch| median(&l.figures.step_seconds);
-    let cost = tokens_per_second.and_then(|t| {
-        let hour = price.for_devices(trial.cell.trial.devices)?;
-        crate::cost::price::usd_per_million_tokens(hour, TokensPerSecond(t), price.utilisation).ok()
-    });
-    Side {
-        tokens_per_second,
-        usd_per_million_tokens: cost.map(|c| c.get()),
-        peak_memory_bytes: of(&|l| Some(l.figures.peak_rss_bytes as f64)),
-        ttft_seconds: match w.phase {
-            Phase::Prefill => of(&step),
-            Phase::Generate => of(&|l| median(&l.figures.first_token_seconds)),
-            Phase::Train | Phase::Decode => None,
-        },
-        tpot_seconds: match w.phase {
-            Phase::Decode => of(&step),
-            Phase::Generate if w.new_tokens > 1 => of(&|l| {
-                let rest = step(l)? - median(&l.figures.first_token_seconds)?;
-                Some(rest / f64::from(w.new_tokens - 1))
-            }),
-            _ => None,
-        },
-    }
 }

@@ -1,30 +1,42 @@
 //! Against a stored run: advisory, since what differs between the machine of then and of now cannot be told from the code.
 
-use super::Job;
-use super::duel::{Launch, Random, launch, side};
-use crate::cli::Failure;
-use crate::cli::output::results_failure;
+use super::design::Design;
+use super::launch::{Launch, launch, side};
 use crate::comparison::check::{Cell, Check, Side};
 use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Judged, Verdict};
 use crate::cost::evaluate::evaluate;
 use crate::cost::metrics::{PEAK_MEMORY, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION};
 use crate::hardware::machine;
+use crate::results::ResultsError;
 use crate::results::run::load;
-use anyhow::anyhow;
+use crate::stats::random::SplitMix64;
 use std::path::Path;
+
+/// Why a stored run cannot be compared with.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    #[error("{folder}: it measured none of this scenario's trials; give a run of the same scenario")]
+    NothingInCommon { folder: String },
+}
 
 /// Launches of the head, for each cell.
 const LAUNCHES: usize = 8;
 /// Student's t with seven degrees of freedom, 97.5 %.
 const T: f64 = 2.365;
 
-pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
-    let run = load(folder).map_err(results_failure)?;
-    let figures = evaluate(&run, &job.scenario.book);
-    let mut random = Random::new(job.arguments.check_seed);
+/// Launches of the head against what a folder holds: advisory.
+///
+/// # Errors
+/// [`StoredError`]: a folder that cannot be read, or none of whose trials are the scenario's.
+pub fn check(design: &Design, folder: &Path) -> Result<Check, StoredError> {
+    let run = load(folder)?;
+    let figures = evaluate(&run, &design.scenario.book);
+    let mut random = SplitMix64::new(design.seed);
     let (mut cells, mut told) = (Vec::new(), Vec::new());
-    for (c, trial) in job.trials.iter().enumerate() {
+    for (c, trial) in design.trials.iter().enumerate() {
         let Some(at) = run.records.iter().position(|r| r.trial_id == trial.id && r.measurement.figures.is_some())
         else {
             continue;
@@ -32,7 +44,7 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
         let mut launches: Vec<Launch> = Vec::new();
         let mut failure = None;
         for _ in 0..LAUNCHES {
-            match launch(job, &job.head, trial, &mut random) {
+            match launch(design, &design.head, trial, &mut random) {
                 Ok(l) => launches.push(l),
                 Err(why) => failure = Some(format!("head: {why}")),
             }
@@ -48,7 +60,7 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
             tpot_seconds: get(&TPOT),
         };
         let rates: Vec<f64> = launches.iter().map(|l| l.tokens_per_second.ln()).collect();
-        let judged = predicted(job, base.tokens_per_second, &rates);
+        let judged = predicted(design, base.tokens_per_second, &rates);
         let mut findings = Vec::new();
         if let (Some(then), Some(now)) = (&run.records[at].measurement.figures, launches.first())
             && trial.cell.trial.backend.repeats_bits()
@@ -58,19 +70,16 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
         }
         cells.push(Cell {
             trial_id: trial.id.clone(),
-            name: job.names[c].clone(),
+            name: design.names[c].clone(),
             base,
-            head: side(&job.scenario.price, trial, &launches),
+            head: side(&design.scenario.price, trial, &launches),
             judged,
             findings,
             failure: failure.filter(|_| launches.len() < LAUNCHES),
         });
     }
     if cells.is_empty() {
-        return Err(Failure::Usage(anyhow!(
-            "{}: it measured none of this scenario's trials; give a run of the same scenario",
-            folder.display()
-        )));
+        return Err(StoredError::NothingInCommon { folder: folder.display().to_string() });
     }
     let gpus = of_gpus(told.iter());
     let mut guards = gpus.guards;
@@ -78,11 +87,11 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
     if then != now {
         guards.push(format!("the machine is another one: {then} before, {now} now"));
     }
-    let prices = run.environment.price.usd_per_hour.zip(job.scenario.price.usd_per_hour);
+    let prices = run.environment.price.usd_per_hour.zip(design.scenario.price.usd_per_hour);
     let price_change = prices.map(|(a, b)| (a.get(), b.get())).filter(|(a, b)| a != b);
     Ok(Check {
         version: 1,
-        scenario: job.scenario.name.clone(),
+        scenario: design.scenario.name.clone(),
         verdict: Check::conclude(&cells, &guards),
         advisory: true,
         cells,
@@ -90,18 +99,18 @@ pub(super) fn check(job: &Job, folder: &Path) -> Result<Check, Failure> {
         guards,
         remarks: gpus.remarks,
         price_change,
-        method: job.method(folder.display().to_string(), 0, None),
+        method: design.method(folder.display().to_string(), 0, None),
     })
 }
 
 /// Without a baseline: the head's figures alone, so that budgets can be held and the next run has something to read.
-pub(super) fn first(job: &Job) -> Check {
-    let mut random = Random::new(job.arguments.check_seed);
+pub fn first(design: &Design) -> Check {
+    let mut random = SplitMix64::new(design.seed);
     let mut cells = Vec::new();
-    for (c, trial) in job.trials.iter().enumerate() {
+    for (c, trial) in design.trials.iter().enumerate() {
         let (mut launches, mut failure) = (Vec::new(), None);
         for _ in 0..LAUNCHES {
-            match launch(job, &job.head, trial, &mut random) {
+            match launch(design, &design.head, trial, &mut random) {
                 Ok(l) => launches.push(l),
                 Err(why) => failure = Some(format!("head: {why}")),
             }
@@ -118,9 +127,9 @@ pub(super) fn first(job: &Job) -> Check {
         };
         cells.push(Cell {
             trial_id: trial.id.clone(),
-            name: job.names[c].clone(),
+            name: design.names[c].clone(),
             base: Side::default(),
-            head: side(&job.scenario.price, trial, &launches),
+            head: side(&design.scenario.price, trial, &launches),
             judged: nothing,
             findings: Vec::new(),
             failure: failure.filter(|_| launches.len() < LAUNCHES),
@@ -128,7 +137,7 @@ pub(super) fn first(job: &Job) -> Check {
     }
     Check {
         version: 1,
-        scenario: job.scenario.name.clone(),
+        scenario: design.scenario.name.clone(),
         verdict: Verdict::Inconclusive,
         advisory: true,
         cells,
@@ -136,13 +145,13 @@ pub(super) fn first(job: &Job) -> Check {
         guards: vec!["there is no baseline to compare with yet; the figures are this build's alone".into()],
         remarks: Vec::new(),
         price_change: None,
-        method: job.method("nothing".into(), 0, None),
+        method: design.method("nothing".into(), 0, None),
     }
 }
 
 /// The stored figure against a prediction interval of one more launch like those at hand: mean -/+ t s sqrt(1 + 1/n) on the
 /// logarithmic scale.
-fn predicted(job: &Job, base: Option<f64>, rates: &[f64]) -> Judged {
+fn predicted(design: &Design, base: Option<f64>, rates: &[f64]) -> Judged {
     let n = rates.len() as f64;
     let mean = rates.iter().sum::<f64>() / n;
     let sd = (rates.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
@@ -152,10 +161,10 @@ fn predicted(job: &Job, base: Option<f64>, rates: &[f64]) -> Judged {
     let ratio = known.map(|b| (b.ln() - mean).exp());
     let (low, high) = (ratio.map(|r| r * (-wide).exp()), ratio.map(|r| r * wide.exp()));
     let verdict = match (low, high) {
-        (Some(low), _) if low > 1.0 + job.rule.tolerance => Verdict::Regression,
-        (_, Some(high)) if high < 1.0 + job.rule.detect => Verdict::Pass,
+        (Some(low), _) if low > 1.0 + design.rule.tolerance => Verdict::Regression,
+        (_, Some(high)) if high < 1.0 + design.rule.detect => Verdict::Pass,
         _ => Verdict::Inconclusive,
     };
-    let detectable = known.map(|_| (2.0 * wide).exp_m1().max(job.rule.tolerance));
+    let detectable = known.map(|_| (2.0 * wide).exp_m1().max(design.rule.tolerance));
     Judged { verdict, pairs: rates.len(), ratio, low, high, p: None, detectable }
 }

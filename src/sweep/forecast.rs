@@ -2,7 +2,7 @@
 
 /// Estimates against what was seen, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Forecast {
+pub struct Forecast {
     /// Estimates of the trials that are still to run.
     left: f64,
     /// Estimates of those that ran, and what they took.

@@ -1,0 +1,81 @@
+//! Launches: a fresh process of a program for one trial, and what many of them come to.
+
+use super::design::Design;
+use crate::comparison::check::Side;
+use crate::plan::PlannedTrial;
+use crate::runner::measurement::{Figures, Status};
+use crate::runner::{Options, Request, run_trial};
+use crate::scenario::{Measure, Price};
+use crate::stats::median;
+use crate::stats::random::SplitMix64;
+use crate::transformer::Phase;
+use crate::units::TokensPerSecond;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// One launch's figures.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub tokens_per_second: f64,
+    pub figures: Figures,
+}
+
+/// A fresh process of a program for one trial: its figures, or why there are none. The environment is padded by up to 4095
+/// random bytes, so that where the stack lies is not the same for all launches of a program (Mytkowicz et al. 2009).
+///
+/// # Errors
+/// The status of the trial and its reason; that no step was timed.
+pub fn launch(
+    design: &Design,
+    program: &Path,
+    trial: &PlannedTrial,
+    random: &mut SplitMix64,
+) -> Result<Launch, String> {
+    let seconds = design.launch_seconds;
+    let measure =
+        Measure { precision: 0.5, min_seconds: seconds, max_seconds: 2.0 * seconds, ..design.scenario.measure.clone() };
+    let request = Request { trial: trial.cell.trial.clone(), measure, predicted_memory: trial.memory };
+    let padding = "x".repeat(random.below(4096));
+    let variables = vec![(OsString::from("CENTIME_PADDING"), OsString::from(padding))];
+    let options = Options { program: program.to_path_buf(), variables };
+    let m = run_trial(&request, &options, &mut |_| {}, &AtomicBool::new(false));
+    match (m.status, m.figures) {
+        (Status::Ok, Some(figures)) => {
+            let step = median(&figures.step_seconds).filter(|s| *s > 0.0).ok_or("no step was timed")?;
+            let tokens_per_second = figures.tokens_per_step as f64 / step;
+            Ok(Launch { tokens_per_second, figures })
+        }
+        (status, _) => Err(format!("{}: {}", status.name(), m.reason)),
+    }
+}
+
+/// Medians of one side's launches.
+pub fn side(price: &Price, trial: &PlannedTrial, launches: &[Launch]) -> Side {
+    let of = |f: &dyn Fn(&Launch) -> Option<f64>| median(&launches.iter().filter_map(f).collect::<Vec<_>>());
+    let w = &trial.cell.trial.workload;
+    let tokens_per_second = of(&|l| Some(l.tokens_per_second));
+    let step = |l: &Launch| median(&l.figures.step_seconds);
+    let cost = tokens_per_second.and_then(|t| {
+        let hour = price.for_devices(trial.cell.trial.devices)?;
+        crate::cost::price::usd_per_million_tokens(hour, TokensPerSecond(t), price.utilisation).ok()
+    });
+    Side {
+        tokens_per_second,
+        usd_per_million_tokens: cost.map(|c| c.get()),
+        peak_memory_bytes: of(&|l| Some(l.figures.peak_rss_bytes as f64)),
+        ttft_seconds: match w.phase {
+            Phase::Prefill => of(&step),
+            Phase::Generate => of(&|l| median(&l.figures.first_token_seconds)),
+            Phase::Train | Phase::Decode => None,
+        },
+        tpot_seconds: match w.phase {
+            Phase::Decode => of(&step),
+            Phase::Generate if w.new_tokens > 1 => of(&|l| {
+                let rest = step(l)? - median(&l.figures.first_token_seconds)?;
+                Some(rest / f64::from(w.new_tokens - 1))
+            }),
+            _ => None,
+        },
+    }
+}
