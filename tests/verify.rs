@@ -79,8 +79,8 @@ fn operations_are_checked_against_the_oracle_and_not_it_against_itself() {
     assert_eq!(code, 2, "{text}");
     let (_, code, text) = verify(&["--operations", "--size", "small", "--backend", "cpu", "--only", "nothing"]);
     assert_eq!(code, 2, "{text}");
-    let (ok, _, text) = verify(&["--operations", "--size", "small", "--backend", "cpu", "--only", "norm", "--each"]);
-    assert!(ok && text.contains("norm_backward") && !text.contains("linear"), "{text}");
+    let (ok, _, text) = verify(&["--operations", "--size", "small", "--backend", "cpu", "--only", "rope", "--each"]);
+    assert!(ok && text.contains("from 4000 back") && !text.contains("linear"), "{text}");
 }
 
 #[test]

@@ -31,18 +31,18 @@ pub struct Arguments {
     #[arg(long)]
     operations: bool,
     /// How much of it: `small` reaches every kernel at few short shapes, for use under a sanitizer; `full` adds sequences of 4096
-    /// tokens, wide layers and a vocabulary of 50257.
-    #[arg(long, value_name = "SIZE", value_parser = operations::size, default_value = "full", requires = "operations")]
-    size: Size,
+    /// tokens, wide layers and a vocabulary of 50257, and is what is taken otherwise.
+    #[arg(long, value_name = "SIZE", value_parser = operations::size)]
+    size: Option<Size>,
     /// Only operations with this in their name.
-    #[arg(long, value_name = "NAME", requires = "operations")]
+    #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// A row for every operation at every shape, not for the worst of each.
-    #[arg(long, requires = "operations")]
+    #[arg(long)]
     each: bool,
     /// How the table of operations is printed.
-    #[arg(long, value_enum, default_value_t = Format::Table, requires = "operations")]
-    format: Format,
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Check only this backend (naive, cpu, cuda); otherwise all that this machine has.
     #[arg(long, value_name = "NAME")]
     backend: Option<BackendKind>,
@@ -88,6 +88,11 @@ fn backends(a: &Arguments) -> Result<Vec<BackendKind>, Failure> {
 }
 
 fn run_golden(a: &Arguments) -> Result<(), Failure> {
+    if a.size.is_some() || a.only.is_some() || a.each || a.format.is_some() {
+        return Err(Failure::Usage(anyhow!(
+            "--size, --only, --each and --format go with --operations, and not with files"
+        )));
+    }
     let (threads, backends) = (threads(a), backends(a)?);
     let mut failed = 0;
     for file in &a.files {
@@ -142,7 +147,7 @@ fn run_operations(a: &Arguments) -> Result<(), Failure> {
         return Err(Failure::Usage(anyhow!(text)));
     }
     let (threads, mut failed) = (threads(a), 0);
-    let of = Selection { size: a.size, only: a.only.as_deref() };
+    let of = Selection { size: a.size.unwrap_or(Size::Full), only: a.only.as_deref() };
     for backend in backends(a)? {
         let began = std::time::Instant::now();
         let found: Vec<Finding> = if backend == BackendKind::Cuda {
@@ -156,11 +161,11 @@ fn run_operations(a: &Arguments) -> Result<(), Failure> {
             return Err(Failure::Usage(anyhow!(text)));
         }
         let shown = if a.each { operations::Shown::Each } else { operations::Shown::Worst };
-        let beyond = operations::print(&found, shown, a.format)?;
+        let beyond = operations::print(&found, shown, a.format.unwrap_or(Format::Table))?;
         failed += beyond;
         // Beside the table, which may be a file's content.
         eprintln!(
-            "{backend} ({}), {}: {} results of {} operations at their shapes, {beyond} beyond what they may be off by, {:.0} s",
+            "{backend} ({}), {}: {} numbers of {} operations at their shapes, {beyond} of these beyond what they may be off by, {:.0} s",
             path(backend),
             a.dtype,
             found.iter().map(|f| f.compared).sum::<usize>(),
@@ -187,7 +192,7 @@ fn print(groups: &[Group], tolerance: f64) -> usize {
         let verdict = if g.passes(tolerance) { "ok" } else { "FAILED" };
         let noise = match g.left_out {
             0 => String::new(),
-            n => format!("; {n} elements left out, their gradient is rounding noise"),
+            n => format!("; {n} elements left out, their gradient is noise in this format"),
         };
         println!(
             "  {:<24} {:>9.2e}  {verdict:<6}  {} compared, worst: {}{noise}",
