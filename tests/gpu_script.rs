@@ -197,6 +197,22 @@ fn what_is_printed_last_is_never_longer_than_a_window() {
     contains(report, &["FAILED in the middle\n", "that nobody will read 2999", "results: "]);
 }
 
+#[test]
+fn a_long_log_is_kept_by_its_ends_and_another_long_file_by_its_name() {
+    if lacks(&["python3", "tar"]) {
+        return;
+    }
+    let there = StandIns::new(
+        "for d in $TMPDIR/centime-gpu-*/verify; do head -c 3000000 /dev/zero >$d/a.parquet; done; \
+         echo begin; head -c 5000000 /dev/zero | tr '\\0' x; echo end",
+    );
+    there.run(&["--part", "verify", "--step", "doctor"]);
+    let log = there.archived("verify/doctor.log");
+    assert!(log.starts_with("begin\n") && log.ends_with("end\n") && log.len() < 2_200_000, "{}", log.len());
+    contains(&log, &["bytes are left out here]"]);
+    assert_eq!(there.archived("left-out.txt"), "verify/a.parquet: 3000000 bytes\n");
+}
+
 /// A centime whose steps take a moment, so that there is something to kill.
 fn slow() -> StandIns {
     let there = StandIns::new("sleep 0.3");

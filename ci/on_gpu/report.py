@@ -143,7 +143,7 @@ def against_pytorch(results):
         return lines + ["n/a: no step of part `ratios` left a figure.", ""]
     lines += [
         "Medians of interleaved rounds; a ratio is the median of the rounds' own, with the smallest and the largest. MFU and MBU are "
-        "against limits probed on this GPU.",
+        "against the GPU's limits, probed where the run could probe them, else the datasheet's.",
         "",
     ]
     heads = ["workload", "centime tok/s", "PyTorch tok/s", "ratio", "target", "met", "MFU", "MBU", "target", "met", "PyTorch ran as",

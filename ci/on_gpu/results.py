@@ -10,9 +10,11 @@ from pathlib import Path
 from . import report
 
 COLUMNS = ["part", "step", "began_utc", "seconds", "limit_seconds", "exit_code", "command"]
-# The most bytes of an archive, and of one file in it, tried in turn: of a longer one the beginning and the end are kept.
+# The most bytes of an archive, and of one file in it, tried in turn: of a longer log the beginning and the end are kept, and other files
+# are left out, with a word.
 ARCHIVE = 15 << 20
 FILE = (2 << 20, 128 << 10, 8 << 10)
+NOTE = "left-out.txt"
 # Of the working folder, what is no result.
 LEFT_OUT = {"bin"}
 
@@ -85,12 +87,14 @@ class Results:
         return packed
 
     def packed(self, most):
-        out = io.BytesIO()
+        out, too_long = io.BytesIO(), []
         with tarfile.open(fileobj=out, mode="w:gz", compresslevel=6) as archive:
             for path in sorted(self.work.rglob("*")):
                 name = path.relative_to(self.work)
-                if path.is_file() and not path.is_symlink() and name.parts[0] not in LEFT_OUT:
-                    add(archive, path, str(name), most)
+                if path.is_file() and not path.is_symlink() and name.parts[0] not in LEFT_OUT | {NOTE}:
+                    add(archive, path, str(name), most, too_long)
+            if too_long:
+                put(archive, NOTE, "".join(f"{line}\n" for line in too_long).encode(), time.time())
         return out.getvalue()
 
 
@@ -98,14 +102,20 @@ def plain(archive):
     return [m for m in archive.getmembers() if m.isfile()]
 
 
-def add(archive, path, name, most):
+def add(archive, path, name, most, too_long):
     """A file that a step is still writing may change or go away meanwhile."""
     try:
-        content = shortened(path, most)
-        entry = tarfile.TarInfo(name)
-        entry.size, entry.mtime = len(content), path.stat().st_mtime
+        facts = path.stat()
+        if facts.st_size > most and path.suffix != ".log":
+            return too_long.append(f"{name}: {facts.st_size} bytes")
+        put(archive, name, shortened(path, most), facts.st_mtime)
     except OSError:
-        return
+        pass
+
+
+def put(archive, name, content, modified):
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime = len(content), modified
     archive.addfile(entry, io.BytesIO(content))
 
 
