@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::output::{print, report_failure, results_failure, stdout_style};
-use super::price::{Priced, apply, book, priced, utilisation, warn_if_stale};
+use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
 use super::sizes::{bytes, seconds, usd};
 use super::table::Format;
 use crate::comparison::limits::Bounds;
@@ -33,9 +33,8 @@ pub struct Arguments {
     /// Share of the paid time in which tokens are produced, on all of them.
     #[arg(long, value_name = "SHARE", value_parser = utilisation, allow_negative_numbers = true)]
     utilisation: Option<Share>,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// An API to hold the costs against, by its model's name. May be repeated.
     #[arg(long = "api", value_name = "MODEL", default_values = ["gpt-4o-mini", "gpt-4o"])]
     apis: Vec<String>,
@@ -61,7 +60,7 @@ pub struct Arguments {
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let mut runs: Vec<Run> = a.folders.iter().map(|f| load(f)).collect::<Result<_, _>>().map_err(results_failure)?;
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     reprice(&mut runs, &a.price, a.utilisation, &book)?;
     let labels = labels(&a.folders);
     let asked = Asked {

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::output::results_failure;
-use super::price::{Priced, apply, book, priced, utilisation, warn_if_stale};
+use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
 use super::sizes::count;
 use super::table::{Format, Rows, Value};
 use crate::cost::evaluate::evaluate;
@@ -62,9 +62,8 @@ struct Train {
     /// What an hour costs, in place of the price book's: USD for all devices together, or a name of the book.
     #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
     price: Option<Priced>,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -84,9 +83,8 @@ struct Requests {
     /// What an hour costs, in place of the run's own price.
     #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
     price: Option<Priced>,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -115,7 +113,7 @@ fn case(text: &str) -> Result<UseCase, String> {
 }
 
 fn train(a: &Train) -> Result<(), Failure> {
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     let mut price = Price::default();
     let typed = a.price.clone().unwrap_or(Priced::Named { what: a.hardware.clone(), on: None });
     let found = apply(&mut price, &typed, &book, "given on the command line (--price)");
@@ -216,7 +214,7 @@ fn measured_mfu(folder: &Path, book: &Book) -> Result<Estimate, Failure> {
 
 fn requests(a: &Requests) -> Result<(), Failure> {
     let mut run = load(&a.folder).map_err(results_failure)?;
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     let price = &mut run.environment.price;
     if let Some(typed) = &a.price {
         apply(price, typed, &book, "given on the command line (--price)")?;

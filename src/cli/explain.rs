@@ -3,7 +3,7 @@
 use super::Failure;
 use super::compare::{folder, labels, reprice};
 use super::output::{print, report_failure, results_failure, stdout_style};
-use super::price::{Priced, book, priced};
+use super::price::{PriceBook, Priced, priced};
 use super::table::Format;
 use crate::comparison::decline::{decline, points};
 use crate::comparison::explain::explain;
@@ -34,9 +34,8 @@ pub struct Arguments {
     /// What an hour of each run's hardware costs, twice, in their order; `-` keeps a run's own price.
     #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
     price: Vec<Priced>,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// Where the page and its pictures go [default: reports/A-against-B, or reports/price-history].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -50,7 +49,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         return fall(a);
     }
     let mut runs: Vec<Run> = a.folders.iter().map(|f| load(f)).collect::<Result<_, _>>().map_err(results_failure)?;
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     reprice(&mut runs, &a.price, None, &book)?;
     let mut names = labels(&a.folders);
     if let ([from, to], [first, second]) = (names.as_mut_slice(), runs.as_slice())
@@ -86,7 +85,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
 }
 
 fn fall(a: &Arguments) -> Result<(), Failure> {
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     let found = decline(&book, &a.from, &a.to).map_err(|e| Failure::Usage(anyhow!(e)))?;
     let page = history(&points(&book, Term::OnDemand), &book.apis, &found).map_err(|e| Failure::Internal(e.into()))?;
     show(a, &page, PathBuf::from("reports/price-history"))

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::output::{print, report_failure, results_failure, stdout_style};
-use super::price::book;
+use super::price::PriceBook;
 use crate::cost::evaluate::evaluate;
 use crate::cost::metrics::{PEAK_MEMORY, TOKENS_PER_SECOND, USD_PER_MILLION};
 use crate::report::cell_name;
@@ -38,9 +38,8 @@ struct Add {
     /// The history's file.
     #[arg(long, value_name = "FILE", default_value = "reports/history.parquet")]
     store: PathBuf,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
 }
 
 /// Draw the history.
@@ -69,7 +68,7 @@ fn add(a: &Add) -> Result<(), Failure> {
     };
     let run = load(&a.folder).map_err(results_failure)?;
     let e = &run.environment;
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     let figures = evaluate(&run, &book);
     let entries: Vec<Entry> = run
         .records

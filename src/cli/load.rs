@@ -1,6 +1,7 @@
 //! The arguments by which commands name a scenario, and how its errors reach the user.
 
 use super::Failure;
+use super::price::PriceBook;
 use crate::scenario::{LoadOptions, Scenario, load as load_scenario};
 use crate::transformer::cuda::driver;
 use std::path::PathBuf;
@@ -17,9 +18,8 @@ pub struct Selection {
     /// Most cells that the sweep may have.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub max_cells: u64,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    pub prices: Vec<PathBuf>,
+    #[command(flatten)]
+    pub prices: PriceBook,
 }
 
 /// Loads the scenario.
@@ -28,7 +28,7 @@ pub fn load(s: &Selection) -> Result<Scenario, Failure> {
         overrides: s.set.clone(),
         max_cells: s.max_cells,
         cuda_present: driver::usable,
-        books: s.prices.clone(),
+        books: s.prices.files.clone(),
     };
     load_scenario(&s.file, &options).map_err(|e| Failure::yaml(&e))
 }

@@ -56,6 +56,21 @@ pub(super) fn utilisation(text: &str) -> Result<Share, String> {
     }
 }
 
+/// The price books that a command was given.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct PriceBook {
+    /// A price book of your own; its entries go before those that the program carries. May be repeated.
+    #[arg(long = "price-book", alias = "prices", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+impl PriceBook {
+    /// Ours, with the user's files over it.
+    pub(super) fn load(&self) -> Result<Book, Failure> {
+        book(&self.files)
+    }
+}
+
 /// The price book, with a user's files over it.
 pub(super) fn book(files: &[PathBuf]) -> Result<Book, Failure> {
     read::with(files).map_err(|e| Failure::yaml(&e))
@@ -90,7 +105,7 @@ pub(super) fn today() -> Option<Date> {
 pub(super) fn warn_if_stale(price: &Price) {
     if let Some((days, seen)) = today().and_then(|t| price.stale_days(t)).zip(price.seen.as_ref()) {
         eprintln!(
-            "warning: the price of {} was last seen {seen}, {days} days ago; check it, and state it in a file of your own (--prices)",
+            "warning: the price of {} was last seen {seen}, {days} days ago; check it, and state it in a file of your own (--price-book)",
             price.hardware
         );
     }

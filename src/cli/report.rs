@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::output::{print_run, results_failure};
-use super::price::{Priced, apply, book, priced, utilisation, warn_if_stale};
+use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
 use super::table::Format;
 use crate::results::lock::lock_folder;
 use crate::results::run::{load, save_environment};
@@ -20,9 +20,8 @@ pub struct Arguments {
     /// wanted (p5.48xlarge, h100-sxm-80gb@2024-05).
     #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
     price: Option<Priced>,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// Share of the paid time in which tokens are produced.
     #[arg(long, value_name = "SHARE", value_parser = utilisation, allow_negative_numbers = true)]
     utilisation: Option<Share>,
@@ -42,7 +41,7 @@ pub struct Arguments {
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let mut run = load(&a.folder).map_err(results_failure)?;
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     let stated = &mut run.environment.price;
     if let Some(typed) = &a.price {
         let source = a.source.as_deref().unwrap_or("given on the command line (centime report --price)");

@@ -71,10 +71,10 @@ pub fn side(price: &Price, trial: &PlannedTrial, launches: &[Launch]) -> Side {
         },
         tpot_seconds: match w.phase {
             Phase::Decode => of(&step),
-            Phase::Generate if w.new_tokens > 1 => of(&|l| {
-                let rest = step(l)? - median(&l.figures.first_token_seconds)?;
-                Some(rest / f64::from(w.new_tokens - 1))
-            }),
+            // As the metric says it: the median of differences, not the difference of medians.
+            Phase::Generate if w.new_tokens > 1 => {
+                of(&|l| Some(median(&l.figures.seconds_after_first_token()?)? / f64::from(w.new_tokens - 1)))
+            }
             _ => None,
         },
     }

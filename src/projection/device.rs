@@ -59,7 +59,7 @@ const NO_LINK: f64 = 25e9;
 
 /// What the catalog lacks for a projection.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{device}: the catalog has no {missing}; add it in a file of your own and give it with --prices")]
+#[error("{device}: the catalog has no {missing}; add it in a file of your own and give it with --price-book")]
 pub struct Unknown {
     pub device: String,
     pub missing: &'static str,

@@ -89,6 +89,15 @@ pub struct Figures {
     pub telemetry: Option<Telemetry>,
 }
 
+impl Figures {
+    /// In `generate`: the seconds of every step after its first token; `None` in other phases.
+    pub fn seconds_after_first_token(&self) -> Option<Vec<f64>> {
+        let paired = !self.step_seconds.is_empty() && self.step_seconds.len() == self.first_token_seconds.len();
+        paired
+            .then(|| self.step_seconds.iter().zip(&self.first_token_seconds).map(|(all, first)| all - first).collect())
+    }
+}
+
 /// One trial's outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {

@@ -4,12 +4,23 @@ use crate::yaml::{Value, did_you_mean};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Why a value is not what its field expects, with the remedy for the two usual slips.
+fn unlike(v: &Value, expected: &str) -> String {
+    match v {
+        Value::List(_) => format!("{v} is a list, and one value belongs here; put it under sweep.matrix"),
+        Value::Text(text) if text.parse::<f64>().is_ok() => {
+            format!("\"{text}\" is text and not {expected}; write {text} without the quotes")
+        }
+        other => format!("{other} is not {expected}"),
+    }
+}
+
 pub(super) fn count(v: &Value) -> Result<u32, String> {
     match v {
         Value::Integer(i) if *i >= 1 => {
             u32::try_from(*i).map_err(|_| format!("{i} is too large; the largest is {}", u32::MAX))
         }
-        other => Err(format!("{other} is not a whole number from 1 up")),
+        other => Err(unlike(other, "a whole number from 1 up")),
     }
 }
 
@@ -17,19 +28,25 @@ pub(super) fn number(v: &Value) -> Result<f32, String> {
     match v {
         Value::Integer(i) => Ok(*i as f32),
         Value::Float(x) if (*x as f32).is_finite() => Ok(*x as f32),
-        other => Err(format!("{other} is not a number within reason")),
+        other => Err(unlike(other, "a number within reason")),
     }
 }
 
 pub(super) fn flag(v: &Value) -> Result<bool, String> {
     match v {
         Value::Bool(b) => Ok(*b),
+        Value::List(_) => Err(unlike(v, "true or false")),
         other => Err(format!("{other} is neither true nor false")),
     }
 }
 
 pub(super) fn word<T: DeserializeOwned>(v: &Value, known: &[&str]) -> Result<T, String> {
-    let Value::Text(text) = v else { return Err(format!("{v} is no word; use {}", known.join(", "))) };
+    let Value::Text(text) = v else {
+        return Err(match v {
+            Value::List(_) => unlike(v, "one word"),
+            other => format!("{other} is no word; use {}", known.join(", ")),
+        });
+    };
     let parsed = serde_json::from_value(serde_json::Value::String(text.clone())).ok();
     parsed.ok_or_else(|| {
         format!("`{text}` is unknown; {}", did_you_mean(text, known.iter().copied(), std::iter::empty()))
@@ -57,4 +74,21 @@ pub(super) fn text(s: &str) -> Value {
 /// The word that scenarios use for it.
 pub(super) fn serialized(v: &impl Serialize) -> Value {
     serde_json::to_value(v).ok().and_then(|j| j.as_str().map(text)).unwrap_or(Value::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_slips_come_with_their_remedy() {
+        let list = Value::List(vec![]);
+        for fault in [count(&list).unwrap_err(), number(&list).unwrap_err(), flag(&list).unwrap_err()] {
+            assert!(fault.ends_with("is a list, and one value belongs here; put it under sweep.matrix"), "{fault}");
+        }
+        assert!(word::<String>(&list, &["a"]).unwrap_err().contains("put it under sweep.matrix"));
+        let quoted = count(&text("4")).unwrap_err();
+        assert_eq!(quoted, "\"4\" is text and not a whole number from 1 up; write 4 without the quotes");
+        assert!(count(&text("four")).unwrap_err().ends_with("is not a whole number from 1 up"));
+    }
 }

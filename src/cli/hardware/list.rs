@@ -1,7 +1,7 @@
 //! `centime hardware list`.
 
 use crate::cli::Failure;
-use crate::cli::price::{book, today};
+use crate::cli::price::{PriceBook, today};
 use crate::cli::table::{Format, Rows, Value};
 use crate::hardware::book::{Book, Query};
 use crate::hardware::date::Date;
@@ -9,7 +9,6 @@ use crate::hardware::device::{Device, Format as Number};
 use crate::hardware::offer::{Offer, Term};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, significant};
 use anyhow::anyhow;
-use std::path::PathBuf;
 
 /// Every device with its figures and its cheapest current price; or every offer, or every API.
 #[derive(Debug, clap::Args)]
@@ -32,9 +31,8 @@ pub struct Arguments {
     /// Prices of that day instead of the latest.
     #[arg(long, value_name = "DATE", value_parser = date)]
     on: Option<Date>,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -49,7 +47,7 @@ pub(super) fn date(text: &str) -> Result<Date, String> {
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     if a.apis {
         return apis(&book, a.format);
     }

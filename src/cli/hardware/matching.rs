@@ -1,14 +1,13 @@
 //! `centime hardware match`.
 
 use crate::cli::Failure;
-use crate::cli::price::book;
+use crate::cli::price::PriceBook;
 use crate::cli::table::{Format, Rows};
 use crate::hardware::book::Query;
 use crate::hardware::machine::{self, Machine};
 use crate::hardware::matching::{Match, matches, of_name};
 use crate::hardware::probe::probe;
 use crate::units::{FlopsPerSecond, significant};
-use std::path::PathBuf;
 
 /// Say which entry of the catalog this machine is; where it is none, print one to start from, with its probed limits.
 #[derive(Debug, clap::Args)]
@@ -16,16 +15,15 @@ pub struct Arguments {
     /// Look for this name of a processor or GPU, and not for this machine's.
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     let machine = machine::inspect();
     let (name, found) = match &a.name {
         Some(name) => (name.as_str(), of_name(&book.devices, name)),
@@ -50,7 +48,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if found.is_empty() {
         println!("no entry of the catalog is seen as `{name}`.");
         if a.name.is_none() {
-            println!("An entry for a price book of your own (--prices FILE), with this machine's probed limits:\n");
+            println!("An entry for a price book of your own (--price-book FILE), with this machine's probed limits:\n");
             println!("{}", template(&machine));
         } else {
             println!(

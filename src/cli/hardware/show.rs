@@ -2,14 +2,13 @@
 
 use super::list::{OFFERS, offer};
 use crate::cli::Failure;
-use crate::cli::price::{book, today};
+use crate::cli::price::{PriceBook, today};
 use crate::cli::table::{Format, Rows};
 use crate::hardware::book::{Book, Query};
 use crate::hardware::device::{Device, Format as Number};
 use crate::hardware::offer::Offer;
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, significant};
 use anyhow::anyhow;
-use std::path::PathBuf;
 
 /// Everything that is known of a device or an instance, with its sources and all its offers, oldest first.
 #[derive(Debug, clap::Args)]
@@ -17,16 +16,15 @@ pub struct Arguments {
     /// A device (h100-sxm-80gb, H100) or an instance (p5.48xlarge, aws/p5.48xlarge).
     #[arg(value_name = "NAME")]
     name: String,
-    /// A price book of your own; its entries go before those that the program carries. May be repeated.
-    #[arg(long = "prices", value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
-    let book = book(&a.prices)?;
+    let book = a.prices.load()?;
     let query = Query { what: a.name.clone(), ..Query::default() };
     let offered = book.find(&query);
     let device = book.device(&a.name).or_else(|| book.device(offered.as_ref().ok()?.device.as_deref()?));

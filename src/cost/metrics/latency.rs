@@ -42,7 +42,7 @@ pub static TTFT: Metric = seconds(
     "ttft_seconds",
     "TTFT",
     "median time from the start of a step to its first token; in prefill the step itself",
-    "DESIGN, terms",
+    "as vLLM, SGLang and aiperf count it",
     |c| match c.record.cell.trial.workload.phase {
         Phase::Prefill => steps::median(&c.figures()?.step_seconds),
         Phase::Generate => steps::median(&c.figures()?.first_token_seconds),
@@ -54,7 +54,7 @@ pub static TPOT: Metric = seconds(
     "tpot_seconds",
     "TPOT",
     "median of (E2E - TTFT) / (new_tokens - 1) over the steps; in decode the step itself",
-    "DESIGN, terms; the first token is not in it",
+    "as vLLM, SGLang and aiperf count it; the first token is not in it",
     tpot,
 );
 
@@ -77,7 +77,5 @@ fn tpot(c: &Context) -> Option<Estimate> {
 
 /// Seconds of each `generate` step after its first token.
 pub(super) fn decode_seconds(c: &Context) -> Option<Vec<f64>> {
-    let f = c.figures()?;
-    let paired = !f.step_seconds.is_empty() && f.step_seconds.len() == f.first_token_seconds.len();
-    paired.then(|| f.step_seconds.iter().zip(&f.first_token_seconds).map(|(all, first)| all - first).collect())
+    c.figures()?.seconds_after_first_token()
 }

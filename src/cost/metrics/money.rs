@@ -23,7 +23,7 @@ const fn cost(
         provenance: Provenance::Quoted,
         direction: Direction::Lower,
         formula,
-        source: "DESIGN, formulas; the price is the scenario's",
+        source: "the price of an hour over the tokens of an hour; the price is the scenario's",
         compute,
     }
 }
@@ -57,7 +57,7 @@ pub static TOKENS_PER_USD: Metric = Metric {
     provenance: Provenance::Quoted,
     direction: Direction::Higher,
     formula: "1e6 / usd_per_million_tokens",
-    source: "DESIGN, formulas",
+    source: "the reciprocal of usd_per_million_tokens",
     compute: |c| of_throughput(c, tokens_per_second(c)?)?.decreasing(|usd| 1e6 / usd)?.positive(),
 };
 

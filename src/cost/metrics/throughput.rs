@@ -11,7 +11,7 @@ pub static TOKENS_PER_SECOND: Metric = Metric {
     provenance: Provenance::Measured,
     direction: Direction::Higher,
     formula: "tokens of a step on all devices / median step_seconds; the ends of the median's 95 % interval change places",
-    source: "DESIGN, terms; MLPerf counts tokens likewise",
+    source: "as MLPerf counts tokens",
     compute: tokens_per_second,
 };
 
