@@ -7,6 +7,13 @@
 // FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
 // 128 queries, from the L2 cache. Shared memory is read at 96 (Q K^T; 128 where KEYS is 64) and 64 (P V) bytes a clock at
 // the full rate of products.
+//
+// What the structure allows, in clocks of a multiprocessor for a block's step over KEYS keys (an m64nNk16 takes N / 2;
+// exponentials 16 a clock; four schedulers issue for eight warps; instructions as counted in the machine code):
+//              products   exponentials   instructions       of that beside no products           share of the rate at most
+//   D = 128    2048       1056           540 a warp: 1080   118 a warp, from P V to Q K^T: 236   2048 / 2284 = 90 %
+//   D = 64     512        544            286 a warp: 572    two blocks, each under the other     512 / 572 = 90 %
+// Both groups pass one barrier a step and so stand at the same place; what they wait for one another comes off that.
 #include "warpgroup.h"
 
 #ifdef WARPGROUPS
@@ -72,15 +79,16 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
   // Tiles are taken from the last to the first: `step` 0 is the one with the diagonal.
   const auto first_key = [&](int step) { return (tiles - 1 - step) * KEYS; };
   const auto load = [&](SharedAddress to, const bf16* from, int step) {
-    const int first = first_key(step);
-    load_panels<D, KEYS, THREADS>(to + step % 2 * TILE, from + first * width, width, tokens - first, head_dim);
+    // Past the last step zeros, rather than a branch.
+    const int first = first_key(step), inside = step < tiles ? tokens - first : 0;
+    load_panels<D, KEYS, THREADS>(to + step % 2 * TILE, from + first * width, width, inside, head_dim);
   };
   load_panels<D, QUERIES, THREADS>(queries, qkv + (row + first_query) * width + head * head_dim, width,
                                    tokens - first_query, head_dim);
   load(keys, k, 0);
   commit_copies();
   load(values, v, 0);
-  if (tiles > 1) load(keys, k, 1);
+  load(keys, k, 1);
   commit_copies();
 
   const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, warp_query = first_query + own;
@@ -104,23 +112,26 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
   softmax.apply(s);
   round_to_a<KEYS>(p, s);
 
-  for (int step = 0; step + 1 < tiles; step++) {
+  // A step is begun, with the next tile's scores done and the products of this one's values under way, and ended. Copies are
+  // started behind the products: nothing else keeps the tensor cores busy while they are.
+  const auto begin = [&](int step) {
     wait_for_copies<0>();
     show_copies_to_products();
-    // All are done with these keys and with the values before these: their places take what comes next.
+    // All are done with this step's keys and with the values before these: their places take what comes next.
     __syncthreads();
-    if (step + 2 < tiles) load(keys, k, step + 2);
-    load(values, v, step + 1);
-    commit_copies();
-
     before_products();
     panel_scores<D, QUERIES, KEYS>(s, q, tile_of(keys, step + 1));
     commit_products();
     panel_sums<D, KEYS>(sums, p, tile_of(values, step));
     commit_products();
+    load(keys, k, step + 2);
+    load(values, v, step + 1);
+    commit_copies();
     wait_for_products<1>(s);
-    if (causal && first_key(step + 1) + KEYS > warp_query) softmax.mask(s, first_key(step + 1), ends);
+  };
+  const auto end = [&]() {
     softmax.apply(s);
+    computed_by_now(softmax.total[0] + softmax.total[1]);
     wait_for_products<0>(sums);
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
@@ -128,6 +139,20 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
       for (int i = 0; i < 4; i++) sums[n][i] *= softmax.shrink[i / 2];
     }
     round_to_a<KEYS>(p, s);
+  };
+  // Where tiles are half as wide as the block, the diagonal reaches into the second one; into no other. That step stands by
+  // itself: a branch while products are under way makes the assembler wait for them where its paths meet.
+  static_assert(QUERIES <= 2 * KEYS, "the diagonal lies in the last two tiles");
+  int step = 0;
+  if (KEYS < QUERIES && causal && tiles > 1) {
+    begin(0);
+    softmax.mask(s, first_key(1), ends);
+    end();
+    step = 1;
+  }
+  for (; step + 1 < tiles; step++) {
+    begin(step);
+    end();
   }
   wait_for_copies<0>();
   show_copies_to_products();

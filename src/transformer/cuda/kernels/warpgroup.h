@@ -163,6 +163,21 @@ __device__ __forceinline__ void wait_for_products([[maybe_unused]] float (&c)[TI
 #endif
 }
 
+// Everything that `x` is computed from is issued before the warp goes on. The assembler lets arithmetic sink below a wait
+// for products, since neither needs the other, and the tensor cores then idle through it. A warp's barrier it leaves in
+// place; this one's mask comes from `x`: always all lanes, in a way that the assembler does not see through. About five
+// instructions. `ci/kernels` reads the order in the machine code.
+__device__ __forceinline__ void computed_by_now([[maybe_unused]] float x) {
+  unsigned lanes = ALL_LANES;
+#ifndef CENTIME_HOST
+  // A positive number's sign, spread over the word and inverted; NaN counts as 0.
+  asm volatile("{ .reg .f32 t; max.f32 t, %1, 0f00000000; mov.b32 %0, t; shr.s32 %0, %0, 31; not.b32 %0, %0; }"
+               : "=r"(lanes)
+               : "f"(x));
+#endif
+  __syncwarp(lanes);
+}
+
 #ifndef CENTIME_HOST
 // Operands of a result's fragments, and their numbers in the text of an instruction.
 #define TILE(c, i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
