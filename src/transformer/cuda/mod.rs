@@ -63,7 +63,7 @@ use std::sync::Arc;
 pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize) -> u64 {
     let (real, training) = (buffer::real(w.dtype), w.phase == Phase::Train);
     let head = if training && shape.has_vocabulary_head() {
-        head::scratch_bytes(rows, shape.vocab_size as usize, real)
+        head::scratch_bytes(rows, shape.d_model as usize, shape.vocab_size as usize, real)
     } else {
         0
     };
