@@ -323,12 +323,18 @@ impl Backend for Cuda {
         rows::last_rows(self.on(), x.format(), x.at(), out.at(), batch, tokens, c);
     }
     fn argmax(&self, x: &Buffer, n: usize, v: usize) -> Vec<u32> {
-        let Some(at) = self.state.scratch(4 * n) else { return vec![0; n] };
-        rows::argmax(self.on(), x.format(), x.at(), at, n, v);
-        self.words(at, n)
+        let workspace = rows::argmax_workspace_bytes(self.on(), n, v);
+        let (Some(at), Some(counts)) = (self.state.scratch(workspace + 4 * n), self.state.counts(4 * n)) else {
+            return vec![0; n];
+        };
+        let out = at + workspace as Address;
+        rows::argmax(self.on(), x.format(), (x.at(), at, counts), out, n, v);
+        self.words(out, n)
     }
     fn choose(&self, x: &Buffer, n: usize, v: usize, tokens: &mut Buffer) {
-        rows::argmax(self.on(), x.format(), x.at(), tokens.wide(), n, v);
+        let workspace = rows::argmax_workspace_bytes(self.on(), n, v);
+        let (Some(at), Some(counts)) = (self.state.scratch(workspace), self.state.counts(4 * n)) else { return };
+        rows::argmax(self.on(), x.format(), (x.at(), at, counts), tokens.wide(), n, v);
     }
 
     fn update(&self, update: &Update, step: u32, one: Updated<'_, Buffer>) {
