@@ -1,6 +1,7 @@
 //! Attention over whole sequences: which kernel, on what grid.
 //!
-//! In bf16, tensor cores take head_dims that are multiples of 8 up to 128; everything else runs in f32 arithmetic, up to
+//! In bf16, tensor cores take head_dims that are multiples of 8: up to 128, and forward up to 256. Gradients beyond 128 do not fit: sums
+//! of dK and dV are 2 D registers a lane for 16 keys a warp. Everything else runs in f32 arithmetic, up to
 //! [`LARGEST_HEAD_DIM`]. Gradients are the same in every run.
 
 use super::super::backend::AttentionDims;
@@ -15,21 +16,34 @@ pub const LARGEST_HEAD_DIM: usize = 256;
 enum Path {
     /// bf16 products by wgmma; rows are padded to 64 or 128 numbers.
     Warpgroups(usize),
-    /// bf16 products by mma.sync; rows are padded to so many numbers: 32, 64, 96 or 128.
+    /// bf16 products by mma.sync; rows are padded to so many numbers: 32, 64, 96, 128 or (forward alone) 256.
     TensorCores(usize),
     /// f32 arithmetic; rows are padded to so many times 32 numbers: 2, 4 or 8.
     Rows(usize),
+    /// The same for 8 times 32 with fewer rows a block, where shared memory is scarce.
+    NarrowRows,
 }
 
 impl Path {
+    /// Of the forward pass.
+    fn forward(facts: &Facts, real: Real, head_dim: usize) -> Self {
+        if real == Real::Bf16 && head_dim.is_multiple_of(8) && head_dim > 128 && facts.capability >= (8, 0) {
+            return Self::TensorCores(256);
+        }
+        Self::of(facts, real, head_dim)
+    }
+
+    /// Of the backward pass, and of the forward one up to a head_dim of 128.
     fn of(facts: &Facts, real: Real, head_dim: usize) -> Self {
         let padded = head_dim.next_multiple_of(32);
-        let fits = head_dim.is_multiple_of(8) && padded <= 128 && backward_shared_bytes(padded) <= facts.shared_bytes;
+        let fits = head_dim.is_multiple_of(8) && padded <= 128;
         let hopper = facts.capability == (9, 0) && facts.shared_bytes >= WARPGROUPS_MOST_SHARED_BYTES;
         if real == Real::Bf16 && fits && head_dim > 32 && hopper {
             Self::Warpgroups(head_dim.next_multiple_of(64))
         } else if real == Real::Bf16 && fits && facts.capability >= (8, 0) {
             Self::TensorCores(padded)
+        } else if head_dim > 128 && rows_shared_bytes(8, 4 * 32, 2 * 32) > facts.shared_bytes {
+            Self::NarrowRows
         } else {
             Self::Rows(head_dim.div_ceil(64).next_power_of_two() * 2)
         }
@@ -39,9 +53,14 @@ impl Path {
 /// The most shared memory that a kernel by warpgroups asks for: `attention_wgmma_dq_128`. Every Hopper has it.
 const WARPGROUPS_MOST_SHARED_BYTES: u32 = (2 * 128 + 6 * 96) * 128 * 2 + 1024;
 
-/// Of a kernel of `attention_mma.cu`: 128 queries, and two stages of 64 keys and values.
+/// Of a kernel of `attention_mma.cu`: 128 queries, and two stages of keys and values.
 fn forward_shared_bytes(padded: usize) -> u32 {
-    ((128 + 4 * 64) * padded * 2) as u32
+    let keys = match padded {
+        32 | 64 | 96 => 64,
+        128 => 32,
+        _ => 16,
+    };
+    ((128 + 4 * keys) * padded * 2) as u32
 }
 
 /// Of a kernel of `attention_wgmma.cu`: 128 queries, two stages of keys and values, and what aligns them to 1024 bytes.
@@ -50,15 +69,20 @@ fn warpgroups_shared_bytes(padded: usize) -> u32 {
     ((128 + 4 * keys) * padded * 2 + 1024) as u32
 }
 
-/// Of `attention_mma_dkv`, the most of all: 128 keys and values, and two stages of 64 queries, their gradients, lse and delta.
-fn backward_shared_bytes(padded: usize) -> u32 {
-    ((2 * 128 + 4 * 64) * padded * 2 + 2 * 2 * 64 * 4) as u32
+/// Of `attention_mma_dkv`, the most of all: 128 keys and values, and two stages of queries (64, or 32 of the narrow one), their
+/// gradients, lse and delta.
+fn key_gradients_shared_bytes(padded: usize, queries: usize) -> u32 {
+    ((2 * 128 + 4 * queries) * padded * 2 + 2 * 2 * queries * 4) as u32
 }
 
-/// Of `attention_mma_dq`: 128 queries and their gradients, and two stages of keys and values.
+/// Of `attention_mma_dq`: 128 queries and their gradients, and two stages of keys and values; one for 128 numbers.
 fn query_gradients_shared_bytes(padded: usize) -> u32 {
-    let keys = if padded <= 64 { 64 } else { 32 };
-    ((2 * 128 + 4 * keys) * padded * 2) as u32
+    let (keys, stages) = match padded {
+        32 | 64 => (64, 2),
+        96 => (32, 2),
+        _ => (32, 1),
+    };
+    ((2 * 128 + stages * 2 * keys) * padded * 2) as u32
 }
 
 /// Of a kernel in f32 arithmetic: `rows` rows, and 32 numbers for each of `weights` rows.
@@ -66,7 +90,8 @@ fn rows_shared_bytes(chunks: usize, rows: usize, weights: usize) -> u32 {
     ((rows * (chunks * 32 + 4) + weights * 32) * 4) as u32
 }
 
-/// Whether a block of attention's kernels finds the shared memory that it needs; for f32 rows of over 128 numbers it may not.
+/// Whether a block of attention's kernels finds the shared memory that it needs; for f32 rows of over 128 numbers it may not, on what has
+/// less than the 99 KiB of all GPUs since compute capability 8.0.
 ///
 /// # Errors
 /// What is needed, what there is, and the remedy.
@@ -74,6 +99,8 @@ pub(super) fn fits(facts: &Facts, real: Real, head_dim: usize) -> Result<(), Str
     let needed = match Path::of(facts, real, head_dim) {
         // The passes forward and backward have the same rows in shared memory, in other roles.
         Path::Rows(chunks) => rows_shared_bytes(chunks, 4 * 32, 2 * 32),
+        // More forward than backward.
+        Path::NarrowRows => rows_shared_bytes(8, 24 + 2 * 32, 24),
         // Taken only where they fit.
         Path::Warpgroups(_) | Path::TensorCores(_) => 0,
     };
@@ -91,14 +118,14 @@ fn dims(d: &AttentionDims) -> [Arg; 5] {
     [int(d.tokens), int(d.heads), int(d.kv_heads), int(d.head_dim), Arg::I32(d.causal.into())]
 }
 
-/// A grid of blocks that have `rows` positions of one head each.
+/// A grid of blocks that have `rows` positions of one head each; why heads come first, see `attention_order.h`.
 fn grid(d: &AttentionDims, rows: usize, heads: usize) -> [u32; 3] {
-    [d.tokens.div_ceil(rows) as u32, heads as u32, d.batch as u32]
+    [heads as u32, d.tokens.div_ceil(rows) as u32, d.batch as u32]
 }
 
 /// `out [N, H*D] = softmax(Q K^T / sqrt(D)) V`; `lse [N, H]` in f32 takes the log of the softmax's denominator.
 pub(super) fn attention(on: &dyn Device, real: Real, qkv: Address, out: Address, lse: Address, d: AttentionDims) {
-    forward_by(Path::of(on.facts(), real, d.head_dim), on, real, [qkv, out, lse], &d);
+    forward_by(Path::forward(on.facts(), real, d.head_dim), on, real, [qkv, out, lse], &d);
 }
 
 fn forward_by(path: Path, on: &dyn Device, real: Real, operands: [Address; 3], d: &AttentionDims) {
@@ -113,9 +140,11 @@ fn forward_by(path: Path, on: &dyn Device, real: Real, operands: [Address; 3], d
                 32 => "attention_mma_32",
                 64 => "attention_mma_64",
                 96 => "attention_mma_96",
-                _ => "attention_mma_128",
+                128 => "attention_mma_128",
+                _ => "attention_mma_256",
             };
-            ("attention_mma", kernel, 128, 128, forward_shared_bytes(padded))
+            let threads = if padded <= 128 { 128 } else { 256 };
+            ("attention_mma", kernel, 128, threads, forward_shared_bytes(padded))
         }
         Path::Rows(chunks) => {
             let kernel = match chunks {
@@ -125,6 +154,7 @@ fn forward_by(path: Path, on: &dyn Device, real: Real, operands: [Address; 3], d
             };
             ("attention", kernel, 64, 256, rows_shared_bytes(chunks, 64 + 2 * 32, 64))
         }
+        Path::NarrowRows => ("attention", "attention_8_narrow", 24, 256, rows_shared_bytes(8, 24 + 2 * 32, 24)),
     };
     on.launch(&Launch { file, kernel, real, grid: grid(d, rows, d.heads), threads, shared_bytes, args: &args });
 }
@@ -183,15 +213,18 @@ fn backward_by(path: Path, on: &dyn Device, real: Real, b: Backward, d: &Attenti
             run(file, queries, grid(d, rows, d.heads), 2 * rows as u32, shared(rows, key_tile, 0));
         }
         Path::TensorCores(padded) => {
+            let narrow = key_gradients_shared_bytes(padded, 64) > on.facts().shared_bytes;
             let (keys, queries) = match padded {
                 32 => ("attention_mma_dkv_32", "attention_mma_dq_32"),
                 64 => ("attention_mma_dkv_64", "attention_mma_dq_64"),
                 96 => ("attention_mma_dkv_96", "attention_mma_dq_96"),
+                _ if narrow => ("attention_mma_dkv_128_narrow", "attention_mma_dq_128"),
                 _ => ("attention_mma_dkv_128", "attention_mma_dq_128"),
             };
             let file = "attention_mma_backward";
             let threads = if padded <= 64 { 128 } else { 256 };
-            run(file, keys, grid(d, 128, d.kv_heads), threads, backward_shared_bytes(padded));
+            let shared = key_gradients_shared_bytes(padded, if narrow { 32 } else { 64 });
+            run(file, keys, grid(d, 128, d.kv_heads), threads, shared);
             run(file, queries, grid(d, 128, d.heads), 128, query_gradients_shared_bytes(padded));
         }
         Path::Rows(chunks) => {
@@ -205,9 +238,19 @@ fn backward_by(path: Path, on: &dyn Device, real: Real, b: Backward, d: &Attenti
             run(file, keys, grid(d, 32, d.kv_heads), 256, shared);
             run(file, queries, grid(d, 32, d.heads), 256, shared);
         }
+        Path::NarrowRows => {
+            let file = "attention_backward";
+            let shared = rows_shared_bytes(8, 2 * 8 + 2 * 32, 2 * 8);
+            run(file, "attention_dkv_8_narrow", grid(d, 8, d.kv_heads), 256, shared);
+            run(file, "attention_dq_8_narrow", grid(d, 8, d.heads), 256, shared);
+        }
     }
 }
 
 #[cfg(test)]
 #[path = "attention_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "attention_faults_tests.rs"]
+mod faults_tests;

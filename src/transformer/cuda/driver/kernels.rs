@@ -9,7 +9,7 @@ macro_rules! sources {
 
 /// What the files include, by the name in their `#include`.
 pub const HEADERS: &[Source] =
-    sources!["attention_rows.h", "attention_tiles.h", "common.h", "tensor_cores.h", "warpgroup.h"];
+    sources!["attention_order.h", "attention_rows.h", "attention_tiles.h", "common.h", "tensor_cores.h", "warpgroup.h"];
 
 /// Every file of kernels.
 pub const FILES: &[Source] = sources![

@@ -127,6 +127,33 @@ fn build(source: &Path, real: Real) -> Result<PathBuf, String> {
 }
 
 impl Library {
+    /// `kernels/<file>.cu` for `real` with each `(from, to)` replaced in its text, where it must stand exactly once.
+    pub fn altered(file: &str, real: Real, edits: &[(&str, &str)]) -> Result<Self, String> {
+        let mut text = fs::read_to_string(kernels().join(format!("{file}.cu"))).map_err(|e| e.to_string())?;
+        for (from, to) in edits {
+            if text.matches(from).count() != 1 {
+                return Err(format!(
+                    "`{from}` stands {} times in {file}.cu, expected once",
+                    text.matches(from).count()
+                ));
+            }
+            text = text.replace(from, to);
+        }
+        // Own to its content, for compilers that run at once.
+        let hash = Sha256::digest(text.as_bytes());
+        let key: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        fs::create_dir_all(folder()?).map_err(|e| e.to_string())?;
+        let source = folder()?.join(format!("{file}-{key}.cu"));
+        fs::write(&source, text).map_err(|e| format!("{}: {e}", source.display()))?;
+        Self::load(&build(&source, real)?)
+    }
+
+    fn load(path: &Path) -> Result<Self, String> {
+        // SAFETY: made by us of our own sources; it has no initialisers.
+        let loaded = unsafe { libloading::Library::new(path) }.map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self { loaded, turn: Mutex::new(()) })
+    }
+
     /// `kernels/<file>.cu`, compiled for `real` once.
     pub fn of(file: &'static str, real: Real) -> Result<Arc<Self>, String> {
         type Slot = Arc<Mutex<Option<Arc<Library>>>>;
@@ -138,9 +165,7 @@ impl Library {
             return Ok(Arc::clone(library));
         }
         let path = build(&kernels().join(format!("{file}.cu")), real)?;
-        // SAFETY: made by us of our own sources; it has no initialisers.
-        let loaded = unsafe { libloading::Library::new(&path) }.map_err(|e| format!("{}: {e}", path.display()))?;
-        let library = Arc::new(Self { loaded, turn: Mutex::new(()) });
+        let library = Arc::new(Self::load(&path)?);
         *slot = Some(Arc::clone(&library));
         Ok(library)
     }

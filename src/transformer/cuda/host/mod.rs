@@ -14,12 +14,12 @@ pub(in super::super) use fixture::{array, close, close_to, ids, random, rounded,
 
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
-use super::device::{Address, Arg, Device, Facts, Launch, Product, Trace};
+use super::device::{Address, Arg, Device, Facts, Launch, Product, Real, Trace};
 use library::{Library, compiler};
 use memory::Memory;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The host as a device.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(in super::super) struct HostDevice {
     fuses: bool,
     fused: AtomicUsize,
     trace: Trace,
+    /// A kernel file and what runs in its place.
+    instead: Option<(&'static str, Arc<Library>)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,6 +55,18 @@ impl HostDevice {
         Self::new().map(|host| Self { facts: Facts { capability, ..host.facts.clone() }, ..host })
     }
 
+    /// One that has so many bytes of shared memory for a block.
+    pub fn with_shared(shared_bytes: u32) -> Option<Self> {
+        Self::new().map(|host| Self { facts: Facts { shared_bytes, ..host.facts.clone() }, ..host })
+    }
+
+    /// One that runs a kernel file with errors put into it: each `(from, to)` replaced, once.
+    pub fn with_errors(file: &'static str, real: Real, edits: &[(&str, &str)]) -> Result<Option<Self>, String> {
+        let Some(host) = Self::new() else { return Ok(None) };
+        let library = Arc::new(Library::altered(file, real, edits)?);
+        Ok(Some(Self { instead: Some((file, library)), ..host }))
+    }
+
     /// Products with an epilogue that it has done in one go.
     pub fn fused(&self) -> usize {
         self.fused.load(Ordering::Relaxed)
@@ -73,7 +87,8 @@ impl HostDevice {
             memory_bytes,
         };
         let (memory, failure) = (Mutex::default(), Mutex::default());
-        Some(Self { facts, memory, failure, fuses: true, fused: AtomicUsize::new(0), trace: Trace::default() })
+        let (fused, trace) = (AtomicUsize::new(0), Trace::default());
+        Some(Self { facts, memory, failure, fuses: true, fused, trace, instead: None })
     }
 
     fn fail(&self, message: String) {
@@ -133,7 +148,10 @@ impl HostDevice {
             types.push(kind);
         }
         let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| v.as_mut_ptr().cast()).collect();
-        let library = Library::of(launch.file, launch.real)?;
+        let library = match &self.instead {
+            Some((file, library)) if *file == launch.file => Arc::clone(library),
+            _ => Library::of(launch.file, launch.real)?,
+        };
         library.launch(launch, &mut pointers, &types).map_err(|m| lock(&self.memory).explain(m))
     }
 }

@@ -7,11 +7,12 @@
 // queries, from the L2 cache.
 #include "attention_rows.h"
 
-constexpr int WARPS = 8, OWN = 8, QUERIES = WARPS * OWN, KEYS = 32;
+constexpr int WARPS = 8, KEYS = 32;
 
-template <int CHUNKS>
+template <int CHUNKS, int OWN>
 __device__ __forceinline__ void attend(const real* qkv, real* out, float* lse, int tokens, int heads, int kv_heads,
                                        int head_dim, int causal) {
+  constexpr int QUERIES = WARPS * OWN;
   SHARED_BUFFER(float, shared);
   float* queries = shared;
   float* keys = queries + QUERIES * ROW<CHUNKS>;
@@ -19,8 +20,8 @@ __device__ __forceinline__ void attend(const real* qkv, real* out, float* lse, i
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   float* weights = values + KEYS * ROW<CHUNKS> + warp * OWN * KEYS;
 
-  const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * QUERIES;
-  const int head = blockIdx.y, group = head / (heads / kv_heads);
+  const int first_query = query_tile(causal) * QUERIES;
+  const int head = blockIdx.x, group = head / (heads / kv_heads);
   const i64 width = i64(heads + 2 * kv_heads) * head_dim, row = i64(blockIdx.z) * tokens;
   const real* k = qkv + row * width + (heads + group) * head_dim;
   const real* v = k + kv_heads * head_dim;
@@ -70,16 +71,19 @@ __device__ __forceinline__ void attend(const real* qkv, real* out, float* lse, i
   }
 }
 
-// Grid: (ceil(T / 64), H, B), 256 threads; CHUNKS * 32 numbers hold a row of head_dim.
-#define ATTENTION(CHUNKS)                                                                                                  \
-  KERNEL __launch_bounds__(256, 1) attention_##CHUNKS(const real* qkv, real* out, float* lse, int tokens, int heads,       \
-                                                      int kv_heads, int head_dim, int causal) {                            \
-    attend<CHUNKS>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                              \
+// Grid: (H, ceil(T / (8 OWN)), B), 256 threads; CHUNKS * 32 numbers hold a row of head_dim. Shared memory: (8 OWN + 64) rows
+// and 8 OWN * 32 weights; `narrow` asks for 93 KiB, for GPUs with 99 a block.
+#define ATTENTION(name, CHUNKS, OWN)                                                                                       \
+  KERNEL __launch_bounds__(256, 1) attention_##name(const real* qkv, real* out, float* lse, int tokens, int heads,         \
+                                                    int kv_heads, int head_dim, int causal) {                              \
+    attend<CHUNKS, OWN>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);                                         \
   }
-ATTENTION(2)
-ATTENTION(4)
-ATTENTION(8)
+ATTENTION(2, 2, 8)
+ATTENTION(4, 4, 8)
+ATTENTION(8, 8, 8)
+ATTENTION(8_narrow, 8, 3)
 
 EXPORT(attention_2)
 EXPORT(attention_4)
 EXPORT(attention_8)
+EXPORT(attention_8_narrow)

@@ -8,7 +8,7 @@
 // others read qkv and dout once, and again for each further 32 rows, from the L2 cache, and write dqkv once.
 #include "attention_rows.h"
 
-constexpr int WARPS = 8, OWN = 4, ROWS = WARPS * OWN, COLUMNS = 32;
+constexpr int WARPS = 8, COLUMNS = 32;
 
 // delta [N, H]; a warp a row and head.
 KERNEL attention_delta(const real* out, const real* dout, float* delta, int n, int heads, int head_dim) {
@@ -34,8 +34,9 @@ KERNEL attention_delta(const real* out, const real* dout, float* delta, int n, i
 }
 
 // Own rows and the columns' rows, two matrices each, and each warp's weights.
-template <int CHUNKS>
+template <int CHUNKS, int OWN>
 struct Tiles {
+  static constexpr int ROWS = WARPS * OWN;
   float *first, *second, *of_columns_first, *of_columns_second, *weights;
   __device__ __forceinline__ explicit Tiles(float* shared) {
     first = shared;
@@ -46,13 +47,14 @@ struct Tiles {
   }
 };
 
-template <int CHUNKS>
+template <int CHUNKS, int OWN>
 __device__ __forceinline__ void key_gradients(const real* qkv, const real* dout, const float* lse, const float* delta,
                                               real* dqkv, int tokens, int heads, int kv_heads, int head_dim, int causal) {
   SHARED_BUFFER(float, shared);
-  const Tiles<CHUNKS> tiles(shared);
+  constexpr int ROWS = WARPS * OWN;
+  const Tiles<CHUNKS, OWN> tiles(shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int first_key = blockIdx.x * ROWS, group = blockIdx.y, sharing = heads / kv_heads;
+  const int first_key = key_tile() * ROWS, group = blockIdx.x, sharing = heads / kv_heads;
   const i64 width = i64(heads + 2 * kv_heads) * head_dim, out_width = i64(heads) * head_dim;
   const i64 row = i64(blockIdx.z) * tokens;
   const i64 key = (row + first_key) * width + (heads + group) * head_dim, value = key + kv_heads * head_dim;
@@ -96,14 +98,15 @@ __device__ __forceinline__ void key_gradients(const real* qkv, const real* dout,
   }
 }
 
-template <int CHUNKS>
+template <int CHUNKS, int OWN>
 __device__ __forceinline__ void query_gradients(const real* qkv, const real* dout, const float* lse, const float* delta,
                                                 real* dqkv, int tokens, int heads, int kv_heads, int head_dim, int causal) {
   SHARED_BUFFER(float, shared);
-  const Tiles<CHUNKS> tiles(shared);
+  constexpr int ROWS = WARPS * OWN;
+  const Tiles<CHUNKS, OWN> tiles(shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * ROWS;
-  const int head = blockIdx.y, group = head / (heads / kv_heads);
+  const int first_query = query_tile(causal) * ROWS;
+  const int head = blockIdx.x, group = head / (heads / kv_heads);
   const i64 width = i64(heads + 2 * kv_heads) * head_dim, out_width = i64(heads) * head_dim;
   const i64 row = i64(blockIdx.z) * tokens;
   const i64 query = (row + first_query) * width + head * head_dim;
@@ -144,27 +147,30 @@ __device__ __forceinline__ void query_gradients(const real* qkv, const real* dou
   }
 }
 
-// Grids: (ceil(T / 32), KV, B) for dkv, (ceil(T / 32), H, B) for dq, 256 threads; CHUNKS * 32 numbers hold a row of
-// head_dim.
-#define BACKWARD(CHUNKS)                                                                                                   \
+// Grids: (KV, ceil(T / (8 OWN)), B) for dkv, (H, ceil(T / (8 OWN)), B) for dq, 256 threads; CHUNKS * 32 numbers hold a row of
+// head_dim. Shared memory: 2 * (8 OWN + 32) rows and 16 OWN * 32 weights; `narrow` asks for 84 KiB, for GPUs with 99 a block.
+#define BACKWARD(name, CHUNKS, OWN)                                                                                        \
   KERNEL __launch_bounds__(256, 1)                                                                                         \
-      attention_dkv_##CHUNKS(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,          \
-                             int tokens, int heads, int kv_heads, int head_dim, int causal) {                              \
-    key_gradients<CHUNKS>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                         \
+      attention_dkv_##name(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,            \
+                           int tokens, int heads, int kv_heads, int head_dim, int causal) {                                \
+    key_gradients<CHUNKS, OWN>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                    \
   }                                                                                                                        \
   KERNEL __launch_bounds__(256, 1)                                                                                         \
-      attention_dq_##CHUNKS(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,           \
-                            int tokens, int heads, int kv_heads, int head_dim, int causal) {                               \
-    query_gradients<CHUNKS>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                       \
+      attention_dq_##name(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,             \
+                          int tokens, int heads, int kv_heads, int head_dim, int causal) {                                 \
+    query_gradients<CHUNKS, OWN>(qkv, dout, lse, delta, dqkv, tokens, heads, kv_heads, head_dim, causal);                  \
   }
-BACKWARD(2)
-BACKWARD(4)
-BACKWARD(8)
+BACKWARD(2, 2, 4)
+BACKWARD(4, 4, 4)
+BACKWARD(8, 8, 4)
+BACKWARD(8_narrow, 8, 1)
 
 EXPORT(attention_delta)
 EXPORT(attention_dkv_2)
 EXPORT(attention_dkv_4)
 EXPORT(attention_dkv_8)
+EXPORT(attention_dkv_8_narrow)
 EXPORT(attention_dq_2)
 EXPORT(attention_dq_4)
 EXPORT(attention_dq_8)
+EXPORT(attention_dq_8_narrow)

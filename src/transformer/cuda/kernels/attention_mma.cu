@@ -1,13 +1,22 @@
 // Attention on tensor cores: out = softmax(Q K^T / sqrt(D)) V, and the log of the softmax's denominators, without a T x T
 // matrix. The manner of FlashAttention-2 (Dao 2023, algorithm 1): a block holds 128 queries and passes over the keys, 64 at
-// a time; each of its four warps has 32 queries of its own, whose probabilities go from the result of one product to the
-// factor of the next in registers.
+// a time (32 for D = 128); each of its four warps has 32 queries of its own, whose probabilities go from the result of one
+// product to the factor of the next in registers. For D = 256 it is eight warps with 16 queries each, and 16 keys.
 //
 // FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
 // 128 queries, from the L2 cache. Registers: 32 queries a warp have D sums a lane; beyond D = 64 that leaves room for the
 // scores of 32 keys at a time, up to it for those of 64. Shared memory: for 2 x 32 x 64 D multiply-adds a warp reads 64
 // keys and values, and its queries once or twice: 160 or 192 bytes a m16n8k16, within the 256 that a multiprocessor reads
 // while it multiplies; with 16 queries a warp it would be more than that.
+//
+// A scheduler has one warp of a block, and its tensor core idles while that warp computes exponentials: two blocks have to fit
+// a multiprocessor. An A100's has 164 KiB, of which a block takes 1 more than it asks for: D = 128 asks for 64 KiB, with
+// 32 keys a tile and two stages. (Tiles of 64 keys and one place for values are 80 KiB and have as many barriers, and leave
+// values no more than the time of half of Q K^T to arrive in.) The bound on an A100, in clocks of a multiprocessor for 128
+// queries and 32 keys of D = 128: products 1024, at 1024 multiply-adds a clock; under them shared memory 768 (192 ldmatrix of
+// 512 bytes, 128 a clock) and exponentials 256. D = 64, 64 keys: 1024, 640, 512. What a warp waits for its own
+// results is the other block's to fill. D = 256, 16 keys: products 1024, shared memory 1536, so two thirds of the rate at most;
+// 96 KiB, which every GPU has since 8.0, and one block of eight warps by its registers.
 //
 // Sums are relative to the exponential of `largest`, a score of their row. As long as no row of a warp has a probability
 // above 2^MOST_GROWTH by that measure, `largest` stays and no sums are scaled: f32 has room, and the quotient is the same.
@@ -17,16 +26,16 @@
 
 template <int D>
 __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, const Place& place, int causal) {
-  constexpr int THREADS = 128, QUERIES = 128, KEYS = 64, M = 2, AT_ONCE = D <= 64 ? 64 : 32, N = AT_ONCE / 8;
+  constexpr int M = D <= 128 ? 2 : 1, THREADS = 256 / M, QUERIES = 128, KEYS = D <= 96 ? 64 : D <= 128 ? 32 : 16;
+  constexpr int AT_ONCE = D <= 64 ? 64 : D <= 128 ? 32 : 16, N = AT_ONCE / 8;
   constexpr int TILE = KEYS * D * 2;
   constexpr float MOST_GROWTH = 8.0f;
   SHARED_BUFFER(char, shared);
   const SharedAddress queries = shared_address(shared), stages = queries + QUERIES * D * 2;
 
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads, kv_heads = place.kv_heads;
-  // The longest first, so that the last blocks to run are short.
-  const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * QUERIES;
-  const int head = blockIdx.y, group = head / (heads / kv_heads);
+  const int first_query = query_tile(causal) * QUERIES;
+  const int head = blockIdx.x, group = head / (heads / kv_heads);
   const i64 width = place.width;
   const bf16* q = qkv + place.query(head) + first_query * width;
   const bf16* k = qkv + place.key(group);
@@ -147,19 +156,22 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, c
                    same.out_width, tokens - warp_query, head_dim);
 }
 
-// Grid: (ceil(T / 128), H, B), 128 threads, (128 + 4 * 64) * D * 2 bytes of shared memory; D is head_dim rounded up to that
-// of the kernel's name.
+// Grid: (H, ceil(T / 128), B), 128 threads (256 for D = 256), (128 + 4 KEYS) * D * 2 bytes of shared memory; D is head_dim
+// rounded up to that of the kernel's name.
 #define ATTENTION(D)                                                                                                       \
-  KERNEL __launch_bounds__(128, 2) attention_mma_##D(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,        \
-                                                     int kv_heads, int head_dim, int causal) {                             \
+  KERNEL __launch_bounds__(D > 128 ? 256 : 128, D > 128 ? 1 : 2)                                                           \
+      attention_mma_##D(const bf16* qkv, bf16* out, float* lse, int tokens, int heads, int kv_heads, int head_dim,         \
+                        int causal) {                                                                                      \
     attend<D>(qkv, out, lse, Place(tokens, heads, kv_heads, head_dim), causal);                                            \
   }
 ATTENTION(32)
 ATTENTION(64)
 ATTENTION(96)
 ATTENTION(128)
+ATTENTION(256)
 
 EXPORT(attention_mma_32)
 EXPORT(attention_mma_64)
 EXPORT(attention_mma_96)
 EXPORT(attention_mma_128)
+EXPORT(attention_mma_256)

@@ -12,22 +12,32 @@
 //
 // Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each further
 // 128 keys (queries), from the L2 cache.
+//
+// The bound on an A100, in clocks of a multiprocessor for a block and 64 queries (dkv) or keys (dq): products (1024
+// multiply-adds a clock), shared memory (ldmatrix of 512 bytes, 128 a clock), exponentials (16 a clock):
+//             products   shared memory   exponentials   blocks a multiprocessor
+//   dkv_64    2048       1536            512            2
+//   dkv_128   4096       4608            512            1 of eight warps (registers); narrow: 5120
+//   dq_64     1536       1280            512            2
+//   dq_128    3072       2560            512            2
+// With 10 FLOPs counted of the 14 that are done: 10 / 14 = 71 % of the rate for D = 64, 67 % for 128.
 #include "attention_tiles.h"
 
 // Keys and values of 128 positions against the queries, 64 at a time, of all heads that share them. Everything is turned
 // round: S^T [keys, queries], so that P^T and dS^T are the left factors of dV and dK. Up to D = 64, a warp has 32 keys, and
-// takes the queries 32 at a time; beyond, sums leave room for 16 keys.
-template <int D>
+// takes the queries 32 at a time; beyond, sums leave room for 16 keys. With QUERIES = 32, D = 128 takes 97 KiB of shared
+// memory instead of 129, which GPUs with 99 KiB a block have (8.6, 8.9, 12.0), for twice the barriers.
+template <int D, int OF_TILE>
 struct KeyGradients {
   static constexpr int M = D <= 64 ? 2 : 1, WARPS = D <= 64 ? 4 : 8, THREADS = 32 * WARPS, KEYS = 16 * M * WARPS;
-  static constexpr int QUERIES = 64, AT_ONCE = D <= 64 ? 32 : 64, N = AT_ONCE / 8;
+  static constexpr int QUERIES = OF_TILE, AT_ONCE = D <= 64 || QUERIES < 64 ? 32 : 64, N = AT_ONCE / 8;
   static constexpr int TILE = QUERIES * D * 2, STAGE = 2 * TILE + 2 * QUERIES * 4;
 };
 
-template <int D>
+template <int D, int OF_TILE>
 __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
                                               bf16* dqkv, const Place& place, int causal) {
-  using Sizes = KeyGradients<D>;
+  using Sizes = KeyGradients<D, OF_TILE>;
   constexpr int M = Sizes::M, N = Sizes::N, QUERIES = Sizes::QUERIES, THREADS = Sizes::THREADS, TILE = Sizes::TILE;
   SHARED_BUFFER(char, shared);
   const SharedAddress keys = shared_address(shared), values = keys + Sizes::KEYS * D * 2;
@@ -35,7 +45,9 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   const char* stage_memory = shared + 2 * Sizes::KEYS * D * 2;
 
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads;
-  const int first_key = blockIdx.x * Sizes::KEYS, group = blockIdx.y, sharing = heads / place.kv_heads;
+  int group = blockIdx.x;
+  computed_here(group);
+  const int first_key = key_tile() * Sizes::KEYS, sharing = heads / place.kv_heads;
   // The queries to be copied next: those of one head after another.
   static_assert(Sizes::KEYS % QUERIES == 0, "the first queries that see the first key begin a tile");
   const int begin = causal ? first_key : 0, last_head = group * sharing + sharing - 1;
@@ -141,10 +153,16 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
 }
 
 // 128 queries of one head against the keys; a warp has 32 queries and takes the keys 32 at a time.
+//
+// A block's four warps are one for each scheduler, so two blocks have to fit a multiprocessor. An A100's has 164 KiB, of
+// which a block takes 1 more than it asks for. With D = 128, queries and their gradients are 64 KiB: that leaves room for
+// one stage of 32 keys and values, and a block's wait for the next is the other's time: its products take 1536 clocks.
+// (Two stages of 16 keys fit as well, but the queries are then read twice as often, at 150 bytes a clock of 128.)
 template <int D>
 struct QueryGradients {
   static constexpr int M = 2, WARPS = 4, THREADS = 32 * WARPS, QUERIES = 16 * M * WARPS;
   static constexpr int KEYS = D <= 64 ? 64 : 32, AT_ONCE = 32, N = AT_ONCE / 8, TILE = KEYS * D * 2;
+  static constexpr int STAGES = D <= 96 ? 2 : 1;
 };
 
 template <int D>
@@ -157,10 +175,10 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   const SharedAddress stages = gradients + Sizes::QUERIES * D * 2;
 
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads;
-  const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * Sizes::QUERIES;
-  const int head = blockIdx.y, group = head / (heads / place.kv_heads);
+  const int first_query = query_tile(causal) * Sizes::QUERIES;
+  const int head = blockIdx.x, group = head / (heads / place.kv_heads);
   const auto load_keys = [&](int tile) {
-    const SharedAddress to = stages + tile % 2 * 2 * TILE;
+    const SharedAddress to = stages + tile % Sizes::STAGES * 2 * TILE;
     const int key = tile * KEYS;
     load_tile<D, KEYS, THREADS>(to, qkv + place.key(group) + key * place.width, place.width, tokens - key, head_dim);
     load_tile<D, KEYS, THREADS>(to + TILE, qkv + place.value(group) + key * place.width, place.width, tokens - key,
@@ -189,10 +207,14 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   }
 
   for (int tile = 0; tile < tiles; tile++) {
+    if (Sizes::STAGES == 1 && tile > 0) {
+      __syncthreads();
+      load_keys(tile);
+    }
     wait_for_copies<0>();
     __syncthreads();
-    if (tile + 1 < tiles) load_keys(tile + 1);
-    const SharedAddress stage = stages + tile % 2 * 2 * TILE;
+    if (Sizes::STAGES == 2 && tile + 1 < tiles) load_keys(tile + 1);
+    const SharedAddress stage = stages + tile % Sizes::STAGES * 2 * TILE;
     const Fragments<D> q(queries), go(gradients), k(stage), v(stage + TILE);
 #pragma unroll
     for (int part = 0; part < KEYS; part += Sizes::AT_ONCE) {
@@ -229,14 +251,16 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
                    tokens - warp_query, head_dim);
 }
 
-// Grids: (ceil(T / 128), KV, B) for dkv, (ceil(T / 128), H, B) for dq; D is head_dim rounded up to that of the kernel's
+// Grids: (KV, ceil(T / 128), B) for dkv, (H, ceil(T / 128), B) for dq; D is head_dim rounded up to that of the kernel's
 // name.
+#define OF_KEYS(name, D, QUERIES)                                                                                          \
+  KERNEL __launch_bounds__(KeyGradients<D, QUERIES>::THREADS, 256 / KeyGradients<D, QUERIES>::THREADS)                     \
+      attention_mma_dkv_##name(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,        \
+                               int tokens, int heads, int kv_heads, int head_dim, int causal) {                            \
+    key_gradients<D, QUERIES>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);              \
+  }
 #define BACKWARD(D)                                                                                                        \
-  KERNEL __launch_bounds__(KeyGradients<D>::THREADS, 256 / KeyGradients<D>::THREADS)                                       \
-      attention_mma_dkv_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,           \
-                            int tokens, int heads, int kv_heads, int head_dim, int causal) {                               \
-    key_gradients<D>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);                       \
-  }                                                                                                                        \
+  OF_KEYS(D, D, 64)                                                                                                        \
   KERNEL __launch_bounds__(QueryGradients<D>::THREADS, 2)                                                                  \
       attention_mma_dq_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,            \
                            int tokens, int heads, int kv_heads, int head_dim, int causal) {                                \
@@ -246,11 +270,13 @@ BACKWARD(32)
 BACKWARD(64)
 BACKWARD(96)
 BACKWARD(128)
+OF_KEYS(128_narrow, 128, 32)
 
 EXPORT(attention_mma_dkv_32)
 EXPORT(attention_mma_dkv_64)
 EXPORT(attention_mma_dkv_96)
 EXPORT(attention_mma_dkv_128)
+EXPORT(attention_mma_dkv_128_narrow)
 EXPORT(attention_mma_dq_32)
 EXPORT(attention_mma_dq_64)
 EXPORT(attention_mma_dq_96)

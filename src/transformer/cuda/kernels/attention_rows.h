@@ -1,7 +1,7 @@
 // What the attention kernels in f32 arithmetic share: rows of any head_dim up to 256 in shared memory as f32, and products
 // over them in which a lane has a column of the scores, or a column of the result.
 #pragma once
-#include "common.h"
+#include "attention_order.h"
 
 // Numbers of a row in shared memory: head_dim padded with zeros to CHUNKS * 32, and 4 more, so that 16-byte reads of one
 // column by all lanes fall into different banks.

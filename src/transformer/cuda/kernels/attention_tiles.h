@@ -4,6 +4,7 @@
 // chunks exchanged, so that the 8 rows that ldmatrix reads at a time, and the 8 that the lanes of a warp write, lie in
 // different banks. The true head_dim may be smaller than D, and a multiple of 8: the rest is zeros.
 #pragma once
+#include "attention_order.h"
 #include "tensor_cores.h"
 
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;

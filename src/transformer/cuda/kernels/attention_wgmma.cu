@@ -69,9 +69,8 @@ __device__ __forceinline__ void attend(const bf16* qkv, bf16* out, float* lse, i
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
   const SharedAddress queries = shared_address(shared), keys = queries + QUERIES * D * 2, values = keys + 2 * TILE;
 
-  // The longest first, so that the last blocks to run are short.
-  const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * QUERIES;
-  const int head = blockIdx.y, group = head / (heads / kv_heads);
+  const int first_query = query_tile(causal) * QUERIES;
+  const int head = blockIdx.x, group = head / (heads / kv_heads);
   const i64 width = i64(heads + 2 * kv_heads) * head_dim, row = i64(blockIdx.z) * tokens;
   const bf16* k = qkv + row * width + (heads + group) * head_dim;
   const bf16* v = k + kv_heads * head_dim;
@@ -186,7 +185,7 @@ __device__ void attend(Args...) {
 }
 #endif
 
-// Grid: (ceil(T / 128), H, B), 256 threads, (128 + 4 KEYS) * D * 2 + 1024 bytes of shared memory.
+// Grid: (H, ceil(T / 128), B), 256 threads, (128 + 4 KEYS) * D * 2 + 1024 bytes of shared memory.
 KERNEL __launch_bounds__(256, 2) attention_wgmma_64(const bf16* qkv, bf16* out, float* lse, int tokens, int heads,
                                                     int kv_heads, int head_dim, int causal) {
   attend<64, 2, 64>(qkv, out, lse, tokens, heads, kv_heads, head_dim, causal);

@@ -1,16 +1,25 @@
 // Gradients of attention on Hopper's tensor cores (wgmma), otherwise as in attention_mma_backward.cu: two kernels that add
 // up in registers in one order, P = exp(S - lse), dS = P (dP - delta).
 //   attention_wgmma_dkv  a block holds 64 keys for each of its two groups of four warps and passes over the queries, 64 at
-//   a
-//                        time: S^T, dP^T, dV, dK
-//   attention_wgmma_dq   a block holds 64 queries for each of its groups of four warps, three (D = 64) or two (D = 128),
-//   and
+//                        a time: S^T, dP^T, dV, dK
+//   attention_wgmma_dq   a block holds 64 queries for each of its groups of four warps, three (D = 64) or two (D = 128), and
 //                        passes over the keys, KEYS at a time: S, dP, dQ
 //
 // FLOPs: 14 B H T^2 D, half of it causal, where one pass that adds dQ up in memory would take 10; why two passes, see
 // there. Bytes: qkv, dout, lse, delta and dqkv once each from memory; queries (keys) and their gradients again for each
 // further block of keys (queries), from the L2 cache. Shared memory is read at 107 to 128 (S, dP) and 64 (sums) bytes a
 // clock at the full rate of products.
+//
+// What the structure allows, in clocks of a multiprocessor for a block's step (an m64nNk16 takes N / 2; exponentials 16 a
+// clock; four schedulers issue; instructions as counted in the machine code):
+//             step                     products   exponentials   instructions
+//   dkv_128   128 keys, 64 queries     2048       512            636 a warp: 1272
+//   dq_128    128 queries, 96 keys     2304       768            625 a warp: 1250
+//   dkv_64    128 keys, 64 queries     1024       512            530 a warp: 1060
+//   dq_64     192 queries, 64 keys     1152       768            404 a warp: 1212
+// With 10 FLOPs counted of the 14 that are done, at most 71 % of the rate for D = 128, and 69 % for 64, where instructions
+// set the pace. Copies are started before the products here (342 clocks of dkv_128): the last step's dK or dQ is
+// under way meanwhile (512), and behind the products dkv_128 has no registers for it.
 #include "warpgroup.h"
 
 #ifdef WARPGROUPS
@@ -30,7 +39,7 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
   const SharedAddress keys = shared_address(shared), values = keys + OWN * D * 2, stages = values + OWN * D * 2;
 
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads;
-  const int first_key = blockIdx.x * OWN, group = blockIdx.y, sharing = heads / place.kv_heads;
+  const int first_key = key_tile() * OWN, group = blockIdx.x, sharing = heads / place.kv_heads;
   const int first_tile = causal ? first_key / QUERIES : 0;
   const int tiles = (tokens + QUERIES - 1) / QUERIES - first_tile, steps = tiles * sharing;
   const auto load_queries = [&](int step) {
@@ -132,8 +141,8 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   const SharedAddress stages = gradients + OWN * D * 2;
 
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads;
-  const int first_query = (causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * OWN;
-  const int head = blockIdx.y, group = head / (heads / place.kv_heads);
+  const int first_query = query_tile(causal) * OWN;
+  const int head = blockIdx.x, group = head / (heads / place.kv_heads);
   const auto load_keys = [&](int tile) {
     const SharedAddress to = stages + tile % STAGES * 2 * TILE;
     const int key = tile * KEYS;
@@ -220,7 +229,7 @@ __device__ void query_gradients(Args...) {
 }
 #endif
 
-// Grids: (ceil(T / (64 GROUPS)), KV, B) for dkv, (ceil(T / (64 GROUPS)), H, B) for dq, 128 GROUPS threads. Shared memory:
+// Grids: (KV, ceil(T / (64 GROUPS)), B) for dkv, (H, ceil(T / (64 GROUPS)), B) for dq, 128 GROUPS threads. Shared memory:
 // 2 * 64 GROUPS * D * 2 for what a block holds, three stages of (2 * 64 * D * 2 + 1024) or of 2 KEYS * D * 2, and 1024 to
 // align it.
 #define BACKWARD(D, OF_KEYS, OF_QUERIES, KEYS)                                                                             \
