@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The modules are rooms on floors; a room imports from lower floors only, and `tests/architecture.rs` holds it:
-//! F0 `units`, `stats`, `yaml`; F1 `hardware`, `transformer`; F2 `scenario`,
+//! F0 `units`, `stats`, `yaml`, `net`; F1 `hardware`, `transformer`; F2 `scenario`,
 //! `projection`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`, `sweep`; F7 `comparison`; F8 `experiment`, `report`; F9 `cli`.
 
 #![warn(missing_debug_implementations)]
@@ -17,6 +17,7 @@ pub mod comparison;
 pub mod cost;
 pub mod experiment;
 pub mod hardware;
+pub mod net;
 pub mod plan;
 pub mod projection;
 pub mod report;

@@ -1,7 +1,7 @@
 //! The launcher that started this process as one of several, if one did.
 
 use super::Failure;
-use crate::transformer::collective::world::World;
+use crate::net::world::World;
 
 /// The processes that the environment tells of.
 pub(super) fn world() -> Result<Option<World>, Failure> {

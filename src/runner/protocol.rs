@@ -4,8 +4,8 @@
 //! Parent and child are the same binary, so the version only guards against a program replaced in the middle of a sweep.
 
 use super::measurement::Figures;
+use crate::net::world::World;
 use crate::scenario::{Measure, trial::Trial};
-use crate::transformer::collective::world::World;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 

@@ -7,9 +7,9 @@
 use super::measurement::{Measurement, Status};
 use super::parent::{Options, Others, Request, run_part};
 use super::protocol::{Progress, Team};
-use crate::transformer::collective::rendezvous::{RendezvousError, gathered, join, listen};
-use crate::transformer::collective::wire::{Wire, WireError};
-use crate::transformer::collective::world::World;
+use crate::net::rendezvous::{RendezvousError, gathered, join, listen};
+use crate::net::wire::{Wire, WireError};
+use crate::net::world::World;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::TcpListener;

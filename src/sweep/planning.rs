@@ -2,11 +2,11 @@
 
 use crate::hardware::gpu::{self, Gpu};
 use crate::hardware::machine::{self, Probe};
+use crate::net::world::World;
 use crate::plan::{Facts, Processes};
 use crate::projection::calibration::Calibration;
 use crate::scenario::Scenario;
 use crate::transformer::BackendKind;
-use crate::transformer::collective::world::World;
 use crate::transformer::cuda::device::Facts as DeviceFacts;
 use crate::transformer::cuda::driver;
 

@@ -3,12 +3,12 @@
 
 use super::super::Failure;
 use super::{Arguments, signals};
+use crate::net::world::World;
 use crate::plan::{Plan, PlannedTrial};
 use crate::runner::team::{Follower, Leader, Next, TeamError, listen_at};
 use crate::runner::{Options, Request, this_program};
 use crate::scenario::Scenario;
 use crate::sweep::identity;
-use crate::transformer::collective::world::World;
 use anyhow::{Context, anyhow};
 use std::net::TcpListener;
 use std::time::Duration;

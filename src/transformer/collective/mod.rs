@@ -1,6 +1,6 @@
 //! What ranks say to one another: one trait, whose implementations are the threads of one process ([`threads`]), TCP ([`tcp`]) and
-//! NCCL (`cuda::nccl`); [`alone`] is the rank that has nobody to talk to. Processes find one another by [`world`] and
-//! [`rendezvous`], and stay connected ([`net`], [`wire`]).
+//! NCCL (`cuda::nccl`); [`alone`] is the rank that has nobody to talk to. Processes find one another and
+//! stay connected by the module `net` at the bottom of the house; [`net`] here is what a trial makes of it.
 //!
 //! Every rank of a group asks for the same jobs in the same order, with buffers of the same lengths. Sums are taken in the order of
 //! the ranks where the implementation can (threads, TCP), so that every rank holds the same bits and a run repeats.
@@ -8,11 +8,8 @@
 pub mod alone;
 pub mod grid;
 pub mod net;
-pub mod rendezvous;
 pub mod tcp;
 pub mod threads;
-pub mod wire;
-pub mod world;
 
 use super::error::SessionError;
 use std::fmt::Debug;

@@ -1,9 +1,9 @@
 //! The processes of one trial, connected: rank 0 with each of the others.
 
 use super::super::error::SessionError;
-use super::rendezvous::{RendezvousError, gathered, join};
-use super::wire::{Wire, WireError};
-use super::world::World;
+use crate::net::rendezvous::{RendezvousError, gathered, join};
+use crate::net::wire::{Wire, WireError};
+use crate::net::world::World;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::time::Duration;

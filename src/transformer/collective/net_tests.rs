@@ -1,5 +1,5 @@
-use super::super::rendezvous::listen;
 use super::*;
+use crate::net::rendezvous::listen;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -8,10 +8,10 @@
 use super::super::error::SessionError;
 use super::grid::{Groups, Parallel, groups};
 use super::net::Net;
-use super::rendezvous::listen;
 use super::threads::Exchange;
-use super::wire::Wire;
 use super::{Collective, Job, Reduce, Ticket, share};
+use crate::net::rendezvous::listen;
+use crate::net::wire::Wire;
 use std::collections::HashMap;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
