@@ -55,11 +55,16 @@ fn projecting(c: &mut Criterion) {
             weights: Weights::Half,
             cache_bytes: 2.0,
             engine: Engine::Compiled,
+            between_steps: false,
+            by_hand: false,
+            library_sums: false,
+            old: false,
+            all_logits: false,
         };
         b.iter(|| {
             for row in 0..ROWS {
                 let n = f64::from(1 + row % 4096);
-                black_box((s.prefill(n, constants), s.decode_step(1.0 + n / 64.0, n, constants)));
+                black_box((s.prefill(1.0, n, constants), s.decode_step(1.0 + n / 64.0, n, constants)));
             }
         });
     });

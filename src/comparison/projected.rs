@@ -2,8 +2,9 @@
 
 use crate::cost::steps;
 use crate::projection::calibration::Calibration;
-use crate::projection::own::{cpu, quantity, step_seconds};
+use crate::projection::own::{cpu, step_seconds};
 use crate::projection::published::Quantity;
+use crate::projection::workload::quantity;
 use crate::results::run::Run;
 use crate::runner::measurement::Status;
 use crate::transformer::BackendKind;

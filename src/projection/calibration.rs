@@ -1,10 +1,11 @@
 //! The calibration file: constants with what they were fitted to, error bars, and how a program of one's own compares.
 
+use super::bars::{Bar, Bars, Effects};
 use super::constants::{Constants, PRIORS};
 use super::device::{Kind, Unit};
-use super::published::Quantity;
-use super::validate::Bars;
-use crate::yaml::{Origin, Sources, Value, YamlError, fields};
+use super::published::{Group, Quantity};
+use super::traits::{self, NAMES, TRAITS, Traits};
+use crate::yaml::{Entry, Node, Origin, Sources, Value, YamlError, fields};
 use std::fmt::Write;
 use std::sync::OnceLock;
 
@@ -16,6 +17,8 @@ pub struct Calibration {
     pub constants: Constants,
     /// From rows whose source was left out of the fit.
     pub bars: Bars,
+    /// Architectures that the rows were measured on.
+    pub seen: Vec<String>,
     /// How this program compares with a good engine, where it was measured.
     pub own: Vec<Own>,
 }
@@ -42,10 +45,21 @@ impl Own {
 }
 
 const BUILT_IN: &str = include_str!("../../hardware/projection.yaml");
-const TOP: &[&str] = &["version", "fitted", "constants", "bars", "own"];
+const TOP: &[&str] = &["version", "fitted", "constants", "bars", "seen", "own"];
+const BAR: &[&str] = &["sources", "half", "between", "within", "factors"];
 const OWN: &[&str] = &["quantity", "time_ratio", "spread", "trials", "device"];
 
 impl Calibration {
+    /// Whether rows that the bars rest on were measured on such a device.
+    pub fn has_seen(&self, device: &Unit) -> bool {
+        self.seen.is_empty() || self.seen.contains(&device.architecture)
+    }
+
+    /// What widens the bar of a projection.
+    pub fn traits(&self, quantity: Quantity, device: &Unit, devices: f64, short: bool) -> Traits {
+        traits::of(quantity, device, devices, 0, self.has_seen(device), false, short)
+    }
+
     /// What this program carries.
     ///
     /// # Errors
@@ -85,10 +99,13 @@ impl Calibration {
         }
         let quantities: Vec<&str> = Quantity::ALL.iter().map(|q| q.name()).collect();
         let quantity = |name: &str| Quantity::ALL.into_iter().find(|q| q.name() == name);
+        let groups: Vec<&str> = Group::ALL.iter().map(|g| g.name()).collect();
         let mut bars = Vec::new();
-        for e in fields::entries("bars", root.get("bars").map(|e| &e.node), &quantities, &[], &s)? {
-            bars.extend(quantity(&e.key).map(|q| Ok((q, over_zero(e, "bars.")?))).transpose()?);
+        for e in fields::entries("bars", root.get("bars").map(|e| &e.node), &groups, &[], &s)? {
+            let Some(group) = Group::ALL.into_iter().find(|g| g.name() == e.key) else { continue };
+            bars.push(bar(group, e, &s)?);
         }
+        let seen = seen(&root, &s)?;
         let mut own = Vec::new();
         if let Some(e) = root.get("own") {
             let Value::List(items) = &e.node.value else {
@@ -112,7 +129,7 @@ impl Calibration {
                 });
             }
         }
-        Ok(Self { fitted, constants, bars: Bars(bars), own })
+        Ok(Self { fitted, constants, bars: Bars(bars), seen, own })
     }
 
     /// The file's text.
@@ -129,10 +146,25 @@ impl Calibration {
             let _ = writeln!(t, "  {}: {}", p.name, plain(value));
         }
         t.push_str(
-            "# Half widths, in ln, of the bars that hold 90 % of rows whose source the fit had not seen.\nbars:\n",
+            "# Bars that hold 90 % of a source that took no part: half width in ln, what each trait of a configuration widens it by\n\
+             # (in ln), and standard deviations of a source's own part of the errors and of its rows about it.\nbars:\n",
         );
-        for (q, half) in &self.bars.0 {
-            let _ = writeln!(t, "  {}: {half:.3}", q.name());
+        for b in &self.bars.0 {
+            let factors: Vec<String> = NAMES.iter().zip(b.factors).map(|(n, f)| format!("{n}: {f:.3}")).collect();
+            let _ = writeln!(
+                t,
+                "  {}: {{ sources: {}, half: {:.4}, between: {:.4}, within: {:.4}, factors: {{ {} }} }}",
+                b.group.name(),
+                b.sources,
+                b.half,
+                b.effects.between,
+                b.effects.within,
+                factors.join(", ")
+            );
+        }
+        if !self.seen.is_empty() {
+            let seen: Vec<String> = self.seen.iter().map(|a| format!("{a:?}")).collect();
+            let _ = writeln!(t, "# Architectures that the rows were measured on.\nseen: [{}]", seen.join(", "));
         }
         if !self.own.is_empty() {
             t.push_str("# Measured over projected time of this program, on the devices where it was measured.\nown:\n");
@@ -150,6 +182,35 @@ impl Calibration {
         }
         t
     }
+}
+
+fn seen(root: &Node, s: &Sources) -> Result<Vec<String>, YamlError> {
+    let Some(e) = root.get("seen") else { return Ok(vec![]) };
+    let wrong = |place| s.fault(place, "seen: a list of architectures is wanted");
+    let Value::List(items) = &e.node.value else { return Err(wrong(e.node.place)) };
+    let one = |n: &Node| match &n.value {
+        Value::Text(text) => Ok(text.clone()),
+        _ => Err(wrong(n.place)),
+    };
+    items.iter().map(one).collect()
+}
+
+fn bar(group: Group, entry: &Entry, s: &Sources) -> Result<Bar, YamlError> {
+    let at = format!("bars.{}.", group.name());
+    let node = &entry.node;
+    fields::entries("a bar", Some(node), BAR, &[], s)?;
+    let need = |key: &str| {
+        let found = node.get(key).ok_or_else(|| s.fault(node.place, format!("{at}{key} is missing")))?;
+        fields::number(found, &at, |x| x > 0.0, "a number above 0", s)
+    };
+    let mut factors = [0.0; TRAITS];
+    for e in fields::entries("factors", node.get("factors").map(|e| &e.node), &NAMES, &[], s)? {
+        if let Some(i) = NAMES.iter().position(|n| *n == e.key) {
+            factors[i] = fields::number(e, &format!("{at}factors."), |x| x.abs() < 10.0, "a number from -10 to 10", s)?;
+        }
+    }
+    let effects = Effects { between: need("between")?, within: need("within")? };
+    Ok(Bar { group, sources: need("sources")? as usize, half: need("half")?, factors, effects })
 }
 
 /// Four significant digits, as YAML reads numbers.
@@ -185,7 +246,14 @@ mod tests {
         let c = Calibration {
             fitted: "to nothing".into(),
             constants: Constants::default(),
-            bars: Bars(vec![(Quantity::TrainingTokens, 0.25)]),
+            bars: Bars(vec![Bar {
+                group: Group::Training,
+                sources: 7,
+                half: 0.25,
+                factors: [0.5; TRAITS],
+                effects: Effects { between: 0.125, within: 0.0625 },
+            }]),
+            seen: vec!["Ampere".into(), "Blackwell Ultra".into()],
             own,
         };
         let text = c.to_yaml();
@@ -200,7 +268,8 @@ mod tests {
             ("fitted: x\n", "version"),
             ("version: 1\nconstants: { matmul_shar: 1 }\n", "matmul_share"),
             ("version: 1\nconstants: { matmul_share: -1 }\n", "a number above 0"),
-            ("version: 1\nbars: { decoding: 1 }\n", "decode"),
+            ("version: 1\nbars: { decoding: 1 }\n", "inference"),
+            ("version: 1\nbars: { memory: { sources: 3, half: 1, between: 0.1 } }\n", "within is missing"),
             ("version: 1\nown: [{ quantity: decode }]\n", "`time_ratio` is missing"),
         ] {
             let e = Calibration::parse(text, test()).unwrap_err().render(false);

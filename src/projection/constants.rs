@@ -1,5 +1,6 @@
-//! The constants of the projection: few, named, the same for every row and every user; each has a prior with its source, and
-//! a fit may move it by about its spread. None belongs to one publication.
+//! The constants of the projection: named, the same for every row and every user; each has a prior with its source, and a fit
+//! may move it by about its spread. None belongs to one publication. What the published rows do not move is no constant of a
+//! fit: those numbers stand where they are used ([`super::kernels`]).
 
 /// One constant as it stands before any fit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +54,8 @@ macro_rules! constants {
 constants! {
     /// Large bf16 products: share of the rate that a tuned product was measured to reach.
     matmul_share = 0.90, 0.05, "tuned shapes against those of transformers: stas00/ml-engineering, accelerator (MAMF tables)";
+    /// The same on TPUs, of what their arrays reach where memory keeps up.
+    systolic_share = 0.95, 0.05, "MaxText: 61 % MFU with everything recomputed, 81 % of the peak in products and attention";
     /// Further share on Hopper, where long runs are limited by power.
     hopper_share = 0.90, 0.07, "H100 at 700 W under its clock in long runs: MAMF tables; Llama 3 (2024), 38 to 43 % of peak";
     /// 8-bit products, one scale a tensor, casts and the layers kept in bf16 included: share of the measured f8 rate.
@@ -64,7 +67,7 @@ constants! {
     /// Width at which a product loses about half of what it loses at its narrowest.
     width = 300.0, 0.40, "tiles of 128 x 256 and their pipelines: CUTLASS, efficient GEMM";
     /// Attention without a score matrix, forward: share of the measured bf16 rate at large heads.
-    attention_share = 0.58, 0.15, "FlashAttention-2 (Dao 2023), A100: 130 to 190 of 312 TFLOP/s, causal, head size 64 and 128";
+    attention_share = 0.72, 0.15, "FlashAttention-2 (Dao 2023), A100: 190 of 312 TFLOP/s at 16,384 keys, causal, head size 128";
     /// Kernels older than the device (FlashAttention-2 on Hopper, products without its instructions): a further share.
     older_kernels = 0.65, 0.15, "FlashAttention-3 (Shah 2024): version 2 reaches 35 % of an H100, version 3 up to 75 %";
     /// Backward rate of attention against forward.
@@ -79,20 +82,22 @@ constants! {
     inner_fused = 2.5, 0.40, "counted: bias and activation in one kernel";
     /// The same of eager PyTorch.
     inner_eager = 4.0, 0.40, "counted";
-    /// Bytes moved a logit for the loss and its gradient, fused.
-    loss_fused = 14.0, 0.30, "counted: bf16 logits, f32 softmax, gradient in place";
-    /// The same of eager PyTorch.
+    /// Bytes moved a logit for the loss and its gradient, eager PyTorch.
     loss_eager = 40.0, 0.30, "counted: casts to f32, log-softmax, its gradient, casts back";
-    /// Seconds that a layer's launches take at least, fused, forward.
-    launch_layer = 30e-6, 0.50, "about 10 kernels of 3 us";
-    /// Seconds that threads of a CPU take to meet, a layer.
-    cpu_layer = 20e-6, 0.50, "about 8 barriers of 2 to 3 us";
+    /// Seconds that a layer's launches take at least, forward, where Python launches fused kernels (Megatron, torchtitan).
+    launch_python = 500e-6, 0.50, "about 30 calls of 10 to 20 us: the interpreter, the dispatcher, the launch";
+    /// The same where Python launches one operation at a time.
+    launch_eager = 900e-6, 0.40, "about 60 such calls, as in decoding";
     /// Share of a link's bandwidth that collectives reach inside a node.
     link_share = 0.65, 0.20, "nccl-tests: 230 of 300 GB/s on A100, 360 of 450 on H100, for large messages";
     /// The same between nodes.
     network_share = 0.75, 0.20, "nccl-tests over InfiniBand and RoCE";
-    /// Seconds before a collective's first byte, a step of the ring in a node.
-    link_latency = 20e-6, 0.50, "nccl-tests, small messages";
+    /// Seconds that a collective over the network takes for each rank that its ring passes.
+    ring_latency = 6e-6, 0.50, "nccl-tests: all-gathers of small messages grow with the ranks, 5 to 10 us each";
+    /// Share of the exchange of tokens among experts' ranks that computation does not hide.
+    expert_exposed = 0.6, 0.30, "DeepSeek-V3 (2024): as long as the computation where nothing is overlapped";
+    /// Bytes/s at which an optimizer that lies in the host's memory works for one device: the link both ways and the host's share.
+    offload_rate = 8e9, 0.40, "ZeRO-Offload (Ren 2021): 26 bytes a parameter at a host's 200 GB/s for 8 devices";
     /// Share of a tensor-parallel collective that computation does not hide.
     tensor_exposed = 0.7, 0.20, "Megatron-LM exposes all; user buffers of Transformer Engine hide about half";
     /// Share of a gradient reduction that the backward pass does not hide.
@@ -106,10 +111,10 @@ constants! {
 
     /// Bandwidth that the weights' kernels reach in decoding: share of the datasheet's.
     decode_share = 0.90, 0.05, "BabelStream: 85 to 92 %";
+    /// The same of a CPU's memory channels, threads of every core reading.
+    cpu_share = 0.65, 0.20, "STREAM: 75 to 85 % of the channels'; packed weights read with less";
     /// f32 operations a weight to unpack quantised weights where each is used once.
     unpack_operations = 9.0, 0.25, "counted: shift, mask, convert, scale, multiply-add";
-    /// The same for 16-bit weights.
-    widen_operations = 3.0, 0.30, "counted: convert, multiply-add";
     /// f32 operations a weight to unpack quantised weights on GPUs that share the system's memory.
     unpack_operations_soc = 18.0, 0.30, "as above, with shifts and masks at half rate and no dot product of bytes";
     /// Bytes/s that a multiprocessor of such an engine's kernels streams at most.
@@ -122,6 +127,8 @@ constants! {
     layer_server = 30e-6, 0.40, "as compiled, with fewer kernels";
     /// The same in eager Python (litgpt, transformers).
     layer_eager = 900e-6, 0.20, "about 40 operations of 20 us in the interpreter and dispatcher";
+    /// The same where fused kernels are launched one by one: uncaptured steps, and every prompt.
+    layer_by_hand = 300e-6, 0.30, "about 25 calls of 12 us";
     /// Seconds a layer for unpacking by separate calls (bitsandbytes) on top of that.
     layer_unpack = 500e-6, 0.30, "7 matrices, each unpacked by calls of its own";
     /// Seconds of a decode step outside the layers.
@@ -136,6 +143,10 @@ constants! {
     prefill_unpack = 0.75, 0.10, "weights are unpacked for each block of rows";
     /// Prefill on Apple's GPUs: share of the peak.
     prefill_apple = 0.75, 0.10, "no matrix units: vector peak";
+    /// Products of a long prompt on a CPU: share of its 32-bit peak.
+    cpu_products = 1.0, 0.40, "integer products of bytes pass it, unpacking and narrow matrices stay under it";
+    /// Kernels older than the device (llama.cpp on Hopper, vLLM of 2024 on CDNA 3): a further share.
+    older_prefill = 0.5, 0.30, "FlashAttention-3 (Shah 2024) for Hopper; half of a rate and less before kernels are tuned";
     /// FLOP/s a watt that cards with GDDR memory sustain in products.
     power_limit = 0.42e12, 0.20, "boards of 130 to 450 W under their peaks in long products";
     /// Prefill in compiled engines and servers: share of the measured bf16 rate.
@@ -152,10 +163,14 @@ constants! {
     stage_latency = 0.3e-3, 0.50, "copy over PCIe with synchronisation";
     /// Seconds before the first byte of a tensor-parallel sum in decoding.
     sum_latency = 12e-6, 0.40, "custom all-reduce kernels: 8 to 15 us";
+    /// Share of a link's bandwidth that such a sum reaches.
+    sum_share = 0.5, 0.25, "nccl-tests, messages of some MB";
     /// Seconds of a server for each sequence and step.
     sequence_fixed = 15e-6, 0.60, "scheduling, sampling and detokenising in Python and C++";
     /// Seconds of a server for each step.
     server_fixed = 2e-3, 0.50, "scheduling of a step";
+    /// Seconds more where a scheduler in Python ran between the steps.
+    between_steps = 8e-3, 0.50, "vLLM 0.6.0's announcement (2024): more than half of a step was the host's before";
 }
 
 #[cfg(test)]

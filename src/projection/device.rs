@@ -44,16 +44,32 @@ pub struct Unit {
     pub watts: Option<f64>,
     /// Multiprocessors; `None` where unknown: no wave is counted.
     pub cores: Option<f64>,
+    /// Cores of a CPU.
+    pub threads: Option<f64>,
+    /// Whether its limits were probed, and are not a data sheet's.
+    pub probed: bool,
 }
 
 /// Share of the datasheet's peak that tuned products reach where nobody measured: A100 0.87, H100 0.80, B200 0.78.
 const TUNED_16: f64 = 0.80;
+/// The same of cards with GDDR memory, which lack the widest paths to their products: 0.85 to 0.95 (llmq's measurements).
+const TUNED_CARD: f64 = 0.92;
+/// Of a TPU's systolic arrays where memory keeps up, and rows and columns of a block that lies on the chip.
+const TUNED_TPU: f64 = 0.97;
+const TPU_BLOCK: f64 = 512.0;
 /// The same in f8: H100 0.71, GB200 0.72, B200 0.76.
 const TUNED_8: f64 = 0.74;
 /// The same of f32 products on vector units.
 const TUNED_32: f64 = 0.85;
 /// First parts of the names of GPUs with GDDR memory.
-const CARDS: &[&str] = &["rtx", "rx", "a10", "a10g", "a40", "l4", "l40", "l40s", "t4", "m60"];
+const CARDS: &[&str] = &[
+    "rtx", "gtx", "titan", "rx", "arc", "a2", "a10", "a10g", "a40", "l4", "l20", "l40", "l40s", "t4", "p40", "m60",
+    "gb10", "jetson",
+];
+/// Memory of a CPU's machine where it is not said: it takes what it is given.
+const CPU_MEMORY: f64 = 512e9;
+/// Bytes/s that one thread of a CPU keeps in flight at most, and its share of a core's products.
+const THREAD_BYTES: f64 = 18e9;
 /// PCIe 4.0 x16 with its protocol, where a device has no link.
 const NO_LINK: f64 = 25e9;
 
@@ -71,7 +87,10 @@ impl Unit {
     pub fn of(d: &Device) -> Result<Self, Unknown> {
         let lacks = |missing| Unknown { device: d.name.clone(), missing };
         let (f16, bf16) = (d.peaks.of(Format::F16), d.peaks.of(Format::Bf16));
-        let peak = bf16.or(f16).ok_or(lacks("16-bit peak"))?;
+        let is_cpu = d.kind == "cpu";
+        // A CPU without 16-bit products works in 32 bits.
+        let wide = d.peaks.of(Format::F32).filter(|_| is_cpu);
+        let peak = bf16.or(f16).or(wide).ok_or(lacks("16-bit peak"))?;
         let bytes_per_second = d.memory_bytes_per_second.ok_or(lacks("memory bandwidth"))?;
         let kind = match d.kind.as_str() {
             "cpu" => Kind::Cpu,
@@ -81,6 +100,13 @@ impl Unit {
             "gpu" if d.name.split('-').next().is_some_and(|family| CARDS.contains(&family)) => Kind::Card,
             _ => Kind::Datacenter,
         };
+        let usual = match kind {
+            // A block's bytes against its products: where memory is slow for the array, it waits.
+            Kind::Tpu => TUNED_TPU * (1.0 + (peak / (TPU_BLOCK * bytes_per_second)).powi(3)).powf(-1.0 / 3.0),
+            Kind::Card => TUNED_CARD,
+            _ => TUNED_16,
+        };
+        let tuned = d.achieved.of(Format::Bf16).unwrap_or(peak * usual);
         let link = d.link.as_ref();
         let vector_f32 = d.peaks.of(Format::F32).unwrap_or(peak / 8.0);
         Ok(Self {
@@ -89,18 +115,58 @@ impl Unit {
             architecture: d.architecture.clone(),
             peak,
             peak_narrow_sums: d.peaks.of(Format::F16Accumulating).unwrap_or(peak),
-            tuned: d.achieved.of(Format::Bf16).unwrap_or(peak * TUNED_16),
-            tuned_f8: d.achieved.of(Format::F8).or_else(|| d.peaks.of(Format::F8).map(|p| p * TUNED_8)),
+            tuned,
+            // What 8 bits reach where nobody measured is as far off as what 16 bits do.
+            tuned_f8: d
+                .achieved
+                .of(Format::F8)
+                .or_else(|| d.peaks.of(Format::F8).map(|p| p * TUNED_8 / TUNED_16 * tuned / peak)),
             peak_f4: d.peaks.of(Format::F4),
             vector_f32,
             tuned_f32: d.achieved.of(Format::F32).unwrap_or(vector_f32 * TUNED_32),
             bytes_per_second,
-            memory_bytes: d.memory_bytes.ok_or(lacks("memory size"))?,
+            memory_bytes: d.memory_bytes.or(is_cpu.then_some(CPU_MEMORY)).ok_or(lacks("memory size"))?,
             link_bytes_per_second: link.map_or(NO_LINK, |l| l.bytes_per_second),
             link_devices: link.and_then(|l| l.devices).map_or(1.0, f64::from),
             watts: d.tdp_watts,
             cores: d.cores.filter(|_| d.kind == "gpu").map(f64::from),
+            threads: d.cores.filter(|_| is_cpu).map(f64::from),
+            probed: false,
         })
+    }
+
+    /// One of two equal parts of a chip.
+    pub fn half(self) -> Self {
+        let of = |x: Option<f64>| x.map(|x| x / 2.0);
+        Self {
+            peak: self.peak / 2.0,
+            peak_narrow_sums: self.peak_narrow_sums / 2.0,
+            tuned: self.tuned / 2.0,
+            tuned_f8: of(self.tuned_f8),
+            peak_f4: of(self.peak_f4),
+            vector_f32: self.vector_f32 / 2.0,
+            tuned_f32: self.tuned_f32 / 2.0,
+            bytes_per_second: self.bytes_per_second / 2.0,
+            memory_bytes: self.memory_bytes / 2.0,
+            link_bytes_per_second: self.link_bytes_per_second / 2.0,
+            link_devices: self.link_devices * 2.0,
+            ..self
+        }
+    }
+
+    /// A CPU of which so many threads work: products by cores, and bytes by what a thread keeps in flight.
+    pub fn with_threads(self, threads: f64) -> Self {
+        let Some(cores) = self.threads else { return self };
+        let share = (threads / cores).min(1.0);
+        Self {
+            peak: self.peak * share,
+            peak_narrow_sums: self.peak_narrow_sums * share,
+            tuned: self.tuned * share,
+            vector_f32: self.vector_f32 * share,
+            tuned_f32: self.tuned_f32 * share,
+            bytes_per_second: self.bytes_per_second.min(threads * THREAD_BYTES),
+            ..self
+        }
     }
 
     /// This machine's CPU, as its probe measured it.
@@ -124,6 +190,8 @@ impl Unit {
             link_devices: 1.0,
             watts: None,
             cores: None,
+            threads: None,
+            probed: true,
         }
     }
 

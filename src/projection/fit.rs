@@ -1,9 +1,9 @@
 //! Fits the constants to published rows: least squares of the logarithms' errors, damped for outliers, with the priors as
-//! further observations; and the same with each source left out in turn.
+//! further observations.
 
 use super::constants::{Constants, PRIORS};
 use super::published::Case;
-use super::validate::{predict, sources};
+use super::validate::predict;
 use levenberg_marquardt::{LeastSquaresProblem, LevenbergMarquardt};
 use nalgebra::storage::Owned;
 use nalgebra::{DMatrix, DVector, Dyn};
@@ -15,6 +15,7 @@ const STEP: f64 = 1e-4;
 /// What stands for a row that has no prediction at some trial of the constants.
 const NO_PREDICTION: f64 = 3.0;
 
+#[derive(Debug)]
 struct Problem<'a> {
     /// Rows and their weights.
     rows: Vec<(&'a Case, f64)>,
@@ -40,6 +41,16 @@ impl Problem<'_> {
         let priors = PRIORS.iter().zip(at.iter()).map(|(p, x)| (x - p.value.ln()) / p.spread);
         DVector::from_iterator(self.rows.len() + PRIORS.len(), rows.chain(priors))
     }
+
+    fn derivatives(&self, base: &DVector<f64>) -> DMatrix<f64> {
+        let mut all = DMatrix::zeros(base.len(), self.at.len());
+        for i in 0..self.at.len() {
+            let mut moved = self.at.clone();
+            moved[i] += STEP;
+            all.set_column(i, &((self.residuals_at(&moved) - base) / STEP));
+        }
+        all
+    }
 }
 
 impl LeastSquaresProblem<f64, Dyn, Dyn> for Problem<'_> {
@@ -60,37 +71,58 @@ impl LeastSquaresProblem<f64, Dyn, Dyn> for Problem<'_> {
     }
 
     fn jacobian(&self) -> Option<DMatrix<f64>> {
-        let base = self.residuals_at(&self.at);
-        let mut all = DMatrix::zeros(base.len(), self.at.len());
-        for i in 0..self.at.len() {
-            let mut moved = self.at.clone();
-            moved[i] += STEP;
-            all.set_column(i, &((self.residuals_at(&moved) - &base) / STEP));
-        }
-        Some(all)
+        Some(self.derivatives(&self.residuals_at(&self.at)))
     }
 }
 
-/// The constants that fit these rows best without leaving their priors behind. Memory has no constants and takes no part.
-pub fn fit<'a>(cases: impl Iterator<Item = &'a Case>) -> Constants {
+/// Constants as the data leave them, with what it takes to leave a source out without another fit.
+#[derive(Debug)]
+pub struct Fitted<'a> {
+    pub constants: Constants,
+    problem: Problem<'a>,
+    residuals: DVector<f64>,
+    derivatives: DMatrix<f64>,
+}
+
+impl Fitted<'_> {
+    /// The constants without the rows of one more source: one Gauss-Newton step from where they are.
+    pub fn without(&self, source: &str) -> Constants {
+        let (n, rows) = (self.problem.at.len(), &self.problem.rows);
+        let mut normal: DMatrix<f64> = DMatrix::zeros(n, n);
+        let mut slope: DVector<f64> = DVector::zeros(n);
+        for i in (0..self.residuals.len()).filter(|i| rows.get(*i).is_none_or(|(c, _)| c.source != source)) {
+            let row = self.derivatives.row(i);
+            normal.ger(1.0, &row.transpose(), &row.transpose(), 1.0);
+            slope.axpy(self.residuals[i], &row.transpose(), 1.0);
+        }
+        let step = normal.cholesky().map_or_else(|| DVector::zeros(n), |c| c.solve(&slope));
+        constants(&(&self.problem.at - step))
+    }
+
+    /// Standard deviations of the logarithms: of the prior where no row speaks of a constant, smaller where rows do.
+    pub fn spreads(&self) -> Vec<f64> {
+        let normal = self.derivatives.transpose() * &self.derivatives;
+        let inverse = normal.try_inverse();
+        PRIORS.iter().enumerate().map(|(i, p)| inverse.as_ref().map_or(p.spread, |m| m[(i, i)].sqrt())).collect()
+    }
+}
+
+/// The constants that fit these rows best without leaving their priors behind, from a start. Memory has no constants and takes
+/// no part.
+pub fn fitted<'a>(cases: impl Iterator<Item = &'a Case>, start: &Constants) -> Fitted<'a> {
     let cases: Vec<&Case> = cases.filter(|c| !c.quantity.is_memory()).collect();
     let count = |s: &str| cases.iter().filter(|c| c.source == s).count() as f64;
     // Rows of one source err together: n of them count as the root of n.
     let rows = cases.iter().map(|c| (*c, count(&c.source).powf(-0.25))).collect();
-    let at = DVector::from_iterator(PRIORS.len(), PRIORS.iter().map(|p| p.value.ln()));
+    let at = DVector::from_iterator(PRIORS.len(), start.values().iter().map(|v| v.ln()));
     let (solved, _) =
-        LevenbergMarquardt::new().with_ftol(1e-6).with_xtol(1e-4).with_patience(20).minimize(Problem { rows, at });
-    constants(&solved.at)
+        LevenbergMarquardt::new().with_ftol(1e-5).with_xtol(1e-3).with_patience(8).minimize(Problem { rows, at });
+    let residuals = solved.residuals_at(&solved.at);
+    let derivatives = solved.derivatives(&residuals);
+    Fitted { constants: constants(&solved.at), problem: solved, residuals, derivatives }
 }
 
-/// For each case the prediction of constants that were fitted without its source.
-pub fn left_out(cases: &[Case]) -> Vec<Option<f64>> {
-    let mut all = vec![None; cases.len()];
-    for source in sources(cases) {
-        let c = fit(cases.iter().filter(|c| c.source != source));
-        for (case, predicted) in cases.iter().zip(&mut all).filter(|(c, _)| c.source == source) {
-            *predicted = predict(case, &c).ok();
-        }
-    }
-    all
+/// The same from the priors.
+pub fn fit<'a>(cases: impl Iterator<Item = &'a Case>) -> Constants {
+    fitted(cases, &Constants::default()).constants
 }

@@ -2,7 +2,21 @@
 //! bandwidth, with what the shape costs.
 
 use super::constants::Constants;
-use super::device::Unit;
+use super::device::{Kind, Unit};
+
+/// Seconds that a layer's launches take at least, compiled or captured, forward: about 10 kernels of 3 us.
+pub(super) const LAUNCH_LAYER: f64 = 30e-6;
+/// Seconds that threads of a CPU take to meet, a layer: about 8 barriers of 2 to 3 us.
+pub(super) const CPU_LAYER: f64 = 20e-6;
+/// Seconds before a collective's first byte in a node: nccl-tests, small messages.
+pub(super) const LINK_LATENCY: f64 = 20e-6;
+/// Bytes moved a logit for the loss and its gradient, fused: bf16 logits, f32 softmax, gradient in place.
+pub(super) const LOSS_FUSED: f64 = 14.0;
+/// f32 operations to convert, multiply and add a 16-bit weight.
+pub(super) const WIDEN_OPERATIONS: f64 = 3.0;
+/// Keys at which fused attention reaches half of what it loses under the mask: FlashAttention-2 (Dao 2023), A100: 130 TFLOP/s at
+/// 2,048 keys, 190 at 16,384.
+const ATTENTION_KEYS: f64 = 700.0;
 
 /// Rows and columns of a block of a large product.
 const TILE: (f64, f64) = (128.0, 256.0);
@@ -34,13 +48,14 @@ impl Format {
 
 /// Attainable FLOP/s of large products; `None` where the device has no such format.
 pub fn product_rate(u: &Unit, format: Format, c: &Constants) -> Option<f64> {
+    let large = if u.kind == Kind::Tpu { c.systolic_share } else { c.matmul_share };
     let hopper = if u.is_hopper() { c.hopper_share } else { 1.0 };
     match format {
         Format::Single => Some(u.tuned_f32 * c.matmul_share),
         // Half the 16-bit rate on every device that has it.
         Format::Tf32 if u.has_tf32() => Some(0.5 * u.tuned * c.matmul_share * hopper),
         Format::Tf32 => None,
-        Format::Half => Some(u.tuned * c.matmul_share * hopper),
+        Format::Half => Some(u.tuned * large * hopper),
         Format::F8 => Some(u.tuned_f8? * c.f8_share * hopper),
         Format::Mxf8 => Some(u.tuned_f8? * c.mxf8_share * hopper),
         Format::F4 => Some(u.peak_f4? * 0.5 * c.f4_share),
@@ -92,7 +107,7 @@ impl Attention {
             // The half under the diagonal.
             let flops = 2.0 * self.rows * self.context * width;
             let old = if self.old { c.older_kernels } else { 1.0 };
-            let rate = u.tuned * c.attention_share * old / (1.0 + 10.0 / self.head_dim);
+            let rate = u.tuned * c.attention_share * old / (1.0 + 10.0 / self.head_dim + ATTENTION_KEYS / self.context);
             return (flops / rate, 2.5 * flops / (rate * c.attention_backward));
         }
         let flops = 4.0 * self.rows * self.context * width;

@@ -1,7 +1,7 @@
 //! Bytes of one device by category, in training and in serving, and whether they fit.
 
 use super::kernels::Format;
-use super::serving::{Serving, Weights};
+use super::serving::{Engine as Program, Serving, Weights};
 use super::training::{Engine, Recompute, Sharding, Training};
 
 /// Bytes on one device, the fullest one.
@@ -20,6 +20,10 @@ pub struct Footprint {
 const USABLE: f64 = 0.94;
 /// Workspaces of the libraries in serving.
 const WORKSPACE_BYTES: f64 = 0.2e9;
+/// NCCL's buffers and channels.
+const COMMUNICATION_BYTES: f64 = 1.5e9;
+/// What a caching allocator reserves over what is in use at the most (PyTorch's reserved against allocated: 3 to 15 %).
+const FRAGMENTED: f64 = 1.07;
 /// What the runtime takes before the first tensor.
 const RUNTIME_BYTES: f64 = 0.6e9;
 
@@ -45,15 +49,24 @@ impl Footprint {
     }
 }
 
+/// Bytes that a process holds of a device beside what its program allocated: the runtime, communication buffers where there are
+/// more devices, and what the allocator keeps in fragments.
+pub fn of_process(allocated: f64, devices: f64) -> f64 {
+    let communication = if devices > 1.0 { COMMUNICATION_BYTES } else { 0.0 };
+    allocated * FRAGMENTED + RUNTIME_BYTES + communication
+}
+
 /// Of a training step. States: mixed precision keeps 2 bytes of weight, 4 of gradient, 12 of master copy and Adam's moments a
 /// parameter, 18 in all (Narayanan et al. 2021; 2 + 2 + 12 with PyTorch's f32 weights cast a layer at a time: 16).
 pub fn training(t: &Training) -> Footprint {
     let held = t.held_parameters();
     let ranks = t.data() * t.context;
     let shared = |from: Sharding| if t.sharding >= from { ranks } else { 1.0 };
-    let (weight, gradient, state) = match (t.pure_half, t.engine) {
+    let (weight, gradient, state): (f64, f64, f64) = match (t.pure_half, t.engine) {
         _ if t.format.is_wide() => (4.0, 4.0, 8.0),
         (true, _) => (2.0, 2.0, 4.0),
+        // Gradients are summed up in 32 bits as well.
+        _ if t.copies_apart => (2.0, 6.0, 12.0),
         (false, Engine::Fused) if t.format == Format::Half => (2.0, 4.0, 12.0),
         // Gradients stay in bf16 where products are in 8 or 4 bits.
         (false, Engine::Fused) => (2.0, 2.0, 12.0),
@@ -61,13 +74,22 @@ pub fn training(t: &Training) -> Footprint {
         (false, Engine::Eager) => (4.0, 4.0, 8.0),
     };
     let layers = t.model.layers / t.pipeline;
-    let gathered = if t.sharding == Sharding::Weights { 4.0 * t.model.layer_parameters() / t.tensor } else { 0.0 };
+    let gathered = if t.sharding == Sharding::Weights {
+        4.0 * t.model.layer_parameters() / t.tensor / t.expert_parallel.min(t.model.expert_count()).max(1.0)
+    } else {
+        0.0
+    };
     let logits = t.micro_batch * t.seq_len / t.context * t.model.vocab / t.tensor;
-    let logit_bytes = if t.engine == Engine::Eager { 8.0 } else { 4.0 };
+    let logit_bytes = match t.engine {
+        _ if t.fused_loss => 0.0,
+        Engine::Eager => 8.0,
+        Engine::Fused => 4.0,
+    };
+    let held_on_host = |bytes: f64| if t.offloaded { 0.0 } else { bytes };
     Footprint {
-        weights: held * weight / shared(Sharding::Weights),
-        gradients: held * gradient / shared(Sharding::Gradients),
-        optimizer: held * state / shared(Sharding::Optimizer),
+        weights: held * if t.offloaded { weight.min(2.0) } else { weight } / shared(Sharding::Weights),
+        gradients: held * if t.offloaded { gradient.min(2.0) } else { gradient } / shared(Sharding::Gradients),
+        optimizer: held_on_host(held * state / shared(Sharding::Optimizer)),
         activations: layers * layer_activations(t) * in_flight(t) + working_layer(t),
         cache: 0.0,
         buffers: gathered + if t.pipeline > 1.0 { 0.0 } else { logits * logit_bytes },
@@ -109,7 +131,7 @@ fn full_layer(t: &Training, without_scores: bool) -> f64 {
     let outer = rows * m.d_model * (2.0 * 2.0 + 2.0 * taken + masks) / split;
     // Split: queries, keys, values, the attention's output; what goes into the activation and what comes out.
     let attention = rows * (2.0 * (m.d_attention() + 2.0 * m.d_kv()) + taken * m.d_attention());
-    let inner = rows * m.d_ff * (2.0 * (m.inner_matrices() - 1.0) + taken);
+    let inner = rows * m.active_width() * (2.0 * (m.inner_matrices() - 1.0) + taken);
     let scores = if t.fused_attention || without_scores { 0.0 } else { 5.0 * m.heads * rows * t.seq_len / t.context };
     width * (outer + (attention + inner + scores) / t.tensor)
 }
@@ -124,17 +146,22 @@ pub fn serving(s: &Serving, batch: f64, context: f64) -> Footprint {
     let m = &s.model;
     let parallel = (s.tensor * s.stages).max(1.0);
     // Quantised files keep the embedding and often the head in 16 bits.
-    let tables = m.vocab * m.d_model;
+    let tables = m.table_parameters() * if m.tied { 1.0 } else { 2.0 };
     let inside = (m.parameters - tables).max(0.0);
     // A matrix that is unpacked by a call of its own is there in 16 bits meanwhile.
-    let unpacked = if s.weights == Weights::Unpacked { 2.0 * m.d_model * m.vocab.max(m.d_ff) } else { 0.0 };
+    let unpacked = if s.weights == Weights::Unpacked { 2.0 * m.d_model * m.d_ff } else { 0.0 };
     let table_bytes = if s.weight_bytes < 2.0 { s.table_bytes } else { s.weight_bytes };
+    let split = if m.attending.latent.is_some() { 1.0 } else { s.tensor.min(m.kv_heads) };
+    let logit_rows = if s.all_logits { batch * context } else { batch };
+    // A growing cache of eager programs is copied when a token is added.
+    let cached = batch * m.seen(context) * m.cache_bytes_per_token(s.cache_bytes) / s.stages / split;
     Footprint {
         weights: (inside * s.weight_bytes + tables * table_bytes) / parallel,
-        cache: batch * context * m.cache_bytes_per_token(s.cache_bytes) / s.stages / s.tensor.min(m.kv_heads),
+        cache: cached,
         buffers: WORKSPACE_BYTES
             + unpacked
-            + 4.0 * m.vocab * batch / s.tensor
+            + if s.engine == Program::Eager { cached / m.layers } else { 0.0 }
+            + 4.0 * m.vocab * logit_rows / s.tensor
             + 8.0 * m.d_model.max(m.d_ff) * batch.max(1.0),
         ..Footprint::default()
     }

@@ -1,17 +1,22 @@
 //! This program on a machine where it was measured: the projection of a step as this program lays it out, and how far the
 //! program is from it.
 
+use super::bars::Bars;
 use super::calibration::{Calibration, Own};
 use super::device::Unit;
 use super::model::Model;
+use super::pooled::pooled;
 use super::published::Quantity;
 use super::training::{Recompute, Training};
 use super::validate::quantile;
-use super::workload::{base, format, inference};
+use super::workload::{base, format, inference, quantity};
 use crate::hardware::machine::Probe;
 use crate::transformer::shape::count;
 use crate::transformer::{Phase, Workload};
 use std::sync::Arc;
+
+/// Standard deviations to each side that hold 90 % of a normal distribution.
+const NINE_OF_TEN: f64 = 1.645;
 
 /// Some cores of a CPU as a device, by the limits that were probed: those of one core, those of all, and a straight line between.
 pub fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) -> Arc<Unit> {
@@ -28,15 +33,6 @@ pub fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) 
         ..probe.clone()
     };
     Arc::new(Unit::of_cpu(name, &part, memory_bytes))
-}
-
-/// What a phase's measurements are compared with.
-pub fn quantity(phase: Phase) -> Quantity {
-    match phase {
-        Phase::Train => Quantity::TrainingTokens,
-        Phase::Prefill => Quantity::PrefillTokens,
-        Phase::Decode | Phase::Generate => Quantity::DecodeTokens,
-    }
 }
 
 /// Seconds of one step on one device, the whole batch at once and nothing recomputed, at the speed of a good engine. `None`
@@ -61,8 +57,9 @@ pub fn own_step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Op
     Some(step_seconds(w, device, c)? * own.map_or(1.0, |o| o.time_ratio))
 }
 
-/// How this program compares, from measured over projected times of trials by quantity.
-pub fn compared(trials: &[(Quantity, f64)], device: &str) -> Vec<Own> {
+/// How this program compares, from measured over projected times of trials by quantity: the mean, moved toward a good engine's
+/// as far as the trials are few ([`pooled`]). Without bars that tell how sources differ it is the mean.
+pub fn compared(trials: &[(Quantity, f64)], device: &str, bars: &Bars) -> Vec<Own> {
     let of = |quantity: Quantity| {
         let logs: Vec<f64> = trials.iter().filter(|(q, _)| *q == quantity).map(|(_, ratio)| ratio.ln()).collect();
         if logs.is_empty() {
@@ -71,14 +68,16 @@ pub fn compared(trials: &[(Quantity, f64)], device: &str) -> Vec<Own> {
         let mean = logs.iter().sum::<f64>() / logs.len() as f64;
         let mut away: Vec<f64> = logs.iter().map(|l| (l - mean).abs()).collect();
         away.sort_by(f64::total_cmp);
-        Some(Own {
-            quantity,
-            time_ratio: mean.exp(),
-            // One trial says nothing of a spread.
-            spread: quantile(&away, 0.9).max(0.02),
-            trials: logs.len() as u64,
-            device: device.into(),
-        })
+        // One trial says nothing of a spread.
+        let seen = quantile(&away, 0.9).max(0.02);
+        let (shift, spread) = match bars.of(quantity) {
+            Some(bar) => {
+                let p = pooled(&logs, bar.effects);
+                (p.shift, NINE_OF_TEN * p.spread)
+            }
+            None => (mean, seen),
+        };
+        Some(Own { quantity, time_ratio: shift.exp(), spread, trials: logs.len() as u64, device: device.into() })
     };
     Quantity::ALL.into_iter().filter_map(of).collect()
 }
@@ -131,12 +130,12 @@ mod tests {
         for phase in [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate] {
             let w = workload(phase);
             let good = step_seconds(&w, &device, &c).unwrap();
-            c.own = compared(&[(quantity(phase), 1.9), (quantity(phase), 4.0 / 1.9)], "x");
+            c.own = compared(&[(quantity(phase), 1.9), (quantity(phase), 4.0 / 1.9)], "x", &Bars::default());
             assert!((own_step_seconds(&w, &device, &c).unwrap() / good - 2.0).abs() < 1e-9, "{phase}");
             // Twice the batch takes longer, and not more than twice as long.
             let twice = step_seconds(&Workload { batch: 8, ..w }, &device, &c).unwrap() / good;
             assert!(twice > 1.0 && twice <= 2.0 + 1e-9, "{phase}: {twice}");
         }
-        assert!(compared(&[], "x").is_empty());
+        assert!(compared(&[], "x", &Bars::default()).is_empty());
     }
 }

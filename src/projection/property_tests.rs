@@ -62,6 +62,11 @@ prop_compose! {
             weights: if bytes < 2.0 { Weights::Packed } else { Weights::Half },
             cache_bytes: 2.0,
             engine: [Engine::Portable, Engine::Compiled, Engine::Server, Engine::Eager][engine],
+            between_steps: false,
+            by_hand: false,
+            library_sums: false,
+            old: false,
+            all_logits: engine == 3,
         }
     }
 }
@@ -164,7 +169,7 @@ proptest! {
     fn a_better_device_never_serves_slower(s in servings(), batch in 1u32..512, context in 1u32..8192) {
         let c = &Calibration::built_in().unwrap().constants;
         let (batch, context) = (f64::from(batch), f64::from(context));
-        let of = |s: &Serving| (s.decode_step(batch, context, c), s.prefill(context, c));
+        let of = |s: &Serving| (s.decode_step(batch, context, c), s.prefill(1.0, context, c));
         let (step, read) = of(&s);
         for (what, device) in better(&s.device) {
             let (faster, sooner) = of(&Serving { device, ..s.clone() });
@@ -186,7 +191,7 @@ proptest! {
         // A token costs less in a larger batch.
         prop_assert!(s.decode_step(2.0 * batch, context, c) <= 2.0 * step * ONE);
         // Prompts of one token, and longer ones.
-        let (short, long) = (s.prefill(1.0, c), s.prefill(context, c));
+        let (short, long) = (s.prefill(1.0, 1.0, c), s.prefill(1.0, context, c));
         prop_assert!(short > 0.0 && short <= long * ONE, "{short} {long}");
         prop_assert!(long >= 2.0 * s.model.layers * s.model.layer_parameters() * context / s.tensor / s.device.peak_narrow_sums.max(s.device.peak) * 0.999);
         // Memory grows with what is cached, by exactly that.

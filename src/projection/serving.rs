@@ -2,7 +2,7 @@
 
 use super::constants::Constants;
 use super::device::{Kind, Unit};
-use super::memory;
+use super::kernels::{CPU_LAYER, WIDEN_OPERATIONS};
 use super::model::Model;
 use std::sync::Arc;
 
@@ -51,17 +51,33 @@ pub struct Serving {
     pub weights: Weights,
     pub cache_bytes: f64,
     pub engine: Engine,
+    /// The scheduler, in Python, runs between the device's steps.
+    pub between_steps: bool,
+    /// Steps are not captured: each kernel is launched by hand.
+    pub by_hand: bool,
+    /// Sums over devices are a communication library's, not kernels of its own.
+    pub library_sums: bool,
+    /// Kernels of a time when the device was new to the engine.
+    pub old: bool,
+    /// Logits of the whole prompt are computed and kept, in f32.
+    pub all_logits: bool,
 }
 
 /// Rows that a portable engine takes at a time in prefill, and chunks that flow through its stages before they drain.
 const CHUNK: f64 = 512.0;
 const CHUNKS_IN_FLIGHT: f64 = 4.0;
-/// Most sequences that servers batch.
-const MOST_SEQUENCES: f64 = 2048.0;
-/// Share of free memory that servers give to the cache.
-const CACHE_SHARE: f64 = 0.92;
-/// What a server's workspaces take on each device.
-const SERVER_BYTES: f64 = 2.5e9;
+/// Operations on bytes against those on 32 bits.
+const BYTE_LANES: f64 = 0.25;
+/// What an eager program's layer takes more for each expert that it loops over.
+const EACH_EXPERT: f64 = 0.12;
+/// What a sum by a library costs at the least over one by a kernel of the program's own.
+const LIBRARY: f64 = 3.0;
+/// Kernels of a layer with experts, over those of one without.
+const MORE_KERNELS: f64 = 1.5;
+/// Bytes/s of a device's network where nothing is said of it.
+const NETWORK: f64 = 25e9;
+/// What a sum costs more where devices have no link of their own and meet over PCIe and the host.
+const OVER_PCIE: f64 = 2.5;
 /// Sharpness with which two limits meet: both are near, and a step is slower than either.
 const MEET: f64 = 2.5;
 
@@ -74,61 +90,100 @@ impl Serving {
     /// Seconds of a decode step of `batch` sequences with `context` tokens each.
     pub fn decode_step(&self, batch: f64, context: f64, c: &Constants) -> f64 {
         let (u, m) = (&*self.device, &self.model);
-        let weights = m.active_parameters();
-        let bytes = weights * self.weight_bytes / self.tensor;
+        let read = m.read_parameters(batch);
+        let bytes = read * self.weight_bytes / self.tensor;
         let operations = match self.weights {
             Weights::F8 | Weights::F4 => 0.0,
-            Weights::Half | Weights::Tf32 => c.widen_operations,
+            Weights::Half | Weights::Tf32 => WIDEN_OPERATIONS,
+            // Integer products of bytes, four to a 32-bit lane, with their unpacking.
+            Weights::Packed | Weights::Unpacked if u.kind == Kind::Cpu => BYTE_LANES * c.unpack_operations,
             Weights::Packed | Weights::Unpacked if u.kind == Kind::Soc => c.unpack_operations_soc,
             Weights::Packed | Weights::Unpacked => c.unpack_operations,
         };
         let portable = self.engine == Engine::Portable;
         // Kernels that are the same for every device do not keep enough in flight for the fastest memories.
         let streamed = u.cores.filter(|_| portable).map_or(f64::INFINITY, |n| n * c.stream_per_core);
-        let reading = bytes / (u.bytes_per_second * c.decode_share).min(streamed);
-        let streamed = meet(reading, weights / self.tensor * operations / u.vector_f32);
-        let split = self.tensor.min(m.kv_heads);
-        let cached = batch * context * m.cache_bytes_per_token(self.cache_bytes) / split;
-        let cache_share = if self.engine == Engine::Portable { c.cache_share_portable } else { c.cache_share };
-        let products =
-            2.0 * weights * (batch - 1.0).max(0.0) / self.tensor / (self.product_rate(c) * c.decode_products);
-        let sums = if self.tensor > 1.0 {
-            2.0 * m.layers * (c.sum_latency + 4.0 * batch * m.d_model / u.link_bytes_per_second)
-        } else {
-            0.0
-        };
+        let share = if u.kind == Kind::Cpu && !u.probed { c.cpu_share } else { c.decode_share };
+        let reading = bytes / (u.bytes_per_second * share).min(streamed);
+        let streamed = meet(reading, read / self.tensor * operations / u.vector_f32);
+        // Values that are not of single heads are copied to every device.
+        let split = if m.attending.latent.is_some() { 1.0 } else { self.tensor.min(m.kv_heads) };
+        // To grow the cache eager programs copy it, and keys and values are repeated for each head that shares them.
+        let copies = if self.engine == Engine::Eager { 3.0 + 2.0 * (m.heads / m.kv_heads) } else { 1.0 };
+        let cached = batch * m.seen(context) * m.cache_bytes_per_token(self.cache_bytes) / split * copies;
+        let cache_share = if portable { c.cache_share_portable } else { c.cache_share };
+        let products = 2.0 * m.active_parameters() * (batch - 1.0).max(0.0)
+            / self.tensor
+            / (self.product_rate(c) * c.decode_products);
         let hops = (self.stages - 1.0) * 0.5 * c.stage_latency;
-        streamed + cached / (u.bytes_per_second * cache_share) + products + sums + hops + self.fixed(c)
+        streamed + cached / (u.bytes_per_second * cache_share) + products + self.sums(batch, c) + hops + self.fixed(c)
+    }
+
+    /// Seconds of the tensor-parallel sums over the results of `rows` tokens, all layers.
+    pub(super) fn sums(&self, rows: f64, c: &Constants) -> f64 {
+        let u = &*self.device;
+        if self.tensor <= 1.0 {
+            return 0.0;
+        }
+        let linked = u.link_devices > 1.0;
+        // Beyond the link's devices the network sets the pace.
+        let outside = linked && self.tensor > u.link_devices;
+        let rate =
+            if outside { u.link_bytes_per_second.min(NETWORK * u.link_devices) } else { u.link_bytes_per_second };
+        let by = if self.library_sums { LIBRARY } else { 1.0 };
+        let latency = c.sum_latency * if linked && !outside { by } else { OVER_PCIE * by };
+        let bytes = 2.0 * rows * self.model.d_model * 2.0 * (self.tensor - 1.0) / self.tensor;
+        2.0 * self.model.layers * (latency + bytes / (c.sum_share * rate))
     }
 
     /// Seconds of a step that its size does not change.
-    fn fixed(&self, c: &Constants) -> f64 {
+    pub(super) fn fixed(&self, c: &Constants) -> f64 {
         if self.device.kind == Kind::Cpu {
-            return self.model.layers * c.cpu_layer;
+            return self.model.layers * CPU_LAYER;
         }
         let layer = match self.engine {
             Engine::Portable => c.layer_portable,
+            _ if self.by_hand => c.layer_by_hand,
             Engine::Compiled => c.layer_compiled,
             Engine::Server => c.layer_server,
             Engine::Eager => c.layer_eager,
         };
         let unpack = if self.weights == Weights::Unpacked { c.layer_unpack } else { 0.0 };
-        self.model.layers * (layer + unpack) + c.decode_fixed
+        // A router, and products of each expert.
+        let routed = match self.model.experts {
+            Some(e) if self.engine == Engine::Eager => 1.0 + EACH_EXPERT * e.count,
+            Some(_) => MORE_KERNELS,
+            None => 1.0,
+        };
+        let step = if self.between_steps { c.between_steps } else { 0.0 };
+        self.model.layers * (layer * routed + unpack) + c.decode_fixed + step
+    }
+
+    /// The same of a prompt, whose kernels nobody captures.
+    fn prefill_fixed(&self, c: &Constants) -> f64 {
+        let captured = matches!(self.engine, Engine::Compiled | Engine::Server) && !self.by_hand;
+        if self.device.kind == Kind::Cpu || !captured {
+            return self.fixed(c);
+        }
+        self.fixed(c).max(self.model.layers * c.layer_by_hand + c.decode_fixed)
     }
 
     /// Attainable FLOP/s of the products of a long prompt, on one device.
-    fn product_rate(&self, c: &Constants) -> f64 {
+    pub(super) fn product_rate(&self, c: &Constants) -> f64 {
         let u = &*self.device;
         let rate = match (self.weights, self.engine, u.kind) {
+            // Products of packed integers pass the rate of 32-bit floats, and matrix units of few engines are used.
+            (.., Kind::Cpu) if self.weight_bytes <= 2.0 && !u.probed => u.vector_f32 * c.cpu_products,
             (_, Engine::Portable, Kind::Soc) => u.peak * c.prefill_apple,
             (_, Engine::Portable, Kind::Datacenter) if u.is_after_ampere() => {
-                u.peak_narrow_sums * c.prefill_portable * c.older_kernels
+                u.peak_narrow_sums * c.prefill_portable * c.older_prefill
             }
             (_, Engine::Portable, _) => u.peak_narrow_sums * c.prefill_portable,
             (Weights::Tf32, ..) if u.has_tf32() => 0.5 * u.tuned * c.prefill_share,
             _ if self.weight_bytes >= 4.0 => u.tuned_f32 * c.prefill_share,
             (Weights::F8, ..) if u.tuned_f8.is_some() => u.tuned_f8.unwrap_or(u.tuned) * c.prefill_f8,
             (Weights::F4, ..) if u.peak_f4.is_some() => u.peak_f4.unwrap_or(u.tuned) * c.prefill_f4,
+            _ if self.old => u.tuned * c.prefill_share * c.older_prefill,
             _ => u.tuned * c.prefill_share,
         };
         let rate = match u.watts.filter(|_| u.kind == Kind::Card && !matches!(self.weights, Weights::F8 | Weights::F4))
@@ -140,29 +195,36 @@ impl Serving {
         if packed { rate * c.prefill_unpack } else { rate }
     }
 
-    /// Seconds until a prompt of one sequence has been read.
-    pub fn prefill(&self, prompt: f64, c: &Constants) -> f64 {
+    /// Seconds until the prompts of `batch` sequences have been read together.
+    pub fn prefill(&self, batch: f64, prompt: f64, c: &Constants) -> f64 {
         let (u, m) = (&*self.device, &self.model);
         let rate = self.product_rate(c);
         let portable = self.engine == Engine::Portable;
-        let chunk = if portable { prompt.min(CHUNK) } else { prompt };
-        let count = (prompt / chunk).ceil();
-        let weights = m.active_parameters();
+        let rows = batch * prompt;
+        // Stages work on parts of it at the same time.
+        let parts = if self.stages > 1.0 { batch.min(self.stages) } else { 1.0 };
+        let chunk = if portable { rows.min(CHUNK) } else { rows / parts };
+        let count = (rows / chunk).ceil();
+        let head = if self.all_logits { 1.0 } else { (batch / rows).min(1.0) };
+        let weights = m.active_parameters() - m.table_parameters() * (1.0 - head);
         let one = 2.0 * weights * chunk / rate / self.tensor
-            + weights * self.weight_bytes / u.bytes_per_second / self.tensor
-            + self.fixed(c);
+            + m.read_parameters(chunk) * self.weight_bytes / u.bytes_per_second / self.tensor
+            + self.prefill_fixed(c);
         // Scores are written and read; half of them where the kernel skips what the mask hides.
         let per_key = m.layers * m.heads * chunk / self.tensor
             * (c.score_bytes / u.bytes_per_second + 4.0 * m.head_dim / (0.6 * rate))
             * if portable { 1.0 } else { 0.5 };
-        let attend = |i: f64| per_key * ((i + 1.0) * chunk).min(prompt);
-        let sums = if self.tensor > 1.0 {
-            2.0 * m.layers * (c.sum_latency + 3.0 * prompt * m.d_model / (0.6 * u.link_bytes_per_second))
-        } else {
-            0.0
+        // Keys that a chunk sees: those before it of its own sequence.
+        let attend = |i: f64| {
+            per_key
+                * m.seen(if batch > 1.0 && portable {
+                    0.5 * (prompt + chunk.min(prompt))
+                } else {
+                    ((i + 1.0) * chunk).min(prompt)
+                })
         };
-        let mut seconds = sums;
-        let in_flight = if self.stages > 1.0 { CHUNKS_IN_FLIGHT } else { 1.0 };
+        let mut seconds = self.sums(rows, c);
+        let in_flight = if self.stages > 1.0 { parts.max(if portable { CHUNKS_IN_FLIGHT } else { 1.0 }) } else { 1.0 };
         let mut begun = 0.0;
         while begun < count {
             let now = in_flight.min(count - begun);
@@ -172,37 +234,5 @@ impl Serving {
             begun += now;
         }
         seconds
-    }
-
-    /// Sequences that fit beside the weights, of `tokens` cached tokens on average.
-    pub fn most_sequences(&self, tokens: f64) -> f64 {
-        let devices = self.tensor * self.stages;
-        let held = memory::serving(self, 1.0, 0.0).weights;
-        let free = (self.device.memory_bytes * CACHE_SHARE - held - SERVER_BYTES) * devices;
-        let copies = (self.tensor / self.model.kv_heads).max(1.0);
-        let each = tokens * self.model.cache_bytes_per_token(self.cache_bytes) * copies;
-        (free / each).min(MOST_SEQUENCES)
-    }
-
-    /// Output tokens a second of a server that always has requests of this length waiting; `None` where not one fits.
-    pub fn saturated(&self, prompt: f64, output: f64, batch: Option<f64>, c: &Constants) -> Option<f64> {
-        let fit = self.most_sequences(prompt + 0.55 * output);
-        if fit < 1.0 {
-            return None;
-        }
-        let batch = batch.unwrap_or(fit).min(fit).max(1.0);
-        // Stages take turns on parts of the batch: while one part passes all stages, the others follow it.
-        let part = (batch / self.stages).max(1.0);
-        let step = self.decode_step(part, prompt + output / 2.0, c) + batch * c.sequence_fixed + c.server_fixed;
-        let m = &self.model;
-        let devices = self.tensor * self.stages;
-        let products = 2.0 * m.active_parameters() * prompt / (self.product_rate(c) * devices);
-        let attention = 2.0 * prompt * prompt * m.d_attention() * m.layers / (0.5 * self.device.tuned * devices);
-        let sums = if self.tensor > 1.0 {
-            7.0 * m.layers * prompt * m.d_model / (0.6 * self.device.link_bytes_per_second)
-        } else {
-            0.0
-        };
-        Some(output / (products + attention + sums + output * step / batch))
     }
 }

@@ -2,7 +2,9 @@
 
 use super::constants::Constants;
 use super::device::{Kind, Unit};
-use super::kernels::{Attention, Format, moving_rate, product, product_rate};
+use super::kernels::{
+    Attention, CPU_LAYER, Format, LAUNCH_LAYER, LINK_LATENCY, LOSS_FUSED, moving_rate, product, product_rate,
+};
 use super::model::Model;
 use std::sync::Arc;
 
@@ -39,6 +41,15 @@ pub enum Engine {
     Eager,
 }
 
+/// Who launches the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// A program that was compiled or captured: XLA, C++.
+    Compiled,
+    /// The interpreter, call by call.
+    Python,
+}
+
 /// One training configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
@@ -53,6 +64,8 @@ pub struct Training {
     /// Chunks of layers a pipeline rank holds (interleaved 1F1B); 1: plain 1F1B.
     pub interleave: f64,
     pub context: f64,
+    /// Ranks that experts are spread over, among the data-parallel ones.
+    pub expert_parallel: f64,
     pub sharding: Sharding,
     /// Sequences of one data-parallel rank at a time.
     pub micro_batch: f64,
@@ -65,6 +78,21 @@ pub struct Training {
     /// Norms and dropout are split over tensor-parallel ranks too.
     pub sequence_parallel: bool,
     pub engine: Engine,
+    pub driver: Driver,
+    /// Optimizer and master weights lie in the host's memory (ZeRO-Offload).
+    pub offloaded: bool,
+    /// Collectives that a layer's weights are gathered with.
+    pub gathers: f64,
+    /// Kernels of before 2024.
+    pub old: bool,
+    /// Attention's are named, and are those of the device's generation.
+    pub newest: bool,
+    /// Stages send whole activations and wait for them (DeepSpeed's pipeline).
+    pub blocking: bool,
+    /// 16-bit weights and gradients beside 32-bit copies of both (DeepSpeed).
+    pub copies_apart: bool,
+    /// The loss is computed in parts, and logits are never there in whole (Liger).
+    pub fused_loss: bool,
     /// All states in 16 bits instead of 32-bit master copies.
     pub pure_half: bool,
 }
@@ -101,7 +129,12 @@ impl Training {
     /// The same of one token.
     pub fn model_flops_per_token(&self) -> f64 {
         let m = &self.model;
-        6.0 * m.active_parameters() + 12.0 * m.layers * self.seq_len * m.d_attention()
+        6.0 * m.active_parameters() + self.attention_flops_per_token()
+    }
+
+    /// Of it what attention takes, the masked half included.
+    pub fn attention_flops_per_token(&self) -> f64 {
+        12.0 * self.model.layers * self.model.seen(self.seq_len) * self.model.d_attention()
     }
 
     /// Projects a step; `None` where the device has not the format.
@@ -115,19 +148,25 @@ impl Training {
         let products = self.layer_products(rate, c);
         let attention = Attention {
             rows,
-            context: self.seq_len,
+            context: m.seen(self.seq_len),
             heads: m.heads / t,
             head_dim: m.head_dim,
             fused: self.fused_attention,
-            old: eager && u.is_after_ampere(),
+            old: (eager || self.old) && !self.newest && u.is_after_ampere(),
         };
         let (attend, attend_back) = attention.seconds(u, c);
         let elementwise = self.layer_elementwise(c) / moving;
-        let launch = match (u.kind, self.engine) {
-            (Kind::Cpu, _) => c.cpu_layer,
-            (_, Engine::Fused) => c.launch_layer,
-            (_, Engine::Eager) => 2.0 * c.launch_layer,
+        let launch = match (u.kind, self.driver, self.engine) {
+            (Kind::Cpu, ..) => CPU_LAYER,
+            (_, Driver::Compiled, _) => LAUNCH_LAYER,
+            (_, _, Engine::Fused) => c.launch_python,
+            (_, _, Engine::Eager) => c.launch_eager,
         };
+        // A router, and the calls that sort tokens; hooks around each layer whose weights are gathered.
+        let launch = launch * if m.experts.is_some() { 2.0 } else { 1.0 };
+        let hooks =
+            if self.sharding == Sharding::Weights && self.driver == Driver::Python { self.gathers.sqrt() } else { 1.0 };
+        let launch = launch * hooks;
         let forward = (products + attend + elementwise).max(launch);
         let backward = (2.0 * products + attend_back + 1.6 * elementwise).max(2.0 * launch);
         let again = match self.recompute {
@@ -136,8 +175,8 @@ impl Training {
             Recompute::Partial => 0.25 * forward,
             Recompute::None | Recompute::Selective => 0.0,
         };
-        let sums = self.tensor_sums(c) + self.context_ring(c);
-        let loss_bytes = if eager { c.loss_eager } else { c.loss_fused };
+        let sums = self.tensor_sums(c) + self.context_ring(c) + self.expert_exchange(c);
+        let loss_bytes = if eager { c.loss_eager } else { LOSS_FUSED };
         let head = 3.0 * product(u, [rows, m.d_model, m.vocab / t], half, c) + loss_bytes * rows * m.vocab / t / moving;
         let staged = self.pipeline > 1.0;
         let layers = m.layers / self.pipeline;
@@ -148,7 +187,9 @@ impl Training {
         let handed = self.hand_over(c);
         let busy = micro * self.accumulation + bubble + handed;
         let reduced = self.reductions(busy, c);
-        let optimizer = self.optimizer_bytes() / moving + if u.kind == Kind::Cpu { 0.0 } else { c.step_fixed };
+        let updated = self.optimizer_bytes();
+        let update = if self.offloaded { updated / c.offload_rate } else { updated / moving };
+        let optimizer = update + if u.kind == Kind::Cpu { 0.0 } else { c.step_fixed };
         let nodes = (self.devices / 8.0).max(1.0);
         let seconds = (busy + reduced + optimizer) * (1.0 + c.straggling * nodes.log2());
         let many = layers * self.accumulation;
@@ -168,14 +209,26 @@ impl Training {
 
     fn layer_products(&self, rate: f64, c: &Constants) -> f64 {
         let (u, m, t, rows) = (&*self.device, &self.model, self.tensor, self.rows());
-        let into = if m.gated { 2.0 } else { 1.0 } * m.d_ff;
-        let sizes = [
-            [rows, m.d_model, (m.d_attention() + 2.0 * m.d_kv()) / t],
-            [rows, m.d_attention() / t, m.d_model],
-            [rows, m.d_model, into / t],
-            [rows, m.d_ff / t, m.d_model],
-        ];
-        sizes.into_iter().map(|s| product(u, s, rate, c)).sum()
+        let into = if m.gated { 2.0 } else { 1.0 };
+        let attention =
+            [[rows, m.d_model, (m.d_attention() + 2.0 * m.d_kv()) / t], [rows, m.d_attention() / t, m.d_model]];
+        // Attention of low rank has more products than these, and fewer weights.
+        let weights = m.d_model * (2.0 * m.d_attention() + 2.0 * m.d_kv());
+        let attention =
+            attention.into_iter().map(|s| product(u, s, rate, c)).sum::<f64>() * m.attention_parameters() / weights;
+        let inner = |rows: f64, width: f64| {
+            if width <= 0.0 || rows <= 0.0 {
+                return 0.0;
+            }
+            product(u, [rows, m.d_model, into * width / t], rate, c) + product(u, [rows, width / t, m.d_model], rate, c)
+        };
+        let Some(e) = m.experts else { return attention + inner(rows, m.d_ff) };
+        // Each rank has some experts, and they the tokens of all its group.
+        let here = (e.count / self.expert_parallel).max(1.0);
+        let each = rows * e.active / here;
+        let routed = here * inner(each, m.d_ff) + inner(rows, e.shared_width);
+        let share = e.layers / m.layers;
+        attention + share * routed + (1.0 - share) * inner(rows, e.dense_width)
     }
 
     /// Bytes that norms, additions, activations and casts of a layer move forward.
@@ -187,11 +240,14 @@ impl Training {
         };
         let split = if self.sequence_parallel { self.tensor } else { 1.0 };
         let gate = if m.gated { 1.5 } else { 1.0 };
-        let mut bytes = 2.0 * rows * (outer * m.d_model / split + gate * inner * m.d_ff / self.tensor);
+        let width = m.active_width();
+        // Tokens are copied to their experts, and back.
+        let copied = if m.experts.is_some() { 4.0 * m.experts_a_token() * m.d_model } else { 0.0 };
+        let mut bytes = 2.0 * rows * (outer * m.d_model / split + gate * inner * width / self.tensor + copied);
         if self.format.is_wide() {
             bytes *= 2.0;
         } else if self.format != Format::Half {
-            bytes += rows * (6.0 * m.d_model + 3.0 * m.d_ff / self.tensor);
+            bytes += rows * (6.0 * m.d_model + 3.0 * width / self.tensor);
         }
         bytes
     }
@@ -206,9 +262,21 @@ impl Training {
         let link =
             if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
         let bytes = self.rows() * self.model.d_model * 2.0;
-        let one = 2.0 * bytes * (self.tensor - 1.0) / self.tensor / link + c.link_latency;
+        let one = 2.0 * bytes * (self.tensor - 1.0) / self.tensor / link + LINK_LATENCY;
         let exposed = if self.sequence_parallel { c.tensor_exposed } else { 1.0 };
         exposed * one * if self.recompute == Recompute::Full { 6.0 } else { 4.0 }
+    }
+
+    /// Seconds of a layer's exchange of tokens among the ranks that share experts, there and back, forward and backward.
+    fn expert_exchange(&self, c: &Constants) -> f64 {
+        let (ranks, m) = (self.expert_parallel, &self.model);
+        let Some(e) = m.experts.filter(|_| ranks > 1.0) else { return 0.0 };
+        let inside = ranks * self.tensor <= self.island();
+        let link =
+            if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
+        let bytes = self.rows() / self.tensor * e.active.min(ranks) * m.d_model * 2.0 * (ranks - 1.0) / ranks;
+        let times = if self.recompute == Recompute::Full { 6.0 } else { 4.0 };
+        c.expert_exposed * times * (bytes / link + LINK_LATENCY) * e.layers / m.layers
     }
 
     /// Keys and values that travel around the context-parallel ring, mostly hidden.
@@ -228,8 +296,9 @@ impl Training {
         let inside = self.tensor * self.pipeline * self.context <= self.island();
         let link =
             if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
-        let bytes = 2.0 * self.rows() * self.model.d_model * 2.0 / self.tensor;
-        0.2 * (self.accumulation + self.pipeline - 1.0) * self.interleave * bytes / link
+        let whole = 2.0 * self.rows() * self.model.d_model * 2.0;
+        let (bytes, shown) = if self.blocking { (whole, 1.0) } else { (whole / self.tensor, 0.2) };
+        shown * (self.accumulation + self.pipeline - 1.0) * self.interleave * bytes / link
     }
 
     /// Devices that talk over the fast link.
@@ -244,7 +313,8 @@ impl Training {
             return 0.0;
         }
         let fast = self.device.link_bytes_per_second * c.link_share;
-        let link = if self.devices <= self.island() {
+        let inside = self.devices <= self.island();
+        let link = if inside {
             fast
         } else {
             // The ranks of a node share out its network cards.
@@ -253,20 +323,28 @@ impl Training {
         };
         let held = self.held_parameters();
         let bytes = 2.0 * held * (ranks - 1.0) / ranks;
-        let (latency, hops) = (c.link_latency, ranks.log2().max(1.0));
-        let once = |times: f64| times * (bytes / link + latency * hops);
+        // A ring passes every rank; sums of a whole step are few, gathers are there for every layer.
+        let hop = if inside { LINK_LATENCY / 8.0 } else { c.ring_latency };
+        let ring = ranks * hop;
+        let layers = self.model.layers / self.pipeline;
+        let once = |times: f64, collectives: f64| times * (bytes / link + ring * collectives);
         match self.sharding {
-            Sharding::Weights => overlapped(busy, once(3.0 * self.accumulation), c.shard_exposed),
-            Sharding::Gradients => overlapped(busy, once(2.0 * self.accumulation), c.shard_exposed),
-            Sharding::Optimizer => c.gradient_exposed * once(2.0),
-            Sharding::None if self.engine == Engine::Fused => (1.6 * c.gradient_exposed).min(1.0) * once(2.0),
-            Sharding::None => c.gradient_exposed * once(2.0),
+            Sharding::Weights => {
+                overlapped(busy, once(3.0 * self.accumulation, layers * self.gathers), c.shard_exposed)
+            }
+            Sharding::Gradients => overlapped(busy, once(2.0 * self.accumulation, 4.0), c.shard_exposed),
+            Sharding::Optimizer => c.gradient_exposed * once(2.0, 4.0),
+            Sharding::None if self.engine == Engine::Fused => (1.6 * c.gradient_exposed).min(1.0) * once(2.0, 1.0),
+            Sharding::None => c.gradient_exposed * once(2.0, 4.0),
         }
     }
 
     /// Parameters of one device before data-parallel sharding.
     pub fn held_parameters(&self) -> f64 {
-        self.model.active_parameters() / (self.tensor * self.pipeline)
+        let m = &self.model;
+        let routed = m.routed_parameters();
+        ((m.matrix_parameters() - routed) / self.tensor + routed / (self.expert_parallel * self.tensor).max(1.0))
+            / self.pipeline
     }
 
     fn optimizer_bytes(&self) -> f64 {
@@ -278,4 +356,13 @@ impl Training {
 /// What an exchange adds to a computation that it overlaps with, all but a share of the shorter.
 fn overlapped(busy: f64, exchange: f64, exposed: f64) -> f64 {
     (exchange - busy).max(0.0) + exposed * busy.min(exchange)
+}
+
+/// Bytes/s of a device's network in clusters of its generation.
+pub fn usual_network(architecture: &str) -> f64 {
+    match architecture {
+        "Volta" | "Turing" => 12.5e9,
+        "Ampere" | "Ada" => 25e9,
+        _ => 50e9,
+    }
 }

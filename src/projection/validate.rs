@@ -1,8 +1,9 @@
-//! Predicted against published: for each row, for each source, and the error bars that follow.
+//! Predicted against published: for each row, and errors summed up.
 
 use super::constants::Constants;
 use super::memory;
-use super::published::{Case, Quantity, Setup};
+use super::published::{Case, Counted, Quantity, Setup};
+use super::server;
 use super::training::Training;
 
 /// A predicted row.
@@ -35,27 +36,42 @@ pub fn predict(case: &Case, c: &Constants) -> Result<f64, String> {
     let training = match &case.setup {
         Setup::Training(t) => Some(&**t),
         Setup::Choice(all) => chosen(all, c),
-        Setup::Serving { .. } => None,
+        Setup::Serving(_) => None,
     };
     let no_format = || "the device has no such number format".to_string();
     match (&case.setup, case.quantity) {
-        (Setup::Serving { serving, prompt, output, batch }, q) => {
-            let (p, o) = (*prompt, *output);
-            let sequences = batch.unwrap_or(1.0);
+        (Setup::Serving(s), q) => {
+            let (serving, p, o) = (&s.serving, s.prompt, s.output);
+            let sequences = s.batch.unwrap_or(1.0);
             match q {
                 Quantity::DecodeTokens => Ok(sequences / serving.decode_step(sequences, p + o / 2.0, c)),
-                Quantity::PrefillTokens => Ok(p / serving.prefill(p, c)),
-                Quantity::ServedTokens => {
-                    serving.saturated(p, o, *batch, c).ok_or("not one sequence fits beside the weights".into())
+                Quantity::PrefillTokens => Ok(sequences * p / serving.prefill(sequences, p, c)),
+                Quantity::ServedTokens if s.batch.is_none() && server::most_sequences(serving, p + 0.55 * o) < 1.0 => {
+                    Err("not one sequence fits beside the weights".into())
                 }
-                _ => Ok(memory::serving(serving, sequences, p + o).total() / 1e9),
+                Quantity::ServedTokens => Ok(server::saturated(serving, p, o, s.batch, c)),
+                _ => {
+                    let all = memory::serving(serving, sequences, p + o).total();
+                    Ok(counted(case, all, serving.tensor * serving.stages))
+                }
             }
         }
-        (_, Quantity::TrainingMemory) => Ok(memory::training(training.ok_or_else(no_format)?).total() / 1e9),
+        (_, Quantity::TrainingMemory) => {
+            let t = training.ok_or_else(no_format)?;
+            Ok(counted(case, memory::training(t).total(), t.devices))
+        }
         _ => {
             let t = training.ok_or_else(no_format)?;
             Ok(t.tokens_per_step() / t.step(c).ok_or_else(no_format)?.seconds)
         }
+    }
+}
+
+/// GB as the case counts them.
+fn counted(case: &Case, allocated: f64, devices: f64) -> f64 {
+    match case.counted {
+        Counted::Allocated => allocated / 1e9,
+        Counted::Process => memory::of_process(allocated, devices) / 1e9,
     }
 }
 
@@ -113,55 +129,19 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
 }
 
 /// Sources in the order of their first row.
-pub fn sources(cases: &[Case]) -> Vec<&str> {
+pub fn sources<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<&'a str> {
+    sources_of(cases.into_iter().map(|c| c.source.as_str()))
+}
+
+/// Names, each once, in the order of their first.
+pub fn sources_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut all: Vec<&str> = Vec::new();
-    for c in cases {
-        if !all.contains(&c.source.as_str()) {
-            all.push(&c.source);
+    for name in names {
+        if !all.contains(&name) {
+            all.push(name);
         }
     }
     all
-}
-
-/// Rows from which on a bar rests on them alone, and the least half width below.
-const ENOUGH_ROWS: usize = 40;
-const FEW_ROWS_BAR: f64 = 0.08;
-
-/// Half widths in ln of the bars that hold 90 % of rows, by quantity.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Bars(pub Vec<(Quantity, f64)>);
-
-impl Bars {
-    /// From errors of left-out rows. Rows of one source count together as much as the root of their number: a large
-    /// source tells more than a small one, and not in proportion.
-    pub fn of(errors: &[(Quantity, &str, f64)]) -> Self {
-        let all = Quantity::ALL.iter().filter_map(|q| {
-            let own: Vec<(&str, f64)> = errors.iter().filter(|(k, ..)| k == q).map(|(_, s, e)| (*s, e.abs())).collect();
-            let count = |s: &str| own.iter().filter(|(o, _)| *o == s).count() as f64;
-            let mut weighted: Vec<(f64, f64)> = own.iter().map(|(s, e)| (*e, count(s).powf(-0.5))).collect();
-            weighted.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let total: f64 = weighted.iter().map(|(_, w)| w).sum();
-            let mut sum = 0.0;
-            let at = weighted.iter().find(|(_, w)| {
-                sum += w;
-                sum >= 0.9 * total
-            })?;
-            let least = if own.len() < ENOUGH_ROWS { FEW_ROWS_BAR } else { 0.0 };
-            Some((*q, at.0.max(least)))
-        });
-        Self(all.collect())
-    }
-
-    /// The half width of a quantity's bar.
-    pub fn half(&self, quantity: Quantity) -> Option<f64> {
-        self.0.iter().find(|(q, _)| *q == quantity).map(|(_, half)| *half)
-    }
-
-    /// As factors below and above.
-    pub fn factors(&self, quantity: Quantity) -> Option<(f64, f64)> {
-        let half = self.half(quantity)?;
-        Some(((-half).exp(), half.exp()))
-    }
 }
 
 #[cfg(test)]
@@ -174,15 +154,5 @@ mod tests {
         assert_eq!(s.rows, 4);
         assert!((s.median - 0.1).abs() < 1e-9 && (s.mean - 0.3).abs() < 1e-9 && (s.bias - 0.05).abs() < 1e-9, "{s:?}");
         assert_eq!(summary(&[]), None);
-    }
-
-    #[test]
-    fn bars_hold_nine_rows_of_ten() {
-        let errors: Vec<(Quantity, &str, f64)> =
-            (1..=100).map(|i| (Quantity::DecodeTokens, "a", f64::from(i) / 100.0)).collect();
-        let bars = Bars::of(&errors);
-        let (low, high) = bars.factors(Quantity::DecodeTokens).unwrap();
-        assert!((high.ln() - 0.9).abs() < 0.011 && (low * high - 1.0).abs() < 1e-12);
-        assert_eq!(bars.factors(Quantity::TrainingTokens), None);
     }
 }

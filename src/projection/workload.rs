@@ -2,16 +2,15 @@
 
 use super::calibration::Calibration;
 use super::constants::Constants;
-use super::device::{Kind, Unit};
+use super::device::Unit;
 use super::kernels::Format;
 use super::memory::{self, Footprint};
 use super::model::Model;
-use super::own;
 use super::published::Quantity;
-use super::published_training::usual_network;
 use super::search::{self, Settled};
 use super::serving::{Engine, Serving, Weights};
-use super::training::{self, Recompute, Sharding, Training};
+use super::training::{self, Driver, Recompute, Sharding, Training, usual_network};
+use super::traits::Traits;
 use crate::transformer::shape::count::{self, CountOverflow};
 use crate::transformer::{Dtype, Phase, WeightFormat, Workload};
 use std::sync::Arc;
@@ -28,6 +27,8 @@ pub struct Projected {
     /// On the fullest device.
     pub footprint: Footprint,
     pub fits: bool,
+    /// What widens its bar.
+    pub traits: Traits,
 }
 
 /// Why there is no projection.
@@ -38,6 +39,10 @@ pub enum Unprojected {
     #[error("the batch of {batch} sequences cannot be shared out among {devices} devices; choose a multiple")]
     Batch { batch: u32, devices: u32 },
 }
+
+/// Tokens a device and seconds under which a step is short, and its error larger.
+const SHORT_STEP: f64 = 4096.0;
+const SHORT_SECONDS: f64 = 3e-3;
 
 /// Devices of one machine.
 const PER_NODE: f64 = 8.0;
@@ -79,7 +84,22 @@ fn training(
         layout: plan.described(),
         footprint: plan.footprint,
         fits,
+        traits: calibration.traits(
+            Quantity::TrainingTokens,
+            device,
+            f64::from(devices),
+            tokens / f64::from(devices) < SHORT_STEP,
+        ),
     })
+}
+
+/// What a phase's measurements are compared with.
+pub fn quantity(phase: Phase) -> Quantity {
+    match phase {
+        Phase::Train => Quantity::TrainingTokens,
+        Phase::Prefill => Quantity::PrefillTokens,
+        Phase::Decode | Phase::Generate => Quantity::DecodeTokens,
+    }
 }
 
 pub(super) fn format(w: &Workload) -> Format {
@@ -103,6 +123,7 @@ pub fn base(model: Model, device: &Arc<Unit>, devices: f64, seq_len: f64, format
         pipeline: 1.0,
         interleave: 1.0,
         context: 1.0,
+        expert_parallel: 1.0,
         sharding: Sharding::None,
         micro_batch: 1.0,
         accumulation: 1.0,
@@ -112,6 +133,15 @@ pub fn base(model: Model, device: &Arc<Unit>, devices: f64, seq_len: f64, format
         fused_attention: true,
         sequence_parallel: false,
         engine: training::Engine::Fused,
+        // A good engine keeps its launches beside the device's work.
+        driver: Driver::Compiled,
+        offloaded: false,
+        gathers: 1.0,
+        old: false,
+        newest: true,
+        blocking: false,
+        copies_apart: false,
+        fused_loss: false,
         pure_half: false,
     }
 }
@@ -143,8 +173,13 @@ pub(super) fn inference(
         weights,
         cache_bytes: value_bytes,
         engine: Engine::Compiled,
+        between_steps: false,
+        by_hand: false,
+        library_sums: false,
+        old: false,
+        all_logits: false,
     };
-    let read = || each * s.prefill(prompt.max(1.0), c);
+    let read = || each * s.prefill(1.0, prompt.max(1.0), c);
     let step = || s.decode_step(each, prompt + new / 2.0, c);
     let seconds = match w.phase {
         Phase::Train | Phase::Prefill => read(),
@@ -174,12 +209,13 @@ fn serving(
         let split = |name: &str, n: f64| if n > 1.0 { Some(format!("{name} {n}")) } else { None };
         let words: Vec<String> = split("tensor", s.tensor).into_iter().chain(split("copies", copies)).collect();
         let found = Projected {
-            quantity: own::quantity(w.phase),
+            quantity: quantity(w.phase),
             tokens_per_second: w.tokens_per_step() as f64 / seconds,
             seconds_per_step: seconds,
             layout: if words.is_empty() { "one device".into() } else { words.join(", ") },
             fits: footprint.fits(device.memory_bytes),
             footprint,
+            traits: calibration.traits(quantity(w.phase), device, f64::from(devices), seconds < SHORT_SECONDS),
         };
         let merit = |p: &Projected| (p.fits, if p.fits { p.tokens_per_second } else { -p.footprint.total() });
         if best.as_ref().is_none_or(|b| merit(&found) > merit(b)) {
@@ -187,11 +223,4 @@ fn serving(
         }
     }
     best
-}
-
-/// Whether a device's engine constants were fitted on its kind: others are further from the evidence.
-pub fn is_extrapolated(device: &Unit) -> bool {
-    matches!(device.kind, Kind::Tpu | Kind::Cpu)
-        || device.architecture.starts_with("CDNA")
-        || device.architecture.starts_with("Gaudi")
 }

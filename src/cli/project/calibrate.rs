@@ -2,13 +2,18 @@
 
 use super::super::Failure;
 use super::super::output::{print, results_failure};
+use super::super::table::{Format, Rows};
 use super::calibration;
 use super::validate::tables;
 use crate::comparison::projected::projected;
 use crate::projection::calibration::{Calibration, Own};
-use crate::projection::validate::{Bars, sources};
-use crate::projection::{fit, own};
+use crate::projection::constants::PRIORS;
+use crate::projection::nested::calibrated;
+use crate::projection::own;
+use crate::projection::traits::architecture;
+use crate::projection::validate::sources;
 use crate::results::run::load;
+use crate::units::significant;
 use anyhow::anyhow;
 use std::path::PathBuf;
 
@@ -32,6 +37,9 @@ pub struct Arguments {
     /// Price books and devices of your own, over ours.
     #[arg(long, value_name = "FILE")]
     prices: Vec<PathBuf>,
+    /// How to print the constants.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
 }
 
 pub fn run(a: &Arguments) -> Result<(), Failure> {
@@ -71,7 +79,7 @@ fn measured(a: &Arguments, c: &Calibration) -> Result<Vec<Own>, Failure> {
         let machine = &run.environment.machine;
         device = format!("{}, {} cores", machine.cpu_model, machine.cores);
     }
-    Ok(own::compared(&trials, &device))
+    Ok(own::compared(&trials, &device, &c.bars))
 }
 
 fn fitted(a: &Arguments) -> Result<Calibration, Failure> {
@@ -83,14 +91,31 @@ fn fitted(a: &Arguments) -> Result<Calibration, Failure> {
             "no row of these tables can be predicted; `centime project validate` says why"
         )));
     }
-    let constants = fit::fit(cases.iter());
-    let errors: Vec<_> = cases
-        .iter()
-        .zip(fit::left_out(cases))
-        .filter_map(|(c, p)| Some((c.quantity, c.source.as_str(), (p? / c.published).ln())))
-        .collect();
+    let (constants, spreads, bars) = calibrated(cases);
+    posterior(&constants.values(), &spreads, a.format)?;
+    let mut seen: Vec<String> = cases.iter().map(|c| architecture(c).to_string()).filter(|a| !a.is_empty()).collect();
+    seen.sort_unstable();
+    seen.dedup();
     let names: Vec<String> =
         a.tables.iter().filter_map(|t| Some(t.file_name()?.to_string_lossy().into_owned())).collect();
     let fitted = format!("{}: {} figures of {} sources", names.join(", "), cases.len(), sources(cases).len());
-    Ok(Calibration { fitted, constants, bars: Bars::of(&errors), own: Vec::new() })
+    Ok(Calibration { fitted, constants, bars, seen, own: Vec::new() })
+}
+
+/// Each constant as the data leave it, against its prior: `kept` is the share of the prior's spread that they leave.
+fn posterior(values: &[f64], spreads: &[f64], format: Format) -> Result<(), Failure> {
+    let mut table = Rows::new(&["constant", "prior", "prior_spread", "fitted", "spread", "moved", "kept"]);
+    for ((p, value), spread) in PRIORS.iter().zip(values).zip(spreads) {
+        let moved = (value / p.value).ln() / p.spread;
+        table.push(vec![
+            p.name.to_string().into(),
+            (significant(p.value, 3), p.value).into(),
+            (format!("x/ {:.2}", p.spread.exp()), p.spread).into(),
+            (significant(*value, 3), *value).into(),
+            (format!("x/ {:.2}", spread.exp()), *spread).into(),
+            (format!("{moved:+.1} sd"), moved).into(),
+            (format!("{:.0} %", 100.0 * spread / p.spread), spread / p.spread).into(),
+        ]);
+    }
+    table.print(format)
 }

@@ -10,7 +10,7 @@ use super::devices::{On, devices};
 use crate::cost::price::usd_per_million_tokens;
 use crate::hardware::book::Book;
 use crate::projection::calibration::Calibration;
-use crate::projection::workload::{Projected, is_extrapolated, project};
+use crate::projection::workload::{Projected, project};
 use crate::scenario::Cell;
 use crate::units::{Bytes, Seconds, Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens, grouped, significant};
 use anyhow::anyhow;
@@ -91,11 +91,14 @@ fn rows_of(cell: &Cell, on: &On, book: &Book, c: &Calibration) -> Result<Vec<Vec
     };
     let price =
         super::devices::price(book, &on.name).map(|each| UsdPerHour(each.0 * rust_decimal::Decimal::from(count)));
-    let bar = c.bars.half(p.quantity);
-    let mut all = vec![row(cell, on, count, "good engine", &p, 1.0, bar, price)];
+    let bar = c.bars.half(p.quantity, &p.traits);
+    let further = !c.has_seen(&on.unit);
+    let mut all = vec![row(cell, on, count, "good engine", &p, 1.0, bar, price, further)];
     if let Some(own) = c.own.iter().find(|o| o.quantity == p.quantity) {
-        let half = bar.map(|b| b.hypot(own.spread));
-        all.push(row(cell, on, count, "this program", &p, own.time_ratio_on(&on.unit), half, price));
+        // What is its own part of the error was measured; what devices and rows differ by stays.
+        let rest = c.bars.of(p.quantity).map_or(1.0, |b| b.effects.within / b.effects.within.hypot(b.effects.between));
+        let half = bar.map(|b| (b * rest).hypot(own.spread));
+        all.push(row(cell, on, count, "this program", &p, own.time_ratio_on(&on.unit), half, price, further));
     }
     Ok(all)
 }
@@ -110,6 +113,7 @@ fn row(
     slower: f64,
     bar: Option<f64>,
     price: Option<UsdPerHour>,
+    further: bool,
 ) -> Vec<Value> {
     let rate = p.tokens_per_second / slower;
     let number = |x: f64| Value::from((significant(x, 3), x));
@@ -129,7 +133,7 @@ fn row(
     if !p.fits {
         notes.push(format!("does not fit: {} of {}", Bytes(bytes), Bytes(on.unit.memory_bytes as u64)));
     }
-    if is_extrapolated(&on.unit) {
+    if further {
         notes.push(FURTHER_OFF.into());
     }
     let shown = |x: f64| if p.fits { number(x) } else { blank() };

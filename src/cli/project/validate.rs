@@ -5,9 +5,13 @@ use super::super::output::{print, report_failure};
 use super::super::table::{Format, Rows, Value};
 use super::Files;
 use crate::hardware::book::Book;
-use crate::projection::fit;
-use crate::projection::published::{Case, Left, Published, Quantity, read};
-use crate::projection::validate::{Bars, predict_all, sources, summary};
+use crate::projection::baseline::{self, baseline};
+use crate::projection::calibration::Calibration;
+use crate::projection::nested::{Held, LEVELS, nested};
+use crate::projection::pooled::gains;
+use crate::projection::published::{Case, Group, Left, Published, Quantity, read};
+use crate::projection::traits::{architecture, of_case};
+use crate::projection::validate::{predict_all, sources, summary};
 use crate::report::pages::{Predicted, validation};
 use crate::units::significant;
 use anyhow::anyhow;
@@ -20,9 +24,12 @@ pub struct Arguments {
     /// Tables in the layout of training.csv or inference.csv.
     #[arg(value_name = "FILE.csv", required = true)]
     tables: Vec<PathBuf>,
-    /// Predict each source with constants that are fitted to all the others.
+    /// Nested: constants, variances and bars of each source are made from all the others alone.
     #[arg(long)]
     cross_validate: bool,
+    /// How errors shrink and bars narrow when 1, 3 and 10 rows of a source are taken as one's own measurements.
+    #[arg(long, conflicts_with = "out")]
+    pooled: bool,
     /// The summary alone, without the rows.
     #[arg(long)]
     summary: bool,
@@ -48,46 +55,52 @@ fn table(path: &Path, book: &Book) -> Result<Published, Failure> {
     read(&super::text(path)?, book).map_err(|e| Failure::Usage(anyhow!("{}: {e}", path.display())))
 }
 
-/// A predicted row with its error.
-pub(super) struct Row<'a> {
-    pub case: &'a Case,
-    pub predicted: f64,
+/// A predicted row with its error and its bar.
+struct Row<'a> {
+    case: &'a Case,
+    predicted: f64,
+    half: Option<f64>,
+    levels: Option<[f64; LEVELS.len()]>,
 }
 
 impl Row<'_> {
-    pub fn log_error(&self) -> f64 {
+    fn log_error(&self) -> f64 {
         (self.predicted / self.case.published).ln()
+    }
+
+    fn inside(&self) -> Option<bool> {
+        Some(self.log_error().abs() <= self.half?)
     }
 }
 
 pub fn run(a: &Arguments) -> Result<(), Failure> {
     let (book, calibration) = a.files.read()?;
     let mut published = tables(&a.tables, &book)?;
-    let predicted: Vec<Option<f64>> = if a.cross_validate {
-        fit::left_out(&published.cases)
-    } else {
-        let (outcomes, _) = predict_all(&published.cases, &calibration.constants);
-        let mut all = vec![None; published.cases.len()];
-        outcomes.iter().for_each(|o| all[o.case] = Some(o.predicted));
-        all
-    };
+    let held = if a.cross_validate { nested(&published.cases) } else { as_calibrated(&published.cases, &calibration) };
     let (_, unpredicted) = predict_all(&published.cases, &calibration.constants);
     for (i, reason) in unpredicted {
         let c = &published.cases[i];
         published.left.push(Left { id: c.id.clone(), source: c.source.clone(), reason });
     }
     let cases = &published.cases;
-    let rows: Vec<Row> =
-        cases.iter().zip(&predicted).filter_map(|(case, p)| Some(Row { case, predicted: (*p)? })).collect();
-    let bars = &calibration.bars;
-    let page = a.out.as_ref().map(|out| publish(a, out, &rows, bars, &published.left)).transpose()?;
+    if a.pooled {
+        return pooled(cases, &held, &calibration, a.files.format);
+    }
+    let rows: Vec<Row> = held
+        .iter()
+        .filter_map(|h| {
+            let levels = Some(h.levels).filter(|_| a.cross_validate);
+            Some(Row { case: cases.get(h.case)?, predicted: h.predicted, half: h.half, levels })
+        })
+        .collect();
+    let page = a.out.as_ref().map(|out| publish(a, out, &rows, &published.left)).transpose()?;
     // For machines one table, for people all.
     let people = matches!(a.files.format, Format::Table | Format::Markdown);
     if !a.summary {
-        each(&rows, &published.left, bars, a.files.format)?;
+        each(&rows, &published.left, a.files.format)?;
     }
     if a.summary || people {
-        summaries(cases, &rows, bars, a.files.format)?;
+        summaries(cases, &rows, a.files.format)?;
     }
     if people {
         left(&published.left, a.files.format)?;
@@ -95,7 +108,46 @@ pub fn run(a: &Arguments) -> Result<(), Failure> {
     page.filter(|_| people).map_or(Ok(()), |page| print(&format!("report: {}", page.display())))
 }
 
-fn publish(a: &Arguments, out: &Path, rows: &[Row], bars: &Bars, unpredicted: &[Left]) -> Result<PathBuf, Failure> {
+/// Every row with the constants and the bars of the calibration, as for a source that is new to it.
+fn as_calibrated(cases: &[Case], c: &Calibration) -> Vec<Held> {
+    let (outcomes, _) = predict_all(cases, &c.constants);
+    let one = |o: &crate::projection::validate::Outcome| {
+        let case = cases.get(o.case)?;
+        let seen = c.seen.is_empty() || c.seen.iter().any(|a| a == architecture(case));
+        let half = c.bars.half(case.quantity, &of_case(case, seen));
+        Some(Held { case: o.case, predicted: o.predicted, half, levels: [f64::NAN; LEVELS.len()] })
+    };
+    outcomes.iter().filter_map(one).collect()
+}
+
+/// Errors before and after one's own measurements, by holding out rows inside sources.
+fn pooled(cases: &[Case], held: &[Held], c: &Calibration, format: Format) -> Result<(), Failure> {
+    let columns = ["quantity", "own_measurements", "sources", "rows", "median", "p90", "inside", "bar"];
+    let mut table = Rows::new(&columns);
+    for group in Group::ALL {
+        for measured in [1, 3, 10] {
+            let Some(g) = gains(cases, held, &c.bars, measured).into_iter().find(|g| g.group == group) else {
+                continue;
+            };
+            let sides = [(0, &g.before, g.inside.0, g.half.0), (measured, &g.after, g.inside.1, g.half.1)];
+            for (n, s, inside, half) in sides {
+                table.push(vec![
+                    group.name().to_string().into(),
+                    (n.to_string(), n as u64).into(),
+                    (g.sources.to_string(), g.sources as u64).into(),
+                    (s.rows.to_string(), s.rows as u64).into(),
+                    share(s.median),
+                    share(s.p90),
+                    share(inside),
+                    (format!("x/ {:.2}", half.exp()), half).into(),
+                ]);
+            }
+        }
+    }
+    table.print(format)
+}
+
+fn publish(a: &Arguments, out: &Path, rows: &[Row], unpredicted: &[Left]) -> Result<PathBuf, Failure> {
     let all: Vec<Predicted> = rows
         .iter()
         .map(|r| Predicted {
@@ -103,20 +155,23 @@ fn publish(a: &Arguments, out: &Path, rows: &[Row], bars: &Bars, unpredicted: &[
             quantity: r.case.quantity,
             published: r.case.published,
             predicted: r.predicted,
+            half: r.half,
+            levels: r.levels,
+            baseline: baseline(r.case),
         })
         .collect();
     let how = if a.cross_validate {
-        "each source predicted with constants that were fitted to the others"
+        "nested: constants, variances and bars of each source made from the others alone"
     } else {
-        "with the constants of the calibration, as they are"
+        "with the constants and bars of the calibration, as they are"
     };
     let left: Vec<(String, u64, String)> =
         counted(unpredicted).into_iter().map(|((source, reason), n)| (source.into(), n, reason.into())).collect();
-    let page = validation(&all, bars, how, &left).map_err(|e| Failure::Internal(e.into()))?;
+    let page = validation(&all, how, &left).map_err(|e| Failure::Internal(e.into()))?;
     page.publish(out).map_err(report_failure)
 }
 
-fn each(rows: &[Row], unpredicted: &[Left], bars: &Bars, format: Format) -> Result<(), Failure> {
+fn each(rows: &[Row], unpredicted: &[Left], format: Format) -> Result<(), Failure> {
     let mut table = Rows::new(&[
         "id",
         "source",
@@ -126,6 +181,7 @@ fn each(rows: &[Row], unpredicted: &[Left], bars: &Bars, format: Format) -> Resu
         "predicted",
         "unit",
         "error",
+        "bar",
         "in_bar",
         "assumed",
         "not_predicted",
@@ -141,7 +197,8 @@ fn each(rows: &[Row], unpredicted: &[Left], bars: &Bars, format: Format) -> Resu
             (significant(r.predicted, 4), r.predicted).into(),
             r.case.quantity.unit().to_string().into(),
             percent(error),
-            match inside(r, bars) {
+            r.half.map_or_else(|| String::new().into(), |h| Value::from((format!("x/ {:.2}", h.exp()), h))),
+            match r.inside() {
                 Some(true) => "yes".to_string().into(),
                 Some(false) => "no".to_string().into(),
                 None => String::new().into(),
@@ -154,7 +211,7 @@ fn each(rows: &[Row], unpredicted: &[Left], bars: &Bars, format: Format) -> Resu
         // People see them counted, below.
         for l in unpredicted {
             let mut row: Vec<Value> = vec![l.id.clone().into(), l.source.clone().into()];
-            row.extend((0..8).map(|_| String::new().into()));
+            row.extend((0..9).map(|_| String::new().into()));
             row.push(l.reason.clone().into());
             table.push(row);
         }
@@ -162,12 +219,6 @@ fn each(rows: &[Row], unpredicted: &[Left], bars: &Bars, format: Format) -> Resu
     }
     table.take_constant(&["not_predicted"]);
     table.print(format)
-}
-
-fn inside(r: &Row, bars: &Bars) -> Option<bool> {
-    let (low, high) = bars.factors(r.case.quantity)?;
-    let ratio = r.predicted / r.case.published;
-    Some(ratio >= low && ratio <= high)
 }
 
 fn percent(x: f64) -> Value {
@@ -179,39 +230,78 @@ fn share(x: f64) -> Value {
 }
 
 /// A line for each source and quantity, and one for all of a quantity.
-fn summaries(cases: &[Case], rows: &[Row], bars: &Bars, format: Format) -> Result<(), Failure> {
-    let mut table = Rows::new(&["source", "quantity", "rows", "median", "mean", "p90", "bias", "inside_90_%_bar"]);
-    let mut line = |name: &str, quantity: &str, of: &[&Row]| {
-        let errors: Vec<f64> = of.iter().map(|r| r.log_error()).collect();
-        let Some(s) = summary(&errors) else { return };
-        let held: Vec<bool> = of.iter().filter_map(|r| inside(r, bars)).collect();
-        let held_share = held.iter().filter(|h| **h).count() as f64 / held.len().max(1) as f64;
-        table.push(vec![
-            name.to_string().into(),
-            quantity.to_string().into(),
-            (s.rows.to_string(), s.rows as u64).into(),
-            share(s.median),
-            share(s.mean),
-            share(s.p90),
-            percent(s.bias),
-            if held.is_empty() { String::new().into() } else { share(held_share) },
-        ]);
-    };
+fn summaries(cases: &[Case], rows: &[Row], format: Format) -> Result<(), Failure> {
+    let columns = [
+        "source",
+        "quantity",
+        "sources",
+        "rows",
+        "median",
+        "mean",
+        "p90",
+        "bias",
+        "inside_rows",
+        "inside_sources",
+        "bar",
+        "baseline_median",
+        "baseline_p90",
+    ];
+    let mut table = Rows::new(&columns);
     for quantity in Quantity::ALL {
         let of: Vec<&Row> = rows.iter().filter(|r| r.case.quantity == quantity).collect();
         for source in sources(cases) {
             let own: Vec<&Row> = of.iter().copied().filter(|r| r.case.source == source).collect();
-            line(source, quantity.name(), &own);
+            line(&mut table, source, quantity.name(), &own);
         }
-        line("all", quantity.name(), &of);
+        line(&mut table, "all", quantity.name(), &of);
     }
-    let inference = |q: Quantity| !q.is_memory() && q != Quantity::TrainingTokens;
-    let together: [(&str, &dyn Fn(Quantity) -> bool); 2] = [("inference", &inference), ("memory", &|q| q.is_memory())];
-    for (name, of) in together {
-        let own: Vec<&Row> = rows.iter().filter(|r| of(r.case.quantity)).collect();
-        line("all", name, &own);
+    for group in Group::ALL.into_iter().filter(|g| *g != Group::Training) {
+        let own: Vec<&Row> = rows.iter().filter(|r| r.case.quantity.group() == group).collect();
+        line(&mut table, "all", group.name(), &own);
     }
-    table.print(format)
+    table.print(format)?;
+    if matches!(format, Format::Table | Format::Markdown) {
+        let names: Vec<String> =
+            Quantity::ALL.into_iter().filter_map(|q| Some(format!("{}: {}", q.name(), baseline::name(q)?))).collect();
+        print(&format!("baseline, on the same rows: {}", names.join("; ")))?;
+    }
+    Ok(())
+}
+
+fn line(table: &mut Rows, name: &str, quantity: &str, of: &[&Row]) {
+    let errors: Vec<f64> = of.iter().map(|r| r.log_error()).collect();
+    let Some(s) = summary(&errors) else { return };
+    let held = |rows: &[&Row]| -> Option<f64> {
+        let all: Vec<bool> = rows.iter().filter_map(|r| r.inside()).collect();
+        (!all.is_empty()).then(|| all.iter().filter(|h| **h).count() as f64 / all.len() as f64)
+    };
+    let by: Vec<&str> = sources(of.iter().map(|r| r.case));
+    let shares: Vec<f64> = by
+        .iter()
+        .filter_map(|s| held(&of.iter().copied().filter(|r| r.case.source == *s).collect::<Vec<_>>()))
+        .collect();
+    let by_source = (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64);
+    let mut halves: Vec<f64> = of.iter().filter_map(|r| r.half).collect();
+    halves.sort_by(f64::total_cmp);
+    let half = halves.get(halves.len() / 2).copied();
+    let base: Vec<f64> = of.iter().filter_map(|r| Some((baseline(r.case)? / r.case.published).ln())).collect();
+    let base = summary(&base);
+    let blank = || Value::from(String::new());
+    table.push(vec![
+        name.to_string().into(),
+        quantity.to_string().into(),
+        (by.len().to_string(), by.len() as u64).into(),
+        (s.rows.to_string(), s.rows as u64).into(),
+        share(s.median),
+        share(s.mean),
+        share(s.p90),
+        percent(s.bias),
+        held(of).map_or_else(blank, share),
+        by_source.map_or_else(blank, share),
+        half.map_or_else(blank, |h| Value::from((format!("x/ {:.2}", h.exp()), h))),
+        base.as_ref().map_or_else(blank, |b| share(b.median)),
+        base.as_ref().map_or_else(blank, |b| share(b.p90)),
+    ]);
 }
 
 /// Rows without a prediction, by source and reason.

@@ -4,6 +4,7 @@
 pub mod across;
 pub mod break_even;
 mod cost_by_axis;
+pub mod coverage;
 mod devices;
 mod draw;
 mod head_count;

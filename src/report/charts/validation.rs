@@ -39,9 +39,13 @@ fn tick(x: f64) -> String {
     }
 }
 
-/// The picture of one quantity; `bar` is the half width in ln of the 90 % bar.
-pub fn validation(quantity: Quantity, points: &[Point], bar: Option<f64>) -> Option<Drawn> {
+/// The picture of one quantity.
+pub fn validation(quantity: Quantity, points: &[Point]) -> Option<Drawn> {
     let (own, others) = told_apart(points);
+    let mut names: Vec<&str> = points.iter().map(|p| p.source).collect();
+    names.sort_unstable();
+    names.dedup();
+    let sources = names.len();
     let mark = |p: &&Point| {
         let (x, y) = (Estimate::exact(p.published)?, Estimate::exact(p.predicted)?);
         Some(Mark { filled: false, ..Mark::at(x, y) })
@@ -70,17 +74,10 @@ pub fn validation(quantity: Quantity, points: &[Point], bar: Option<f64>) -> Opt
     let name = if quantity.is_memory() { "GB a device" } else { "tokens/s" };
     let axis = |which: &str| Axis { name: format!("{which}, {name}"), scale: Scale::log(&extent, tick) };
     let title = format!("{}: predicted against published", quantity.title());
-    let held = bar.map_or(String::new(), |half| {
-        format!(
-            " 90 % of rows whose source the fit had not seen lie between {} and {} times the published figure.",
-            significant((-half).exp(), 2),
-            significant(half.exp(), 3)
-        )
-    });
     Some(Drawn {
         name: format!("validation-{}", quantity.anchor()),
-        alt: format!("{title}: {} rows of {} sources", points.len(), series.len()),
-        caption: format!("Each mark is a published measurement; on the dashed line the prediction is exact.{held}"),
+        alt: format!("{title}: {} rows of {sources} sources", points.len()),
+        caption: "Each mark is a published measurement; on the dashed line the prediction is exact.".into(),
         plot: Plot {
             title,
             panels: vec![Panel {

@@ -1,0 +1,84 @@
+//! Programs that serve models, by name: what each is made of, and what is known of its versions.
+
+use super::serving::Engine;
+
+/// A program of inference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Program {
+    pub name: &'static str,
+    /// How publications call it, in lower case.
+    named: &'static [&'static str],
+    pub engine: Engine,
+    /// Until this year its scheduler, in Python, ran between the steps of the device and not beside them.
+    pub between_steps_until: f64,
+    /// Until this year it left sums over devices to a communication library.
+    pub library_sums_until: f64,
+}
+
+const fn program(name: &'static str, named: &'static [&'static str], engine: Engine) -> Program {
+    Program { name, named, engine, between_steps_until: 0.0, library_sums_until: 0.0 }
+}
+
+/// Longer names before the shorter that they contain.
+const PROGRAMS: &[Program] = &[
+    program("tensorrt-llm", &["tensorrt-llm", "trtllm", "trt-llm", "nim "], Engine::Server),
+    // Captured steps came in 2023; scheduling beside the steps with version 1 of the engine, in 2025.
+    Program { between_steps_until: 2024.0, library_sums_until: 2023.0, ..program("vllm", &["vllm"], Engine::Server) },
+    Program { between_steps_until: 2023.0, ..program("sglang", &["sglang"], Engine::Server) },
+    Program { between_steps_until: 2024.0, ..program("tgi", &["tgi", "text-generation-inference"], Engine::Server) },
+    program("lmdeploy", &["lmdeploy", "turbomind"], Engine::Server),
+    Program { between_steps_until: 2024.0, ..program("deepspeed-mii", &["mii", "fastgen"], Engine::Server) },
+    Program { library_sums_until: 2026.0, ..program("gaudi", &["habana", "gaudi"], Engine::Server) },
+    program("neuron", &["neuron"], Engine::Server),
+    program("autoawq", &["autoawq"], Engine::Compiled),
+    program("ctranslate2", &["ctranslate"], Engine::Compiled),
+    program(
+        "llama.cpp",
+        &["llama.cpp", "ollama", "llamafile", "koboldcpp", "ctransformers", "lm studio", "gguf", "t-mac"],
+        Engine::Portable,
+    ),
+    program("mlx", &["mlx"], Engine::Portable),
+    program("mlc", &["mlc"], Engine::Portable),
+    Program { library_sums_until: 2023.0, ..program("fastertransformer", &["fastertransformer"], Engine::Compiled) },
+    program("gpt-fast", &["gpt-fast", "torch.compile", "torchao"], Engine::Compiled),
+    program("exllama", &["exllama", "tabbyapi"], Engine::Compiled),
+    Program { library_sums_until: 2026.0, ..program("deepspeed-inference", &["deepspeed"], Engine::Compiled) },
+    program(
+        "eager",
+        &["eager", "transformers", "litgpt", "megatron", "hugging", "lightning", "pytorch"],
+        Engine::Eager,
+    ),
+];
+
+impl Program {
+    /// The one that a publication means; `None` where it is not known.
+    pub fn called(text: &str) -> Option<&'static Self> {
+        let lower = format!("{} ", text.to_lowercase());
+        PROGRAMS.iter().find(|p| p.named.iter().any(|n| lower.contains(n)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_go_by_the_names_that_publications_use() {
+        for (text, name) in [
+            ("llama.cpp May 2024", "llama.cpp"),
+            ("TensorRT-LLM 1.0 (PyTorch backend, in-flight batching)", "tensorrt-llm"),
+            ("NIM 1.8.0 (TensorRT-LLM)", "tensorrt-llm"),
+            ("vLLM 0.6.1 (ROCm)", "vllm"),
+            ("Transformers NeuronX 2.18.0", "neuron"),
+            ("DeepSpeed-MII", "deepspeed-mii"),
+            ("Triton + FasterTransformer", "fastertransformer"),
+            ("litgpt (eager PyTorch)", "eager"),
+            ("Transformers + AutoGPTQ", "eager"),
+            ("AutoAWQ 0.1.6 / HF", "autoawq"),
+            ("MLX 0.29.2 / mlx-lm 0.28.2", "mlx"),
+        ] {
+            assert_eq!(Program::called(text).map(|p| p.name), Some(name), "{text}");
+        }
+        assert_eq!(Program::called("somebody's"), None);
+    }
+}
