@@ -51,9 +51,8 @@ fn times_algorithms(calls: &[String], at: usize) -> bool {
 /// The wait for the last of the work: all results are there after it, and what fails from there on is nobody's any more.
 fn end_of_work(calls: &[String]) -> usize {
     let works = |name: &str| {
-        ["cuLaunchKernel", "cublasLtMatmul", "cuGraphLaunch", "cuMemcpy", "ncclBroadcast"]
-            .iter()
-            .any(|w| name.starts_with(w))
+        let launches = ["cuLaunchKernel", "cublasLtMatmul", "cuGraphLaunch", "ncclBroadcast"].contains(&name);
+        launches || name.starts_with("cuMemcpy")
     };
     let last = calls.iter().rposition(|name| works(name)).unwrap_or(0);
     let waited = calls.iter().skip(last).position(|name| name == "cuStreamSynchronize");
@@ -198,7 +197,9 @@ fn walk(stand_in: &StandIn, what: &str, run: &Run<'_>) {
                     let harmless = at > end_of_work(&calls) || may_be_silent(name) || times_algorithms(&calls, at);
                     // What is not told has cost nothing: the child ends as it does when nothing fails.
                     if ending.badly || !told && (!harmless || ending.well != first.well) {
-                        wrong.lock().unwrap().push(format!("call {k} of {name}, the {at}th: {}", ending.said));
+                        let around = calls[at.saturating_sub(3)..calls.len().min(at + 4)].join(" ");
+                        let place = format!("call {k} of {name}, the {at}th of {}, among {around}", calls.len());
+                        wrong.lock().unwrap().push(format!("{place}: {}", ending.said));
                     }
                 }
             });

@@ -143,8 +143,8 @@ fn backends(rows: &mut Said) {
             Dtype::ALL.iter().filter(|d| supports(kind, **d, WeightFormat::Dtype)).map(|d| d.name()).collect();
         known.join(", ")
     };
-    let auto = if driver::usable() { "`backend: cpu` takes it" } else { "`backend: auto` takes it" };
-    let kernels = format!("kernels for {}; {auto}", Instructions::taken().name());
+    let auto = if driver::available().is_ok() { "" } else { "; `backend: auto` takes it" };
+    let kernels = format!("kernels for {}{auto}", Instructions::taken().name());
     let cpu = format!("{}; weights in int8", dtypes(BackendKind::Cpu));
     rows.say("backends", "cpu", &cpu, &kernels);
     rows.say(
