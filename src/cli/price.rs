@@ -67,13 +67,8 @@ pub struct PriceBook {
 impl PriceBook {
     /// Ours, with the user's files over it.
     pub(super) fn load(&self) -> Result<Book, Failure> {
-        book(&self.files)
+        read::with(&self.files).map_err(|e| Failure::yaml(&e))
     }
-}
-
-/// The price book, with a user's files over it.
-pub(super) fn book(files: &[PathBuf]) -> Result<Book, Failure> {
-    read::with(files).map_err(|e| Failure::yaml(&e))
 }
 
 /// Puts a typed price in the place of a run's own.

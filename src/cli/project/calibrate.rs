@@ -2,6 +2,7 @@
 
 use super::super::Failure;
 use super::super::output::{print, results_failure};
+use super::super::price::PriceBook;
 use super::super::table::{Format, Rows};
 use super::calibration;
 use super::validate::tables;
@@ -34,9 +35,8 @@ pub struct Arguments {
     /// Where to write the constants.
     #[arg(long, value_name = "FILE", default_value = "projection.yaml")]
     out: PathBuf,
-    /// Price books and devices of your own, over ours.
-    #[arg(long, value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// How to print the constants.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -83,7 +83,7 @@ fn measured(a: &Arguments, c: &Calibration) -> Result<Vec<Own>, Failure> {
 }
 
 fn fitted(a: &Arguments) -> Result<Calibration, Failure> {
-    let book = super::super::price::book(&a.prices)?;
+    let book = a.prices.load()?;
     let published = tables(&a.tables, &book)?;
     let cases = &published.cases;
     if cases.is_empty() {

@@ -7,7 +7,7 @@ mod sweep;
 mod validate;
 
 use super::Failure;
-use super::price::book;
+use super::price::PriceBook;
 use super::table::Format;
 use crate::hardware::book::Book;
 use crate::projection::calibration::Calibration;
@@ -58,9 +58,8 @@ struct Files {
     /// Constants of the model, as `centime project calibrate` writes them; ours without it.
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Price books and devices of your own, over ours.
-    #[arg(long, value_name = "FILE")]
-    prices: Vec<PathBuf>,
+    #[command(flatten)]
+    prices: PriceBook,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -68,7 +67,7 @@ struct Files {
 
 impl Files {
     fn read(&self) -> Result<(Book, Calibration), Failure> {
-        Ok((book(&self.prices)?, calibration(self.calibration.as_deref())?))
+        Ok((self.prices.load()?, calibration(self.calibration.as_deref())?))
     }
 }
 

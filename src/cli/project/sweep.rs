@@ -2,7 +2,6 @@
 
 use super::super::Failure;
 use super::super::load::{Selection, load};
-use super::super::price::PriceBook;
 use super::super::table::{Format, Rows, Value};
 use super::Files;
 use super::budget::FURTHER_OFF;
@@ -38,12 +37,8 @@ const COLUMNS: &[&str] = &[
 ];
 
 pub fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> Result<(), Failure> {
-    let selection = Selection {
-        file: file.into(),
-        set: set.to_vec(),
-        max_cells: MOST_CELLS,
-        prices: PriceBook { files: files.prices.clone() },
-    };
+    let selection =
+        Selection { file: file.into(), set: set.to_vec(), max_cells: MOST_CELLS, prices: files.prices.clone() };
     let scenario = load(&selection)?;
     let (book, calibration) = files.read()?;
     let on = devices(on, &book)?;
