@@ -15,6 +15,7 @@ pub use super::operands::{
     AttentionDims, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormDims, Recorded,
     Store, Tokens, Update, Updated,
 };
+use super::random::Normals;
 use super::shape::Activation;
 use super::{BackendKind, Dtype};
 
@@ -66,6 +67,23 @@ pub trait Backend: Alloc {
         let mut buffer = self.alloc(host.len(), Category::Weights)?;
         self.upload(&host, &mut buffer);
         Ok(buffer)
+    }
+    /// [`Backend::weights`] of normal numbers, whose bits are the same on every backend before they are rounded to its format.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    fn normal_weights(&self, numbers: &Normals) -> Result<Self::Buffer, SessionError> {
+        let (columns, mut row) = (numbers.columns, 0);
+        self.weights(numbers.len() / columns.max(1), columns, &mut |rows| {
+            numbers.fill(row, rows);
+            row += rows.len() / columns.max(1);
+        })
+    }
+    /// Fills `to` with normal numbers, the bits of [`Backend::normal_weights`].
+    fn fill_normal(&self, to: &mut Self::Buffer, numbers: &Normals) {
+        let mut host = vec![0.0; numbers.len()];
+        numbers.fill(0, &mut host);
+        self.upload(&host, to);
     }
 
     /// Row r of `out [N, C]` is `table[ids[r]] (+ positions[first_position + r % tokens])`.

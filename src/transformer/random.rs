@@ -73,8 +73,7 @@ impl Stream {
     /// Approximately normal: the sum of four uniform 16-bit numbers, scaled (Irwin-Hall, n = 4). Enough for weights, whose
     /// tails do not matter here, and many times faster than an exact transform.
     pub fn fill_normal(&mut self, out: &mut [f32], standard_deviation: f32) {
-        // Variance of the sum of four uniforms on 0..65536 is 4 * 65536^2 / 12.
-        let scale = standard_deviation / (65536.0 * (4.0f32 / 12.0).sqrt());
+        let scale = normal_scale(standard_deviation);
         for x in out {
             let bits = self.next_u64();
             let sum = (bits & 0xffff) + ((bits >> 16) & 0xffff) + ((bits >> 32) & 0xffff) + (bits >> 48);
@@ -83,9 +82,94 @@ impl Stream {
     }
 }
 
+/// What [`Stream::fill_normal`] multiplies by: the variance of the sum of four uniforms on 0..65536 is 4 * 65536^2 / 12.
+pub fn normal_scale(standard_deviation: f32) -> f32 {
+    standard_deviation / (65536.0 * (4.0f32 / 12.0).sqrt())
+}
+
+/// Neighbouring rows of a matrix, and where their numbers stand in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    pub rows: usize,
+    /// Draw of the first number of the first row; the numbers of a row follow one another.
+    pub first: u64,
+    /// Draws from the start of a row to the start of the next.
+    pub stride: u64,
+}
+
+/// A matrix of normal numbers out of a stream ([`Stream::fill_normal`]), described rather than made: a device can make them itself,
+/// and a rank its part of a whole.
+#[derive(Clone, Debug)]
+pub struct Normals {
+    stream: Stream,
+    pub standard_deviation: f32,
+    pub columns: usize,
+    /// From the top down.
+    pub blocks: Vec<Block>,
+}
+
+impl Normals {
+    /// The numbers of these blocks, each row of `columns`, in a stream that has not been drawn from.
+    pub fn new(stream: Stream, standard_deviation: f32, columns: usize, blocks: Vec<Block>) -> Self {
+        Self { stream, standard_deviation, columns, blocks }
+    }
+
+    /// The first `len` numbers of a stream, as one row.
+    pub fn first(stream: Stream, standard_deviation: f32, len: usize) -> Self {
+        Self::new(stream, standard_deviation, len, vec![Block { rows: 1, first: 0, stride: len as u64 }])
+    }
+
+    /// Numbers in all of it.
+    pub fn len(&self) -> usize {
+        self.blocks.iter().map(|b| b.rows).sum::<usize>() * self.columns
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the generator's counter starts from: draw `n` is `mix(key + n + 1)`.
+    pub fn key(&self) -> u64 {
+        self.stream.key
+    }
+
+    /// Some whole rows, from `row` on.
+    pub fn fill(&self, mut row: usize, out: &mut [f32]) {
+        let mut stream = self.stream.clone();
+        let mut rows = out.chunks_mut(self.columns.max(1));
+        for block in &self.blocks {
+            for r in row.min(block.rows)..block.rows {
+                let Some(out) = rows.next() else { return };
+                stream.go_to(block.first + r as u64 * block.stride);
+                stream.fill_normal(out, self.standard_deviation);
+            }
+            row = row.saturating_sub(block.rows);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_blocks_are_those_of_the_stream() {
+        let mut whole = vec![0.0; 60];
+        Stream::new(3, 9).fill_normal(&mut whole, 0.5);
+        let blocks = vec![Block { rows: 2, first: 6, stride: 12 }, Block { rows: 0, first: 0, stride: 6 }];
+        let blocks = [blocks, vec![Block { rows: 3, first: 40, stride: 7 }]].concat();
+        let normals = Normals::new(Stream::new(3, 9), 0.5, 6, blocks);
+        let want: Vec<f32> = [6, 18, 40, 47, 54].iter().flat_map(|&first| whole[first..first + 6].to_vec()).collect();
+        assert_eq!(normals.len(), want.len());
+        for first in 0..5 {
+            for rows in 1..=5 - first {
+                let mut got = vec![0.0; rows * 6];
+                normals.fill(first, &mut got);
+                assert_eq!(got, want[first * 6..(first + rows) * 6], "{rows} rows from {first}");
+            }
+        }
+    }
 
     /// The known answer of the authors' Random123 (kat_vectors, philox4x32 10) whose counter has no third and fourth word.
     #[test]

@@ -6,11 +6,14 @@ use super::super::backend::{
 };
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
+use super::super::random::Normals;
 use super::super::shape::Activation;
 use super::super::{BackendKind, Dtype};
 use super::buffer::{self, Buffer};
 use super::device::{Address, Real};
-use super::{Cuda, activation, attention, decode, dropout, elementwise, embedding, loss, norm, optimizer, rope, rows};
+use super::{
+    Cuda, activation, attention, decode, dropout, elementwise, embedding, loss, norm, optimizer, random, rope, rows,
+};
 
 impl Alloc for Cuda {
     type Buffer = Buffer;
@@ -83,6 +86,15 @@ impl Backend for Cuda {
             buffer.write_at(self.on(), first * columns, part);
         }
         Ok(buffer)
+    }
+
+    fn normal_weights(&self, numbers: &Normals) -> Result<Buffer, SessionError> {
+        let buffer = self.alloc(numbers.len(), Category::FixedWeights)?;
+        random::fill_normal(self.on(), &buffer, numbers);
+        Ok(buffer)
+    }
+    fn fill_normal(&self, to: &mut Buffer, numbers: &Normals) {
+        random::fill_normal(self.on(), to, numbers);
     }
 
     fn embed(

@@ -98,6 +98,11 @@ impl Buffer {
         self.wide.as_ref().zip(self.narrow.as_ref()).map(|(w, n)| (w.at, n.at))
     }
 
+    /// Its f32 and its bf16, as far as it has them.
+    pub(super) fn each(&self) -> (Option<Address>, Option<Address>) {
+        (self.wide.as_ref().map(|m| m.at), self.narrow.as_ref().map(|m| m.at))
+    }
+
     /// Host to device, from the start.
     pub(super) fn write(&self, on: &dyn Device, from: &[f32]) {
         self.write_at(on, 0, from);

@@ -37,6 +37,7 @@ mod norm;
 #[cfg(test)]
 mod operations_tests;
 mod optimizer;
+mod random;
 #[cfg(test)]
 mod ranks_tests;
 mod rehearsal;

@@ -18,6 +18,7 @@ pub mod faulty_tests;
 mod losses;
 mod norms;
 mod products;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -108,6 +109,7 @@ fn list<B: Backend + 'static>(of: Selection<'_>) -> Vec<Case<B>> {
     tokens::list(size, &mut all);
     losses::list(size, &mut all);
     updates::list(size, &mut all);
+    starts::list(size, &mut all);
     all.retain(|case| of.takes(case));
     all
 }

@@ -7,7 +7,7 @@ use super::super::collective::Collective;
 use super::super::collective::alone::Alone;
 use super::super::collective::grid::Parallel;
 use super::super::error::SessionError;
-use super::super::random::Stream;
+use super::super::random::{Block, Normals, Stream};
 use super::super::shape::{Activation, Family, Shape};
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,6 +46,27 @@ impl Spec {
     /// Numbers in the parameter.
     pub fn len(&self) -> usize {
         self.rows * self.columns
+    }
+
+    /// The `rank`-th part of `of` of the numbers that `stream` has for the whole.
+    fn numbers(&self, stream: Stream, rank: usize, of: usize) -> Normals {
+        let [width, rank, of] = [self.columns, rank, of].map(|n| n as u64);
+        let rows = |rows, first, stride| Block { rows, first, stride };
+        let blocks = match self.split {
+            Split::Whole => vec![rows(self.rows, 0, width)],
+            Split::Columns => vec![rows(self.rows, rank * width, of * width)],
+            Split::Rows(heights) => {
+                // Of the whole, whose blocks are `of` times as high.
+                let mut above = 0;
+                let part = |height: usize| {
+                    let first = (above + rank * height as u64) * width;
+                    above += of * height as u64;
+                    rows(height, first, width)
+                };
+                heights.map(part).to_vec()
+            }
+        };
+        Normals::new(stream, 0.02, self.columns, blocks)
     }
 }
 
@@ -185,9 +206,9 @@ impl Index {
         (rank, of): (usize, usize),
     ) -> Result<Vec<B::Buffer>, SessionError> {
         let one = |(i, spec): (usize, &Spec)| {
-            let mut numbers = Part { spec, rank, of, row: 0, stream: Stream::new(seed, i as u64) };
+            let numbers = || spec.numbers(Stream::new(seed, i as u64), rank, of);
             if purpose == Purpose::Inference && self.is_weight(i) {
-                return backend.weights(spec.rows, spec.columns, &mut |rows| numbers.fill(rows));
+                return backend.normal_weights(&numbers());
             }
             let category = match purpose {
                 Purpose::Training => Category::Weights,
@@ -197,58 +218,11 @@ impl Index {
             match spec.start {
                 Start::Zero => {}
                 Start::One => backend.fill(&mut buffer, 1.0),
-                Start::Normal => {
-                    let mut host = vec![0.0; spec.len()];
-                    numbers.fill(&mut host);
-                    backend.upload(&host, &mut buffer);
-                }
+                Start::Normal => backend.fill_normal(&mut buffer, &numbers()),
             }
             Ok(buffer)
         };
         self.specs.iter().enumerate().map(one).collect()
-    }
-}
-
-/// The numbers of a rank's part of a parameter, row by row, out of the stream of the whole.
-struct Part<'a> {
-    spec: &'a Spec,
-    rank: usize,
-    of: usize,
-    /// The next row of the part.
-    row: usize,
-    stream: Stream,
-}
-
-impl Part<'_> {
-    /// The next rows.
-    fn fill(&mut self, rows: &mut [f32]) {
-        let columns = self.spec.columns;
-        if self.of == 1 || self.spec.split == Split::Whole {
-            return self.stream.fill_normal(rows, 0.02);
-        }
-        for row in rows.chunks_mut(columns.max(1)) {
-            let first = match self.spec.split {
-                Split::Columns => (self.row * self.of + self.rank) * columns,
-                Split::Rows(blocks) => self.row_of_whole(blocks) * columns,
-                Split::Whole => self.row * columns,
-            };
-            self.stream.go_to(first as u64);
-            self.stream.fill_normal(row, 0.02);
-            self.row += 1;
-        }
-    }
-
-    /// Where the next row stands in the whole, whose blocks are `of` times as high.
-    fn row_of_whole(&self, blocks: [usize; 3]) -> usize {
-        let (mut row, mut above) = (self.row, 0);
-        for height in blocks {
-            if row < height {
-                return above + self.rank * height + row;
-            }
-            row -= height;
-            above += height * self.of;
-        }
-        above + row
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::pass::generate::Inference;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::{Index, Model, Purpose};
 use super::super::pass::optimizer::State;
-use super::super::random::{Stream, mix};
+use super::super::random::{Normals, Stream, mix};
 use super::super::shape::Shape;
 use super::super::{BackendKind, Phase, Workload, cuda};
 use super::exchange::{Exchange, layers_kept};
@@ -148,9 +148,9 @@ impl<B: Backend> Rank<B> {
                 let keeping = Keeping { layers: layers_kept(data), state };
                 let mut t = Training::new(&model.backend, &model.shape, &model.index, extent, &update, keeping)?;
                 if let Some(vectors) = &mut t.vectors {
-                    let mut host = vec![0.0; extent.rows() * model.shape.d_model as usize];
-                    Stream::new(seat.seed, TARGETS + seat.replica()).fill_normal(&mut host, 1.0);
-                    model.backend.upload(&host, vectors);
+                    let stream = Stream::new(seat.seed, TARGETS + seat.replica());
+                    let numbers = Normals::first(stream, 1.0, extent.rows() * model.shape.d_model as usize);
+                    model.backend.fill_normal(vectors, &numbers);
                 }
                 Work::Train(t)
             }

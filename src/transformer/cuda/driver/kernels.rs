@@ -29,6 +29,7 @@ pub const FILES: &[Source] = sources![
     "loss.cu",
     "norm.cu",
     "optimizer.cu",
+    "random.cu",
     "rope.cu",
     "rows.cu",
     "trial.cu",
