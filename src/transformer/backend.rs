@@ -13,7 +13,7 @@ use super::error::SessionError;
 use super::memory::DeviceMemory;
 pub use super::operands::{
     AttentionDims, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormDims, Recorded,
-    Store, Tokens, Update, Updated,
+    Store, Tokens, Update, Updated, Varying,
 };
 use super::random::Normals;
 use super::shape::Activation;
@@ -136,6 +136,23 @@ pub trait Backend: Alloc {
         dpositions: Option<&mut Self::Buffer>,
         c: usize,
     );
+
+    /// [`Backend::embed_backward`] of `n` tokens that are where the backend keeps them.
+    fn embed_backward_tokens(
+        &self,
+        ids: Tokens<'_, Self::Buffer>,
+        n: usize,
+        tokens: usize,
+        dout: &Self::Buffer,
+        dtable: &mut Self::Buffer,
+        dpositions: Option<&mut Self::Buffer>,
+        c: usize,
+    ) {
+        match ids {
+            Tokens::Host(ids) => self.embed_backward(ids, tokens, dout, dtable, dpositions, c),
+            Tokens::Placed(b) => self.embed_backward(&self.tokens(b, n), tokens, dout, dtable, dpositions, c),
+        }
+    }
 
     /// `out = (x - mean) * rstd * gain (+ bias)`; `stats [N, 2]` takes mean and rstd for the backward pass.
     fn norm(
@@ -288,6 +305,20 @@ pub trait Backend: Alloc {
         gradients: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
         d: LinearDims,
     ) -> Loss;
+    /// [`Backend::cross_entropy`] of targets that are where the backend keeps tokens.
+    fn cross_entropy_tokens(
+        &self,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        targets: Tokens<'_, Self::Buffer>,
+        gradients: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
+        d: LinearDims,
+    ) -> Loss {
+        match targets {
+            Tokens::Host(targets) => self.cross_entropy(x, w, targets, gradients, d),
+            Tokens::Placed(b) => self.cross_entropy(x, w, &self.tokens(b, d.n), gradients, d),
+        }
+    }
     /// Mean of squared differences over the first `len` numbers; `dx = 2 (x - target) / len`.
     fn mean_squared_error(
         &self,
@@ -325,9 +356,9 @@ pub trait Backend: Alloc {
         f()
     }
 
-    /// Runs `step`, whose operations are the same whenever `recorded` is, on the same buffers; only `position`, which all of
-    /// them start from, and the buffers' contents differ. A backend that can plays them back instead, at the price of one.
-    fn repeated(&self, _position: usize, _recorded: &mut Recorded, step: &mut dyn FnMut()) {
+    /// Runs `step`, whose operations are the same whenever `recorded` is, on the same buffers; only what `varying` tells and the
+    /// buffers' contents differ. A backend that can plays them back instead, at the price of one.
+    fn repeated(&self, _varying: &Varying<'_>, _recorded: &mut Recorded, step: &mut dyn FnMut()) {
         step();
     }
 

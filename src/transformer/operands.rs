@@ -1,5 +1,6 @@
 //! What the operations of [`super::backend`] are told: dimensions, constants, and what becomes of a result.
 
+use super::random::mix;
 use super::shape::Rope;
 use super::{Dtype, OptimizerKind};
 use std::ops::Range;
@@ -155,13 +156,38 @@ pub struct NormDims {
     pub rms: bool,
 }
 
-/// Where dropout is applied: which elements fall follows from the seed and the element's index alone, so that the backward
+/// Where dropout is applied: which elements fall follows from the key and the element's index alone, so that the backward
 /// pass finds the same ones without a stored mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     pub probability: f32,
-    /// Differs by step, layer and place.
+    /// The step's.
     pub seed: u64,
+    /// Where in the model.
+    pub place: u64,
+    /// Which rank's part of it, from 0.
+    pub part: u64,
+}
+
+impl Dropout {
+    /// The generator's key, another for every step, place and part.
+    pub fn key(&self) -> u64 {
+        match (mix(self.seed ^ mix(self.place)), self.part) {
+            (key, 0) => key,
+            (key, part) => mix(key ^ part),
+        }
+    }
+}
+
+/// What differs from one run of a repeated step to the next, apart from the contents of buffers ([`Backend::repeated`]).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Varying<'a> {
+    /// Position that all operations start from.
+    pub position: usize,
+    /// Seed of the step's dropout.
+    pub dropout: u64,
+    /// The optimizer's step, from 1.
+    pub update: Option<(&'a Update, u32)>,
 }
 
 /// Constants of a parameter update. Sources: Adam and Adamax, Kingma & Ba 2015 (algorithms 1 and 2); AdamW, Loshchilov &

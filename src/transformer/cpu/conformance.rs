@@ -321,7 +321,9 @@ fn embeddings_updates_dropout_and_squares_agree() {
             both(&format!("{u:?}"), &[101, 101, 101], |o, out| o.step(&u, &random(101, 7), out));
         }
     }
-    both("dropout", &[10_001], |o, out| o.dropout(&mut out[0], Dropout { probability: 0.2, seed: 4 }));
+    both("dropout", &[10_001], |o, out| {
+        o.dropout(&mut out[0], Dropout { probability: 0.2, seed: 4, place: 3, part: 0 })
+    });
     both("squared error", &[333, 1], |o, out| {
         let [dx, loss] = out else { unreachable!() };
         o.squares(&random(333, 1), &random(333, 2), dx, loss);

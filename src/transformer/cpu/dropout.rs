@@ -12,17 +12,17 @@ use super::instructions::vectorised;
 /// Applies dropout to elements `start..start + x.len()` of a buffer, in place.
 pub(super) fn apply(x: &mut [f32], start: usize, d: &Dropout) {
     let keep = 1.0 / (1.0 - d.probability);
-    let (below, head) = (threshold(d.probability), start % 4);
+    let (below, head, key) = (threshold(d.probability), start % 4, d.key());
     vectorised(
         #[inline(always)]
         || {
             let mut words = [0; WORDS];
             let (first, rest) = x.split_at_mut(x.len().min(WORDS - head));
-            philox((start / 4) as u64, d.seed, &mut words);
+            philox((start / 4) as u64, key, &mut words);
             drop_by(first, &words[head..], below, keep);
             let next = (start + WORDS - head) / 4;
             for (i, part) in rest.chunks_mut(WORDS).enumerate() {
-                philox((next + i * WORDS / 4) as u64, d.seed, &mut words);
+                philox((next + i * WORDS / 4) as u64, key, &mut words);
                 drop_by(part, &words, below, keep);
             }
         },
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_share_that_falls_is_the_probability_and_the_mean_stays() {
-        let d = Dropout { probability: 0.3, seed: 9 };
+        let d = Dropout { probability: 0.3, seed: 9, place: 1, part: 0 };
         let mut x = vec![1.0f32; 100_000];
         apply(&mut x, 0, &d);
         let fallen = x.iter().filter(|v| **v == 0.0).count() as f64 / 1e5;
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn any_part_of_a_buffer_sees_the_same_mask() {
-        let d = Dropout { probability: 0.5, seed: 3 };
+        let d = Dropout { probability: 0.5, seed: 3, place: 0, part: 2 };
         let mut whole = vec![1.0f32; 1000];
         apply(&mut whole, 0, &d);
         for (start, len) in [(500, 300), (1, 2), (63, 200), (66, 1), (997, 3), (0, 0)] {

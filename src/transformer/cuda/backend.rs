@@ -2,7 +2,7 @@
 
 use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Recorded,
-    Store, Tokens, Update, Updated,
+    Store, Tokens, Update, Updated, Varying,
 };
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
@@ -11,6 +11,7 @@ use super::super::shape::Activation;
 use super::super::{BackendKind, Dtype};
 use super::buffer::{self, Buffer};
 use super::device::{Address, Real};
+use super::state::Place;
 use super::{
     Cuda, activation, attention, decode, dropout, elementwise, embedding, loss, norm, optimizer, random, rope, rows,
 };
@@ -107,7 +108,7 @@ impl Backend for Cuda {
         out: &mut Buffer,
         c: usize,
     ) {
-        if let Some([placed]) = self.state.put([ids]) {
+        if let Some(placed) = self.state.put(ids) {
             let d = embedding::Rows { n: ids.len(), tokens, c };
             self.embed_at(placed, first, table, positions, out, d);
         }
@@ -145,15 +146,25 @@ impl Backend for Cuda {
         dpositions: Option<&mut Buffer>,
         c: usize,
     ) {
-        let real = dout.format();
-        let found = embedding::Occurrences::of(ids);
-        if let Some([ids, starts, rows]) = self.state.put([&found.ids, &found.starts, &found.rows]) {
-            let occurrences = embedding::OccurrencesAt { ids, starts, rows, distinct: found.ids.len() };
-            embedding::embed_backward(self.on(), real, occurrences, dout.at(), dtable.wide(), c);
+        if let Some(placed) = self.state.put(ids) {
+            self.embed_backward_at(placed, dout, dtable, dpositions, embedding::Rows { n: ids.len(), tokens, c });
         }
-        if let Some(dpositions) = dpositions {
-            let (context, d) = (dpositions.len / c, embedding::Rows { n: ids.len(), tokens, c });
-            embedding::positions_backward(self.on(), real, dout.at(), dpositions.wide(), context, d);
+    }
+    fn embed_backward_tokens(
+        &self,
+        ids: Tokens<'_, Buffer>,
+        n: usize,
+        tokens: usize,
+        dout: &Buffer,
+        dtable: &mut Buffer,
+        dpositions: Option<&mut Buffer>,
+        c: usize,
+    ) {
+        match ids {
+            Tokens::Host(ids) => self.embed_backward(ids, tokens, dout, dtable, dpositions, c),
+            Tokens::Placed(b) => {
+                self.embed_backward_at(b.wide(), dout, dtable, dpositions, embedding::Rows { n, tokens, c });
+            }
         }
     }
 
@@ -300,7 +311,7 @@ impl Backend for Cuda {
     }
 
     fn dropout(&self, x: &mut Buffer, len: usize, d: Dropout) {
-        dropout::dropout(self.on(), x.format(), x.at(), len, d);
+        dropout::dropout(self.on(), x.format(), x.at(), len, self.state.dropout(d.seed), d);
     }
 
     fn cross_entropy(
@@ -311,12 +322,30 @@ impl Backend for Cuda {
         gradients: Option<(&mut Buffer, &mut Buffer)>,
         d: LinearDims,
     ) -> Loss {
-        self.head().cross_entropy(x, w, targets, gradients.map(|(dx, dw)| (&*dx, &*dw)), d);
+        if let Some(placed) = self.state.put(targets) {
+            self.head().cross_entropy(x, w, placed, gradients.map(|(dx, dw)| (&*dx, &*dw)), d);
+        }
         Loss::OnDevice
+    }
+    fn cross_entropy_tokens(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        targets: Tokens<'_, Buffer>,
+        gradients: Option<(&mut Buffer, &mut Buffer)>,
+        d: LinearDims,
+    ) -> Loss {
+        match targets {
+            Tokens::Host(targets) => self.cross_entropy(x, w, targets, gradients, d),
+            Tokens::Placed(b) => {
+                self.head().cross_entropy(x, w, b.wide(), gradients.map(|(dx, dw)| (&*dx, &*dw)), d);
+                Loss::OnDevice
+            }
+        }
     }
     fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
         if let Some(partial) = self.state.scratch(4 * loss::squares_partial_len(self.on(), len)) {
-            let (dx, to) = (dx.map(|d| d.at()), self.state.loss());
+            let (dx, to) = (dx.map(|d| d.at()), self.state.at(Place::Loss));
             loss::mean_squared_error(self.on(), x.format(), (x.at(), target.at()), dx, partial, to, len);
         }
         Loss::OnDevice
@@ -326,7 +355,7 @@ impl Backend for Cuda {
             Loss::Known(loss) => loss,
             Loss::OnDevice => {
                 let mut bytes = [0; 4];
-                self.on().read(self.state.loss(), &mut bytes);
+                self.on().read(self.state.at(Place::Loss), &mut bytes);
                 f32::from_ne_bytes(bytes)
             }
         }
@@ -355,14 +384,14 @@ impl Backend for Cuda {
     fn update_many(&self, update: &Update, step: u32, all: Vec<Updated<'_, Buffer>>) {
         let items: Vec<optimizer::Item> = all.into_iter().map(item).collect();
         let table = optimizer::Table::of(&items);
-        if let Some([items, first_blocks]) = self.state.put_bytes([&table.items, &table.first_blocks]) {
-            let (at, sizes) = ((items, first_blocks), (table.count, table.blocks));
-            optimizer::update(self.on(), buffer::real(self.dtype), at, sizes, update, step);
+        if let Some(place) = self.state.lasting(table.bytes()) {
+            let step = self.state.tell(Place::Update, &optimizer::constants(update, step));
+            optimizer::update(self.on(), buffer::real(self.dtype), update.kind, (place, &table), step);
         }
     }
 
-    fn repeated(&self, position: usize, recorded: &mut Recorded, step: &mut dyn FnMut()) {
-        self.repeat(position, recorded, step);
+    fn repeated(&self, varying: &Varying<'_>, recorded: &mut Recorded, step: &mut dyn FnMut()) {
+        self.repeat(varying, recorded, step);
     }
     fn device_memory(&self) -> Option<DeviceMemory> {
         self.on().high_water()

@@ -275,7 +275,7 @@ fn embeddings_rows_and_flat_operations_agree() {
         on.copy(&wide, &mut b, 99);
     });
     both!("dropout", [(10_001, Activations)], |on, [x]| {
-        on.dropout(&mut x, 10_001, Dropout { probability: 0.2, seed: 4 });
+        on.dropout(&mut x, 10_001, Dropout { probability: 0.2, seed: 4, place: 3, part: 1 });
     });
 }
 

@@ -3,43 +3,6 @@
 use super::device::{Address, Device, Real};
 use super::launch::{Kernel, THREADS, at, at_or_null, blocks_over_rows, int};
 
-/// Which rows hold each id: `rows[starts[i]..starts[i + 1]]` hold `ids[i]`. Every id once, rows in their order, so that one
-/// thread can add up the gradients of an id, always in the same order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Occurrences {
-    pub ids: Vec<u32>,
-    pub starts: Vec<u32>,
-    pub rows: Vec<u32>,
-}
-
-impl Occurrences {
-    pub fn of(ids: &[u32]) -> Self {
-        let mut order: Vec<u64> = (0u64..).zip(ids).map(|(r, id)| u64::from(*id) << 32 | r).collect();
-        order.sort_unstable();
-        let mut found = Self::default();
-        for (at, packed) in (0u32..).zip(&order) {
-            let id = (packed >> 32) as u32;
-            if found.ids.last() != Some(&id) {
-                found.ids.push(id);
-                found.starts.push(at);
-            }
-            found.rows.push(*packed as u32);
-        }
-        found.starts.push(order.len() as u32);
-        found
-    }
-}
-
-/// Where [`Occurrences`] lie on the device.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OccurrencesAt {
-    pub ids: Address,
-    pub starts: Address,
-    pub rows: Address,
-    /// How many ids there are.
-    pub distinct: usize,
-}
-
 /// Rows of a table `[V, C]`: `out [n, C]`, row r being `table[ids[r]] (+ positions[*first + r % tokens])`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows {
@@ -64,19 +27,36 @@ pub(super) fn embed(
     Kernel { on, file: "embedding", name: "embed", real }.run(blocks_over_rows(on, real, d.n, d.c), THREADS, &args);
 }
 
-/// `dtable[id] +=` the sum of the rows of `dout [n, C]` that hold it; `dtable` is f32.
+/// Bytes that [`embed_backward`] asks for as `workspace`.
+pub(super) fn backward_workspace_bytes(n: usize) -> usize {
+    2 * (8 * n).next_multiple_of(256)
+}
+
+/// `dtable[id] +=` the sum of the rows of `dout [n, C]` whose word in `ids [n]` it is, in their order; `dtable [vocabulary, C]` is
+/// f32.
 pub(super) fn embed_backward(
     on: &dyn Device,
     real: Real,
-    occurrences: OccurrencesAt,
+    (ids, vocabulary): (Address, usize),
     dout: Address,
     dtable: Address,
-    c: usize,
+    workspace: Address,
+    (n, c): (usize, usize),
 ) {
-    let OccurrencesAt { ids, starts, rows, distinct } = occurrences;
-    let args = [at(ids), at(starts), at(rows), at(dout), at(dtable), int(distinct), int(c)];
-    let grid = blocks_over_rows(on, real, distinct, c);
+    let sorted = sort_rows(on, (ids, vocabulary), workspace, n);
+    let args = [at(sorted), at(dout), at(dtable), int(n), int(c)];
+    let grid = blocks_over_rows(on, real, n, c);
     Kernel { on, file: "embedding", name: "embed_backward", real }.run(grid, THREADS, &args);
+}
+
+/// Rows in the order of their ids, `id << 32 | row`, in a half of the workspace, which is said.
+fn sort_rows(on: &dyn Device, (ids, vocabulary): (Address, usize), workspace: Address, n: usize) -> Address {
+    let bits = usize::BITS - vocabulary.saturating_sub(1).leading_zeros();
+    let passes = bits.div_ceil(8).max(1) as usize;
+    let (one, other) = (workspace, workspace + (backward_workspace_bytes(n) / 2) as Address);
+    let args = [at(ids), at(one), at(other), int(n), int(passes)];
+    Kernel { on, file: "embedding", name: "sort_rows", real: Real::F32 }.run(1, 1024, &args);
+    if passes.is_multiple_of(2) { other } else { one }
 }
 
 /// `dpositions [context, C] f32`: row t is the sum of `dout[r]` over all `r % tokens == t`, zero past `tokens`.
@@ -100,12 +80,24 @@ mod tests {
     use super::super::host::{HostDevice, array, close, ids, random, rounded};
     use super::*;
 
+    /// A standard sort's order, for vocabularies of one to four digits, with ids that are there once, often, and always.
     #[test]
-    fn occurrences_name_every_row_once() {
-        let found = Occurrences::of(&[7, 2, 7, 0, 2, 7]);
-        assert_eq!(found.ids, [0, 2, 7]);
-        assert_eq!(found.starts, [0, 1, 3, 6]);
-        assert_eq!(found.rows, [3, 1, 4, 0, 2, 5]);
+    fn rows_are_sorted_by_their_ids_and_then_their_order() {
+        let Some(on) = HostDevice::new() else { return };
+        for (n, vocabulary) in
+            [(1, 1), (7, 3), (31, 256), (1024, 257), (1025, 50_257), (2500, 70_000), (3000, 1 << 25), (4097, 2)]
+        {
+            let mut words = ids(n, vocabulary as u32, 3);
+            words[n / 2] = vocabulary as u32 - 1;
+            let mut want: Vec<u64> = (0u64..).zip(&words).map(|(r, id)| u64::from(*id) << 32 | r).collect();
+            want.sort_unstable();
+            let workspace = on.allocate(backward_workspace_bytes(n)).unwrap();
+            let sorted = sort_rows(&on, (on.put_words(&words), vocabulary), workspace, n);
+            on.wait().unwrap();
+            let halves = on.get_words(sorted, 2 * n);
+            let got: Vec<u64> = halves.chunks(2).map(|w| u64::from(w[1]) << 32 | u64::from(w[0])).collect();
+            assert!(got == want, "{n} rows of {vocabulary} ids");
+        }
     }
 
     #[test]
@@ -136,16 +128,10 @@ mod tests {
                     close(&format!("embed {what}"), real, &on.get(real, out, n * c), &want);
                 }
 
-                let found = Occurrences::of(&ids);
-                let occurrences = OccurrencesAt {
-                    ids: on.put_words(&found.ids),
-                    starts: on.put_words(&found.starts),
-                    rows: on.put_words(&found.rows),
-                    distinct: found.ids.len(),
-                };
                 let (dout_at, dtable) = (on.put(real, &dout), on.put(Real::F32, &before));
                 let dpositions = on.put(Real::F32, &random(context * c, 6));
-                embed_backward(&on, real, occurrences, dout_at, dtable, c);
+                let workspace = on.allocate(backward_workspace_bytes(n)).unwrap();
+                embed_backward(&on, real, (word, v), dout_at, dtable, workspace, (n, c));
                 positions_backward(&on, real, dout_at, dpositions, context, d);
                 on.wait().unwrap();
                 let (mut want, mut want_positions) = (array(&before), array(&vec![1.0; context * c]));

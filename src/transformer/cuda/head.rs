@@ -4,12 +4,12 @@
 //! Rows of logits are a multiple of 64 numbers apart: GPT-2's vocabulary of 50257 would start them at odd addresses, and a
 //! product of such rows runs at a fraction of its speed.
 
-use super::super::backend::{IGNORED_TARGET, LinearDims};
+use super::super::backend::LinearDims;
 use super::buffer::Buffer;
 use super::device::{Address, Device, Matrix, Product, Real};
 use super::linear::{dense, plain};
-use super::loss;
-use super::state::State;
+use super::loss::{self, Scale};
+use super::state::{Place, State};
 
 /// Bytes of logits that a block has at least, where there are so many: the products over the vocabulary run at their full speed.
 const LEAST_BYTES: usize = if cfg!(test) { 32 << 10 } else { 256 << 20 };
@@ -46,12 +46,12 @@ pub(super) struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Mean cross-entropy of `softmax(x w^T)`, into the word of the loss; `dx` and `dw` are overwritten by its gradients.
+    /// Mean cross-entropy of `softmax(x w^T)`, into the word of the loss, against the words at `targets`; `dx` and `dw` are overwritten by its gradients.
     pub fn cross_entropy(
         &self,
         x: &Buffer,
         w: &Buffer,
-        targets: &[u32],
+        targets: Address,
         gradients: Option<(&Buffer, &Buffer)>,
         d: LinearDims,
     ) {
@@ -59,9 +59,8 @@ impl Head<'_> {
         let (rows, stride) = block(d.n, d.k, d.m, real);
         let Some(logits) = self.state.scratch(scratch_bytes(d.n, d.k, d.m, real)) else { return };
         let losses = logits + (rows * stride * real.size()).next_multiple_of(256) as Address;
-        let Some([targets_at]) = self.state.put([targets]) else { return };
-        let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1);
-        let scale = 1.0 / counted as f32;
+        let scale = self.state.at(Place::Scale);
+        loss::mean_scale(self.on, targets, scale, d.n);
         for first in (0..d.n).step_by(rows) {
             let n = rows.min(d.n - first);
             let at = |base: Address, size: usize| base + (first * size) as Address;
@@ -69,7 +68,7 @@ impl Head<'_> {
             let weight = dense(w.at(), real, d.k);
             let block = Matrix { stride, ..dense(logits, real, d.m) };
             self.on.product(&plain(rows_of_x, Matrix { turned: true, ..weight }, block, [n, d.k, d.m], self.tf32));
-            let (of_rows, lies) = ((at(targets_at, 4), at(losses, 4)), (n, d.m, stride));
+            let (of_rows, lies) = ((at(targets, 4), at(losses, 4)), (n, d.m, stride));
             loss::softmax_loss(self.on, real, logits, of_rows.0, of_rows.1, lies, scale, gradients.is_some());
             let Some((dx, dw)) = gradients else { continue };
             let dx = dense(at(dx.at(), d.k * real.size()), real, d.k);
@@ -79,6 +78,6 @@ impl Head<'_> {
             let plus = (first > 0).then_some(dw.wide());
             self.on.product(&Product { plus, ..plain(turned, rows_of_x, to, [d.m, n, d.k], self.tf32) });
         }
-        loss::sum(self.on, losses, self.state.loss(), d.n, scale);
+        loss::sum(self.on, losses, self.state.at(Place::Loss), d.n, Scale::At(scale));
     }
 }

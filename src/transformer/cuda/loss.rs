@@ -4,7 +4,7 @@ use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, at_or_null, blocks, blocks_of, int, long};
 
 /// `losses [rows] f32 =` the cross-entropy of `softmax(logits [rows, v])` against `targets [rows] u32`; with `gradients`, the
-/// logits become theirs, times `scale`. Rows whose target is `IGNORED_TARGET` have loss 0 and gradient 0.
+/// logits become theirs, times the f32 at `scale`. Rows whose target is `IGNORED_TARGET` have loss 0 and gradient 0.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn softmax_loss(
     on: &dyn Device,
@@ -13,21 +13,37 @@ pub(super) fn softmax_loss(
     targets: Address,
     losses: Address,
     (rows, v, stride): (usize, usize, usize),
-    scale: f32,
+    scale: Address,
     gradients: bool,
 ) {
     // A row is a block's: its threads take 16 bytes each at a time.
     let threads = (v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(512);
-    let last = [Arg::F32(scale), Arg::I32(i32::from(gradients))];
+    let last = [at(scale), Arg::I32(i32::from(gradients))];
     let args: Vec<Arg> =
         [at(logits), at(targets), at(losses), int(rows), int(v), int(stride)].into_iter().chain(last).collect();
     let grid = blocks_of(on, rows, 1, 1024 / threads);
     Kernel { on, file: "loss", name: "softmax_loss", real }.run(grid, threads, &args);
 }
 
+/// `scale [1] f32 = 1 /` how many of `targets [n]` take part in a loss, of which 1 at least.
+pub(super) fn mean_scale(on: &dyn Device, targets: Address, scale: Address, n: usize) {
+    Kernel { on, file: "loss", name: "mean_scale", real: Real::F32 }.run(1, 1024, &[at(targets), at(scale), int(n)]);
+}
+
+/// A factor, known to the host or to the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scale {
+    Known(f32),
+    At(Address),
+}
+
 /// `to [1] f32 = scale *` the sum of `from [n] f32`.
-pub(super) fn sum(on: &dyn Device, from: Address, to: Address, n: usize, scale: f32) {
-    let args = [at(from), at(to), int(n), Arg::F32(scale)];
+pub(super) fn sum(on: &dyn Device, from: Address, to: Address, n: usize, scale: Scale) {
+    let (place, factor) = match scale {
+        Scale::Known(factor) => (0, factor),
+        Scale::At(place) => (place, 0.0),
+    };
+    let args = [at(from), at(to), int(n), at(place), Arg::F32(factor)];
     Kernel { on, file: "loss", name: "sum", real: Real::F32 }.run(1, 1024, &args);
 }
 
@@ -54,7 +70,7 @@ pub(super) fn mean_squared_error(
     let (grid, scale) = (squares_grid(on, len), 1.0 / len as f32);
     let args = [at(x), at(target), at_or_null(dx), at(partial), long(len), Arg::F32(scale)];
     Kernel { on, file: "loss", name: "squared_error", real }.run(grid, THREADS, &args);
-    sum(on, partial, loss, grid as usize, scale);
+    sum(on, partial, loss, grid as usize, Scale::Known(scale));
 }
 
 #[cfg(test)]
@@ -98,19 +114,33 @@ mod tests {
                     targets[1] = IGNORED_TARGET;
                 }
                 let scale = 0.125;
+                let scale_at = on.put(Real::F32, &[scale]);
                 let (at, targets_at) = (on.put(real, &logits), on.put_words(&targets));
                 let losses = on.put(Real::F32, &vec![7.0; rows]);
                 let (want_losses, want) = oracle(&logits, &targets, v, scale);
                 let what = format!("{rows} x {v} {real:?}");
-                softmax_loss(&on, real, at, targets_at, losses, (rows, v, v), scale, false);
+                softmax_loss(&on, real, at, targets_at, losses, (rows, v, v), scale_at, false);
                 on.wait().unwrap();
                 assert_eq!(on.get(real, at, rows * v), logits);
                 close(&what, Real::F32, &on.get(Real::F32, losses, rows), &want_losses);
-                softmax_loss(&on, real, at, targets_at, losses, (rows, v, v), scale, true);
+                softmax_loss(&on, real, at, targets_at, losses, (rows, v, v), scale_at, true);
                 on.wait().unwrap();
                 close(&what, Real::F32, &on.get(Real::F32, losses, rows), &want_losses);
                 close(&what, real, &on.get(real, at, rows * v), &want);
             }
+        }
+    }
+
+    #[test]
+    fn a_mean_is_over_the_targets_that_count() {
+        let Some(on) = HostDevice::new() else { return };
+        for (n, ignored) in [(1, 0), (1, 1), (5, 2), (1024, 1024), (3001, 1)] {
+            let mut targets = ids(n, 9, 1);
+            targets[..ignored].fill(IGNORED_TARGET);
+            let (at, scale) = (on.put_words(&targets), on.put(Real::F32, &[7.0]));
+            mean_scale(&on, at, scale, n);
+            on.wait().unwrap();
+            assert_eq!(on.get(Real::F32, scale, 1), [1.0 / (n - ignored).max(1) as f32], "{ignored} of {n}");
         }
     }
 
@@ -123,7 +153,8 @@ mod tests {
                 let targets = ids(rows, v as u32, 2);
                 let (at, targets_at) = (on.put(real, &logits), on.put_words(&targets));
                 let losses = on.put(Real::F32, &vec![7.0; rows]);
-                softmax_loss(&on, real, at, targets_at, losses, (rows, v, stride), 0.5, true);
+                let scale = on.put(Real::F32, &[0.5]);
+                softmax_loss(&on, real, at, targets_at, losses, (rows, v, stride), scale, true);
                 on.wait().unwrap();
                 let got = on.get(real, at, rows * stride);
                 for (r, target) in targets.iter().enumerate() {
@@ -145,7 +176,8 @@ mod tests {
         logits[5] = f32::NEG_INFINITY;
         let (at, targets) = (on.put(Real::F32, &logits), on.put_words(&[0]));
         let loss = on.put(Real::F32, &[0.0]);
-        softmax_loss(&on, Real::F32, at, targets, loss, (1, v, v), 1.0, true);
+        let scale = on.put(Real::F32, &[1.0]);
+        softmax_loss(&on, Real::F32, at, targets, loss, (1, v, v), scale, true);
         on.wait().unwrap();
         let (want_loss, want) = oracle(&logits, &[0], v, 1.0);
         close("loss", Real::F32, &on.get(Real::F32, loss, 1), &want_loss);

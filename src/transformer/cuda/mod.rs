@@ -44,8 +44,10 @@ mod rehearsal;
 mod rope;
 mod rows;
 mod state;
+#[cfg(test)]
+mod training_tests;
 
-use super::backend::Recorded;
+use super::backend::{Recorded, Varying};
 use super::error::SessionError;
 use super::shape::Shape;
 use super::{Dtype, Phase, Workload};
@@ -56,7 +58,7 @@ use device::{Address, Device, Facts, KernelName};
 use head::Head;
 use linear::Linear;
 use rehearsal::Rehearsal;
-use state::State;
+use state::{Place, State};
 use std::sync::Arc;
 
 /// Bytes of scratch that the largest operation of a step over so many rows takes, and what cuBLASLt is given: what is counted as
@@ -153,16 +155,44 @@ impl Cuda {
         embedding::embed(self.on(), table.format(), ids, table.at(), positions, out.at(), first, d);
     }
 
+    fn embed_backward_at(
+        &self,
+        ids: Address,
+        dout: &Buffer,
+        dtable: &Buffer,
+        dpositions: Option<&mut Buffer>,
+        d: embedding::Rows,
+    ) {
+        let (real, embedding::Rows { n, c, .. }) = (dout.format(), d);
+        if let Some(workspace) = self.state.scratch(embedding::backward_workspace_bytes(n)) {
+            let ids = (ids, dtable.len / c.max(1));
+            embedding::embed_backward(self.on(), real, ids, dout.at(), dtable.wide(), workspace, (n, c));
+        }
+        if let Some(dpositions) = dpositions {
+            let context = dpositions.len / c.max(1);
+            embedding::positions_backward(self.on(), real, dout.at(), dpositions.wide(), context, d);
+        }
+    }
+
+    /// Puts what differs from step to step where a captured step finds it.
+    fn tell(&self, varying: &Varying<'_>) {
+        self.state.position(varying.position);
+        self.state.dropout(varying.dropout);
+        if let Some((update, step)) = varying.update {
+            self.state.tell(Place::Update, &optimizer::constants(update, step));
+        }
+    }
+
     /// Runs a step: plainly the first time, when kernels are compiled and memory is found; written down the second; played back
     /// from then on.
-    fn repeat(&self, position: usize, recorded: &mut Recorded, step: &mut dyn FnMut()) {
+    fn repeat(&self, varying: &Varying<'_>, recorded: &mut Recorded, step: &mut dyn FnMut()) {
         match recorded {
             Recorded::NotYet => {
                 step();
                 *recorded = Recorded::HaveRun;
             }
             Recorded::HaveRun => {
-                self.state.position(position);
+                self.tell(varying);
                 if !self.on().begin_recording() {
                     *recorded = Recorded::Never;
                     return step();
@@ -182,7 +212,7 @@ impl Cuda {
                 }
             }
             Recorded::As(recording) => {
-                self.state.position(position);
+                self.tell(varying);
                 self.on().replay(*recording);
             }
             Recorded::Never => step(),

@@ -6,15 +6,14 @@ use super::super::golden::{self, Golden};
 use super::super::pass::activations::Extent;
 use super::super::pass::generate::Inference;
 use super::super::pass::model::{Index, Model, Purpose};
-use super::super::ranks::one::{Keeping, Training, inference};
+use super::super::ranks::one::inference;
+use super::super::ranks::training::{Keeping, Training};
 use super::super::shape::count;
 use super::super::shape::{Family, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
-use super::device::{Arg, Facts, Launch, Product, Real, Recording, Trace};
-use super::host::HostDevice;
+use super::host::{HostDevice, Recorder};
 use super::*;
 use std::path::Path;
-use std::sync::Mutex;
 
 /// A backend on the host, or `None`, which the device has explained.
 fn cuda(dtype: Dtype) -> Option<Cuda> {
@@ -78,118 +77,6 @@ fn the_block_agrees_with_keras() {
     verify("keras-block.safetensors", Dtype::Bf16);
 }
 
-/// A device that writes operations down and plays them back, as a GPU does, over the host.
-#[derive(Debug)]
-struct Recorder {
-    host: HostDevice,
-    recording: Mutex<Option<Vec<Operation>>>,
-    kept: Mutex<Vec<Vec<Operation>>>,
-    replays: Mutex<usize>,
-}
-
-#[derive(Clone, Debug)]
-enum Operation {
-    Zero(Address, usize),
-    Copy(Address, Address, usize),
-    Launch {
-        file: &'static str,
-        kernel: &'static str,
-        real: Real,
-        grid: [u32; 3],
-        threads: u32,
-        shared: u32,
-        args: Vec<Arg>,
-    },
-    Product(Product),
-}
-
-impl Recorder {
-    /// Writes an operation down, or does it.
-    fn ask(&self, operation: Operation) {
-        match self.recording.lock().unwrap().as_mut() {
-            Some(list) => list.push(operation),
-            None => self.run(&operation),
-        }
-    }
-
-    fn run(&self, operation: &Operation) {
-        match operation {
-            Operation::Zero(at, bytes) => self.host.zero(*at, *bytes),
-            Operation::Copy(from, to, bytes) => self.host.copy(*from, *to, *bytes),
-            Operation::Product(p) => self.host.product(p),
-            Operation::Launch { file, kernel, real, grid, threads, shared, args } => self.host.launch(&Launch {
-                file,
-                kernel,
-                real: *real,
-                grid: *grid,
-                threads: *threads,
-                shared_bytes: *shared,
-                args,
-            }),
-        }
-    }
-
-    /// What a GPU refuses while it writes down.
-    fn not_while_recording(&self, what: &str) {
-        assert!(self.recording.lock().unwrap().is_none(), "{what} while recording");
-    }
-}
-
-impl Device for Recorder {
-    fn facts(&self) -> &Facts {
-        self.host.facts()
-    }
-    fn trace(&self) -> &Trace {
-        self.host.trace()
-    }
-    fn allocate(&self, bytes: usize) -> Result<Address, SessionError> {
-        self.not_while_recording("allocate");
-        self.host.allocate(bytes)
-    }
-    fn release(&self, at: Address, bytes: usize) {
-        self.host.release(at, bytes);
-    }
-    fn zero(&self, at: Address, bytes: usize) {
-        self.ask(Operation::Zero(at, bytes));
-    }
-    fn copy(&self, from: Address, to: Address, bytes: usize) {
-        self.ask(Operation::Copy(from, to, bytes));
-    }
-    fn write(&self, from: &[u8], to: Address) {
-        self.not_while_recording("write");
-        self.host.write(from, to);
-    }
-    fn read(&self, from: Address, to: &mut [u8]) {
-        self.not_while_recording("read");
-        self.host.read(from, to);
-    }
-    fn launch(&self, l: &Launch<'_>) {
-        let Launch { file, kernel, real, grid, threads, shared_bytes: shared, args } = *l;
-        self.ask(Operation::Launch { file, kernel, real, grid, threads, shared, args: args.to_vec() });
-    }
-    fn product(&self, product: &Product) {
-        self.ask(Operation::Product(*product));
-    }
-    fn begin_recording(&self) -> bool {
-        *self.recording.lock().unwrap() = Some(Vec::new());
-        true
-    }
-    fn end_recording(&self) -> Option<Recording> {
-        let list = self.recording.lock().unwrap().take()?;
-        let mut kept = self.kept.lock().unwrap();
-        kept.push(list);
-        Some(kept.len() as Recording - 1)
-    }
-    fn replay(&self, recording: Recording) {
-        *self.replays.lock().unwrap() += 1;
-        let list = self.kept.lock().unwrap()[recording as usize].clone();
-        list.iter().for_each(|o| self.run(o));
-    }
-    fn wait(&self) -> Result<(), SessionError> {
-        self.host.wait()
-    }
-}
-
 fn shape(family: Family) -> Shape {
     let spec = ShapeSpec {
         n_layers: Some(2),
@@ -227,18 +114,13 @@ fn recorded_steps_decode_the_same_tokens_at_every_position() {
     for family in [Family::Gpt2, Family::Llama] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let (Some(plain), Some(host)) = (HostDevice::new(), HostDevice::new()) else { return };
-            let recorder = Arc::new(Recorder {
-                host,
-                recording: Mutex::default(),
-                kept: Mutex::default(),
-                replays: Mutex::default(),
-            });
+            let recorder = Arc::new(Recorder::new(host));
             let want = decoded(Arc::new(plain), family, dtype);
             let got = decoded(Arc::clone(&recorder) as Arc<dyn Device>, family, dtype);
             assert_eq!(want, got, "{family:?} {dtype}");
             assert_eq!(got.len(), 1 + 2 * 9);
             // All but the very first step.
-            assert_eq!(*recorder.replays.lock().unwrap(), 2 * 9 - 1);
+            assert_eq!(recorder.replays(), 2 * 9 - 1);
             assert!(got.iter().any(|t| *t != got[0]), "one token for ever proves little");
         }
     }

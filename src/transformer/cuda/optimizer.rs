@@ -46,48 +46,53 @@ impl Table {
         table.first_blocks.extend((table.blocks as u64).to_ne_bytes());
         table
     }
+
+    /// As it lies on the device: the items, and behind them their first blocks.
+    pub fn bytes(&self) -> Vec<u8> {
+        [&self.items[..], &self.first_blocks].concat()
+    }
 }
 
-/// The `step`-th step, from 1, over the items of a table whose bytes lie at `items` and `first_blocks`, `count` of them in
-/// `blocks` blocks.
-pub(super) fn update(
-    on: &dyn Device,
-    real: Real,
-    (items, first_blocks): (Address, Address),
-    (count, blocks): (usize, usize),
-    u: &Update,
-    step: u32,
-) {
-    if blocks == 0 {
-        return;
-    }
+/// What a step multiplies by: the kernel's `Step`, as bytes for the device. Corrections are worked in, in f64.
+pub(super) fn constants(u: &Update, step: u32) -> [u8; 24] {
     let correction = |beta: f32| 1.0 - f64::from(beta).powi(step.min(i32::MAX as u32) as i32);
     let (c1, c2) = (correction(u.beta1), correction(u.beta2));
     let (rate, eps) = (f64::from(u.learning_rate), f64::from(u.eps));
-    let (kind, beta1, rate, eps) = match u.kind {
-        OptimizerKind::Sgd => (0, u.momentum, rate, eps),
-        OptimizerKind::Adam => (1, u.beta1, rate / c1, eps),
-        OptimizerKind::Adamax => (2, u.beta1, rate / c1, eps),
-        OptimizerKind::Adamw => (3, u.beta1, rate / c1, eps),
+    let (beta1, rate) = match u.kind {
+        OptimizerKind::Sgd => (u.momentum, rate),
+        OptimizerKind::Adam | OptimizerKind::Adamax | OptimizerKind::Adamw => (u.beta1, rate / c1),
     };
     let adam = matches!(u.kind, OptimizerKind::Adam | OptimizerKind::Adamw);
     // Keras's form, lr sqrt(c2) / c1 * m / (sqrt(v) + eps), is the usual one with eps / sqrt(c2).
     let eps = if adam && u.eps_before_correction { eps / c2.sqrt() } else { eps };
     let decayed = f64::from(u.learning_rate) * f64::from(u.weight_decay);
     let decay = if u.kind == OptimizerKind::Adamw { 1.0 - decayed } else { 1.0 };
-    let args = [
-        at(items),
-        at(first_blocks),
-        int(count),
-        Arg::I32(kind),
-        Arg::F32(beta1),
-        Arg::F32(u.beta2),
-        Arg::F32(rate as f32),
-        Arg::F32((1.0 / c2.sqrt()) as f32),
-        Arg::F32(eps as f32),
-        Arg::F32(decay as f32),
-    ];
-    Kernel { on, file: "optimizer", name: "update", real }.run(blocks as u32, THREADS, &args);
+    let all = [beta1, u.beta2, rate as f32, (1.0 / c2.sqrt()) as f32, eps as f32, decay as f32];
+    let mut bytes = [0; 24];
+    bytes.as_chunks_mut::<4>().0.iter_mut().zip(all).for_each(|(b, x)| *b = x.to_ne_bytes());
+    bytes
+}
+
+/// A step over the items of a table whose bytes lie at `table`, with the [`constants`] at `step`.
+pub(super) fn update(
+    on: &dyn Device,
+    real: Real,
+    kind: OptimizerKind,
+    (at_table, table): (Address, &Table),
+    step: Address,
+) {
+    if table.blocks == 0 {
+        return;
+    }
+    let kind = match kind {
+        OptimizerKind::Sgd => 0,
+        OptimizerKind::Adam => 1,
+        OptimizerKind::Adamax => 2,
+        OptimizerKind::Adamw => 3,
+    };
+    let first_blocks = at_table + table.items.len() as Address;
+    let args = [at(at_table), at(first_blocks), int(table.count), Arg::I32(kind), at(step)];
+    Kernel { on, file: "optimizer", name: "update", real }.run(table.blocks as u32, THREADS, &args);
 }
 
 #[cfg(test)]
@@ -142,9 +147,9 @@ mod tests {
                     on.write(b, at);
                     at
                 };
-                let places = (bytes(&table.items), bytes(&table.first_blocks));
+                let place = bytes(&table.bytes());
                 for step in 1..=3 {
-                    update(&on, real, places, (table.count, table.blocks), &u, step);
+                    update(&on, real, u.kind, (place, &table), bytes(&constants(&u, step)));
                 }
                 on.wait().unwrap();
                 for Parameter { at, p, g, m, v } in all {

@@ -1,10 +1,11 @@
-//! What the backend itself keeps on a device: the position that a pass starts at, tokens on their way, the loss, and scratch
-//! memory that one operation after the other uses.
+//! What the backend itself keeps on a device: what differs from step to step, tokens on their way, and scratch memory that one
+//! operation after the other uses.
 
 use super::super::backend::Frequencies;
 use super::super::error::SessionError;
 use super::buffer::{Memory, words};
 use super::device::{Address, Device};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Scratch starts and grows by whole such pieces.
@@ -18,10 +19,31 @@ struct Growing {
     kept: Vec<Memory>,
 }
 
+/// What operations read that differs from step to step, a place of the device each; [`Place::BYTES`] apart. An operation is given
+/// the place and not the value, so that a captured step goes on with what is there when it is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    /// Where a pass starts: an `int`.
+    Position,
+    /// The last loss, an f32.
+    Loss,
+    /// What a mean over targets multiplies by, an f32.
+    Scale,
+    /// Seed of a step's dropout: 64 bits.
+    Dropout,
+    /// Constants of a step of the optimizer.
+    Update,
+}
+
+impl Place {
+    const BYTES: usize = 256;
+    const COUNT: usize = 5;
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    /// What is in the position's word, where that is known.
-    position: Option<usize>,
+    /// What was written to a place last.
+    told: HashMap<Place, Vec<u8>>,
     recording: bool,
     /// Whether anything has been recorded: its addresses must last.
     recorded: bool,
@@ -30,6 +52,7 @@ struct Inner {
     counts: Growing,
     /// A model has one set of them.
     angles: Vec<Angles>,
+    lasting: HashMap<Vec<u8>, Memory>,
     failure: Option<SessionError>,
 }
 
@@ -44,8 +67,8 @@ struct Angles {
 #[derive(Debug)]
 pub(super) struct State {
     device: Arc<dyn Device>,
-    /// Position, then loss: a word each, 256 bytes apart.
-    words: Memory,
+    /// All places.
+    places: Memory,
     inner: Mutex<Inner>,
 }
 
@@ -61,32 +84,68 @@ impl State {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub fn new(device: &Arc<dyn Device>) -> Result<Self, SessionError> {
-        let words = Memory::new(device, 512)?;
-        Ok(Self { device: Arc::clone(device), words, inner: Mutex::default() })
+        let places = Memory::new(device, Place::COUNT * Place::BYTES)?;
+        Ok(Self { device: Arc::clone(device), places, inner: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The word that holds `position`, written if it holds another.
-    pub fn position(&self, position: usize) -> Address {
-        let mut inner = self.lock();
-        if inner.position != Some(position) {
-            if inner.recording {
-                let what = "a recorded step starts at two positions".to_string();
-                inner.failure.get_or_insert(SessionError::Device(what));
-            } else {
-                self.device.write(&i32::try_from(position).unwrap_or(i32::MAX).to_ne_bytes(), self.words.at);
-                inner.position = Some(position);
-            }
-        }
-        self.words.at
+    /// Where this lies.
+    pub fn at(&self, place: Place) -> Address {
+        self.places.at + (place as usize * Place::BYTES) as Address
     }
 
-    /// The word of the last loss.
-    pub fn loss(&self) -> Address {
-        self.words.at + 256
+    /// The place that holds these bytes, written if it holds others.
+    pub fn tell(&self, place: Place, bytes: &[u8]) -> Address {
+        let mut inner = self.lock();
+        if inner.told.get(&place).is_none_or(|told| told != bytes) {
+            if inner.recording {
+                let what = format!("a captured step has two of what differs by step alone ({place:?})");
+                inner.failure.get_or_insert(SessionError::Device(what));
+            } else {
+                self.device.write(bytes, self.at(place));
+                inner.told.insert(place, bytes.to_vec());
+            }
+        }
+        self.at(place)
+    }
+
+    /// The word that holds `position`.
+    pub fn position(&self, position: usize) -> Address {
+        self.tell(Place::Position, &i32::try_from(position).unwrap_or(i32::MAX).to_ne_bytes())
+    }
+
+    /// The word that holds the seed of a step's dropout.
+    pub fn dropout(&self, seed: u64) -> Address {
+        self.tell(Place::Dropout, &seed.to_ne_bytes())
+    }
+
+    /// Bytes that stay as long as the device's memory does: written once, and found again by their content. For lists of addresses,
+    /// which are the same in every step.
+    pub fn lasting(&self, bytes: Vec<u8>) -> Option<Address> {
+        let mut inner = self.lock();
+        if let Some(memory) = inner.lasting.get(&bytes) {
+            return Some(memory.at);
+        }
+        let made = if inner.recording {
+            Err(SessionError::Device("a captured step has a list that the step before had not".into()))
+        } else {
+            Memory::new(&self.device, bytes.len())
+        };
+        match made {
+            Ok(memory) => {
+                let at = memory.at;
+                self.device.write(&bytes, at);
+                inner.lasting.insert(bytes, memory);
+                Some(at)
+            }
+            Err(e) => {
+                inner.failure.get_or_insert(e);
+                None
+            }
+        }
     }
 
     /// Scratch memory for one operation; the next may have the same. `None` where there is no more, which [`State::failure`] tells.
@@ -119,23 +178,11 @@ impl State {
         self.grown(Purpose::Counts, bytes)
     }
 
-    /// Puts lists of words where they stay until the next are put there.
-    pub fn put<const N: usize>(&self, lists: [&[u32]; N]) -> Option<[Address; N]> {
-        let bytes = lists.map(|l| words(l.iter().map(|w| w.to_ne_bytes())));
-        self.put_bytes(bytes.each_ref().map(Vec::as_slice))
-    }
-
-    /// The same of bytes.
-    pub fn put_bytes<const N: usize>(&self, lists: [&[u8]; N]) -> Option<[Address; N]> {
-        let sizes = lists.map(|l| l.len().next_multiple_of(256));
-        let mut next = self.grown(Purpose::Tokens, sizes.iter().sum())?;
-        let mut places = [0; N];
-        for ((place, list), size) in places.iter_mut().zip(lists).zip(sizes) {
-            self.device.write(list, next);
-            *place = next;
-            next += size as Address;
-        }
-        Some(places)
+    /// Puts words where they stay until the next are put there.
+    pub fn put(&self, list: &[u32]) -> Option<Address> {
+        let place = self.grown(Purpose::Tokens, 4 * list.len())?;
+        self.device.write(&words(list.iter().map(|w| w.to_ne_bytes())), place);
+        Some(place)
     }
 
     fn grown(&self, purpose: Purpose, bytes: usize) -> Option<Address> {
@@ -178,7 +225,8 @@ impl State {
         let inner = self.lock();
         let grown =
             [&inner.scratch, &inner.tokens, &inner.counts].into_iter().flat_map(|g| g.now.iter().chain(&g.kept));
-        let all = grown.chain(inner.angles.iter().map(|a| &a.memory)).chain([&self.words]);
+        let kept = inner.angles.iter().map(|a| &a.memory).chain(inner.lasting.values());
+        let all = grown.chain(kept).chain([&self.places]);
         all.map(|m| m.bytes).sum()
     }
 

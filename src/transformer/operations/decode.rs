@@ -1,6 +1,6 @@
 //! The KV cache and attention over it: a step by itself, and steps that a backend may record and replay.
 
-use super::super::backend::{AttentionDims, Backend, CacheDims, Category, Frequencies, Recorded};
+use super::super::backend::{AttentionDims, Backend, CacheDims, Category, Frequencies, Recorded, Varying};
 use super::super::shape::Rope;
 use super::Size;
 use super::attention::{HEAD_DIMS, text};
@@ -135,7 +135,8 @@ fn repeated<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
         let (from, to) = b.split_at_mut(STEPS);
         for (position, (from, to)) in from.iter().zip(to).enumerate() {
             on.copy(from, &mut qkv, batch * width);
-            on.repeated(position, &mut recorded, &mut || {
+            let varying = Varying { position, ..Varying::default() };
+            on.repeated(&varying, &mut recorded, &mut || {
                 on.rope(&mut qkv, &angles, position, false, d);
                 on.cache_append(&qkv, &mut cache, position, d, c);
                 on.attention_cached(&qkv, &cache, &mut out, position + 1, d, c);

@@ -105,8 +105,8 @@ fn dropout<B: Backend + 'static>(len: usize) -> Case<B> {
         vec![changed("dropout", len, Activations, once()), changed("dropout", len, Activations, Allowed::Exactly)];
     Case::new("dropout", format!("{len} numbers"), len, slots, move |on: &B, b| {
         if let [x, none] = b {
-            on.dropout(x, len, Dropout { probability: 0.2, seed: 4 });
-            on.dropout(none, len, Dropout { probability: 0.0, seed: 5 });
+            on.dropout(x, len, Dropout { probability: 0.2, seed: 4, place: 3, part: 1 });
+            on.dropout(none, len, Dropout { probability: 0.0, seed: 5, place: 0, part: 0 });
         }
         Ok(())
     })

@@ -1,6 +1,6 @@
 //! Losses and their gradients.
 
-use super::super::backend::{Backend, Category, IGNORED_TARGET, LinearDims};
+use super::super::backend::{Backend, Category, IGNORED_TARGET, LinearDims, Tokens};
 use super::Size;
 use super::bounds::{FUNCTION, UNIT, dot, sum};
 use super::case::{Case, Known, below, by, given, result, scaled};
@@ -82,13 +82,18 @@ fn cross_entropy<B: Backend + 'static>(d: LinearDims) -> Case<B> {
         scaled(m * k, Weights, 1.0 / (k as f32).sqrt()),
         result("cross_entropy", n * k, Activations, of(|e| e.dx.clone())),
         result("cross_entropy", m * k, Gradients, of(|e| e.dw.clone())),
-        result("read_loss", 2, Statistics, of(|e| vec![e.loss; 2])),
+        result("read_loss", 3, Statistics, of(|e| vec![e.loss; 3])),
+        result("cross_entropy_tokens", n * k, Activations, of(|e| e.dx.clone())),
+        result("cross_entropy_tokens", m * k, Gradients, of(|e| e.dw.clone())),
     ];
     Case::new("cross_entropy", format!("N {n} C {k} V {m}"), 8 * n * k * m, slots, move |on: &B, b| {
-        if let [x, w, dx, dw, loss] = b {
+        if let [x, w, dx, dw, loss, placed_dx, placed_dw] = b {
             let with = on.read_loss(on.cross_entropy(x, w, &targets, Some((dx, dw)), d));
             let without = on.read_loss(on.cross_entropy(x, w, &targets, None, d));
-            on.upload(&[with, without], loss);
+            let mut kept = on.alloc(n, Statistics)?;
+            on.put_tokens(&targets, &mut kept);
+            let placed = on.cross_entropy_tokens(x, w, Tokens::Placed(&kept), Some((placed_dx, placed_dw)), d);
+            on.upload(&[with, without, on.read_loss(placed)], loss);
         }
         Ok(())
     })

@@ -50,11 +50,15 @@ fn embed_backward<B: Backend + 'static>(n: usize, tokens: usize, v: usize, c: us
         changed("embed_backward", v * c, Gradients, Allowed::Sum(most + 1)),
         result("embed_backward", (tokens + 2) * c, Gradients, Allowed::Sum(n.div_ceil(tokens))),
         changed("embed_backward", v * c, Gradients, Allowed::Sum(most + 1)),
+        changed("embed_backward_tokens", v * c, Gradients, Allowed::Sum(most + 1)),
     ];
     Case::new("embed_backward", format!("N {n} T {tokens} V {v} C {c}"), n * c, slots, move |on: &B, b| {
-        if let [dout, table, positions, alone] = b {
+        if let [dout, table, positions, alone, placed] = b {
             on.embed_backward(&ids, tokens, dout, table, Some(positions), c);
             on.embed_backward(&ids, tokens, dout, alone, None, c);
+            let mut kept = on.alloc(n, Statistics)?;
+            on.put_tokens(&ids, &mut kept);
+            on.embed_backward_tokens(Tokens::Placed(&kept), n, tokens, dout, placed, None, c);
         }
         Ok(())
     })

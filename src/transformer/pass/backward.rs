@@ -4,7 +4,7 @@
 //! that a backend need never hold all logits. Where ranks split the layers, the gradient of what enters the split products is
 //! summed over them.
 
-use super::super::backend::{Backend, Dropout, LinearDims, Loss, Store};
+use super::super::backend::{Backend, Dropout, LinearDims, Loss, Store, Tokens};
 use super::activations::{Activations, Extent, LayerActivations, Scratch, Shared};
 use super::forward::{Place, StepDropout};
 use super::gradients::Gradients;
@@ -16,6 +16,8 @@ use std::ops::Range;
 pub enum Targets<'a, T> {
     /// The next token of every position, for the families with a vocabulary.
     Tokens(&'a [u32]),
+    /// The same, as [`Backend::put_tokens`] leaves them.
+    Placed(&'a T),
     /// A vector for every position, `[N, C]`, for the block.
     Vectors(&'a T),
 }
@@ -25,15 +27,18 @@ impl<B: Backend> Model<B> {
     pub fn loss(&self, a: &Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
         let output = a.output(self.index.layers.len());
         let loss = match targets {
-            Targets::Tokens(t) => {
-                let head = &self.parameters[self.index.head.unwrap_or(self.index.table)];
-                self.backend.cross_entropy(output, head, t, None, self.head_dims(a.extent.rows()))
-            }
+            Targets::Tokens(t) => self.token_loss(output, Tokens::Host(t), a.extent),
+            Targets::Placed(t) => self.token_loss(output, Tokens::Placed(t), a.extent),
             Targets::Vectors(t) => {
                 self.backend.mean_squared_error(output, t, None, a.extent.rows() * self.shape.d_model as usize)
             }
         };
         self.backend.read_loss(loss)
+    }
+
+    fn token_loss(&self, output: &B::Buffer, targets: Tokens<'_, B::Buffer>, extent: Extent) -> Loss {
+        let head = &self.parameters[self.index.head.unwrap_or(self.index.table)];
+        self.backend.cross_entropy_tokens(output, head, targets, None, self.head_dims(extent.rows()))
     }
 
     pub(in crate::transformer) fn head_dims(&self, n: usize) -> LinearDims {
@@ -55,23 +60,24 @@ impl<B: Backend> Model<B> {
         for l in (0..self.index.layers.len()).rev() {
             self.layer_backward(l, a, scratch, gradients, dropout);
         }
-        self.stem_backward(ids, a.extent, scratch, gradients, dropout);
+        self.stem_backward(Tokens::Host(ids), a.extent, scratch, gradients, dropout);
         self.backend.read_loss(loss)
     }
 
     /// The same, calling `finished` as soon as the gradients of some neighbouring parameters are there and the pass has no more
-    /// use for the parameters: of each layer in turn, then of what stands before and after the layers.
+    /// use for the parameters: of each layer in turn, then of what stands before and after the layers. The loss is to be read
+    /// when all has been asked for.
     #[allow(clippy::too_many_arguments)]
     pub fn backward_by_layers(
         &mut self,
-        ids: &[u32],
+        ids: Tokens<'_, B::Buffer>,
         targets: &Targets<'_, B::Buffer>,
         a: &mut Activations<B::Buffer>,
         scratch: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<StepDropout>,
         mut finished: impl FnMut(&mut Self, Range<usize>, &mut Gradients<B::Buffer>),
-    ) -> f32 {
+    ) -> Loss {
         let loss = self.head_backward(targets, a, scratch, gradients);
         for l in (0..self.index.layers.len()).rev() {
             self.layer_backward(l, a, scratch, gradients, dropout);
@@ -85,7 +91,7 @@ impl<B: Backend> Model<B> {
                 finished(self, parameters, gradients);
             }
         }
-        self.backend.read_loss(loss)
+        loss
     }
 
     fn layer_backward(
@@ -106,7 +112,7 @@ impl<B: Backend> Model<B> {
 
     fn stem_backward(
         &self,
-        ids: &[u32],
+        ids: Tokens<'_, B::Buffer>,
         extent: Extent,
         scratch: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
@@ -129,11 +135,8 @@ impl<B: Backend> Model<B> {
         let (n, c) = (a.extent.rows(), self.shape.d_model as usize);
         let output = a.output(self.index.layers.len());
         let loss = match targets {
-            Targets::Tokens(t) => {
-                let head = self.index.head.unwrap_or(self.index.table);
-                let into = (&mut scratch.branch, gradients.of(head));
-                self.backend.cross_entropy(output, &self.parameters[head], t, Some(into), self.head_dims(n))
-            }
+            Targets::Tokens(t) => self.token_loss_backward(output, Tokens::Host(t), scratch, gradients, n),
+            Targets::Placed(t) => self.token_loss_backward(output, Tokens::Placed(t), scratch, gradients, n),
             Targets::Vectors(t) => self.backend.mean_squared_error(output, t, Some(&mut scratch.branch), n * c),
         };
         match (&self.index.last_norm, &a.last) {
@@ -145,6 +148,19 @@ impl<B: Backend> Model<B> {
             _ => std::mem::swap(&mut scratch.stream, &mut scratch.branch),
         }
         loss
+    }
+
+    fn token_loss_backward(
+        &self,
+        output: &B::Buffer,
+        targets: Tokens<'_, B::Buffer>,
+        scratch: &mut Scratch<B::Buffer>,
+        gradients: &mut Gradients<B::Buffer>,
+        n: usize,
+    ) -> Loss {
+        let head = self.index.head.unwrap_or(self.index.table);
+        let (into, w) = ((&mut scratch.branch, gradients.of(head)), &self.parameters[head]);
+        self.backend.cross_entropy_tokens(output, w, targets, Some(into), self.head_dims(n))
     }
 
     /// `stream +=` the gradient of `branch` through the norm.
@@ -264,7 +280,7 @@ impl<B: Backend> Model<B> {
 
     fn embedding_backward(
         &self,
-        ids: &[u32],
+        ids: Tokens<'_, B::Buffer>,
         extent: Extent,
         s: &Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
@@ -274,6 +290,6 @@ impl<B: Backend> Model<B> {
         }
         let c = self.shape.d_model as usize;
         let (table, positions) = gradients.weight_and_bias(self.index.table, self.index.positions);
-        self.backend.embed_backward(ids, extent.tokens, &s.stream, table, positions, c);
+        self.backend.embed_backward_tokens(ids, extent.rows(), extent.tokens, &s.stream, table, positions, c);
     }
 }

@@ -11,7 +11,6 @@
 
 use super::super::backend::{Backend, Dropout, LinearDims, NormDims, Store, Tokens};
 use super::super::collective::{Job, Reduce};
-use super::super::random::mix;
 use super::super::shape::Family;
 use super::activations::{Activations, Extent, LayerActivations, Shared};
 use super::generate::Cache;
@@ -39,7 +38,7 @@ impl StepDropout {
             Place::Attention(layer) => 2 * layer as u64 + 1,
             Place::FeedForward(layer) => 2 * layer as u64 + 2,
         };
-        Dropout { probability: self.probability, seed: mix(self.seed ^ mix(place)) }
+        Dropout { probability: self.probability, seed: self.seed, place, part: 0 }
     }
 }
 
@@ -225,10 +224,7 @@ impl<B: Backend> Model<B> {
 
     /// Dropout of what each rank has another part of: masks of their own.
     pub(in crate::transformer) fn of_part(&self, d: Dropout) -> Dropout {
-        match self.tensor.rank() as u64 {
-            0 => d,
-            rank => Dropout { seed: mix(d.seed ^ rank), ..d },
-        }
+        Dropout { part: self.tensor.rank() as u64, ..d }
     }
 
     /// `out = x + dropout(linear(input))`, or without `x` where the family has no residuals.

@@ -1,7 +1,7 @@
 //! Decoding through the KV cache: a prompt once, then one token a sequence and step.
 
 use super::super::Dtype;
-use super::super::backend::{Alloc, Backend, CacheDims, Category, Recorded, Store, Tokens};
+use super::super::backend::{Alloc, Backend, CacheDims, Category, Recorded, Store, Tokens, Varying};
 use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::activations::{Activations, Extent, Keep};
@@ -135,7 +135,8 @@ impl<B: Backend> Model<B> {
             return false;
         }
         let (batch, vocabulary) = (token.extent.batch, self.shape.vocab_size as usize);
-        self.backend.repeated(position, recorded, &mut || {
+        let varying = Varying { position, ..Varying::default() };
+        self.backend.repeated(&varying, recorded, &mut || {
             self.forward_of(Tokens::Placed(chosen), token, None, Some(cache));
             self.last_logits(token, last, logits);
             self.backend.choose(logits, batch, vocabulary, chosen);

@@ -75,6 +75,11 @@ impl<T> State<T> {
         self.step += 1;
     }
 
+    /// Steps that have been begun.
+    pub(in crate::transformer) fn steps(&self) -> u32 {
+        self.step
+    }
+
     /// The second moment of a parameter, where the kind has one.
     pub(in crate::transformer) fn second_mut(&mut self, parameter: usize) -> Option<&mut T> {
         self.second.get_mut(parameter)

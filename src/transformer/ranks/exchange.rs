@@ -2,7 +2,7 @@
 //! on with the next layer's, where the collective can ([`Collective::overlaps`]); what comes back updates the layer.
 
 use super::super::backend::{Backend, Update};
-use super::super::collective::grid::Sharding;
+use super::super::collective::grid::{Groups, Sharding};
 use super::super::collective::{Collective, Job, Reduce, Ticket};
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::Model;
@@ -12,6 +12,20 @@ use std::ops::Range;
 /// Layers whose gradients have buffers of their own at one time.
 pub(in crate::transformer) fn layers_kept<T>(data: &dyn Collective<T>) -> usize {
     if data.overlaps() { 2 } else { 1 }
+}
+
+/// Whom a rank talks to, and what it keeps.
+#[derive(Debug)]
+pub(in crate::transformer) struct Seat<T> {
+    pub groups: Groups<T>,
+    pub sharding: Sharding,
+    pub seed: u64,
+}
+
+impl<T> Seat<T> {
+    pub fn replica(&self) -> u64 {
+        self.groups.data.rank() as u64
+    }
 }
 
 /// One training step's exchange among the replicas.
@@ -27,9 +41,8 @@ pub(in crate::transformer) struct Exchange<'a, T> {
 }
 
 impl<'a, T> Exchange<'a, T> {
-    /// Begins a step.
+    /// Of a step that has been begun.
     pub fn new(data: &'a dyn Collective<T>, sharding: Sharding, update: &'a Update, state: &'a mut State<T>) -> Self {
-        state.begin_step();
         Self { data, sharding, update, state, under_way: None, gathered: Vec::new() }
     }
 

@@ -1,7 +1,7 @@
 //! Ranks against one that does it all: whatever the grid, the losses, the parameters after some steps and the tokens are the same
 //! within rounding, and every replica holds the same bits.
 
-use super::super::backend::Update;
+use super::super::backend::{Backend, Tokens, Update};
 use super::super::collective::grid::{Groups, Parallel, Sharding, of_threads};
 use super::super::collective::{Collective, Job, Ticket};
 use super::super::cpu::Cpu;
@@ -96,18 +96,20 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
         let (ids, tokens) = (&ids[own(extent.rows())], &tokens[own(extent.rows())]);
         let targets = if run.family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(tokens) };
         model.forward(ids, &mut a, run.dropout, None);
+        state.begin_step();
         let mut exchange = Exchange::new(data, run.parallel.sharding, &run.update, &mut state);
         let finished =
             |m: &mut Model<Cpu>, p: std::ops::Range<usize>, g: &mut Gradients<Buffer>| exchange.finished(m, p, g);
-        losses.push(model.backward_by_layers(
-            ids,
+        let loss = model.backward_by_layers(
+            Tokens::Host(ids),
             &targets,
             &mut a,
             &mut scratch,
             &mut gradients,
             run.dropout,
             finished,
-        ));
+        );
+        losses.push(model.backend.read_loss(loss));
         exchange.end(&mut model, &mut gradients);
     }
     groups.data.check().unwrap();

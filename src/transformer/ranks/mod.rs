@@ -7,3 +7,4 @@ mod grid_tests;
 pub(super) mod one;
 pub(super) mod processes;
 pub(super) mod threads;
+pub(super) mod training;

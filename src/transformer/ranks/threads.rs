@@ -6,7 +6,8 @@ use super::super::collective::grid::Groups;
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
 use super::super::session::{Session, SessionOptions, StepOutcome};
-use super::one::{Rank, RankOutcome, Seat};
+use super::exchange::Seat;
+use super::one::{Rank, RankOutcome};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 

@@ -8,9 +8,11 @@ mod fixture;
 mod library;
 mod memory;
 mod product;
+mod recorder;
 mod shim_tests;
 
 pub(in super::super) use fixture::{array, close, close_to, ids, random, rounded, within};
+pub(in super::super) use recorder::Recorder;
 
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;

@@ -30,6 +30,14 @@
 typedef long long i64;
 typedef unsigned long long u64;
 
+// SplitMix64's finaliser (Steele, Lea & Flood 2014), as in transformer/random.rs.
+__device__ __forceinline__ u64 mix(u64 z) {
+  z += 0x9e3779b97f4a7c15ull;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
 #define INFINITE __int_as_float(0x7f800000)
 constexpr unsigned ALL_LANES = 0xffffffffu;
 

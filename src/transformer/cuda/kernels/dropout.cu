@@ -26,18 +26,21 @@ __device__ __forceinline__ Words philox(u64 counter, u64 key) {
   return {{a, b, c, d}};
 }
 
-// x[i] = 0 where its word is below `threshold`, else x[i] * keep.
-KERNEL dropout(real* x, i64 len, unsigned threshold, float keep, u64 seed) {
-  over(len, aligned(x), [&](i64 i, Part part) {
+// x[i] = 0 where its word is below `threshold`, else x[i] * keep. The step's seed is read, so that a captured step goes on with
+// another mask; where in the model this is follows from `place` and `part` (Dropout::key of transformer/operands.rs).
+KERNEL dropout(real* x, i64 len, unsigned threshold, float keep, const u64* step, u64 place, u64 part) {
+  u64 seed = mix(*step ^ place);
+  if (part) seed = mix(seed ^ part);
+  over(len, aligned(x), [&](i64 i, Part of) {
     float v[WIDTH];
-    load_part(x + i, v, part);
+    load_part(x + i, v, of);
 #pragma unroll
     for (int j = 0; j < WIDTH; j += 4) {
       const Words words = philox(u64(i + j) / 4, seed);
 #pragma unroll
       for (int k = 0; k < 4; k++) v[j + k] = words.at[k] < threshold ? 0.0f : v[j + k] * keep;
     }
-    store_part(x + i, v, part);
+    store_part(x + i, v, of);
   });
 }
 

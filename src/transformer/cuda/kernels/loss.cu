@@ -27,7 +27,8 @@ __device__ __forceinline__ void over_row(real* row, int v, F f) {
 // The largest and the sum are found in one pass (Milakov & Gimelshein 2018): a thread's sum is in units of exp of its largest
 // so far, and is brought to the new unit when that grows.
 KERNEL __launch_bounds__(512, 2) softmax_loss(real* logits, const unsigned* targets, float* losses, int rows, int v,
-                                            int stride, float scale, int gradients) {
+                                            int stride, const float* scale_of, int gradients) {
+  const float scale = *scale_of;
   for (int r = blockIdx.x; r < rows; r += gridDim.x) {
     real* row = logits + i64(r) * stride;
     const unsigned target = targets[r];
@@ -77,13 +78,23 @@ KERNEL __launch_bounds__(512, 2) softmax_loss(real* logits, const unsigned* targ
   }
 }
 
-// to[0] = scale * the sum of from [n]. One block of 1024 threads.
-KERNEL sum(const float* from, float* to, int n, float scale) {
+// scale[0] = 1 / how many of targets [n] take part in the loss, of which 1 at least. One block of 1024 threads. Exact: an f32 counts
+// to 2^24, and rows of logits are fewer.
+KERNEL mean_scale(const unsigned* targets, float* scale, int n) {
+  float mine = 0.0f;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < n; i += blockDim.x) mine += targets[i] == IGNORED ? 0.0f : 1.0f;
+  mine = block_sum(mine);
+  if (threadIdx.x == 0) scale[0] = 1.0f / fmaxf(mine, 1.0f);
+}
+
+// to[0] = scale * the sum of from [n], the scale being read where `scale_of` is not null. One block of 1024 threads.
+KERNEL sum(const float* from, float* to, int n, const float* scale_of, float scale) {
   float mine = 0.0f;
 #pragma unroll 4
   for (int i = threadIdx.x; i < n; i += blockDim.x) mine += from[i];
   mine = block_sum(mine);
-  if (threadIdx.x == 0) to[0] = scale * mine;
+  if (threadIdx.x == 0) to[0] = (scale_of ? *scale_of : scale) * mine;
 }
 
 // partial[block] = the block's sum of (x - target)^2; dx = 2 scale (x - target), where wanted.
@@ -106,5 +117,6 @@ KERNEL squared_error(const real* x, const real* target, real* dx, float* partial
 }
 
 EXPORT(softmax_loss)
+EXPORT(mean_scale)
 EXPORT(sum)
 EXPORT(squared_error)

@@ -80,8 +80,7 @@ __device__ __forceinline__ void update_chunk(const Item& item, const Step& s, i6
 }
 
 // Item k takes blocks first_blocks[k]..first_blocks[k + 1], CHUNK numbers each.
-KERNEL update(const Item* items, const i64* first_blocks, int count, int kind, float beta1, float beta2, float rate,
-              float root, float eps, float decay) {
+KERNEL update(const Item* items, const i64* first_blocks, int count, int kind, const Step* step) {
   // Every warp counts the items that start here or before, 32 at a time: loads that do not wait for one another, as a
   // search's would.
   const int lane = threadIdx.x % 32;
@@ -93,7 +92,7 @@ KERNEL update(const Item* items, const i64* first_blocks, int count, int kind, f
   }
   const int mine = started - 1;
   const Item item = items[mine];
-  const Step s = {beta1, beta2, rate, root, eps, decay};
+  const Step s = *step;
   const i64 start = (blockIdx.x - first_blocks[mine]) * CHUNK;
   if (kind == SGD) update_chunk<SGD>(item, s, start);
   else if (kind == ADAMAX) update_chunk<ADAMAX>(item, s, start);

@@ -7,13 +7,6 @@
 // (One thread of a CPU takes 40 s.)
 #include "common.h"
 
-__device__ __forceinline__ u64 mix(u64 z) {
-  z += 0x9e3779b97f4a7c15ull;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return z ^ (z >> 31);
-}
-
 // Number i of a row of `columns` is draw i, the next row's are `stride` draws further on; `first` is the counter of the first.
 // Into f32 and into `real`, where there are such.
 KERNEL normal(float* wide, real* narrow, i64 rows, i64 columns, i64 stride, u64 first, float scale) {

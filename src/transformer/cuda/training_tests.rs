@@ -1,0 +1,96 @@
+//! Training steps that are captured and replayed, against the same done one operation at a time.
+
+use super::super::collective::Collective;
+use super::super::collective::grid::{Groups, Parallel, groups};
+use super::super::ranks::threads::Ranks;
+use super::super::session::{Session, SessionOptions};
+use super::super::shape::Family;
+use super::super::{BackendKind, OptimizerKind, Phase, Workload};
+use super::host::{HostDevice, Recorder};
+use super::ranks_tests::workload;
+use super::*;
+
+const STEPS: usize = 5;
+
+fn session(device: Arc<dyn Device>, w: &Workload) -> Ranks {
+    let one = Parallel::replicas(1);
+    let nobody = |_: &[usize], _: &[usize], _| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> { Ok(vec![]) };
+    let groups: Vec<Groups<Buffer>> = groups(&one, 0..1, nobody).unwrap();
+    let options = SessionOptions { backend: BackendKind::Cuda, parallel: one, threads_per_rank: 1, seed: 4 };
+    let cuda = Cuda::on_device(device, w.dtype).unwrap();
+    Ranks::start(w, &options, groups, |_| Ok(cuda.clone())).unwrap()
+}
+
+/// The bits of the losses of some steps, and the checksum.
+fn losses(device: Arc<dyn Device>, w: &Workload) -> (Vec<u32>, u32) {
+    let mut session = session(device, w);
+    let losses = (0..STEPS).map(|_| session.step().unwrap().loss.unwrap().to_bits()).collect();
+    (losses, session.checksum())
+}
+
+fn workloads() -> impl Iterator<Item = Workload> {
+    let families = [Family::Gpt2, Family::Llama, Family::Block];
+    let kinds = [OptimizerKind::Adamw, OptimizerKind::Sgd, OptimizerKind::Adamax];
+    families.into_iter().zip(kinds).flat_map(|(family, optimizer)| {
+        [(Dtype::F32, 0.0), (Dtype::Bf16, 0.2)].map(|(dtype, dropout)| {
+            let mut w = Workload { optimizer, dropout, ..workload(family, Phase::Train, dtype) };
+            // The buffers of a layer's gradients are the next one's too, and streams change places from one to the next.
+            w.shape.n_layers = 3;
+            w
+        })
+    })
+}
+
+#[test]
+fn replayed_training_steps_have_the_losses_of_plain_ones_bit_for_bit() {
+    for w in workloads() {
+        let (Some(plain), Some(host)) = (HostDevice::new(), HostDevice::new()) else { return };
+        let recorder = Arc::new(Recorder::new(host));
+        let want = losses(Arc::new(plain), &w);
+        let got = losses(recorder.clone(), &w);
+        assert_eq!(want, got, "{:?} {} {:?}", w.shape.family, w.dtype, w.optimizer);
+        // All but the very first step.
+        assert_eq!(recorder.replays(), STEPS - 1);
+        // Steps differ: in their tokens, or, where the block is asked for the same vectors, by what it has learnt.
+        assert!(want.0.windows(2).all(|pair| pair[0] != pair[1]), "{want:?}");
+    }
+}
+
+#[test]
+fn a_device_that_refuses_a_capture_does_the_steps_one_operation_at_a_time() {
+    for w in workloads().take(2) {
+        let (Some(plain), Some(host)) = (HostDevice::new(), HostDevice::new()) else { return };
+        let recorder = Arc::new(Recorder::refusing(host));
+        assert_eq!(losses(Arc::new(plain), &w), losses(recorder.clone(), &w));
+        assert_eq!(recorder.replays(), 0);
+    }
+}
+
+#[test]
+fn replayed_training_steps_allocate_nothing() {
+    for w in workloads() {
+        let Some(host) = HostDevice::new() else { return };
+        let recorder = Arc::new(Recorder::new(host));
+        let mut session = session(recorder.clone(), &w);
+        let allocations = |steps: usize, session: &mut Ranks| {
+            for _ in 0..steps {
+                session.step().unwrap();
+            }
+            recorder.host.allocations()
+        };
+        // The first step is the only one that does: the second is captured, when nothing may be allocated.
+        assert_eq!(allocations(1, &mut session), allocations(4, &mut session), "{:?}", w.shape.family);
+    }
+}
+
+#[test]
+fn a_capture_with_two_of_what_differs_by_step_alone_is_a_failure() {
+    let Some(host) = HostDevice::new() else { return };
+    let cuda = Cuda::on_device(Arc::new(Recorder::new(host)), Dtype::F32).unwrap();
+    let mut recorded = Recorded::HaveRun;
+    cuda.repeat(&Varying { dropout: 7, ..Varying::default() }, &mut recorded, &mut || {
+        cuda.state.dropout(8);
+    });
+    let said = super::super::backend::Backend::check(&cuda).unwrap_err().to_string();
+    assert!(said.contains("two") && said.contains("Dropout"), "{said}");
+}
