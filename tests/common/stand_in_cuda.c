@@ -109,6 +109,7 @@ int cuDeviceGetAttribute(int *to, int which, int device) {
   long capability = setting("STAND_IN_CAPABILITY", 90);
   switch (which) {
     case 16: return *to = 132, 0;                                       /* MULTIPROCESSOR_COUNT */
+    case 38: return *to = 50 << 20, 0;                                  /* L2_CACHE_SIZE */
     case 75: return *to = (int)(capability / 10), 0;                    /* COMPUTE_CAPABILITY_MAJOR */
     case 76: return *to = (int)(capability % 10), 0;                    /* COMPUTE_CAPABILITY_MINOR */
     case 97: return *to = (int)setting("STAND_IN_SHARED", 232448), 0;   /* MAX_SHARED_MEMORY_PER_BLOCK_OPTIN */

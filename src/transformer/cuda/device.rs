@@ -171,6 +171,26 @@ impl Trace {
     }
 }
 
+impl Product {
+    /// Bytes that its result takes, and that its epilogue, or what does the same in a step of its own, writes beside it.
+    pub fn bytes_elsewhere(&self) -> (usize, usize) {
+        let to = self.n * self.to.stride * self.to.format.size();
+        let beside = match self.epilogue {
+            Epilogue::Nothing => 0,
+            Epilogue::Gelu { .. } | Epilogue::GeluGradient { .. } => to,
+            Epilogue::RowSums { .. } => self.n * self.to.format.size(),
+        };
+        (to, beside)
+    }
+}
+
+/// Memory that a product is timed into, of [`Product::bytes_elsewhere`].
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere {
+    pub to: Address,
+    pub beside: Address,
+}
+
 /// A machine that kernels run on.
 pub trait Device: Debug + Send + Sync {
     fn facts(&self) -> &Facts;
@@ -198,9 +218,10 @@ pub trait Device: Debug + Send + Sync {
     /// Gets kernels ready, all at once where that takes time; one that is not among them is got ready when it is launched.
     fn prepare(&self, _kernels: &[KernelName]) {}
     fn product(&self, product: &Product);
-    /// The same, unless the device does not do such a product in one go: then nothing has happened, and it answers `false`, the
-    /// next time too. For products with an epilogue, which can be had in several steps as well.
-    fn try_product(&self, product: &Product) -> bool {
+    /// The same, unless the device does not do such a product in one go, or not as fast as in steps: then nothing has happened, and it
+    /// answers `false`, the next time too. For products with an epilogue. `apart` does the same in steps, but into other memory, so
+    /// that both can be timed; it may overwrite all of that.
+    fn try_product(&self, product: &Product, _apart: &dyn Fn(Elsewhere)) -> bool {
         self.product(product);
         true
     }

@@ -1,10 +1,11 @@
 //! Linear layers as products. A weight lies as `[M, K]`, so that it is turned on the way forward and as it lies on the way back.
 
 use super::super::backend::{LinearDims, Store};
+use super::super::shape::Activation;
 use super::buffer::Buffer;
-use super::columns;
-use super::device::{Address, Device, Epilogue, Matrix, Product, Real};
+use super::device::{Address, Device, Elsewhere, Epilogue, Matrix, Product, Real};
 use super::state::State;
+use super::{activation, columns};
 
 /// The first `rows x columns` numbers of an array, dense.
 pub(super) fn dense(address: Address, format: Real, columns: usize) -> Matrix {
@@ -68,8 +69,13 @@ impl Linear<'_> {
         out: &Buffer,
         d: LinearDims,
     ) -> bool {
-        let epilogue = Epilogue::Gelu { pre: pre.at() };
-        keeps_pre(d.m, out.format()) && self.on.try_product(&Product { epilogue, ..self.product(x, w, bias, out, d) })
+        let product = self.product(x, w, bias, out, d);
+        let apart = |at: Elsewhere| {
+            self.on.product(&Product { to: Matrix { address: at.beside, ..product.to }, ..product });
+            activation::activation(self.on, out.format(), Activation::GeluTanh, at.beside, at.to, d.n, d.m);
+        };
+        let fused = Product { epilogue: Epilogue::Gelu { pre: pre.at() }, ..product };
+        keeps_pre(d.m, out.format()) && self.on.try_product(&fused, &apart)
     }
 
     /// `dout w`, as a product that may still be given an end.
@@ -89,8 +95,13 @@ impl Linear<'_> {
     /// `dpre [N, K] = gelu_tanh'(pre) (dout w)` in one product, or `false`. Not in place: other elements of `pre` may still be read
     /// when one is written.
     pub fn backward_gelu(&self, dout: &Buffer, w: &Buffer, pre: &Buffer, dpre: &Buffer, d: LinearDims) -> bool {
-        let epilogue = Epilogue::GeluGradient { pre: pre.at() };
-        keeps_pre(d.k, dpre.format()) && self.on.try_product(&Product { epilogue, ..self.of_input(dout, w, dpre, d) })
+        let (product, real) = (self.of_input(dout, w, dpre, d), dpre.format());
+        let apart = |at: Elsewhere| {
+            self.on.product(&Product { to: Matrix { address: at.to, ..product.to }, ..product });
+            activation::activation_backward(self.on, real, Activation::GeluTanh, at.beside, at.to, d.n, d.k);
+        };
+        let fused = Product { epilogue: Epilogue::GeluGradient { pre: pre.at() }, ..product };
+        keeps_pre(d.k, real) && self.on.try_product(&fused, &apart)
     }
 
     /// `dw [M, K] = dout^T x`, `dbias [M] =` the column sums of `dout`, both in f32: in one product where the device has it.
@@ -100,14 +111,16 @@ impl Linear<'_> {
         let (a, b) = (turned(dense(dout.at(), dout.format(), m)), dense(x.at(), x.format(), k));
         let product = plain(a, b, to, [m, n, k], self.tf32);
         let Some(dbias) = dbias else { return self.on.product(&product) };
-        let epilogue = Epilogue::RowSums { sums: dbias.wide() };
-        if self.on.try_product(&Product { epilogue, ..product }) {
-            return;
-        }
-        self.on.product(&product);
         let real = dout.format();
-        if let Some(partial) = self.state.scratch(4 * columns::partial_len(self.on, real, n, m)) {
-            columns::column_sums(self.on, real, dout.at(), partial, dbias.wide(), n, m);
+        let apart = |at: Elsewhere| {
+            self.on.product(&Product { to: Matrix { address: at.to, ..to }, ..product });
+            if let Some(partial) = self.state.scratch(4 * columns::partial_len(self.on, real, n, m)) {
+                columns::column_sums(self.on, real, dout.at(), partial, at.beside, n, m);
+            }
+        };
+        let fused = Product { epilogue: Epilogue::RowSums { sums: dbias.wide() }, ..product };
+        if !self.on.try_product(&fused, &apart) {
+            apart(Elsewhere { to: to.address, beside: dbias.wide() });
         }
     }
 }

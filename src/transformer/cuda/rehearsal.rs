@@ -1,7 +1,7 @@
 //! A device that does nothing and notes which kernels it is asked for: gone through beforehand, a step tells what is to be compiled, by
 //! the very code that will ask for it. A kernel that it does not foresee is compiled when it is launched, as without it.
 
-use super::device::{Address, Device, Facts, KernelName, Launch, Product, Trace};
+use super::device::{Address, Device, Elsewhere, Facts, KernelName, Launch, Product, Trace};
 use crate::transformer::error::SessionError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -63,6 +63,14 @@ impl Device for Rehearsal {
     }
 
     fn product(&self, _product: &Product) {}
+
+    fn try_product(&self, product: &Product, apart: &dyn Fn(Elsewhere)) -> bool {
+        // A GPU times both, and needs the kernels of the steps.
+        let (to, _) = product.bytes_elsewhere();
+        let beside = PAGE + (to as u64).next_multiple_of(PAGE);
+        apart(Elsewhere { to: PAGE, beside });
+        true
+    }
 
     fn wait(&self) -> Result<(), SessionError> {
         Ok(())

@@ -1,13 +1,13 @@
 //! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
 
-use super::super::device::{Address, Device, Facts, KernelName, Launch, Product, Recording, Trace};
+use super::super::device::{Address, Device, Elsewhere, Facts, KernelName, Launch, Product, Recording, Trace};
 use super::cache::Cache;
 use super::compiler::Compiler;
 use super::fault::{DriverFault, ok};
-use super::graphs::Graphs;
+use super::graphs::{Graphs, SWITCH};
 use super::images::Images;
 use super::modules::Modules;
-use super::products::Products;
+use super::products::{Fused, Products, Room};
 use super::staging::Staging;
 use super::{Missing, available};
 use crate::transformer::error::SessionError;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The device's primary context, retained once and kept until the process ends: cuBLASLt and NCCL keep state of theirs in it, which
 /// has to outlast every [`Gpu`], and a process that opens a device again finds it as it was.
@@ -85,6 +85,7 @@ impl Gpu {
         let compiler = Compiler::new(facts.capability).map_err(|e| {
             SessionError::NoCuda(Missing::Broken { library: "NVRTC", reason: e.to_string() }.to_string())
         })?;
+        let graphs = Graphs::new(std::env::var(SWITCH).ok().as_deref()).map_err(SessionError::Invalid)?;
         let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(fault)?;
         let context = primary_context(device).map_err(fault)?;
         // SAFETY: retained, and never released.
@@ -97,7 +98,7 @@ impl Gpu {
             pool: std::ptr::null_mut(),
             modules: Mutex::new(Modules::new(Images::new(compiler, cache))),
             products: Mutex::default(),
-            graphs: Mutex::default(),
+            graphs: Mutex::new(graphs),
             staging: Mutex::default(),
             failure: Mutex::default(),
             trace: Trace::default(),
@@ -188,14 +189,45 @@ impl Gpu {
         }
     }
 
+    /// Times a product in one go against the same in steps, and chooses. Steps run before that, since they compile their kernels and plan
+    /// products of their own. No lock is held while they do.
+    fn settle(&self, p: &Product, apart: &dyn Fn(Elsewhere)) {
+        let Some((room, timing)) = self.multiply(p, |products| Ok((products.room(p)?, Arc::clone(products.timing()))))
+        else {
+            return;
+        };
+        let race = |places| {
+            apart(places);
+            timing.race(2, false, &mut |i| {
+                if i == 1 {
+                    apart(places);
+                    return Ok(());
+                }
+                lock(&self.products).as_ref().map_or(Ok(()), |products| products.run_elsewhere(p, places))
+            })
+        };
+        let raced = room.as_ref().map(Room::places).and_then(|places| self.note("timing a product", race(places)));
+        // Without memory to time in, in one go.
+        let (fused, apart) = raced.map_or((0.0, f32::INFINITY), |times| (times[0], times[1]));
+        self.multiply(p, |products| {
+            products.settle(p, fused, apart);
+            Ok(())
+        });
+    }
+
     /// Waits, and lets the pools give back to the system what nobody uses.
     fn trim(&self) {
         // SAFETY: the stream is our own.
         let _ = unsafe { sys::cuStreamSynchronize(self.stream) };
         // SAFETY: the pool is the device's own.
         let _ = unsafe { sys::cuMemPoolTrimTo(self.pool, 0) };
+        self.end_of_timing();
+    }
+
+    /// What products were timed into is no longer held.
+    fn end_of_timing(&self) {
         if let Some(products) = lock(&self.products).as_ref() {
-            products.trim();
+            products.timing().trim();
         }
     }
 
@@ -304,18 +336,27 @@ impl Device for Gpu {
         self.multiply(product, |products| products.run(product));
     }
 
-    fn try_product(&self, product: &Product) -> bool {
+    fn try_product(&self, product: &Product, apart: &dyn Fn(Elsewhere)) -> bool {
+        let run = || self.multiply(product, |products| products.run_fused(product));
+        let done = match run() {
+            Some(Fused::Unsettled) => {
+                self.settle(product, apart);
+                run()
+            }
+            done => done,
+        };
         // After a failure, which is remembered, nothing is worth another try.
-        let done = self.multiply(product, |products| products.try_run(product)).unwrap_or(true);
-        if done {
+        let fused = done != Some(Fused::Never);
+        if fused {
             self.trace.note_product(product);
         }
-        done
+        fused
     }
 
     fn begin_recording(&self) -> bool {
         self.enter();
-        lock(&self.failure).is_none() && Graphs::begin(self.stream).is_ok()
+        let wanted = lock(&self.graphs).wanted();
+        wanted && lock(&self.failure).is_none() && Graphs::begin(self.stream).is_ok()
     }
 
     fn end_recording(&self) -> Option<Recording> {
@@ -335,6 +376,7 @@ impl Device for Gpu {
     fn wait(&self) -> Result<(), SessionError> {
         self.enter();
         self.drain();
+        self.end_of_timing();
         self.calm.store(!self.news.swap(false, Ordering::Relaxed), Ordering::Relaxed);
         lock(&self.failure).take().map_or(Ok(()), Err)
     }

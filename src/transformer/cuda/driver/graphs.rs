@@ -4,14 +4,38 @@ use super::super::device::Recording;
 use super::fault::{DriverFault, ok};
 use cudarc::driver::sys;
 
+/// The variable that turns captures off, so that one can be timed against the other.
+pub const SWITCH: &str = "CENTIME_CUDA_GRAPHS";
+
 /// The graphs of a device.
-#[derive(Debug, Default)]
-pub struct Graphs(Vec<sys::CUgraphExec>);
+#[derive(Debug)]
+pub struct Graphs {
+    wanted: bool,
+    all: Vec<sys::CUgraphExec>,
+}
 
 // SAFETY: an executable graph may be launched from any thread, one at a time; the device keeps them behind a lock.
 unsafe impl Send for Graphs {}
 
 impl Graphs {
+    /// None as yet; `switch` is the value of [`SWITCH`].
+    ///
+    /// # Errors
+    /// A value that means nothing.
+    pub fn new(switch: Option<&str>) -> Result<Self, String> {
+        let wanted = match switch {
+            None | Some("" | "on") => true,
+            Some("off") => false,
+            Some(other) => return Err(format!("{SWITCH}: expected on or off, found {other:?}; unset it for on")),
+        };
+        Ok(Self { wanted, all: Vec::new() })
+    }
+
+    /// Whether steps are captured.
+    pub fn wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// From here on the stream writes down.
     ///
     /// # Errors
@@ -37,9 +61,9 @@ impl Graphs {
         // SAFETY: as above; the executable does not need it any more.
         let gone = unsafe { sys::cuGraphDestroy(graph) };
         ok("cuGraphInstantiate", made)?;
-        self.0.push(executable);
+        self.all.push(executable);
         ok("cuGraphDestroy", gone)?;
-        Ok(self.0.len() as Recording - 1)
+        Ok(self.all.len() as Recording - 1)
     }
 
     /// Runs a recording.
@@ -48,7 +72,7 @@ impl Graphs {
     /// What the driver says.
     pub fn replay(&self, recording: Recording, stream: sys::CUstream) -> Result<(), DriverFault> {
         let invalid = sys::CUresult::CUDA_ERROR_INVALID_HANDLE;
-        let graph = usize::try_from(recording).ok().and_then(|i| self.0.get(i));
+        let graph = usize::try_from(recording).ok().and_then(|i| self.all.get(i));
         let Some(graph) = graph else { return ok("cuGraphLaunch", invalid) };
         // SAFETY: made by `end` and destroyed with the device alone.
         ok("cuGraphLaunch", unsafe { sys::cuGraphLaunch(*graph, stream) })
@@ -56,9 +80,22 @@ impl Graphs {
 
     /// Destroys all of them; the context is current.
     pub fn clear(&mut self) {
-        for graph in self.0.drain(..) {
+        for graph in self.all.drain(..) {
             // SAFETY: made by `end`, destroyed once.
             let _ = unsafe { sys::cuGraphExecDestroy(graph) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_switch_is_on_or_off_and_nothing_else() {
+        let wanted = |switch| Graphs::new(switch).map(|graphs| graphs.wanted());
+        assert_eq!([None, Some(""), Some("on"), Some("off")].map(wanted), [Ok(true), Ok(true), Ok(true), Ok(false)]);
+        let said = wanted(Some("no")).unwrap_err();
+        assert!(said.contains("CENTIME_CUDA_GRAPHS: expected on or off, found \"no\""), "{said}");
     }
 }

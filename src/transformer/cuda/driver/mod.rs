@@ -18,6 +18,7 @@ pub(super) mod nccl;
 mod nvrtc;
 mod products;
 mod python;
+mod race;
 pub(super) mod side;
 mod staging;
 mod timing;

@@ -5,34 +5,71 @@
 //! columns m and its columns our rows n. A bias, which it adds along its rows, is then ours along a row, as it should be, and the
 //! sums over our `a`'s rows are those of its B (BGRADB: over k, a number for each of its columns).
 //!
-//! For every new shape the library proposes a few algorithms; each is timed on the very operands, into memory of its own, and
-//! the fastest is kept. Sums are in f32; f32 factors are taken as they are, or, where TF32 is allowed, as 19 bits. A shape that it
+//! For every new shape the library proposes a few algorithms; they are timed in rounds on the very operands, into memory of its own, and
+//! the fastest is kept. A product with an epilogue is then timed against the same in steps, which is as fast or faster on some devices
+//! (a GELU in the epilogue holds tensor cores up where there is no second group of warps to go on), and done in the better way. Sums are in f32; f32 factors are taken as they are, or, where TF32 is allowed, as 19 bits. A shape that it
 //! proposes nothing for is remembered too.
 //!
 //! Of its epilogues, DGELU_BGRAD is left out: it rounds a bias's gradient to the format of the activations, and ours are f32.
 
-use super::super::device::{Epilogue, Product};
-use super::aside::Pool;
+use super::super::device::{Elsewhere, Epilogue, Product};
+use super::aside::Aside;
 use super::cublaslt as lt;
 use super::described::{Key, Outputs, Plan, describe, preference, unsupported};
 use super::fault::{DriverFault, ok, product_ok};
-use super::timing::Stopwatch;
+use super::race::{fastest, in_one_go};
+use super::timing::Timing;
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::Arc;
 
 /// Algorithms that are tried.
 const CANDIDATES: usize = 8;
 
-/// The library, its workspace, and every product that it has been asked for; `None` for those that it does not do.
+/// Rows up to which a product is one of decoding, whose weights come from memory: at 16 rows a weight is read for 32 FLOPs, a tenth of
+/// what would make the reading disappear behind them.
+const DECODING: usize = 16;
+
+/// How a product is done.
+enum How {
+    /// By this plan; of one with an epilogue, whether it has been timed against the same in steps.
+    Planned { plan: Plan, settled: bool },
+    /// In steps: the library does not do it, or not as fast.
+    InSteps,
+}
+
+/// What there is to say of a product with an epilogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fused {
+    Done,
+    /// To be done in steps.
+    Never,
+    /// Nothing has been done: it is to be timed first.
+    Unsettled,
+}
+
+/// Memory that a product is timed into.
+pub struct Room {
+    aside: Aside,
+    /// Where what the epilogue writes begins.
+    beside: u64,
+}
+
+impl Room {
+    pub fn places(&self) -> Elsewhere {
+        Elsewhere { to: self.aside.address(), beside: self.aside.address() + self.beside }
+    }
+}
+
+/// The library, its workspace, and every product that it has been asked for.
 pub struct Products {
     handle: lt::cublasLtHandle_t,
     stream: sys::CUstream,
     workspace: u64,
     workspace_bytes: usize,
-    /// What algorithms are timed into.
-    aside: Pool,
-    plans: HashMap<Key, Option<Plan>>,
+    timing: Arc<Timing>,
+    plans: HashMap<Key, How>,
 }
 
 impl std::fmt::Debug for Products {
@@ -50,13 +87,13 @@ impl Products {
     /// # Errors
     /// What the library or the driver says.
     pub fn new(device: sys::CUdevice, capability: (u32, u32), stream: sys::CUstream) -> Result<Self, DriverFault> {
+        let timing = Arc::new(Timing::new(device, stream)?);
         // What NVIDIA's manual advises: 32 MiB on Hopper and later, 4 MiB before.
         let workspace_bytes = if capability >= (9, 0) { 32 << 20 } else { 4 << 20 };
-        let aside = Pool::new(device)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: points to a handle that outlives the call.
         product_ok("cublasLtCreate", unsafe { lt::cublasLtCreate(&raw mut handle) })?;
-        let mut products = Self { handle, stream, workspace: 0, workspace_bytes, aside, plans: HashMap::new() };
+        let mut products = Self { handle, stream, workspace: 0, workspace_bytes, timing, plans: HashMap::new() };
         products.workspace = products.allocate(workspace_bytes)?;
         Ok(products)
     }
@@ -64,11 +101,6 @@ impl Products {
     /// How many shapes it has been asked for.
     pub fn shapes(&self) -> usize {
         self.plans.len()
-    }
-
-    /// Gives back to the system what algorithms were timed into.
-    pub fn trim(&self) {
-        self.aside.trim();
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, DriverFault> {
@@ -88,33 +120,90 @@ impl Products {
     /// # Errors
     /// What the library says; that it has no algorithm for this product.
     pub fn run(&mut self, p: &Product) -> Result<(), DriverFault> {
-        if self.try_run(p)? { Ok(()) } else { Err(unsupported("no algorithm for this product")) }
+        if p.n == 0 || p.m == 0 {
+            return Ok(());
+        }
+        let key = self.prepare(p)?;
+        match self.plans.get(&key) {
+            Some(How::Planned { plan, .. }) => self.multiply(p, plan, &plan.algorithm, Outputs::of(p)),
+            _ => Err(unsupported("no algorithm for this product")),
+        }
     }
 
-    /// The same, or `false` where the library does not do this product.
+    /// The same of a product that can be had in steps as well, unless that is better or it has not been tried which is.
     ///
     /// # Errors
     /// What the driver says, or the library of a product that it does.
-    pub fn try_run(&mut self, p: &Product) -> Result<bool, DriverFault> {
+    pub fn run_fused(&mut self, p: &Product) -> Result<Fused, DriverFault> {
         if p.n == 0 || p.m == 0 {
-            return Ok(true);
+            return Ok(Fused::Done);
         }
+        let key = self.prepare(p)?;
+        let done = match self.plans.get(&key) {
+            Some(How::Planned { settled: false, .. }) => return Ok(Fused::Unsettled),
+            Some(How::Planned { plan, .. }) => self.multiply(p, plan, &plan.algorithm, Outputs::of(p)),
+            _ => return Ok(Fused::Never),
+        };
+        match done {
+            Err(e) if e.is_unsupported() => {
+                self.plans.insert(key, How::InSteps);
+                Ok(Fused::Never)
+            }
+            done => done.map(|()| Fused::Done),
+        }
+    }
+
+    /// Finds how a product is done, unless it is known; what it is known by.
+    fn prepare(&mut self, p: &Product) -> Result<Key, DriverFault> {
         let key = Key::new(p);
         if !self.plans.contains_key(&key) {
-            let plan = match self.plan(p, &key) {
-                Ok(plan) => Some(plan),
-                Err(e) if e.is_unsupported() => None,
+            let how = match self.plan(p, &key) {
+                Ok(plan) => How::Planned { plan, settled: p.epilogue == Epilogue::Nothing },
+                Err(e) if e.is_unsupported() => How::InSteps,
                 Err(e) => return Err(e),
             };
-            self.plans.insert(key, plan);
+            self.plans.insert(key, how);
         }
-        let Some(Some(plan)) = self.plans.get(&key) else { return Ok(false) };
-        match self.multiply(p, plan, &plan.algorithm, Outputs::of(p)) {
-            Err(e) if e.is_unsupported() => {
-                self.plans.insert(key, None);
-                Ok(false)
-            }
-            done => done.map(|()| true),
+        Ok(key)
+    }
+
+    /// Runs a planned product into other memory, to be timed.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub fn run_elsewhere(&self, p: &Product, to: Elsewhere) -> Result<(), DriverFault> {
+        match self.plans.get(&Key::new(p)) {
+            Some(How::Planned { plan, .. }) => self.multiply(p, plan, &plan.algorithm, outputs(p, to)),
+            _ => Err(unsupported("no algorithm for this product")),
+        }
+    }
+
+    /// Chooses for good, from the times of a product in one go and in steps.
+    pub fn settle(&mut self, p: &Product, fused: f32, apart: f32) {
+        let key = Key::new(p);
+        if !in_one_go(fused, apart) {
+            self.plans.insert(key, How::InSteps);
+        } else if let Some(How::Planned { settled, .. }) = self.plans.get_mut(&key) {
+            *settled = true;
+        }
+    }
+
+    /// What times products.
+    pub fn timing(&self) -> &Arc<Timing> {
+        &self.timing
+    }
+
+    /// Memory for a product's results beside its own; `None` where there is no more.
+    ///
+    /// # Errors
+    /// What else the driver says.
+    pub fn room(&self, p: &Product) -> Result<Option<Room>, DriverFault> {
+        let (to, beside) = p.bytes_elsewhere();
+        let to = to.next_multiple_of(256);
+        match self.timing.room(to + beside) {
+            Ok(aside) => Ok(Some(Room { aside, beside: to as u64 })),
+            Err(e) if e.is_out_of_memory() => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -197,32 +286,26 @@ impl Products {
         plan: &Plan,
         candidates: &[lt::cublasLtMatmulAlgo_t],
     ) -> Result<lt::cublasLtMatmulAlgo_t, DriverFault> {
-        let bytes = (p.n * p.to.stride * p.to.format.size()).next_multiple_of(256);
-        // Behind the result goes what the epilogue writes.
-        let beside = match p.epilogue {
-            Epilogue::Nothing | Epilogue::GeluGradient { .. } => 0,
-            Epilogue::Gelu { .. } => bytes,
-            Epilogue::RowSums { .. } => p.n * p.to.format.size(),
-        };
-        let elsewhere = (candidates.len() > 1).then(|| self.aside.take(bytes + beside, self.stream));
-        let Some(Ok(elsewhere)) = elsewhere else { return Ok(candidates[0]) };
-        let to = elsewhere.address();
-        let out = Outputs {
-            to,
-            plus: p.plus.map_or(to, |c| if c == p.to.address { to } else { c }),
-            aside: if beside > 0 { to + bytes as u64 } else { Outputs::of(p).aside },
-        };
-        let mut best = (f32::INFINITY, candidates[0]);
-        let watch = Stopwatch::new(self.stream)?;
-        for algorithm in candidates {
-            // One that cannot run is no candidate.
-            if let Ok(seconds) = watch.time(|| self.multiply(p, plan, algorithm, out))
-                && seconds < best.0
-            {
-                best = (seconds, *algorithm);
-            }
+        if candidates.len() == 1 {
+            return Ok(candidates[0]);
         }
-        if best.0.is_finite() { Ok(best.1) } else { Err(unsupported("no algorithm that runs")) }
+        let Some(room) = self.room(p)? else { return Ok(candidates[0]) };
+        let out = outputs(p, room.places());
+        let cold = p.n <= DECODING;
+        let times = self.timing.race(candidates.len(), cold, &mut |i| self.multiply(p, plan, &candidates[i], out))?;
+        fastest(&times).map(|i| candidates[i]).ok_or_else(|| unsupported("no algorithm that runs"))
+    }
+}
+
+/// Where results go while they are timed. What a gradient through GELU only reads stays where it is.
+fn outputs(p: &Product, Elsewhere { to, beside }: Elsewhere) -> Outputs {
+    Outputs {
+        to,
+        plus: p.plus.map_or(to, |c| if c == p.to.address { to } else { c }),
+        aside: match p.epilogue {
+            Epilogue::Gelu { .. } | Epilogue::RowSums { .. } => beside,
+            Epilogue::Nothing | Epilogue::GeluGradient { .. } => Outputs::of(p).aside,
+        },
     }
 }
 

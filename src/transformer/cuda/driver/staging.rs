@@ -1,5 +1,8 @@
 //! Page-locked memory between host and device. From ordinary memory the driver copies through a buffer of its own, in small
 //! pieces and one after another; here one half is filled while the other is on its way.
+//!
+//! Each piece takes the half after the last one's, whichever write it is of: the host waits only where both are on their way. A training
+//! step writes tokens and targets, 128 KiB each for 32,768 rows, 5 us at 25 GB/s: neither waits for the other.
 
 use super::fault::{DriverFault, ok};
 use cudarc::driver::sys;
@@ -20,14 +23,18 @@ struct Half {
 
 /// Two halves, made when first needed.
 #[derive(Debug, Default)]
-pub struct Staging(Vec<Half>);
+pub struct Staging {
+    halves: Vec<Half>,
+    /// The one that the next piece takes.
+    next: usize,
+}
 
 // SAFETY: the memory is owned, and used behind the device's lock.
 unsafe impl Send for Staging {}
 
 impl Staging {
     fn halves(&mut self) -> Result<&[Half], DriverFault> {
-        while self.0.len() < 2 {
+        while self.halves.len() < 2 {
             let mut start = std::ptr::null_mut();
             // SAFETY: points to a pointer that outlives the call.
             ok("cuMemHostAlloc", unsafe { sys::cuMemHostAlloc(&raw mut start, HALF, 0) })?;
@@ -35,9 +42,9 @@ impl Staging {
             let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
             // SAFETY: as above.
             ok("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut free, flags) })?;
-            self.0.push(Half { start, free });
+            self.halves.push(Half { start, free });
         }
-        Ok(&self.0)
+        Ok(&self.halves)
     }
 
     /// Host to device; `from` may change as soon as this returns.
@@ -50,9 +57,11 @@ impl Staging {
             let done = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), from.len(), stream) };
             return ok("cuMemcpyHtoDAsync", done);
         }
+        let next = self.next;
+        self.next = (next + from.len().div_ceil(HALF)) % 2;
         let halves = self.halves()?;
         for (i, piece) in from.chunks(HALF).enumerate() {
-            let half = &halves[i % halves.len()];
+            let half = &halves[(next + i) % halves.len()];
             // SAFETY: the event lives as long as its half.
             ok("cuEventSynchronize", unsafe { sys::cuEventSynchronize(half.free) })?;
             // SAFETY: a piece is no longer than a half, and nothing reads from it since the event.
@@ -88,7 +97,7 @@ impl Staging {
 
     /// Gives the memory back; the context is current and the stream idle.
     pub fn clear(&mut self) {
-        for half in self.0.drain(..) {
+        for half in self.halves.drain(..) {
             // SAFETY: made by `halves`, freed once.
             let _ = unsafe { sys::cuEventDestroy_v2(half.free) };
             // SAFETY: as above.

@@ -16,7 +16,7 @@ pub(in super::super) use recorder::Recorder;
 
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
-use super::device::{Address, Arg, Device, Facts, Launch, Product, Real, Trace};
+use super::device::{Address, Arg, Device, Elsewhere, Facts, Launch, Product, Real, Trace};
 use library::{Library, compiler};
 use memory::Memory;
 use std::ffi::c_void;
@@ -31,6 +31,8 @@ pub(in super::super) struct HostDevice {
     failure: Mutex<Option<String>>,
     /// Whether it does products with an epilogue in one go, and how many it has done.
     fuses: bool,
+    /// Whether it first does the same in steps, as a device that times both.
+    races: bool,
     fused: AtomicUsize,
     trace: Trace,
     /// A kernel file and what runs in its place.
@@ -69,6 +71,11 @@ impl HostDevice {
         Ok(Some(Self { instead: Some((file, library)), ..host }))
     }
 
+    /// One that does every product with an epilogue in steps beside, before it does it in one go.
+    pub fn racing() -> Option<Self> {
+        Self::new().map(|host| Self { races: true, ..host })
+    }
+
     /// Products with an epilogue that it has done in one go.
     pub fn fused(&self) -> usize {
         self.fused.load(Ordering::Relaxed)
@@ -90,7 +97,7 @@ impl HostDevice {
         };
         let (memory, failure) = (Mutex::default(), Mutex::default());
         let (fused, trace) = (AtomicUsize::new(0), Trace::default());
-        Some(Self { facts, memory, failure, fuses: true, fused, trace, instead: None })
+        Some(Self { facts, memory, failure, fuses: true, races: false, fused, trace, instead: None })
     }
 
     fn fail(&self, message: String) {
@@ -227,7 +234,15 @@ impl Device for HostDevice {
         product::run(self, product);
     }
 
-    fn try_product(&self, product: &Product) -> bool {
+    fn try_product(&self, product: &Product, apart: &dyn Fn(Elsewhere)) -> bool {
+        if self.races {
+            let (to, beside) = product.bytes_elsewhere();
+            if let (Ok(to_at), Ok(beside_at)) = (self.allocate(to), self.allocate(beside)) {
+                apart(Elsewhere { to: to_at, beside: beside_at });
+                self.release(to_at, to);
+                self.release(beside_at, beside);
+            }
+        }
         if self.fuses {
             self.product(product);
             self.fused.fetch_add(1, Ordering::Relaxed);
