@@ -9,11 +9,12 @@
 //!
 //! Deliberately absent: streams, devices, allocation strategies. A backend owns those.
 
+use super::composed;
 use super::error::SessionError;
 use super::memory::DeviceMemory;
 pub use super::operands::{
-    AttentionDims, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormDims, Recorded,
-    Store, Tokens, Update, Updated, Varying,
+    AttentionDims, CacheDims, CachePlace, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormBefore,
+    NormDims, NormedLinear, Recorded, Store, Tokens, Update, Updated, Varying,
 };
 use super::random::Normals;
 use super::shape::Activation;
@@ -214,6 +215,32 @@ pub trait Backend: Alloc {
         self.linear(x, w, bias, pre, Store::Overwrite, d);
         let f = if kind == Activation::SwiGlu { d.m / 2 } else { d.m };
         self.activation(kind, pre, out, d.n, f);
+    }
+    /// `out [N, M] = norm(x) w^T + bias`
+    fn norm_linear(&self, of: NormedLinear<'_, Self::Buffer>, out: &mut Self::Buffer) {
+        composed::norm_linear(self, of, out);
+    }
+    /// [`Backend::linear_activation`] of `norm(x)`.
+    fn norm_linear_activation(
+        &self,
+        kind: Activation,
+        of: NormedLinear<'_, Self::Buffer>,
+        pre: &mut Self::Buffer,
+        out: &mut Self::Buffer,
+    ) {
+        composed::norm_linear_activation(self, kind, of, pre, out);
+    }
+    /// Attention's input where there is a cache: `qkv = norm(x) w^T + bias`, queries and keys turned where there are frequencies
+    /// ([`Backend::rope`]), keys and values put into the cache ([`Backend::cache_append`]).
+    fn norm_qkv_cached(
+        &self,
+        of: NormedLinear<'_, Self::Buffer>,
+        frequencies: Option<&Frequencies>,
+        qkv: &mut Self::Buffer,
+        cache: CachePlace<'_, Self::Buffer>,
+        d: AttentionDims,
+    ) {
+        composed::norm_qkv_cached(self, of, frequencies, qkv, cache, d);
     }
     /// `dx [N, K] (+)= dout [N, M] w[M, K]`
     fn linear_dx(&self, dout: &Self::Buffer, w: &Self::Buffer, dx: &mut Self::Buffer, into: Store, d: LinearDims);

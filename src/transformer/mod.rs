@@ -11,6 +11,7 @@
 
 pub mod backend;
 pub mod collective;
+mod composed;
 pub mod cpu;
 pub mod cuda;
 pub mod error;

@@ -76,6 +76,36 @@ pub struct LinearDims {
     pub m: usize,
 }
 
+/// A norm whose result one product takes and nothing else.
+#[derive(Debug)]
+pub struct NormBefore<'a, T> {
+    pub gain: &'a T,
+    pub bias: Option<&'a T>,
+    /// Room for the result, `[N, C]`; what is in it afterwards means nothing.
+    pub room: &'a mut T,
+    /// `[N, 2]`, takes mean and rstd.
+    pub stats: &'a mut T,
+    pub d: NormDims,
+}
+
+/// `norm(x) w[M, K]^T + bias`: a branch's beginning, or the head. Without a norm, of `x` itself.
+#[derive(Debug)]
+pub struct NormedLinear<'a, T> {
+    pub x: &'a T,
+    pub norm: Option<NormBefore<'a, T>>,
+    pub w: &'a T,
+    pub bias: Option<&'a T>,
+    pub d: LinearDims,
+}
+
+/// A layer's KV cache, and the position that a pass starts at.
+#[derive(Debug)]
+pub struct CachePlace<'a, T> {
+    pub layer: &'a mut T,
+    pub position: usize,
+    pub dims: CacheDims,
+}
+
 /// Whether a result replaces what is there or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {

@@ -5,7 +5,7 @@ use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, blocks, blocks_over_rows, int};
 
 /// As the kernels number them.
-fn number(kind: Activation) -> Arg {
+pub(super) fn number(kind: Activation) -> Arg {
     Arg::I32(match kind {
         Activation::GeluTanh => 0,
         Activation::GeluErf => 1,

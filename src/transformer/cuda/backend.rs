@@ -1,9 +1,10 @@
 //! The operations of [`Backend`], each a launch or a few on a device.
 
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Recorded,
-    Store, Tokens, Update, Updated, Varying,
+    Alloc, AttentionDims, Backend, CacheDims, CachePlace, Category, Dropout, Frequencies, LinearDims, Loss, NormDims,
+    NormedLinear, Recorded, Store, Tokens, Update, Updated, Varying,
 };
+use super::super::composed;
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
 use super::super::random::Normals;
@@ -25,7 +26,7 @@ impl Alloc for Cuda {
 }
 
 /// Where keys and values begin in a cache: `[B, KV, capacity, D]` each.
-fn halves(cache: &Buffer, c: CacheDims, real: Real) -> (Address, Address) {
+pub(super) fn halves(cache: &Buffer, c: CacheDims, real: Real) -> (Address, Address) {
     (cache.wide(), cache.wide() + (c.half() * real.size()) as Address)
 }
 
@@ -200,7 +201,7 @@ impl Backend for Cuda {
 
     fn linear(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &mut Buffer, into: Store, d: LinearDims) {
         let plus = (into == Store::Accumulate).then_some(&*out);
-        self.linears().forward(x, w, bias, plus, out, d);
+        self.affine(x, w, bias, plus, out, d);
     }
     fn linear_plus(
         &self,
@@ -211,7 +212,7 @@ impl Backend for Cuda {
         out: &mut Buffer,
         d: LinearDims,
     ) {
-        self.linears().forward(x, w, bias, Some(plus), out, d);
+        self.affine(x, w, bias, Some(plus), out, d);
     }
     fn linear_activation(
         &self,
@@ -223,12 +224,45 @@ impl Backend for Cuda {
         out: &mut Buffer,
         d: LinearDims,
     ) {
+        if let Some(p) = self.few_rows(&NormedLinear { x, norm: None, w, bias, d }) {
+            return p.up(self.on(), kind, pre.at(), out.at());
+        }
         if kind == Activation::GeluTanh && self.linears().gelu(x, w, bias, pre, out, d) {
             return;
         }
         self.linear(x, w, bias, pre, Store::Overwrite, d);
         let f = if kind == Activation::SwiGlu { d.m / 2 } else { d.m };
         self.activation(kind, pre, out, d.n, f);
+    }
+    fn norm_linear(&self, of: NormedLinear<'_, Buffer>, out: &mut Buffer) {
+        match self.few_rows(&of) {
+            Some(p) => p.linear(self.on(), None, out.at(), out.format() == Real::F32),
+            None => composed::norm_linear(self, of, out),
+        }
+    }
+    fn norm_linear_activation(
+        &self,
+        kind: Activation,
+        of: NormedLinear<'_, Buffer>,
+        pre: &mut Buffer,
+        out: &mut Buffer,
+    ) {
+        match self.few_rows(&of) {
+            Some(p) => p.up(self.on(), kind, pre.at(), out.at()),
+            None => composed::norm_linear_activation(self, kind, of, pre, out),
+        }
+    }
+    fn norm_qkv_cached(
+        &self,
+        of: NormedLinear<'_, Buffer>,
+        frequencies: Option<&Frequencies>,
+        qkv: &mut Buffer,
+        cache: CachePlace<'_, Buffer>,
+        d: AttentionDims,
+    ) {
+        if !self.few_rows_cached(&of, frequencies, qkv, &cache, d) {
+            composed::norm_qkv_cached(self, of, frequencies, qkv, cache, d);
+        }
     }
     fn linear_dx(&self, dout: &Buffer, w: &Buffer, dx: &mut Buffer, into: Store, d: LinearDims) {
         self.linears().backward_input(dout, w, dx, into, d);

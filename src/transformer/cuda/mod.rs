@@ -21,6 +21,7 @@ pub mod driver;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod few_rows;
 mod head;
 #[cfg(test)]
 mod host;
@@ -28,6 +29,9 @@ mod launch;
 pub mod limits;
 mod linear;
 mod loss;
+mod matvec;
+#[cfg(test)]
+mod matvec_tests;
 #[cfg(test)]
 mod memory_tests;
 #[cfg(test)]
@@ -55,6 +59,7 @@ pub use attention::LARGEST_HEAD_DIM;
 use buffer::Buffer;
 pub(super) use buffer::bytes;
 use device::{Address, Device, Facts, KernelName};
+use few_rows::Decode;
 use head::Head;
 use linear::Linear;
 use rehearsal::Rehearsal;
@@ -80,6 +85,7 @@ pub struct Cuda {
     device: Arc<dyn Device>,
     state: Arc<State>,
     dtype: Dtype,
+    decode: Decode,
 }
 
 impl Cuda {
@@ -119,7 +125,7 @@ impl Cuda {
 
     fn on_device(device: Arc<dyn Device>, dtype: Dtype) -> Result<Self, SessionError> {
         let state = Arc::new(State::new(&device)?);
-        Ok(Self { device, state, dtype })
+        Ok(Self { device, state, dtype, decode: Decode::from_environment()? })
     }
 
     fn on(&self) -> &dyn Device {

@@ -94,9 +94,12 @@ fn shape(family: Family) -> Shape {
 
 /// Tokens that are decoded step by step, after the cache was full, from its middle again.
 fn decoded(device: Arc<dyn Device>, family: Family, dtype: Dtype) -> Vec<Vec<u32>> {
-    let cuda = Cuda::on_device(device, dtype).unwrap();
+    decoded_by(Cuda::on_device(device, dtype).unwrap(), family)
+}
+
+fn decoded_by(cuda: Cuda, family: Family) -> Vec<Vec<u32>> {
     let model = Model::new(cuda.clone(), &shape(family), 5, Purpose::Inference).unwrap();
-    let mut inference = Inference::new(&cuda, &model.shape, 2, 6, 9, dtype).unwrap();
+    let mut inference = Inference::new(&cuda, &model.shape, 2, 6, 9, cuda.dtype).unwrap();
     let prompts: Vec<u32> = (0..12).map(|i| i * 7 % 61).collect();
     model.prefill(&prompts, &mut inference);
     model.choose(&mut inference);
@@ -124,6 +127,39 @@ fn recorded_steps_decode_the_same_tokens_at_every_position() {
             // All but the very first step.
             assert_eq!(recorder.replays(), 2 * 9 - 1);
             assert!(got.iter().any(|t| *t != got[0]), "one token for ever proves little");
+        }
+    }
+}
+
+/// The same by single operations and products of cuBLASLt, which remain for more than 8 sequences.
+#[test]
+fn decoding_in_separate_steps_chooses_the_same_tokens() {
+    for (name, dtype) in [("gpt2.safetensors", Dtype::F32), ("llama-gqa.safetensors", Dtype::Bf16)] {
+        let Some(cuda) = cuda(dtype) else { return };
+        verify_on(&Cuda { decode: Decode::Separate, ..cuda.clone() }, name, dtype);
+    }
+    for family in [Family::Gpt2, Family::Llama] {
+        let [Some(one), Some(other)] = [(); 2].map(|()| cuda(Dtype::F32)) else { return };
+        let separate = decoded_by(Cuda { decode: Decode::Separate, ..one }, family);
+        assert_eq!(separate, decoded_by(other, family), "{family:?}");
+    }
+}
+
+#[test]
+fn a_layer_of_decoding_is_five_launches_and_a_token_three_more() {
+    for (family, kernels) in [
+        (Family::Gpt2, ["matvec_qkv", "decode_attention_8_1", "matvec_linear", "matvec_up", "matvec_linear"]),
+        (Family::Llama, ["matvec_qkv", "decode_attention_8_2", "matvec_linear", "matvec_up", "matvec_linear"]),
+    ] {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let Some(host) = HostDevice::new() else { return };
+            let recorder = Arc::new(Recorder::new(host));
+            decoded(Arc::clone(&recorder) as Arc<dyn Device>, family, dtype);
+            let names = recorder.captured();
+            let mut want = vec!["embed"];
+            (0..shape(family).n_layers).for_each(|_| want.extend(kernels));
+            want.extend(["matvec_linear", "argmax"]);
+            assert_eq!(names, want, "{family:?} {dtype}");
         }
     }
 }

@@ -202,7 +202,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     fn check_forward_and_backward(&self, groups: &mut Vec<Group>) -> Result<(), GoldenError> {
         let m = &self.model;
         let mut a = Activations::new(&m.backend, &m.shape, self.extent, Keep::All)?;
-        m.forward(&self.ids, &mut a, None, None);
+        m.forward(&self.ids, &mut a, None);
         self.check_output(&a, groups)?;
         let Some(targets) = self.targets() else { return Ok(()) };
         let loss = m.loss(&a, &targets);
@@ -217,7 +217,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     fn check_forward(&self, groups: &mut Vec<Group>) -> Result<(), GoldenError> {
         let m = &self.model;
         let mut a = Activations::new(&m.backend, &m.shape, self.extent, Keep::OneLayer)?;
-        m.forward(&self.ids, &mut a, None, None);
+        m.forward(&self.ids, &mut a, None);
         self.check_output(&a, groups)
     }
 
@@ -313,7 +313,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         let mut noise: Vec<Vec<bool>> = Vec::new();
         for step in 0..steps {
             let Some(targets) = self.targets() else { return Ok(()) };
-            self.model.forward(&self.ids, &mut a, None, None);
+            self.model.forward(&self.ids, &mut a, None);
             let loss = self.model.backward(&self.ids, &targets, &mut a, &mut scratch, &mut gradients, None);
             self.check_loss(&group, &format!("optim/{name}/loss{step}"), loss, groups);
             self.mark_noise(gradients.buffers(), &mut noise);

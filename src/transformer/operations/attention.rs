@@ -84,7 +84,7 @@ fn attention<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
 
 /// What an angle may be off by, in radians: positions below 2^24 are turned by fractions of a turn that are known to 1e-6
 /// (`kernels/rope.cu`), where the product of position and frequency in f32 would be off by 2^-24 of itself.
-const ANGLE: f64 = 1e-6;
+pub(super) const ANGLE: f64 = 1e-6;
 
 fn rope<B: Backend + 'static>(d: AttentionDims, first: usize, inverse: bool) -> Case<B> {
     let scaling = RopeScaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64 };

@@ -15,6 +15,7 @@ mod decode;
 mod elementwise;
 #[cfg(test)]
 pub mod faulty_tests;
+mod fused;
 mod losses;
 mod norms;
 mod products;
@@ -103,6 +104,7 @@ fn list<B: Backend + 'static>(of: Selection<'_>) -> Vec<Case<B>> {
     let (mut all, size) = (Vec::new(), of.size);
     products::list(size, &mut all);
     norms::list(size, &mut all);
+    fused::list(size, &mut all);
     elementwise::list(size, &mut all);
     attention::list(size, &mut all);
     decode::list(size, &mut all);

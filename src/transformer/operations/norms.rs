@@ -41,27 +41,34 @@ fn statistics(row: &[f32], d: NormDims) -> [(f64, f64); 2] {
     [(mean, off_mean), (rstd, rstd * relative)]
 }
 
+/// Normed numbers, and what each may be off by before it is stored.
+pub(super) fn normed(x: &[f32], gain: &[f32], bias: Option<&[f32]>, d: NormDims) -> Vec<(f64, f64)> {
+    let of_row = |row: &[f32]| {
+        let [(mean, off_mean), (rstd, off_rstd)] = statistics(row, d);
+        let one = |(i, x): (usize, &f32)| {
+            let (gain, apart) = (f64::from(gain[i]), f64::from(*x) - mean);
+            let bias = bias.map_or(0.0, |b| f64::from(b[i]));
+            let off = gain.abs() * (off_mean * rstd + apart.abs() * (off_rstd + 4.0 * UNIT * rstd));
+            (apart * rstd * gain + bias, off + 2.0 * UNIT * bias.abs())
+        };
+        row.iter().enumerate().map(one).collect::<Vec<_>>()
+    };
+    x.chunks_exact(d.c).flat_map(of_row).collect()
+}
+
 fn norm<B: Backend + 'static>(d: NormDims) -> Case<B> {
     let NormDims { n, c, .. } = d;
     let rows = move |b: &Known<'_>| b.before[0].chunks_exact(c).map(|row| statistics(row, d)).collect::<Vec<_>>();
-    let of_out = move |bias: bool| {
-        by(move |b: &Known<'_>| {
-            let rows = rows(b);
-            let one = |i: usize| {
-                let [(mean, off_mean), (rstd, off_rstd)] = rows[i / c];
-                let (gain, apart) = (f64::from(b.before[1][i % c]), (f64::from(b.before[0][i]) - mean).abs());
-                let off = gain.abs() * (off_mean * rstd + apart * (off_rstd + 4.0 * UNIT * rstd));
-                off + if bias { 2.0 * UNIT * f64::from(b.before[2][i % c].abs()) } else { 0.0 }
-            };
-            (0..n * c).map(one).collect()
-        })
-    };
+    let of_out = by(move |b: &Known<'_>| {
+        let bias = (!d.rms).then_some(&*b.before[2]);
+        normed(&b.before[0], &b.before[1], bias, d).into_iter().map(|(_, off)| off).collect()
+    });
     let of_stats = by(move |b: &Known<'_>| rows(b).into_iter().flatten().map(|(_, off)| off).collect());
     let slots = vec![
         given(n * c, Activations),
         given(c, Weights),
         given(c, Weights),
-        result("norm", n * c, Activations, of_out(!d.rms)),
+        result("norm", n * c, Activations, of_out),
         result("norm", 2 * n, Statistics, of_stats),
     ];
     Case::new("norm", text(d), n * c, slots, move |on: &B, b| {

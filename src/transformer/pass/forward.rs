@@ -9,7 +9,9 @@
 //! Where ranks split the layers (Shoeybi et al. 2019, section 3), each computes its own heads and its own stretch of the hidden
 //! activation; the two products that end the branches are summed over the ranks. All else every rank computes whole.
 
-use super::super::backend::{Backend, Dropout, LinearDims, NormDims, Store, Tokens};
+use super::super::backend::{
+    Backend, CachePlace, Dropout, LinearDims, NormBefore, NormDims, NormedLinear, Store, Tokens,
+};
 use super::super::collective::{Job, Reduce};
 use super::super::shape::Family;
 use super::activations::{Activations, Extent, LayerActivations, Shared};
@@ -61,11 +63,6 @@ impl<B: Backend> Model<B> {
         (&self.parameters[l.weight], l.bias.map(|b| &self.parameters[b]))
     }
 
-    fn linear(&self, l: &Linear, x: &B::Buffer, out: &mut B::Buffer, n: usize) {
-        let (w, bias) = self.weight_and_bias(l);
-        self.backend.linear(x, w, bias, out, Store::Overwrite, self.linear_dims(l, n));
-    }
-
     pub(in crate::transformer) fn norm(
         &self,
         norm: &Norm,
@@ -78,21 +75,47 @@ impl<B: Backend> Model<B> {
         self.backend.norm(x, &p[norm.gain], norm.bias.map(|b| &p[b]), out, stats, self.norm_dims(n));
     }
 
+    /// What begins a branch: the layer after the norm, where the family has one, with room for what is between and its statistics.
+    pub(super) fn after_norm<'a>(
+        &'a self,
+        norm: Option<&Norm>,
+        l: &Linear,
+        x: &'a B::Buffer,
+        room: Option<(&'a mut B::Buffer, &'a mut B::Buffer)>,
+        n: usize,
+    ) -> NormedLinear<'a, B::Buffer> {
+        let (w, bias) = self.weight_and_bias(l);
+        let p = &self.parameters;
+        let norm = norm.zip(room).map(|(norm, (room, stats))| {
+            let (gain, bias) = (&p[norm.gain], norm.bias.map(|b| &p[b]));
+            NormBefore { gain, bias, room, stats, d: self.norm_dims(n) }
+        });
+        NormedLinear { x, norm, w, bias, d: self.linear_dims(l, n) }
+    }
+
     /// Runs the layers over `ids` (`[B, T]`, row by row) and leaves everything in `a`; the head reads
-    /// [`Activations::output`]. With a cache, keys and values are appended to it, and a single token a sequence attends to
-    /// all of it.
-    pub fn forward(
-        &self,
-        ids: &[u32],
-        a: &mut Activations<B::Buffer>,
-        dropout: Option<StepDropout>,
-        cache: Option<&mut Cache<B::Buffer>>,
-    ) {
-        self.forward_of(Tokens::Host(ids), a, dropout, cache);
+    /// [`Activations::output`].
+    pub fn forward(&self, ids: &[u32], a: &mut Activations<B::Buffer>, dropout: Option<StepDropout>) {
+        self.forward_of(Tokens::Host(ids), a, dropout);
     }
 
     /// [`Model::forward`] of tokens wherever they are.
     pub(in crate::transformer) fn forward_of(
+        &self,
+        ids: Tokens<'_, B::Buffer>,
+        a: &mut Activations<B::Buffer>,
+        dropout: Option<StepDropout>,
+    ) {
+        self.layers(ids, a, dropout, None);
+        let end = (2 * self.index.layers.len()) % a.residual.len();
+        if let (Some(norm), Some((out, stats))) = (&self.index.last_norm, &mut a.last) {
+            self.norm(norm, &a.residual[end], out, stats, a.extent.rows());
+        }
+    }
+
+    /// [`Model::forward`] up to the last norm, of tokens wherever they are. With a cache, keys and values are appended to it, and a
+    /// single token a sequence attends to all of it.
+    pub(super) fn layers(
         &self,
         ids: Tokens<'_, B::Buffer>,
         a: &mut Activations<B::Buffer>,
@@ -132,9 +155,6 @@ impl<B: Backend> Model<B> {
                 dropout.map(|d| d.at(Place::FeedForward(l))),
             );
         }
-        if let (Some(norm), Some((out, stats))) = (&self.index.last_norm, &mut a.last) {
-            self.norm(norm, &a.residual[(2 * self.index.layers.len()) % streams], out, stats, n);
-        }
         if let Some(k) = cache {
             k.length = first + a.extent.tokens;
         }
@@ -153,26 +173,27 @@ impl<B: Backend> Model<B> {
     ) {
         let n = extent.rows();
         let d = extent.attention(&self.shape);
-        if let (Some(norm), Some(out), Some(stats)) = (&layer.norm1, &mut shared.normed, &mut act.norm1) {
-            self.norm(norm, x, out, stats, n);
-        }
-        let input = shared.normed.as_ref().unwrap_or(x);
-        self.linear(&layer.qkv, input, &mut act.qkv, n);
-        if let Some(f) = &self.frequencies {
-            let first = cached.as_ref().map_or(0, |(k, _)| k.length);
-            self.backend.rope(&mut act.qkv, f, first, false, d);
-        }
+        let room = shared.normed.as_mut().zip(act.norm1.as_mut());
+        let input = self.after_norm(layer.norm1.as_ref(), &layer.qkv, x, room, n);
+        let angles = self.frequencies.as_ref();
         match cached {
             Some((k, l)) => {
-                self.backend.cache_append(&act.qkv, &mut k.layers[l], k.length, d, k.dims);
+                let (position, dims) = (k.length, k.dims);
+                let place = CachePlace { layer: &mut k.layers[l], position, dims };
+                self.backend.norm_qkv_cached(input, angles, &mut act.qkv, place, d);
                 if extent.tokens == 1 {
-                    let length = k.length + 1;
-                    self.backend.attention_cached(&act.qkv, &k.layers[l], &mut act.attention, length, d, k.dims);
+                    self.backend.attention_cached(&act.qkv, &k.layers[l], &mut act.attention, position + 1, d, dims);
                 } else {
                     self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
                 }
             }
-            None => self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d),
+            None => {
+                self.backend.norm_linear(input, &mut act.qkv);
+                if let Some(f) = angles {
+                    self.backend.rope(&mut act.qkv, f, 0, false, d);
+                }
+                self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
+            }
         }
         self.branch(&layer.out, &act.attention, x, out, n, dropout);
     }
@@ -187,14 +208,9 @@ impl<B: Backend> Model<B> {
         dropout: Option<Dropout>,
     ) {
         let f = self.shape.d_ff as usize;
-        if let (Some(norm), Some(out), Some(stats)) = (&layer.norm2, &mut shared.normed, &mut act.norm2) {
-            self.norm(norm, x, out, stats, n);
-        }
-        let input = shared.normed.as_ref().unwrap_or(x);
-        let (w, bias) = self.weight_and_bias(&layer.up);
-        let (pre, hidden) = (&mut act.pre, &mut shared.act);
-        let d = self.linear_dims(&layer.up, n);
-        self.backend.linear_activation(self.shape.activation, input, w, bias, pre, hidden, d);
+        let room = shared.normed.as_mut().zip(act.norm2.as_mut());
+        let input = self.after_norm(layer.norm2.as_ref(), &layer.up, x, room, n);
+        self.backend.norm_linear_activation(self.shape.activation, input, &mut act.pre, &mut shared.act);
         if self.residual() {
             self.branch(&layer.down, &shared.act, x, out, n, dropout);
         } else {

@@ -1,11 +1,11 @@
 //! Decoding through the KV cache: a prompt once, then one token a sequence and step.
 
 use super::super::Dtype;
-use super::super::backend::{Alloc, Backend, CacheDims, Category, Recorded, Store, Tokens, Varying};
+use super::super::backend::{Alloc, Backend, CacheDims, Category, Recorded, Tokens, Varying};
 use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::activations::{Activations, Extent, Keep};
-use super::model::Model;
+use super::model::{Linear, Model};
 
 /// Keys and values of every layer.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl<B: Backend> Model<B> {
         if let Some(k) = cache.as_mut() {
             k.length = 0;
         }
-        self.forward(ids, prompt, None, cache.as_mut());
+        self.layers(Tokens::Host(ids), prompt, None, cache.as_mut());
         self.last_logits(prompt, last, logits);
     }
 
@@ -99,17 +99,26 @@ impl<B: Backend> Model<B> {
         if cache.length >= cache.dims.capacity {
             return false;
         }
-        self.forward(ids, token, None, Some(cache));
+        self.layers(Tokens::Host(ids), token, None, Some(cache));
         self.last_logits(token, last, logits);
         true
     }
 
-    fn last_logits(&self, a: &Activations<B::Buffer>, last: &mut B::Buffer, logits: &mut B::Buffer) {
-        let Extent { batch, tokens } = a.extent;
-        let output = a.output(self.index.layers.len());
-        self.backend.last_rows(output, last, batch, tokens, self.shape.d_model as usize);
+    /// Logits of each sequence's last position. A norm is of every row by itself: only the last ones go through the model's last.
+    fn last_logits(&self, a: &mut Activations<B::Buffer>, last: &mut B::Buffer, logits: &mut B::Buffer) {
+        let Activations { extent: Extent { batch, tokens }, residual, last: room, .. } = a;
+        let stream = &residual[(2 * self.index.layers.len()) % residual.len()];
+        let x = if *tokens == 1 {
+            stream
+        } else {
+            self.backend.last_rows(stream, last, *batch, *tokens, self.shape.d_model as usize);
+            &*last
+        };
         if let Some(head) = self.index.head {
-            self.backend.linear(last, &self.parameters[head], None, logits, Store::Overwrite, self.head_dims(batch));
+            let room = room.as_mut().map(|(room, stats)| (room, stats));
+            let head = Linear { weight: head, bias: None };
+            let input = self.after_norm(self.index.last_norm.as_ref(), &head, x, room, *batch);
+            self.backend.norm_linear(input, logits);
         }
     }
 
@@ -137,7 +146,7 @@ impl<B: Backend> Model<B> {
         let (batch, vocabulary) = (token.extent.batch, self.shape.vocab_size as usize);
         let varying = Varying { position, ..Varying::default() };
         self.backend.repeated(&varying, recorded, &mut || {
-            self.forward_of(Tokens::Placed(chosen), token, None, Some(cache));
+            self.layers(Tokens::Placed(chosen), token, None, Some(cache));
             self.last_logits(token, last, logits);
             self.backend.choose(logits, batch, vocabulary, chosen);
             cache.length = position;

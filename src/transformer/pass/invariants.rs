@@ -45,7 +45,7 @@ fn array(values: impl ExactSizeIterator<Item = f32>) -> Array {
 /// Loss of the model on the oracle.
 fn loss(model: &Model<Naive>, ids: &[u32], targets: &Targets<Array>, extent: Extent, d: Option<StepDropout>) -> f64 {
     let mut a = Activations::new(&Naive, &model.shape, extent, Keep::All).unwrap();
-    model.forward(ids, &mut a, d, None);
+    model.forward(ids, &mut a, d);
     f64::from(model.loss(&a, targets))
 }
 
@@ -70,7 +70,7 @@ fn gradients_are_the_slopes_of_the_loss() {
             let mut a = Activations::new(&Naive, &model.shape, extent, Keep::All).unwrap();
             let mut scratch = Scratch::new(&Naive, &model.shape, extent).unwrap();
             let mut gradients = Gradients::all(&Naive, &model.index).unwrap();
-            model.forward(&ids, &mut a, dropout, None);
+            model.forward(&ids, &mut a, dropout);
             model.backward(&ids, &targets, &mut a, &mut scratch, &mut gradients, dropout);
             for (p, g) in gradients.buffers().iter().enumerate() {
                 // The element with the largest gradient: the one whose slope is clearest.
@@ -132,7 +132,7 @@ fn a_token_does_not_see_what_follows_it() {
         let extent = Extent { batch: 1, tokens: 9 };
         let run = |ids: &[u32]| {
             let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer).unwrap();
-            model.forward(ids, &mut a, None, None);
+            model.forward(ids, &mut a, None);
             a.output(2).plain()[..5 * 24].to_vec()
         };
         let mut padded = ids(9);
@@ -195,7 +195,7 @@ fn two_ranks_train_as_one_that_sees_both_halves() {
             let mut scratch = Scratch::new(&model.backend, &model.shape, extent).unwrap();
             let mut g = Gradients::all(&model.backend, &model.index).unwrap();
             let ids = &ids[first * 6..][..batch * 6];
-            model.forward(ids, &mut a, None, None);
+            model.forward(ids, &mut a, None);
             model.backward(ids, &targets, &mut a, &mut scratch, &mut g, None);
             g
         };
@@ -299,10 +299,10 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
         let ids: Vec<u32> = (0..10).map(|i| (i * 7) % 31).collect();
         let targets = if family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(&ids) };
         for _ in 0..2 {
-            whole.forward(&ids, &mut a, None, None);
+            whole.forward(&ids, &mut a, None);
             let loss = whole.backward(&ids, &targets, &mut a, &mut scratch, &mut all, None);
             whole.update(&update, all.buffers(), &mut state_whole);
-            layered.forward(&ids, &mut a, None, None);
+            layered.forward(&ids, &mut a, None);
             state_layered.begin_step();
             let finished =
                 |m: &mut Model<Cpu>, parameters: std::ops::Range<usize>, gradients: &mut Gradients<Buffer>| {

@@ -95,7 +95,7 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
         let vectors = Buffer::Plain(vectors);
         let (ids, tokens) = (&ids[own(extent.rows())], &tokens[own(extent.rows())]);
         let targets = if run.family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(tokens) };
-        model.forward(ids, &mut a, run.dropout, None);
+        model.forward(ids, &mut a, run.dropout);
         state.begin_step();
         let mut exchange = Exchange::new(data, run.parallel.sharding, &run.update, &mut state);
         let finished =

@@ -116,7 +116,7 @@ impl<T> Training<T> {
             Varying { position: 0, dropout: dropout.map_or(0, |d| d.seed), update: Some((update, state.steps())) };
         let mut loss = Loss::OnDevice;
         let mut step = || {
-            model.forward_of(ids, activations, dropout, None);
+            model.forward_of(ids, activations, dropout);
             let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
             let finished = |model: &mut Model<B>, parameters: Range<usize>, gradients: &mut Gradients<T>| {
                 exchange.finished(model, parameters, gradients);

@@ -8,8 +8,17 @@ macro_rules! sources {
 }
 
 /// What the files include, by the name in their `#include`.
-pub const HEADERS: &[Source] =
-    sources!["attention_order.h", "attention_rows.h", "attention_tiles.h", "common.h", "tensor_cores.h", "warpgroup.h"];
+pub const HEADERS: &[Source] = sources![
+    "attention_order.h",
+    "attention_rows.h",
+    "attention_tiles.h",
+    "common.h",
+    "curves.h",
+    "matvec.h",
+    "rotation.h",
+    "tensor_cores.h",
+    "warpgroup.h",
+];
 
 /// Every file of kernels.
 pub const FILES: &[Source] = sources![
@@ -27,6 +36,9 @@ pub const FILES: &[Source] = sources![
     "elementwise.cu",
     "embedding.cu",
     "loss.cu",
+    "matvec_linear.cu",
+    "matvec_qkv.cu",
+    "matvec_up.cu",
     "norm.cu",
     "optimizer.cu",
     "random.cu",

@@ -48,6 +48,13 @@ impl Recorder {
         *self.replays.lock().unwrap()
     }
 
+    /// The kernels of what was captured first, in their order; anything that is no launch is called `other`.
+    pub fn captured(&self) -> Vec<&'static str> {
+        let kept = self.kept.lock().unwrap();
+        let name = |o: &Operation| if let Operation::Launch { kernel, .. } = o { *kernel } else { "other" };
+        kept.first().map_or_else(Vec::new, |list| list.iter().map(name).collect())
+    }
+
     /// Writes an operation down, or does it.
     fn ask(&self, operation: Operation) {
         match self.recording.lock().unwrap().as_mut() {
