@@ -123,7 +123,9 @@ mod tests {
         );
         assert_eq!(of_gpus(launches[..1].iter()), Told::default());
         let mut hot = launches.clone();
-        hot.iter_mut().filter(|t| t.gpus[0].throttled()).for_each(|t| t.gpus[0].reasons.push(Reason::ThermalSlowdown));
+        hot.iter_mut()
+            .filter(|t| t.gpus.first().is_some_and(GpuFigures::throttled))
+            .for_each(|t| t.gpus[0].reasons.push(Reason::ThermalSlowdown));
         assert_eq!(
             of_gpus(hot.iter()).guards[1],
             "GPU 0 (NVIDIA H100 80GB HBM3) was throttled in 1 of 3 launches (thermal slowdown); nothing is concluded"

@@ -215,6 +215,7 @@ fn no_gpu(wanted: u32, needed: Bytes, ignore_memory: bool, gpus: &Result<Vec<Gpu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
     use crate::scenario::{LoadOptions, load};
 
     fn facts() -> Facts {
@@ -224,7 +225,7 @@ mod tests {
             gpus: Err("no NVIDIA driver is installed".into()),
             probe: Probe::assumed(2),
             calibration: Calibration::default(),
-            book: Book::default(),
+            book: fixture::book().clone(),
             usd_per_hour: Some(100.0),
             processes: Processes::ONE,
         }

@@ -11,7 +11,6 @@
 
 pub mod backend;
 pub mod collective;
-mod composed;
 pub mod cpu;
 pub mod cuda;
 pub mod error;

@@ -1,10 +1,10 @@
 //! The operations of [`Backend`], each a launch or a few on a device.
 
+use super::super::backend::composed;
 use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, CachePlace, Category, Dropout, Frequencies, LinearDims, Loss, NormDims,
     NormedLinear, Recorded, Store, Tokens, Update, Updated, Varying,
 };
-use super::super::composed;
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
 use super::super::random::Normals;

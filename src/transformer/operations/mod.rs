@@ -16,12 +16,12 @@ mod elementwise;
 #[cfg(test)]
 pub mod faulty_tests;
 mod fused;
+#[cfg(test)]
+mod list_tests;
 mod losses;
 mod norms;
 mod products;
 mod starts;
-#[cfg(test)]
-mod tests;
 mod tokens;
 mod updates;
 

@@ -9,7 +9,8 @@
 //!
 //! Deliberately absent: streams, devices, allocation strategies. A backend owns those.
 
-use super::composed;
+pub(in crate::transformer) mod composed;
+
 use super::error::SessionError;
 use super::memory::DeviceMemory;
 pub use super::operands::{

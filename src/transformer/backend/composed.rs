@@ -1,7 +1,7 @@
 //! What a coarse operation of [`Backend`] is, in single ones: what a backend does that has nothing better, for all shapes or for some.
 
-use super::backend::{AttentionDims, Backend, CachePlace, Frequencies, NormedLinear, Store};
-use super::shape::Activation;
+use super::super::shape::Activation;
+use super::{AttentionDims, Backend, CachePlace, Frequencies, NormedLinear, Store};
 
 /// The norm, where there is one; what is left is a product of its result.
 fn normed<'a, B: Backend + ?Sized>(
@@ -16,13 +16,17 @@ fn normed<'a, B: Backend + ?Sized>(
 }
 
 /// [`Backend::norm_linear`]
-pub(super) fn norm_linear<B: Backend + ?Sized>(on: &B, of: NormedLinear<'_, B::Buffer>, out: &mut B::Buffer) {
+pub(in crate::transformer) fn norm_linear<B: Backend + ?Sized>(
+    on: &B,
+    of: NormedLinear<'_, B::Buffer>,
+    out: &mut B::Buffer,
+) {
     let (x, NormedLinear { w, bias, d, .. }) = normed(on, of);
     on.linear(x, w, bias, out, Store::Overwrite, d);
 }
 
 /// [`Backend::norm_linear_activation`]
-pub(super) fn norm_linear_activation<B: Backend + ?Sized>(
+pub(in crate::transformer) fn norm_linear_activation<B: Backend + ?Sized>(
     on: &B,
     kind: Activation,
     of: NormedLinear<'_, B::Buffer>,
@@ -34,7 +38,7 @@ pub(super) fn norm_linear_activation<B: Backend + ?Sized>(
 }
 
 /// [`Backend::norm_qkv_cached`]
-pub(super) fn norm_qkv_cached<B: Backend + ?Sized>(
+pub(in crate::transformer) fn norm_qkv_cached<B: Backend + ?Sized>(
     on: &B,
     of: NormedLinear<'_, B::Buffer>,
     frequencies: Option<&Frequencies>,

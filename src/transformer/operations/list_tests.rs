@@ -58,7 +58,7 @@ const WITHOUT_A_CASE: &[(&str, &str)] = &[
 
 #[test]
 fn every_operation_of_the_trait_is_in_the_list() {
-    let source = include_str!("../backend.rs");
+    let source = include_str!("../backend/mod.rs");
     let methods = source.split("pub trait Backend").nth(1).unwrap();
     let declared: Vec<&str> = methods
         .lines()
