@@ -2,11 +2,16 @@
 
 use std::io::IsTerminal;
 
-/// Whether messages on stderr are coloured: NO_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.
+/// Whether messages on stderr are coloured.
 pub fn colour() -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-    if set("NO_COLOR") || std::env::var_os("TERM").is_some_and(|t| t == "dumb") {
+    coloured(std::io::stderr().is_terminal())
+}
+
+/// Whether what goes to a stream is coloured: NO_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.
+pub fn coloured(terminal: bool) -> bool {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+    if variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|t| t == "dumb") {
         return false;
     }
-    std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| v != "0" && !v.is_empty()) || std::io::stderr().is_terminal()
+    terminal || variable("CLICOLOR_FORCE").is_some_and(|v| v != "0")
 }

@@ -1,6 +1,7 @@
 //! What a run looks like on stdout, in every format.
 
 use super::Failure;
+use super::colour::coloured;
 use super::table::Format;
 use crate::hardware::book::Book;
 use crate::report::{self, ReportError, Style};
@@ -35,10 +36,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 /// How the terminal behind stdout wants its tables.
 pub(super) fn stdout_style() -> Style {
     let terminal = std::io::stdout().is_terminal();
-    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
-    let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| !v.is_empty() && v != "0");
-    Style { width: terminal.then(width).flatten(), colour: !set("NO_COLOR") && !dumb && (forced || terminal) }
+    Style { width: terminal.then(width).flatten(), colour: coloured(terminal) }
 }
 
 #[cfg(unix)]

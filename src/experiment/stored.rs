@@ -8,6 +8,7 @@ use crate::comparison::judge::{Judged, Verdict};
 use crate::cost::evaluate::evaluate;
 use crate::cost::metrics::{PEAK_MEMORY, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION};
 use crate::hardware::machine;
+use crate::plan::PlannedTrial;
 use crate::results::ResultsError;
 use crate::results::run::load;
 use crate::stats::random::SplitMix64;
@@ -41,14 +42,7 @@ pub fn check(design: &Design, folder: &Path) -> Result<Check, StoredError> {
         else {
             continue;
         };
-        let mut launches: Vec<Launch> = Vec::new();
-        let mut failure = None;
-        for _ in 0..LAUNCHES {
-            match launch(design, &design.head, trial, &mut random) {
-                Ok(l) => launches.push(l),
-                Err(why) => failure = Some(format!("head: {why}")),
-            }
-        }
+        let (launches, failure) = launched(design, trial, &mut random);
         let then = run.records[at].measurement.figures.iter();
         told.extend(then.chain(launches.iter().map(|l| &l.figures)).filter_map(|f| f.telemetry.clone()));
         let get = |metric| figures[at].get(metric).map(|e| e.value);
@@ -75,7 +69,7 @@ pub fn check(design: &Design, folder: &Path) -> Result<Check, StoredError> {
             head: side(&design.scenario.price, trial, &launches),
             judged,
             findings,
-            failure: failure.filter(|_| launches.len() < LAUNCHES),
+            failure,
         });
     }
     if cells.is_empty() {
@@ -103,18 +97,24 @@ pub fn check(design: &Design, folder: &Path) -> Result<Check, StoredError> {
     })
 }
 
+/// All launches of the head for one trial, and why the last of those that failed did.
+fn launched(design: &Design, trial: &PlannedTrial, random: &mut SplitMix64) -> (Vec<Launch>, Option<String>) {
+    let (mut launches, mut failure) = (Vec::new(), None);
+    for _ in 0..LAUNCHES {
+        match launch(design, &design.head, trial, random) {
+            Ok(l) => launches.push(l),
+            Err(why) => failure = Some(format!("head: {why}")),
+        }
+    }
+    (launches, failure)
+}
+
 /// Without a baseline: the head's figures alone, so that budgets can be held and the next run has something to read.
 pub fn first(design: &Design) -> Check {
     let mut random = SplitMix64::new(design.seed);
     let mut cells = Vec::new();
     for (c, trial) in design.trials.iter().enumerate() {
-        let (mut launches, mut failure) = (Vec::new(), None);
-        for _ in 0..LAUNCHES {
-            match launch(design, &design.head, trial, &mut random) {
-                Ok(l) => launches.push(l),
-                Err(why) => failure = Some(format!("head: {why}")),
-            }
-        }
+        let (launches, failure) = launched(design, trial, &mut random);
         let pairs = launches.len();
         let nothing = Judged {
             verdict: Verdict::Inconclusive,
@@ -132,7 +132,7 @@ pub fn first(design: &Design) -> Check {
             head: side(&design.scenario.price, trial, &launches),
             judged: nothing,
             findings: Vec::new(),
-            failure: failure.filter(|_| launches.len() < LAUNCHES),
+            failure,
         });
     }
     Check {

@@ -120,12 +120,9 @@ pub fn summary(log_errors: &[f64]) -> Option<Summary> {
     })
 }
 
-/// Of sorted values, between the neighbours.
+/// Of sorted values, between the neighbours; NaN of none.
 pub fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let at = q * (sorted.len().max(1) - 1) as f64;
-    let (low, part) = (at.floor(), at.fract());
-    let value = |i: usize| sorted.get(i.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN);
-    value(low as usize) * (1.0 - part) + value(low as usize + 1) * part
+    crate::stats::quantile(sorted, q).unwrap_or(f64::NAN)
 }
 
 /// Sources in the order of their first row.
