@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 import time
+import traceback
 
 import torch
 from torch import nn
@@ -93,7 +94,7 @@ class LearnedPositions(Steps, Gpt2):
     head = property(lambda self: self.table)
 
     def begin(self, ids, position):
-        return self.table(ids) + self.positions(torch.arange(position, position + ids.shape[1]))
+        return self.table(ids) + self.positions(torch.arange(position, position + ids.shape[1], device=ids.device))
 
     def turns(self, *_):
         return ()
@@ -121,6 +122,8 @@ class Llama(Steps, nn.Module):
 
 def compiled(model, name, a):
     """A method of the model, compiled; and how."""
+    if a.eager:
+        return getattr(model, name), "eager"
     if a.whole:
         return torch.compile(getattr(model, name)), "compile"
     for layer in model.layers:
@@ -198,7 +201,12 @@ def captured(step):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    # With the step goes what the graph reads: weights, caches, the token.
+    def replay(_kept=step):
+        graph.replay()
+
+    return replay
 
 
 def prepared(a):
@@ -215,6 +223,25 @@ def prepared(a):
     return (prefill if a.phase == "prefill" else decode)(model.eval(), a)
 
 
+def working(a):
+    """What is prepared and has made a step: compiled as asked for, else layer by layer, else not compiled. What failed goes to stderr."""
+    for way in ({}, {"whole": False}, {"eager": True}):
+        vars(a).update(way)
+        try:
+            torch.manual_seed(0)
+            step, tokens, mode = prepared(a)
+            step()
+            return step, tokens, mode
+        except Exception:
+            if a.eager:
+                raise
+            traceback.print_exc()
+        # Here the failed attempt's model is let go.
+        step = None
+        torch.compiler.reset()
+        give_back(a)
+
+
 def give_back(a):
     """What is only cached, to the other program."""
     synchronise(a)
@@ -225,7 +252,6 @@ def give_back(a):
 
 def serve(step, tokens, mode, a, began):
     name = torch.cuda.get_device_name() if a.device == "cuda" else "cpu"
-    step()
     give_back(a)
     ready = {"ready": True, "device": name, "version": torch.__version__, "mode": mode, "seconds": time.perf_counter() - began}
     print(json.dumps(ready), flush=True)
@@ -256,17 +282,16 @@ def arguments(words=None):
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--device", default="cuda")
     a = parser.parse_args(words)
-    a.kv_heads = a.kv_heads or a.heads
+    a.kv_heads, a.eager = a.kv_heads or a.heads, False
     return a
 
 
 def main():
     a, began = arguments(), time.perf_counter()
-    torch.manual_seed(0)
     torch.set_default_device(a.device)
     torch.backends.cuda.matmul.allow_tf32 = True
     with contextlib.nullcontext() if a.phase == "train" else torch.inference_mode():
-        step, tokens, mode = prepared(a)
+        step, tokens, mode = working(a)
         serve(step, tokens, mode, a, began)
 
 

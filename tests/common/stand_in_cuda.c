@@ -230,6 +230,19 @@ int cuLaunchKernel(handle function, unsigned x, unsigned y, unsigned z, unsigned
   return 0;
 }
 
+/* CUlaunchConfig: grid and block, shared memory, stream, attributes. */
+struct launch { unsigned x, y, z, tx, ty, tz, shared; handle stream; struct attribute *attributes; unsigned count; };
+struct attribute { unsigned id; char pad[4]; union { char pad[64]; int number; } value; };
+int cuLaunchKernelEx(const struct launch *l, handle function, void **args, void **extra) {
+  CUDA;
+  struct function *f = function;
+  /* One attribute is known: that the launch may begin before the one before it has ended. */
+  if (l->count != 1 || l->attributes->id != 6 || l->attributes->value.number != 1) return INVALID_VALUE;
+  int grid = l->x && l->y && l->z && l->y <= 65535 && l->z <= 65535;
+  int block = l->tx && (u64)l->tx * l->ty * l->tz <= 1024;
+  return !f || !grid || !block || (int)l->shared > f->shared || !l->stream || !args || extra ? INVALID_VALUE : 0;
+}
+
 /* ---- NVRTC ---- */
 
 #define NVRTC ANSWER(11)

@@ -42,6 +42,13 @@ pub struct KernelName {
     pub real: Real,
 }
 
+impl KernelName {
+    /// Whether it may begin before the launch before it has ended: it waits for that by itself, before it touches anything but weights.
+    pub fn waits_by_itself(&self) -> bool {
+        matches!(self.file, "matvec_linear" | "matvec_qkv" | "matvec_up" | "decode")
+    }
+}
+
 /// What a device is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -129,7 +136,7 @@ pub struct Product {
     pub b: Matrix,
     /// Never turned; of the factors' format, or f32.
     pub to: Matrix,
-    /// Of the factors' format. Gradients, [`Epilogue::GeluGradient`] and [`Epilogue::RowSums`], go without.
+    /// In the format of `to`. Gradients, [`Epilogue::GeluGradient`] and [`Epilogue::RowSums`], go without.
     pub bias: Option<Address>,
     /// In the format of `to` and with its stride; may be `to` itself.
     pub plus: Option<Address>,

@@ -5,7 +5,7 @@ use super::super::shape::Activation;
 use super::buffer::Buffer;
 use super::device::{Address, Device, Elsewhere, Epilogue, Matrix, Product, Real};
 use super::state::State;
-use super::{activation, columns};
+use super::{activation, columns, elementwise};
 
 /// The first `rows x columns` numbers of an array, dense.
 pub(super) fn dense(address: Address, format: Real, columns: usize) -> Matrix {
@@ -42,7 +42,18 @@ impl Linear<'_> {
         let x = dense(x.at(), x.format(), k);
         let w = turned(dense(w.at(), w.format(), k));
         let to = dense(out.at(), out.format(), m);
-        Product { bias: bias.map(Buffer::at), ..plain(x, w, to, [n, k, m], self.tf32) }
+        Product { bias: self.bias_beside(bias, to.format, m), ..plain(x, w, to, [n, k, m], self.tf32) }
+    }
+
+    /// A bias in the format of the result that it is added to: of bf16 factors an f32 result takes no other.
+    fn bias_beside(&self, bias: Option<&Buffer>, to: Real, m: usize) -> Option<Address> {
+        let bias = bias?;
+        if bias.format() == to {
+            return Some(bias.at());
+        }
+        let wide = self.state.scratch(4 * m)?;
+        elementwise::widen(self.on, bias.format(), bias.at(), wide, m);
+        Some(wide)
     }
 
     /// `out = x w^T + bias (+ plus)`; `plus` may be `out`.

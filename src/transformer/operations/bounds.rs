@@ -11,6 +11,9 @@
 //!   none of the 1e8 numbers that a full check compares is expected beyond it. Tensor cores cut what they add to 24 bits instead of
 //!   rounding it (Fasi et al. 2021), 8 to 16 products at a time: K/8 errors of up to 2^-23, all of one sign, are K 2^-26, which is
 //!   less than the above for every K below 2^10 λ², i.e. 65,536.
+//! - *What is added to a product*, a bias or what lies at its place, may be added to a product that is stored already, so that it is
+//!   rounded twice: some of cuBLASLt's kernels do so (seen on an H200: in bf16, where a bias's columns are odd or the result is added in
+//!   place), as every program does that adds in a step of its own.
 //! - *Functions* (exponential, tanh, logarithm, reciprocal) of a few instructions: [`FUNCTION`].
 //!
 //! The magnitudes come from the oracle too: of an operation that is linear in its inputs, they are its result on the inputs'

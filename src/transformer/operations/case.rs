@@ -115,6 +115,14 @@ impl Known<'_> {
         all.get(buffer).into_iter().flatten().map(|m| sum(terms) * f64::from(m.abs())).collect()
     }
 
+    /// [`Known::sums`] of products that are rounded to their format before something of the magnitude `added` (by number) is added.
+    pub fn sums_before(&self, buffer: usize, terms: usize, added: impl Fn(usize) -> f32) -> Vec<f64> {
+        let u = self.format.stored(self.categories[buffer]);
+        let product = |i: usize| f64::from(self.after[buffer][i].abs()) + f64::from(added(i).abs());
+        let sums = self.sums(buffer, terms).into_iter().enumerate();
+        sums.map(|(i, off)| off + u * (product(i) + off)).collect()
+    }
+
     /// What they are off by once they are stored.
     pub fn stored(&self, buffer: usize, off: Vec<f64>) -> Vec<f64> {
         let u = self.format.stored(self.categories[buffer]);

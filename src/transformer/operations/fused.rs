@@ -85,9 +85,9 @@ impl Of {
         ]
     }
 
-    /// What the product's sums may be off by before they are stored: each factor by what the norm is off by and by its rounding as
-    /// a factor, and the sum.
-    fn sums(self, b: &Known<'_>) -> Vec<f64> {
+    /// What the product's sums may be off by before they are stored in a category: each factor by what the norm is off by and by its
+    /// rounding as a factor, the sum, and the product's rounding before the bias is added.
+    fn sums(self, b: &Known<'_>, category: Category) -> Vec<f64> {
         let (LinearDims { n, k, m }, d) = (self.d, self.norm());
         let shift = (!d.rms).then_some(&*b.before[2]);
         let (normed, u): (Vec<(f64, f64)>, f64) = match self.rms {
@@ -96,13 +96,15 @@ impl Of {
         };
         let one = |i: usize| {
             let (row, w) = (&normed[i / m * k..][..k], &b.before[3][i % m * k..][..k]);
-            let (mut off, mut magnitude) = (0.0, f64::from(b.before[4][i % m].abs()));
+            let (mut off, mut magnitude, mut product) = (0.0, f64::from(b.before[4][i % m].abs()), 0.0);
             for ((value, apart), w) in row.iter().zip(w) {
-                let w = f64::from(w.abs());
-                off += w * (apart + u * (value.abs() + apart));
-                magnitude += w * value.abs();
+                let w = f64::from(*w);
+                off += w.abs() * (apart + u * (value.abs() + apart));
+                magnitude += w.abs() * value.abs();
+                product += w * value;
             }
-            off + sum(k + 1) * (magnitude + off)
+            let off = off + sum(k + 1) * (magnitude + off);
+            off + b.format.stored(category) * (product.abs() + off)
         };
         (0..n * m).map(one).collect()
     }
@@ -128,9 +130,9 @@ impl Of {
 fn norm_linear<B: Backend + 'static>(of: Of) -> Case<B> {
     let LinearDims { n, k, m } = of.d;
     let mut slots = of.inputs();
-    slots.push(result("norm_linear", n * m, Activations, by(move |b: &Known<'_>| of.sums(b))));
+    slots.push(result("norm_linear", n * m, Activations, by(move |b: &Known<'_>| of.sums(b, Activations))));
     // As logits are kept.
-    slots.push(result("norm_linear", n * m, Statistics, by(move |b: &Known<'_>| of.sums(b))));
+    slots.push(result("norm_linear", n * m, Statistics, by(move |b: &Known<'_>| of.sums(b, Statistics))));
     Case::new("norm_linear", of.text(), 4 * n * k * m, slots, move |on: &B, b| {
         let (inputs, results) = b.split_at_mut(5);
         for out in results {
@@ -146,7 +148,7 @@ fn norm_linear_activation<B: Backend + 'static>(kind: Activation, of: Of) -> Cas
     let LinearDims { n, k, m } = of.d;
     let f = if kind == Activation::SwiGlu { m / 2 } else { m };
     let of_result = by(move |b: &Known<'_>| {
-        let off = b.stored(5, of.sums(b));
+        let off = b.stored(5, of.sums(b, Activations));
         let pre = |i: usize| (f64::from(b.after[5][i].abs()), off[i]);
         let one = |i: usize| {
             if kind != Activation::SwiGlu {
@@ -159,7 +161,7 @@ fn norm_linear_activation<B: Backend + 'static>(kind: Activation, of: Of) -> Cas
         (0..n * f).map(one).collect()
     });
     let mut slots = of.inputs();
-    slots.push(result("norm_linear_activation", n * m, Activations, by(move |b: &Known<'_>| of.sums(b))));
+    slots.push(result("norm_linear_activation", n * m, Activations, by(move |b: &Known<'_>| of.sums(b, Activations))));
     slots.push(result("norm_linear_activation", n * f, Activations, of_result));
     let shape = format!("{} {kind:?}", of.text());
     Case::new("norm_linear_activation", shape, 2 * n * k * m, slots, move |on: &B, b| {
@@ -182,7 +184,7 @@ fn norm_qkv_cached<B: Backend + 'static>(
     let (n, m) = (d.rows(), d.qkv_width());
     let of = Of { rms: Some(rotary), d: LinearDims { n, k, m } };
     let off = by(move |b: &Known<'_>| {
-        let (off, u) = (of.sums(b), b.format.stored(Activations));
+        let (off, u) = (of.sums(b, Activations), b.format.stored(Activations));
         let one = |i: usize| {
             let (column, half) = (i % m, head_dim / 2);
             if !rotary || column / head_dim >= heads + kv_heads {

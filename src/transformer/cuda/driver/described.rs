@@ -188,9 +188,8 @@ pub(super) fn describe(p: &Product, key: &Key) -> Result<Plan, DriverFault> {
     set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(p.b.turned))?;
     set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(p.a.turned))?;
     set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
-    let of_bias = if key.end == End::RowSums { Some(p.to.format) } else { p.bias.map(|_| p.a.format) };
-    if let Some(of_bias) = of_bias {
-        set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &(format(of_bias) as i32))?;
+    if key.end == End::RowSums || p.bias.is_some() {
+        set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &(format(p.to.format) as i32))?;
     }
     if matches!(key.end, End::Gelu | End::GeluGradient) {
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(p.m as i64))?;
@@ -208,8 +207,16 @@ impl Drop for Conditions {
     }
 }
 
-/// No more workspace than there is, operands that begin where these do, and all sums in f32.
-pub(super) fn preference(p: &Product, workspace_bytes: usize) -> Result<Conditions, DriverFault> {
+/// How the parts of a divided product may be added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    InF32,
+    /// In the format of the result as well, each part rounded to it.
+    AsStored,
+}
+
+/// No more workspace than there is, operands that begin where these do, and parts added up as is said.
+pub(super) fn preference(p: &Product, workspace_bytes: usize, parts: Parts) -> Result<Conditions, DriverFault> {
     let mut made = std::ptr::null_mut();
     // SAFETY: points to a handle that outlives the call.
     product_ok("asking for algorithms", unsafe { lt::cublasLtMatmulPreferenceCreate(&raw mut made) })?;
@@ -222,8 +229,7 @@ pub(super) fn preference(p: &Product, workspace_bytes: usize) -> Result<Conditio
     };
     let space = workspace_bytes as u64;
     wish(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const space).cast(), 8)?;
-    // Left to itself, cuBLASLt may add the parts of a divided product up in the format of the result, each rounded to 8 bits.
-    if p.to.format == Real::Bf16 {
+    if p.to.format == Real::Bf16 && parts == Parts::InF32 {
         let in_f32 = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         wish(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const in_f32).cast(), 4)?;
     }

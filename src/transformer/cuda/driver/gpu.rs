@@ -7,9 +7,10 @@ use super::fault::{DriverFault, ok};
 use super::graphs::{Graphs, SWITCH};
 use super::images::Images;
 use super::modules::Modules;
+use super::overlap::{self, Overlap};
 use super::products::{Fused, Products, Room};
 use super::staging::Staging;
-use super::{Missing, available};
+use super::{Missing, available, version_of_driver};
 use crate::transformer::error::SessionError;
 use crate::transformer::memory::DeviceMemory;
 use cudarc::driver::{result, sys};
@@ -85,6 +86,9 @@ impl Gpu {
         let compiler = Compiler::new(facts.capability).map_err(|e| {
             SessionError::NoCuda(Missing::Broken { library: "NVRTC", reason: e.to_string() }.to_string())
         })?;
+        let overlap = std::env::var(overlap::SWITCH).ok();
+        let overlap = Overlap::new(overlap.as_deref(), facts.capability, version_of_driver().map_err(broken)?)
+            .map_err(SessionError::Invalid)?;
         let graphs = Graphs::new(std::env::var(SWITCH).ok().as_deref()).map_err(SessionError::Invalid)?;
         let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(fault)?;
         let context = primary_context(device).map_err(fault)?;
@@ -96,7 +100,7 @@ impl Gpu {
             context,
             stream: std::ptr::null_mut(),
             pool: std::ptr::null_mut(),
-            modules: Mutex::new(Modules::new(Images::new(compiler, cache))),
+            modules: Mutex::new(Modules::new(Images::new(compiler, cache), overlap)),
             products: Mutex::default(),
             graphs: Mutex::new(graphs),
             staging: Mutex::default(),

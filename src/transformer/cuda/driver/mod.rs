@@ -16,6 +16,7 @@ pub mod libraries;
 mod modules;
 pub(super) mod nccl;
 mod nvrtc;
+mod overlap;
 mod products;
 mod python;
 mod race;
@@ -80,16 +81,21 @@ fn probe() -> Result<Vec<Facts>, Missing> {
     Ok(devices)
 }
 
+/// The version of CUDA that the driver is for: 1000 times the major one and 10 times the minor one.
+fn version_of_driver() -> Result<u32, DriverFault> {
+    let mut version = 0;
+    // SAFETY: points to an int that outlives the call; the library is there.
+    ok("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&raw mut version) })?;
+    Ok(version.unsigned_abs())
+}
+
 /// The major version of CUDA that the driver is for.
 fn driver_version() -> Result<u32, Missing> {
     if !libraries::driver_is_there() {
         return Err(Missing::Driver);
     }
-    let broken = |e: DriverFault| Missing::Device(e.to_string());
-    let mut version = 0;
-    // SAFETY: points to an int that outlives the call; the library is there.
-    ok("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&raw mut version) }).map_err(broken)?;
-    let (major, minor) = (version.unsigned_abs() / 1000, version.unsigned_abs() % 1000 / 10);
+    let version = version_of_driver().map_err(|e| Missing::Device(e.to_string()))?;
+    let (major, minor) = (version / 1000, version % 1000 / 10);
     if major < OLDEST_DRIVER { Err(Missing::NewDriver(major, minor)) } else { Ok(major) }
 }
 

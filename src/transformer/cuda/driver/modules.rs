@@ -4,6 +4,7 @@ use super::super::device::{Arg, KernelName, Launch};
 use super::compiler::CompileError;
 use super::fault::{DriverFault, ok};
 use super::images::Images;
+use super::overlap::{Overlap, launch_early};
 use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
@@ -33,14 +34,18 @@ struct Function {
 pub struct Modules {
     images: Images,
     functions: HashMap<KernelName, Function>,
+    overlap: Overlap,
+    /// Whether the last launch was of a kernel that waits by itself. Only after such a one does the next begin early: weights that
+    /// other kernels have just written are then there.
+    waited: bool,
 }
 
 // SAFETY: modules and functions are handles of a context, which any thread that has it current may use.
 unsafe impl Send for Modules {}
 
 impl Modules {
-    pub fn new(images: Images) -> Self {
-        Self { images, functions: HashMap::new() }
+    pub fn new(images: Images, overlap: Overlap) -> Self {
+        Self { images, functions: HashMap::new(), overlap, waited: false }
     }
 
     /// Compiles and loads these; what fails is told when it is launched.
@@ -112,6 +117,10 @@ impl Modules {
         let values: Vec<Word> = l.args.iter().map(|a| Word::from(*a)).collect();
         let mut pointers: Vec<*mut c_void> = values.iter().map(|v| std::ptr::from_ref(v).cast_mut().cast()).collect();
         let ([x, y, z], args) = (l.grid, pointers.as_mut_ptr());
+        let waits = l.name().waits_by_itself();
+        if std::mem::replace(&mut self.waited, waits) && waits && self.overlap == Overlap::Allowed {
+            return Ok(launch_early(function, l, stream, args)?);
+        }
         // SAFETY: the function is loaded; the driver copies the arguments before it returns, as many as the kernel declares, whose
         // launch function in this folder lists them.
         let result = unsafe {

@@ -46,7 +46,7 @@ pub(super) fn run(on: &HostDevice, p: &Product) {
         a.iter_mut().chain(&mut b).for_each(|x| *x = f32::from_bits(x.to_bits() & !0x1fff));
     }
     let given = |at: Option<Address>, format, len| at.map_or_else(|| vec![0.0; len], |at| on.get(format, at, len));
-    let bias = given(p.bias, p.a.format, m);
+    let bias = given(p.bias, p.to.format, m);
     let plus = p.plus.map_or_else(|| vec![0.0; n * m], |at| rows_at(on, at, &p.to, n, m));
     let mut before = vec![0.0f32; n * m];
     for r in 0..n {

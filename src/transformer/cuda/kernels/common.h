@@ -27,6 +27,19 @@
 #define KERNEL extern "C" __global__ void
 #endif
 
+// A kernel that says both may be launched before its predecessor in the stream has ended (driver/overlap.rs): on Hopper and later,
+// where the launch asks for it; else both do nothing. Until `wait_for_before` has returned, nothing may be read that an earlier
+// kernel writes, and nothing written: only weights, which no kernel of a step changes, may be asked for.
+#if !defined(CENTIME_HOST) && __CUDA_ARCH__ >= 900
+constexpr bool BEGINS_EARLY = true;
+__device__ __forceinline__ void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void wait_for_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+constexpr bool BEGINS_EARLY = false;
+__device__ __forceinline__ void let_next_begin() {}
+__device__ __forceinline__ void wait_for_before() {}
+#endif
+
 typedef long long i64;
 typedef unsigned long long u64;
 

@@ -107,6 +107,8 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
   __shared__ float of_warps[WARPS][G][D], of_warps_largest[WARPS][G], of_warps_total[WARPS][G];
   __shared__ bool is_last;
 
+  let_next_begin();
+  wait_for_before();
   const int length = min(*first + 1, capacity), splits = gridDim.x, split = blockIdx.x;
   const int share = ((length + splits - 1) / splits + STEP - 1) / STEP * STEP, active = (length + share - 1) / share;
   if (split >= active) return;

@@ -10,9 +10,9 @@
 //     norm of x takes (about 2 us), which every block computes anew: x is 8 KB a row, gains another 8.
 //   No more launches than needed: 5 a layer and 3 more. At 1.2 us from one's end to the next one's first load, a Llama of 1B (16
 //     layers of 122 MB, head 525 MB: 738 us at 3.35 TB/s) loses 83 * 1.2 = 100 us, and attention's launches, which read no
-//     weights, take some 4 us each beside what they read of the cache, 64 us: 82 % at most. One of 8B (32 layers of 436 MB, head
-//     1.05 GB: 4480 us) loses 196 + 128 us: 93 % at most. What is beyond needs the weights of the next product asked for while
-//     attention still runs (programmatic dependent launch): begun, the ring below waits for nothing that came before.
+//     weights, take some 4 us each beside what they read of the cache, 64 us.
+//   What comes next begun early (programmatic dependent launch): where a multiprocessor has room, and a product of m = 2048 or
+//     attention leaves room, the next product's first 64 KB a block are asked for while this one still runs.
 // In bf16 the sums are tensor cores': 16 rows of w by 8 rows of x, so that 1 row and 8 cost the same, no lane adds up another's
 // sums, and one kernel serves every n. (Multiply-adds of f32 would be 70 % of all issue slots at n = 8.) In f32, which is for
 // correctness first, they are n multiply-adds a number.
@@ -244,13 +244,17 @@ template <class End>
 __device__ __forceinline__ void matvec(const Matvec& p, const End& end) {
   __shared__ float partial[2][WARPS][2][PAIRS][MOST_ROWS];
   SHARED_BUFFER(real, staged);
-  if (p.staged) stage_rows(p, staged);
+  let_next_begin();
+  // Where x is there from the start, its copies are ahead of the weights' traffic.
+  if (!BEGINS_EARLY && p.staged) stage_rows(p, staged);
   const int rounds = (p.k + ROUND - 1) / ROUND;
   Ahead ahead(p);
   Stage ring[STAGES];
 #pragma unroll
   for (int s = 0; s < STAGES; s++) ahead.load(ring[s], s);
   ahead.advance(p, rounds > 1);
+  wait_for_before();
+  if (BEGINS_EARLY && p.staged) stage_rows(p, staged);
   if (p.staged) {
     wait_for_copies<0>();
     __syncthreads();
