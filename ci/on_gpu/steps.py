@@ -54,7 +54,7 @@ def verify(here, work, whole):
         *each("small", 60, DTYPES),
         sanitize("memcheck", "bf16", 120),
         Step("nccl", [here.centime, "trial", "--nccl", "0"], 45),
-        *each("full", 120, ("bf16", "f32", "tf32")),
+        *each("full", 180, ("bf16", "f32", "tf32")),
         sanitize("racecheck", "bf16", 120),
         sanitize("memcheck", "f32", 90),
         sanitize("synccheck", "bf16", 60),

@@ -95,6 +95,8 @@ class Peer:
             except queue.Empty:
                 raise RuntimeError(f"no answer in {seconds:.0f} s") from None
             if line is None:
+                # For whoever asks again.
+                self.lines.put(None)
                 raise RuntimeError(f"ended with {self.process.wait()}: {last_line(self.log)}")
             if line.startswith("{"):
                 return json.loads(line)
