@@ -226,7 +226,8 @@ int cuLaunchKernel(handle function, unsigned x, unsigned y, unsigned z, unsigned
   int grid = x && y && z && x <= 2147483647u && y <= 65535 && z <= 65535;
   int block = tx && ty && tz && (u64)tx * ty * tz <= 1024;
   if (!f || !grid || !block || (int)shared > f->shared || !s || !args || extra) return INVALID_VALUE;
-  if (!strcmp(f->name, "trial")) **(int **)args[0] = *(int *)args[1];
+  /* By its own name, or as NVIDIA's compiler writes that of the template. */
+  if (!strcmp(f->name, "trial") || !strncmp(f->name, "_Z5trial", 8)) **(int **)args[0] = *(int *)args[1];
   return 0;
 }
 
