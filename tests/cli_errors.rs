@@ -211,3 +211,38 @@ fn doctor_says_what_the_machine_has() {
     }
     assert!(item("cpu").as_str().unwrap().contains("f32"));
 }
+
+/// What a command prints when it goes well.
+fn prints(folder: &Path, arguments: &[&str]) -> String {
+    let output = centime(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_table_in_a_pipe_has_120_columns_and_names_what_it_left_out_and_csv_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = prints(folder.path(), &["hardware", "list", "--offers"]);
+    let widest = table.lines().map(|l| l.chars().count()).max();
+    assert!(widest.is_some_and(|w| (90..=120).contains(&w)), "{widest:?}");
+    assert!(table.contains("no room for: ") && table.contains("notes; a wider terminal or --format csv"), "{table}");
+    let csv = prints(folder.path(), &["hardware", "list", "--offers", "--format", "csv"]);
+    assert!(csv.lines().next().is_some_and(|l| l.ends_with("from,until,source,notes")), "{csv}");
+}
+
+#[test]
+fn the_help_has_two_headings_and_no_earlier_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = prints(folder.path(), &["--help"]);
+    let (commands, aside) = help.split_once("Files and shell:").unwrap();
+    for name in ["init", "schema", "completions", "man"] {
+        let listed = |text: &str| text.lines().any(|l| l.starts_with(&format!("  {name} ")));
+        assert!(listed(aside) && !listed(commands), "{name}: {help}");
+    }
+    for (command, earlier) in [("compare", "budget"), ("explain", "--history"), ("project", "--fit")] {
+        assert!(!prints(folder.path(), &[command, "--help"]).contains(earlier), "{command}");
+    }
+    let completions = prints(folder.path(), &["completions", "bash"]);
+    assert!(completions.contains("completions") && completions.contains("schema"));
+    assert!(prints(folder.path(), &["man"]).contains("schema"));
+}

@@ -265,7 +265,8 @@ fn a_change_is_explained_without_a_remainder() {
     let text =
         out(&centime(folder.path(), &["explain", "a", "a", "--price", "p5.48xlarge@2024", "--price", "p5.48xlarge"]));
     assert!(text.contains("The largest part is price, which fell from $98.3/h to $55.0/h"), "{text}");
-    let history = out(&centime(folder.path(), &["explain", "--history"]));
+    let history = out(&centime(folder.path(), &["hardware", "history"]));
+    assert_eq!(history, out(&centime(folder.path(), &["explain", "--history"])), "its earlier name");
     assert!(history.contains("From GPT-3 davinci (2022-07-03) to gpt-4o-mini (2024-07-18)"), "{history}");
     let page = std::fs::read_to_string(folder.path().join("reports/price-history/history.html")).unwrap();
     for o in &fixture::book().apis {

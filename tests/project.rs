@@ -79,12 +79,14 @@ fn this_program_and_a_good_engine_are_two_answers_once_it_was_measured() {
 #[test]
 fn a_goal_is_met_within_its_budget_or_refused_with_the_nearest_plan() {
     let folder = folder();
-    let rows = json(folder.path(), &["project", "--fit", "budget 20000 USD, 7B parameters, 140B tokens"]);
+    let rows = json(folder.path(), &["project", "train", "budget 20000 USD, 7B parameters, 140B tokens"]);
+    let earlier = json(folder.path(), &["project", "--fit", "budget 20000 USD, 7B parameters, 140B tokens"]);
+    assert_eq!(rows, earlier, "its earlier name");
     assert!(!rows.is_empty() && rows.iter().all(|r| number(r, "usd") <= 20_000.0), "{rows:?}");
     assert!(
         rows.iter().all(|r| number(r, "days_from") < number(r, "days") && number(r, "days") < number(r, "days_to"))
     );
-    let refused = centime(folder.path(), &["project", "--fit", "budget 10 USD, 7B parameters, 140B tokens"]);
+    let refused = centime(folder.path(), &["project", "train", "budget 10 USD, 7B parameters, 140B tokens"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && text.contains("no plan is within that"), "{text}");
 }
@@ -146,8 +148,8 @@ fn what_is_wrong_is_said_with_place_and_remedy() {
         (&["project", "s.yaml", "--on", "h100-smx-80gb"][..], 2, "did you mean `h100-sxm-80gb`?"),
         (&["project", "s.yaml", "--on", "0xh100"], 2, "a count is 1 to"),
         (&["project", "s.yaml", "--on", "h100", "--calibration", "c.yaml"], 2, "matmul_share"),
-        (&["project", "--fit", "7B parameters, 7 apples"], 2, "character 16: `7 apples`: known are `7B parameters`"),
-        (&["project", "--fit", "7B parameters, 140B tokens, efficiency 90 %"], 2, "asks for less"),
+        (&["project", "train", "7B parameters, 7 apples"], 2, "character 16: `7 apples`: known are `7B parameters`"),
+        (&["project", "train", "7B parameters, 140B tokens, efficiency 90 %"], 2, "asks for less"),
         (&["project", "validate", "bad.csv"], 2, "the columns are those of neither layout"),
         (&["project", "validate", "torn.csv"], 2, "line 2"),
         (&["project", "validate", "absent.csv"], 74, "absent.csv"),

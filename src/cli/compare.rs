@@ -48,7 +48,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_memory: Option<f64>,
     /// Highest price of an hour of everything that a trial occupies.
-    #[arg(long, visible_alias = "budget", value_name = "USD", value_parser = usd)]
+    #[arg(long, alias = "budget", value_name = "USD", value_parser = usd)]
     max_usd_per_hour: Option<f64>,
     /// Where the page and its pictures go [default: reports/A-against-B, for --format table].
     #[arg(long, value_name = "DIR")]

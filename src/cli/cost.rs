@@ -1,7 +1,7 @@
 //! `centime cost`.
 
 use super::Failure;
-use super::output::results_failure;
+use super::output::{print_wrapped, results_failure};
 use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
 use super::sizes::count;
 use super::table::{Format, Rows, Value};
@@ -148,7 +148,8 @@ fn train(a: &Train) -> Result<(), Failure> {
         "usd",
         "usd_low",
         "usd_high",
-    ]);
+    ])
+    .least(&["instances", "device_hours", "tokens_per_second"]);
     for &devices in &a.devices {
         let hour = price.for_devices(devices);
         let at = |mfu: f64| {
@@ -180,7 +181,7 @@ fn train(a: &Train) -> Result<(), Failure> {
     }
     rows.print(a.format)?;
     if a.format == Format::Table {
-        println!("{}", footnote(a, device, format.name(), &mfu, &price));
+        print_wrapped(&footnote(a, device, format.name(), &mfu, &price))?;
     }
     Ok(())
 }
@@ -240,7 +241,8 @@ fn requests(a: &Requests) -> Result<(), Failure> {
         "usd_per_request_high",
         "usd_per_thousand_requests",
         "usd_per_million_tokens_blended",
-    ]);
+    ])
+    .least(&["usd_per_request_low", "usd_per_request_high", "usd_per_request"]);
     let usd = |x: Option<f64>| x.map_or(String::new().into(), |x| Value::from((fixed_usd(x), x)));
     for m in &models {
         for case in use_cases(&run.environment.price.use_cases).iter().chain(&a.cases) {

@@ -23,11 +23,12 @@ mod run;
 mod schema;
 mod shell;
 mod sizes;
+mod stdout;
 mod table;
 mod trial;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::Failure;
 use std::process::ExitCode;
 
@@ -61,9 +62,34 @@ enum Command {
     Trial(trial::Arguments),
 }
 
+/// Commands that write files and say how the program is used; they have a heading of their own in the help.
+const ASIDE: [&str; 4] = ["init", "schema", "completions", "man"];
+
+/// The arguments with the help in two headings, which clap has for options and not for commands.
+fn with_headings() -> clap::Command {
+    let mut command = Arguments::command();
+    let (head, literal) = (*command.get_styles().get_header(), *command.get_styles().get_literal());
+    let about = |c: &clap::Command| c.get_about().map(ToString::to_string).unwrap_or_default();
+    let line = |name: &&str| {
+        let said = command.find_subcommand(name).map(about).unwrap_or_default();
+        format!("  {literal}{name:<11}{literal:#}  {said}")
+    };
+    let aside: Vec<String> = ASIDE.iter().map(line).collect();
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{head}Commands:{head:#}\n{{subcommands}}\n\n\
+         {head}Files and shell:{head:#}\n{}\n\n{head}Options:{head:#}\n{{options}}",
+        aside.join("\n")
+    );
+    for name in ASIDE {
+        command = command.mut_subcommand(name, |c| c.hide(true));
+    }
+    command.help_template(template)
+}
+
 /// Parses the arguments, runs the subcommand, prints what went wrong, and turns it into an exit code.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = with_headings().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let outcome = match arguments.command {
         Command::Run(a) => run::run(&a),
         Command::Plan(a) => plan::run(&a),

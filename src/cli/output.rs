@@ -1,15 +1,15 @@
 //! What a run looks like on stdout, in every format.
 
 use super::Failure;
-use super::colour::coloured;
+pub(super) use super::stdout::{print, print_wrapped, stdout_style};
 use super::table::Format;
 use crate::hardware::book::Book;
-use crate::report::{self, ReportError, Style};
+use crate::report::pages::Page;
+use crate::report::{self, ReportError};
 use crate::results::ResultsError;
 use crate::results::run::Run;
 use crate::results::write::{csv_text, json_text};
-use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes the report into `folder` and prints the results; for people, the last line says where the report is and what is
 /// cheapest.
@@ -27,26 +27,15 @@ pub(super) fn print_run(run: &Run, book: &Book, folder: &Path, format: Format) -
     print(&text)
 }
 
-/// One text and a line's end.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n'))
-        .map_err(|e| Failure::Io(anyhow::Error::new(e).context("writing to stdout")))
-}
-
-/// How the terminal behind stdout wants its tables.
-pub(super) fn stdout_style() -> Style {
-    let terminal = std::io::stdout().is_terminal();
-    Style { width: terminal.then(width).flatten(), colour: coloured(terminal) }
-}
-
-#[cfg(unix)]
-fn width() -> Option<u16> {
-    rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|s| s.ws_col).filter(|w| *w > 0)
-}
-
-#[cfg(not(unix))]
-fn width() -> Option<u16> {
-    Some(100)
+/// Writes a page where it was asked for, or where people look for it, and prints it.
+pub(super) fn publish(page: &Page, out: Option<PathBuf>, default: PathBuf, format: Format) -> Result<(), Failure> {
+    let out = out.or_else(|| (format == Format::Table).then_some(default));
+    let written = out.map(|out| page.publish(&out).map_err(report_failure)).transpose()?;
+    if format != Format::Table {
+        return print(&page.markdown());
+    }
+    print(&page.terminal(stdout_style()))?;
+    written.map_or(Ok(()), |page| print(&format!("\nreport: {}", page.display())))
 }
 
 pub(super) fn report_failure(error: ReportError) -> Failure {

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::load::{Selection, load};
+use super::output::print_wrapped;
 use super::table::{Format, Rows, Value, label};
 use crate::hardware::machine::Probe;
 use crate::plan::{Plan, PlannedTrial, plan};
@@ -10,9 +11,10 @@ use crate::scenario::Scenario;
 use crate::sweep::planning;
 use crate::units::{Bytes, Seconds, grouped, significant};
 use anyhow::anyhow;
-use std::io::Write;
 
 /// Print the trials of a scenario with parameters, FLOPs, predicted memory and time, without running any.
+///
+/// `centime run --dry-run` is the same, with the options of a run.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -55,9 +57,24 @@ const COLUMNS: &[&str] = &[
     "note",
 ];
 
+/// What a narrow terminal does without first.
+const LEAST: &[&str] = &[
+    "workspace_bytes",
+    "trial",
+    "weights_bytes",
+    "gradients_bytes",
+    "optimizer_bytes",
+    "kv_cache_bytes",
+    "activations_bytes",
+    "parameters",
+    "flops_per_step",
+    "model",
+    "phase",
+];
+
 /// Prints the table and, for people, what it adds up to.
 pub(super) fn print(scenario: &Scenario, plan: &Plan, format: Format) -> Result<(), Failure> {
-    let mut rows = Rows::new(COLUMNS);
+    let mut rows = Rows::new(COLUMNS).least(LEAST);
     plan.trials.iter().for_each(|t| rows.push(row(t)));
     if format != Format::Table {
         return rows.print(format);
@@ -65,17 +82,15 @@ pub(super) fn print(scenario: &Scenario, plan: &Plan, format: Format) -> Result<
     let same =
         rows.take_constant(&["model", "phase", "parameters", "weights_bytes", "gradients_bytes", "optimizer_bytes"]);
     rows.print(format)?;
-    let mut out = std::io::stdout().lock();
-    let closed = |e: std::io::Error| Failure::Io(anyhow::Error::new(e).context("writing to stdout"));
     let same: Vec<String> = same
         .into_iter()
         .filter(|(_, text)| !matches!(text.as_str(), "" | "0 B"))
         .map(|(heading, text)| format!("{} {text}", label(heading)))
         .collect();
     if !same.is_empty() {
-        writeln!(out, "in every trial: {}", same.join(", ")).map_err(closed)?;
+        print_wrapped(&format!("in every trial: {}", same.join(", ")))?;
     }
-    writeln!(out, "{}", total(scenario, plan)).map_err(closed)
+    print_wrapped(&total(scenario, plan))
 }
 
 fn row(t: &PlannedTrial) -> Vec<Value> {

@@ -3,7 +3,7 @@
 use super::Failure;
 use std::io::Write;
 
-/// Print the JSON Schema of scenario files, for editors that complete and check YAML; or that of price books.
+/// Print the JSON Schema of scenarios or price books, for editors.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The schema of price books and device catalogs.

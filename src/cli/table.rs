@@ -1,8 +1,9 @@
 //! Tables on stdout in the format that was asked for.
 
 use super::Failure;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use std::io::Write;
+use super::stdout::{print, stdout_style};
+use crate::report::fit::{Grid, draw};
+use crate::report::{Style, wrapped};
 
 /// How a table is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -43,12 +44,13 @@ impl From<(String, f64)> for Value {
 pub struct Rows {
     heading: Vec<&'static str>,
     rows: Vec<Vec<Value>>,
+    least: Vec<&'static str>,
 }
 
 impl Rows {
     /// No rows yet.
     pub fn new(heading: &[&'static str]) -> Self {
-        Self { heading: heading.to_vec(), rows: Vec::new() }
+        Self { heading: heading.to_vec(), rows: Vec::new(), least: Vec::new() }
     }
 
     /// One more row, as wide as the heading.
@@ -75,36 +77,46 @@ impl Rows {
         taken
     }
 
+    /// Columns that a narrow terminal does without, the least telling first.
+    pub fn least(mut self, names: &[&'static str]) -> Self {
+        self.least = names.to_vec();
+        self
+    }
+
     /// Prints on stdout.
     ///
     /// # Errors
     /// When stdout is closed.
     pub fn print(&self, format: Format) -> Result<(), Failure> {
-        let text = match format {
-            Format::Table => self.table(),
-            Format::Json => self.json(),
-            Format::Csv => self.csv(),
-            Format::Markdown => self.markdown(),
-        };
-        let closed = |e: std::io::Error| Failure::Io(anyhow::Error::new(e).context("writing to stdout"));
-        writeln!(std::io::stdout(), "{text}").map_err(closed)
+        match format {
+            Format::Table => print(&self.table(stdout_style())),
+            Format::Json => print(&self.json()),
+            Format::Csv => print(&self.csv()),
+            Format::Markdown => print(&self.markdown()),
+        }
     }
 
-    /// For people: columns that are empty are left out, and the unit stands with each value.
-    fn table(&self) -> String {
-        let shown: Vec<usize> = (0..self.heading.len())
-            .filter(|&c| self.rows.iter().any(|r| !matches!(r[c].text.as_str(), "" | "0 B")))
-            .collect();
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(shown.iter().map(|&c| label(self.heading[c])));
-        for row in &self.rows {
-            table.add_row(shown.iter().map(|&c| {
-                let cell = comfy_table::Cell::new(&row[c].text);
-                if row[c].number.is_some() { cell.set_alignment(CellAlignment::Right) } else { cell }
-            }));
+    /// For people: columns that are empty are left out, the unit stands with each value, and what has no room is named.
+    fn table(&self, style: Style) -> String {
+        let empty = |r: &Vec<Value>, c: usize| matches!(r[c].text.as_str(), "" | "0 B");
+        let shown: Vec<usize> = (0..self.heading.len()).filter(|&c| !self.rows.iter().all(|r| empty(r, c))).collect();
+        let at = |name: &&str| shown.iter().position(|&c| self.heading[c] == *name);
+        let drawn = draw(
+            &Grid {
+                headings: shown.iter().map(|&c| label(self.heading[c])).collect(),
+                numeric: shown.iter().map(|&c| self.rows.iter().any(|r| r[c].number.is_some())).collect(),
+                rows: self.rows.iter().map(|r| shown.iter().map(|&c| r[c].text.clone()).collect()).collect(),
+                bold: Vec::new(),
+                least: self.least.iter().filter_map(at).collect(),
+            },
+            style.table_width(),
+            style.colour,
+        );
+        if drawn.left_out.is_empty() {
+            return drawn.table;
         }
-        table.to_string()
+        let text = format!("no room for: {}; a wider terminal or --format csv has them", drawn.left_out.join(", "));
+        format!("{}\n{}", drawn.table, wrapped(&text, style, "  "))
     }
 
     fn json(&self) -> String {

@@ -8,6 +8,7 @@ mod compared;
 mod document;
 mod escape;
 mod facts;
+pub mod fit;
 mod format;
 mod html;
 mod markdown;
@@ -26,7 +27,7 @@ use document::Document;
 use facts::Facts;
 pub use format::fixed_usd;
 use std::path::{Path, PathBuf};
-pub use terminal::Style;
+pub use terminal::{Style, wrapped};
 
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -97,11 +98,10 @@ fn document_of(facts: &Facts) -> Result<Document, ReportError> {
 /// The table for people, and the closing line.
 pub fn summary(run: &Run, book: &Book, style: Style) -> Summary {
     let facts = Facts::of(run, book);
-    let (mut drawn, left_out) = terminal::render(&sections::compact(&facts), style);
-    if left_out > 0 {
-        drawn += &format!("\n... and {left_out} more rows in the report");
+    Summary {
+        table: terminal::render(&sections::compact(&facts), style),
+        closing: escape::plain(&sections::closing(&facts)),
     }
-    Summary { table: drawn, closing: escape::plain(&sections::closing(&facts)) }
 }
 
 /// What a cell of a run is called: by what differs among its cells.

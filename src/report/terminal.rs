@@ -2,15 +2,25 @@
 
 use super::document::{Block, Section, Span, Table};
 use super::escape::plain;
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table as Drawn, presets};
+use super::fit::{Grid, draw};
 
 /// How the terminal wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// Columns of the terminal; `None` where the text goes elsewhere and may be as wide as it is.
+    /// Columns of the terminal; `None` where there is none: text is not broken then, and tables have [`WITHOUT_TERMINAL`].
     pub width: Option<u16>,
     /// Bold and colour are understood.
     pub colour: bool,
+}
+
+/// How wide tables are in a file or a pipe.
+const WITHOUT_TERMINAL: u16 = 120;
+
+impl Style {
+    /// Columns that a table may have.
+    pub fn table_width(self) -> u16 {
+        self.width.unwrap_or(WITHOUT_TERMINAL)
+    }
 }
 
 /// Most rows that are shown; a report has all.
@@ -40,13 +50,7 @@ pub fn sections(all: &[Section], style: Style) -> String {
                         out += &format!("{} {}\n", plain(&f.value), plain(&f.label));
                     }
                 }
-                Block::Table(t) => {
-                    let (drawn, left_out) = render(t, style);
-                    out += &format!("{drawn}\n");
-                    if left_out > 0 {
-                        out += &format!("... and {left_out} more rows; the page has all\n");
-                    }
-                }
+                Block::Table(t) => out += &format!("{}\n", render(t, style)),
                 Block::Command(c) => out += &format!("  {}\n", plain(c)),
                 Block::Chart(_) | Block::Folded { .. } => {}
             }
@@ -63,7 +67,7 @@ fn inline(spans: &[Span]) -> String {
 }
 
 /// Broken between words where the terminal ends; lines after the first are indented.
-fn wrapped(text: &str, style: Style, indent: &str) -> String {
+pub fn wrapped(text: &str, style: Style, indent: &str) -> String {
     let Some(width) = style.width.map(usize::from).filter(|w| *w > 20) else { return text.to_string() };
     let (mut out, mut used) = (String::new(), 0);
     for word in text.split(' ') {
@@ -82,30 +86,25 @@ fn wrapped(text: &str, style: Style, indent: &str) -> String {
     out
 }
 
-/// The table, and how many rows were left out of it.
-pub fn render(t: &Table, style: Style) -> (String, usize) {
-    let mut drawn = Drawn::new();
-    drawn.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    match style.width {
-        Some(width) => {
-            drawn.set_width(width);
-        }
-        None => {
-            drawn.set_content_arrangement(ContentArrangement::Disabled);
-        }
+/// A table within the terminal's width, with what was left out of it said below.
+pub fn render(t: &Table, style: Style) -> String {
+    let shown = t.rows.iter().take(MOST_ROWS);
+    let grid = Grid {
+        headings: t.columns.iter().map(|c| plain(&c.heading)).collect(),
+        numeric: t.columns.iter().map(|c| c.numeric).collect(),
+        rows: shown.clone().map(|r| r.cells.iter().map(|c| plain(&c.text)).collect()).collect(),
+        bold: shown.enumerate().filter(|(_, r)| r.highlighted).map(|(i, _)| i).collect(),
+        least: Vec::new(),
+    };
+    let drawn = draw(&grid, style.table_width(), style.colour);
+    let mut out = drawn.table;
+    let left_out = t.rows.len().saturating_sub(MOST_ROWS);
+    if left_out > 0 {
+        out += &format!("\n... and {left_out} more rows; the report has all");
     }
-    if style.colour {
-        drawn.enforce_styling();
-    } else {
-        drawn.force_no_tty();
+    if !drawn.left_out.is_empty() {
+        let text = format!("no room for: {}; the report has all columns", drawn.left_out.join(", "));
+        out += &format!("\n{}", wrapped(&text, style, "  "));
     }
-    drawn.set_header(t.columns.iter().map(|c| plain(&c.heading)));
-    for row in t.rows.iter().take(MOST_ROWS) {
-        drawn.add_row(row.cells.iter().zip(&t.columns).map(|(c, column)| {
-            let cell = Cell::new(plain(&c.text));
-            let cell = if column.numeric { cell.set_alignment(CellAlignment::Right) } else { cell };
-            if row.highlighted && style.colour { cell.add_attribute(Attribute::Bold) } else { cell }
-        }));
-    }
-    (drawn.to_string(), t.rows.len().saturating_sub(MOST_ROWS))
+    out
 }

@@ -1,6 +1,7 @@
 //! `centime hardware list`.
 
 use crate::cli::Failure;
+use crate::cli::output::print_wrapped;
 use crate::cli::price::{PriceBook, today};
 use crate::cli::table::{Format, Rows, Value};
 use crate::hardware::book::{Book, Query};
@@ -66,7 +67,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         "of",
         "last_seen",
         "unverified",
-    ]);
+    ])
+    .least(&["unverified", "last_seen", "of", "kind", "architecture", "tdp_watts", "memory_bandwidth"]);
     let wanted = |d: &&Device| a.kind.as_ref().is_none_or(|k| *k == d.kind);
     let devices: Vec<&Device> = book.devices.iter().filter(wanted).collect();
     if devices.is_empty() {
@@ -82,12 +84,12 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     }
     rows.print(a.format)?;
     if a.format == Format::Table {
-        println!(
+        print_wrapped(&format!(
             "{} devices. Peaks are dense, of the datasheet. Prices are the lowest current ones of one device{}; `!` marks those \
              that were last seen over 90 days ago. `centime hardware show NAME` has the sources and all offers.",
             rows.len(),
             a.term.map_or(", on demand where there is such an offer".to_string(), |t| format!(", {}", t.name()))
-        );
+        ))?;
     }
     Ok(())
 }
@@ -133,6 +135,9 @@ pub(super) const OFFERS: &[&str] = &[
     "notes",
 ];
 
+/// Of these, what a narrow terminal does without first.
+pub(super) const LEAST: &[&str] = &["notes", "source", "vcpus", "until", "device", "region", "devices", "usd_per_hour"];
+
 pub(super) fn offer(o: &Offer) -> Vec<Value> {
     let text = |t: &str| Value::from(t.to_string());
     let count = |n: u32| if n == 0 { text("") } else { (n.to_string(), u64::from(n)).into() };
@@ -154,7 +159,7 @@ pub(super) fn offer(o: &Offer) -> Vec<Value> {
 }
 
 fn offers(book: &Book, a: &Arguments) -> Result<(), Failure> {
-    let mut rows = Rows::new(OFFERS);
+    let mut rows = Rows::new(OFFERS).least(LEAST);
     let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(is));
     let on = |o: &Offer| a.on.is_none_or(|day| o.from.first() <= day.last() && o.seen().last() >= day.first());
     for o in
@@ -175,7 +180,8 @@ fn apis(book: &Book, format: Format) -> Result<(), Failure> {
         "confirmed",
         "source",
         "notes",
-    ]);
+    ])
+    .least(&["notes", "source", "confirmed", "provider"]);
     for a in &book.apis {
         let text = |t: &str| Value::from(t.to_string());
         let usd = |x: f64| Value::from((significant(x, 3), x));

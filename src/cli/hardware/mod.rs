@@ -1,5 +1,6 @@
 //! `centime hardware`.
 
+pub(super) mod history;
 mod list;
 mod matching;
 mod show;
@@ -7,7 +8,7 @@ mod show;
 use super::Failure;
 use clap::Subcommand;
 
-/// The catalog of devices and the price book: what is there, what is known of it, and which entry this machine is.
+/// The catalog of devices and the price book: what is there, what is known of it, which entry this machine is, how prices fell.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -19,6 +20,7 @@ enum Command {
     List(list::Arguments),
     Show(show::Arguments),
     Match(matching::Arguments),
+    History(history::Arguments),
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
@@ -26,5 +28,6 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         Command::List(a) => list::run(a),
         Command::Show(a) => show::run(a),
         Command::Match(a) => matching::run(a),
+        Command::History(a) => history::run(a),
     }
 }

@@ -1,6 +1,6 @@
 //! `centime hardware show`.
 
-use super::list::{OFFERS, offer};
+use super::list::{LEAST, OFFERS, offer};
 use crate::cli::Failure;
 use crate::cli::price::{PriceBook, today};
 use crate::cli::table::{Format, Rows};
@@ -57,7 +57,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     }
     rows.print(a.format)?;
     if a.format == Format::Table && !offers.is_empty() {
-        let mut table = Rows::new(OFFERS);
+        let mut table = Rows::new(OFFERS).least(LEAST);
         offers.iter().for_each(|o| table.push(offer(o)));
         table.print(a.format)?;
     }

@@ -1,9 +1,9 @@
 //! `centime project`: time, memory and cost on hardware that is not here.
 
-mod budget;
 mod calibrate;
 mod devices;
 mod sweep;
+mod train;
 mod validate;
 
 use super::Failure;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 /// Project a sweep onto devices that are not here, with error bars.
 ///
-/// `centime project SCENARIO --on h100-sxm-80gb,8xA100-80GB` answers with throughput, memory and cost; `--fit GOAL`
+/// `centime project SCENARIO --on h100-sxm-80gb,8xA100-80GB` answers with throughput, memory and cost; `train GOAL`
 /// searches the cheapest and the fastest way to train a model; `validate` and `calibrate` show and make what the answers rest on.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -36,8 +36,8 @@ struct Form {
     /// Devices of the catalog, each perhaps with a count: h100-sxm-80gb, 8xA100-80GB.
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', required_unless_present = "fit")]
     on: Vec<String>,
-    /// Search devices, counts and layouts for a training run: "budget 10000 USD, 7B parameters, 140B tokens".
-    #[arg(long, value_name = "GOAL", conflicts_with = "file")]
+    /// The earlier name of `centime project train`.
+    #[arg(long, value_name = "GOAL", conflicts_with = "file", hide = true)]
     fit: Option<String>,
     /// Override a field of the scenario: batch=4. May be repeated.
     #[arg(long = "set", value_name = "PATH=VALUE")]
@@ -48,6 +48,7 @@ struct Form {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Train(train::Arguments),
     Validate(validate::Arguments),
     Calibrate(calibrate::Arguments),
 }
@@ -87,10 +88,11 @@ fn text(path: &Path) -> Result<String, Failure> {
 
 pub fn run(a: &Arguments) -> Result<(), Failure> {
     match (&a.command, &a.form) {
+        (Some(Command::Train(a)), _) => train::run(a),
         (Some(Command::Validate(a)), _) => validate::run(a),
         (Some(Command::Calibrate(a)), _) => calibrate::run(a),
-        (None, Form { fit: Some(goal), on, files, .. }) => budget::run(goal, on, files),
+        (None, Form { fit: Some(goal), on, files, .. }) => train::search(goal, on, files),
         (None, Form { file: Some(file), on, set, files, .. }) => sweep::run(file, on, set, files),
-        (None, _) => Err(Failure::Usage(anyhow!("give a scenario and --on DEVICES, or --fit GOAL"))),
+        (None, _) => Err(Failure::Usage(anyhow!("give a scenario and --on DEVICES, or `train GOAL`"))),
     }
 }

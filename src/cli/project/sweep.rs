@@ -4,8 +4,8 @@ use super::super::Failure;
 use super::super::load::{Selection, load};
 use super::super::table::{Format, Rows, Value};
 use super::Files;
-use super::budget::FURTHER_OFF;
 use super::devices::{On, devices};
+use super::train::FURTHER_OFF;
 use crate::cost::price::usd_per_million_tokens;
 use crate::hardware::book::Book;
 use crate::projection::calibration::Calibration;
@@ -42,7 +42,17 @@ pub fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> Result<
     let scenario = load(&selection)?;
     let (book, calibration) = files.read()?;
     let on = devices(on, &book)?;
-    let mut rows = Rows::new(COLUMNS);
+    let mut rows = Rows::new(COLUMNS).least(&[
+        "step_seconds",
+        "layout",
+        "usd_per_hour",
+        "memory_bytes",
+        "note",
+        "usd_from",
+        "usd_to",
+        "from",
+        "to",
+    ]);
     for cell in &scenario.cells {
         for device in &on {
             for row in rows_of(cell, device, &book, &calibration)? {
@@ -57,9 +67,9 @@ pub fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> Result<
     rows.print(files.format)?;
     let same: Vec<String> = same.into_iter().map(|(heading, text)| format!("{heading} {text}")).collect();
     if !same.is_empty() {
-        super::super::output::print(&format!("in every row: {}", same.join(", ")))?;
+        super::super::output::print_wrapped(&format!("in every row: {}", same.join(", ")))?;
     }
-    super::super::output::print(&foot(&calibration))
+    super::super::output::print_wrapped(&foot(&calibration))
 }
 
 /// What the figures are worth.

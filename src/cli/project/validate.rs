@@ -1,7 +1,7 @@
 //! `centime project validate`: predicted against published.
 
 use super::super::Failure;
-use super::super::output::{print, report_failure};
+use super::super::output::{print, print_wrapped, report_failure};
 use super::super::table::{Format, Rows, Value};
 use super::Files;
 use crate::hardware::book::Book;
@@ -185,7 +185,8 @@ fn each(rows: &[Row], unpredicted: &[Left], format: Format) -> Result<(), Failur
         "in_bar",
         "assumed",
         "not_predicted",
-    ]);
+    ])
+    .least(&["assumed", "what", "unit", "source", "quantity"]);
     for r in rows {
         let error = r.log_error().exp_m1();
         table.push(vec![
@@ -246,7 +247,8 @@ fn summaries(cases: &[Case], rows: &[Row], format: Format) -> Result<(), Failure
         "baseline_median",
         "baseline_p90",
     ];
-    let mut table = Rows::new(&columns);
+    let mut table =
+        Rows::new(&columns).least(&["mean", "baseline_p90", "baseline_median", "sources", "inside_rows", "bias"]);
     for quantity in Quantity::ALL {
         let of: Vec<&Row> = rows.iter().filter(|r| r.case.quantity == quantity).collect();
         for source in sources(cases) {
@@ -263,7 +265,7 @@ fn summaries(cases: &[Case], rows: &[Row], format: Format) -> Result<(), Failure
     if matches!(format, Format::Table | Format::Markdown) {
         let names: Vec<String> =
             Quantity::ALL.into_iter().filter_map(|q| Some(format!("{}: {}", q.name(), baseline::name(q)?))).collect();
-        print(&format!("baseline, on the same rows: {}", names.join("; ")))?;
+        print_wrapped(&format!("baseline, on the same rows: {}", names.join("; ")))?;
     }
     Ok(())
 }

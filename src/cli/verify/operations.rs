@@ -22,7 +22,8 @@ pub(super) fn print(findings: &[Finding], shown: Shown, format: Format) -> Resul
 /// In the order of the list.
 fn rows(findings: &[Finding], shown: Shown) -> Rows {
     let mut rows =
-        Rows::new(&["operation", "kernels", "shapes", "compared", "worst", "error", "allowed", "share", "verdict"]);
+        Rows::new(&["operation", "kernels", "shapes", "compared", "worst", "error", "allowed", "share", "verdict"])
+            .least(&["kernels", "compared", "shapes", "error", "allowed"]);
     let mut groups: Vec<(&Finding, Vec<&Finding>)> = Vec::new();
     let mut known: BTreeMap<(&str, &[String]), usize> = BTreeMap::new();
     for f in findings {

@@ -1,4 +1,4 @@
-//! `centime project --fit GOAL`: the cheapest and the fastest way to train a model.
+//! `centime project train GOAL`: the cheapest and the fastest way to train a model.
 
 use super::super::Failure;
 use super::super::table::{Format, Rows, Value};
@@ -19,8 +19,26 @@ pub(super) const FURTHER_OFF: &str = "no measurement of such a device is in the 
 /// Plans that are shown.
 const SHOWN: usize = 8;
 
-pub fn run(goal: &str, on: &[String], files: &Files) -> Result<(), Failure> {
-    let usage = |m: String| Failure::Usage(anyhow!("--fit: {m}"));
+/// Search devices, counts and layouts for a training run: the cheapest and the fastest that reach a goal.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// What is to be trained, and within what: "budget 10000 USD, 7B parameters, 140B tokens, within 30 days".
+    #[arg(value_name = "GOAL")]
+    goal: String,
+    /// Only these devices of the catalog, each perhaps with a count; every one with a price otherwise.
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',')]
+    on: Vec<String>,
+    #[command(flatten)]
+    files: Files,
+}
+
+pub fn run(a: &Arguments) -> Result<(), Failure> {
+    search(&a.goal, &a.on, &a.files)
+}
+
+/// For `centime project --fit GOAL` as well, its earlier name.
+pub fn search(goal: &str, on: &[String], files: &Files) -> Result<(), Failure> {
+    let usage = |m: String| Failure::Usage(anyhow!("{m}"));
     let goal = Goal::parse(goal).map_err(|e| usage(e.to_string()))?;
     let (book, calibration) = files.read()?;
     let named = devices(on, &book)?;
@@ -57,7 +75,7 @@ pub fn run(goal: &str, on: &[String], files: &Files) -> Result<(), Failure> {
     let fastest = good.iter().min_by(|a, b| a.days.total_cmp(&b.days)).unwrap_or(cheapest);
     table(&shown(&good, &front), &front, &half, files.format)?;
     if files.format == Format::Table {
-        let out = |text: &str| super::super::output::print(text);
+        let out = super::super::output::print_wrapped;
         out(&format!("cheapest: {}", sentence(cheapest, half(cheapest))))?;
         out(&format!("fastest:  {}", sentence(fastest, half(fastest))))?;
         out(&foot(&goal, &calibration))?;
@@ -119,7 +137,16 @@ fn table(plans: &[&Priced], front: &[&Priced], half: &impl Fn(&Priced) -> f64, f
         "front",
         "note",
     ];
-    let mut rows = Rows::new(COLUMNS);
+    let mut rows = Rows::new(COLUMNS).least(&[
+        "tokens_per_second",
+        "memory_bytes",
+        "note",
+        "mfu",
+        "usd_from",
+        "usd_to",
+        "days_from",
+        "days_to",
+    ]);
     for p in plans {
         let number = |x: f64| Value::from((significant(x, 3), x));
         let money = |u: Option<f64>| {
