@@ -13,13 +13,13 @@ mod format;
 mod html;
 mod markdown;
 pub mod pages;
+mod publish;
 mod sections;
 mod table;
 mod terminal;
 
 use crate::hardware::book::Book;
 use crate::results::ResultsError;
-use crate::results::files::replace_text;
 use crate::results::run::Run;
 use crate::results::write;
 pub use compared::Comparison;
@@ -56,30 +56,7 @@ pub fn publish(run: &Run, book: &Book, folder: &Path) -> Result<PathBuf, ReportE
     let facts = Facts::of(run, book);
     write::write(folder, &table::table(&facts))?;
     let document = document_of(&facts)?;
-    let pictures = folder.join("charts");
-    std::fs::create_dir_all(&pictures).map_err(ResultsError::io(&pictures, "making the folder"))?;
-    let drawn = document::charts(&document.sections);
-    for c in &drawn {
-        replace_text(&pictures.join(format!("{}.svg", c.name)), &c.svg)?;
-    }
-    remove_stale(&pictures, &drawn)?;
-    replace_text(&folder.join("report.md"), &markdown::render(&document))?;
-    let page = folder.join("report.html");
-    replace_text(&page, &html::render(&document))?;
-    Ok(page)
-}
-
-/// Charts of an earlier report that this one does not have would be taken for its own.
-fn remove_stale(pictures: &Path, drawn: &[&document::Chart]) -> Result<(), ReportError> {
-    let entries = std::fs::read_dir(pictures).map_err(ResultsError::io(pictures, "reading the folder"))?;
-    for path in entries.filter_map(|e| Some(e.ok()?.path())) {
-        let name = path.file_stem().and_then(|n| n.to_str());
-        let ours = path.extension().is_some_and(|e| e == "svg") && name.is_some_and(charts::is_ours);
-        if ours && !drawn.iter().any(|c| Some(c.name.as_str()) == name) {
-            std::fs::remove_file(&path).map_err(ResultsError::io(&path, "removing an old chart"))?;
-        }
-    }
-    Ok(())
+    publish::publish(&document, folder, "report")
 }
 
 fn document_of(facts: &Facts) -> Result<Document, ReportError> {

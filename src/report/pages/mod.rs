@@ -7,11 +7,10 @@ mod history;
 mod timeline;
 mod validation;
 
-use super::document::{self, Block, Document, Section};
+use super::document::{Block, Document, Section};
+use super::publish::publish;
 use super::terminal::{self, Style};
-use super::{ReportError, html, markdown};
-use crate::results::ResultsError;
-use crate::results::files::replace_text;
+use super::{ReportError, markdown};
 pub use comparison::{Asked, comparison};
 pub use explanation::explanation;
 pub use history::history;
@@ -49,14 +48,6 @@ impl Page {
     /// # Errors
     /// Disk or permissions; each file is whole or the old one stays.
     pub fn publish(&self, folder: &Path) -> Result<PathBuf, ReportError> {
-        let pictures = folder.join("charts");
-        std::fs::create_dir_all(&pictures).map_err(ResultsError::io(&pictures, "making the folder"))?;
-        for c in document::charts(&self.document.sections) {
-            replace_text(&pictures.join(format!("{}.svg", c.name)), &c.svg)?;
-        }
-        replace_text(&folder.join(format!("{}.md", self.name)), &markdown::render(&self.document))?;
-        let page = folder.join(format!("{}.html", self.name));
-        replace_text(&page, &html::render(&self.document))?;
-        Ok(page)
+        publish(&self.document, folder, self.name)
     }
 }
