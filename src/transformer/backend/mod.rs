@@ -231,7 +231,7 @@ pub trait Backend: Alloc {
     ) {
         composed::norm_linear_activation(self, kind, of, pre, out);
     }
-    /// Attention's input where there is a cache: `qkv = norm(x) w^T + bias`, queries and keys turned where there are frequencies
+    /// Attention's input where there is a cache: `qkv = norm(x) w^T + bias`, queries and keys rotated where there are frequencies
     /// ([`Backend::rope`]), keys and values put into the cache ([`Backend::cache_append`]).
     fn norm_qkv_cached(
         &self,

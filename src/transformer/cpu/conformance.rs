@@ -295,7 +295,7 @@ fn rotary_positions_agree_and_turn_back() {
         both("rope and back", &[before.len()], |o, out| {
             o.rope(&mut out[0], &f, 5, false, d);
             o.rope(&mut out[0], &f, 5, true, d);
-            same("turned back", &out[0], &before);
+            same("rotated back", &out[0], &before);
         });
     }
 }

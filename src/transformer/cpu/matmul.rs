@@ -29,7 +29,7 @@ pub(super) fn few_rows(
     let LinearDims { n, k, m } = d;
     let share = pool.share(m, 16);
     let mut columns = pool.scratch(n * m);
-    // Computed as [M, N], so that a thread writes one stretch; turned around after.
+    // Computed as [M, N], so that a thread writes one stretch; transposed after.
     pool.over((writing(&mut columns, share * n), reading(w, share * k)), |_, (to, weights)| {
         vectorised(
             #[inline(always)]

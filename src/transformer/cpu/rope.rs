@@ -1,4 +1,4 @@
-//! Rotary positions: pairs `(i, i + D/2)` of queries and keys turned by an angle that grows with the position.
+//! Rotary positions: pairs `(i, i + D/2)` of queries and keys rotated by an angle that grows with the position.
 
 use super::super::backend::{AttentionDims, Frequencies};
 use super::pool::{Pool, writing};

@@ -104,8 +104,8 @@ pub struct Matrix {
     /// Numbers from the start of a row, as it lies, to the start of the next. More than a row has where rows of an odd length
     /// would start at addresses that no wide access can read.
     pub stride: usize,
-    /// Whether the product takes it turned round: `rows x columns` of the product are the matrix's columns and rows.
-    pub turned: bool,
+    /// Whether the product takes it transposed: `rows x columns` of the product are the matrix's columns and rows.
+    pub transposed: bool,
 }
 
 /// What is done to a product's result before it is stored.
@@ -134,7 +134,7 @@ pub struct Product {
     pub m: usize,
     pub a: Matrix,
     pub b: Matrix,
-    /// Never turned; of the factors' format, or f32.
+    /// Never transposed; of the factors' format, or f32.
     pub to: Matrix,
     /// In the format of `to`. Gradients, [`Epilogue::GeluGradient`] and [`Epilogue::RowSums`], go without.
     pub bias: Option<Address>,

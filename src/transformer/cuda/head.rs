@@ -67,16 +67,16 @@ impl Head<'_> {
             let rows_of_x = dense(at(x.at(), d.k * real.size()), real, d.k);
             let weight = dense(w.at(), real, d.k);
             let block = Matrix { stride, ..dense(logits, real, d.m) };
-            self.on.product(&plain(rows_of_x, Matrix { turned: true, ..weight }, block, [n, d.k, d.m], self.tf32));
+            self.on.product(&plain(rows_of_x, Matrix { transposed: true, ..weight }, block, [n, d.k, d.m], self.tf32));
             let (of_rows, lies) = ((at(targets, 4), at(losses, 4)), (n, d.m, stride));
             loss::softmax_loss(self.on, real, logits, of_rows.0, of_rows.1, lies, scale, gradients.is_some());
             let Some((dx, dw)) = gradients else { continue };
             let dx = dense(at(dx.at(), d.k * real.size()), real, d.k);
             self.on.product(&plain(block, weight, dx, [n, d.m, d.k], self.tf32));
             let to = dense(dw.wide(), Real::F32, d.k);
-            let turned = Matrix { turned: true, ..block };
+            let transposed = Matrix { transposed: true, ..block };
             let plus = (first > 0).then_some(dw.wide());
-            self.on.product(&Product { plus, ..plain(turned, rows_of_x, to, [d.m, n, d.k], self.tf32) });
+            self.on.product(&Product { plus, ..plain(transposed, rows_of_x, to, [d.m, n, d.k], self.tf32) });
         }
         loss::sum(self.on, losses, self.state.at(Place::Loss), d.n, Scale::At(scale));
     }

@@ -79,7 +79,7 @@ pub(super) fn products(on: &Arc<dyn Device>, amount: Amount, real: Real, tf32: b
     let [a, b, to] = [(); 3].map(|()| Memory::new(on, bytes));
     let (a, b, to) = (a?, b?, to?);
     [&a, &b].into_iter().for_each(|memory| fill_with_noise(on, real, memory));
-    let matrix = |memory: &Memory, turned| Matrix { address: memory.at, format: real, turned, stride: n };
+    let matrix = |memory: &Memory, transposed| Matrix { address: memory.at, format: real, transposed, stride: n };
     let product = Product {
         n,
         k: n,

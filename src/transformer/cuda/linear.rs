@@ -1,4 +1,4 @@
-//! Linear layers as products. A weight lies as `[M, K]`, so that it is turned on the way forward and as it lies on the way back.
+//! Linear layers as products. A weight lies as `[M, K]`, so that it is transposed on the way forward and as it lies on the way back.
 
 use super::super::backend::{LinearDims, Store};
 use super::super::shape::Activation;
@@ -9,11 +9,11 @@ use super::{activation, columns, elementwise};
 
 /// The first `rows x columns` numbers of an array, dense.
 pub(super) fn dense(address: Address, format: Real, columns: usize) -> Matrix {
-    Matrix { address, format, stride: columns, turned: false }
+    Matrix { address, format, stride: columns, transposed: false }
 }
 
-fn turned(m: Matrix) -> Matrix {
-    Matrix { turned: true, ..m }
+fn transposed(m: Matrix) -> Matrix {
+    Matrix { transposed: true, ..m }
 }
 
 /// A product without an end of its own.
@@ -40,7 +40,7 @@ impl Linear<'_> {
     fn product(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &Buffer, d: LinearDims) -> Product {
         let LinearDims { n, k, m } = d;
         let x = dense(x.at(), x.format(), k);
-        let w = turned(dense(w.at(), w.format(), k));
+        let w = transposed(dense(w.at(), w.format(), k));
         let to = dense(out.at(), out.format(), m);
         Product { bias: self.bias_beside(bias, to.format, m), ..plain(x, w, to, [n, k, m], self.tf32) }
     }
@@ -119,7 +119,7 @@ impl Linear<'_> {
     pub fn backward_weight(&self, x: &Buffer, dout: &Buffer, dw: &Buffer, dbias: Option<&Buffer>, d: LinearDims) {
         let LinearDims { n, k, m } = d;
         let to = dense(dw.wide(), Real::F32, k);
-        let (a, b) = (turned(dense(dout.at(), dout.format(), m)), dense(x.at(), x.format(), k));
+        let (a, b) = (transposed(dense(dout.at(), dout.format(), m)), dense(x.at(), x.format(), k));
         let product = plain(a, b, to, [m, n, k], self.tf32);
         let Some(dbias) = dbias else { return self.on.product(&product) };
         let real = dout.format();

@@ -60,7 +60,7 @@ pub(super) struct CacheAt {
     pub capacity: usize,
     /// Position of a sequence's first row, an `int` in the device's memory.
     pub first: Address,
-    /// `[D / 2]` f32, where queries and keys are turned.
+    /// `[D / 2]` f32, where queries and keys are rotated.
     pub frequencies: Option<Address>,
 }
 
@@ -116,7 +116,7 @@ impl Matvec {
         self.run(on, "matvec_up", apart, &[at(pre), at(out), activation::number(kind)]);
     }
 
-    /// `qkv [n, (H + 2 KV) D] = norm(x) w^T + bias`, queries and keys turned, keys and values put into the cache.
+    /// `qkv [n, (H + 2 KV) D] = norm(x) w^T + bias`, queries and keys rotated, keys and values put into the cache.
     pub fn qkv(&self, on: &dyn Device, qkv: Address, cache: CacheAt, d: AttentionDims) {
         let apart = if cache.frequencies.is_some() { d.head_dim / 2 } else { MOST_ROWS };
         let mut rest = vec![at(qkv), at(cache.keys), at(cache.values), at_or_null(cache.frequencies), at(cache.first)];

@@ -63,12 +63,12 @@ impl Case {
     /// `steepness`: what is made of a sum moves by so many times of what the sum moves by.
     fn close(&self, got: &[f32], want: &[f32], steepness: f32) {
         let scale = want.iter().fold(1.0f32, |m, x| m.max(x.abs()));
-        let turned = 2f32.powi(-8) * 4.5 * 4.5 / (self.d.k as f32).sqrt();
-        let (relative, turned) = match self.real {
+        let rotated = 2f32.powi(-8) * 4.5 * 4.5 / (self.d.k as f32).sqrt();
+        let (relative, rotated) = match self.real {
             Real::F32 => (0.0, 0.0),
-            Real::Bf16 => (2f32.powi(-8), if self.norm.is_some() { turned } else { 0.0 }),
+            Real::Bf16 => (2f32.powi(-8), if self.norm.is_some() { rotated } else { 0.0 }),
         };
-        within(&self.what(), got, want, relative, 2e-5 * scale + steepness * turned);
+        within(&self.what(), got, want, relative, 2e-5 * scale + steepness * rotated);
     }
 
     fn check_stats(&self, on: &HostDevice) {
@@ -201,7 +201,7 @@ fn check_cache(on: &HostDevice, real: Real, d: AttentionDims, k: usize, rotary: 
 }
 
 #[test]
-fn queries_and_keys_are_turned_and_the_cache_has_what_it_should() {
+fn queries_and_keys_are_rotated_and_the_cache_has_what_it_should() {
     let Some(on) = HostDevice::new() else { return };
     let sizes =
         [(1, 1, 4, 4, 64), (3, 1, 4, 2, 10), (2, 3, 6, 2, 16), (1, 8, 3, 1, 34), (8, 1, 2, 2, 2), (1, 5, 1, 1, 128)];

@@ -1,4 +1,4 @@
-//! Rotary positions: queries and keys turned in place.
+//! Rotary positions: queries and keys rotated in place.
 
 use super::super::backend::AttentionDims;
 use super::device::{Address, Arg, Device, Real};
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_and_keys_are_turned_and_values_are_not() {
+    fn queries_and_keys_are_rotated_and_values_are_not() {
         let Some(on) = HostDevice::new() else { return };
         for d in dims() {
             for real in [Real::F32, Real::Bf16] {

@@ -82,7 +82,7 @@ fn attention<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     })
 }
 
-/// What an angle may be off by, in radians: positions below 2^24 are turned by fractions of a turn that are known to 1e-6
+/// What an angle may be off by, in radians: positions below 2^24 are rotated by fractions of a turn that are known to 1e-6
 /// (`kernels/rope.cu`), where the product of position and frequency in f32 would be off by 2^-24 of itself.
 pub(super) const ANGLE: f64 = 1e-6;
 

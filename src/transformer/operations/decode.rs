@@ -117,7 +117,7 @@ fn repeated<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
             let mut all = Vec::new();
             for sequence in 0..batch {
                 let of = |s: usize| &b.before[s][sequence * width..][..width];
-                let rows: Vec<Vec<f32>> = (0..=step).map(|s| turned(of(s), &frequencies(d), s, d)).collect();
+                let rows: Vec<Vec<f32>> = (0..=step).map(|s| rotated(of(s), &frequencies(d), s, d)).collect();
                 let row = |s: usize, column: usize| rows[s][column..][..head_dim].to_vec();
                 all.extend(of_query(&rows[step], row, step + 1, d, u, b.format.on_the_way()));
             }
@@ -151,8 +151,8 @@ fn frequencies(d: AttentionDims) -> Frequencies {
     Frequencies::new(&Rope { theta: 10_000.0, scaling: None }, d.head_dim)
 }
 
-/// A row of queries, keys and values with the former two turned.
-fn turned(row: &[f32], by: &Frequencies, position: usize, d: AttentionDims) -> Vec<f32> {
+/// A row of queries, keys and values with the former two rotated.
+fn rotated(row: &[f32], by: &Frequencies, position: usize, d: AttentionDims) -> Vec<f32> {
     let (dim, half) = (d.head_dim, d.head_dim / 2);
     let mut row = row.to_vec();
     for head in row.chunks_exact_mut(dim).take(d.heads + d.kv_heads) {

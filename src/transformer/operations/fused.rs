@@ -171,7 +171,7 @@ fn norm_linear_activation<B: Backend + 'static>(kind: Activation, of: Of) -> Cas
     })
 }
 
-/// A rotation mixes two sums, each off by itself, and by its storage where it is turned after that; angles are off too. Of two
+/// A rotation mixes two sums, each off by itself, and by its storage where it is rotated after that; angles are off too. Of two
 /// numbers and their rotation the magnitudes' sums differ by a factor of at most sqrt(2).
 ///
 /// The cache is asked for attention over all that is in it, by the last row: it must answer, bit for bit, as one that the very rows

@@ -50,19 +50,19 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &Saved, mut rest: &mut [f32], dq
     let width = d.qkv_width();
     let keys = take(&mut rest, cut.keys_len());
     let values = take(&mut rest, cut.keys_len());
-    let turned_keys = take(&mut rest, cut.dimensions_len());
+    let transposed_keys = take(&mut rest, cut.dimensions_len());
     pack_all(keys, cut.by_key.1, d.tokens, d.head_dim, h.tokens(k, 0), p);
     pack_all(values, cut.by_key.1, d.tokens, d.head_dim, h.tokens(v, 0), p);
-    pack_all(turned_keys, cut.by_dimension.1, d.head_dim, d.tokens, h.dimensions(k, 0), p);
+    pack_all(transposed_keys, cut.by_dimension.1, d.head_dim, d.tokens, h.dimensions(k, 0), p);
     let by_key = |words| Left { words, of: cut.by_key, depth: d.head_dim };
     let (keys, values) = (by_key(&*keys), by_key(&*values));
-    let turned_keys = Left { words: turned_keys, of: cut.by_dimension, depth: d.tokens };
+    let transposed_keys = Left { words: transposed_keys, of: cut.by_dimension, depth: d.tokens };
     let [queries, douts] = [(); 2].map(|()| take(&mut rest, cut.strip_len()));
     let [scores, slopes, paired] = [(); 3].map(|()| take(&mut rest, cut.scores_len()));
     let output = take(&mut rest, cut.output_len());
     let by_query = take(&mut rest, cut.rows_len());
     let [queries_across, douts_across] = [(); 2].map(|()| take(&mut rest, cut.across.len(cut.strip, p)));
-    let turned = take(&mut rest, cut.by_key.1.len(cut.strip, p));
+    let transposed = take(&mut rest, cut.by_key.1.len(cut.strip, p));
     let strip = Panels::of(cut.strip, cut.strip);
     let start = h.row(0) * width;
     let (dkeys, dvalues) = (dqkv.at(start + k), dqkv.at(start + v));
@@ -95,8 +95,8 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &Saved, mut rest: &mut [f32], dq
         };
         for (from, right, to) in [(&*scores, &*douts_across, dvalues), (&*slopes, &*queries_across, dkeys)] {
             let source = Source { data: &from[..seen * cut.strip], item_stride: cut.strip, depth_stride: 1 };
-            pack_all(turned, cut.by_key.1, seen, rows, source, p);
-            let left = Left { words: turned, of: cut.by_key, depth: rows };
+            pack_all(transposed, cut.by_key.1, seen, rows, source, p);
+            let left = Left { words: transposed, of: cut.by_key, depth: rows };
             // SAFETY: this group's keys and values are this task's.
             unsafe { add_rows(left, right, cut, rows, to, width, (seen, written)) };
         }
@@ -110,7 +110,7 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &Saved, mut rest: &mut [f32], dq
         };
         let whole_rows = cut.by_dimension.1.count * cut.by_dimension.1.width;
         // SAFETY: as above.
-        unsafe { multiply(turned_keys, right, strip, seen, p, whole(output, cut.strip, whole_rows, 1.0)) };
+        unsafe { multiply(transposed_keys, right, strip, seen, p, whole(output, cut.strip, whole_rows, 1.0)) };
         let at = |i: usize| dqkv.at(start + (first + i) * width + q);
         // SAFETY: these queries' gradients are this task's.
         unsafe { write_rows(cut, output, by_query, rows, at, &[1.0; 32]) };

@@ -1,6 +1,6 @@
 //! Attention over whole sequences, fused: no T x T matrix is ever in memory, forward or backward.
 //!
-//! A strip of queries is worked on at a time, and everything is turned round: scores are `K Q^T`, one row a key and one column
+//! A strip of queries is worked on at a time, and everything is transposed: scores are `K Q^T`, one row a key and one column
 //! a query of the strip. So the softmax runs along whole vectors, the probabilities already lie as a panel of the next
 //! product, `V^T P^T`, and keys and values are packed once for all strips of their head. Keys that the mask hides from a whole
 //! strip are not computed. Source of the recomputed probabilities in the backward pass: Dao et al. 2022, appendix B.

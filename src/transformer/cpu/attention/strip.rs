@@ -61,7 +61,7 @@ impl Cut {
     }
     pub fn backward_len(&self) -> usize {
         let across = 2 * self.across.len(self.strip, self.precision);
-        let turned = self.by_key.1.len(self.strip, self.precision);
+        let transposed = self.by_key.1.len(self.strip, self.precision);
         2 * self.keys_len()
             + self.dimensions_len()
             + 2 * self.strip_len()
@@ -69,7 +69,7 @@ impl Cut {
             + self.output_len()
             + self.rows_len()
             + across
-            + turned
+            + transposed
     }
 }
 

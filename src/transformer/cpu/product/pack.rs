@@ -113,9 +113,9 @@ mod x86 {
                 let from = from.wrapping_add(group * source.item_stride);
                 let to = Group { start: to.add(group), width, lanes };
                 match (precision, source.depth_stride == 1) {
-                    (Precision::F32, true) => turned(from, source.item_stride, items, s.depth, to),
+                    (Precision::F32, true) => transposed(from, source.item_stride, items, s.depth, to),
                     (Precision::F32, false) => straight(from, source.depth_stride, items, s.depth, to),
-                    (Precision::Bf16, true) => turned_pairs(from, source.item_stride, items, s.depth, to),
+                    (Precision::Bf16, true) => transposed_pairs(from, source.item_stride, items, s.depth, to),
                     (Precision::Bf16, false) => straight_pairs(from, source.depth_stride, items, s.depth, to),
                 }
             }
@@ -165,9 +165,9 @@ mod x86 {
         }
     }
 
-    /// Depth side by side in the source: blocks of 16 x 16 are turned round.
+    /// Depth side by side in the source: blocks of 16 x 16 are transposed.
     #[target_feature(enable = "avx512f,avx512dq")]
-    unsafe fn turned(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
+    unsafe fn transposed(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
         for k in (0..depth).step_by(16) {
             let here = (depth - k).min(16);
             let mut block = [_mm512_setzero_ps(); 16];
@@ -184,7 +184,7 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512bf16")]
-    unsafe fn turned_pairs(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
+    unsafe fn transposed_pairs(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
         for k in (0..depth).step_by(32) {
             let here = (depth - k).min(32);
             let mut block = [_mm512_setzero_ps(); 16];
@@ -205,7 +205,7 @@ mod x86 {
         }
     }
 
-    /// A 16 x 16 block of 32-bit elements turned round, in four rounds of shuffles.
+    /// A 16 x 16 block of 32-bit elements transposed, in four rounds of shuffles.
     #[target_feature(enable = "avx512f,avx512dq")]
     fn transpose(r: [__m512; 16]) -> [__m512; 16] {
         let mut t = [_mm512_setzero_ps(); 16];

@@ -42,15 +42,18 @@ fn products_of_every_layout_are_right_at_odd_shapes() {
             let (left, right) = (numbers(n * k, 1), numbers(k * m, 5));
             let bias = numbers(m, 9);
             for precision in [Precision::F32, Precision::Bf16] {
-                for turned in 0..4 {
-                    let a =
-                        if turned & 1 == 0 { View::dense(&left, n, k) } else { View::dense(&left, k, n).transposed() };
-                    let b = if turned & 2 == 0 {
+                for transposed in 0..4 {
+                    let a = if transposed & 1 == 0 {
+                        View::dense(&left, n, k)
+                    } else {
+                        View::dense(&left, k, n).transposed()
+                    };
+                    let b = if transposed & 2 == 0 {
                         View::dense(&right, k, m)
                     } else {
                         View::dense(&right, m, k).transposed()
                     };
-                    let what = format!("{n} {k} {m} {precision:?} turned {turned}, {threads} threads");
+                    let what = format!("{n} {k} {m} {precision:?} transposed {transposed}, {threads} threads");
                     let mut out = vec![0.5; n * m];
                     let run = |out: &mut [f32], onto: Onto, factor: f32| {
                         let to = Target::new(out, m);

@@ -12,7 +12,7 @@ use lt::cublasLtMatmulPreferenceAttributes_t as Preference;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     sizes: [usize; 3],
-    /// Format, turned, stride and alignment of a, b and `to`.
+    /// Format, transposed, stride and alignment of a, b and `to`.
     operands: [(Real, bool, usize, u32); 3],
     bias: bool,
     plus: bool,
@@ -83,12 +83,12 @@ pub(super) fn alignment(address: u64) -> u32 {
 
 /// Rows and columns as the matrix lies.
 fn as_it_lies(m: &Matrix, rows: usize, columns: usize) -> (usize, usize) {
-    if m.turned { (columns, rows) } else { (rows, columns) }
+    if m.transposed { (columns, rows) } else { (rows, columns) }
 }
 
 impl Key {
     pub fn new(p: &Product) -> Self {
-        let operand = |m: &Matrix| (m.format, m.turned, m.stride, alignment(m.address));
+        let operand = |m: &Matrix| (m.format, m.transposed, m.stride, alignment(m.address));
         Self {
             sizes: [p.n, p.k, p.m],
             operands: [operand(&p.a), operand(&p.b), operand(&p.to)],
@@ -185,8 +185,8 @@ pub(super) fn describe(p: &Product, key: &Key) -> Result<Plan, DriverFault> {
         algorithm: lt::cublasLtMatmulAlgo_t { data: [0; 8] },
     };
     // CUBLAS_OP_N is 0 and CUBLAS_OP_T 1, in a header that cuBLASLt's bindings leave out.
-    set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(p.b.turned))?;
-    set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(p.a.turned))?;
+    set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(p.b.transposed))?;
+    set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(p.a.transposed))?;
     set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
     if key.end == End::RowSums || p.bias.is_some() {
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &(format(p.to.format) as i32))?;

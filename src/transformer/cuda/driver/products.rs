@@ -1,6 +1,6 @@
 //! Matrix products by cuBLASLt.
 //!
-//! cuBLASLt reads matrices column by column, ours lie row by row: what lies as `[rows, columns]` row-major is, to it, the turned
+//! cuBLASLt reads matrices column by column, ours lie row by row: what lies as `[rows, columns]` row-major is, to it, the transposed
 //! matrix `[columns, rows]`. So `to = a b` is asked for as `to^T = b^T a^T`: its A is our `b`, its B our `a`, its rows are our
 //! columns m and its columns our rows n. A bias, which it adds along its rows, is then ours along a row, as it should be, and the
 //! sums over our `a`'s rows are those of its B (BGRADB: over k, a number for each of its columns).
@@ -338,9 +338,9 @@ mod tests {
         // SAFETY: the library is there; the function takes nothing.
         eprintln!("cuBLASLt of CUDA {}", unsafe { lt::cublasLtGetCudartVersion() });
         for real in [Real::F32, Real::Bf16] {
-            for (turned, stride, bias, plus) in [(false, 64, None, None), (true, 72, Some(512), Some(256))] {
-                let at = |address| Matrix { address, format: real, stride, turned };
-                let to = Matrix { turned: false, ..at(256) };
+            for (transposed, stride, bias, plus) in [(false, 64, None, None), (true, 72, Some(512), Some(256))] {
+                let at = |address| Matrix { address, format: real, stride, transposed };
+                let to = Matrix { transposed: false, ..at(256) };
                 let ends = [
                     Epilogue::Nothing,
                     Epilogue::Gelu { pre: 1024 },
@@ -348,8 +348,18 @@ mod tests {
                     Epilogue::RowSums { sums: 1024 },
                 ];
                 for epilogue in ends {
-                    let p =
-                        Product { n: 64, k: 64, m: 64, a: at(16), b: at(2), to, bias, plus, epilogue, tf32: turned };
+                    let p = Product {
+                        n: 64,
+                        k: 64,
+                        m: 64,
+                        a: at(16),
+                        b: at(2),
+                        to,
+                        bias,
+                        plus,
+                        epilogue,
+                        tf32: transposed,
+                    };
                     let described = describe(&p, &Key::new(&p)).and_then(|d| d.point(&p, Outputs::of(&p)));
                     let gradient = matches!(epilogue, Epilogue::GeluGradient { .. } | Epilogue::RowSums { .. });
                     match described {

@@ -27,7 +27,7 @@ fn rows_at(on: &HostDevice, at: Address, m: &Matrix, rows: usize, columns: usize
 
 /// A factor as `rows x columns` of the product.
 fn factor(on: &HostDevice, matrix: &Matrix, rows: usize, columns: usize) -> Vec<f32> {
-    if !matrix.turned {
+    if !matrix.transposed {
         return rows_at(on, matrix.address, matrix, rows, columns);
     }
     let flat = rows_at(on, matrix.address, matrix, columns, rows);
@@ -38,7 +38,7 @@ pub(super) fn run(on: &HostDevice, p: &Product) {
     let Product { n, k, m, .. } = *p;
     let formats = p.a.format == p.b.format && (p.to.format == p.a.format || p.to.format == Real::F32);
     let gradient = matches!(p.epilogue, Epilogue::GeluGradient { .. } | Epilogue::RowSums { .. });
-    if !formats || p.to.turned || (gradient && p.bias.is_some()) {
+    if !formats || p.to.transposed || (gradient && p.bias.is_some()) {
         return on.fail(format!("a product that no device does: {p:?}"));
     }
     let (mut a, mut b) = (factor(on, &p.a, n, k), factor(on, &p.b, k, m));

@@ -90,8 +90,8 @@ fn a_missing_barrier_shows() {
         launch(&on, "reverse", 4, 64, 256, &[Arg::Address(x), Arg::I32(barrier)]);
         on.wait().unwrap();
         let after = on.get(Real::F32, x, 256);
-        let turned: Vec<f32> = before.chunks(64).flat_map(|c| c.iter().rev().copied()).collect();
-        assert_eq!(after == turned, barrier == 1);
+        let reversed: Vec<f32> = before.chunks(64).flat_map(|c| c.iter().rev().copied()).collect();
+        assert_eq!(after == reversed, barrier == 1);
     }
 }
 
@@ -189,12 +189,14 @@ fn products_follow_their_description() {
     let turn = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
         (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
     };
-    let matrix = |address: Address, stride, turned| Matrix { address, format: Real::F32, stride, turned };
+    let matrix = |address: Address, stride, transposed| Matrix { address, format: Real::F32, stride, transposed };
     let put = |x: &[f32]| on.put(Real::F32, x);
-    let (straight_a, turned_a) = (matrix(put(&a), k, false), matrix(put(&turn(&a, n, k)), n, true));
-    let (straight_b, turned_b) = (matrix(put(&b), m, false), matrix(put(&turn(&b, k, m)), k, true));
+    let (straight_a, transposed_a) = (matrix(put(&a), k, false), matrix(put(&turn(&a, n, k)), n, true));
+    let (straight_b, transposed_b) = (matrix(put(&b), m, false), matrix(put(&turn(&b, k, m)), k, true));
     let (bias, pre) = (put(&bias), put(&vec![0.0; n * m]));
-    for (a, b) in [(straight_a, straight_b), (turned_a, straight_b), (straight_a, turned_b), (turned_a, turned_b)] {
+    for (a, b) in
+        [(straight_a, straight_b), (transposed_a, straight_b), (straight_a, transposed_b), (transposed_a, transposed_b)]
+    {
         for epilogue in [Epilogue::Nothing, Epilogue::Gelu { pre }] {
             // `plus` may be the result itself.
             let to = matrix(put(&plus), m, false);

@@ -23,7 +23,7 @@
 // With 10 FLOPs counted of the 14 that are done: 10 / 14 = 71 % of the rate for D = 64, 67 % for 128.
 #include "attention_tiles.h"
 
-// Keys and values of 128 positions against the queries, 64 at a time, of all heads that share them. Everything is turned
+// Keys and values of 128 positions against the queries, 64 at a time, of all heads that share them. Everything is transposed
 // round: S^T [keys, queries], so that P^T and dS^T are the left factors of dV and dK. Up to D = 64, a warp has 32 keys, and
 // takes the queries 32 at a time; beyond, sums leave room for 16 keys. With QUERIES = 32, D = 128 takes 97 KiB of shared
 // memory instead of 129, which GPUs with 99 KiB a block have (8.6, 8.9, 12.0), for twice the barriers.

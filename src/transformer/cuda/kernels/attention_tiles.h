@@ -76,7 +76,7 @@ __device__ __forceinline__ void load_tile(SharedAddress to, const bf16* from, i6
 // Where this lane reads when a warp loads fragments from a tile, whose address is a multiple of 256.
 template <int D>
 struct Fragments {
-  // Of rows as A (and, turned, of rows as the inner dimension of B): lanes 0 .. 15 the rows, the upper half the next chunk.
+  // Of rows as A (and, transposed, of rows as the inner dimension of B): lanes 0 .. 15 the rows, the upper half the next chunk.
   SharedAddress rows;
   // Of rows as columns of B: 8 rows, their next chunk, 8 more rows.
   SharedAddress columns;
@@ -88,12 +88,12 @@ struct Fragments {
     computed_here(rows);
     computed_here(columns);
   }
-  // `16 step` numbers further on. Where rows are a power of two long, bits of a step that the swizzle may have turned
-  // are turned, the others added; where they are not, the swizzle is undone and done again.
+  // `16 step` numbers further on. Where rows are a power of two long, bits of a step that the swizzle may have flipped
+  // are flipped, the others added; where they are not, the swizzle is undone and done again.
   __device__ __forceinline__ static SharedAddress further(SharedAddress at, unsigned row, int step) {
     if constexpr ((D & (D - 1)) == 0) return (at ^ (step << 5 & 127)) + (step << 5 & ~127);
-    const int turned = swizzle<D>(row) << 4 & 32;
-    return at + (((step << 5) ^ turned) - turned);
+    const int flipped = swizzle<D>(row) << 4 & 32;
+    return at + (((step << 5) ^ flipped) - flipped);
   }
   // Rows `row` .. + 16, inner dimension `16 step` .. + 16; `row` is a multiple of 16.
   __device__ __forceinline__ void as_a(unsigned (&a)[4], int row, int step) const {
@@ -105,7 +105,7 @@ struct Fragments {
   }
   // B whose inner dimension is the rows `row` .. + 16; its 16 columns are `16 step` .. + 16.
   __device__ __forceinline__ void as_inner(unsigned (&b)[4], int row, int step) const {
-    load_matrices_turned(b, further(rows, threadIdx.x % 16, step) + row * (D * 2));
+    load_matrices_transposed(b, further(rows, threadIdx.x % 16, step) + row * (D * 2));
   }
 };
 

@@ -27,7 +27,7 @@
 // Stages of a tile: one is read by what runs on from the step before, one by this step, one takes what comes next.
 constexpr int STAGES = 3;
 
-// Keys and values against the queries of all heads that share them. Everything is turned round: S^T [keys,
+// Keys and values against the queries of all heads that share them. Everything is transposed: S^T [keys,
 // queries], so that P^T and dS^T are the left factors of dV and dK.
 template <int D, int GROUPS>
 __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,

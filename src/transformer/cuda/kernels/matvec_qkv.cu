@@ -1,4 +1,4 @@
-// Queries, keys and values of a few rows (matvec.h), after a norm or without: turned by their positions where the family has
+// Queries, keys and values of a few rows (matvec.h), after a norm or without: rotated by their positions where the family has
 // rotary ones, keys and values put into the cache.
 #include "matvec.h"
 #include "rotation.h"

@@ -1,4 +1,4 @@
-// Rotary positions (Su et al. 2021, equation 34), pairs (i, i + D/2): queries and keys of qkv turned in place.
+// Rotary positions (Su et al. 2021, equation 34), pairs (i, i + D/2): queries and keys of qkv rotated in place.
 //
 // Bytes: each number of queries and keys is read and written once, 4 with bf16, 8 with f32. 3 FLOPs a number; sines and
 // cosines are made once for the heads that a warp turns: bound by memory.
@@ -11,15 +11,15 @@ constexpr int GROUP = 16;
 template <int N>
 __device__ __forceinline__ void turn_rows(real* qkv, const float* frequencies, int n, int tokens, int heads, int kv_heads,
                                           int head_dim, int first, bool inverse) {
-  const int half = head_dim / 2, vectors = half / N, turned = heads + kv_heads;
-  const unsigned groups = unsigned(turned + GROUP - 1) / GROUP, step = gridDim.x * (blockDim.x / 32);
+  const int half = head_dim / 2, vectors = half / N, rotated = heads + kv_heads;
+  const unsigned groups = unsigned(rotated + GROUP - 1) / GROUP, step = gridDim.x * (blockDim.x / 32);
   const i64 width = i64(heads + 2 * kv_heads) * head_dim;
   const int lane = threadIdx.x % 32, lanes = vectors < 32 && 32 % vectors == 0 ? vectors : 32;
   const float sign = inverse ? -1.0f : 1.0f;
   for (unsigned item = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; item < unsigned(n) * groups; item += step) {
     const int row = int(item / groups), group = int(item % groups) * GROUP;
     const float position = float(first + row % tokens);
-    const int end = min(group + GROUP, turned);
+    const int end = min(group + GROUP, rotated);
     for (int v = lane % lanes; v < vectors; v += lanes) {
       float frequency[N];
       load(frequencies + v * N, frequency);

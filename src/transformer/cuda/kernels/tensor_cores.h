@@ -50,7 +50,7 @@ static void multiply_add(void** lanes, unsigned) {
 struct Matrices {
   SharedAddress at;
   unsigned* words;
-  bool turned;
+  bool transposed;
 };
 
 static void load_matrices(void** lanes, unsigned) {
@@ -69,7 +69,7 @@ static void load_matrices(void** lanes, unsigned) {
       unsigned short pair[2];
       for (unsigned e = 0; e < 2; e++) {
         const unsigned major = lane / 4, minor = 2 * (lane % 4) + e;
-        memcpy(&pair[e], rows[m.turned ? minor : major] + 2 * (m.turned ? major : minor), 2);
+        memcpy(&pair[e], rows[m.transposed ? minor : major] + 2 * (m.transposed ? major : minor), 2);
       }
       m.words[i] = pair[0] | unsigned(pair[1]) << 16;
     }
@@ -159,8 +159,8 @@ __device__ __forceinline__ void load_matrices(unsigned (&words)[4], SharedAddres
 #endif
 }
 
-// The same, each matrix turned round.
-__device__ __forceinline__ void load_matrices_turned(unsigned (&words)[4], SharedAddress at) {
+// The same, each matrix transposed.
+__device__ __forceinline__ void load_matrices_transposed(unsigned (&words)[4], SharedAddress at) {
 #ifdef CENTIME_HOST
   emulated::Matrices mine = {at, words, true};
   WARP_TOGETHER("ldmatrix.trans", &mine, emulated::load_matrices);
