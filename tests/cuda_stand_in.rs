@@ -132,6 +132,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         min_seconds: 0.0,
         max_seconds: 0.001,
         warmup_steps: Some(1),
+        rounds: None,
         seed: 7,
         order: Order::File,
         timeout_seconds: LONGEST.as_secs_f64(),

@@ -62,6 +62,35 @@ fn a_half_finished_run_says_that_it_goes_on_and_does() {
     assert_eq!(batches, [(0, 5), (1, 2)]);
 }
 
+/// Journal lines are launches; a cell is one row of all of them, also where the run was cut short between two rounds.
+#[test]
+fn in_rounds_every_cell_is_launched_once_a_round_and_a_cut_run_goes_on_at_its_launch() {
+    let sweep = Sweep::new("");
+    let rounds = ["--set", "measure.rounds=3", "--set", "measure.order=shuffled"];
+    let first = sweep.run(&rounds);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    assert!(stderr(&first).contains("[24/24] batch "), "{}", stderr(&first));
+    let journal = sweep.journal();
+    for (round, launches) in journal.chunks(CELLS).enumerate() {
+        assert!(launches.iter().all(|r| r.round as usize == round), "rounds one after the other");
+        assert_eq!(launches.iter().map(|r| r.cell_index).collect::<std::collections::BTreeSet<_>>().len(), CELLS);
+    }
+    let order = |round: usize| journal[round * CELLS..][..CELLS].iter().map(|r| r.cell_index).collect::<Vec<_>>();
+    assert_ne!(order(0), order(1), "each round has an order of its own");
+    let path = sweep.out().join("journal.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let cut: String = text.lines().take(1 + CELLS + 3).map(|l| format!("{l}\n")).collect();
+    std::fs::write(&path, cut).unwrap();
+    let rest = sweep.run(&rounds);
+    assert!(stderr(&rest).contains("resuming: 11 of 24 launches are there"), "{}", stderr(&rest));
+    assert_eq!(sweep.journal().len(), 3 * CELLS);
+    let run = load(&sweep.out()).unwrap();
+    assert_complete(&run.records);
+    assert!(run.records.iter().all(|r| r.measurement.figures.as_ref().unwrap().launches.len() == 3));
+    let spread = run.environment.variation.unwrap();
+    assert!(spread.spread.run > 0.0 && spread.runs == 0, "faults are no history: {spread:?}");
+}
+
 #[test]
 fn a_torn_line_costs_its_own_trial_and_no_other() {
     let sweep = Sweep::new("");

@@ -45,6 +45,7 @@ fn request(timeout_seconds: f64) -> Request {
             min_seconds: 0.2,
             max_seconds: 1.0,
             warmup_steps: None,
+            rounds: None,
             seed: 7,
             order: Order::File,
             timeout_seconds,

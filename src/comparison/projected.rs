@@ -1,6 +1,5 @@
 //! Trials against the projection of a good engine within this machine's probed limits.
 
-use crate::cost::steps;
 use crate::projection::calibration::Calibration;
 use crate::projection::own::{cpu, step_seconds};
 use crate::projection::published::Quantity;
@@ -41,7 +40,7 @@ pub fn projected(run: &Run, c: &Calibration) -> Vec<Compared> {
         Some(Compared {
             record,
             quantity: quantity(w.phase),
-            measured_seconds: steps::median(&figures.step_seconds)?.value,
+            measured_seconds: crate::stats::median(&figures.medians_of_launches())?,
             projected_seconds: step_seconds(w, &device, c)?,
         })
     };

@@ -5,6 +5,9 @@ use crate::cost::evaluate::Figured;
 use crate::cost::metric::Estimate;
 use crate::cost::metrics::{TOKENS_PER_SECOND, USD_PER_MILLION};
 use crate::results::record::Record;
+use crate::results::run::Run;
+use crate::runner::measurement::Figures;
+use crate::stats::launches::Spread;
 use crate::transformer::collective::grid::{Parallel, Sharding};
 
 /// One number of devices beside one device.
@@ -68,9 +71,11 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// Every series of the records that has one device and several.
-pub fn scaling(records: &[Record], figures: &[Figured]) -> Vec<Series> {
-    let measured: Vec<(usize, &Record, Estimate)> = records
+/// Every series of a run that has one device and several.
+pub fn scaling(run: &Run, figures: &[Figured]) -> Vec<Series> {
+    let spread = run.environment.variation().spread;
+    let measured: Vec<(usize, &Record, Estimate)> = run
+        .records
         .iter()
         .zip(figures)
         .enumerate()
@@ -93,7 +98,7 @@ pub fn scaling(records: &[Record], figures: &[Figured]) -> Vec<Series> {
                 .filter(|(_, r, _)| of_way(r))
                 .filter_map(|&&(i, r, throughput)| {
                     let cost = figures.get(i).and_then(|f| f.get(&USD_PER_MILLION));
-                    point(i, r.cell.trial.devices, throughput, cost, single)
+                    point((i, r, throughput), cost, (base, single), &spread)
                 })
                 .collect();
             points.sort_by_key(|p| p.devices);
@@ -105,9 +110,20 @@ pub fn scaling(records: &[Record], figures: &[Figured]) -> Vec<Series> {
     all
 }
 
-fn point(record: usize, devices: u32, throughput: Estimate, cost: Option<Estimate>, single: Estimate) -> Option<Point> {
+fn point(
+    (record, r, throughput): (usize, &Record, Estimate),
+    cost: Option<Estimate>,
+    (base, single): (&Record, Estimate),
+    spread: &Spread,
+) -> Option<Point> {
+    let devices = r.cell.trial.devices;
+    let rounds = |r: &Record| r.measurement.figures.as_ref().map(Figures::medians_of_launches).unwrap_or_default();
     // Against itself a trial is not random: exactly 1.
-    let speedup = if devices == 1 { Estimate::exact(1.0)? } else { ratio::ratio(&throughput, &single)? };
+    let speedup = if devices == 1 {
+        Estimate::exact(1.0)?
+    } else {
+        ratio::ratio_of_run(&throughput, &single, [&rounds(r), &rounds(base)], spread)?
+    };
     let efficiency = speedup.increasing(|s| s / f64::from(devices))?;
     Some(Point { record, devices, throughput, cost, speedup, efficiency })
 }
@@ -137,7 +153,7 @@ mod tests {
         four.cell.trial.devices = 4;
         four.measurement.figures.as_mut().unwrap().step_seconds = vec![0.25; 20];
         run.records = vec![two, one, four];
-        let series = scaling(&run.records, &evaluate(&run, fixture::book()));
+        let series = scaling(&run, &evaluate(&run, fixture::book()));
         assert_eq!(series.len(), 1);
         let figures: Vec<(u32, f64, f64)> =
             series[0].points.iter().map(|p| (p.devices, p.speedup.value, p.efficiency.value)).collect();
@@ -162,7 +178,7 @@ mod tests {
             of(2, 2, Sharding::Optimizer),
             one.clone(),
         ];
-        let found = scaling(&run.records, &evaluate(&run, fixture::book()));
+        let found = scaling(&run, &evaluate(&run, fixture::book()));
         let ways: Vec<String> = found.iter().map(|s| s.way.to_string()).collect();
         assert_eq!(ways, ["", "tensor parallel", "optimizer sharded", "replicas of 2, optimizer sharded"]);
         assert!(found.iter().all(|s| s.points.len() == 2 && s.points[0].devices == 1));
@@ -171,7 +187,7 @@ mod tests {
     #[test]
     fn trials_that_differ_in_more_than_devices_are_not_set_against_each_other() {
         let run = fixture::sweep();
-        let series = scaling(&run.records, &evaluate(&run, fixture::book()));
+        let series = scaling(&run, &evaluate(&run, fixture::book()));
         assert!(!series.is_empty());
         for s in &series {
             let first = &run.records[s.points[0].record].cell.trial;

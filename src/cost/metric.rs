@@ -8,6 +8,7 @@ use crate::results::run::Run;
 use crate::runner::measurement::Figures;
 use crate::scenario::Price;
 use crate::scenario::trial::Trial;
+use crate::stats::launches::Spread;
 use crate::transformer::BackendKind;
 use crate::units::UsdPerHour;
 
@@ -71,6 +72,8 @@ pub struct Context<'a> {
     pub book: &'a Book,
     /// Cores of the machine: what the probe's figures for all cores stand for.
     pub cores: u32,
+    /// How launches and runs differ on the machine.
+    pub spread: Spread,
 }
 
 impl<'a> Context<'a> {
@@ -87,6 +90,7 @@ impl<'a> Context<'a> {
             gpus: &environment.gpus,
             book,
             cores: environment.machine.cores,
+            spread: environment.variation().spread,
         }
     }
 

@@ -1,18 +1,26 @@
 //! The one place that asks `stats` about samples: medians with their interval, and quantiles.
 //!
-//! The interval is that of one launch of one process. What differs from launch to launch (memory layout, neighbours) is not in
-//! it; reports say so.
+//! The interval is that of another run on the same machine: what steps leave open, how launches differ, and how runs differ
+//! ([`crate::stats::launches`]).
 
-use super::metric::Estimate;
-use crate::stats::{Sample, median_interval};
+use super::metric::{Context, Estimate};
+use crate::runner::measurement::Figures;
+use crate::stats::Sample;
+use crate::stats::launches::{Spread, of_launches};
 
-/// The median of samples over 0, in the order in which they were taken, with the 95 % interval where there are enough of
-/// them. `None` without samples.
-pub fn median(samples: &[f64]) -> Option<Estimate> {
-    let value = Sample::new(samples).ok()?.median();
-    match median_interval(samples) {
-        Some(i) => Estimate::with_interval(value, i.low, i.high),
-        None => Estimate::exact(value),
+/// The median of a trial's samples over 0, one a step, over its launches, with the 95 % interval of another run where there are enough
+/// of them. `None` without samples.
+pub fn median(c: &Context, samples: &[f64]) -> Option<Estimate> {
+    estimate(c.figures()?, samples, &c.spread)
+}
+
+/// The same without a context.
+pub fn estimate(figures: &Figures, samples: &[f64], spread: &Spread) -> Option<Estimate> {
+    let found = of_launches(&figures.by_launch(samples), spread)?;
+    match found.within_run {
+        Some(_) => Estimate::with_interval(found.value, found.another_run.low, found.another_run.high),
+        // Of one launch of too few steps nothing is known.
+        None => Estimate::exact(found.value),
     }
 }
 
@@ -25,21 +33,30 @@ pub fn quantile(samples: &[f64], p: f64) -> Option<Estimate> {
 mod tests {
     use super::*;
 
+    fn of(samples: &[f64], launches: &[u32]) -> Option<Estimate> {
+        let run = crate::fixture::heads();
+        let figures = run.records[0].measurement.figures.clone().unwrap();
+        let figures = Figures { step_seconds: samples.to_vec(), launches: launches.to_vec(), ..figures };
+        estimate(&figures, samples, &run.environment.variation().spread)
+    }
+
     #[test]
-    fn the_median_lies_in_its_interval_and_few_samples_have_none() {
+    fn the_median_lies_in_its_interval_and_few_samples_of_one_launch_have_none() {
         let samples: Vec<f64> = (0..101).map(|i| f64::from(i * 37 % 101 + 1)).collect();
-        let m = median(&samples).unwrap();
+        let m = of(&samples, &[]).unwrap();
         assert_eq!(m.value, 51.0);
         let (low, high) = m.interval().unwrap();
-        assert!((30.0..51.0).contains(&low) && high > 51.0 && high <= 72.0, "{low} {high}");
-        assert_eq!(median(&[1.0, 2.0, 3.0]).unwrap().interval(), None);
+        assert!((25.0..51.0).contains(&low) && high > 51.0 && high <= 80.0, "{low} {high}");
+        assert_eq!(of(&[1.0, 2.0, 3.0], &[]).unwrap().interval(), None);
+        let three = of(&[1.0, 1.01, 0.99], &[1, 1, 1]).unwrap();
+        assert!(three.value == 1.0 && three.interval().is_some(), "launches say how they differ: {three:?}");
     }
 
     #[test]
     fn samples_that_are_no_durations_have_no_median() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[1.0, f64::NAN]), None);
-        assert_eq!(median(&[1.0, 0.0]), None);
+        assert_eq!(of(&[], &[]), None);
+        assert_eq!(of(&[1.0, f64::NAN], &[]), None);
+        assert_eq!(of(&[1.0, 0.0], &[]), None);
     }
 
     #[test]

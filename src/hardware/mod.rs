@@ -10,6 +10,7 @@ pub mod device;
 pub mod disturbance;
 pub mod energy;
 pub mod gpu;
+pub mod kind;
 pub mod machine;
 pub mod matching;
 pub mod offer;

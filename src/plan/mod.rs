@@ -3,6 +3,7 @@
 //! Pure: the machine's facts are arguments. Touches no device and no clock.
 
 mod limits;
+mod rounds;
 
 use crate::hardware::book::Book;
 use crate::hardware::gpu::Gpu;
@@ -64,7 +65,7 @@ pub struct PlannedTrial {
     pub parameters: u64,
     pub flops_per_step: Flops,
     pub memory: MemoryParts,
-    /// Estimated seconds of the whole trial: start, warm-up, measuring.
+    /// Estimated seconds of all its launches: start, warm-up, measuring.
     pub estimate: Seconds,
     /// Why it will not run, if so.
     pub skip: Option<String>,
@@ -74,6 +75,8 @@ pub struct PlannedTrial {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     pub trials: Vec<PlannedTrial>,
+    /// How often each is launched, all once a round.
+    pub rounds: u32,
     pub measure: Measure,
     pub limits: Limits,
     pub order: Order,
@@ -90,12 +93,6 @@ pub struct PlanError {
 
 /// How many times slower the naive backend is, which is there to be right and not to be fast.
 const NAIVE: f64 = 50.0;
-/// Seconds that a trial takes beside its steps: start of the process, weights, end.
-const OVERHEAD_SECONDS: f64 = 0.3;
-/// Steps of warm-up that an estimate assumes.
-const WARMUP_STEPS: f64 = 4.0;
-/// Steps after which an estimate assumes the median to be known well enough.
-const MEASURED_STEPS: f64 = 8.0;
 /// Share of the memory that trials may fill; the rest is the system's and the program's.
 const USABLE_MEMORY: f64 = 0.92;
 
@@ -106,6 +103,11 @@ const USABLE_MEMORY: f64 = 0.92;
 pub fn plan(scenario: &Scenario, facts: &Facts) -> Result<Plan, PlanError> {
     let cells = scenario.cells.iter().enumerate();
     let mut trials = cells.map(|(i, cell)| planned(i as u32, cell, scenario, facts)).collect::<Result<Vec<_>, _>>()?;
+    let steps: Vec<f64> = trials.iter().filter(|t| t.skip.is_none()).map(|t| t.estimate.get()).collect();
+    let rounds = rounds::chosen(&scenario.measure, scenario.limits, &steps, facts);
+    for t in &mut trials {
+        t.estimate = Seconds(rounds::seconds_of_cell(t.estimate.get(), &scenario.measure, rounds));
+    }
     limits::apply(&mut trials, scenario.limits, facts.usd_per_hour);
     if scenario.measure.order == Order::Shuffled {
         // Drawn from a seed: drift of the machine does not line up with an axis, and the order can be had again.
@@ -114,9 +116,32 @@ pub fn plan(scenario: &Scenario, facts: &Facts) -> Result<Plan, PlanError> {
     for (i, t) in trials.iter_mut().enumerate() {
         t.run_order = i as u32;
     }
-    Ok(Plan { trials, measure: scenario.measure.clone(), limits: scenario.limits, order: scenario.measure.order })
+    Ok(Plan {
+        trials,
+        rounds,
+        measure: scenario.measure.clone(),
+        limits: scenario.limits,
+        order: scenario.measure.order,
+    })
 }
 
+impl Plan {
+    /// What each launch is measured by.
+    pub fn of_launch(&self) -> Measure {
+        self.measure.of_launch(self.rounds)
+    }
+
+    /// The trials in the order of a round, from 0: the first as planned, each later one shuffled anew unless the file's order is kept.
+    pub fn round(&self, round: u32) -> Vec<&PlannedTrial> {
+        let mut order: Vec<&PlannedTrial> = self.trials.iter().collect();
+        if round > 0 && self.order == Order::Shuffled {
+            SplitMix64::new(self.measure.seed.wrapping_add(u64::from(round))).shuffle(&mut order);
+        }
+        order
+    }
+}
+
+/// A cell whose `estimate` is, as yet, that of one step.
 fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Result<PlannedTrial, PlanError> {
     let w = &cell.trial.workload;
     let too_large = |e: count::CountOverflow| PlanError { cell: cell.name(), message: e.to_string() };
@@ -124,10 +149,6 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Resul
     let flops_per_step = count::flops_per_step(w).map_err(too_large)?;
     let cores = cell.trial.devices.saturating_mul(cell.trial.cores_per_device);
     let step = step_seconds(cell, cores, facts);
-    let m = &scenario.measure;
-    let measuring = (step * MEASURED_STEPS).min(m.max_seconds).max(m.min_seconds).max(step);
-    let warmup = m.warmup_steps.map_or(WARMUP_STEPS, f64::from) * step;
-    let estimate = (OVERHEAD_SECONDS + warmup + measuring).min(m.timeout_seconds);
     Ok(PlannedTrial {
         cell_index: index,
         run_order: index,
@@ -136,8 +157,8 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Resul
         parameters: count::parameters(&w.shape).map_err(too_large)?,
         flops_per_step,
         memory,
-        estimate: Seconds(estimate),
-        skip: skip_reason(cell, &memory, cores, m.ignore_memory, facts),
+        estimate: Seconds(step),
+        skip: skip_reason(cell, &memory, cores, scenario.measure.ignore_memory, facts),
     })
 }
 
@@ -218,7 +239,7 @@ mod tests {
     use crate::fixture;
     use crate::scenario::{LoadOptions, load};
 
-    fn facts() -> Facts {
+    pub(super) fn facts() -> Facts {
         Facts {
             cores: 2,
             memory: Bytes(8 << 30),

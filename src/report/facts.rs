@@ -1,8 +1,10 @@
 //! What every section asks: the run, its figures, and how its cells are told apart.
 
+use crate::comparison::cheapest::{Cheapest, cheapest_of_run};
 use crate::comparison::scaling::Series;
 use crate::cost::evaluate::{Figured, evaluate};
 use crate::cost::metric::{Estimate, Metric};
+use crate::cost::metrics::USD_PER_MILLION;
 use crate::hardware::book::Book;
 use crate::results::record::Record;
 use crate::results::run::Run;
@@ -64,6 +66,22 @@ impl<'a> Facts<'a> {
     /// Indices of the records that were measured.
     pub fn measured(&self) -> Vec<usize> {
         (0..self.run.records.len()).filter(|&i| self.run.records[i].measurement.figures.is_some()).collect()
+    }
+
+    /// The cheapest of some records of this run, and what cannot be told from it; indices are places in `members`.
+    pub fn cheapest_among(&self, members: &[usize]) -> Option<Cheapest> {
+        let costs: Vec<Option<Estimate>> = members.iter().map(|&i| self.get(i, &USD_PER_MILLION)).collect();
+        let rounds = |&i: &usize| {
+            let figures = self.run.records.get(i)?.measurement.figures.as_ref()?;
+            Some(figures.medians_of_launches())
+        };
+        let rounds: Vec<Vec<f64>> = members.iter().map(|i| rounds(i).unwrap_or_default()).collect();
+        cheapest_of_run(&costs, &rounds, &self.run.environment.variation().spread)
+    }
+
+    /// The cheapest of all records.
+    pub fn cheapest(&self) -> Option<Cheapest> {
+        self.cheapest_among(&(0..self.run.records.len()).collect::<Vec<_>>())
     }
 
     pub fn counted(&self, status: Status) -> usize {

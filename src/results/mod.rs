@@ -5,6 +5,7 @@ pub mod files;
 pub mod history;
 pub mod journal;
 pub mod lock;
+pub mod merge;
 pub mod record;
 pub mod run;
 pub mod table;

@@ -17,10 +17,17 @@ pub struct Record {
     pub cell_index: u32,
     /// Place in the order of execution, from 0.
     pub run_order: u32,
+    /// Which launch of its cell this is, from 0. A record of a whole cell is what [`super::merge`] makes of its launches.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub round: u32,
     pub cell: Cell,
     pub measurement: Measurement,
     /// Start of the trial, RFC 3339, UTC.
     pub started_at: String,
+}
+
+fn is_first(round: &u32) -> bool {
+    *round == 0
 }
 
 /// What has to be the same for an old record to count for a new run; written once at the head of the journal.

@@ -3,10 +3,13 @@
 use super::error::ResultsError;
 use super::files::replace_text;
 use super::journal;
+use super::merge;
 use super::record::Record;
 use crate::hardware::gpu::Gpu;
+use crate::hardware::kind::Kind;
 use crate::hardware::machine::{Machine, Probe};
 use crate::scenario::{Measure, Price};
+use crate::stats::launches::Spread;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,6 +31,9 @@ pub struct Environment {
     pub program_version: String,
     pub machine: Machine,
     pub probe: Option<Probe>,
+    /// How launches and runs are known to differ on this machine; not in runs of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variation: Option<Variation>,
     /// GPUs that trials on the backend `cuda` see, in their order; none where no trial asked for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<Gpu>,
@@ -35,6 +41,29 @@ pub struct Environment {
     pub started_at: String,
     /// The command as typed, without the program's path.
     pub command: String,
+}
+
+/// How figures differ from launch to launch and from run to run, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Variation {
+    pub spread: Spread,
+    pub kind: Kind,
+    /// Earlier runs on this machine that it rests on beside what is assumed of its kind.
+    pub runs: u32,
+}
+
+impl Variation {
+    /// What is assumed of a machine without a history.
+    pub fn assumed(kind: Kind) -> Self {
+        Self { spread: kind.spread(), kind, runs: 0 }
+    }
+}
+
+impl Environment {
+    /// As was known when the run began; of older runs what is assumed of a virtual machine.
+    pub fn variation(&self) -> Variation {
+        self.variation.unwrap_or(Variation::assumed(Kind::VirtualMachine))
+    }
 }
 
 /// A run as read back from its folder.
@@ -80,9 +109,24 @@ pub fn load(folder: &Path) -> Result<Run, ResultsError> {
 }
 
 /// One record a cell, in the scenario's order. The journal only grows: a cell that the scenario no longer has is passed
-/// over, one that has moved takes its new place, and of two lines for a cell (skipped first, then run) the later counts.
+/// over, and one that has moved takes its new place.
 fn by_cell(environment: &Environment, journal: Vec<Record>) -> Vec<Record> {
-    let mut latest: HashMap<String, Record> = journal.into_iter().map(|r| (r.trial_id.clone(), r)).collect();
+    let mut latest = launches(journal);
     let cells = (0u32..).zip(&environment.trial_ids);
-    cells.filter_map(|(cell_index, id)| Some(Record { cell_index, ..latest.remove(id)? })).collect()
+    let merged = |id| merge::cell(latest.remove(id)?);
+    cells
+        .zip(environment.trial_ids.iter().map(merged))
+        .filter_map(|((cell_index, _), r)| Some(Record { cell_index, ..r? }))
+        .collect()
+}
+
+/// The launches of each trial. Of two lines for one (skipped first, then run) the later counts.
+pub fn launches(journal: Vec<Record>) -> HashMap<String, Vec<Record>> {
+    let mut all: HashMap<String, Vec<Record>> = HashMap::new();
+    for record in journal {
+        let of_trial = all.entry(record.trial_id.clone()).or_default();
+        of_trial.retain(|r| r.round != record.round);
+        of_trial.push(record);
+    }
+    all
 }

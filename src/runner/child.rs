@@ -54,7 +54,7 @@ impl From<SessionError> for Failure {
 pub fn serve(input: impl Read, mut output: impl Write) -> Result<(), ProtocolError> {
     let request = read_request(input)?;
     let last = match figures(&request, &mut output) {
-        Ok(figures) => Message::Done(figures),
+        Ok(figures) => Message::Done(Box::new(figures)),
         Err(failure) => Message::Failed { kind: failure.kind, reason: failure.reason },
     };
     send(&mut output, &last)
@@ -171,6 +171,7 @@ fn assemble(
     Figures {
         step_seconds: m.step_seconds,
         first_token_seconds: m.first_token_seconds,
+        launches: vec![],
         warmup_steps: m.warmup_steps,
         tokens_per_step: trial.workload.tokens_per_step(),
         stopped_by: m.stopped_by,

@@ -272,6 +272,7 @@ mod tests {
             min_seconds,
             max_seconds,
             warmup_steps,
+            rounds: None,
             seed: 0,
             order: Order::File,
             timeout_seconds: 60.0,

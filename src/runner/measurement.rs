@@ -1,6 +1,7 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
 use super::telemetry::Telemetry;
+use crate::stats::median;
 use crate::transformer::memory::{DeviceMemory, MemoryParts};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,9 @@ pub struct Figures {
     pub step_seconds: Vec<f64>,
     /// In `generate`: seconds to the first token of every step; empty otherwise.
     pub first_token_seconds: Vec<f64>,
+    /// Of several launches: how many of the steps are each one's, in order. Empty: all are of one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launches: Vec<u32>,
     /// Steps run and not counted, before the step time was stationary.
     pub warmup_steps: u32,
     pub tokens_per_step: u64,
@@ -90,6 +94,25 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Samples, one a step, launch by launch.
+    pub fn by_launch<'a>(&self, samples: &'a [f64]) -> Vec<&'a [f64]> {
+        let mut rest = samples;
+        let mut next = |len: &u32| {
+            let (launch, after) = rest.split_at_checked(*len as usize)?;
+            rest = after;
+            Some(launch)
+        };
+        match self.launches.iter().map(&mut next).collect::<Option<Vec<_>>>() {
+            Some(all) if !all.is_empty() && rest.is_empty() => all,
+            _ => vec![samples],
+        }
+    }
+
+    /// The median step of each launch, in the order of rounds, in seconds.
+    pub fn medians_of_launches(&self) -> Vec<f64> {
+        self.by_launch(&self.step_seconds).into_iter().filter_map(median).collect()
+    }
+
     /// In `generate`: the seconds of every step after its first token; `None` in other phases.
     pub fn seconds_after_first_token(&self) -> Option<Vec<f64>> {
         let paired = !self.step_seconds.is_empty() && self.step_seconds.len() == self.first_token_seconds.len();

@@ -163,7 +163,7 @@ impl Attended {
             Message::Ready { .. } => {}
             Message::Meeting { port } => self.meeting = Some(port),
             Message::Progress(progress) => self.last = progress,
-            Message::Done(figures) => self.done = Some(figures),
+            Message::Done(figures) => self.done = Some(*figures),
             Message::Failed { kind, reason } => self.failed = Some((kind, reason)),
         }
     }

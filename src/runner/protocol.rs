@@ -103,7 +103,7 @@ pub enum Message {
         port: u16,
     },
     Progress(Progress),
-    Done(Figures),
+    Done(Box<Figures>),
     Failed {
         kind: Fault,
         reason: String,

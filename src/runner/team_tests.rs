@@ -14,6 +14,7 @@ fn leader(status: Status) -> Measurement {
         peak_allocated_bytes: 10,
         step_seconds: vec![0.1],
         first_token_seconds: vec![],
+        launches: vec![],
         warmup_steps: 1,
         tokens_per_step: 8,
         stopped_by: super::super::measurement::Stop::Precision,

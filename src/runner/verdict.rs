@@ -163,6 +163,7 @@ mod tests {
         Figures {
             step_seconds,
             first_token_seconds: vec![],
+            launches: vec![],
             warmup_steps: 1,
             tokens_per_step: 8,
             stopped_by: Stop::Precision,

@@ -78,12 +78,29 @@ pub struct Measure {
     pub max_seconds: f64,
     /// `None`: warm up until the step time is stationary.
     pub warmup_steps: Option<u32>,
+    /// How often a cell is launched, all cells once a round; `None`: as the plan finds room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u32>,
     pub seed: u64,
     pub order: Order,
     /// A trial that has not finished after this long is killed: status `timeout`.
     pub timeout_seconds: f64,
     /// Run trials although they are predicted not to fit into memory.
     pub ignore_memory: bool,
+}
+
+impl Measure {
+    /// What each launch of a cell is measured by: a cell's time is shared among its launches, and what each of them need not know
+    /// so precisely the others add.
+    pub fn of_launch(&self, rounds: u32) -> Self {
+        let rounds = f64::from(rounds.max(1));
+        Self {
+            precision: (self.precision * rounds.sqrt()).min(0.5),
+            min_seconds: self.min_seconds / rounds,
+            max_seconds: self.max_seconds / rounds,
+            ..self.clone()
+        }
+    }
 }
 
 /// The order in which cells are measured.

@@ -2,6 +2,7 @@
 
 use super::axes::{AXES, Axis, Kind, SECTIONS, section_of};
 use super::presets;
+use super::settings::MOST_ROUNDS;
 use crate::hardware::offer::Term;
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
@@ -99,6 +100,11 @@ fn measure() -> Value {
             "warmup",
             json!({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}),
             "steps before measuring, or auto: until the step time is stationary; default auto",
+        ),
+        (
+            "rounds",
+            json!({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_ROUNDS}]}),
+            "launches of each cell, all cells once a round, which share the cell's seconds; default auto: 3 where there is time",
         ),
         ("seed", json!({"type": "integer", "minimum": 0}), "of weights, inputs and the order; default 0"),
         ("order", json!({"enum": ["shuffled", "file"]}), "of execution; default shuffled"),

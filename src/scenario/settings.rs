@@ -5,8 +5,19 @@ use crate::units::UsdPerHour;
 use crate::yaml::{Node, Sources, Value, YamlError, entries, flag, number, text, whole};
 
 /// Keys of `measure`.
-pub const MEASURE: &[&str] =
-    &["precision", "min_seconds", "max_seconds", "warmup", "seed", "order", "timeout_seconds", "ignore_memory"];
+pub const MEASURE: &[&str] = &[
+    "precision",
+    "min_seconds",
+    "max_seconds",
+    "warmup",
+    "rounds",
+    "seed",
+    "order",
+    "timeout_seconds",
+    "ignore_memory",
+];
+/// The most launches of a cell.
+pub const MOST_ROUNDS: u32 = 100;
 /// Keys of `limits`.
 pub const LIMITS: &[&str] = &["minutes", "usd", "cells"];
 
@@ -18,6 +29,7 @@ impl Default for Measure {
             min_seconds: 1.0,
             max_seconds: 10.0,
             warmup_steps: None,
+            rounds: None,
             seed: 0,
             order: Order::Shuffled,
             timeout_seconds: 600.0,
@@ -47,6 +59,25 @@ pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlError> {
             "timeout_seconds" => m.timeout_seconds = number(e, p, positive, "seconds above 0", s)?,
             "seed" => m.seed = whole(e, p, 0, s)?,
             "ignore_memory" => m.ignore_memory = flag(e, p, s)?,
+            "rounds" => {
+                m.rounds = match &e.node.value {
+                    Value::Text(t) if t == "auto" => None,
+                    _ => Some(
+                        whole(e, p, 1, s)
+                            .ok()
+                            .and_then(|n| u32::try_from(n).ok())
+                            .filter(|n| *n <= MOST_ROUNDS)
+                            .ok_or_else(|| {
+                                s.fault(
+                                    e.node.place,
+                                    format!(
+                                        "measure.rounds: expected `auto` or a whole number from 1 to {MOST_ROUNDS}"
+                                    ),
+                                )
+                            })?,
+                    ),
+                }
+            }
             "warmup" => {
                 m.warmup_steps =
                     match &e.node.value {

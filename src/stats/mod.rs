@@ -2,6 +2,7 @@
 
 pub mod change_points;
 pub mod holm;
+pub mod launches;
 mod median;
 pub mod random;
 mod sample;

@@ -23,12 +23,13 @@ pub fn key(scenario: &Scenario, machine: &Machine, program_version: String, proc
 
 /// What decides the meaning of a figure. Faults do: figures made under them must never be taken for measurements.
 fn settings(measure: &Measure, processes: usize) -> String {
-    let Measure { precision, min_seconds, max_seconds, warmup_steps, .. } = measure;
+    let Measure { precision, min_seconds, max_seconds, warmup_steps, rounds, .. } = measure;
     let mut settings = serde_json::json!({
         "precision": precision,
         "min_seconds": min_seconds,
         "max_seconds": max_seconds,
         "warmup_steps": warmup_steps,
+        "rounds": rounds,
     });
     if processes > 1 {
         settings["processes"] = processes.into();

@@ -6,6 +6,7 @@
 
 pub mod forecast;
 pub mod identity;
+pub mod past;
 pub mod planning;
 pub mod probing;
 pub mod resume;

@@ -5,7 +5,7 @@ use crate::hardware::machine::Probe;
 use crate::results::ResultsError;
 use crate::results::journal::{Content, Journal, Opened, read};
 use crate::results::record::{Record, RunKey};
-use crate::results::run::load;
+use crate::results::run::{Variation, load};
 use std::path::Path;
 
 /// What a new run takes over from the folder.
@@ -17,6 +17,8 @@ pub struct Found {
     /// Its GPUs as they were found then, with their own probes.
     pub gpus: Vec<Gpu>,
     pub started_at: Option<String>,
+    /// How runs were known to differ on this machine then.
+    pub variation: Option<Variation>,
 }
 
 /// Looks into the folder. A journal of another run (or any, when a fresh one is wanted) is moved aside, never deleted, and
@@ -47,6 +49,7 @@ fn found(folder: &Path, content: Content) -> Found {
     Found {
         records: content.records,
         started_at: environment.as_ref().map(|e| e.started_at.clone()),
+        variation: environment.as_ref().and_then(|e| e.variation),
         gpus: environment.as_ref().map(|e| e.gpus.clone()).unwrap_or_default(),
         probe: environment.and_then(|e| e.probe),
     }

@@ -13,7 +13,7 @@ fn planned(more: &str) -> Plan {
     let path = folder.path().join("s.yaml");
     let text = format!(
         "version: 1\nname: t\ntrial: {{ model: {{ n_layers: 1, d_model: 64, n_heads: 4 }}, seq_len: 32 }}\n\
-         sweep: {{ matrix: {{ batch: 1..8 }} }}\nmeasure: {{ order: file, min_seconds: 1, max_seconds: 1 }}\n{more}"
+         sweep: {{ matrix: {{ batch: 1..8 }} }}\nmeasure: {{ order: file, rounds: 1, min_seconds: 1, max_seconds: 1 }}\n{more}"
     );
     std::fs::write(&path, text).unwrap();
     let facts = Facts {
@@ -33,6 +33,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
     let figures = Figures {
         step_seconds: vec![0.1; 10],
         first_token_seconds: vec![],
+        launches: vec![],
         warmup_steps: 1,
         tokens_per_step: 32,
         stopped_by: Stop::Precision,
@@ -208,4 +209,73 @@ fn a_journal_that_cannot_be_written_stops_the_sweep_at_once() {
     };
     assert!(sweep(&plan, None, vec![], &mut stage).is_err());
     assert_eq!(*log.0.borrow(), ["run 0"]);
+}
+
+/// The same plan in three rounds.
+fn in_rounds(more: &str) -> Plan {
+    let plan = planned(more);
+    let estimate = |t: &PlannedTrial| Seconds(3.0 * t.estimate.get());
+    let trials = plan.trials.iter().map(|t| PlannedTrial { estimate: estimate(t), ..t.clone() }).collect();
+    Plan { rounds: 3, trials, ..plan }
+}
+
+#[test]
+fn all_cells_are_launched_once_a_round_and_a_cell_is_one_record() {
+    let (outcome, log) = swept(&in_rounds(""), vec![], &|_| measurement(Status::Ok, 1.0));
+    let ran = log.cells("run");
+    for round in ran.chunks(8) {
+        assert_eq!(round, (0..8).collect::<Vec<_>>());
+    }
+    assert_eq!((ran.len(), outcome.records.len()), (24, 8));
+    let figures = outcome.records[3].measurement.figures.as_ref().unwrap();
+    assert_eq!((figures.launches.as_slice(), figures.step_seconds.len()), (&[10, 10, 10][..], 30));
+}
+
+#[test]
+fn a_cell_that_failed_has_no_further_launch_and_says_in_which_it_failed() {
+    let launches = RefCell::new([0; 8]);
+    let ending = |cell: u32| {
+        launches.borrow_mut()[cell as usize] += 1;
+        let failed = (cell == 2 && launches.borrow()[2] == 2) || cell == 5;
+        measurement(if failed { Status::Crashed } else { Status::Ok }, 1.0)
+    };
+    let (outcome, _) = swept(&in_rounds(""), vec![], &ending);
+    assert_eq!(*launches.borrow(), [3, 3, 2, 3, 3, 1, 3, 3]);
+    assert_eq!(outcome.records[2].measurement.reason, "launch 2: planted");
+    assert_eq!(outcome.records[5].measurement.reason, "planted");
+}
+
+#[test]
+fn a_limit_that_binds_in_a_later_round_leaves_every_cell_with_fewer_launches() {
+    let (outcome, log) = swept(&in_rounds("limits: { minutes: 2.01 }\n"), vec![], &|_| measurement(Status::Ok, 10.0));
+    assert_eq!(log.cells("run").len(), 12);
+    assert_eq!(statuses(&outcome), [Status::Ok; 8]);
+    let launches = |i: usize| outcome.records[i].measurement.figures.as_ref().unwrap().launches.len();
+    assert_eq!((launches(0), launches(7)), (2, 0), "a cell of one launch is as it always was");
+}
+
+#[test]
+fn a_run_cut_short_in_a_later_round_goes_on_there() {
+    let plan = in_rounds("");
+    let count = RefCell::new(0);
+    let journal = RefCell::new(Vec::new());
+    let mut stage = Stage {
+        measure: &mut |_, _| {
+            *count.borrow_mut() += 1;
+            measurement(if *count.borrow() == 12 { Status::Cancelled } else { Status::Ok }, 1.0)
+        },
+        append: &mut |record| {
+            journal.borrow_mut().push(record.clone());
+            Ok(())
+        },
+        display: &mut Watching(&Log::default()),
+        now: &String::new,
+        interrupted: &AtomicBool::new(false),
+    };
+    let cut = sweep(&plan, None, vec![], &mut stage).unwrap();
+    assert!(cut.interrupted && statuses(&cut) == [Status::Ok; 8], "what was measured counts: {:?}", statuses(&cut));
+    assert_eq!(journal.borrow().len(), 11);
+    let (all, log) = swept(&plan, journal.into_inner(), &|_| measurement(Status::Ok, 1.0));
+    assert_eq!(log.cells("run").len(), 13);
+    assert!(all.records.iter().all(|r| r.measurement.figures.as_ref().unwrap().launches.len() == 3));
 }

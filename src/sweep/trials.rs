@@ -1,27 +1,32 @@
-//! The sweep: every planned trial becomes exactly one record, in the order of the plan, on disk before anybody sees it.
+//! The sweep: every planned trial becomes exactly one record, launch by launch, each on disk before anybody sees it.
+//!
+//! All cells are launched once a round. The first round decides of each whether it runs at all; later ones add launches of those that
+//! do, while time and money last, so that a sweep that is cut short has all of its cells, if less sure of them.
 //!
 //! Measuring, journal, display and clock are the caller's, so that the order of things can be tested exactly.
 
 use super::forecast::Forecast;
 use crate::plan::{Plan, PlannedTrial};
 use crate::results::ResultsError;
+use crate::results::merge;
 use crate::results::record::{Record, SCHEMA_VERSION};
+use crate::results::run::launches;
 use crate::runner::Progress;
 use crate::runner::measurement::{Measurement, Status};
 use crate::units::{Bytes, Seconds, UsdPerHour, significant};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who watches a sweep.
 pub trait Display {
-    /// A trial starts; `left` is the estimate for it and all after it.
+    /// A launch of a trial starts; `left` is the estimate for it and all after it.
     fn begin(&mut self, trial: &PlannedTrial, left: Seconds);
     fn progress(&mut self, progress: Progress);
-    /// A trial has its record, which is on disk (or belongs to an interrupted trial, which has none there).
+    /// A launch has its record, which is on disk (or belongs to an interrupted one, which has none there).
     fn finished(&mut self, record: &Record);
 }
 
-/// Measures a trial and tells how it goes.
+/// Measures one launch of a trial and tells how it goes.
 pub type Measurer<'a> = dyn FnMut(&PlannedTrial, &mut dyn FnMut(Progress)) -> Measurement + 'a;
 
 /// What a sweep works with.
@@ -58,27 +63,34 @@ pub fn sweep(
     journal: Vec<Record>,
     stage: &mut Stage,
 ) -> Result<Outcome, ResultsError> {
-    let journal: HashMap<String, Record> = journal.into_iter().map(|r| (r.trial_id.clone(), r)).collect();
+    let journal = launches(journal);
     let mut state = State::new(plan, price, &journal);
-    let mut records = Vec::with_capacity(plan.trials.len());
-    for trial in &plan.trials {
-        let known = journal.get(&trial.id);
-        let record = match known {
-            Some(done) if done.measurement.status != Status::Skipped => {
-                Record { cell_index: trial.cell_index, ..done.clone() }
-            }
-            known => state.next(trial, known, stage)?,
-        };
-        state.note_memory(&record, trial);
-        records.push(record);
+    let mut cells: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
+    for round in 0..plan.rounds {
+        for trial in plan.round(round) {
+            let known = journal.get(&trial.id).and_then(|all| all.iter().find(|r| r.round == round));
+            let so_far = cells.entry(trial.cell_index).or_default();
+            let record = match known {
+                Some(done) if done.measurement.status != Status::Skipped => {
+                    Some(Record { cell_index: trial.cell_index, ..done.clone() })
+                }
+                known if round == 0 => Some(state.first(trial, known, stage)?),
+                _ if so_far.iter().all(|r| r.measurement.status == Status::Ok) => state.again(trial, round, stage)?,
+                _ => None,
+            };
+            record.iter().for_each(|r| state.note_memory(r, trial));
+            so_far.extend(record);
+        }
     }
-    records.sort_by_key(|r| r.cell_index);
+    let records = cells.into_values().filter_map(merge::cell).collect();
     Ok(Outcome { records, interrupted: state.interrupted })
 }
 
 /// What decides whether the next trial runs.
 struct State {
     forecast: Forecast,
+    /// Launches of a trial: its estimate is that of all of them.
+    rounds: u32,
     limit: Option<Limit>,
     /// Seconds of all trials of this run so far, those of earlier sittings included.
     spent: f64,
@@ -94,19 +106,33 @@ struct Limit {
 }
 
 impl State {
-    fn new(plan: &Plan, price: Option<UsdPerHour>, journal: &HashMap<String, Record>) -> Self {
-        let done = |t: &PlannedTrial| journal.get(&t.id).filter(|r| r.measurement.status != Status::Skipped);
-        let left = plan.trials.iter().filter(|t| t.skip.is_none() && done(t).is_none());
-        let mut forecast = Forecast::new(left.map(|t| t.estimate.get()));
+    fn new(plan: &Plan, price: Option<UsdPerHour>, journal: &HashMap<String, Vec<Record>>) -> Self {
+        let done = |t: &PlannedTrial| {
+            let all = journal.get(&t.id).into_iter().flatten();
+            all.filter(|r| r.measurement.status != Status::Skipped && r.round < plan.rounds)
+        };
+        let of_launch = |t: &PlannedTrial| t.estimate.get() / f64::from(plan.rounds.max(1));
+        let left = |t: &&PlannedTrial| {
+            let failed = done(t).any(|r| r.measurement.status != Status::Ok);
+            if failed { 0.0 } else { of_launch(t) * (f64::from(plan.rounds) - done(t).count() as f64) }
+        };
+        let mut forecast = Forecast::new(plan.trials.iter().filter(|t| t.skip.is_none()).map(|t| left(&t)));
         let mut spent = 0.0;
-        for (trial, record) in plan.trials.iter().filter_map(|t| Some((t, done(t)?))) {
-            forecast.learn(trial.estimate.get(), record.measurement.trial_seconds);
+        for (trial, record) in plan.trials.iter().flat_map(|t| done(t).map(move |r| (t, r))) {
+            forecast.learn(of_launch(trial), record.measurement.trial_seconds);
             spent += record.measurement.trial_seconds;
         }
-        Self { forecast, limit: Limit::of(plan, price), spent, too_large: Vec::new(), interrupted: false }
+        let (rounds, limit) = (plan.rounds, Limit::of(plan, price));
+        Self { forecast, rounds, limit, spent, too_large: Vec::new(), interrupted: false }
     }
 
-    fn next(
+    /// Estimated seconds of one launch.
+    fn of_launch(&self, trial: &PlannedTrial) -> f64 {
+        trial.estimate.get() / f64::from(self.rounds.max(1))
+    }
+
+    /// The first launch of a trial, or why there is none.
+    fn first(
         &mut self,
         trial: &PlannedTrial,
         known: Option<&Record>,
@@ -116,7 +142,7 @@ impl State {
         self.interrupted |= stage.interrupted.load(Ordering::Relaxed);
         if self.interrupted && trial.skip.is_none() {
             let reason = "not started: the run was interrupted";
-            return Ok(record(trial, without(Status::Cancelled, reason.to_string()), (stage.now)()));
+            return Ok(record(trial, 0, without(Status::Cancelled, reason.to_string()), (stage.now)()));
         }
         if let Some(reason) = self.reason_to_skip(trial) {
             if trial.skip.is_none() {
@@ -125,21 +151,40 @@ impl State {
             if let Some(known) = known {
                 return Ok(Record { cell_index: trial.cell_index, ..known.clone() });
             }
-            let record = record(trial, without(Status::Skipped, reason), (stage.now)());
+            let record = record(trial, 0, without(Status::Skipped, reason), (stage.now)());
             (stage.append)(&record)?;
             stage.display.finished(&record);
             return Ok(record);
         }
-        self.run(trial, stage)
+        self.run(trial, 0, stage)
     }
 
-    fn run(&mut self, trial: &PlannedTrial, stage: &mut Stage) -> Result<Record, ResultsError> {
+    /// A later launch of a trial that runs; `None` where there is no time for it, or the user has had enough.
+    fn again(&mut self, trial: &PlannedTrial, round: u32, stage: &mut Stage) -> Result<Option<Record>, ResultsError> {
+        self.interrupted |= stage.interrupted.load(Ordering::Relaxed);
+        if self.interrupted {
+            return Ok(None);
+        }
+        if self.over_the_limit(trial).is_some() {
+            self.forecast.drop_out(self.of_launch(trial));
+            return Ok(None);
+        }
+        let record = self.run(trial, round, stage)?;
+        // The launches before stay what they are.
+        Ok(Some(record).filter(|r| r.measurement.status != Status::Cancelled))
+    }
+
+    fn run(&mut self, trial: &PlannedTrial, round: u32, stage: &mut Stage) -> Result<Record, ResultsError> {
         let started_at = (stage.now)();
         stage.display.begin(trial, Seconds(self.forecast.left()));
         let measurement = (stage.measure)(trial, &mut |p| stage.display.progress(p));
-        self.forecast.ran(trial.estimate.get(), measurement.trial_seconds);
+        self.forecast.ran(self.of_launch(trial), measurement.trial_seconds);
         self.spent += measurement.trial_seconds;
-        let record = record(trial, measurement, started_at);
+        let record = record(trial, round, measurement, started_at);
+        if record.measurement.status != Status::Ok {
+            let launches_left = f64::from(self.rounds - 1 - round.min(self.rounds - 1));
+            self.forecast.drop_out(launches_left * self.of_launch(trial));
+        }
         if record.measurement.status == Status::Cancelled {
             // Not in the journal: the next sitting runs it again.
             self.interrupted = true;
@@ -156,7 +201,7 @@ impl State {
 
     fn over_the_limit(&self, trial: &PlannedTrial) -> Option<String> {
         let limit = self.limit.as_ref()?;
-        let after = self.spent + self.forecast.corrected(trial.estimate.get());
+        let after = self.spent + self.forecast.corrected(self.of_launch(trial));
         (after > limit.seconds).then(|| {
             let spent = Seconds(self.spent);
             format!(
@@ -208,12 +253,13 @@ fn predicted(trial: &PlannedTrial) -> Option<u64> {
     trial.memory.total().map(Bytes::get)
 }
 
-fn record(trial: &PlannedTrial, measurement: Measurement, started_at: String) -> Record {
+fn record(trial: &PlannedTrial, round: u32, measurement: Measurement, started_at: String) -> Record {
     Record {
         schema_version: SCHEMA_VERSION,
         trial_id: trial.id.clone(),
         cell_index: trial.cell_index,
         run_order: trial.run_order,
+        round,
         cell: trial.cell.clone(),
         measurement,
         started_at,

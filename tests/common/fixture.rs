@@ -89,6 +89,7 @@ pub fn measured(trial: &Trial, gflops: f64) -> Measurement {
         reason: String::new(),
         figures: Some(Figures {
             first_token_seconds: first,
+            launches: vec![],
             warmup_steps: 5,
             tokens_per_step: w.tokens_per_step(),
             stopped_by: Stop::Precision,
@@ -115,6 +116,7 @@ pub fn record(index: u32, run_order: u32, cell: Cell, measurement: Measurement) 
         trial_id: cell.trial.id(),
         cell_index: index,
         run_order,
+        round: 0,
         cell,
         measurement,
         started_at: format!("2026-11-23T10:{:02}:00Z", index % 60),
@@ -134,6 +136,7 @@ pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environme
             min_seconds: 1.0,
             max_seconds: 4.0,
             warmup_steps: None,
+            rounds: None,
             seed: 7,
             order: Order::Shuffled,
             timeout_seconds: 120.0,
@@ -158,6 +161,7 @@ pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environme
             instruction_sets: ["avx2", "fma", "avx512f"].map(String::from).into(),
             caches: vec![("L1d".into(), 32 << 10), ("L2".into(), 1 << 20), ("L3".into(), 32 << 20)],
         },
+        variation: None,
         probe: Some(Probe {
             f32_flops_per_second_one_core: 90e9,
             f32_flops_per_second: 170e9,

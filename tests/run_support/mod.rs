@@ -23,7 +23,7 @@ impl Sweep {
         let text = "version: 1\nname: synthetic\n\
             trial: { model: { n_layers: 1, d_model: 32, n_heads: 2, vocab_size: 64 }, seq_len: 16 }\n\
             sweep: { matrix: { batch: 1..8 } }\n\
-            measure: { min_seconds: 0.05, max_seconds: 0.2, precision: 0.2, warmup: 2, order: file }\n";
+            measure: { min_seconds: 0.05, max_seconds: 0.2, precision: 0.2, warmup: 2, rounds: 1, order: file }\n";
         std::fs::write(folder.path().join("s.yaml"), text).unwrap();
         Self { folder, fault: format!("synthetic:2;{fault}") }
     }

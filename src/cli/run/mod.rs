@@ -11,20 +11,22 @@ use super::output::{print_run, results_failure as failure};
 use super::price::{Priced, apply, priced, warn_if_stale};
 use super::table::Format;
 use crate::hardware::gpu::Gpu;
+use crate::hardware::kind::Kind;
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
 use crate::plan::{Plan, PlannedTrial};
 use crate::results::ResultsError;
 use crate::results::lock::{Lock, lock_folder, lock_machine};
 use crate::results::record::{Record, RunKey, SCHEMA_VERSION};
-use crate::results::run::{Environment, Run, save_environment};
+use crate::results::run::{Environment, Run, Variation, save_environment};
 use crate::runner::measurement::Status;
 use crate::runner::team::Leader;
 use crate::runner::{Options, Progress, fault, run_trial, this_program};
 use crate::scenario::Scenario;
 use crate::sweep::resume::Found;
-use crate::sweep::{self, identity, planning, probing, resume};
+use crate::sweep::{self, identity, past, planning, probing, resume};
 use anyhow::Context;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -52,6 +54,9 @@ pub struct Arguments {
     /// Leave out the probe of the machine's limits; MFU and MBU are then n/a.
     #[arg(long)]
     no_probe: bool,
+    /// Neither use nor keep what earlier runs on this machine say of how its runs differ.
+    #[arg(long)]
+    no_history: bool,
     /// How to print the results.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -95,17 +100,25 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let mut leader = waiting.map(|w| w.meet(&scenario, &plan, &key.program_version)).transpose()?;
     let done = finished_in(&plan, &found.records);
     if done > 0 {
-        say(format!("resuming: {done} of {} trials are there", plan.trials.len()));
+        let what = if plan.rounds > 1 { "launches" } else { "trials" };
+        say(format!("resuming: {done} of {} {what} are there", launches_in(&plan)));
     }
     let gpus = if found.gpus.is_empty() { planning::gpus(&scenario).unwrap_or_default() } else { found.gpus };
     let gpus = if a.no_probe { gpus } else { probing::probed(gpus, &mut say) };
-    let environment = environment(&scenario, &plan, &key, machine, (probed, gpus), found.started_at);
+    let history = past::file_of(&machine).filter(|_| !a.no_history && fault::requested().is_none());
+    let before = history.as_deref().map(past::read).unwrap_or_default();
+    let variation = found.variation.unwrap_or_else(|| past::variation(Kind::of_this_machine(), &before));
+    let environment = environment(&scenario, &plan, &key, machine, (probed, gpus, variation), found.started_at);
     save_environment(&out, &environment).map_err(failure)?;
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;
     let outcome = measure(&scenario, &plan, found.records, journal, (done, a.quiet), &interrupted, leader.as_mut())?;
     let broken = leader.as_ref().and_then(Leader::broken).map(String::from);
     leader.into_iter().for_each(Leader::end);
     let run = Run { environment, records: outcome.records };
+    if let Some(file) = history.filter(|_| !outcome.interrupted && done < launches_in(&plan)) {
+        // Without it later intervals are wider, and nothing else.
+        let _ = past::keep(&file, past::of(&run));
+    }
     print_run(&run, &scenario.book, &out, a.format)?;
     verdict(&run, outcome.interrupted, broken)
 }
@@ -155,10 +168,18 @@ fn probe_once(a: &Arguments, machine: &Machine, found: &Found, say: &mut dyn FnM
     Some(probe(machine))
 }
 
-/// Trials of the plan that have been run already.
+/// Launches of the plan that have been made already.
 fn finished_in(plan: &Plan, records: &[Record]) -> usize {
-    let ran = |t: &&PlannedTrial| records.iter().any(|r| r.trial_id == t.id && r.measurement.status != Status::Skipped);
-    plan.trials.iter().filter(ran).count()
+    let planned: HashSet<&str> = plan.trials.iter().map(|t| t.id.as_str()).collect();
+    let ran = |r: &&Record| r.measurement.status != Status::Skipped && r.round < plan.rounds;
+    let launches = records.iter().filter(ran).filter(|r| planned.contains(r.trial_id.as_str()));
+    launches.map(|r| (&r.trial_id, r.round)).collect::<HashSet<_>>().len()
+}
+
+/// Launches of the whole plan; a trial that is left out counts as one.
+fn launches_in(plan: &Plan) -> usize {
+    let left_out = plan.trials.iter().filter(|t| t.skip.is_some()).count();
+    left_out + (plan.trials.len() - left_out) * plan.rounds as usize
 }
 
 fn environment(
@@ -166,7 +187,7 @@ fn environment(
     plan: &Plan,
     key: &RunKey,
     machine: Machine,
-    (probe, gpus): (Option<Probe>, Vec<Gpu>),
+    (probe, gpus, variation): (Option<Probe>, Vec<Gpu>, Variation),
     started_at: Option<String>,
 ) -> Environment {
     let mut trials: Vec<&PlannedTrial> = plan.trials.iter().collect();
@@ -182,6 +203,7 @@ fn environment(
         price: scenario.price.clone(),
         program_version: key.program_version.clone(),
         machine,
+        variation: Some(variation),
         probe,
         gpus,
         started_at: started_at.unwrap_or_else(|| timestamp::rfc3339(SystemTime::now())),
@@ -200,7 +222,7 @@ fn measure(
 ) -> Result<sweep::Outcome, Failure> {
     let program = this_program().context("finding this program's own file").map_err(Failure::Io)?;
     let options = Options { program, variables: Vec::new() };
-    let mut display = progress::display(plan.trials.len(), done, quiet);
+    let mut display = progress::display(launches_in(plan), done, quiet);
     let mut stage = sweep::Stage {
         measure: &mut |trial: &PlannedTrial, progress: &mut dyn FnMut(Progress)| {
             let request = team::request(plan, trial);

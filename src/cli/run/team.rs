@@ -46,7 +46,7 @@ pub(super) fn broken(why: &str, kept: usize, all: usize) -> Failure {
 
 /// What a trial's process is asked for.
 pub(super) fn request(plan: &Plan, trial: &PlannedTrial) -> Request {
-    Request { trial: trial.cell.trial.clone(), measure: plan.measure.clone(), predicted_memory: trial.memory }
+    Request { trial: trial.cell.trial.clone(), measure: plan.of_launch(), predicted_memory: trial.memory }
 }
 
 /// The run of a process that does not lead.

@@ -82,7 +82,7 @@ pub static MBU: Metric = share(
 );
 
 fn rate(c: &Context, amount: f64) -> Option<Estimate> {
-    steps::median(&c.figures()?.step_seconds)?.decreasing(|s| amount / s)?.positive()
+    steps::median(c, &c.figures()?.step_seconds)?.decreasing(|s| amount / s)?.positive()
 }
 
 /// Every replica reads its own weights, once however many devices share it; the KV cache is split among all.

@@ -27,10 +27,13 @@ const fn seconds(
 
 const QUANTILES: &str = "Hyndman & Fan 1996, type 7";
 
-pub static STEP_P50: Metric =
-    seconds("step_seconds_p50", "p50 step", "median of the measured steps, with its 95 % interval", QUANTILES, |c| {
-        steps::median(&c.figures()?.step_seconds)
-    });
+pub static STEP_P50: Metric = seconds(
+    "step_seconds_p50",
+    "p50 step",
+    "median of the launches' median steps, with the 95 % interval of another run",
+    QUANTILES,
+    |c| steps::median(c, &c.figures()?.step_seconds),
+);
 pub static STEP_P90: Metric =
     seconds("step_seconds_p90", "p90 step", "90th percentile of the measured steps", QUANTILES, |c| quantile(c, 0.90));
 pub static STEP_P95: Metric =
@@ -44,8 +47,8 @@ pub static TTFT: Metric = seconds(
     "median time from the start of a step to its first token; in prefill the step itself",
     "as vLLM, SGLang and aiperf count it",
     |c| match c.record.cell.trial.workload.phase {
-        Phase::Prefill => steps::median(&c.figures()?.step_seconds),
-        Phase::Generate => steps::median(&c.figures()?.first_token_seconds),
+        Phase::Prefill => steps::median(c, &c.figures()?.step_seconds),
+        Phase::Generate => steps::median(c, &c.figures()?.first_token_seconds),
         Phase::Train | Phase::Decode => None,
     },
 );
@@ -65,11 +68,11 @@ fn quantile(c: &Context, p: f64) -> Option<Estimate> {
 fn tpot(c: &Context) -> Option<Estimate> {
     let workload = &c.record.cell.trial.workload;
     match workload.phase {
-        Phase::Decode => steps::median(&c.figures()?.step_seconds),
+        Phase::Decode => steps::median(c, &c.figures()?.step_seconds),
         Phase::Generate => {
             let intervals = f64::from(workload.new_tokens.checked_sub(1).filter(|&n| n > 0)?);
             let each: Vec<f64> = decode_seconds(c)?.into_iter().map(|s| s / intervals).collect();
-            steps::median(&each)
+            steps::median(c, &each)
         }
         Phase::Train | Phase::Prefill => None,
     }

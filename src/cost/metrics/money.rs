@@ -78,7 +78,7 @@ fn input(c: &Context) -> Option<Estimate> {
         Phase::Generate => &c.figures()?.first_token_seconds,
         Phase::Train | Phase::Decode => return None,
     };
-    of_throughput(c, steps::median(seconds)?.decreasing(|s| tokens / s)?)
+    of_throughput(c, steps::median(c, seconds)?.decreasing(|s| tokens / s)?)
 }
 
 fn output(c: &Context) -> Option<Estimate> {
@@ -87,7 +87,7 @@ fn output(c: &Context) -> Option<Estimate> {
         Phase::Decode => of_throughput(c, tokens_per_second(c)?),
         Phase::Generate if w.new_tokens > 1 => {
             let tokens = f64::from(w.batch) * f64::from(w.new_tokens);
-            of_throughput(c, steps::median(&decode_seconds(c)?)?.decreasing(|s| tokens / s)?)
+            of_throughput(c, steps::median(c, &decode_seconds(c)?)?.decreasing(|s| tokens / s)?)
         }
         Phase::Generate | Phase::Train | Phase::Prefill => None,
     }

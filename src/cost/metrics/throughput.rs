@@ -10,7 +10,7 @@ pub static TOKENS_PER_SECOND: Metric = Metric {
     quantity: Quantity::TokensPerSecond,
     provenance: Provenance::Measured,
     direction: Direction::Higher,
-    formula: "tokens of a step on all devices / median step_seconds; the ends of the median's 95 % interval change places",
+    formula: "tokens of a step on all devices / median step_seconds; the ends of its 95 % interval change places",
     source: "as MLPerf counts tokens",
     compute: tokens_per_second,
 };
@@ -30,7 +30,7 @@ pub static TOKENS_PER_SECOND_PER_DEVICE: Metric = Metric {
 pub(super) fn tokens_per_second(c: &Context) -> Option<Estimate> {
     let figures = c.figures()?;
     let tokens = figures.tokens_per_step as f64;
-    steps::median(&figures.step_seconds)?.decreasing(|s| tokens / s)?.positive()
+    steps::median(c, &figures.step_seconds)?.decreasing(|s| tokens / s)?.positive()
 }
 
 fn per_device(c: &Context) -> Option<Estimate> {

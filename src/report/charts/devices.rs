@@ -14,7 +14,7 @@ use crate::units::{Share, significant};
 const MOST: usize = 16;
 
 pub fn figures(facts: &Facts) -> Vec<Drawn> {
-    let all = scaling(facts.records(), facts.figures());
+    let all = scaling(facts.run, facts.figures());
     if all.is_empty() {
         return vec![];
     }

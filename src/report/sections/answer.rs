@@ -1,6 +1,6 @@
 //! The answer in a plain sentence, and the figures that carry it.
 
-use crate::comparison::cheapest::{Cheapest, cheapest};
+use crate::comparison::cheapest::Cheapest;
 use crate::comparison::ratio::ratio;
 use crate::cost::metric::{Context, Estimate, Metric, Quantity};
 use crate::cost::metrics::{FLOPS_PER_SECOND, MFU, TOKENS_PER_SECOND, USD_PER_MILLION};
@@ -9,23 +9,30 @@ use crate::report::document::{Block, Cell, Column, Figure, Row, Span, Table, par
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, bare, counted, listed, plus_minus, shown, with_unit};
 use crate::runner::measurement::Status;
-use crate::units::significant;
-
-/// The cheapest of all records, where there is a price.
-fn best(facts: &Facts) -> Option<Cheapest> {
-    cheapest(&(0..facts.records().len()).map(|i| facts.get(i, &USD_PER_MILLION)).collect::<Vec<_>>())
-}
+use crate::units::{Share, significant};
 
 pub fn blocks(facts: &Facts) -> Vec<Block> {
-    let Some(found) = best(facts) else { return unpriced(facts) };
+    let Some(found) = facts.cheapest() else { return unpriced(facts) };
     let mut blocks = vec![Block::Answer(sentence(facts, &found)), Block::Figures(figures(facts, &found))];
     blocks.extend(by_model(facts));
     blocks
 }
 
-/// "d_model 128, batch 8 makes the cheapest tokens: $0.0041 per million (95 % CI 0.0040 .. 0.0042), 3.1 times cheaper than ..."
+/// "d_model 128, batch 8 makes the cheapest tokens: $0.0041 per million (95 % CI 0.0040 .. 0.0042), 3.1 times cheaper than ...", or,
+/// where others cannot be told from it, "One of 3 makes the cheapest tokens: ..., within 2.1 % of one another."
 fn sentence(facts: &Facts, found: &Cheapest) -> Vec<Span> {
-    let mut spans = vec![Span::strong(facts.name(found.best)), Span::plain(" makes the cheapest tokens: ")];
+    let mut spans = if found.tied.is_empty() {
+        vec![Span::strong(facts.name(found.best)), Span::plain(" makes the cheapest tokens: ")]
+    } else {
+        let mut names = vec![facts.name(found.best)];
+        names.extend(found.tied.iter().take(3).map(|&i| facts.name(i)));
+        let more = found.tied.len() + 1 - names.len();
+        let more = if more > 0 { format!(" ({more} more)") } else { String::new() };
+        vec![
+            Span::strong(format!("One of {}", found.tied.len() + 1)),
+            Span::plain(format!(" makes the cheapest tokens, {}{more}: ", either(&names))),
+        ]
+    };
     let Some(cost) = facts.get(found.best, &USD_PER_MILLION) else { return spans };
     spans.push(Span::strong(format!("${} per million", bare(Quantity::UsdPerMillionTokens, cost.value))));
     spans.push(Span::plain(interval(&cost)));
@@ -39,13 +46,22 @@ fn sentence(facts: &Facts, found: &Cheapest) -> Vec<Span> {
         )));
     }
     spans.push(Span::plain("."));
-    if !found.tied.is_empty() {
-        let names: Vec<String> = found.tied.iter().take(3).map(|&i| facts.name(i)).collect();
-        let more = found.tied.len() - names.len();
-        let rest = if more > 0 { format!(" ({more} more)") } else { String::new() };
-        spans.push(Span::plain(format!(" Within noise of it: {}{rest}: their intervals overlap.", listed(&names))));
+    let last = found.tied.last().and_then(|&i| facts.get(i, &USD_PER_MILLION));
+    if let Some(last) = last {
+        let apart = Share(last.value / cost.value - 1.0);
+        spans.push(Span::plain(format!(
+            " They are within {apart} of one another, which these launches do not tell apart."
+        )));
     }
     spans
+}
+
+/// "a, b or c".
+fn either(names: &[String]) -> String {
+    match names {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => listed(names),
+    }
 }
 
 fn interval(e: &Estimate) -> String {
@@ -127,8 +143,7 @@ fn by_model(facts: &Facts) -> Vec<Block> {
         Column::text("within noise of it"),
     ]);
     for ((model, phase), members) in &groups {
-        let costs: Vec<Option<Estimate>> = members.iter().map(|&i| facts.get(i, &USD_PER_MILLION)).collect();
-        let Some(c) = cheapest(&costs) else { continue };
+        let Some(c) = facts.cheapest_among(members) else { continue };
         let i = members[c.best];
         let tied: Vec<String> = c.tied.iter().map(|&t| facts.name(members[t])).collect();
         let (cost, rate) = (facts.get(i, &USD_PER_MILLION), facts.get(i, &TOKENS_PER_SECOND));
@@ -168,7 +183,7 @@ fn unpriced(facts: &Facts) -> Vec<Block> {
 
 /// The end of a run's last line: "cheapest: batch 8 at $0.0041 per million tokens (95 % CI 0.0040 .. 0.0042)".
 pub fn closing(facts: &Facts) -> String {
-    let Some((i, cost)) = best(facts).and_then(|c| Some((c.best, facts.get(c.best, &USD_PER_MILLION)?))) else {
+    let Some((i, cost)) = facts.cheapest().and_then(|c| Some((c.best, facts.get(c.best, &USD_PER_MILLION)?))) else {
         return if facts.measured().is_empty() { "no trial gave figures" } else { "cost n/a: no price is given" }
             .into();
     };

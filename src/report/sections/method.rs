@@ -5,6 +5,7 @@ use crate::cost::metrics::METRICS;
 use crate::hardware::date::Date;
 use crate::report::document::{Block, Cell, Column, Row, Span, Table};
 use crate::report::facts::Facts;
+use crate::report::format::counted;
 use crate::scenario::{Order, Price};
 use crate::units::{Seconds, Share};
 
@@ -57,6 +58,9 @@ fn stale(facts: &Facts) -> String {
 
 fn measuring(facts: &Facts) -> Vec<Span> {
     let m = &facts.run.environment.measure;
+    let of = |i: &usize| facts.records()[*i].measurement.figures.as_ref().map(|f| f.launches.len().max(1));
+    let launches = facts.measured().iter().filter_map(of).max().unwrap_or(1);
+    let of_launch = m.of_launch(u32::try_from(launches).unwrap_or(u32::MAX));
     let warmup = match m.warmup_steps {
         None => "warms up until the time of a step is stationary (MSER-5)".into(),
         Some(n) => format!("warms up for {n} steps"),
@@ -64,24 +68,40 @@ fn measuring(facts: &Facts) -> Vec<Span> {
     vec![
         Span::strong("Measuring: "),
         Span::plain(format!(
-            "each trial is a process of its own; it {warmup}, then steps until the 95 % interval of the median step is within \
-             {} of it, for at least {} and at most {}. Every step counts, none is dropped; the raw times are in \
+            "each launch of a trial is a process of its own; it {warmup}, then steps until the 95 % interval of the median step is \
+             within {} of it, for at least {} and at most {}. {} Every step counts, none is dropped; the raw times are in \
              results.parquet and results.json.",
-            Share(m.precision),
-            Seconds(m.min_seconds),
-            Seconds(m.max_seconds)
+            Share(of_launch.precision),
+            Seconds(of_launch.min_seconds),
+            Seconds(of_launch.max_seconds),
+            match launches {
+                1 => "Each trial was launched once.".to_string(),
+                n => format!(
+                    "All trials were launched once a round, in {n} rounds; a figure is the median of its launches' medians."
+                ),
+            }
         )),
     ]
 }
 
-fn interval(_: &Facts) -> Vec<Span> {
+fn interval(facts: &Facts) -> Vec<Span> {
+    let known = facts.run.environment.variation();
+    let earlier = match known.runs {
+        0 => format!(
+            "what is assumed of {}, since no earlier run of this build on this machine is known",
+            known.kind.words()
+        ),
+        n => format!("{} on this machine", counted(n as usize, "earlier run")),
+    };
     vec![
         Span::strong("Intervals: "),
-        Span::plain(
-            "95 %, of the median of the steps of one launch, widened where neighbouring steps resemble each other. What \
-             differs from launch to launch (memory layout, neighbours on the machine) is not in them: a verdict on a small \
-             difference needs repeated launches in pairs.",
-        ),
+        Span::plain(format!(
+            "95 %, for another run on this machine: what steps leave open, how launches differ, and how runs differ (standard \
+             deviation {}; from {earlier}). Which trial is cheapest, and speed-ups, are judged within this run, launch by launch of \
+             the same round, at 95 % for all comparisons together; a verdict on a small difference between two programs needs \
+             `centime check`.",
+            Share(known.spread.run)
+        )),
     ]
 }
 

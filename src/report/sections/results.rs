@@ -1,6 +1,5 @@
 //! The table of results: a row for each requested trial.
 
-use crate::comparison::cheapest::cheapest;
 use crate::cost::metric::{Context, Metric};
 use crate::cost::metrics::{
     MBU, MFU, PEAK_GPU_MEMORY, PEAK_MEMORY, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION,
@@ -129,8 +128,7 @@ const CHEAPEST: &str = "cheapest";
 
 /// What is to be said of each row: how it ended if not well, and whether it is the cheapest or a tie with it.
 fn notes(facts: &Facts) -> Vec<String> {
-    let costs: Vec<_> = (0..facts.records().len()).map(|i| facts.get(i, &USD_PER_MILLION)).collect();
-    let found = cheapest(&costs).filter(|_| facts.measured().len() > 1);
+    let found = facts.cheapest().filter(|_| facts.measured().len() > 1);
     let precision = facts.run.environment.measure.precision;
     let note = |(i, record): (usize, &crate::results::record::Record)| {
         let m = &record.measurement;
@@ -170,7 +168,8 @@ fn limits(facts: &Facts) -> &'static str {
 fn caption(facts: &Facts) -> String {
     let price = if facts.any(&USD_PER_MILLION) { "Costs rest on the price stated under Method (quoted). " } else { "" };
     format!(
-        "± is the half width of the 95 % interval of the median step, and holds for tokens/s and for costs alike (measured). \
+        "± is the half width of the 95 % interval that another run on this machine is expected in, for tokens/s and for costs alike; \
+         rows of one run are compared launch by launch, which tells smaller differences apart. \
          \"Time was up first\": \
          the interval is wider than the scenario asks for. {price}{} n/a: the metric does not apply, or nothing was measured.",
         limits(facts)

@@ -8,7 +8,7 @@ use crate::report::format::{ABSENT, bare, times};
 use crate::units::Share;
 
 pub fn blocks(facts: &Facts) -> Vec<Block> {
-    let all = scaling(facts.records(), facts.figures());
+    let all = scaling(facts.run, facts.figures());
     if all.is_empty() {
         return vec![];
     }

@@ -1,17 +1,14 @@
 //! What the cost of the cheapest trial hangs on.
 
-use crate::comparison::cheapest::cheapest;
 use crate::comparison::sensitivity::{End, tornado};
 use crate::cost::metric::Quantity;
-use crate::cost::metrics::USD_PER_MILLION;
 use crate::report::charts::{self, DrawError};
 use crate::report::document::{Block, Cell, Column, Row, Table, paragraph};
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, bare};
 
 pub fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
-    let costs: Vec<_> = (0..facts.records().len()).map(|i| facts.get(i, &USD_PER_MILLION)).collect();
-    match cheapest(&costs) {
+    match facts.cheapest() {
         Some(c) => blocks_of(facts, c.best, &facts.name(c.best)),
         None => Ok(vec![]),
     }

@@ -1,0 +1,86 @@
+//! How often each cell is launched: all cells once a round, so that drift of the machine meets them alike and what differs from launch
+//! to launch is seen.
+
+use super::Facts;
+use crate::scenario::{Limits, Measure};
+
+/// Rounds where there is time: fewer tell next to nothing of how launches differ, more cost a start and a warm-up each.
+const ROUNDS: u32 = 3;
+/// A sweep in rounds may take at most so many times as long as with one launch a cell: starting and warming up is done once a launch.
+const LONGER: f64 = 1.9;
+
+/// Seconds that a trial takes beside its steps: start of the process, weights, end.
+const OVERHEAD_SECONDS: f64 = 0.3;
+/// Steps of warm-up that an estimate assumes.
+const WARMUP_STEPS: f64 = 4.0;
+/// Steps after which an estimate assumes the median to be known well enough.
+const MEASURED_STEPS: f64 = 8.0;
+
+/// Estimated seconds of all launches of a cell whose steps take so long.
+pub fn seconds_of_cell(step: f64, measure: &Measure, rounds: u32) -> f64 {
+    let m = measure.of_launch(rounds);
+    let measuring = (step * MEASURED_STEPS).min(m.max_seconds).max(m.min_seconds).max(step);
+    let warmup = m.warmup_steps.map_or(WARMUP_STEPS, f64::from) * step;
+    f64::from(rounds) * (OVERHEAD_SECONDS + warmup + measuring).min(m.timeout_seconds)
+}
+
+/// As many as are asked for; else three or two where the sweep stays within its limits and does not take much longer than with one.
+/// `steps`: estimated seconds of a step of each cell that will run.
+pub fn chosen(measure: &Measure, limits: Limits, steps: &[f64], facts: &Facts) -> u32 {
+    if let Some(rounds) = measure.rounds {
+        return rounds;
+    }
+    if facts.processes.all > 1 {
+        // Every process makes a plan of its own, from what it knows of its machine; this they all have in common.
+        return ROUNDS;
+    }
+    let total = |rounds| steps.iter().map(|s| seconds_of_cell(*s, measure, rounds)).sum::<f64>();
+    let money = limits.usd.zip(facts.usd_per_hour).map(|(usd, hour)| usd / hour * 3600.0);
+    let most = [limits.minutes.map(|m| m * 60.0), money].into_iter().flatten().fold(f64::INFINITY, f64::min);
+    let most = most.min(LONGER * total(1));
+    (2..=ROUNDS).rev().find(|rounds| total(*rounds) <= most).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(steps: &[f64], limits: Limits) -> u32 {
+        chosen(&Measure::default(), limits, steps, &super::super::tests::facts())
+    }
+
+    #[test]
+    fn short_steps_have_three_launches_and_long_ones_fewer() {
+        let free = Limits::default();
+        assert_eq!(rounds(&[0.001; 12], free), 3);
+        assert_eq!(rounds(&[5.0], free), 2);
+        assert_eq!(rounds(&[60.0], free), 1, "a launch is a warm-up of minutes");
+        assert_eq!(rounds(&[], free), 3);
+    }
+
+    #[test]
+    fn limits_of_time_and_money_leave_room_for_fewer() {
+        // 12 cells of 1.3 s each, 1.9 s in three launches, at 100 USD an hour.
+        let of = |minutes, usd| rounds(&[0.001; 12], Limits { minutes, usd, ..Limits::default() });
+        assert_eq!(of(Some(1.0), None), 3);
+        assert_eq!(of(Some(0.33), None), 2);
+        assert_eq!(of(Some(0.1), None), 1);
+        assert_eq!(of(None, Some(0.1)), 1);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_done() {
+        let measure = Measure { rounds: Some(7), ..Measure::default() };
+        assert_eq!(chosen(&measure, Limits::default(), &[60.0], &super::super::tests::facts()), 7);
+    }
+
+    #[test]
+    fn rounds_share_the_seconds_of_a_cell() {
+        let m = Measure::default();
+        let of = |rounds| seconds_of_cell(0.001, &m, rounds);
+        // A second of measuring either way; a start and four steps of warm-up each.
+        assert!((of(3) - of(1) - 2.0 * (0.3 + 0.004)).abs() < 1e-9, "{} {}", of(3), of(1));
+        let launch = m.of_launch(4);
+        assert_eq!((launch.min_seconds, launch.max_seconds, launch.precision), (0.25, 2.5, 0.02));
+    }
+}
