@@ -9,6 +9,7 @@ use polars::prelude::{
 };
 use polars::prelude::{CsvWriter, IntoSeries, Series as OneSeries};
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes all three files; each is whole or the old one stays.
@@ -46,16 +47,53 @@ pub(super) fn write_parquet(path: &Path, table: &Table) -> Result<(), ResultsErr
     let mut whole = frame(path, table, true)?;
     replace(
         path,
-        |file| {
-            let written = ParquetWriter::new(file).finish(&mut whole);
-            written.map(drop).map_err(|e| ResultsError::damaged(path, format!("writing: {e}")))
-        },
+        |file| parquet_into(file, &mut whole, path),
         |beside| {
             let back = read_frame(beside)?;
             let same = back.shape() == frame(path, table, true)?.shape();
             if same { Ok(()) } else { Err(ResultsError::damaged(beside, "reads back differently than it was written")) }
         },
     )
+}
+
+fn parquet_into(file: &mut File, whole: &mut DataFrame, path: &Path) -> Result<(), ResultsError> {
+    let mut writer = Remembering { file, failed: None };
+    let written = ParquetWriter::new(&mut writer).finish(whole);
+    match (writer.failed, written) {
+        // What the library makes of a full disk is a fault of the format.
+        (Some(e), _) => Err(ResultsError::io(path, "writing")(e)),
+        (None, Err(e)) => Err(ResultsError::damaged(path, format!("writing: {e}"))),
+        (None, Ok(_)) => Ok(()),
+    }
+}
+
+/// A file that keeps the first error of the system.
+struct Remembering<'a> {
+    file: &'a mut File,
+    failed: Option<io::Error>,
+}
+
+impl Remembering<'_> {
+    fn remember<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        done.inspect_err(|e| {
+            let same = e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error);
+            if e.kind() != io::ErrorKind::Interrupted {
+                self.failed.get_or_insert(same);
+            }
+        })
+    }
+}
+
+impl Write for Remembering<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.file.write(bytes);
+        self.remember(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.file.flush();
+        self.remember(done)
+    }
 }
 
 fn read_frame(path: &Path) -> Result<DataFrame, ResultsError> {
@@ -122,4 +160,21 @@ pub fn json_text(table: &Table) -> String {
         .collect();
     let all = serde_json::json!({ "schema_version": SCHEMA_VERSION, "rows": rows });
     format!("{all:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_called_a_full_disk() {
+        let Ok(mut full) = File::options().write(true).open("/dev/full") else { return };
+        let column = Column { name: "a".into(), values: Values::Float(vec![Some(1.0); 10_000]) };
+        let mut whole = frame(Path::new("t"), &Table { columns: vec![column] }, true).unwrap();
+        let error = parquet_into(&mut full, &mut whole, Path::new("results.parquet")).unwrap_err();
+        let ResultsError::Io { source, .. } = &error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+        assert!(error.to_string().starts_with("results.parquet: writing: "), "{error}");
+    }
 }
