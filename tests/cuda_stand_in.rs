@@ -138,7 +138,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         timeout_seconds: LONGEST.as_secs_f64(),
         ignore_memory: false,
     };
-    Request { trial, measure, predicted_memory: MemoryParts::default() }
+    Request { trial, measure, predicted_memory: MemoryParts::default(), patience_seconds: 0.0 }
 }
 
 fn measured(stand_in: &StandIn, request: &Request, settings: &[(&str, &str)]) -> Measurement {

@@ -68,7 +68,7 @@ impl Run {
     /// `centime run` alone, or as `(rank, size, port)`.
     fn start(&self, place: Option<(usize, usize, u16)>, out: &str, more: &[&str]) -> Guarded {
         let mut command = Command::new(env!("CARGO_BIN_EXE_centime"));
-        command.args(["run", "s.yaml", "--no-probe", "--format", "csv", "--out", out]).args(more);
+        command.args(["run", "s.yaml", "--once", "--no-probe", "--format", "csv", "--out", out]).args(more);
         command.current_dir(self.folder.path()).env("XDG_RUNTIME_DIR", self.folder.path()).env("NO_COLOR", "1");
         if let Some((rank, size, port)) = place {
             let (rank, size, port) = (rank.to_string(), size.to_string(), port.to_string());

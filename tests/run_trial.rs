@@ -52,6 +52,7 @@ fn request(timeout_seconds: f64) -> Request {
             ignore_memory: false,
         },
         predicted_memory: MemoryParts { weights_bytes: 123, ..MemoryParts::default() },
+        patience_seconds: 0.0,
     }
 }
 

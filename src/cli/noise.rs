@@ -6,6 +6,7 @@ use crate::comparison::judge::Rule;
 use crate::comparison::noise::{Grade, resolved};
 use crate::hardware::disturbance::{clock_mhz, disturbances, load_average};
 use crate::hardware::machine::{self, CpuTimes};
+use crate::runner::watch::judged::Judged;
 use crate::runner::{Options, Request, run_trial, this_program};
 use crate::scenario::Measure;
 use crate::scenario::trial::Trial;
@@ -32,11 +33,13 @@ pub(super) fn run(format: Format) -> Result<(), Failure> {
     let (load, clock_before) = (load_average(), clock_mhz());
     let began = Instant::now();
     let mut rates: Vec<f64> = Vec::new();
+    let mut seen = Vec::new();
     let request = request(m.cores)?;
     let program = this_program().context("finding this program's own file").map_err(Failure::Io)?;
     let options = Options { program, variables: Vec::new() };
     while rates.len() < LAUNCHES && began.elapsed() < LONGEST {
         let measurement = run_trial(&request, &options, &mut |_| {}, &AtomicBool::new(false));
+        seen.extend(measurement.figures.as_ref().and_then(|f| f.disturbance.clone()));
         let step = measurement.figures.as_ref().and_then(|f| median(&f.step_seconds)).filter(|s| *s > 0.0);
         match step {
             Some(s) => rates.push(-s.ln()),
@@ -62,6 +65,9 @@ pub(super) fn run(format: Format) -> Result<(), Failure> {
     say("noise", "spread", spread, "10th to 90th percentile of the launches' throughput".into());
     let far = Share((sorted[sorted.len() - 1] - sorted[0]).exp_m1()).to_string();
     say("noise", "range", far, "slowest to fastest launch".into());
+    let judged = Judged::of(seen.iter());
+    let lost = judged.together.as_ref().and_then(|t| t.lost()).map_or("n/a".into(), |l| Share(l).to_string());
+    say("noise", "lost", lost, judged.in_words("launch", "launches"));
     let half = rates.len() / 2;
     let drift = median(&rates[half..]).zip(median(&rates[..half])).map_or(0.0, |(b, a)| (b - a).exp_m1());
     say("noise", "drift", format!("{:+.1} %", drift * 100.0), "second half of the launches against the first".into());
@@ -116,5 +122,5 @@ fn request(cores: u32) -> Result<Request, Failure> {
         parallel: None,
     };
     let measure = Measure { precision: 0.5, min_seconds: SECONDS, max_seconds: 2.0 * SECONDS, ..Measure::default() };
-    Ok(Request { trial, measure, predicted_memory: MemoryParts::default() })
+    Ok(Request { trial, measure, predicted_memory: MemoryParts::default(), patience_seconds: 0.0 })
 }

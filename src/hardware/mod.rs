@@ -17,6 +17,7 @@ pub mod offer;
 pub mod owned;
 pub mod probe;
 pub mod read;
+pub mod saving;
 pub mod schema;
 
 /// Fields that price books and scenarios write alike.

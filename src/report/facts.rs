@@ -84,6 +84,21 @@ impl<'a> Facts<'a> {
         self.cheapest_among(&(0..self.run.records.len()).collect::<Vec<_>>())
     }
 
+    /// Whether no figure is this machine's alone, so that there is no answer. The command that measures again.
+    pub fn busy(&self) -> Option<String> {
+        let measured = self.measured();
+        let command = &self.run.environment.command;
+        let fresh = if command.contains("--fresh") { "" } else { " --fresh" };
+        let all = !measured.is_empty() && measured.iter().all(|&i| self.disturbed(i));
+        all.then(|| format!("{command}{fresh}"))
+    }
+
+    /// Whether others took more of the trial's time than is allowed, as far as the system told.
+    pub fn disturbed(&self, record: usize) -> bool {
+        let figures = self.run.records.get(record).and_then(|r| r.measurement.figures.as_ref());
+        figures.is_some_and(|f| f.disturbed())
+    }
+
     pub fn counted(&self, status: Status) -> usize {
         self.run.records.iter().filter(|r| r.measurement.status == status).count()
     }

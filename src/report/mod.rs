@@ -86,6 +86,11 @@ pub fn cell_name(run: &Run, book: &Book, record: usize) -> String {
     Facts::of(run, book).name(record)
 }
 
+/// The command that measures again, where others on the machine disturbed every trial and there is no answer.
+pub fn busy(run: &Run, book: &Book) -> Option<String> {
+    Facts::of(run, book).busy()
+}
+
 /// The table for people, as Markdown.
 pub fn markdown_table(run: &Run, book: &Book) -> String {
     markdown::table(&sections::table(&Facts::of(run, book)))

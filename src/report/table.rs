@@ -6,6 +6,7 @@ use crate::cost::metrics::METRICS;
 use crate::results::record::Record;
 use crate::results::table::{Column, Table, Values};
 use crate::runner::measurement::{Figures, Stop};
+use crate::runner::watch::Disturbance;
 use crate::scenario::Value;
 use crate::scenario::axes::{AXES, Axis, Kind};
 use crate::transformer::memory::MemoryParts;
@@ -35,6 +36,7 @@ pub fn table(facts: &Facts) -> Table {
     for (name, of) in parts {
         b.integer(name, |r| i64::try_from(of(&r.measurement.predicted_memory)).ok());
     }
+    b.disturbance();
     b.of_figures("warmup_steps", |f| Some(f.warmup_steps.into()));
     b.of_figures("tokens_per_step", |f| i64::try_from(f.tokens_per_step).ok());
     b.text("stopped_by", |r| Some(stop_name(r.measurement.figures.as_ref()?.stopped_by).into()));
@@ -95,6 +97,42 @@ impl Builder<'_> {
         let one = |r: &Record| r.measurement.figures.as_ref().map(|f| of(f).clone());
         let values = self.records.iter().map(one).collect();
         self.push(name, Values::Floats(values));
+    }
+
+    /// Whether others disturbed the trial, by what, and everything that the watch saw.
+    fn disturbance(&mut self) {
+        fn told(r: &Record) -> Option<&Disturbance> {
+            r.measurement.figures.as_ref()?.disturbance.as_ref()
+        }
+        type Share = (&'static str, fn(&Disturbance) -> Option<f64>);
+        const SHARES: [Share; 9] = [
+            ("waited_share", |d| d.waited),
+            ("quota_share", |d| d.throttled),
+            ("stolen_share", |d| d.stolen),
+            ("hot_share", |d| d.hot),
+            ("memory_stall_share", |d| d.memory),
+            ("cpu_pressure_share", |d| d.cpu_pressure),
+            ("memory_pressure_share", |d| d.memory_pressure),
+            ("io_pressure_share", |d| d.io_pressure),
+            ("clock_mhz", |d| d.clock_mhz),
+        ];
+        type Count = (&'static str, fn(&Disturbance) -> Option<u64>);
+        const COUNTS: [Count; 4] = [
+            ("disturbed_steps", |d| d.disturbed_steps),
+            ("preemptions", |d| d.preemptions),
+            ("major_faults", |d| d.major_faults),
+            ("numa_misses", |d| d.numa_misses),
+        ];
+        let disturbed = self.records.iter().map(|r| told(r)?.disturbed()).collect();
+        self.push("disturbed", Values::Flag(disturbed));
+        self.text("disturbed_by", |r| told(r).map(Disturbance::in_words).filter(|t| !t.is_empty()));
+        self.integer("other_gpu_processes", |r| told(r).and_then(|d| d.on_its_gpus).map(i64::from));
+        for (name, of) in SHARES {
+            self.float(name, |r| told(r).and_then(of));
+        }
+        for (name, of) in COUNTS {
+            self.integer(name, |r| i64::try_from(told(r).and_then(of)?).ok());
+        }
     }
 
     /// A field of the trial, under its path.

@@ -20,8 +20,10 @@ pub fn cell(mut launches: Vec<Record>) -> Option<Record> {
         let measurement = Measurement { trial_seconds: seconds, ..record.measurement };
         return Some(Record { round: 0, measurement, ..record });
     }
+    let again = launches.iter().map(|r| r.again).sum();
     let mut all = launches.into_iter();
     let mut first = all.next()?;
+    first.again = again;
     first.round = 0;
     first.measurement.trial_seconds = seconds;
     let rest: Vec<Figures> = all.filter_map(|r| r.measurement.figures).collect();
@@ -52,6 +54,11 @@ fn add(to: &mut Figures, rest: Vec<Figures>) {
         to.peak_rss_bytes = to.peak_rss_bytes.max(f.peak_rss_bytes);
         to.baseline_rss_bytes = to.baseline_rss_bytes.max(f.baseline_rss_bytes);
         to.peak_allocated_bytes = to.peak_allocated_bytes.max(f.peak_allocated_bytes);
+        to.first_allocated_bytes = to.first_allocated_bytes.max(f.first_allocated_bytes);
+        to.disturbance = match (to.disturbance.take(), f.disturbance) {
+            (Some(a), Some(b)) => Some(a.and_then(&b)),
+            (a, b) => a.or(b),
+        };
         to.device_memory = larger(to.device_memory, f.device_memory);
         to.telemetry = match (to.telemetry.take(), f.telemetry) {
             (Some(a), Some(b)) => Some(both(a, b, share)),
@@ -97,6 +104,7 @@ fn gpu(a: GpuFigures, b: GpuFigures, share: f64) -> GpuFigures {
         throttled_share: mean(a.throttled_share, b.throttled_share),
         peak_used_bytes: a.peak_used_bytes.max(b.peak_used_bytes),
         peak_process_bytes: a.peak_process_bytes.max(b.peak_process_bytes),
+        other_processes: a.other_processes.max(b.other_processes),
         lost_after_seconds: a.lost_after_seconds.or(b.lost_after_seconds),
         ..a
     }

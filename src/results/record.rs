@@ -20,6 +20,9 @@ pub struct Record {
     /// Which launch of its cell this is, from 0. A record of a whole cell is what [`super::merge`] makes of its launches.
     #[serde(default, skip_serializing_if = "is_first")]
     pub round: u32,
+    /// How often this launch was made again because others disturbed it.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub again: u32,
     pub cell: Cell,
     pub measurement: Measurement,
     /// Start of the trial, RFC 3339, UTC.

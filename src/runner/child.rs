@@ -1,9 +1,9 @@
 //! The child's end: one trial in this process, from the request on stdin to the figures on stdout.
 
 use super::allocation;
-use super::clock::{Monotonic, Watch};
+use super::clock::{Clock, Monotonic, Watch};
 use super::fault::Faults;
-use super::measure::{Measured, measure};
+use super::measure::{Measured, Onlooker, measure};
 use super::measurement::Figures;
 use super::measurement::Stop;
 use super::memory;
@@ -11,6 +11,8 @@ use super::protocol::{Fault, Message, PROTOCOL_VERSION, ProtocolError, Team, Tri
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
 use super::telemetry::summary::Steps;
+use super::watch::Disturbance;
+use super::watch::watcher::{Seat, Watcher};
 use crate::hardware::gpu::nvml;
 use crate::net::rendezvous::listen;
 use crate::scenario::trial::Trial;
@@ -70,6 +72,10 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let no_memory_facts = || Failure::invalid("/proc/self/status cannot be read, so memory cannot be measured");
     let baseline = memory::resident().ok_or_else(no_memory_facts)?;
     memory::volunteer_for_the_oom_killer();
+    // Processors of a trial on GPUs idle: what others do on them is no measure of it.
+    let alone = request.team.is_none() && request.trial.backend == BackendKind::Cpu;
+    let cores = request.trial.devices.saturating_mul(request.trial.cores_per_device);
+    let seat = Seat::now(alone, cores, request.patience_seconds);
     say(output, &Message::Ready { baseline_rss_bytes: baseline.now })?;
 
     let faults = Faults::of(&request.trial).map_err(|e| Failure::invalid(e.to_string()))?;
@@ -80,14 +86,14 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     };
     session = faults.disturbed(session);
     if request.team.as_ref().is_some_and(|team| team.world.rank > 0) {
-        return followed(session, request, baseline.now);
+        return followed(session, request, baseline.now, seat);
     }
     let (watch, clock) = (Watch::start(), Monotonic::start());
     // What one node tells is not the trial's where there are others.
     let whole = request.team.as_ref().is_none_or(|team| team.world.local_size == team.world.size);
     let sampler = if whole { sampler(&request.trial, &faults, clock) } else { None };
-    let mut lost = None;
-    let measured = measure(session.as_mut(), &request.measure, &clock, &mut |progress| {
+    let (mut lost, mut watcher) = (None, Watcher::start(seat, clock.now().as_secs_f64()));
+    let measured = measure(session.as_mut(), &request.measure, &clock, &mut watcher, &mut |progress| {
         // A parent that is gone takes this process with it; should it not, the trial's end will tell.
         if lost.is_none() {
             lost = say(output, &Message::Progress(progress)).err();
@@ -101,9 +107,22 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     }
     let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
     let steps = Steps { starts: &measured.step_starts, seconds: &measured.step_seconds };
+    let disturbance = watcher.finish(steps.starts, clock.now().as_secs_f64());
     let telemetry = sampler.map(|s| s.finish(steps));
-    let figures = assemble(measured, &request.trial, baseline.now, peak, &watch, telemetry);
+    let on_its_gpus = telemetry.as_ref().and_then(Telemetry::other_processes);
+    let disturbance = Disturbance { on_its_gpus, ..disturbance };
+    let figures = assemble(measured, &request.trial, [baseline.now, peak], &watch, (telemetry, disturbance));
     Ok(Figures { watts: figures.watts.filter(|_| whole), ..figures })
+}
+
+impl Onlooker for Watcher {
+    fn look(&mut self, now: Duration) -> bool {
+        Self::look(self, now.as_secs_f64())
+    }
+
+    fn pause(&mut self, clock: &dyn Clock) -> bool {
+        Self::pause(self, &|| clock.now().as_secs_f64())
+    }
 }
 
 /// Listens to the GPUs of a trial that runs on some; no other loads a library or starts a thread for it.
@@ -141,8 +160,14 @@ fn session_of(request: &TrialRequest, output: &mut impl Write) -> Result<Box<dyn
 }
 
 /// The part of a process that does not lead. Its figures tell of its memory, and of its own steps only for the eye.
-fn followed(mut session: Box<dyn Session>, request: &TrialRequest, baseline: u64) -> Result<Figures, Failure> {
-    let watch = Watch::start();
+fn followed(
+    mut session: Box<dyn Session>,
+    request: &TrialRequest,
+    baseline: u64,
+    seat: Seat,
+) -> Result<Figures, Failure> {
+    let (watch, clock) = (Watch::start(), Monotonic::start());
+    let watcher = Watcher::start(seat, 0.0);
     let step_seconds = session.follow()?;
     let measured = Measured {
         step_starts: Vec::new(),
@@ -153,20 +178,21 @@ fn followed(mut session: Box<dyn Session>, request: &TrialRequest, baseline: u64
         precision_reached: None,
         loss: None,
         checksum: session.checksum(),
+        first_allocated_bytes: allocation::peak_bytes(),
         // Of the pools of several processes nothing is told.
         device_memory: None,
     };
     let peak = memory::resident().map_or(0, |r| r.peak);
-    Ok(assemble(measured, &request.trial, baseline, peak, &watch, None))
+    let disturbance = watcher.finish(&[], clock.now().as_secs_f64());
+    Ok(assemble(measured, &request.trial, [baseline, peak], &watch, (None, disturbance)))
 }
 
 fn assemble(
     m: Measured,
     trial: &Trial,
-    baseline: u64,
-    peak: u64,
+    [baseline, peak]: [u64; 2],
     watch: &Watch,
-    telemetry: Option<Telemetry>,
+    (telemetry, disturbance): (Option<Telemetry>, Disturbance),
 ) -> Figures {
     Figures {
         step_seconds: m.step_seconds,
@@ -179,11 +205,13 @@ fn assemble(
         peak_rss_bytes: peak,
         baseline_rss_bytes: baseline,
         peak_allocated_bytes: allocation::peak_bytes(),
+        first_allocated_bytes: Some(m.first_allocated_bytes),
         device_memory: m.device_memory,
         loss: m.loss,
         checksum: m.checksum,
         steal_share: watch.steal_share(),
         watts: watch.watts(),
         telemetry,
+        disturbance: Some(disturbance),
     }
 }

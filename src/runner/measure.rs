@@ -4,6 +4,7 @@
 //! on a schedule that grows with the number of steps: looking costs less than a tenth of measuring, and the fewer looks the
 //! less the stopping rule favours a lucky one.
 
+use super::allocation;
 use super::clock::Clock;
 use super::measurement::Stop;
 use super::precision;
@@ -38,8 +39,18 @@ pub(super) struct Measured {
     pub loss: Option<f64>,
     /// Of the session after its first step: later ones depend on how many steps there was time for.
     pub checksum: u32,
+    /// Highest bytes allocated by the end of the second step, or of the only one.
+    pub first_allocated_bytes: u64,
     /// After the last step.
     pub device_memory: Option<DeviceMemory>,
+}
+
+/// Who looks on between two steps.
+pub(super) trait Onlooker {
+    /// A step has ended, at this moment on the clock. Whether to stand still before the next.
+    fn look(&mut self, now: Duration) -> bool;
+    /// Lets a moment pass; whether to stand still for longer. It sees to it that this ends.
+    fn pause(&mut self, clock: &dyn Clock) -> bool;
 }
 
 /// Warms `session` up and measures it.
@@ -50,10 +61,11 @@ pub(super) fn measure(
     session: &mut dyn Session,
     settings: &Measure,
     clock: &dyn Clock,
+    onlooker: &mut dyn Onlooker,
     report: &mut dyn FnMut(Progress),
 ) -> Result<Measured, SessionError> {
     let (stage, began) = (Stage::WarmUp, clock.now());
-    let mut steps = Steps { session, clock, report, tally: Tally::default(), stage, began, reported: None };
+    let mut steps = Steps { session, clock, onlooker, report, tally: Tally::default(), stage, began, reported: None };
     let discard = match settings.warmup_steps {
         Some(count) => steps.warm_up_for(count as usize)?,
         None => steps.warm_up_until_stationary(settings.max_seconds * WARM_UP_SHARE)?,
@@ -63,6 +75,7 @@ pub(super) fn measure(
     steps.begin(Stage::Measuring);
     let (stopped_by, precision_reached) = steps.until_precise(settings)?;
     let device_memory = steps.session.device_memory();
+    let first_allocated_bytes = steps.tally.allocated.unwrap_or_else(allocation::peak_bytes);
     let Tally { seconds, starts, first_tokens, loss, checksum, .. } = steps.tally;
     Ok(Measured {
         step_seconds: seconds,
@@ -73,6 +86,7 @@ pub(super) fn measure(
         precision_reached,
         loss,
         checksum: checksum.unwrap_or_default(),
+        first_allocated_bytes,
         device_memory,
     })
 }
@@ -86,6 +100,10 @@ struct Tally {
     tokens_per_step: u64,
     loss: Option<f64>,
     checksum: Option<u32>,
+    /// Steps so far, those that are discarded among them.
+    done: u64,
+    /// Highest bytes allocated by the end of the second step.
+    allocated: Option<u64>,
 }
 
 impl Tally {
@@ -105,6 +123,7 @@ impl Tally {
 struct Steps<'a> {
     session: &'a mut dyn Session,
     clock: &'a dyn Clock,
+    onlooker: &'a mut dyn Onlooker,
     report: &'a mut dyn FnMut(Progress),
     tally: Tally,
     stage: Stage,
@@ -137,10 +156,31 @@ impl Steps<'_> {
         self.tally.first_tokens.extend(outcome.first_token_seconds);
         self.tally.tokens_per_step = outcome.tokens;
         self.tally.loss = outcome.loss.map(f64::from);
+        self.tally.done += 1;
+        if self.tally.done == 2 {
+            self.tally.allocated = Some(allocation::peak_bytes());
+        }
         if self.tally.checksum.is_none() {
             self.tally.checksum = Some(self.session.checksum());
         }
+        if self.onlooker.look(end) {
+            self.stand_still();
+        }
         Ok(())
+    }
+
+    /// Until the machine is quieter. The time does not count.
+    fn stand_still(&mut self) {
+        let (stage, from) = (self.stage, self.clock.now());
+        (self.stage, self.reported) = (Stage::Waiting, None);
+        loop {
+            self.report(None);
+            if !self.onlooker.pause(self.clock) {
+                break;
+            }
+        }
+        self.stage = stage;
+        self.began += self.clock.now().saturating_sub(from);
     }
 
     fn report(&mut self, precision: Option<f64>) {
@@ -238,6 +278,28 @@ mod tests {
         }
     }
 
+    /// Counts the looks, and stands still at one of them for so many moments of a second.
+    #[derive(Default)]
+    struct Looks {
+        done: usize,
+        stop_at: Option<usize>,
+        moments: u32,
+        hand: Hand,
+    }
+
+    impl Onlooker for Looks {
+        fn look(&mut self, _: Duration) -> bool {
+            self.done += 1;
+            self.stop_at == Some(self.done)
+        }
+
+        fn pause(&mut self, clock: &dyn Clock) -> bool {
+            self.moments -= 1;
+            self.hand.0.set(clock.now() + Duration::from_secs(1));
+            self.moments > 0
+        }
+    }
+
     /// Steps of exactly known length: the first ones, then a pattern for ever.
     struct Scripted {
         hand: Hand,
@@ -284,7 +346,9 @@ mod tests {
         let hand = Hand::default();
         let mut session = Scripted { hand: hand.clone(), first: first.to_vec(), pattern: pattern.to_vec(), done: 0 };
         let mut seen = Vec::new();
-        let found = measure(&mut session, settings, &hand, &mut |p| seen.push(p)).unwrap();
+        let mut looks = Looks { hand: hand.clone(), ..Looks::default() };
+        let found = measure(&mut session, settings, &hand, &mut looks, &mut |p| seen.push(p)).unwrap();
+        assert_eq!(looks.done, session.done, "after every step");
         (found, seen)
     }
 
@@ -303,6 +367,19 @@ mod tests {
             3 + m.step_seconds.len() as u64,
             "of the whole trial"
         );
+    }
+
+    #[test]
+    fn time_in_which_the_trial_stands_still_is_told_and_does_not_count() {
+        let hand = Hand::default();
+        let mut session = Scripted { hand: hand.clone(), first: vec![], pattern: vec![10_000, 10_010], done: 0 };
+        let mut looks = Looks { stop_at: Some(20), moments: 7, hand: hand.clone(), ..Looks::default() };
+        let mut seen = Vec::new();
+        let m = measure(&mut session, &settings(1.0, 5.0, Some(3)), &hand, &mut looks, &mut |p| seen.push(p)).unwrap();
+        let total: f64 = m.step_seconds.iter().sum();
+        assert!((1.0..1.2).contains(&total) && m.step_seconds.iter().all(|s| *s < 0.011), "{total}");
+        assert!(hand.now().as_secs_f64() > 8.0 && m.stopped_by == Stop::Precision);
+        assert_eq!(seen.iter().filter(|p| p.stage == Stage::Waiting).count(), 7);
     }
 
     #[test]

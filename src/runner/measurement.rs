@@ -1,6 +1,7 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
 use super::telemetry::Telemetry;
+use super::watch::Disturbance;
 use crate::stats::median;
 use crate::transformer::memory::{DeviceMemory, MemoryParts};
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,9 @@ pub struct Figures {
     pub baseline_rss_bytes: u64,
     /// Highest bytes that the process had allocated at one time.
     pub peak_allocated_bytes: u64,
+    /// The same after the second step (or the only one): it does not depend on how many there was time for, as a cache that fills does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_allocated_bytes: Option<u64>,
     /// What the devices' allocators gave at the most, of a trial on devices with memory of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_memory: Option<DeviceMemory>,
@@ -91,6 +95,9 @@ pub struct Figures {
     /// What the GPUs told, of a trial that ran on some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
+    /// Whether the trial had the machine to itself, of trials that were watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disturbance: Option<Disturbance>,
 }
 
 impl Figures {
@@ -111,6 +118,11 @@ impl Figures {
     /// The median step of each launch, in the order of rounds, in seconds.
     pub fn medians_of_launches(&self) -> Vec<f64> {
         self.by_launch(&self.step_seconds).into_iter().filter_map(median).collect()
+    }
+
+    /// Whether others took more than is allowed; of a trial that was not watched nothing is claimed.
+    pub fn disturbed(&self) -> bool {
+        self.disturbance.as_ref().and_then(Disturbance::disturbed) == Some(true)
     }
 
     /// In `generate`: the seconds of every step after its first token; `None` in other phases.

@@ -20,6 +20,7 @@ pub mod protocol;
 pub mod team;
 pub mod telemetry;
 mod verdict;
+pub mod watch;
 
 pub use parent::{Options, Others, Request, run_part, run_trial};
 pub use process::this_program;

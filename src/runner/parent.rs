@@ -35,6 +35,8 @@ pub struct Request {
     pub measure: Measure,
     /// Goes into the measurement as it is.
     pub predicted_memory: MemoryParts,
+    /// Seconds for which the trial may stand still until others are done.
+    pub patience_seconds: f64,
 }
 
 /// How to start a trial.
@@ -132,7 +134,7 @@ fn attend(
         if cancel.load(Ordering::Relaxed) {
             break Some(Cut::Cancelled);
         }
-        if began.elapsed().as_secs_f64() >= request.measure.timeout_seconds {
+        if began.elapsed().as_secs_f64() >= request.measure.timeout_seconds + request.patience_seconds {
             break Some(Cut::Timeout(request.measure.timeout_seconds));
         }
         match heard.recv_timeout(HEARTBEAT) {
@@ -172,7 +174,8 @@ impl Attended {
 /// Hands the request over. A child that died before reading it is found out by how it ended.
 fn ask(mut stdin: ChildStdin, request: &Request, team: Option<Team>) {
     let (trial, measure) = (request.trial.clone(), request.measure.clone());
-    let request = TrialRequest { protocol: PROTOCOL_VERSION, trial, measure, team };
+    let patience_seconds = request.patience_seconds;
+    let request = TrialRequest { protocol: PROTOCOL_VERSION, trial, measure, team, patience_seconds };
     // A request is a few kilobytes and fits into the pipe whether or not anybody reads.
     let _ = serde_json::to_vec(&request).map(|text| stdin.write_all(&text));
 }

@@ -25,6 +25,9 @@ pub struct TrialRequest {
     /// Where the trial runs on several processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub team: Option<Team>,
+    /// Seconds for which the trial may stand still until others are done; without a word, none.
+    #[serde(default)]
+    pub patience_seconds: f64,
 }
 
 /// The processes that run a trial together.
@@ -44,6 +47,8 @@ pub enum Stage {
     Preparing,
     WarmUp,
     Measuring,
+    /// Stands still until others are done.
+    Waiting,
 }
 
 impl Stage {
@@ -53,6 +58,7 @@ impl Stage {
             Self::Preparing => "preparing",
             Self::WarmUp => "warming up",
             Self::Measuring => "measuring",
+            Self::Waiting => "waiting for a quieter moment",
         }
     }
 }

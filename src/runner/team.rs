@@ -7,6 +7,7 @@
 use super::measurement::{Measurement, Status};
 use super::parent::{Options, Others, Request, run_part};
 use super::protocol::{Progress, Team};
+use super::watch::Disturbance;
 use crate::net::rendezvous::{RendezvousError, gathered, join, listen};
 use crate::net::wire::{Wire, WireError};
 use crate::net::world::World;
@@ -60,6 +61,8 @@ struct Ended {
     elsewhere: bool,
     /// Resident bytes at most and before the model, and allocated bytes at most.
     bytes: [u64; 3],
+    /// What its process lost.
+    disturbance: Option<Disturbance>,
 }
 
 /// A connection that is listened to all the time.
@@ -230,7 +233,13 @@ impl Led<'_> {
                 Err(e) => {
                     let reason = e.to_string();
                     self.leader.broken.get_or_insert(reason.clone());
-                    *ended = Some(Ended { status: Status::Crashed, reason, elsewhere: false, bytes: [0; 3] });
+                    *ended = Some(Ended {
+                        status: Status::Crashed,
+                        reason,
+                        elsewhere: false,
+                        bytes: [0; 3],
+                        disturbance: None,
+                    });
                 }
             }
         }
@@ -292,6 +301,9 @@ fn judged(leader: Measurement, elsewhere: bool, ended: &[Option<Ended>]) -> Meas
             figures.peak_rss_bytes = figures.peak_rss_bytes.saturating_add(peak);
             figures.baseline_rss_bytes = figures.baseline_rss_bytes.saturating_add(baseline);
             figures.peak_allocated_bytes = figures.peak_allocated_bytes.saturating_add(allocated);
+        }
+        if let Some(mine) = &mut figures.disturbance {
+            ended.iter().flatten().filter_map(|e| e.disturbance.as_ref()).for_each(|theirs| mine.or_worse(theirs));
         }
     }
     m
@@ -363,7 +375,8 @@ impl Follower {
         let (m, elsewhere) = run_part(&request, options, &mut |_| {}, interrupted, Some(&mut part));
         let of = |f: &super::measurement::Figures| [f.peak_rss_bytes, f.baseline_rss_bytes, f.peak_allocated_bytes];
         let bytes = m.figures.as_ref().map_or([0; 3], of);
-        self.line.say(&Ended { status: m.status, reason: m.reason.clone(), elsewhere, bytes })?;
+        let disturbance = m.figures.as_ref().and_then(|f| f.disturbance.clone());
+        self.line.say(&Ended { status: m.status, reason: m.reason.clone(), elsewhere, bytes, disturbance })?;
         Ok(m)
     }
 
@@ -372,7 +385,8 @@ impl Follower {
     /// # Errors
     /// A rank 0 that is gone.
     pub fn refuse(&self, reason: String) -> Result<(), TeamError> {
-        Ok(self.line.say(&Ended { status: Status::Invalid, reason, elsewhere: false, bytes: [0; 3] })?)
+        let status = Status::Invalid;
+        Ok(self.line.say(&Ended { status, reason, elsewhere: false, bytes: [0; 3], disturbance: None })?)
     }
 }
 

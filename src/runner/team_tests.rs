@@ -2,7 +2,7 @@ use super::*;
 use crate::transformer::memory::MemoryParts;
 
 fn ended(status: Status, reason: &str, elsewhere: bool) -> Option<Ended> {
-    Some(Ended { status, reason: reason.into(), elsewhere, bytes: [3, 2, 1] })
+    Some(Ended { status, reason: reason.into(), elsewhere, bytes: [3, 2, 1], disturbance: None })
 }
 
 fn leader(status: Status) -> Measurement {
@@ -24,6 +24,8 @@ fn leader(status: Status) -> Measurement {
         steal_share: None,
         watts: None,
         telemetry: None,
+        first_allocated_bytes: None,
+        disturbance: None,
         device_memory: None,
     };
     m.figures = (status == Status::Ok).then_some(records);

@@ -69,7 +69,7 @@ fn judge_cut(cut: &Cut, last: &Progress) -> (Status, String) {
 fn doing(last: &Progress) -> String {
     match last.stage {
         Stage::Preparing => last.stage.name().into(),
-        Stage::WarmUp | Stage::Measuring => format!("{} (step {})", last.stage.name(), last.steps),
+        Stage::WarmUp | Stage::Measuring | Stage::Waiting => format!("{} (step {})", last.stage.name(), last.steps),
     }
 }
 
@@ -177,6 +177,8 @@ mod tests {
             steal_share: None,
             watts: None,
             telemetry: None,
+            disturbance: None,
+            first_allocated_bytes: None,
         }
     }
 

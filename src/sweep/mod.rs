@@ -4,9 +4,11 @@
 //! Measuring, journal, display and clock are arguments, so that a library can run a sweep and tests can follow the order of things.
 //! Deliberately absent: the command line, reports and money.
 
+mod again;
 pub mod forecast;
 pub mod identity;
 pub mod past;
+pub mod patience;
 pub mod planning;
 pub mod probing;
 pub mod resume;

@@ -4,6 +4,7 @@ use crate::hardware::machine::Probe;
 use crate::plan::{Facts, Processes, plan};
 use crate::projection::calibration::Calibration;
 use crate::runner::measurement::{Figures, Stop};
+use crate::runner::watch::Disturbance;
 use crate::scenario::{LoadOptions, load};
 use std::cell::RefCell;
 
@@ -47,6 +48,8 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         steal_share: None,
         watts: None,
         telemetry: None,
+        disturbance: None,
+        first_allocated_bytes: None,
     };
     let figures = (status == Status::Ok).then_some(figures);
     let reason = if status == Status::Ok { String::new() } else { "planted".into() };
@@ -72,6 +75,9 @@ struct Watching<'a>(&'a Log);
 impl Display for Watching<'_> {
     fn begin(&mut self, _: &PlannedTrial, _: Seconds) {}
     fn progress(&mut self, _: Progress) {}
+    fn again(&mut self, launches: usize) {
+        self.0.add("again", launches as u32);
+    }
     fn finished(&mut self, record: &Record) {
         self.0.add("show", record.cell_index);
     }
@@ -95,6 +101,7 @@ fn swept(plan: &Plan, journal: Vec<Record>, ending: &dyn Fn(u32) -> Measurement)
         display: &mut Watching(&log),
         now: &|| "2026-01-01T00:00:00Z".into(),
         interrupted: &interrupted,
+        again: 2,
     };
     let outcome = sweep(plan, UsdPerHour::of(3.6), journal, &mut stage).unwrap();
     (outcome, log)
@@ -206,6 +213,7 @@ fn a_journal_that_cannot_be_written_stops_the_sweep_at_once() {
         display: &mut Watching(&log),
         now: &String::new,
         interrupted: &interrupted,
+        again: 2,
     };
     assert!(sweep(&plan, None, vec![], &mut stage).is_err());
     assert_eq!(*log.0.borrow(), ["run 0"]);
@@ -271,6 +279,7 @@ fn a_run_cut_short_in_a_later_round_goes_on_there() {
         display: &mut Watching(&Log::default()),
         now: &String::new,
         interrupted: &AtomicBool::new(false),
+        again: 2,
     };
     let cut = sweep(&plan, None, vec![], &mut stage).unwrap();
     assert!(cut.interrupted && statuses(&cut) == [Status::Ok; 8], "what was measured counts: {:?}", statuses(&cut));
@@ -278,4 +287,71 @@ fn a_run_cut_short_in_a_later_round_goes_on_there() {
     let (all, log) = swept(&plan, journal.into_inner(), &|_| measurement(Status::Ok, 1.0));
     assert_eq!(log.cells("run").len(), 13);
     assert!(all.records.iter().all(|r| r.measurement.figures.as_ref().unwrap().launches.len() == 3));
+}
+
+/// A measurement that lost this share of its time.
+fn lost(share: f64) -> Measurement {
+    let mut m = measurement(Status::Ok, 1.0);
+    let disturbance = Disturbance { waited: Some(share), ..Disturbance::default() };
+    m.figures.as_mut().unwrap().disturbance = Some(disturbance);
+    m
+}
+
+/// What each launch of a cell loses, in order: cell 1 is quiet the second time, 3 never, 5 is worse the second time.
+fn disturbing(launches: &RefCell<[usize; 8]>) -> impl Fn(u32) -> Measurement + '_ {
+    |cell| {
+        let shares = match cell {
+            1 => [0.5, 0.01, 0.0],
+            3 => [0.3, 0.2, 0.25],
+            5 => [0.1, 0.4, 0.0],
+            _ => [0.0; 3],
+        };
+        let at = launches.borrow()[cell as usize];
+        launches.borrow_mut()[cell as usize] += 1;
+        lost(shares[at])
+    }
+}
+
+fn share_lost(outcome: &Outcome, cell: usize) -> f64 {
+    outcome.records[cell].measurement.figures.as_ref().unwrap().disturbance.as_ref().unwrap().waited.unwrap()
+}
+
+#[test]
+fn disturbed_launches_are_made_again_at_the_end_and_the_quietest_counts() {
+    let launches = RefCell::new([0; 8]);
+    let (outcome, log) = swept(&planned(""), vec![], &disturbing(&launches));
+    // A half of what the sweep took is time for four more launches.
+    assert_eq!(log.cells("run")[8..], [1, 3, 5, 3]);
+    assert_eq!(log.cells("again"), [3, 2], "first three, then the two of them that were disturbed again");
+    assert_eq!([1, 3, 5].map(|i| share_lost(&outcome, i)), [0.01, 0.2, 0.1]);
+    assert_eq!(log.cells("journal").len(), 12, "which of two counts is on disk");
+}
+
+#[test]
+fn launches_are_made_again_only_within_the_limits_and_never_of_a_finished_run() {
+    let launches = RefCell::new([0; 8]);
+    let slow = disturbing(&launches);
+    let slow = |cell| Measurement { trial_seconds: 10.0, ..slow(cell) };
+    // 8 launches of 10 s, and time for one more.
+    let (outcome, log) = swept(&planned("limits: { minutes: 1.52 }\n"), vec![], &slow);
+    assert_eq!(log.cells("run")[8..], [1]);
+    assert_eq!(share_lost(&outcome, 3), 0.3, "what stays disturbed is kept");
+    let (again, log) = swept(&planned(""), outcome.records.clone(), &disturbing(&launches));
+    assert_eq!(log.cells("run"), [0; 0]);
+    assert_eq!(share_lost(&again, 3), 0.3);
+}
+
+#[test]
+fn a_launch_made_again_that_fails_is_not_hidden() {
+    let launches = RefCell::new(0);
+    let ending = |cell| {
+        *launches.borrow_mut() += 1;
+        if cell == 2 && *launches.borrow() <= 8 {
+            lost(0.5)
+        } else {
+            measurement(if cell == 2 { Status::Crashed } else { Status::Ok }, 1.0)
+        }
+    };
+    let (outcome, _) = swept(&planned(""), vec![], &ending);
+    assert_eq!(outcome.records[2].measurement.status, Status::Crashed);
 }

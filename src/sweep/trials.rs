@@ -5,6 +5,7 @@
 //!
 //! Measuring, journal, display and clock are the caller's, so that the order of things can be tested exactly.
 
+use super::again;
 use super::forecast::Forecast;
 use crate::plan::{Plan, PlannedTrial};
 use crate::results::ResultsError;
@@ -22,6 +23,8 @@ pub trait Display {
     /// A launch of a trial starts; `left` is the estimate for it and all after it.
     fn begin(&mut self, trial: &PlannedTrial, left: Seconds);
     fn progress(&mut self, progress: Progress);
+    /// So many launches are to be made again, because others disturbed them.
+    fn again(&mut self, launches: usize);
     /// A launch has its record, which is on disk (or belongs to an interrupted one, which has none there).
     fn finished(&mut self, record: &Record);
 }
@@ -37,6 +40,8 @@ pub struct Stage<'a> {
     /// The moment, RFC 3339.
     pub now: &'a dyn Fn() -> String,
     pub interrupted: &'a AtomicBool,
+    /// How often a launch that others disturbed is made again at most.
+    pub again: u32,
 }
 
 impl std::fmt::Debug for Stage<'_> {
@@ -82,6 +87,10 @@ pub fn sweep(
             so_far.extend(record);
         }
     }
+    // A run that was finished before is shown as it is.
+    if state.launched {
+        state.disturbed_again(plan, &mut cells, stage)?;
+    }
     let records = cells.into_values().filter_map(merge::cell).collect();
     Ok(Outcome { records, interrupted: state.interrupted })
 }
@@ -97,6 +106,8 @@ struct State {
     /// Trials that ran out of memory.
     too_large: Vec<PlannedTrial>,
     interrupted: bool,
+    /// Something was measured in this sitting.
+    launched: bool,
 }
 
 /// The cap that binds first.
@@ -123,7 +134,7 @@ impl State {
             spent += record.measurement.trial_seconds;
         }
         let (rounds, limit) = (plan.rounds, Limit::of(plan, price));
-        Self { forecast, rounds, limit, spent, too_large: Vec::new(), interrupted: false }
+        Self { forecast, rounds, limit, spent, too_large: Vec::new(), interrupted: false, launched: false }
     }
 
     /// Estimated seconds of one launch.
@@ -174,21 +185,64 @@ impl State {
         Ok(Some(record).filter(|r| r.measurement.status != Status::Cancelled))
     }
 
-    fn run(&mut self, trial: &PlannedTrial, round: u32, stage: &mut Stage) -> Result<Record, ResultsError> {
+    /// Makes disturbed launches again, each at most `stage.again` times, while limits and a share of what the sweep took last. Of a
+    /// launch and the one made in its place the less disturbed counts.
+    fn disturbed_again(
+        &mut self,
+        plan: &Plan,
+        cells: &mut BTreeMap<u32, Vec<Record>>,
+        stage: &mut Stage,
+    ) -> Result<(), ResultsError> {
+        let until = self.spent * (1.0 + again::SHARE);
+        for times in 0..stage.again {
+            let due = again::due(plan, cells, times);
+            if !due.is_empty() {
+                stage.display.again(due.len());
+            }
+            for (trial, round) in due {
+                let of_cell = cells.get_mut(&trial.cell_index);
+                let Some(old) = of_cell.and_then(|all| all.iter_mut().find(|r| r.round == round)) else { continue };
+                if !self.may_launch(trial, until, stage) {
+                    return Ok(());
+                }
+                let new = self.launch(trial, round, stage);
+                if new.measurement.status != Status::Cancelled {
+                    *old = again::better(old.clone(), new.clone());
+                    (stage.append)(old)?;
+                }
+                stage.display.finished(&new);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is time for one more launch until so much is spent, and the user wants it.
+    fn may_launch(&mut self, trial: &PlannedTrial, until: f64, stage: &Stage) -> bool {
+        self.interrupted |= stage.interrupted.load(Ordering::Relaxed);
+        let after = self.spent + self.forecast.corrected(self.of_launch(trial));
+        !self.interrupted && after <= until && self.over_the_limit(trial).is_none()
+    }
+
+    /// Launches a trial; what came of it is on no disk yet.
+    fn launch(&mut self, trial: &PlannedTrial, round: u32, stage: &mut Stage) -> Record {
         let started_at = (stage.now)();
         stage.display.begin(trial, Seconds(self.forecast.left()));
         let measurement = (stage.measure)(trial, &mut |p| stage.display.progress(p));
         self.forecast.ran(self.of_launch(trial), measurement.trial_seconds);
         self.spent += measurement.trial_seconds;
-        let record = record(trial, round, measurement, started_at);
+        self.launched = true;
+        // Not in the journal: the next sitting runs it again.
+        self.interrupted |= measurement.status == Status::Cancelled;
+        record(trial, round, measurement, started_at)
+    }
+
+    fn run(&mut self, trial: &PlannedTrial, round: u32, stage: &mut Stage) -> Result<Record, ResultsError> {
+        let record = self.launch(trial, round, stage);
         if record.measurement.status != Status::Ok {
             let launches_left = f64::from(self.rounds - 1 - round.min(self.rounds - 1));
             self.forecast.drop_out(launches_left * self.of_launch(trial));
         }
-        if record.measurement.status == Status::Cancelled {
-            // Not in the journal: the next sitting runs it again.
-            self.interrupted = true;
-        } else {
+        if record.measurement.status != Status::Cancelled {
             (stage.append)(&record)?;
         }
         stage.display.finished(&record);
@@ -260,6 +314,7 @@ fn record(trial: &PlannedTrial, round: u32, measurement: Measurement, started_at
         cell_index: trial.cell_index,
         run_order: trial.run_order,
         round,
+        again: 0,
         cell: trial.cell.clone(),
         measurement,
         started_at,

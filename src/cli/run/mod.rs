@@ -14,15 +14,18 @@ use crate::hardware::gpu::Gpu;
 use crate::hardware::kind::Kind;
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
+use crate::hardware::saving;
 use crate::plan::{Plan, PlannedTrial};
+use crate::report;
 use crate::results::ResultsError;
 use crate::results::lock::{Lock, lock_folder, lock_machine};
 use crate::results::record::{Record, RunKey, SCHEMA_VERSION};
 use crate::results::run::{Environment, Run, Variation, save_environment};
 use crate::runner::measurement::Status;
 use crate::runner::team::Leader;
-use crate::runner::{Options, Progress, fault, run_trial, this_program};
+use crate::runner::{Options, Progress, Request, fault, run_trial, this_program};
 use crate::scenario::Scenario;
+use crate::sweep::patience::Patience;
 use crate::sweep::resume::Found;
 use crate::sweep::{self, identity, past, planning, probing, resume};
 use anyhow::Context;
@@ -51,6 +54,12 @@ pub struct Arguments {
     /// Measure everything again; an old journal is moved aside.
     #[arg(long, visible_alias = "no-resume")]
     fresh: bool,
+    /// Make no launch again, however much others on this machine disturbed it.
+    #[arg(long)]
+    once: bool,
+    /// End with exit code 4 where the machine was too busy for an answer.
+    #[arg(long)]
+    strict: bool,
     /// Leave out the probe of the machine's limits; MFU and MBU are then n/a.
     #[arg(long)]
     no_probe: bool,
@@ -64,6 +73,9 @@ pub struct Arguments {
     #[arg(long, short)]
     quiet: bool,
 }
+
+/// How often a launch that others disturbed is made again.
+const AGAIN: u32 = 2;
 
 /// The command as it was typed.
 pub(super) fn command_line() -> String {
@@ -95,6 +107,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let version = identity::program_version().context("reading this program's own file").map_err(Failure::Io)?;
     let key = identity::key(&scenario, &machine, version, processes);
     let found = resume::look(&out, &key, a.fresh, &mut say).map_err(failure)?;
+    if let Some(saving) = saving::power() {
+        say(format!("warning: {saving}: clock rates are lower than they could be, and so are the figures"));
+    }
     let probed = probe_once(a, &machine, &found, &mut say);
     let plan = super::plan::make(&scenario, probed.as_ref())?;
     let mut leader = waiting.map(|w| w.meet(&scenario, &plan, &key.program_version)).transpose()?;
@@ -111,7 +126,10 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let environment = environment(&scenario, &plan, &key, machine, (probed, gpus, variation), found.started_at);
     save_environment(&out, &environment).map_err(failure)?;
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;
-    let outcome = measure(&scenario, &plan, found.records, journal, (done, a.quiet), &interrupted, leader.as_mut())?;
+    // Figures made under faults are no measurements that could be better.
+    let again = if a.once || fault::requested().is_some() { 0 } else { AGAIN };
+    let outcome =
+        measure(&scenario, &plan, found.records, journal, (done, a.quiet, again), &interrupted, leader.as_mut())?;
     let broken = leader.as_ref().and_then(Leader::broken).map(String::from);
     leader.into_iter().for_each(Leader::end);
     let run = Run { environment, records: outcome.records };
@@ -120,7 +138,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         let _ = past::keep(&file, past::of(&run));
     }
     print_run(&run, &scenario.book, &out, a.format)?;
-    verdict(&run, outcome.interrupted, broken)
+    verdict(&run, outcome.interrupted, broken)?;
+    let busy = report::busy(&run, &scenario.book).filter(|_| a.strict);
+    busy.map_or(Ok(()), |again| Err(Failure::Inconclusive(format!("the machine was busy: measure again ({again})"))))
 }
 
 fn scenario(a: &Arguments) -> Result<Scenario, Failure> {
@@ -216,25 +236,30 @@ fn measure(
     plan: &Plan,
     records: Vec<Record>,
     mut journal: crate::results::journal::Journal,
-    (done, quiet): (usize, bool),
+    (done, quiet, again): (usize, bool, u32),
     interrupted: &AtomicBool,
     mut leader: Option<&mut Leader>,
 ) -> Result<sweep::Outcome, Failure> {
     let program = this_program().context("finding this program's own file").map_err(Failure::Io)?;
     let options = Options { program, variables: Vec::new() };
     let mut display = progress::display(launches_in(plan), done, quiet);
+    let mut patience = Patience::of(plan);
     let mut stage = sweep::Stage {
         measure: &mut |trial: &PlannedTrial, progress: &mut dyn FnMut(Progress)| {
             let request = team::request(plan, trial);
-            match &mut leader {
-                Some(leader) => leader.run(&trial.id, &request, &options, progress, interrupted),
-                None => run_trial(&request, &options, progress, interrupted),
+            if let Some(leader) = &mut leader {
+                return leader.run(&trial.id, &request, &options, progress, interrupted);
             }
+            let request = Request { patience_seconds: patience.next(), ..request };
+            let measurement = run_trial(&request, &options, progress, interrupted);
+            patience.spent(&measurement);
+            measurement
         },
         append: &mut |record| journal.append(record),
         display: display.as_mut(),
         now: &|| timestamp::rfc3339(SystemTime::now()),
         interrupted,
+        again,
     };
     sweep::sweep(plan, scenario.usd_per_hour(), records, &mut stage).map_err(failure)
 }

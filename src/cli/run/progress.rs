@@ -32,6 +32,7 @@ struct Quiet;
 impl Display for Quiet {
     fn begin(&mut self, _: &PlannedTrial, _: Seconds) {}
     fn progress(&mut self, _: Progress) {}
+    fn again(&mut self, _: usize) {}
     fn finished(&mut self, _: &Record) {}
 }
 
@@ -82,6 +83,11 @@ impl Display for Bar {
         }
     }
 
+    fn again(&mut self, launches: usize) {
+        self.bar.inc_length(launches as u64);
+        self.bar.suspend(|| eprintln!("{}", again(launches)));
+    }
+
     fn finished(&mut self, record: &Record) {
         if !matches!(record.measurement.status, Status::Ok | Status::Skipped) {
             self.bar.suspend(|| eprintln!("{}", outcome(record)));
@@ -116,6 +122,11 @@ impl Display for Lines {
         self.said = Instant::now();
     }
 
+    fn again(&mut self, launches: usize) {
+        self.total += launches;
+        eprintln!("{}", again(launches));
+    }
+
     fn finished(&mut self, record: &Record) {
         self.done += 1;
         eprintln!("[{}/{}] {}", self.done, self.total, outcome(record));
@@ -123,9 +134,14 @@ impl Display for Lines {
     }
 }
 
+fn again(launches: usize) -> String {
+    let what = if launches == 1 { "1 launch".to_string() } else { format!("{} launches", grouped(launches as u64)) };
+    format!("others on this machine disturbed {what}: measuring again, while time and money last (--once: not)")
+}
+
 /// "measuring, step 120, 12,345 tok/s".
 fn words(progress: &Progress) -> String {
-    if progress.stage == Stage::Preparing {
+    if matches!(progress.stage, Stage::Preparing | Stage::Waiting) {
         return progress.stage.name().into();
     }
     let rate = progress.tokens_per_second.map_or(String::new(), |t| format!(", {}", TokensPerSecond(t)));
@@ -139,7 +155,10 @@ fn outcome(record: &Record) -> String {
     match m.figures.as_ref().and_then(|f| Some((f, median_step(f)?))) {
         Some((figures, step)) => {
             let rate = TokensPerSecond(figures.tokens_per_step as f64 / step);
-            format!("{name}: {rate}, {} a step, {} steps", Seconds(step), grouped(figures.step_seconds.len() as u64))
+            let words = figures.disturbance.as_ref().map(|d| d.in_words()).filter(|w| !w.is_empty());
+            let disturbed = words.map_or(String::new(), |w| format!("; disturbed: {w}"));
+            let steps = grouped(figures.step_seconds.len() as u64);
+            format!("{name}: {rate}, {} a step, {steps} steps{disturbed}", Seconds(step))
         }
         None => format!("{name}: {}: {}", m.status.name(), plain(&m.reason)),
     }

@@ -46,7 +46,8 @@ pub(super) fn broken(why: &str, kept: usize, all: usize) -> Failure {
 
 /// What a trial's process is asked for.
 pub(super) fn request(plan: &Plan, trial: &PlannedTrial) -> Request {
-    Request { trial: trial.cell.trial.clone(), measure: plan.of_launch(), predicted_memory: trial.memory }
+    let (trial, predicted_memory) = (trial.cell.trial.clone(), trial.memory);
+    Request { trial, measure: plan.of_launch(), predicted_memory, patience_seconds: 0.0 }
 }
 
 /// The run of a process that does not lead.

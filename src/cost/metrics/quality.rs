@@ -26,6 +26,31 @@ pub static PRECISION: Metric = Metric {
     compute: |c| Estimate::exact(c.figures()?.precision_reached?),
 };
 
+pub static DISTURBANCE: Metric = Metric {
+    name: "disturbance",
+    label: "lost",
+    unit: "% of the time",
+    quantity: Quantity::Share,
+    provenance: Provenance::Measured,
+    direction: Direction::Lower,
+    formula: "share of the measured time that the trial lost: waiting for a core, held by a quota, taken by the hypervisor, slowed by \
+              heat, short of memory; above 2 % the row is disturbed",
+    source: "the kernel's accounts of the trial's threads, the cores and the control group",
+    compute: |c| Estimate::exact(c.figures()?.disturbance.as_ref()?.lost()?),
+};
+
+pub static OTHERS: Metric = Metric {
+    name: "others_share",
+    label: "others",
+    unit: "% of the CPU time",
+    quantity: Quantity::Share,
+    provenance: Provenance::Measured,
+    direction: Direction::Lower,
+    formula: "processor time of others / all that was used on the trial's cores meanwhile; above 10 % the row is disturbed",
+    source: "the kernel's account of the cores, less the trial's own",
+    compute: |c| Estimate::exact(c.figures()?.disturbance.as_ref()?.others?),
+};
+
 pub static STEAL: Metric = Metric {
     name: "steal_share",
     label: "steal",

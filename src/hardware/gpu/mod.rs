@@ -166,6 +166,12 @@ pub trait Sensors: Send {
     /// # Errors
     /// As [`Self::describe`].
     fn process_bytes(&self, index: u32) -> Result<Option<u64>, Trouble>;
+
+    /// How many processes compute on it beside this one, where that is told: where this one is not among them, nobody is believed.
+    ///
+    /// # Errors
+    /// As [`Self::describe`].
+    fn other_processes(&self, index: u32) -> Result<Option<u32>, Trouble>;
 }
 
 /// Every GPU that the sensors know.

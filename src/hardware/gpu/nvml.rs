@@ -127,6 +127,13 @@ impl Sensors for Loaded {
             UsedGpuMemory::Unavailable => None,
         }))
     }
+
+    fn other_processes(&self, index: u32) -> Result<Option<u32>, Trouble> {
+        let own = std::process::id();
+        let all = told(self.device(index)?.running_compute_processes())?.unwrap_or_default();
+        let others = all.iter().filter(|p| p.pid != own).count();
+        Ok((others < all.len()).then(|| u32::try_from(others).unwrap_or(u32::MAX)))
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::Drawn;
 use super::plot::{Axis, Line, Mark, Panel, Plot, Series, extents};
 use super::scale::Scale;
-use super::series::tick;
+use super::series::{HOLLOW, tick};
 use crate::comparison::scaling::{self, scaling};
 use crate::cost::metric::Estimate;
 use crate::cost::metrics::TOKENS_PER_SECOND;
@@ -23,7 +23,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
     let mut counts: Vec<u32> = shown.iter().flat_map(|s| s.points.iter().map(|p| p.devices)).collect();
     counts.sort_unstable();
     counts.dedup();
-    let series: Vec<Series> = counts.iter().enumerate().map(|(look, n)| of_count(&shown, *n, look)).collect();
+    let series: Vec<Series> = counts.iter().enumerate().map(|(look, n)| of_count(facts, &shown, *n, look)).collect();
     // Room at the right for the words beside the marks.
     let mut extent = extents(&series, |m| &m.x);
     extent.push(extent.iter().copied().fold(0.0, f64::max) * 1.3);
@@ -35,12 +35,13 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
     let height = 90 + 30 * shown.len() as u32;
     let title = "One device against several".to_string();
     let more = if all.len() > MOST { format!(" The first {MOST} of {} are shown.", all.len()) } else { String::new() };
+    let hollow = if series.iter().flat_map(|s| &s.marks).any(|m| !m.filled) { HOLLOW } else { "" };
     vec![Drawn {
         name: "devices".into(),
         alt: format!("{title}: throughput of {} configurations by number of devices", shown.len()),
         caption: format!(
             "Beside each mark: the speed-up over one device, and the efficiency (speed-up over number of devices; 100 % is \
-             perfect). The work is the same, so this is strong scaling.{more}"
+             perfect). The work is the same, so this is strong scaling.{more}{hollow}"
         ),
         plot: Plot {
             title,
@@ -50,7 +51,7 @@ pub fn figures(facts: &Facts) -> Vec<Drawn> {
 }
 
 /// The marks of one number of devices, over all configurations.
-fn of_count(shown: &[&scaling::Series], devices: u32, look: usize) -> Series {
+fn of_count(facts: &Facts, shown: &[&scaling::Series], devices: u32, look: usize) -> Series {
     let marks = shown.iter().rev().enumerate().filter_map(|(row, s)| {
         let p = s.points.iter().find(|p| p.devices == devices)?;
         let note = if devices == 1 {
@@ -58,7 +59,8 @@ fn of_count(shown: &[&scaling::Series], devices: u32, look: usize) -> Series {
         } else {
             format!("{}x, {}", significant(p.speedup.value, 3), Share(p.efficiency.value))
         };
-        Some(Mark { note, ..Mark::at(p.throughput, Estimate::exact(row as f64)?) })
+        let filled = !facts.disturbed(p.record);
+        Some(Mark { note, filled, ..Mark::at(p.throughput, Estimate::exact(row as f64)?) })
     });
     let label = if devices == 1 { "1 device".into() } else { format!("{devices} devices") };
     Series { label, marks: marks.collect(), line: Line::None, look }

@@ -68,7 +68,9 @@ fn of_phase(facts: &Facts, phase: Phase) -> Option<Drawn> {
         on_front += best.len();
         let mark = |at: usize, filled: bool| {
             let (i, t, usd) = known[members[at]];
-            Mark { x: t, y: usd, filled, note: if filled { short_name(facts, i, name) } else { String::new() } }
+            let disturbed = if facts.disturbed(i) { " (disturbed)" } else { "" };
+            let note = if filled { short_name(facts, i, name) + disturbed } else { String::new() };
+            Mark { x: t, y: usd, filled, note }
         };
         let beaten = (0..members.len()).filter(|at| !best.contains(at)).map(|at| mark(at, false)).collect();
         let label = if name.is_empty() { "Pareto front".into() } else { format!("{name}, front") };

@@ -23,9 +23,10 @@ pub fn over(facts: &Facts, along: &Varied, metric: &Metric) -> Option<Gathered> 
         let found = facts.get(i, metric).zip(facts.value(i, &along.path).and_then(|v| places.at(&v)));
         let Some((y, x)) = found.and_then(|(y, at)| Some((y, Estimate::exact(at)?))) else { continue };
         let name = facts.name_without(i, &[&along.path]);
+        let mark = Mark { filled: !facts.disturbed(i), ..Mark::at(x, y) };
         match groups.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, marks)) => marks.push(Mark::at(x, y)),
-            None => groups.push((name, vec![Mark::at(x, y)])),
+            Some((_, marks)) => marks.push(mark),
+            None => groups.push((name, vec![mark])),
         }
     }
     if groups.iter().all(|(_, marks)| marks.len() < 2) {
@@ -114,17 +115,22 @@ fn trimmed(x: f64) -> String {
     if short.is_empty() || (short == "0" && x > 0.0) { format!("{x:e}") } else { short.to_string() }
 }
 
-/// What a caption says of series that are not shown.
+/// What a caption says of series that are not shown, and of marks that are hollow.
 pub fn left_out(g: &Gathered) -> String {
+    let hollow = g.series.iter().flat_map(|s| &s.marks).any(|m| !m.filled);
+    let hollow = if hollow { HOLLOW } else { "" };
     if g.all <= g.series.len() {
-        return String::new();
+        return hollow.into();
     }
     format!(
-        " Of {} combinations of the other fields, the {} lowest are shown; the table has all.",
+        "{hollow} Of {} combinations of the other fields, the {} lowest are shown; the table has all.",
         g.all,
         g.series.len()
     )
 }
+
+/// What hollow marks are, where there are any.
+pub const HOLLOW: &str = " Hollow marks are of rows that others on the machine disturbed.";
 
 #[cfg(test)]
 mod tests {
@@ -150,6 +156,22 @@ mod tests {
         run.environment.price.usd_per_hour = None;
         let facts = Facts::of(&run, fixture::book());
         assert!(over(&facts, &facts.varied[1], &USD_PER_MILLION).is_none());
+    }
+
+    #[test]
+    fn marks_of_disturbed_rows_are_hollow_and_the_caption_says_so() {
+        let mut run = fixture::sweep();
+        let quiet = over(&Facts::of(&run, fixture::book()), &varied(&run, 1), &TOKENS_PER_SECOND).unwrap();
+        assert_eq!(left_out(&quiet), "");
+        let lost = crate::runner::watch::Disturbance { waited: Some(0.2), ..Default::default() };
+        run.records[0].measurement.figures.as_mut().unwrap().disturbance = Some(lost);
+        let g = over(&Facts::of(&run, fixture::book()), &varied(&run, 1), &TOKENS_PER_SECOND).unwrap();
+        assert_eq!(g.series.iter().flat_map(|s| &s.marks).filter(|m| !m.filled).count(), 1);
+        assert_eq!(left_out(&g), HOLLOW);
+    }
+
+    fn varied(run: &crate::results::run::Run, at: usize) -> Varied {
+        Facts::of(run, fixture::book()).varied[at].clone()
     }
 
     #[test]

@@ -12,8 +12,14 @@ use crate::runner::measurement::Status;
 use crate::units::{Share, significant};
 
 pub fn blocks(facts: &Facts) -> Vec<Block> {
+    if let Some(again) = facts.busy() {
+        let what =
+            "The machine was busy while every trial ran, so that there is no answer: measure again when it is quieter.";
+        return vec![Block::Answer(vec![Span::plain(what)]), Block::Command(again)];
+    }
     let Some(found) = facts.cheapest() else { return unpriced(facts) };
     let mut blocks = vec![Block::Answer(sentence(facts, &found)), Block::Figures(figures(facts, &found))];
+    blocks.extend(disturbed(facts));
     blocks.extend(by_model(facts));
     blocks
 }
@@ -54,6 +60,23 @@ fn sentence(facts: &Facts, found: &Cheapest) -> Vec<Span> {
         )));
     }
     spans
+}
+
+/// Which figures are not this machine's alone: they may be cheaper than they look.
+fn disturbed(facts: &Facts) -> Option<Block> {
+    let names: Vec<String> =
+        facts.measured().into_iter().filter(|&i| facts.disturbed(i)).map(|i| facts.name(i)).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let shown = names.len().min(3);
+    let more = if names.len() > shown { format!(" and {} more", names.len() - shown) } else { String::new() };
+    let some = if more.is_empty() { listed(&names) } else { names[..shown].join("; ") + &more };
+    Some(paragraph(format!(
+        "Others on the machine disturbed {} of {}, which may be cheaper than they look: {some}.",
+        counted(names.len(), "trial"),
+        facts.measured().len()
+    )))
 }
 
 /// "a, b or c".
@@ -183,6 +206,9 @@ fn unpriced(facts: &Facts) -> Vec<Block> {
 
 /// The end of a run's last line: "cheapest: batch 8 at $0.0041 per million tokens (95 % CI 0.0040 .. 0.0042)".
 pub fn closing(facts: &Facts) -> String {
+    if let Some(again) = facts.busy() {
+        return format!("the machine was busy: measure again ({again})");
+    }
     let Some((i, cost)) = facts.cheapest().and_then(|c| Some((c.best, facts.get(c.best, &USD_PER_MILLION)?))) else {
         return if facts.measured().is_empty() { "no trial gave figures" } else { "cost n/a: no price is given" }
             .into();

@@ -3,6 +3,7 @@
 use crate::report::document::{Block, Cell, Column, Row, Table, paragraph};
 use crate::report::facts::Facts;
 use crate::report::format::ABSENT;
+use crate::runner::watch::judged::Judged;
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
 pub fn blocks(facts: &Facts) -> Vec<Block> {
@@ -38,6 +39,16 @@ pub fn blocks(facts: &Facts) -> Vec<Block> {
 
 /// A sentence on the noise, so that a reader knows what the figures are worth.
 fn worth(facts: &Facts) -> String {
+    let told = |i: &usize| facts.records()[*i].measurement.figures.as_ref()?.disturbance.as_ref();
+    let measured = facts.measured();
+    let watched = Judged::of(measured.iter().filter_map(told));
+    // Runs of older programs were not watched.
+    let watched = if watched.watched > 0 { watched.in_words("trial", "trials") + " " } else { String::new() };
+    watched + &probed(facts)
+}
+
+/// What the probe saw before the sweep.
+fn probed(facts: &Facts) -> String {
     let Some(p) = &facts.run.environment.probe else {
         return "The machine was not probed (--no-probe): peaks, MFU and MBU are n/a, and its noise is not known."
             .into();

@@ -9,7 +9,9 @@ use crate::cost::peaks::{self, Source};
 use crate::report::document::{Block, Cell, Column, Row, Table};
 use crate::report::facts::Facts;
 use crate::report::format::{plus_minus, shown};
-use crate::runner::measurement::{Status, Stop};
+use crate::runner::measurement::{Figures, Status, Stop};
+use crate::runner::watch::{LOST, OTHERS};
+use crate::units::Share;
 
 /// One column of figures.
 struct Shown {
@@ -68,7 +70,7 @@ fn build(facts: &Facts, wide: bool) -> Table {
             columns.push(Column::number("±"));
         }
     }
-    let notes = notes(facts);
+    let notes = notes(facts, wide);
     let noted = notes.iter().any(|n| !n.is_empty());
     if noted {
         columns.push(Column::text("note"));
@@ -127,7 +129,7 @@ fn swept(value: Option<String>) -> Cell {
 const CHEAPEST: &str = "cheapest";
 
 /// What is to be said of each row: how it ended if not well, and whether it is the cheapest or a tie with it.
-fn notes(facts: &Facts) -> Vec<String> {
+fn notes(facts: &Facts, wide: bool) -> Vec<String> {
     let found = facts.cheapest().filter(|_| facts.measured().len() > 1);
     let precision = facts.run.environment.measure.precision;
     let note = |(i, record): (usize, &crate::results::record::Record)| {
@@ -145,9 +147,36 @@ fn notes(facts: &Facts) -> Vec<String> {
         });
         let short = if stopped { "time was up first" } else { "" };
         let gpus = m.figures.as_ref().and_then(|f| f.telemetry.as_ref()).map(super::gpus::note).unwrap_or_default();
-        [place, short, gpus.as_str()].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ")
+        let disturbed = m.figures.as_ref().map(|f| disturbed(f, wide)).unwrap_or_default();
+        [place, disturbed.as_str(), short, gpus.as_str()]
+            .into_iter()
+            .filter(|t| !t.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ")
     };
     facts.records().iter().enumerate().map(note).collect()
+}
+
+/// What "disturbed" means, where a row says it.
+fn meaning_of_disturbed(facts: &Facts) -> String {
+    if !facts.measured().iter().any(|&i| facts.disturbed(i)) {
+        return String::new();
+    }
+    let (lost, others) = (Share(LOST), Share(OTHERS));
+    format!(
+        "\"Disturbed\": others took more than {lost} of the trial's time, or used more than {others} of the CPU time meanwhile (the \
+         kernel's accounts): its figures are not those of this machine alone. "
+    )
+}
+
+/// "disturbed: 12.0 % lost waiting for a core"; without the causes where there is little room.
+fn disturbed(figures: &Figures, wide: bool) -> String {
+    let Some(d) = figures.disturbance.as_ref().filter(|_| figures.disturbed()) else { return String::new() };
+    match d.lost().filter(|lost| *lost > LOST) {
+        _ if wide => format!("disturbed: {}", d.in_words()),
+        Some(lost) => format!("disturbed: {} lost", Share(lost)),
+        None => "disturbed: others computed".into(),
+    }
 }
 
 /// What MFU and MBU are shares of.
@@ -167,11 +196,12 @@ fn limits(facts: &Facts) -> &'static str {
 
 fn caption(facts: &Facts) -> String {
     let price = if facts.any(&USD_PER_MILLION) { "Costs rest on the price stated under Method (quoted). " } else { "" };
+    let disturbed = meaning_of_disturbed(facts);
     format!(
         "± is the half width of the 95 % interval that another run on this machine is expected in, for tokens/s and for costs alike; \
          rows of one run are compared launch by launch, which tells smaller differences apart. \
          \"Time was up first\": \
-         the interval is wider than the scenario asks for. {price}{} n/a: the metric does not apply, or nothing was measured.",
+         the interval is wider than the scenario asks for. {disturbed}{price}{} n/a: the metric does not apply, or nothing was measured.",
         limits(facts)
     )
 }

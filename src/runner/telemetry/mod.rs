@@ -56,6 +56,9 @@ pub struct GpuFigures {
     pub peak_used_bytes: Option<u64>,
     /// Highest bytes used by the trial's process.
     pub peak_process_bytes: Option<u64>,
+    /// Most processes that computed on it beside the trial's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_processes: Option<u32>,
     /// Partitioned: power and energy are those of all instances, not of the trial.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mig: bool,
@@ -111,6 +114,11 @@ impl Telemetry {
         self.gpus.iter().filter_map(GpuFigures::peak_bytes).max()
     }
 
+    /// Most processes beside the trial's on one of its GPUs; `None` where no GPU tells.
+    pub fn other_processes(&self) -> Option<u32> {
+        self.gpus.iter().filter_map(|g| g.other_processes).max()
+    }
+
     /// Mean of the GPUs' mean clocks, in MHz.
     pub fn mean_sm_mhz(&self) -> Option<f64> {
         let all: Vec<f64> = self.gpus.iter().filter_map(|g| g.mean_sm_mhz).collect();
@@ -130,6 +138,7 @@ struct Heard {
     /// Seconds on the trial's clock, and what was told.
     readings: Vec<(f64, crate::hardware::gpu::Reading)>,
     process_bytes: Option<u64>,
+    other_processes: Option<u32>,
     /// When it was lost, and how that was said.
     lost: Option<(f64, String)>,
 }

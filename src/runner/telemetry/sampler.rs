@@ -77,10 +77,9 @@ fn listen(sensors: &dyn Sensors, heard: &mut [Heard], clock: &Monotonic, turn: u
             Ok(reading) => h.readings.push((now, reading)),
             Err(trouble) => h.lost = Some((now, trouble.to_string())),
         }
-        if turn.is_multiple_of(PROCESS_EVERY)
-            && let Ok(bytes) = sensors.process_bytes(h.gpu.index)
-        {
-            h.process_bytes = h.process_bytes.max(bytes);
+        if turn.is_multiple_of(PROCESS_EVERY) {
+            h.process_bytes = h.process_bytes.max(sensors.process_bytes(h.gpu.index).unwrap_or_default());
+            h.other_processes = h.other_processes.max(sensors.other_processes(h.gpu.index).unwrap_or_default());
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `silent` | tells its memory alone, as a virtual GPU does |
 //! | `mig` | partitioned |
 //! | `short` | with a counter of 32 bits that is at its end |
+//! | `shared` | with two other processes on it |
 //! | `none` | no driver |
 
 use crate::hardware::gpu::{Gpu, Reading, Reason, Sensors, Trouble};
@@ -18,7 +19,7 @@ use std::cell::Cell;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runner) struct Script(pub &'static str);
 
-const NAMES: &[&str] = &["steady", "capped", "hot", "slow", "lost", "silent", "mig", "short", "none"];
+const NAMES: &[&str] = &["steady", "capped", "hot", "slow", "lost", "silent", "mig", "short", "shared", "none"];
 
 impl Script {
     pub fn named(name: &str) -> Option<Self> {
@@ -92,5 +93,9 @@ impl Sensors for Machine {
 
     fn process_bytes(&self, _: u32) -> Result<Option<u64>, Trouble> {
         Ok((self.script != "silent").then_some(9 << 30))
+    }
+
+    fn other_processes(&self, _: u32) -> Result<Option<u32>, Trouble> {
+        Ok((self.script != "silent").then_some(if self.script == "shared" { 2 } else { 0 }))
     }
 }

@@ -65,6 +65,7 @@ fn of_one(h: &Heard, (from, to): (f64, f64)) -> (GpuFigures, Vec<String>) {
         throttled_share: (!told.is_empty()).then(|| throttled as f64 / told.len() as f64),
         peak_used_bytes: h.readings.iter().filter_map(|(_, r)| r.used_bytes).max(),
         peak_process_bytes: h.process_bytes,
+        other_processes: h.other_processes,
         mig: h.gpu.mig == Some(true),
         lost_after_seconds: h.lost.as_ref().map(|(at, _)| *at),
     };
