@@ -14,7 +14,7 @@ use crate::report::document::{Block, Cell, Column, Document, Row, Section, Span,
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, bare, counted, listed, percent_change};
 use crate::report::sections::{apis, sensitivity};
-use crate::units::significant;
+use crate::units::{Share, significant};
 
 /// What is asked beside the comparison itself.
 #[derive(Clone, Debug, Default)]
@@ -76,16 +76,23 @@ fn answer(c: &Comparison, facts: &[Facts], asked: &Asked, even: &[BreakEven]) ->
                 said.push(Span::plain("Tokens are cheapest on "));
                 said.push(Span::strong(label(c, best)));
             } else {
-                said.push(Span::plain("Within noise, tokens cost the same on "));
+                said.push(Span::plain("No difference that these runs can show between "));
                 said.push(Span::strong(format!("{} and {}", label(c, best), listed(&tied))));
             }
             let parts: Vec<String> =
                 against.iter().map(|(r, e)| format!("{} against {}", percent_change(e), label(c, *r))).collect();
             said.push(Span::plain(format!(
-                ": {}, over {} (geometric mean, 95 % CI).",
+                ": {}, over {} (geometric mean, 95 % CI of two other runs).",
                 listed(&parts),
                 counted(c.common(), "common trial")
             )));
+            let least = against.iter().filter_map(|(_, r)| r.relative_half_width()).fold(0.0, f64::max);
+            if !tied.is_empty() && least > 0.0 {
+                said.push(Span::plain(format!(
+                    " Less than {} they cannot show; `centime check` measures two programs in pairs and sees smaller ones.",
+                    Share(least)
+                )));
+            }
         }
         None => said.push(Span::plain("Which is cheapest cannot be said: a run has no price. Give one with --price.")),
     }

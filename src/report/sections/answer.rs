@@ -204,7 +204,8 @@ fn unpriced(facts: &Facts) -> Vec<Block> {
     ]
 }
 
-/// The end of a run's last line: "cheapest: batch 8 at $0.0041 per million tokens (95 % CI 0.0040 .. 0.0042)".
+/// The end of a run's last line: "cheapest: batch 8 at $0.0041 per million tokens (95 % CI 0.0040 .. 0.0042)", or "cheapest: one of 3,
+/// such as batch 8 at ...".
 pub fn closing(facts: &Facts) -> String {
     if let Some(again) = facts.busy() {
         return format!("the machine was busy: measure again ({again})");
@@ -214,5 +215,9 @@ pub fn closing(facts: &Facts) -> String {
             .into();
     };
     let amount = with_unit(Quantity::UsdPerMillionTokens, cost.value).replace("/M tok", " per million tokens");
+    let tied = facts.cheapest().map_or(0, |c| c.tied.len());
+    if tied > 0 {
+        return format!("cheapest: one of {}, such as {} at {amount}{}", tied + 1, facts.name(i), interval(&cost));
+    }
     format!("cheapest: {} at {amount}{}", facts.name(i), interval(&cost))
 }

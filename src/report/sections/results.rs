@@ -143,7 +143,9 @@ fn notes(facts: &Facts, wide: bool) -> Vec<String> {
             _ => "",
         };
         let stopped = m.figures.as_ref().is_some_and(|f| {
-            f.stopped_by == Stop::MaxSeconds && f.precision_reached.is_none_or(|reached| reached > precision)
+            // What each of several launches reached, all of them know better.
+            let of_cell = |reached: f64| reached / (f.launches.len().max(1) as f64).sqrt();
+            f.stopped_by == Stop::MaxSeconds && f.precision_reached.is_none_or(|reached| of_cell(reached) > precision)
         });
         let short = if stopped { "time was up first" } else { "" };
         let gpus = m.figures.as_ref().and_then(|f| f.telemetry.as_ref()).map(super::gpus::note).unwrap_or_default();
