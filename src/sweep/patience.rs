@@ -17,6 +17,9 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// Nothing is waited for.
+    pub const NONE: Self = Self { left: 0.0 };
+
     /// For all launches of a plan.
     pub fn of(plan: &Plan) -> Self {
         let all: f64 = plan.trials.iter().filter(|t| t.skip.is_none()).map(|t| t.estimate.get()).sum();

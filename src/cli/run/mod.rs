@@ -243,7 +243,8 @@ fn measure(
     let program = this_program().context("finding this program's own file").map_err(Failure::Io)?;
     let options = Options { program, variables: Vec::new() };
     let mut display = progress::display(launches_in(plan), done, quiet);
-    let mut patience = Patience::of(plan);
+    // Under faults others are part of what is tested.
+    let mut patience = if fault::requested().is_some() { Patience::NONE } else { Patience::of(plan) };
     let mut stage = sweep::Stage {
         measure: &mut |trial: &PlannedTrial, progress: &mut dyn FnMut(Progress)| {
             let request = team::request(plan, trial);
