@@ -130,7 +130,7 @@ const CHEAPEST: &str = "cheapest";
 
 /// What is to be said of each row: how it ended if not well, and whether it is the cheapest or a tie with it.
 fn notes(facts: &Facts, wide: bool) -> Vec<String> {
-    let found = facts.cheapest().filter(|_| facts.measured().len() > 1);
+    let found = facts.cheapest().filter(|_| facts.measured().len() > 1 && facts.busy().is_none());
     let precision = facts.run.environment.measure.precision;
     let note = |(i, record): (usize, &crate::results::record::Record)| {
         let m = &record.measurement;
@@ -224,6 +224,25 @@ mod tests {
         let last = |row: usize| t.rows[row].cells.last().unwrap().text.clone();
         assert_eq!(last(7), "crashed: signal 11 (SIGSEGV)");
         assert_eq!(last(1), "skipped: batch 1 cannot be split over 2 devices");
+    }
+
+    #[test]
+    fn a_disturbed_row_says_so_and_where_all_are_none_is_the_cheapest() {
+        let mut run = fixture::sweep();
+        let lost = crate::runner::watch::Disturbance { waited: Some(0.2), ..Default::default() };
+        let disturb = |record: &mut crate::results::record::Record| {
+            record.measurement.figures.iter_mut().for_each(|f| f.disturbance = Some(lost.clone()));
+        };
+        disturb(&mut run.records[0]);
+        let note = |t: &Table, row: usize| t.rows[row].cells.last().unwrap().text.clone();
+        let facts = Facts::of(&run, fixture::book());
+        assert_eq!(note(&table(&facts), 0), "disturbed: 20.0 % lost waiting for a core");
+        assert_eq!(note(&compact(&facts), 0), "disturbed: 20.0 % lost");
+        assert!(caption(&facts).contains("more than 2.0 % of the trial's time") && facts.busy().is_none());
+        run.records.iter_mut().for_each(disturb);
+        let facts = Facts::of(&run, fixture::book());
+        assert!(facts.busy().unwrap().ends_with("--fresh"));
+        assert!(table(&facts).rows.iter().all(|r| !r.highlighted));
     }
 
     #[test]
