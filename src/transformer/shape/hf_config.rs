@@ -1,5 +1,9 @@
 //! Shapes from Hugging Face `config.json` files.
+//!
+//! Every key of a config is read, or known to change neither sizes nor work ([`hf_keys`]), or an error that names it: a model is never
+//! counted, run and priced as another one. A config of several parts (vision and language, say) is read for its language model.
 
+use super::hf_keys;
 use super::{Activation, Family, RopeScaling, Shape, ShapeError, ShapeSpec};
 use serde_json::Value;
 
@@ -32,7 +36,13 @@ pub fn shape_from_hf_config(json: &str) -> Result<Shape, HfConfigError> {
 /// # Errors
 /// Text that is not JSON; a model type, activation or position scaling that is not built in.
 pub fn spec_from_hf_config(json: &str) -> Result<(Family, ShapeSpec), HfConfigError> {
-    let config: Value = serde_json::from_str(json)?;
+    let whole: Value = serde_json::from_str(json)?;
+    if !whole.is_object() {
+        return Err(HfConfigError::Unsupported(
+            "expected an object with model_type and sizes, found something else".into(),
+        ));
+    }
+    let config = language_model(&whole);
     let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let Some((_, family)) = MODEL_TYPES.iter().find(|(name, _)| *name == kind) else {
         let known: Vec<&str> = MODEL_TYPES.iter().map(|(name, _)| *name).collect();
@@ -41,7 +51,8 @@ pub fn spec_from_hf_config(json: &str) -> Result<(Family, ShapeSpec), HfConfigEr
             known.join(", ")
         )));
     };
-    let c = Config(&config);
+    let c = Config(config);
+    c.only_known(*family)?;
     let spec = match family {
         Family::Gpt2 => c.gpt2()?,
         _ => c.llama(kind)?,
@@ -49,9 +60,56 @@ pub fn spec_from_hf_config(json: &str) -> Result<(Family, ShapeSpec), HfConfigEr
     Ok((*family, spec))
 }
 
+/// The part that describes the language model, where a config has several; what is beside it has no place in a token's cost.
+fn language_model(config: &Value) -> &Value {
+    let own = |c: &&Value| c.get("model_type").and_then(Value::as_str).is_some_and(is_read);
+    let parts = ["text_config", "llm_config"].iter().filter_map(|name| config.get(name));
+    Some(config).filter(own).or_else(|| parts.filter(|c| c.is_object()).find(own)).unwrap_or(config)
+}
+
+fn is_read(kind: &str) -> bool {
+    MODEL_TYPES.iter().any(|(name, _)| *name == kind)
+}
+
 struct Config<'a>(&'a Value);
 
 impl Config<'_> {
+    /// # Errors
+    /// A key that may change the model and is not read, by its name.
+    fn only_known(&self, family: Family) -> Result<(), HfConfigError> {
+        let keys = self.0.as_object().into_iter().flatten();
+        let unknown = keys.filter(|(_, v)| !v.is_null()).find(|(key, _)| !hf_keys::known(family, key));
+        match unknown {
+            None => Ok(()),
+            Some((key, value)) => Err(HfConfigError::Unsupported(format!(
+                "{key}: expected a key whose meaning is built in, found {}; take it out of the config if it changes neither sizes nor \
+                 attention",
+                hf_keys::shortened(value)
+            ))),
+        }
+    }
+
+    /// The context within which attention is over everything before: where a window is shorter than what the model was made for, no
+    /// more than the window, beyond which attention would be another one.
+    fn full_attention(&self) -> Result<Option<u32>, HfConfigError> {
+        let context = self.size("max_position_embeddings")?;
+        let layers = self.0.get("layer_types").and_then(Value::as_array);
+        if let Some(other) = layers.into_iter().flatten().find(|l| l.as_str() != Some("full_attention")) {
+            return Err(HfConfigError::Unsupported(format!(
+                "layer_types: expected full_attention in every layer, found {other}, which is not built in"
+            )));
+        }
+        // Qwen 2 states a window that it uses only where it says so; layers that are all listed as full use none.
+        let used =
+            self.flag("use_sliding_window").unwrap_or(self.0.get("use_sliding_window").is_none()) && layers.is_none();
+        let window = if used { self.size("sliding_window")? } else { None };
+        match (context, window) {
+            (_, Some(0)) => Err(HfConfigError::Unsupported("sliding_window: expected 1 or more, found 0".into())),
+            (Some(context), Some(window)) => Ok(Some(context.min(window))),
+            (context, window) => Ok(context.or(window)),
+        }
+    }
+
     fn size(&self, name: &str) -> Result<Option<u32>, HfConfigError> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -129,7 +187,7 @@ impl Config<'_> {
             head_dim: self.size("head_dim")?,
             d_ff: Some(self.stated("intermediate_size")?),
             vocab_size: Some(self.stated("vocab_size")?),
-            context: self.size("max_position_embeddings")?,
+            context: self.full_attention()?,
             tied_embeddings: Some(self.flag("tie_word_embeddings").unwrap_or(false)),
             qkv_bias: Some(qkv_bias),
             // Qwen 2 has biases on queries, keys and values only.
@@ -205,5 +263,64 @@ mod tests {
         assert!(
             error(r#"{"model_type": "llama", "rope_scaling": {"rope_type": "yarn"}}"#).starts_with("rope_type `yarn`")
         );
+    }
+
+    const MISTRAL: &str = r#"{"model_type": "mistral", "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "num_hidden_layers": 32, "intermediate_size": 14336, "vocab_size": 32000, "max_position_embeddings": 32768"#;
+
+    #[test]
+    fn past_a_window_attention_would_be_another_one_so_that_the_context_ends_there() {
+        let context = |more: &str| shape_from_hf_config(&format!("{MISTRAL}{more}}}")).unwrap().context;
+        assert_eq!(context(r#", "sliding_window": 4096"#), 4096);
+        assert_eq!(context(r#", "sliding_window": null"#), 32768);
+        assert_eq!(context(r#", "sliding_window": 131072"#), 32768);
+        let qwen = |more: &str| {
+            shape_from_hf_config(&format!("{MISTRAL}{more}}}").replace("mistral", "qwen2")).unwrap().context
+        };
+        assert_eq!(qwen(r#", "use_sliding_window": false, "sliding_window": 4096, "max_window_layers": 28"#), 32768);
+        assert_eq!(qwen(r#", "use_sliding_window": true, "sliding_window": 4096, "max_window_layers": 28"#), 4096);
+        assert_eq!(qwen(r#", "layer_types": ["full_attention", "full_attention"], "sliding_window": 4096"#), 32768);
+        let error = |more: &str| shape_from_hf_config(&format!("{MISTRAL}{more}}}")).unwrap_err().to_string();
+        assert!(
+            error(r#", "layer_types": ["full_attention", "sliding_attention"]"#)
+                .contains("found \"sliding_attention\"")
+        );
+        assert_eq!(error(r#", "sliding_window": 0"#), "sliding_window: expected 1 or more, found 0");
+    }
+
+    #[test]
+    fn a_key_that_nobody_reads_is_an_error_that_names_it() {
+        let of = |more: &str| shape_from_hf_config(&format!("{MISTRAL}{more}}}"));
+        for harmless in
+            ["\"torch_dtype\": \"bfloat16\"", "\"use_cache\": true", "\"eos_token_id\": [1, 2]", "\"future_key\": null"]
+        {
+            assert!(of(&format!(", {harmless}")).is_ok(), "{harmless}");
+        }
+        for (key, value) in [
+            ("num_local_experts", "8"),
+            ("kv_lora_rank", "512"),
+            ("attn_logit_softcapping", "50.0"),
+            ("quantization_config", r#"{"quant_method": "gptq", "bits": 4}"#),
+            ("qk_layernorm", "true"),
+        ] {
+            let said = of(&format!(", \"{key}\": {value}")).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("{key}: expected a key whose meaning is built in, found ")), "{said}");
+        }
+    }
+
+    #[test]
+    fn of_a_config_of_several_parts_the_language_model_is_read() {
+        for part in ["text_config", "llm_config"] {
+            let json = format!(
+                r#"{{"model_type": "llava", "vision_config": {{"hidden_size": 1024}}, "{part}": {MISTRAL}}}}}"#
+            );
+            assert_eq!(shape_from_hf_config(&json).unwrap().d_model, 4096);
+        }
+        let said =
+            shape_from_hf_config(r#"{"model_type": "llava", "text_config": {"model_type": "phi"}}"#).unwrap_err();
+        assert!(said.to_string().starts_with("model_type `llava` is not built in"), "{said}");
+        for no_object in ["[]", "3", "null"] {
+            assert!(shape_from_hf_config(no_object).unwrap_err().to_string().starts_with("expected an object"));
+        }
     }
 }

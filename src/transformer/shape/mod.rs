@@ -4,6 +4,7 @@
 
 pub mod count;
 pub mod hf_config;
+mod hf_keys;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

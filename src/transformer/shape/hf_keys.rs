@@ -1,0 +1,112 @@
+//! Keys of Hugging Face configs: those that are read, and those that change neither sizes nor work.
+
+use super::Family;
+use serde_json::Value;
+
+/// Of every config: names, formats, tokens with a meaning, how a model is made at first, generated, dropped out or served.
+const HARMLESS: &[&str] = &[
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "auto_map",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "do_sample",
+    "dtype",
+    "eos_token_id",
+    "gradient_checkpointing",
+    "hidden_dropout",
+    "id2label",
+    "initializer_range",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "max_length",
+    "model_type",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "pretraining_tp",
+    "problem_type",
+    "return_dict",
+    "temperature",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "transformers_version",
+    "unk_token_id",
+    "use_cache",
+];
+
+const GPT2: &[&str] = &[
+    "activation_function",
+    "add_cross_attention",
+    "layer_norm_epsilon",
+    "n_embd",
+    "n_head",
+    "n_inner",
+    "n_layer",
+    "n_positions",
+    "scale_attn_by_inverse_layer_idx",
+    "scale_attn_weights",
+    "tie_word_embeddings",
+    "vocab_size",
+];
+
+/// Of GPT-2 beside those of every config: `n_ctx` repeats `n_positions`, `reorder_and_upcast_attn` is how scores are computed.
+const GPT2_HARMLESS: &[&str] = &[
+    "attn_pdrop",
+    "embd_pdrop",
+    "n_ctx",
+    "reorder_and_upcast_attn",
+    "resid_pdrop",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "task_specific_params",
+];
+
+const LLAMA: &[&str] = &[
+    "attention_bias",
+    "head_dim",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "layer_types",
+    "max_position_embeddings",
+    "mlp_bias",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "partial_rotary_factor",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "sliding_window",
+    "tie_word_embeddings",
+    "use_sliding_window",
+    "vocab_size",
+];
+
+/// Of Llama's kin: from which layer on Qwen 2 would use its window (it is taken for all), and the order in which rotary pairs lie.
+const LLAMA_HARMLESS: &[&str] = &["max_window_layers", "rope_interleaved"];
+
+/// Whether a key is read or harmless.
+pub(super) fn known(family: Family, key: &str) -> bool {
+    let of_family = if family == Family::Gpt2 { [GPT2, GPT2_HARMLESS] } else { [LLAMA, LLAMA_HARMLESS] };
+    HARMLESS.contains(&key) || of_family.iter().any(|keys| keys.contains(&key))
+}
+
+/// A value as an error quotes it.
+pub(super) fn shortened(value: &Value) -> String {
+    const MOST: usize = 60;
+    let text = value.to_string();
+    if text.chars().count() <= MOST { text } else { text.chars().take(MOST - 4).chain(" ...".chars()).collect() }
+}

@@ -1,0 +1,99 @@
+//! Public models, by the numbers of their configs: parameters as published, KV cache and FLOPs a token as counted here by hand.
+
+use centime::transformer::shape::hf_config::shape_from_hf_config;
+use centime::transformer::shape::{Shape, count};
+use centime::transformer::{Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+
+/// Layers, width, heads, KV heads, head size, feed-forward width, vocabulary, tied embeddings; parameters as the model's card or its
+/// index of weights states them.
+struct Known(&'static str, &'static str, [u64; 7], bool, u64);
+
+const KNOWN: &[Known] = &[
+    Known("GPT-2", "gpt2", [12, 768, 12, 12, 64, 3072, 50257], true, 124_439_808),
+    Known("GPT-2 medium", "gpt2", [24, 1024, 16, 16, 64, 4096, 50257], true, 354_823_168),
+    Known("GPT-2 large", "gpt2", [36, 1280, 20, 20, 64, 5120, 50257], true, 774_030_080),
+    Known("GPT-2 XL", "gpt2", [48, 1600, 25, 25, 64, 6400, 50257], true, 1_557_611_200),
+    Known("Llama 2 7B", "llama", [32, 4096, 32, 32, 128, 11008, 32000], false, 6_738_415_616),
+    Known("Llama 2 13B", "llama", [40, 5120, 40, 40, 128, 13824, 32000], false, 13_015_864_320),
+    Known("Llama 2 70B", "llama", [80, 8192, 64, 8, 128, 28672, 32000], false, 68_976_648_192),
+    Known("Code Llama 34B", "llama", [48, 8192, 64, 8, 128, 22016, 32000], false, 33_743_970_304),
+    Known("Llama 3 8B", "llama", [32, 4096, 32, 8, 128, 14336, 128_256], false, 8_030_261_248),
+    Known("Llama 3 70B", "llama", [80, 8192, 64, 8, 128, 28672, 128_256], false, 70_553_706_496),
+    Known("Llama 3.1 405B", "llama", [126, 16384, 128, 8, 128, 53248, 128_256], false, 405_853_388_800),
+    Known("Llama 3.2 1B", "llama", [16, 2048, 32, 8, 64, 8192, 128_256], true, 1_235_814_400),
+    Known("Llama 3.2 3B", "llama", [28, 3072, 24, 8, 128, 8192, 128_256], true, 3_212_749_824),
+    Known("TinyLlama 1.1B", "llama", [22, 2048, 32, 4, 64, 5632, 32000], false, 1_100_048_384),
+    Known("SmolLM 135M", "llama", [30, 576, 9, 3, 64, 1536, 49152], true, 134_515_008),
+    Known("SmolLM 360M", "llama", [32, 960, 15, 5, 64, 2560, 49152], true, 361_821_120),
+    Known("SmolLM 1.7B", "llama", [24, 2048, 32, 32, 64, 8192, 49152], true, 1_711_376_384),
+    Known("Yi 6B", "llama", [32, 4096, 32, 4, 128, 11008, 64000], false, 6_061_035_520),
+    Known("Yi 34B", "llama", [60, 7168, 56, 8, 128, 20480, 64000], false, 34_388_917_248),
+    Known("DeepSeek LLM 7B", "llama", [30, 4096, 32, 32, 128, 11008, 102_400], false, 6_910_365_696),
+    Known("Mistral 7B v0.1", "mistral", [32, 4096, 32, 8, 128, 14336, 32000], false, 7_241_732_096),
+    Known("Mistral 7B v0.3", "mistral", [32, 4096, 32, 8, 128, 14336, 32768], false, 7_248_023_552),
+    Known("Mistral Nemo 12B", "mistral", [40, 5120, 32, 8, 128, 14336, 131_072], false, 12_247_782_400),
+    Known("Mistral Small 24B", "mistral", [40, 5120, 32, 8, 128, 32768, 131_072], false, 23_572_403_200),
+    Known("Mistral Large 123B", "mistral", [88, 12288, 96, 8, 128, 28672, 32768], false, 122_610_069_504),
+    Known("Qwen2 0.5B", "qwen2", [24, 896, 14, 2, 64, 4864, 151_936], true, 494_032_768),
+    Known("Qwen2 1.5B", "qwen2", [28, 1536, 12, 2, 128, 8960, 151_936], true, 1_543_714_304),
+    Known("Qwen2 7B", "qwen2", [28, 3584, 28, 4, 128, 18944, 152_064], false, 7_615_616_512),
+    Known("Qwen2 72B", "qwen2", [80, 8192, 64, 8, 128, 29568, 152_064], false, 72_706_203_648),
+    Known("Qwen2.5 3B", "qwen2", [36, 2048, 16, 2, 128, 11008, 151_936], true, 3_085_938_688),
+    Known("Qwen2.5 14B", "qwen2", [48, 5120, 40, 8, 128, 13824, 152_064], false, 14_770_033_664),
+    Known("Qwen2.5 32B", "qwen2", [64, 5120, 40, 8, 128, 27648, 152_064], false, 32_763_876_352),
+];
+
+fn config(k: &Known) -> String {
+    let Known(_, kind, [layers, width, heads, kv_heads, head_dim, inner, vocabulary], tied, _) = k;
+    if *kind == "gpt2" {
+        return format!(
+            r#"{{"model_type": "gpt2", "n_layer": {layers}, "n_embd": {width}, "n_head": {heads}, "n_inner": {inner},
+                "vocab_size": {vocabulary}, "n_positions": 1024, "n_ctx": 1024, "activation_function": "gelu_new"}}"#
+        );
+    }
+    format!(
+        r#"{{"model_type": "{kind}", "num_hidden_layers": {layers}, "hidden_size": {width}, "num_attention_heads": {heads},
+            "num_key_value_heads": {kv_heads}, "head_dim": {head_dim}, "intermediate_size": {inner}, "vocab_size": {vocabulary},
+            "tie_word_embeddings": {tied}, "hidden_act": "silu", "max_position_embeddings": 32768, "torch_dtype": "bfloat16"}}"#
+    )
+}
+
+#[test]
+fn public_configs_give_the_published_parameters() {
+    assert!(KNOWN.len() >= 30);
+    for k in KNOWN {
+        let shape = shape_from_hf_config(&config(k)).unwrap_or_else(|e| panic!("{}: {e}", k.0));
+        assert_eq!(count::parameters(&shape), Ok(k.4), "{}", k.0);
+    }
+}
+
+fn decode(shape: Shape) -> Workload {
+    Workload {
+        shape,
+        phase: Phase::Decode,
+        batch: 1,
+        seq_len: 8,
+        prompt_len: 100,
+        new_tokens: 2,
+        dtype: Dtype::Bf16,
+        weights: WeightFormat::Dtype,
+        optimizer: OptimizerKind::Adamw,
+        dropout: 0.0,
+    }
+}
+
+/// In bf16; a step of decoding attends to 101 positions on average.
+#[test]
+fn kv_bytes_and_flops_a_token_are_those_counted_by_hand() {
+    for k in KNOWN {
+        let Known(name, kind, [layers, width, heads, kv_heads, head_dim, inner, vocabulary], ..) = k;
+        let w = decode(shape_from_hf_config(&config(k)).unwrap());
+        let kv = layers * kv_heads * head_dim * 2 * 2;
+        assert_eq!(count::kv_bytes_per_token(&w).unwrap().get(), kv, "{name}: KV bytes a token");
+        let matrices = if *kind == "gpt2" { 2 } else { 3 };
+        let projections = width * heads * head_dim + 2 * width * kv_heads * head_dim + heads * head_dim * width;
+        let products = 2 * (layers * (projections + matrices * width * inner) + width * vocabulary);
+        let attention = layers * 2 * 2 * heads * head_dim * 101;
+        assert_eq!(count::flops_per_step(&w).unwrap().get(), products + attention, "{name}: FLOPs a token");
+    }
+}
