@@ -67,7 +67,7 @@ pub(super) fn run(format: Format) -> Result<(), Failure> {
     say("noise", "range", far, "slowest to fastest launch".into());
     let judged = Judged::of(seen.iter());
     let lost = judged.together.as_ref().and_then(|t| t.lost()).map_or("n/a".into(), |l| Share(l).to_string());
-    say("noise", "lost", lost, judged.in_words("launch", "launches"));
+    say("noise", "lost", lost, judged.in_short("launches"));
     let half = rates.len() / 2;
     let drift = median(&rates[half..]).zip(median(&rates[..half])).map_or(0.0, |(b, a)| (b - a).exp_m1());
     say("noise", "drift", format!("{:+.1} %", drift * 100.0), "second half of the launches against the first".into());

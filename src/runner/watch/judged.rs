@@ -30,6 +30,20 @@ impl Judged {
         judged
     }
 
+    /// The same for a line of a table.
+    pub fn in_short(&self, what: &str) -> String {
+        match &self.worst {
+            None => format!("the system does not tell whether others disturbed the {what}"),
+            Some(_) if self.disturbed == 0 => format!("others disturbed none of {} {what}", self.watched),
+            Some(worst) => format!(
+                "others disturbed {} of {} {what}; the worst: {}",
+                self.disturbed,
+                self.watched,
+                worst.in_words()
+            ),
+        }
+    }
+
     /// A sentence; what was watched, one and many: a trial, trials.
     pub fn in_words(&self, one: &str, what: &str) -> String {
         let Some(worst) = &self.worst else {
@@ -78,6 +92,11 @@ mod tests {
             "{said}"
         );
         assert!(said.ends_with("the worst: 40.0 % lost waiting for a core."), "{said}");
+        assert_eq!(
+            busy.in_short("launches"),
+            "others disturbed 2 of 3 launches; the worst: 40.0 % lost waiting for a core"
+        );
+        assert_eq!(quiet.in_short("trials"), "others disturbed none of 2 trials");
         assert!((busy.together.unwrap().waited.unwrap() - 0.167).abs() < 1e-3);
         assert!(Judged::of([Disturbance::default()].iter()).in_words("trial", "trials").contains("is not known"));
     }
