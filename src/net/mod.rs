@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of a transformer.
 
+pub mod lost;
 pub mod rendezvous;
 pub mod wire;
 pub mod world;

@@ -1,5 +1,6 @@
 //! Messages between two processes over TCP: a length, a CRC-32, and so many bytes. Numbers are little-endian.
 
+use super::lost::{How, Lost, Peer};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -7,20 +8,12 @@ use std::time::Duration;
 /// Most bytes of a message.
 pub const MOST: usize = 1 << 20;
 
-/// Why a connection is of no further use; names who was at its other end.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name} {what}")]
-pub struct WireError {
-    pub name: String,
-    pub what: String,
-}
-
 /// A connection to a process that has said who it is.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
-    /// Who is at the other end: "rank 1".
-    pub name: String,
+    /// Who is at the other end.
+    pub peer: Peer,
 }
 
 impl Wire {
@@ -28,9 +21,9 @@ impl Wire {
     ///
     /// # Errors
     /// A socket that does not take its settings.
-    pub fn new(stream: TcpStream, name: String, silence: Duration) -> Result<Self, WireError> {
-        let wire = Self { stream, name };
-        wire.set(silence).map_err(|e| wire.lost(&e.to_string()))?;
+    pub fn new(stream: TcpStream, peer: Peer, silence: Duration) -> Result<Self, Lost> {
+        let wire = Self { stream, peer };
+        wire.set(silence).map_err(|e| wire.lost(How::Failed(e.to_string())))?;
         Ok(wire)
     }
 
@@ -53,9 +46,9 @@ impl Wire {
     ///
     /// # Errors
     /// No further descriptor.
-    pub fn twin(&self) -> Result<Self, WireError> {
-        let stream = self.stream.try_clone().map_err(|e| self.lost(&e.to_string()))?;
-        Ok(Self { stream, name: self.name.clone() })
+    pub fn twin(&self) -> Result<Self, Lost> {
+        let stream = self.stream.try_clone().map_err(|e| self.lost(How::Failed(e.to_string())))?;
+        Ok(Self { stream, peer: self.peer })
     }
 
     pub fn into_stream(self) -> TcpStream {
@@ -67,50 +60,51 @@ impl Wire {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
-    fn lost(&self, what: &str) -> WireError {
-        WireError { name: self.name.clone(), what: what.into() }
+    /// That the peer is of no further use.
+    pub fn lost(&self, how: How) -> Lost {
+        Lost { peer: self.peer, how }
     }
 
     /// # Errors
     /// A peer that is gone or does not listen.
-    pub fn send(&self, payload: &[u8]) -> Result<(), WireError> {
+    pub fn send(&self, payload: &[u8]) -> Result<(), Lost> {
         let mut frame = Vec::with_capacity(8 + payload.len());
         frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
         frame.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
         frame.extend_from_slice(payload);
-        (&self.stream).write_all(&frame).map_err(|e| self.lost(&words(&e, "takes nothing any more")))
+        (&self.stream).write_all(&frame).map_err(|e| self.lost(how(&e, How::Deaf)))
     }
 
     /// The next message, in place of what `into` held.
     ///
     /// # Errors
     /// A peer that is gone, is silent for too long, or says what is none.
-    pub fn receive(&self, into: &mut Vec<u8>) -> Result<(), WireError> {
+    pub fn receive(&self, into: &mut Vec<u8>) -> Result<(), Lost> {
         let mut head = [0; 8];
         self.read(&mut head)?;
         let [a, b, c, d, sum @ ..] = head;
         let len = u32::from_le_bytes([a, b, c, d]) as usize;
         if len > MOST {
-            return Err(self.lost("said something that is no message"));
+            return Err(self.lost(How::Wrong("said something that is no message".into())));
         }
         into.resize(len, 0);
         self.read(into)?;
         if crc32fast::hash(into).to_le_bytes() != sum {
-            return Err(self.lost("said something whose checksum is another"));
+            return Err(self.lost(How::Wrong("said something whose checksum is another".into())));
         }
         Ok(())
     }
 
-    fn read(&self, to: &mut [u8]) -> Result<(), WireError> {
-        (&self.stream).read_exact(to).map_err(|e| self.lost(&words(&e, "fell silent")))
+    fn read(&self, to: &mut [u8]) -> Result<(), Lost> {
+        (&self.stream).read_exact(to).map_err(|e| self.lost(how(&e, How::Silent)))
     }
 }
 
-fn words(error: &io::Error, late: &str) -> String {
+fn how(error: &io::Error, late: How) -> How {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => late.into(),
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "is gone".into(),
-        _ => format!("is not heard any more: {error}"),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => late,
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => How::Gone,
+        _ => How::Failed(format!("is not heard any more: {error}")),
     }
 }
 
@@ -123,13 +117,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let other = listener.accept().unwrap().0;
-        (Wire::new(stream, "rank 1".into(), Duration::from_millis(200)).unwrap(), other)
+        (Wire::new(stream, Peer::Rank(1), Duration::from_millis(200)).unwrap(), other)
     }
 
     #[test]
     fn messages_of_any_length_come_as_they_were_sent() {
         let (a, b) = pair();
-        let b = Wire::new(b, "rank 0".into(), Duration::from_secs(5)).unwrap();
+        let b = Wire::new(b, Peer::Rank(0), Duration::from_secs(5)).unwrap();
         let mut heard = vec![7; 3];
         for len in [0, 1, 1000, 100_000] {
             let message: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
@@ -161,7 +155,7 @@ mod tests {
     #[ignore = "a measurement"]
     fn a_round_trip_on_loopback() {
         let (a, b) = pair();
-        let b = Wire::new(b, "rank 0".into(), Duration::from_secs(5)).unwrap();
+        let b = Wire::new(b, Peer::Rank(0), Duration::from_secs(5)).unwrap();
         let rounds = 20_000;
         let other = std::thread::spawn(move || {
             let mut heard = Vec::new();

@@ -8,8 +8,9 @@ use super::measurement::{Measurement, Status};
 use super::parent::{Options, Others, Request, run_part};
 use super::protocol::{Progress, Team};
 use super::watch::Disturbance;
+use crate::net::lost::{How, Lost, Peer};
 use crate::net::rendezvous::{RendezvousError, gathered, join, listen};
-use crate::net::wire::{Wire, WireError};
+use crate::net::wire::Wire;
 use crate::net::world::World;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -40,9 +41,9 @@ pub enum TeamError {
     #[error("the processes of this run did not meet: {0}")]
     Apart(#[from] RendezvousError),
     #[error(transparent)]
-    Lost(#[from] WireError),
+    Lost(#[from] Lost),
     #[error("{0} said something that is none of this version's messages; start the same program everywhere")]
-    Foreign(String),
+    Foreign(Peer),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,11 +71,11 @@ struct Ended {
 struct Line {
     wire: Wire,
     speaking: Arc<Mutex<()>>,
-    heard: Receiver<Result<Vec<u8>, WireError>>,
+    heard: Receiver<Result<Vec<u8>, Lost>>,
 }
 
 impl Line {
-    fn new(wire: Wire) -> Result<Self, WireError> {
+    fn new(wire: Wire) -> Result<Self, Lost> {
         let (ear, mouth, speaking) = (wire.twin()?, wire.twin()?, Arc::new(Mutex::new(())));
         let (say, heard) = channel();
         let listen = move || {
@@ -100,15 +101,15 @@ impl Line {
                 }
             }
         };
-        let failed = |e: std::io::Error| WireError { name: wire.name.clone(), what: format!("gets no thread: {e}") };
+        let failed = |e: std::io::Error| wire.lost(How::Failed(format!("gets no thread: {e}")));
         thread::Builder::new().name("team-listen".into()).spawn(listen).map_err(failed)?;
         thread::Builder::new().name("team-beat".into()).spawn(beat).map_err(failed)?;
         Ok(Self { wire, speaking, heard })
     }
 
-    fn say(&self, message: &impl Serialize) -> Result<(), WireError> {
-        let text = serde_json::to_vec(message)
-            .map_err(|e| WireError { name: self.wire.name.clone(), what: format!("cannot be told: {e}") })?;
+    fn say(&self, message: &impl Serialize) -> Result<(), Lost> {
+        let text =
+            serde_json::to_vec(message).map_err(|e| self.wire.lost(How::Failed(format!("cannot be told: {e}"))))?;
         let _turn = self.speaking.lock().unwrap_or_else(PoisonError::into_inner);
         self.wire.send(&text)
     }
@@ -118,12 +119,10 @@ impl Line {
         match self.heard.recv_timeout(patience) {
             Ok(said) => match serde_json::from_slice(&said?) {
                 Ok(message) => Ok(Some(message)),
-                Err(_) => Err(TeamError::Foreign(self.wire.name.clone())),
+                Err(_) => Err(TeamError::Foreign(self.wire.peer)),
             },
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(WireError { name: self.wire.name.clone(), what: "is gone".into() }.into())
-            }
+            Err(RecvTimeoutError::Disconnected) => Err(self.wire.lost(How::Gone).into()),
         }
     }
 }
@@ -163,11 +162,9 @@ impl Leader {
     /// Processes that do not come, or do not belong here.
     pub fn meet(world: World, listener: &TcpListener, key: u64, patience: Duration) -> Result<Self, TeamError> {
         let streams = gathered(listener, world.size, key, patience)?;
-        let lines = streams
-            .into_iter()
-            .zip(1..)
-            .map(|(stream, rank)| Line::new(Wire::new(stream, format!("rank {rank}"), SILENCE)?));
-        Ok(Self { lines: lines.collect::<Result<_, WireError>>()?, world, key, broken: None })
+        let lines =
+            streams.into_iter().zip(1..).map(|(stream, rank)| Line::new(Wire::new(stream, Peer::Rank(rank), SILENCE)?));
+        Ok(Self { lines: lines.collect::<Result<_, Lost>>()?, world, key, broken: None })
     }
 
     /// Why no further trial can run, if so.
@@ -336,7 +333,7 @@ impl Follower {
     /// A rank 0 that is not there, or does not want this process.
     pub fn join(world: World, key: u64, patience: Duration) -> Result<Self, TeamError> {
         let stream = join(&world, key, patience)?;
-        let line = Line::new(Wire::new(stream, "rank 0".into(), SILENCE)?)?;
+        let line = Line::new(Wire::new(stream, Peer::Rank(0), SILENCE)?)?;
         Ok(Self { world, key, line })
     }
 

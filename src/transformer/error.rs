@@ -1,9 +1,10 @@
 //! Why a session could not be prepared or stepped.
 
 use super::{BackendKind, Dtype, WeightFormat};
+use crate::net::lost::Lost;
 
 /// Why a session could not be prepared or stepped.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SessionError {
     #[error("backend cuda: {0}; or use backend: cpu or auto")]
     NoCuda(String),
@@ -17,9 +18,12 @@ pub enum SessionError {
     Invalid(String),
     #[error("a rank ended before the others; what they computed since means nothing")]
     LostRank,
-    /// Another process, by its rank, or what kept processes apart.
+    /// Another process.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// What keeps processes from working together, in words.
     #[error("{0}")]
-    Lost(String),
+    Apart(String),
     #[error("out of memory: {0}")]
     OutOfMemory(String),
 }
@@ -27,6 +31,6 @@ pub enum SessionError {
 impl SessionError {
     /// Whether the reason lies with another rank, which may tell a better one.
     pub fn is_consequence(&self) -> bool {
-        matches!(self, Self::LostRank | Self::Lost(_))
+        matches!(self, Self::LostRank | Self::Lost(_) | Self::Apart(_))
     }
 }

@@ -1,8 +1,9 @@
 //! The processes of one trial, connected: rank 0 with each of the others.
 
 use super::super::error::SessionError;
+use crate::net::lost::Peer;
 use crate::net::rendezvous::{RendezvousError, gathered, join};
-use crate::net::wire::{Wire, WireError};
+use crate::net::wire::Wire;
 use crate::net::world::World;
 use std::net::TcpListener;
 use std::ops::Range;
@@ -22,25 +23,19 @@ pub struct Net {
     pub(super) hosts: Vec<String>,
 }
 
-impl From<WireError> for SessionError {
-    fn from(e: WireError) -> Self {
-        Self::Lost(e.to_string())
-    }
-}
-
 impl Net {
     /// Meets the others of `world`; rank 0 does so at `listener`. Both who does not come and who then says nothing are given up after
     /// `patience`.
     ///
     /// # Errors
-    /// [`SessionError::Lost`] with what kept them apart.
+    /// [`SessionError::Apart`] with what kept them apart.
     pub fn meet(
         world: World,
         key: u64,
         listener: Option<&TcpListener>,
         patience: Duration,
     ) -> Result<Self, SessionError> {
-        let apart = |e: RendezvousError| SessionError::Lost(e.to_string());
+        let apart = |e: RendezvousError| SessionError::Apart(e.to_string());
         let streams = match listener {
             Some(listener) => gathered(listener, world.size, key, patience).map_err(apart)?,
             None => vec![join(&world, key, patience).map_err(apart)?],
@@ -49,13 +44,13 @@ impl Net {
         let mut hosts = Vec::new();
         if listener.is_some() {
             for stream in &streams {
-                let peer = stream.peer_addr().map_err(|e| SessionError::Lost(e.to_string()))?.ip();
+                let peer = stream.peer_addr().map_err(|e| SessionError::Apart(e.to_string()))?.ip();
                 // Who comes by loopback is on this node, which others reach by its name.
                 hosts.push(if peer.is_loopback() { world.host.clone() } else { peer.to_string() });
             }
         }
         let named = streams.into_iter().zip(first..);
-        let wires = named.map(|(stream, rank)| Wire::new(stream, format!("rank {rank}"), patience));
+        let wires = named.map(|(stream, rank)| Wire::new(stream, Peer::Rank(rank), patience));
         let wires = wires.collect::<Result<_, _>>()?;
         Ok(Self { world, key, patience, wires, hosts })
     }

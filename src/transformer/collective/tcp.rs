@@ -10,6 +10,7 @@ use super::grid::{Groups, Parallel, groups};
 use super::net::Net;
 use super::threads::Exchange;
 use super::{Collective, Job, Reduce, Ticket, share};
+use crate::net::lost::{How, Peer};
 use crate::net::rendezvous::listen;
 use crate::net::wire::Wire;
 use std::collections::HashMap;
@@ -129,7 +130,7 @@ fn with(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>, each: impl Fn(&mut f
             (numbers, []) if numbers.len() == chunk.len() => {
                 chunk.iter_mut().zip(numbers).for_each(|(x, new)| each(x, f32::from_le_bytes(*new)));
             }
-            _ => return Err(SessionError::Lost(format!("{} sent another buffer than was expected", link.name))),
+            _ => return Err(link.lost(How::Wrong("sent another buffer than was expected".into())).into()),
         }
     }
     Ok(())
@@ -161,11 +162,7 @@ impl<T: AsMut<[f32]>> Collective<T> for Member {
         });
     }
     fn check(&self) -> Result<(), SessionError> {
-        match &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(SessionError::Lost(why)) => Err(SessionError::Lost(why.clone())),
-            Some(_) => Err(SessionError::LostRank),
-            None => Ok(()),
-        }
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 }
 
@@ -180,35 +177,35 @@ struct Lobby<'a> {
 
 impl<'a> Lobby<'a> {
     fn open(net: &'a Net) -> Result<Self, SessionError> {
-        let lost = |e: String| SessionError::Lost(e);
-        let listener = listen(&net.world.host, 0).map_err(|e| lost(e.to_string()))?;
-        let port = listener.local_addr().map_err(|e| lost(e.to_string()))?.port();
+        let apart = SessionError::Apart;
+        let listener = listen(&net.world.host, 0).map_err(|e| apart(e.to_string()))?;
+        let port = listener.local_addr().map_err(|e| apart(e.to_string()))?.port();
         let mut book = Vec::new();
         if net.leads() {
             book.push((net.world.host.clone(), port));
             for (wire, host) in net.wires.iter().zip(&net.hosts) {
                 let mut said = Vec::new();
                 wire.receive(&mut said)?;
-                let port = <[u8; 2]>::try_from(&said[..]).map_err(|_| lost(format!("{} told no port", wire.name)))?;
+                let port = <[u8; 2]>::try_from(&said[..]).map_err(|_| wire.lost(How::Wrong("told no port".into())))?;
                 book.push((host.clone(), u16::from_le_bytes(port)));
             }
         } else {
             net.wires.iter().try_for_each(|wire| wire.send(&port.to_le_bytes()))?;
         }
-        let told = net.told(serde_json::to_vec(&book).map_err(|e| lost(e.to_string()))?)?;
-        let book = serde_json::from_slice(&told).map_err(|e| lost(format!("rank 0 told no addresses: {e}")))?;
+        let told = net.told(serde_json::to_vec(&book).map_err(|e| apart(e.to_string()))?)?;
+        let book = serde_json::from_slice(&told).map_err(|e| apart(format!("rank 0 told no addresses: {e}")))?;
         Ok(Self { net, listener, book, early: HashMap::new() })
     }
 
     /// The way to the hub of a group, for the rank at `place` in it.
     fn visit(&self, process: usize, group: u32, place: u32) -> Result<Wire, SessionError> {
-        let (host, port) = self.book.get(process).ok_or_else(|| SessionError::Lost(format!("no rank {process}")))?;
-        let lost = |e: std::io::Error| SessionError::Lost(format!("rank {process} at {host}:{port}: {e}"));
+        let (host, port) = self.book.get(process).ok_or_else(|| SessionError::Apart(format!("no rank {process}")))?;
+        let apart = |e: std::io::Error| SessionError::Apart(format!("rank {process} at {host}:{port}: {e}"));
         let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-        for at in (host.as_str(), *port).to_socket_addrs().map_err(lost)? {
+        for at in (host.as_str(), *port).to_socket_addrs().map_err(apart)? {
             match TcpStream::connect_timeout(&at, self.net.patience) {
                 Ok(stream) => {
-                    let wire = Wire::new(stream, format!("rank {process}"), self.net.patience)?;
+                    let wire = Wire::new(stream, Peer::Rank(process), self.net.patience)?;
                     let key = self.net.key.to_le_bytes();
                     wire.send(&[&key[..], &group.to_le_bytes(), &place.to_le_bytes()].concat())?;
                     return Ok(wire);
@@ -216,32 +213,32 @@ impl<'a> Lobby<'a> {
                 Err(e) => last = e,
             }
         }
-        Err(lost(last))
+        Err(apart(last))
     }
 
     /// The rank at `place` of a group, whose hub is here; it is of `process`.
     fn receive(&mut self, process: usize, group: u32, place: u32) -> Result<Wire, SessionError> {
-        let lost = |e: String| SessionError::Lost(e);
+        let apart = SessionError::Apart;
         let deadline = Instant::now() + self.net.patience;
-        self.listener.set_nonblocking(true).map_err(|e| lost(e.to_string()))?;
-        let name = format!("rank {process}");
+        self.listener.set_nonblocking(true).map_err(|e| apart(e.to_string()))?;
+        let peer = Peer::Rank(process);
         loop {
             if let Some(stream) = self.early.remove(&(group, place)) {
-                return Ok(Wire::new(stream, name, self.net.patience)?);
+                return Ok(Wire::new(stream, peer, self.net.patience)?);
             }
             match self.listener.accept() {
-                Ok((stream, peer)) => {
-                    let wire = Wire::new(stream, peer.to_string(), self.net.patience)?;
+                Ok((stream, address)) => {
+                    let wire = Wire::new(stream, Peer::At(address), self.net.patience)?;
                     let mut said = Vec::new();
                     wire.receive(&mut said)?;
                     let at = said.strip_prefix(&self.net.key.to_le_bytes()).map(<[u8]>::as_chunks::<4>);
                     let Some(([group, place], [])) = at else {
-                        return Err(lost(format!("{} does not belong here", wire.name)));
+                        return Err(wire.lost(How::Wrong("does not belong here".into())).into());
                     };
                     self.early.insert((u32::from_le_bytes(*group), u32::from_le_bytes(*place)), wire.into_stream());
                 }
                 Err(_) if Instant::now() < deadline => std::thread::sleep(LOOK),
-                Err(_) => return Err(lost(format!("{name} did not come to its group"))),
+                Err(_) => return Err(apart(format!("{peer} did not come to its group"))),
             }
         }
     }

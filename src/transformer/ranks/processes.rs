@@ -8,6 +8,7 @@ use super::super::error::SessionError;
 use super::super::session::{Session, StepOutcome};
 use super::one::RankOutcome;
 use super::threads::Ranks;
+use crate::net::lost::{How, Lost, Peer};
 use std::time::{Duration, Instant};
 
 /// What a message begins with.
@@ -35,7 +36,7 @@ impl Together {
     /// # Errors
     /// What keeps this process from it, or else what keeps another, by its rank.
     pub fn form(made: Result<Ranks, SessionError>, net: Net) -> Result<Self, SessionError> {
-        let own = made.as_ref().map(|_| ()).map_err(copy);
+        let own = made.as_ref().map(|_| ()).map_err(Clone::clone);
         if !net.leads() {
             let word = own.as_ref().map_or_else(failure, |()| vec![READY]);
             net.wires.iter().try_for_each(|wire| wire.send(&word))?;
@@ -67,7 +68,7 @@ fn hear_all<T>(
         let said = match wire.receive(&mut word) {
             Ok(()) => match read(&word) {
                 Some(understood) => Ok(understood),
-                None => Err(said_failure(&wire.name, &word)),
+                None => Err(said_failure(wire.peer, &word)),
             },
             Err(e) => Err(e.into()),
         };
@@ -75,7 +76,7 @@ fn hear_all<T>(
             Ok(understood) => all.push(understood),
             // To be missed by a process that is still there says less than to be gone.
             Err(e) if failure.is_none() || !e.is_consequence() => failure = Some(e),
-            Err(SessionError::Lost(why)) if why.ends_with("is gone") => failure = Some(SessionError::Lost(why)),
+            Err(SessionError::Lost(gone @ Lost { how: How::Gone, .. })) => failure = Some(gone.into()),
             Err(_) => {}
         }
     }
@@ -85,15 +86,6 @@ fn hear_all<T>(
 fn tell(net: &Net, word: &[u8]) {
     // Who is gone need not be told.
     net.wires.iter().for_each(|wire| drop(wire.send(word)));
-}
-
-fn copy(e: &SessionError) -> SessionError {
-    match e {
-        SessionError::OutOfMemory(why) => SessionError::OutOfMemory(why.clone()),
-        SessionError::LostRank => SessionError::LostRank,
-        SessionError::Lost(why) => SessionError::Lost(why.clone()),
-        other => SessionError::Invalid(other.to_string()),
-    }
 }
 
 fn failure(e: &SessionError) -> Vec<u8> {
@@ -107,14 +99,15 @@ fn failure(e: &SessionError) -> Vec<u8> {
     word
 }
 
-fn said_failure(name: &str, word: &[u8]) -> SessionError {
-    let Some((kind, text)) = word.split_first() else { return SessionError::Lost(format!("{name} said nothing")) };
-    let text = format!("{name}: {}", String::from_utf8_lossy(text));
+fn said_failure(peer: Peer, word: &[u8]) -> SessionError {
+    let wrong = |what: &str| Lost { peer, how: How::Wrong(what.into()) }.into();
+    let Some((kind, text)) = word.split_first() else { return wrong("said nothing") };
+    let text = String::from_utf8_lossy(text).into_owned();
     match *kind {
-        FAILED_FOR_MEMORY => SessionError::OutOfMemory(text),
-        FAILED => SessionError::Invalid(text),
-        FAILED_BY_OTHERS => SessionError::Lost(text),
-        _ => SessionError::Lost(format!("{name} said something out of turn")),
+        FAILED_FOR_MEMORY => SessionError::OutOfMemory(format!("{peer}: {text}")),
+        FAILED => SessionError::Invalid(format!("{peer}: {text}")),
+        FAILED_BY_OTHERS => Lost { peer, how: How::Told(text) }.into(),
+        _ => wrong("said something out of turn"),
     }
 }
 
@@ -191,7 +184,13 @@ impl Session for Together {
                     seconds.push(begun.elapsed().as_secs_f64());
                 }
                 [END] => return Ok(seconds),
-                other => return Err(SessionError::Lost(said_failure("rank 0", other).to_string())),
+                other => {
+                    return Err(match said_failure(leader.peer, other) {
+                        why if why.is_consequence() => why,
+                        // That rank 0 failed is all that it means here.
+                        why => SessionError::Apart(why.to_string()),
+                    });
+                }
             }
         }
     }
