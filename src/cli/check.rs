@@ -4,7 +4,7 @@ use super::Failure;
 use super::load::{Selection, load};
 use super::output::{print, report_failure, results_failure, stdout_style};
 use super::price::warn_if_stale;
-use super::table::Format;
+use super::table::{Format, Printed};
 use crate::comparison::check::{Check, kept};
 use crate::comparison::judge::{Rule, Verdict};
 use crate::experiment::design::{Design, names};
@@ -69,9 +69,8 @@ pub struct Arguments {
     /// Where the files go.
     #[arg(long, value_name = "DIR", default_value = "reports/check")]
     out: PathBuf,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
     /// Show no progress.
     #[arg(long, short)]
     quiet: bool,
@@ -79,14 +78,14 @@ pub struct Arguments {
 
 fn share(text: &str) -> Result<f64, String> {
     let x: Option<f64> = text.parse().ok().filter(|x| *x > 0.0 && *x < 1.0);
-    x.ok_or_else(|| "a share above 0 and below 1 is wanted, such as 0.05".into())
+    x.ok_or_else(|| "expected a share above 0 and below 1, such as 0.05".into())
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let scenario = load(&a.selection)?;
     let budgets = a.budget.as_ref().map(|f| budget::load(f).map_err(|e| Failure::yaml(&e))).transpose()?;
     if !(a.seconds > 0.0 && a.seconds <= 3600.0) {
-        return Err(Failure::Usage(anyhow!("--seconds: from above 0 to 3600 are wanted")));
+        return Err(Failure::Usage(anyhow!("--seconds: expected a number above 0, up to 3600")));
     }
     let all = Rule::default().looks;
     let looks: Vec<usize> = all.iter().copied().filter(|n| *n <= a.max_pairs).collect();
@@ -137,7 +136,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     };
     check.budgets = kept(&budgets.unwrap_or_default(), &check.cells);
     render::publish(&check, &a.out).map_err(report_failure)?;
-    match a.format {
+    match a.printed.format {
         Format::Json => print(&render::json(&check))?,
         Format::Markdown => print(&render::markdown(&check))?,
         Format::Csv => print(&render::csv(&check))?,

@@ -4,7 +4,7 @@ use super::Failure;
 use super::output::{print, report_failure, results_failure, stdout_style};
 use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
 use super::sizes::{bytes, seconds, usd};
-use super::table::Format;
+use super::table::{Format, Printed};
 use crate::comparison::limits::Bounds;
 use crate::hardware::api::Api;
 use crate::hardware::book::Book;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// Set runs or machines side by side, and say what to decide from it.
 ///
 /// Every trial that all of them measured, with throughput, cost and ratios; which is cheapest; cost against latency; the price
-/// at which each would match the cheapest; the utilisation from which it beats an API; what the cost hangs on; the cheapest
+/// at which each would match the cheapest; the utilisation from which it beats an API; how sensitive the cost is; the cheapest
 /// under limits. As text, and as a page with pictures.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -53,9 +53,8 @@ pub struct Arguments {
     /// Where the page and its pictures go [default: reports/A-against-B, for --format table].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How to print the comparison.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
@@ -80,9 +79,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         )));
     }
     let page = comparison(&compared, &asked).map_err(|e| Failure::Internal(e.into()))?;
-    let out = a.out.clone().or_else(|| (a.format == Format::Table).then(|| folder(&labels)));
+    let out = a.out.clone().or_else(|| (a.printed.format == Format::Table).then(|| folder(&labels)));
     let written = out.map(|out| page.publish(&out).map_err(report_failure)).transpose()?;
-    match a.format {
+    match a.printed.format {
         Format::Table => {
             print(&page.terminal(stdout_style()))?;
             written.map_or(Ok(()), |page| print(&format!("\nreport: {}", page.display())))

@@ -4,7 +4,7 @@ use super::Failure;
 use super::output::{print_wrapped, results_failure};
 use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
 use super::sizes::count;
-use super::table::{Format, Rows, Value};
+use super::table::{Format, Printed, Rows, Value};
 use crate::cost::evaluate::evaluate;
 use crate::cost::metric::Estimate;
 use crate::cost::metrics::{MFU, USD_PER_MILLION};
@@ -64,9 +64,8 @@ struct Train {
     price: Option<Priced>,
     #[command(flatten)]
     prices: PriceBook,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 /// What requests of a kind cost at a run's measured prices of input and output: each, a thousand, and blended.
@@ -85,9 +84,8 @@ struct Requests {
     price: Option<Priced>,
     #[command(flatten)]
     prices: PriceBook,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
@@ -109,7 +107,7 @@ fn case(text: &str) -> Result<UseCase, String> {
             output_tokens: tokens.1,
         })
     };
-    parse().ok_or_else(|| "a name and two numbers of tokens are wanted: support=3000:250".into())
+    parse().ok_or_else(|| "expected a name and two numbers of tokens: support=3000:250".into())
 }
 
 fn train(a: &Train) -> Result<(), Failure> {
@@ -136,7 +134,7 @@ fn train(a: &Train) -> Result<(), Failure> {
     let mfu = match &a.like {
         Some(folder) => measured_mfu(folder, &book)?,
         None => Estimate::exact(a.mfu.map_or(f64::NAN, Share::get))
-            .ok_or_else(|| Failure::Usage(anyhow!("--mfu: a share is wanted")))?,
+            .ok_or_else(|| Failure::Usage(anyhow!("--mfu: expected a share")))?,
     };
     let mut rows = Rows::new(&[
         "devices",
@@ -179,8 +177,8 @@ fn train(a: &Train) -> Result<(), Failure> {
             ends.as_ref().map_or(absent(), |(_, high)| usd(Some(high))),
         ]);
     }
-    rows.print(a.format)?;
-    if a.format == Format::Table {
+    rows.print(a.printed.format)?;
+    if a.printed.format == Format::Table {
         print_wrapped(&footnote(a, device, format.name(), &mfu, &price))?;
     }
     Ok(())
@@ -260,5 +258,5 @@ fn requests(a: &Requests) -> Result<(), Failure> {
             ]);
         }
     }
-    rows.print(a.format)
+    rows.print(a.printed.format)
 }

@@ -1,7 +1,7 @@
 //! `centime doctor`.
 
 use super::Failure;
-use super::table::{Format, Rows};
+use super::table::{Printed, Rows};
 use crate::hardware::disturbance::disturbances;
 use crate::hardware::gpu::{self, Gpu, Trouble};
 use crate::hardware::machine::{self, Machine, Probe};
@@ -22,14 +22,13 @@ pub struct Arguments {
     /// in how many pairs.
     #[arg(long, conflicts_with = "no_probe")]
     noise: bool,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if a.noise {
-        return super::noise::run(a.format);
+        return super::noise::run(a.printed.format);
     }
     let machine = machine::inspect();
     let mut rows = Said(Rows::new(&["topic", "item", "value", "note"]));
@@ -53,7 +52,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
             "load, governor, swap and quota were looked at, as far as the system tells",
         );
     }
-    rows.0.print(a.format)
+    rows.0.print(a.printed.format)
 }
 
 /// Rows of text.

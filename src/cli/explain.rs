@@ -5,7 +5,7 @@ use super::compare::{folder, labels, reprice};
 use super::hardware::history::{self, Fall};
 use super::output::{publish, results_failure};
 use super::price::{PriceBook, Priced, priced};
-use super::table::Format;
+use super::table::{Format, Printed};
 use crate::comparison::explain::explain;
 use crate::report::pages::explanation;
 use crate::results::run::{Run, load};
@@ -34,14 +34,13 @@ pub struct Arguments {
     /// Where the page and its pictures go [default: reports/A-against-B, or reports/price-history].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How to print it; as JSON, the factors.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if a.history {
-        return history::print_fall(&a.fall, &a.prices, a.out.clone(), a.format);
+        return history::print_fall(&a.fall, &a.prices, a.out.clone(), a.printed.format);
     }
     let mut runs: Vec<Run> = a.folders.iter().map(|f| load(f)).collect::<Result<_, _>>().map_err(results_failure)?;
     let book = a.prices.load()?;
@@ -56,10 +55,10 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         *to = format!("{to} at {}", second.environment.price.seen.clone().unwrap_or_else(|| "the second price".into()));
     }
     let [first, second] = runs.as_slice() else {
-        return Err(Failure::Usage(anyhow!("two runs are wanted: from, and to")));
+        return Err(Failure::Usage(anyhow!("expected two runs: from, and to")));
     };
     let found = explain(first, second, &book).map_err(|e| Failure::Usage(anyhow!("{}: {e}", names.join(", "))))?;
-    if matches!(a.format, Format::Json | Format::Csv) {
+    if matches!(a.printed.format, Format::Json | Format::Csv) {
         let mut rows = super::table::Rows::new(&["factor", "before", "after", "change_usd_per_million_tokens"]);
         let number = |x: f64| (x.to_string(), x).into();
         for s in &found.sides {
@@ -72,9 +71,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
             number(found.after),
             number(total),
         ]);
-        return rows.print(a.format);
+        return rows.print(a.printed.format);
     }
     let page =
         explanation([&names[0], &names[1]], [first, second], &book, &found).map_err(|e| Failure::Internal(e.into()))?;
-    publish(&page, a.out.clone(), folder(&names), a.format)
+    publish(&page, a.out.clone(), folder(&names), a.printed.format)
 }

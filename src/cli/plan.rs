@@ -3,7 +3,7 @@
 use super::Failure;
 use super::load::{Selection, load};
 use super::output::print_wrapped;
-use super::table::{Format, Rows, Value, label};
+use super::table::{Format, Printed, Rows, Value, label};
 use crate::hardware::machine::Probe;
 use crate::plan::{Plan, PlannedTrial, plan};
 use crate::projection::calibration::Calibration;
@@ -19,15 +19,14 @@ use anyhow::anyhow;
 pub struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let scenario = load(&a.selection)?;
     let plan = make(&scenario, None)?;
-    print(&scenario, &plan, a.format)
+    print(&scenario, &plan, a.printed.format)
 }
 
 /// The plan on this machine; probed rates make the estimate of time better.

@@ -35,7 +35,7 @@ pub(super) fn priced(text: &str) -> Result<Priced, String> {
         None => Ok(Priced::Named { what: text.into(), on: None }),
         Some((what, day)) => match Date::parse(day) {
             Some(on) if !what.is_empty() => Ok(Priced::Named { what: what.into(), on: Some(on) }),
-            _ => Err("after @ a date is wanted: p5.48xlarge@2024-05-01, or @2024-05, or @2024".into()),
+            _ => Err("expected a date after @: p5.48xlarge@2024-05-01, or @2024-05, or @2024".into()),
         },
     }
 }

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::output::{print_run, results_failure};
 use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
-use super::table::Format;
+use super::table::Printed;
 use crate::results::lock::lock_folder;
 use crate::results::run::{load, save_environment};
 use crate::units::Share;
@@ -34,9 +34,8 @@ pub struct Arguments {
     /// Where the report goes [default: the run's folder, whose report is replaced and whose measurements stay as they are].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How to print the results.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
@@ -65,5 +64,5 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if a.out.as_ref().is_some_and(|o| *o != a.folder) {
         save_environment(out, &run.environment).map_err(results_failure)?;
     }
-    print_run(&run, &book, out, a.format)
+    print_run(&run, &book, out, a.printed.format)
 }

@@ -8,7 +8,7 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
         t if t.ends_with('s') => (&t[..t.len() - 1], 1.0),
         t => (t, 1.0),
     };
-    positive(number, scale).ok_or_else(|| "seconds above 0 are wanted, such as 0.2, 200ms or 1.5s".into())
+    positive(number, scale).ok_or_else(|| "expected seconds above 0, such as 0.2, 200ms or 1.5s".into())
 }
 
 /// Bytes: 24GiB, 800MiB, 16GB, 1000000.
@@ -24,12 +24,12 @@ pub(super) fn bytes(text: &str) -> Result<f64, String> {
     ];
     let unit = UNITS.iter().find(|(u, _)| text.ends_with(u));
     let (number, scale) = unit.map_or((text, 1.0), |(u, scale)| (&text[..text.len() - u.len()], *scale));
-    positive(number, scale).ok_or_else(|| "a size above 0 is wanted, such as 24GiB, 800MiB or a number of bytes".into())
+    positive(number, scale).ok_or_else(|| "expected a size above 0, such as 24GiB, 800MiB or a number of bytes".into())
 }
 
 /// An amount of USD above 0.
 pub(super) fn usd(text: &str) -> Result<f64, String> {
-    positive(text.trim_start_matches('$'), 1.0).ok_or_else(|| "an amount of USD above 0 is wanted, such as 2.5".into())
+    positive(text.trim_start_matches('$'), 1.0).ok_or_else(|| "expected an amount of USD above 0, such as 2.5".into())
 }
 
 /// A count such as 7e9, 7B, 140B tokens or 1.5T.
@@ -41,7 +41,7 @@ pub(super) fn count(text: &str) -> Result<f64, String> {
         Some('T') => (&text[..text.len() - 1], 1e12),
         _ => (text, 1.0),
     };
-    positive(number, scale).ok_or_else(|| "a number above 0 is wanted, such as 7e9, 7B or 1.5T".into())
+    positive(number, scale).ok_or_else(|| "expected a number above 0, such as 7e9, 7B or 1.5T".into())
 }
 
 fn positive(number: &str, scale: f64) -> Option<f64> {

@@ -14,6 +14,14 @@ pub enum Format {
     Markdown,
 }
 
+/// The option that says so, the same for every command.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Printed {
+    /// How to print it: a table for people, the others whole and for programs.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
 /// A cell: what a person reads, and the bare number where there is one.
 #[derive(Clone, Debug)]
 pub struct Value {

@@ -3,10 +3,11 @@
 
 use super::draft::Draft;
 use super::presets;
-use super::trial::Trial;
-use super::values::{count, flag, float, int, number, serialized, text, used, word};
-use crate::transformer::Phase;
-use crate::transformer::shape::Activation;
+use super::trial::{BackendChoice, Trial};
+use super::values::{count, flag, float, int, number, text, used, word};
+use crate::transformer::collective::grid::Sharding;
+use crate::transformer::shape::{Activation, Family};
+use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
 use crate::yaml::{Value, did_you_mean};
 
 /// What the schema says of a field.
@@ -39,15 +40,6 @@ pub struct Axis {
     pub get: fn(&Trial) -> Value,
 }
 
-const FAMILIES: &[&str] = &["gpt2", "llama", "block"];
-const PHASES: &[&str] = &["train", "prefill", "decode", "generate"];
-const DTYPES: &[&str] = &["f32", "bf16"];
-const WEIGHTS: &[&str] = &["dtype", "int8"];
-const BACKENDS: &[&str] = &["auto", "cpu", "naive", "cuda"];
-const OPTIMIZERS: &[&str] = &["sgd", "adam", "adamax", "adamw"];
-const SHARDINGS: &[&str] = &["none", "optimizer"];
-const ACTIVATIONS: &[&str] = &["gelu_tanh", "gelu_erf", "relu", "swi_glu"];
-
 macro_rules! axis {
     ($path:literal, [$($alias:literal),*], $label:literal, $unit:literal, $kind:expr, $doc:literal, |$d:ident, $v:ident| $set:expr, |$t:ident| $get:expr) => {
         Axis {
@@ -65,10 +57,10 @@ pub const AXES: &[Axis] = &[
         [],
         "family",
         "",
-        Kind::Word(FAMILIES),
+        Kind::Word(Family::WORDS),
         "gpt2, llama or block; default gpt2",
-        |d, v| d.family = Some(word(v, FAMILIES)?),
-        |t| serialized(&t.workload.shape.family)
+        |d, v| d.family = Some(word::<Family>(v)?),
+        |t| text(t.workload.shape.family.name())
     ),
     axis!(
         "model.preset",
@@ -205,10 +197,10 @@ pub const AXES: &[Axis] = &[
         ["hidden_act", "activation_function"],
         "activation",
         "",
-        Kind::Word(ACTIVATIONS),
+        Kind::Word(Activation::WORDS),
         "function of the feed-forward layer; default the family's",
-        |d, v| d.spec.activation = Some(word::<Activation>(v, ACTIVATIONS)?),
-        |t| serialized(&t.workload.shape.activation)
+        |d, v| d.spec.activation = Some(word::<Activation>(v)?),
+        |t| text(t.workload.shape.activation.name())
     ),
     axis!(
         "model.norm_eps",
@@ -235,9 +227,9 @@ pub const AXES: &[Axis] = &[
         [],
         "phase",
         "",
-        Kind::Word(PHASES),
+        Kind::Word(Phase::WORDS),
         "what a step does: train, prefill, decode or generate; default train",
-        |d, v| d.phase = word(v, PHASES)?,
+        |d, v| d.phase = word::<Phase>(v)?,
         |t| text(t.workload.phase.name())
     ),
     axis!(
@@ -285,9 +277,9 @@ pub const AXES: &[Axis] = &[
         [],
         "dtype",
         "",
-        Kind::Word(DTYPES),
-        "number format of weights and activations; default f32",
-        |d, v| d.dtype = word(v, DTYPES)?,
+        Kind::Word(Dtype::WORDS),
+        "number format of weights and activations; tf32 is for backend cuda; default f32",
+        |d, v| d.dtype = word::<Dtype>(v)?,
         |t| text(t.workload.dtype.name())
     ),
     axis!(
@@ -295,9 +287,9 @@ pub const AXES: &[Axis] = &[
         [],
         "weights",
         "",
-        Kind::Word(WEIGHTS),
+        Kind::Word(WeightFormat::WORDS),
         "how weight matrices are stored in prefill, decode and generate: in the dtype, or in 8 bits with a scale for every 64 inputs; default dtype",
-        |d, v| d.weights = word(v, WEIGHTS)?,
+        |d, v| d.weights = word::<WeightFormat>(v)?,
         |t| if t.workload.phase == Phase::Train { Value::Null } else { text(t.workload.weights.name()) }
     ),
     axis!(
@@ -305,9 +297,9 @@ pub const AXES: &[Axis] = &[
         [],
         "backend",
         "",
-        Kind::Word(BACKENDS),
+        Kind::Word(BackendChoice::WORDS),
         "cpu, cuda, naive (the slow oracle), or auto: a GPU where there is one; default auto",
-        |d, v| d.backend = word(v, BACKENDS)?,
+        |d, v| d.backend = word::<BackendChoice>(v)?,
         |t| text(t.backend.name())
     ),
     axis!(
@@ -345,9 +337,9 @@ pub const AXES: &[Axis] = &[
         [],
         "sharding",
         "",
-        Kind::Word(SHARDINGS),
+        Kind::Word(Sharding::WORDS),
         "what replicas keep a share of each in training: none, or optimizer: its moments, stage 1 of ZeRO; default none",
-        |d, v| d.sharding = word(v, SHARDINGS)?,
+        |d, v| d.sharding = word::<Sharding>(v)?,
         |t| if t.workload.phase == Phase::Train { text(t.parallel().sharding.name()) } else { Value::Null }
     ),
     axis!(
@@ -365,9 +357,9 @@ pub const AXES: &[Axis] = &[
         [],
         "optimizer",
         "",
-        Kind::Word(OPTIMIZERS),
+        Kind::Word(OptimizerKind::WORDS),
         "sgd, adam, adamax or adamw; default adamw",
-        |d, v| d.optimizer = word(v, OPTIMIZERS)?,
+        |d, v| d.optimizer = word::<OptimizerKind>(v)?,
         |t| if t.workload.phase == Phase::Train { text(t.workload.optimizer.name()) } else { Value::Null }
     ),
     axis!(

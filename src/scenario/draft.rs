@@ -80,13 +80,12 @@ impl Draft {
     pub fn shape(&self) -> Result<(String, Shape), FieldFault> {
         let Some((name, family, known)) = self.known_model()? else {
             let shape = Shape::new(self.family.unwrap_or(Family::Gpt2), &self.spec).map_err(of_shape)?;
-            return Ok((format!("{} {}x{}", family_name(shape.family), shape.n_layers, shape.d_model), shape));
+            return Ok((format!("{} {}x{}", shape.family, shape.n_layers, shape.d_model), shape));
         };
         if self.family.is_some_and(|f| f != family) {
-            let own = family_name(family);
             return Err((
                 "model.family".into(),
-                format!("{name} is of the family {own}; leave family out, or use {own}"),
+                format!("{name} is of the family {family}; leave family out, or use {family}"),
             ));
         }
         let shape = Shape::new(family, &over(known, &self.spec)).map_err(of_shape)?;
@@ -132,7 +131,7 @@ impl Draft {
             dropout: self.dropout,
         };
         let parallel = self.parallel()?;
-        check(&workload, &parallel)?;
+        workload.check(&parallel).map_err(|e| (e.field.into(), e.message))?;
         let backend = match self.backend {
             BackendChoice::Cpu => BackendKind::Cpu,
             BackendChoice::Naive => BackendKind::Naive,
@@ -180,35 +179,6 @@ impl Draft {
             }
             _ => Ok(parallel),
         }
-    }
-}
-
-fn check(w: &Workload, parallel: &Parallel) -> Result<(), FieldFault> {
-    if let Err(e) = parallel.check(&w.shape, w.batch) {
-        return Err((if e.batch { "batch" } else { "parallel.tensor" }.into(), e.message));
-    }
-    let decodes = matches!(w.phase, Phase::Decode | Phase::Generate);
-    if w.shape.family == Family::Block && decodes {
-        return Err(("phase".into(), format!("family block has no tokens to {}; use train or prefill", w.phase)));
-    }
-    let longest = w.longest_sequence();
-    if w.shape.family == Family::Gpt2 && longest > w.shape.context {
-        let context = w.shape.context;
-        let (field, what) = match w.phase {
-            Phase::Train => ("seq_len", format!("{longest} tokens exceed")),
-            Phase::Prefill => ("prompt_len", format!("{longest} tokens exceed")),
-            _ => ("prompt_len", format!("{longest} tokens (with new_tokens = {}) exceed", w.new_tokens)),
-        };
-        return Err((field.into(), format!("{what} the {context} learned positions; shorten, or raise model.context")));
-    }
-    Ok(())
-}
-
-fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::Gpt2 => "gpt2",
-        Family::Llama => "llama",
-        Family::Block => "block",
     }
 }
 

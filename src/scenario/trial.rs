@@ -17,6 +17,8 @@ pub enum BackendChoice {
     Cuda,
 }
 
+crate::transformer::names!(BackendChoice { Auto => "auto", Cpu => "cpu", Naive => "naive", Cuda => "cuda" });
+
 /// A complete trial. Two trials are the same exactly when their [`Trial::id`]s are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {

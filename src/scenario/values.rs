@@ -1,8 +1,7 @@
 //! Values of a scenario's fields: read as what a field wants, and written back.
 
+use crate::transformer::Worded;
 use crate::yaml::{Value, did_you_mean};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// Why a value is not what its field expects, with the remedy for the two usual slips.
 fn unlike(v: &Value, expected: &str) -> String {
@@ -40,16 +39,16 @@ pub(super) fn flag(v: &Value) -> Result<bool, String> {
     }
 }
 
-pub(super) fn word<T: DeserializeOwned>(v: &Value, known: &[&str]) -> Result<T, String> {
+/// One of the words of an enum.
+pub(super) fn word<T: Worded>(v: &Value) -> Result<T, String> {
     let Value::Text(text) = v else {
         return Err(match v {
             Value::List(_) => unlike(v, "one word"),
-            other => format!("{other} is no word; use {}", known.join(", ")),
+            other => format!("{other} is no word; use {}", T::WORDS.join(", ")),
         });
     };
-    let parsed = serde_json::from_value(serde_json::Value::String(text.clone())).ok();
-    parsed.ok_or_else(|| {
-        format!("`{text}` is unknown; {}", did_you_mean(text, known.iter().copied(), std::iter::empty()))
+    text.parse().map_err(|_| {
+        format!("`{text}` is unknown; {}", did_you_mean(text, T::WORDS.iter().copied(), std::iter::empty()))
     })
 }
 
@@ -71,11 +70,6 @@ pub(super) fn text(s: &str) -> Value {
     Value::Text(s.into())
 }
 
-/// The word that scenarios use for it.
-pub(super) fn serialized(v: &impl Serialize) -> Value {
-    serde_json::to_value(v).ok().and_then(|j| j.as_str().map(text)).unwrap_or(Value::Null)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +80,7 @@ mod tests {
         for fault in [count(&list).unwrap_err(), number(&list).unwrap_err(), flag(&list).unwrap_err()] {
             assert!(fault.ends_with("is a list, and one value belongs here; put it under sweep.matrix"), "{fault}");
         }
-        assert!(word::<String>(&list, &["a"]).unwrap_err().contains("put it under sweep.matrix"));
+        assert!(word::<crate::transformer::Phase>(&list).unwrap_err().contains("put it under sweep.matrix"));
         let quoted = count(&text("4")).unwrap_err();
         assert_eq!(quoted, "\"4\" is text and not a whole number from 1 up; write 4 without the quotes");
         assert!(count(&text("four")).unwrap_err().ends_with("is not a whole number from 1 up"));

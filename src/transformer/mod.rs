@@ -9,7 +9,43 @@
 //!
 //! This module knows nothing of scenarios, of time or of money.
 
+/// An enum whose values have words.
+pub trait Worded: std::str::FromStr {
+    /// In the order of the documentation.
+    const WORDS: &'static [&'static str];
+}
+
+/// The words that people use for the values of an enum, said once: scenarios, their schema, columns and errors have them from here.
+macro_rules! names {
+    ($ty:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
+        impl $ty {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// Their names, in the same order.
+            pub const WORDS: &'static [&'static str] = &[$($name),+];
+            /// The name used in scenarios, columns and reports.
+            pub fn name(self) -> &'static str { match self { $(Self::$variant => $name),+ } }
+        }
+        impl $crate::transformer::Worded for $ty {
+            const WORDS: &'static [&'static str] = Self::WORDS;
+        }
+        impl std::fmt::Display for $ty {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(self.name()) }
+        }
+        impl std::str::FromStr for $ty {
+            type Err = String;
+            /// # Errors
+            /// The names that would have been understood.
+            fn from_str(s: &str) -> Result<Self, String> {
+                match s { $($name => Ok(Self::$variant),)+ _ => Err(format!("`{s}` is none of {}", [$($name),+].join(", "))) }
+            }
+        }
+    };
+}
+pub(crate) use names;
+
 pub mod backend;
+mod check;
 pub mod collective;
 pub mod cpu;
 pub mod cuda;
@@ -25,6 +61,7 @@ mod ranks;
 pub mod session;
 pub mod shape;
 
+pub use check::WorkloadFault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shape::Shape;
@@ -95,27 +132,6 @@ pub enum OptimizerKind {
     Adamw,
 }
 
-macro_rules! names {
-    ($ty:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
-        impl $ty {
-            /// Every value, in the order of the documentation.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            /// The name used in scenarios, columns and reports.
-            pub fn name(self) -> &'static str { match self { $(Self::$variant => $name),+ } }
-        }
-        impl std::fmt::Display for $ty {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(self.name()) }
-        }
-        impl std::str::FromStr for $ty {
-            type Err = String;
-            /// # Errors
-            /// The names that would have been understood.
-            fn from_str(s: &str) -> Result<Self, String> {
-                match s { $($name => Ok(Self::$variant),)+ _ => Err(format!("`{s}` is none of {}", [$($name),+].join(", "))) }
-            }
-        }
-    };
-}
 names!(Phase { Train => "train", Prefill => "prefill", Decode => "decode", Generate => "generate" });
 names!(Dtype { F32 => "f32", Tf32 => "tf32", Bf16 => "bf16" });
 names!(WeightFormat { Dtype => "dtype", Int8 => "int8" });

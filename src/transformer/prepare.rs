@@ -12,8 +12,8 @@ use super::error::SessionError;
 use super::ranks::processes::Together;
 use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
-use super::shape::{Family, Shape};
-use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
+use super::shape::Shape;
+use super::{BackendKind, Dtype, WeightFormat, Workload};
 
 /// Whether a backend of this build computes in this format.
 pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
@@ -108,33 +108,14 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     if !supports(options.backend, w.dtype, w.weights) {
         return Err(SessionError::NoWeights { weights: w.weights, backend: options.backend });
     }
-    if !w.shape.has_vocabulary_head() && matches!(w.phase, Phase::Decode | Phase::Generate) {
-        return invalid(format!(
-            "family block regresses vectors and has no tokens to {}; use phase: train or prefill",
-            w.phase
-        ));
-    }
-    if let Err(e) = options.parallel.check(&w.shape, w.batch) {
-        return invalid(format!("{}: {e}", if e.batch { "batch" } else { "parallel.tensor" }));
-    }
-    let longest = w.longest_sequence();
-    if longest == 0 || (w.phase != Phase::Train && w.prompt_len == 0) {
-        return invalid("a sequence of 0 tokens has nothing to compute; use 1 or more".into());
-    }
-    if matches!(w.phase, Phase::Decode | Phase::Generate) && w.new_tokens == 0 {
-        return invalid(format!("{} makes no token with new_tokens: 0; use 1 or more", w.phase));
+    if let Err(e) = w.check(&options.parallel) {
+        return invalid(e.to_string());
     }
     if options.backend == BackendKind::Cuda && w.shape.head_dim as usize > cuda::LARGEST_HEAD_DIM {
         return invalid(format!(
             "head_dim {} is beyond the {} of backend cuda; use more heads, or backend: cpu",
             w.shape.head_dim,
             cuda::LARGEST_HEAD_DIM
-        ));
-    }
-    if w.shape.family == Family::Gpt2 && longest > w.shape.context {
-        let context = w.shape.context;
-        return invalid(format!(
-            "{longest} tokens exceed the model's {context} learned positions; shorten them or raise context"
         ));
     }
     Ok(())

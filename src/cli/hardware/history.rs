@@ -3,7 +3,7 @@
 use crate::cli::Failure;
 use crate::cli::output::publish;
 use crate::cli::price::PriceBook;
-use crate::cli::table::Format;
+use crate::cli::table::{Format, Printed};
 use crate::comparison::decline::{decline, points};
 use crate::hardware::offer::Term;
 use crate::report::pages;
@@ -20,9 +20,8 @@ pub struct Arguments {
     /// Where the page and its pictures go [default: reports/price-history, for --format table].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 /// Between which models the fall of an API's tokens is counted.
@@ -37,7 +36,7 @@ pub(in crate::cli) struct Fall {
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
-    print_fall(&a.fall, &a.prices, a.out.clone(), a.format)
+    print_fall(&a.fall, &a.prices, a.out.clone(), a.printed.format)
 }
 
 /// For `centime explain --history` as well, its earlier name.

@@ -3,7 +3,7 @@
 use crate::cli::Failure;
 use crate::cli::output::print_wrapped;
 use crate::cli::price::{PriceBook, today};
-use crate::cli::table::{Format, Rows, Value};
+use crate::cli::table::{Format, Printed, Rows, Value};
 use crate::hardware::book::{Book, Query};
 use crate::hardware::date::Date;
 use crate::hardware::device::{Device, Format as Number};
@@ -34,23 +34,22 @@ pub struct Arguments {
     on: Option<Date>,
     #[command(flatten)]
     prices: PriceBook,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn term(text: &str) -> Result<Term, String> {
-    Term::named(text).ok_or_else(|| format!("one of {} is wanted", Term::ALL.map(Term::name).join(", ")))
+    Term::named(text).ok_or_else(|| format!("expected one of {}", Term::ALL.map(Term::name).join(", ")))
 }
 
 pub(super) fn date(text: &str) -> Result<Date, String> {
-    Date::parse(text).ok_or_else(|| "a date such as 2026-07-20, 2026-07 or 2026 is wanted".into())
+    Date::parse(text).ok_or_else(|| "expected a date such as 2026-07-20, 2026-07 or 2026".into())
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let book = a.prices.load()?;
     if a.apis {
-        return apis(&book, a.format);
+        return apis(&book, a.printed.format);
     }
     if a.offers {
         return offers(&book, a);
@@ -82,8 +81,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         let offer = book.find(&query).ok().filter(|o| o.device.as_deref() == Some(d.name.as_str()));
         rows.push(device(d, offer));
     }
-    rows.print(a.format)?;
-    if a.format == Format::Table {
+    rows.print(a.printed.format)?;
+    if a.printed.format == Format::Table {
         print_wrapped(&format!(
             "{} devices. Peaks are dense, of the datasheet. Prices are the lowest current ones of one device{}; `!` marks those \
              that were last seen over 90 days ago. `centime hardware show NAME` has the sources and all offers.",
@@ -167,7 +166,7 @@ fn offers(book: &Book, a: &Arguments) -> Result<(), Failure> {
     {
         rows.push(offer(o));
     }
-    rows.print(a.format)
+    rows.print(a.printed.format)
 }
 
 fn apis(book: &Book, format: Format) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use crate::cli::Failure;
 use crate::cli::price::PriceBook;
-use crate::cli::table::{Format, Rows};
+use crate::cli::table::{Format, Printed, Rows};
 use crate::hardware::book::Query;
 use crate::hardware::machine::{self, Machine};
 use crate::hardware::matching::{Match, matches, of_name};
@@ -17,9 +17,8 @@ pub struct Arguments {
     name: Option<String>,
     #[command(flatten)]
     prices: PriceBook,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
@@ -42,8 +41,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
             offer.map_or(String::new(), |o| o.described()).into(),
         ]);
     }
-    if a.format != Format::Table {
-        return rows.print(a.format);
+    if a.printed.format != Format::Table {
+        return rows.print(a.printed.format);
     }
     if found.is_empty() {
         println!("no entry of the catalog is seen as `{name}`.");
@@ -57,7 +56,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    rows.print(a.format)
+    rows.print(a.printed.format)
 }
 
 /// A price book with this machine in it.

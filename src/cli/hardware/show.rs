@@ -3,7 +3,7 @@
 use super::list::{LEAST, OFFERS, offer};
 use crate::cli::Failure;
 use crate::cli::price::{PriceBook, today};
-use crate::cli::table::{Format, Rows};
+use crate::cli::table::{Format, Printed, Rows};
 use crate::hardware::book::{Book, Query};
 use crate::hardware::device::{Device, Format as Number};
 use crate::hardware::offer::Offer;
@@ -18,9 +18,8 @@ pub struct Arguments {
     name: String,
     #[command(flatten)]
     prices: PriceBook,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
@@ -55,11 +54,11 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
             );
         }
     }
-    rows.print(a.format)?;
-    if a.format == Format::Table && !offers.is_empty() {
+    rows.print(a.printed.format)?;
+    if a.printed.format == Format::Table && !offers.is_empty() {
         let mut table = Rows::new(OFFERS).least(LEAST);
         offers.iter().for_each(|o| table.push(offer(o)));
-        table.print(a.format)?;
+        table.print(a.printed.format)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::super::Failure;
 use super::super::output::{print, results_failure};
 use super::super::price::PriceBook;
-use super::super::table::{Format, Rows};
+use super::super::table::{Format, Printed, Rows};
 use super::calibration;
 use super::validate::tables;
 use crate::comparison::projected::projected;
@@ -37,9 +37,8 @@ pub struct Arguments {
     out: PathBuf,
     #[command(flatten)]
     prices: PriceBook,
-    /// How to print the constants.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 pub fn run(a: &Arguments) -> Result<(), Failure> {
@@ -92,7 +91,7 @@ fn fitted(a: &Arguments) -> Result<Calibration, Failure> {
         )));
     }
     let (constants, spreads, bars) = calibrated(cases);
-    posterior(&constants.values(), &spreads, a.format)?;
+    posterior(&constants.values(), &spreads, a.printed.format)?;
     let mut seen: Vec<String> = cases.iter().map(|c| architecture(c).to_string()).filter(|a| !a.is_empty()).collect();
     seen.sort_unstable();
     seen.dedup();

@@ -8,7 +8,7 @@ mod validate;
 
 use super::Failure;
 use super::price::PriceBook;
-use super::table::Format;
+use super::table::Printed;
 use crate::hardware::book::Book;
 use crate::projection::calibration::Calibration;
 use crate::yaml::Origin;
@@ -61,9 +61,8 @@ struct Files {
     calibration: Option<PathBuf>,
     #[command(flatten)]
     prices: PriceBook,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 impl Files {

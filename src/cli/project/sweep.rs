@@ -60,11 +60,11 @@ pub fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> Result<
             }
         }
     }
-    if files.format != Format::Table {
-        return rows.print(files.format);
+    if files.printed.format != Format::Table {
+        return rows.print(files.printed.format);
     }
     let same = rows.take_constant(&["cell", "device", "devices", "engine", "layout"]);
-    rows.print(files.format)?;
+    rows.print(files.printed.format)?;
     let same: Vec<String> = same.into_iter().map(|(heading, text)| format!("{heading} {text}")).collect();
     if !same.is_empty() {
         super::super::output::print_wrapped(&format!("in every row: {}", same.join(", ")))?;
@@ -98,32 +98,37 @@ fn rows_of(cell: &Cell, on: &On, book: &Book, c: &Calibration) -> Result<Vec<Vec
         super::devices::price(book, &on.name).map(|each| UsdPerHour(each.0 * rust_decimal::Decimal::from(count)));
     let bar = c.bars.half(p.quantity, &p.traits);
     let further = !c.has_seen(&on.unit);
-    let mut all = vec![row(cell, on, count, "good engine", &p, 1.0, bar, price, further)];
-    if let Some(own) = c.own.iter().find(|o| o.quantity == p.quantity) {
+    let good = Engine { name: "good engine", slower: 1.0, bar };
+    let own = c.own.iter().find(|o| o.quantity == p.quantity).map(|own| {
         // What is its own part of the error was measured; what devices and rows differ by stays.
         let rest = c.bars.of(p.quantity).map_or(1.0, |b| b.effects.within / b.effects.within.hypot(b.effects.between));
-        let half = bar.map(|b| (b * rest).hypot(own.spread));
-        all.push(row(cell, on, count, "this program", &p, own.time_ratio_on(&on.unit), half, price, further));
-    }
-    Ok(all)
+        let bar = bar.map(|b| (b * rest).hypot(own.spread));
+        Engine { name: "this program", slower: own.time_ratio_on(&on.unit), bar }
+    });
+    let of = |e: Engine| row(cell, (on, count), &e, &p, price, further);
+    Ok(std::iter::once(good).chain(own).map(of).collect())
 }
 
-#[allow(clippy::too_many_arguments)]
-fn row(
-    cell: &Cell,
-    on: &On,
-    count: u32,
-    engine: &str,
-    p: &Projected,
+/// Who runs the workload: how much slower than projected, and the half width of the bar on the logarithmic scale.
+struct Engine {
+    name: &'static str,
     slower: f64,
     bar: Option<f64>,
+}
+
+fn row(
+    cell: &Cell,
+    (on, count): (&On, u32),
+    engine: &Engine,
+    p: &Projected,
     price: Option<UsdPerHour>,
     further: bool,
 ) -> Vec<Value> {
+    let slower = engine.slower;
     let rate = p.tokens_per_second / slower;
     let number = |x: f64| Value::from((significant(x, 3), x));
     let blank = || Value::from(String::new());
-    let (from, to) = match bar {
+    let (from, to) = match engine.bar {
         Some(half) => (Some(rate * (-half).exp()), Some(rate * half.exp())),
         None => (None, None),
     };
@@ -146,7 +151,7 @@ fn row(
         cell.name().into(),
         on.name.clone().into(),
         (count.to_string(), u64::from(count)).into(),
-        engine.to_string().into(),
+        engine.name.to_string().into(),
         p.layout.clone().into(),
         if p.fits { (grouped_rate(rate), rate).into() } else { blank() },
         from.map_or_else(blank, shown),

@@ -73,8 +73,8 @@ pub fn search(goal: &str, on: &[String], files: &Files) -> Result<(), Failure> {
     };
     let front = front(&good);
     let fastest = good.iter().min_by(|a, b| a.days.total_cmp(&b.days)).unwrap_or(cheapest);
-    table(&shown(&good, &front), &front, &half, files.format)?;
-    if files.format == Format::Table {
+    table(&shown(&good, &front), &front, &half, files.printed.format)?;
+    if files.printed.format == Format::Table {
         let out = super::super::output::print_wrapped;
         out(&format!("cheapest: {}", sentence(cheapest, half(cheapest))))?;
         out(&format!("fastest:  {}", sentence(fastest, half(fastest))))?;

@@ -84,7 +84,7 @@ pub fn run(a: &Arguments) -> Result<(), Failure> {
     }
     let cases = &published.cases;
     if a.pooled {
-        return pooled(cases, &held, &calibration, a.files.format);
+        return pooled(cases, &held, &calibration, a.files.printed.format);
     }
     let rows: Vec<Row> = held
         .iter()
@@ -95,15 +95,15 @@ pub fn run(a: &Arguments) -> Result<(), Failure> {
         .collect();
     let page = a.out.as_ref().map(|out| publish(a, out, &rows, &published.left)).transpose()?;
     // For machines one table, for people all.
-    let people = matches!(a.files.format, Format::Table | Format::Markdown);
+    let people = matches!(a.files.printed.format, Format::Table | Format::Markdown);
     if !a.summary {
-        each(&rows, &published.left, a.files.format)?;
+        each(&rows, &published.left, a.files.printed.format)?;
     }
     if a.summary || people {
-        summaries(cases, &rows, a.files.format)?;
+        summaries(cases, &rows, a.files.printed.format)?;
     }
     if people {
-        left(&published.left, a.files.format)?;
+        left(&published.left, a.files.printed.format)?;
     }
     page.filter(|_| people).map_or(Ok(()), |page| print(&format!("report: {}", page.display())))
 }

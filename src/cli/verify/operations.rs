@@ -94,8 +94,8 @@ mod tests {
         assert!(print(&found, Shown::Worst, Format::Csv).unwrap() > 0);
         let text = rows(&found, Shown::Worst).csv();
         let failed: Vec<&str> = text.lines().filter(|l| l.contains("FAILED")).collect();
-        // It is wrong by itself, where steps are repeated, and in what is composed of it.
-        let knows = |l: &&str| ["rope,", "repeated,", "norm_qkv_cached,"].iter().any(|name| l.starts_with(name));
+        // It is wrong by itself, where steps are captured, and in what is composed of it.
+        let knows = |l: &&str| ["rope,", "captured,", "norm_qkv_cached,"].iter().any(|name| l.starts_with(name));
         assert!(failed.iter().any(|l| l.starts_with("rope,")) && failed.iter().all(knows), "{text}");
         assert!(text.lines().any(|l| l.starts_with("linear,") && l.ends_with(",ok")), "{text}");
         assert_eq!(super::super::verdict(found.iter().filter(|f| !f.passes()).count()).unwrap_err().code(), 1);

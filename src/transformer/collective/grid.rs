@@ -24,15 +24,7 @@ pub enum Sharding {
     Optimizer,
 }
 
-impl Sharding {
-    /// The name used in scenarios, columns and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Optimizer => "optimizer",
-        }
-    }
-}
+crate::transformer::names!(Sharding { None => "none", Optimizer => "optimizer" });
 
 /// A grid of ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

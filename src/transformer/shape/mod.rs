@@ -35,6 +35,9 @@ pub enum Activation {
     SwiGlu,
 }
 
+crate::transformer::names!(Family { Gpt2 => "gpt2", Llama => "llama", Block => "block" });
+crate::transformer::names!(Activation { GeluTanh => "gelu_tanh", GeluErf => "gelu_erf", Relu => "relu", SwiGlu => "swi_glu" });
+
 /// Frequencies of rotary positions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rope {

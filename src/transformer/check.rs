@@ -1,0 +1,50 @@
+//! Whether a workload can run at all, on whatever backend: said once, for scenarios (which know where a field is written) and for
+//! whoever prepares a session.
+
+use super::collective::grid::Parallel;
+use super::shape::Family;
+use super::{Phase, Workload};
+
+/// Why a workload cannot run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct WorkloadFault {
+    /// The field of a trial at fault, by its path.
+    pub field: &'static str,
+    /// What is wrong with it, and the remedy.
+    pub message: String,
+}
+
+impl Workload {
+    /// Whether it can run on ranks that share it so.
+    ///
+    /// # Errors
+    /// The field at fault and the remedy.
+    pub fn check(&self, parallel: &Parallel) -> Result<(), WorkloadFault> {
+        let fault = |field: &'static str, message: String| Err(WorkloadFault { field, message });
+        if let Err(e) = parallel.check(&self.shape, self.batch) {
+            return fault(if e.batch { "batch" } else { "parallel.tensor" }, e.message);
+        }
+        let makes_tokens = matches!(self.phase, Phase::Decode | Phase::Generate);
+        if !self.shape.has_vocabulary_head() && makes_tokens {
+            return fault("phase", format!("family block has no tokens to {}; use train or prefill", self.phase));
+        }
+        let length =
+            if self.phase == Phase::Train { ("seq_len", self.seq_len) } else { ("prompt_len", self.prompt_len) };
+        if length.1 == 0 {
+            return fault(length.0, "a sequence of 0 tokens has nothing to compute; use 1 or more".into());
+        }
+        if makes_tokens && self.new_tokens == 0 {
+            return fault("new_tokens", format!("{} makes no token with 0; use 1 or more", self.phase));
+        }
+        let (longest, context) = (self.longest_sequence(), self.shape.context);
+        if self.shape.family == Family::Gpt2 && longest > context {
+            let with = if makes_tokens { format!(" (with new_tokens = {})", self.new_tokens) } else { String::new() };
+            let message = format!(
+                "{longest} tokens{with} exceed the {context} learned positions; shorten, or raise model.context"
+            );
+            return fault(length.0, message);
+        }
+        Ok(())
+    }
+}
