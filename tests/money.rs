@@ -135,7 +135,7 @@ fn a_price_book_at_fault_is_pointed_into() {
     fails(&OFFER.replace("usd_per_hour: 2.5", "per_hour: 2\n    currency: EUR"), &["no rate for `EUR`", "rates:"]);
     fails(&OFFER.replace("version: 1", "version: 2"), &["own.yaml:1:10", "write 1"]);
     fails("offers: [", &["own.yaml:1:"]);
-    fails("[]", &["own.yaml", "a map is wanted"]);
+    fails("[]", &["own.yaml", "expected a map"]);
     let missing = centime(folder.path(), &["hardware", "list", "--prices", "nowhere.yaml"]);
     assert_eq!(missing.status.code(), Some(74));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("nowhere.yaml: no such file"));
@@ -190,7 +190,7 @@ fn a_scenario_takes_its_price_from_the_book() {
         ("{ term: spot }", "which instance or device"),
         ("{ usd_per_hour: 1e300 }", "at most 1e9"),
         ("{ owned: { capex_usd: 0, lifetime_years: 1 } }", "over 0"),
-        ("{ use_cases: { chat: 5 } }", "a map is wanted"),
+        ("{ use_cases: { chat: 5 } }", "expected a map"),
         ("{ energy: { pue: 1.2 } }", "usd_per_kwh: missing"),
     ] {
         let said = price(bad).unwrap_err();
@@ -227,7 +227,7 @@ fn two_machines_give_every_decision_in_one_command() {
         "b must fall from $5.00/h to $4.00/h (-20 %) to match a",
         "cheapest under TTFT",
         "gpt-4o-mini",
-        "What the cost hangs on",
+        "Sensitivity",
         "utilisation",
         "report: reports/a-against-b/compare.html",
     ] {

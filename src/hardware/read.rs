@@ -119,7 +119,7 @@ fn read(book: &mut Book, root: &Node, s: &Sources) -> Result<(), YamlError> {
         match e.key.as_str() {
             "version" if e.node.value == Value::Integer(1) => version = true,
             "version" => {
-                let message = format!("version: this program reads version 1, and this is {}; write 1", e.node.value);
+                let message = format!("version: expected 1, found {}; write 1", e.node.value);
                 return Err(s.fault(e.node.place, message));
             }
             "rates" => rates = read_rates(&e.node, s)?,
@@ -165,7 +165,7 @@ fn list<'a>(e: &'a Entry, s: &Sources) -> Result<&'a [Node], YamlError> {
     match &e.node.value {
         Value::List(nodes) => Ok(nodes),
         Value::Null => Ok(&[]),
-        other => Err(s.fault(e.node.place, format!("{}: a list is wanted, and this is {}", e.key, other.kind()))),
+        other => Err(s.fault(e.node.place, format!("{}: expected a list, found {}", e.key, other.kind()))),
     }
 }
 
@@ -192,7 +192,7 @@ fn device(node: &Node, s: &Sources) -> Result<Device, YamlError> {
     let kind_entry = required(node, "kind", AT, s)?;
     let kind = text(kind_entry, AT, s)?;
     if !KINDS.contains(&kind.as_str()) {
-        let message = format!("devices.kind: one of {} is wanted, and this is `{kind}`", KINDS.join(", "));
+        let message = format!("devices.kind: expected one of {}, found `{kind}`", KINDS.join(", "));
         return Err(s.fault(kind_entry.node.place, message));
     }
     let all = |key: &str| node.get(key).map_or(Ok(vec![]), |e| texts(e, AT, s));
@@ -253,7 +253,7 @@ pub fn date(e: &Entry, section: &str, s: &Sources) -> Result<Date, YamlError> {
     let written = text(e, section, s)?;
     Date::parse(&written).ok_or_else(|| {
         let message = format!(
-            "{section}{}: a date such as \"2026-07-20\", \"2026-07\" or \"2026\" is wanted, and this is `{written}`",
+            "{section}{}: expected a date such as \"2026-07-20\", \"2026-07\" or \"2026\", found `{written}`",
             e.key
         );
         s.fault(e.node.place, message)
@@ -269,9 +269,7 @@ struct Rate {
 
 fn read_rates(node: &Node, s: &Sources) -> Result<Vec<Rate>, YamlError> {
     let Value::Map(all) = &node.value else {
-        return Err(
-            s.fault(node.place, "rates: a map is wanted: EUR: { usd: 1.08, date: \"2026-07-20\", source: ... }")
-        );
+        return Err(s.fault(node.place, "rates: expected a map: EUR: { usd: 1.08, date: \"2026-07-20\", source: ... }"));
     };
     let mut rates = Vec::new();
     for e in all {
@@ -296,7 +294,7 @@ const DEAREST: f64 = 1e9;
 pub fn hourly(e: &Entry, section: &str, s: &Sources) -> Result<UsdPerHour, YamlError> {
     let wanted = "a price above 0 and at most 1e9 for an hour";
     let price = number(e, section, |x| (1e-9..=DEAREST).contains(&x), wanted, s)?;
-    UsdPerHour::of(price).ok_or_else(|| s.fault(e.node.place, format!("{section}{}: {wanted} is wanted", e.key)))
+    UsdPerHour::of(price).ok_or_else(|| s.fault(e.node.place, format!("{section}{}: expected {wanted}", e.key)))
 }
 
 fn offer(node: &Node, book: &Book, rates: &[Rate], s: &Sources) -> Result<Offer, YamlError> {
@@ -314,7 +312,7 @@ fn offer(node: &Node, book: &Book, rates: &[Rate], s: &Sources) -> Result<Offer,
             let written = text(e, AT, s)?;
             Term::named(&written).ok_or_else(|| {
                 let names = Term::ALL.map(Term::name).join(", ");
-                s.fault(e.node.place, format!("offers.term: one of {names} is wanted, and this is `{written}`"))
+                s.fault(e.node.place, format!("offers.term: expected one of {names}, found `{written}`"))
             })?
         }
     };
@@ -362,7 +360,7 @@ fn offered_price(node: &Node, rates: &[Rate], s: &Sources) -> Result<(UsdPerHour
     let given: Vec<&Entry> =
         ["usd_per_hour", "per_hour", "owned"].into_iter().filter_map(|key| node.get(key)).collect();
     let [e] = given.as_slice() else {
-        let message = "offers: one of usd_per_hour, per_hour (with currency) and owned is wanted";
+        let message = "offers: expected one of usd_per_hour, per_hour (with currency) and owned";
         return Err(s.fault(node.place, message));
     };
     match e.key.as_str() {
@@ -398,7 +396,7 @@ pub fn owned(node: &Node, s: &Sources) -> Result<UsdPerHour, YamlError> {
     let hours = match (value("lifetime_hours")?, value("lifetime_years")?) {
         (Some(hours), None) => hours,
         (None, Some(years)) => years * HOURS_PER_YEAR,
-        _ => return Err(s.fault(node.place, "owned: one of lifetime_years and lifetime_hours is wanted")),
+        _ => return Err(s.fault(node.place, "owned: expected one of lifetime_years and lifetime_hours")),
     };
     required(node, "capex_usd", AT, s)?;
     let hardware = OwnedHardware {
@@ -419,7 +417,7 @@ fn api(node: &Node, s: &Sources) -> Result<Api, YamlError> {
         let e = required(node, key, AT, s)?;
         let wanted = "USD above 0 for a million tokens";
         let usd = number(e, AT, |x| x > 1e-9 && x <= DEAREST, wanted, s)?;
-        UsdPerMillionTokens::of(usd).ok_or_else(|| s.fault(e.node.place, format!("{AT}{key}: {wanted} is wanted")))
+        UsdPerMillionTokens::of(usd).ok_or_else(|| s.fault(e.node.place, format!("{AT}{key}: expected {wanted}")))
     };
     let is = |key: &str| node.get(key).map_or(Ok(false), |e| flag(e, AT, s));
     Ok(Api {

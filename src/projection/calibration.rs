@@ -109,7 +109,7 @@ impl Calibration {
         let mut own = Vec::new();
         if let Some(e) = root.get("own") {
             let Value::List(items) = &e.node.value else {
-                return Err(s.fault(e.node.place, "own: a list is wanted"));
+                return Err(s.fault(e.node.place, "own: expected a list"));
             };
             for node in items {
                 fields::entries("own", Some(node), OWN, &[], &s)?;
@@ -118,7 +118,7 @@ impl Calibration {
                 let named = need("quantity")?;
                 let name = fields::text(named, "own.", &s)?;
                 let quantity = quantity(&name).ok_or_else(|| {
-                    s.fault(named.node.place, format!("own.quantity: one of {} is wanted", quantities.join(", ")))
+                    s.fault(named.node.place, format!("own.quantity: expected one of {}", quantities.join(", ")))
                 })?;
                 own.push(Own {
                     quantity,
@@ -186,7 +186,7 @@ impl Calibration {
 
 fn seen(root: &Node, s: &Sources) -> Result<Vec<String>, YamlError> {
     let Some(e) = root.get("seen") else { return Ok(vec![]) };
-    let wrong = |place| s.fault(place, "seen: a list of architectures is wanted");
+    let wrong = |place| s.fault(place, "seen: expected a list of architectures");
     let Value::List(items) = &e.node.value else { return Err(wrong(e.node.place)) };
     let one = |n: &Node| match &n.value {
         Value::Text(text) => Ok(text.clone()),

@@ -167,7 +167,7 @@ fn clause(text: &str) -> Result<Clause, String> {
         return Err(CLAUSES.into());
     }
     let [n] = numbers[..] else {
-        return Err(format!("one number is wanted, and there are {}", numbers.len()));
+        return Err(format!("expected one number, found {}", numbers.len()));
     };
     let within = |low: f64, high: f64, of: fn(f64) -> Clause, what: &str| {
         if (low..=high).contains(&n) { Ok(of(n)) } else { Err(format!("{what} from {low} to {high} are possible")) }
@@ -176,7 +176,7 @@ fn clause(text: &str) -> Result<Clause, String> {
         if n.fract() == 0.0 { within(1.0, high, of, what) } else { Err(format!("{what} are whole numbers")) }
     };
     if let Some((_, days)) = time {
-        return if n > 0.0 { Ok(Clause::Days(n * days)) } else { Err("a time above 0 is wanted".into()) };
+        return if n > 0.0 { Ok(Clause::Days(n * days)) } else { Err("expected a time above 0".into()) };
     }
     match words.iter().find(|w| !AT_MOST.contains(w)).copied().unwrap_or("") {
         _ if has(&["batch"]) => whole(1e9, Clause::Batch, "sequences of a step"),
@@ -192,7 +192,7 @@ fn clause(text: &str) -> Result<Clause, String> {
             if (0.0..1.0).contains(&share) {
                 Ok(Clause::Efficiency(share))
             } else {
-                Err("a share of the peak under 100 % is wanted, such as `efficiency 10 %`".into())
+                Err("expected a share of the peak under 100 %, such as `efficiency 10 %`".into())
             }
         }
         _ => within(16.0, 1e7, Clause::Sequence, "tokens of a sequence"),
@@ -304,6 +304,6 @@ mod tests {
         assert_eq!(wrong("7B parameters,  2021 engines").at, 17);
         assert!(wrong("7B parameters, 8B parameters").message.contains("said before"));
         assert!(wrong("parameters").message.contains("one number"));
-        assert!(wrong("7B 8B parameters").message.contains("there are 2"));
+        assert!(wrong("7B 8B parameters").message.contains("found 2"));
     }
 }

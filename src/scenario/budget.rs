@@ -37,7 +37,7 @@ pub fn load(path: &Path) -> Result<Vec<Budget>, YamlError> {
         }
         let Value::List(list) = &e.node.value else {
             return Err(
-                s.fault(e.node.place, "budgets: a list is wanted: - { cells: \"*\", usd_per_million_tokens: 0.01 }")
+                s.fault(e.node.place, "budgets: expected a list: - { cells: \"*\", usd_per_million_tokens: 0.01 }")
             );
         };
         for node in list {

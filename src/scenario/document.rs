@@ -28,7 +28,7 @@ fn file(path: &Path, sources: &mut Sources, above: &mut Vec<PathBuf>) -> Result<
     let mut own = sources.read(path, REMEDY)?;
     if !matches!(own.value, Value::Map(_)) {
         let message = format!(
-            "a scenario is a map of fields, and this is {}; begin with `version: 1`, or see `centime init`",
+            "expected a map of fields, found {}; begin with `version: 1`, or see `centime init`",
             own.value.kind()
         );
         return Err(sources.fault(own.place, message));
@@ -71,7 +71,7 @@ fn extended(
 /// A plain file name beside the scenario: no folders, no way out, no link.
 fn parent_path(path: &Path, value: &Value) -> Result<PathBuf, String> {
     let Value::Text(name) = value else {
-        return Err("the name of a scenario in the same folder is wanted".into());
+        return Err("expected the name of a scenario in the same folder".into());
     };
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(n)), None) if n == name.as_str())

@@ -16,7 +16,7 @@ pub fn apply(root: Node, text: &str, sources: &mut Sources) -> Result<Node, Yaml
     let source = sources.add(Origin::CommandLine(format!("--set {text}")), text);
     let place = Some(Place { source, line: 1, column: 1 });
     let Some((path, value)) = text.split_once('=') else {
-        return Err(sources.fault(place, "a path and a value are wanted: --set batch=8"));
+        return Err(sources.fault(place, "expected a path and a value: --set batch=8"));
     };
     let mut value = parse::parse(value, source).map_err(|(m, _)| sources.fault(place, m))?;
     stand_at(&mut value, place);

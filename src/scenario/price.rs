@@ -184,7 +184,7 @@ fn term(e: &Entry, s: &Sources) -> Result<Term, YamlError> {
     let written = text(e, "price.", s)?;
     Term::named(&written).ok_or_else(|| {
         let names = Term::ALL.map(Term::name).join(", ");
-        s.fault(e.node.place, format!("price.term: one of {names} is wanted, and this is `{written}`"))
+        s.fault(e.node.place, format!("price.term: expected one of {names}, found `{written}`"))
     })
 }
 
@@ -206,7 +206,7 @@ fn read_currency(node: &Node, s: &Sources) -> Result<Currency, YamlError> {
         }
     }
     if c.code.is_empty() || c.usd == 0.0 || c.source.is_empty() {
-        let message = "price.currency: code, usd (for one unit) and source are wanted: { code: EUR, usd: 1.08, source: \"central bank, 2026-07-20\" }";
+        let message = "price.currency: expected code, usd (for one unit) and source: { code: EUR, usd: 1.08, source: \"central bank, 2026-07-20\" }";
         return Err(s.fault(node.place, message));
     }
     Ok(c)
@@ -302,7 +302,7 @@ fn energy(node: &Node, s: &Sources) -> Result<Energy, YamlError> {
 }
 
 fn use_cases(node: &Node, s: &Sources) -> Result<Vec<UseCase>, YamlError> {
-    let wanted = "price.use_cases: a map of names to tokens is wanted: chat: { input: 1000, output: 500 }";
+    let wanted = "price.use_cases: expected a map of names to tokens: chat: { input: 1000, output: 500 }";
     let Value::Map(all) = &node.value else { return Err(s.fault(node.place, wanted)) };
     let mut found = Vec::new();
     for e in all {
@@ -311,7 +311,7 @@ fn use_cases(node: &Node, s: &Sources) -> Result<Vec<UseCase>, YamlError> {
         for f in entries("a use case", Some(&e.node), &["input", "output"], &[], s)? {
             let tokens = whole(f, &at, 0, s)?;
             if tokens > 1_000_000_000_000 {
-                return Err(s.fault(f.node.place, format!("{at}{}: at most 1e12 tokens are wanted", f.key)));
+                return Err(s.fault(f.node.place, format!("{at}{}: expected at most 1e12 tokens", f.key)));
             }
             *(if f.key == "input" { &mut case.input_tokens } else { &mut case.output_tokens }) = tokens;
         }

@@ -15,7 +15,7 @@ pub fn resolve(root: &mut Node, sources: &Sources) -> Result<(), YamlError> {
         Some(Value::Map(known)) => known.as_slice(),
         Some(other) => {
             let place = section.as_ref().and_then(|e| e.node.place);
-            let message = format!("variables: a map of names to values is wanted, and this is {}", other.kind());
+            let message = format!("variables: expected a map of names to values, found {}", other.kind());
             return Err(sources.fault(place, message));
         }
     };

@@ -20,7 +20,7 @@ pub fn entries<'a>(
     let entries = match &node.value {
         Value::Map(entries) => entries,
         Value::Null => return Ok(&[]),
-        other => return Err(s.fault(node.place, format!("{section}: a map is wanted, and this is {}", other.kind()))),
+        other => return Err(s.fault(node.place, format!("{section}: expected a map, found {}", other.kind()))),
     };
     for e in entries {
         if !known.contains(&e.key.as_str()) {
@@ -46,17 +46,14 @@ pub fn number(
         Value::Integer(i) => *i as f64,
         Value::Float(x) => *x,
         other => {
-            let message = format!("{section}{}: {wanted} is wanted, and this is {}", e.key, shown(other));
+            let message = format!("{section}{}: expected {wanted}, found {}", e.key, shown(other));
             return Err(s.fault(e.node.place, message));
         }
     };
     if x.is_finite() && allowed(x) {
         Ok(x)
     } else {
-        Err(s.fault(
-            e.node.place,
-            format!("{section}{}: {wanted} is wanted, and this is {}", e.key, shown(&e.node.value)),
-        ))
+        Err(s.fault(e.node.place, format!("{section}{}: expected {wanted}, found {}", e.key, shown(&e.node.value))))
     }
 }
 
@@ -69,7 +66,7 @@ pub fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, Y
         Value::Integer(i) if *i >= least => Ok(*i as u64),
         other => {
             let message =
-                format!("{section}{}: a whole number from {least} up is wanted, and this is {}", e.key, shown(other));
+                format!("{section}{}: expected a whole number from {least} up, found {}", e.key, shown(other));
             Err(s.fault(e.node.place, message))
         }
     }
@@ -86,7 +83,7 @@ pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, YamlError> 
         Value::Null => Ok(String::new()),
         other => {
             let quotes = if matches!(other, Value::List(_) | Value::Map(_)) { "" } else { "; put it in quotes" };
-            let message = format!("{section}{}: text is wanted, and this is {}{quotes}", e.key, other.kind());
+            let message = format!("{section}{}: expected text, found {}{quotes}", e.key, other.kind());
             Err(s.fault(e.node.place, message))
         }
     }
@@ -99,9 +96,9 @@ pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, YamlError> 
 pub fn flag(e: &Entry, section: &str, s: &Sources) -> Result<bool, YamlError> {
     match e.node.value {
         Value::Bool(b) => Ok(b),
-        ref other => Err(
-            s.fault(e.node.place, format!("{section}{}: true or false is wanted, and this is {}", e.key, shown(other)))
-        ),
+        ref other => {
+            Err(s.fault(e.node.place, format!("{section}{}: expected true or false, found {}", e.key, shown(other))))
+        }
     }
 }
 

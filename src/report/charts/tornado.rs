@@ -1,4 +1,4 @@
-//! What the cost hangs on: how far it moves when one thing is different.
+//! Sensitivity: how far the cost moves when one thing is different.
 
 use super::Drawn;
 use super::plot::{Axis, Bar, Panel, Plot, Reference};

@@ -214,7 +214,7 @@ fn method(check: &Check) -> String {
     lines.push(format!("Price: {}.", m.price));
     let items: String = lines.iter().map(|l| format!("- {}\n", text(l))).collect();
     format!(
-        "\n<details><summary>Method, and how to do it again</summary>\n\n{items}\n{}\n</details>\n",
+        "\n<details><summary>Method, and how to reproduce it</summary>\n\n{items}\n{}\n</details>\n",
         markdown_code(&m.command)
     )
 }

@@ -44,7 +44,7 @@ pub fn comparison(c: &Comparison, asked: &Asked) -> Result<Page, DrawError> {
     add("latency", "Cost against latency", pictures.collect::<Result<_, _>>()?);
     add("break-even", "Break-even price", break_even(c, &even)?);
     add("api", "Against APIs", apis::blocks_of(c.labels(), &facts, &asked.apis)?);
-    add("sensitivity", "What the cost hangs on", tornado(c, &facts)?);
+    add("sensitivity", "Sensitivity", tornado(c, &facts)?);
     Ok(Page {
         name: "compare",
         document: Document {

@@ -41,14 +41,14 @@ const SECTIONS: &[Definition] = &[
     Definition { id: "training", title: "What training costs", build: |f| Ok(training::blocks(f)) },
     Definition { id: "energy", title: "Energy", build: |f| Ok(energy::blocks(f)) },
     Definition { id: "gpus", title: "GPUs", build: |f| Ok(gpus::blocks(f)) },
-    Definition { id: "sensitivity", title: "What the cost hangs on", build: sensitivity::blocks },
+    Definition { id: "sensitivity", title: "Sensitivity", build: sensitivity::blocks },
     Definition { id: "apis", title: "Against APIs", build: apis::blocks },
     Definition { id: "memory", title: "Memory", build: |f| Ok(memory::blocks(f)) },
     Definition { id: "projection", title: "Against the projection", build: |f| Ok(projection::blocks(f)) },
     Definition { id: "accounting", title: "Every requested trial", build: |f| Ok(accounting::blocks(f)) },
     Definition { id: "environment", title: "Machine", build: |f| Ok(environment::blocks(f)) },
     Definition { id: "method", title: "Method", build: |f| Ok(method::blocks(f)) },
-    Definition { id: "reproduce", title: "Do it again", build: |f| Ok(reproduce::blocks(f)) },
+    Definition { id: "reproduce", title: "Reproduce", build: |f| Ok(reproduce::blocks(f)) },
 ];
 
 /// Every section that has something to say.

@@ -162,7 +162,7 @@ fn map<'a>(node: &'a Node, section: &str, s: &Sources) -> Result<&'a [Entry], Ya
         Value::Map(entries) => Ok(entries),
         Value::Null => Ok(&[]),
         other => {
-            let message = format!("{section}: a map of fields to values is wanted, and this is {}", other.kind());
+            let message = format!("{section}: expected a map of fields to values, found {}", other.kind());
             Err(s.fault(node.place, message))
         }
     }
@@ -176,6 +176,6 @@ pub fn list<'a>(e: &'a Entry, s: &Sources) -> Result<&'a [Node], YamlError> {
     match &e.node.value {
         Value::List(list) => Ok(list),
         Value::Null => Ok(&[]),
-        other => Err(s.fault(e.node.place, format!("sweep.{}: a list is wanted, and this is {}", e.key, other.kind()))),
+        other => Err(s.fault(e.node.place, format!("sweep.{}: expected a list, found {}", e.key, other.kind()))),
     }
 }

@@ -148,7 +148,9 @@ impl<'a, B: Backend> Bench<'a, B> {
             let tensor = tensor.ok_or_else(|| self.golden.fault(format!("no tensor param/{name}")))?;
             if tensor.values.len() != place.len() {
                 let (have, want) = (tensor.values.len(), place.len());
-                return Err(self.golden.fault(format!("param/{name} has {have} numbers, and the shape wants {want}")));
+                return Err(self
+                    .golden
+                    .fault(format!("param/{name}: expected {want} elements by the shape, found {have}")));
             }
             for (i, v) in tensor.values.iter().enumerate() {
                 host[place.parameter][place.position(i)] = *v;
@@ -237,7 +239,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         let Some(theirs) = self.golden.floats.get(name) else { return Ok(()) };
         if theirs.values.len() != ours.len() {
             return Err(self.golden.fault(format!(
-                "{name} has {} numbers, and the shape wants {}",
+                "{name} has {} elements, and the shape needs {}",
                 theirs.values.len(),
                 ours.len()
             )));

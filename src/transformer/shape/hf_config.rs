@@ -206,7 +206,7 @@ impl Config<'_> {
             "default" => Ok(None),
             "llama3" => {
                 let missing = || {
-                    HfConfigError::Unsupported("rope scaling llama3 wants factor, low_freq_factor, high_freq_factor and original_max_position_embeddings".into())
+                    HfConfigError::Unsupported("rope scaling llama3 needs factor, low_freq_factor, high_freq_factor and original_max_position_embeddings".into())
                 };
                 Ok(Some(RopeScaling {
                     factor: self.number("factor").ok_or_else(missing)?,
