@@ -101,32 +101,6 @@ pub fn cost_change(before: &State, after: &State) -> Result<CostChange, CostErro
     Ok(CostChange { before: cost(before)?, after: cost(after)?, parts: decompose(1e6 / 3600.0, &factors)? })
 }
 
-/// What throughput is made of: `tokens_per_second = peak * mfu / flops_per_token`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Performance {
-    /// FLOP/s
-    pub peak: f64,
-    pub mfu: f64,
-    /// FLOP
-    pub flops_per_token: f64,
-}
-
-/// Splits a change of throughput into peak rate, MFU and FLOPs per token. Tokens a second.
-///
-/// # Errors
-/// A figure that is not a number over 0.
-pub fn throughput_change(before: &Performance, after: &Performance) -> Result<Vec<Part>, CostError> {
-    let factor = |name, role, a, b| Factor { name, role, before: a, after: b };
-    decompose(
-        1.0,
-        &[
-            factor("peak rate", Role::Multiplies, before.peak, after.peak),
-            factor("MFU", Role::Multiplies, before.mfu, after.mfu),
-            factor("FLOPs per token", Role::Divides, before.flops_per_token, after.flops_per_token),
-        ],
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,16 +158,6 @@ mod tests {
             // Each part is right to a few ulp of its own size, which may be more than the change's.
             let scale = c.parts.iter().map(|p| p.change.abs()).sum::<f64>() + c.before.max(c.after);
             prop_assert!((sum - (c.after - c.before)).abs() <= 32.0 * f64::EPSILON * scale, "{sum} against {c:?}");
-        }
-
-        #[test]
-        fn throughput_splits_without_a_residual(a in (1e9..1e15f64, 0.01..1.0f64, 1e6..1e12f64), b in (1e9..1e15f64, 0.01..1.0f64, 1e6..1e12f64)) {
-            let of = |x: (f64, f64, f64)| Performance { peak: x.0, mfu: x.1, flops_per_token: x.2 };
-            let parts = throughput_change(&of(a), &of(b)).unwrap();
-            let (before, after) = (a.0 * a.1 / a.2, b.0 * b.1 / b.2);
-            let sum: f64 = parts.iter().map(|p| p.change).sum();
-            let scale = parts.iter().map(|p| p.change.abs()).sum::<f64>() + before.max(after);
-            prop_assert!((sum - (after - before)).abs() <= 32.0 * f64::EPSILON * scale);
         }
     }
 }

@@ -60,13 +60,6 @@ fn check_cost(cost: UsdPerMillionTokens) -> Result<Decimal, CostError> {
     positive(cost.0).ok_or(CostError::Input { name: "a cost per million tokens", value: cost.get(), bound: "over 0" })
 }
 
-/// Millions of tokens that an hour makes.
-fn millions_per_hour(throughput: TokensPerSecond, utilisation: Share) -> Result<Decimal, CostError> {
-    let tokens = check_throughput(throughput)?.checked_mul(check_utilisation(utilisation)?);
-    let hour = tokens.and_then(|t| t.checked_mul(SECONDS_PER_HOUR)).ok_or(CostError::OutOfRange)?;
-    hour.checked_div(TOKENS_PER_MILLION).and_then(positive).ok_or(CostError::OutOfRange)
-}
-
 /// A price and a utilisation, ready to price many throughputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pricing {
@@ -116,19 +109,6 @@ pub fn usd_per_million_tokens(
 pub fn tokens_per_usd(price: UsdPerHour, throughput: TokensPerSecond, utilisation: Share) -> Result<f64, CostError> {
     let cost = usd_per_million_tokens(price, throughput, utilisation)?;
     Ok(1e6 / cost.get())
-}
-
-/// The hourly price at which hardware of this throughput makes a token for `target`.
-///
-/// # Errors
-/// An argument that is zero, negative or not a number.
-pub fn break_even_price(
-    target: UsdPerMillionTokens,
-    throughput: TokensPerSecond,
-    utilisation: Share,
-) -> Result<UsdPerHour, CostError> {
-    let price = millions_per_hour(throughput, utilisation)?.checked_mul(check_cost(target)?);
-    price.and_then(positive).map(UsdPerHour).ok_or(CostError::OutOfRange)
 }
 
 /// The utilisation from which an own machine is cheaper than an API that asks `target`; `None` when it is dearer even if it
@@ -246,14 +226,13 @@ mod tests {
                 Err(e) => prop_assert!(!e.to_string().is_empty()),
             }
             let (price, rate) = (UsdPerHour::of(p), TokensPerSecond(t));
-            if let (Some(price), Some(target)) = (price, UsdPerMillionTokens::of(u)) {
-                let _ = break_even_price(target, rate, Share(u));
-                if let Ok(Some(share)) = break_even_utilisation(price, rate, target) {
-                    prop_assert!(share.get() >= 0.0 && share.get() <= 1.0);
-                    // At the break-even utilisation the machine asks what the API asks.
-                    if share.get() > 1e-9 && let Ok(at) = usd_per_million_tokens(price, rate, share) {
-                        prop_assert!((at.get() / target.get() - 1.0).abs() < 1e-9, "{at:?} {target:?}");
-                    }
+            if let (Some(price), Some(target)) = (price, UsdPerMillionTokens::of(u))
+                && let Ok(Some(share)) = break_even_utilisation(price, rate, target)
+            {
+                prop_assert!(share.get() >= 0.0 && share.get() <= 1.0);
+                // At the break-even utilisation the machine asks what the API asks.
+                if share.get() > 1e-9 && let Ok(at) = usd_per_million_tokens(price, rate, share) {
+                    prop_assert!((at.get() / target.get() - 1.0).abs() < 1e-9, "{at:?} {target:?}");
                 }
             }
             let mix = UseCase { name: "t".into(), input_tokens: u64::MAX, output_tokens: u64::MAX };
@@ -265,14 +244,6 @@ mod tests {
         #[test]
         fn cost_falls_as_throughput_rises(price in 1e-3..1e3f64, tps in 1e-2..1e9f64, more in 1.001..1e3f64, u in 0.01..1.0f64) {
             prop_assert!(cost(price, tps * more, u).unwrap() < cost(price, tps, u).unwrap());
-        }
-
-        #[test]
-        fn the_break_even_price_gives_the_target_back(target in 1e-4..1e3f64, tps in 1e-2..1e9f64, u in 0.01..1.0f64) {
-            let price = break_even_price(million(target), TokensPerSecond(tps), Share(u)).unwrap();
-            let back = usd_per_million_tokens(price, TokensPerSecond(tps), Share(u)).unwrap().get();
-            // Six roundings of half an ulp each.
-            prop_assert!((back - target).abs() <= 6.0 * f64::EPSILON * target);
         }
 
         #[test]

@@ -50,29 +50,6 @@ pub(super) fn norm(
     Kernel { on, file: "norm", name: "norm_forward", real }.run(grid, threads, &args);
 }
 
-/// `sum = x + branch`, rounded, and the norm of it. `sum` may be `x` or `branch`.
-///
-/// The model's residuals are added by the product that ends a branch, which moves 8 bytes a number on the way through the norm
-/// where this moves 10; this is for branches that do not end in a product (dropout).
-#[cfg_attr(not(test), expect(dead_code, reason = "the product adds the residual"))]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn add_norm(
-    on: &dyn Device,
-    real: Real,
-    (x, branch, sum): (Address, Address, Address),
-    gain: Address,
-    bias: Option<Address>,
-    out: Address,
-    stats: Address,
-    d: NormDims,
-) {
-    let (grid, threads, whole) = forward(on, real, d);
-    let mut args = vec![at(x), at(branch), at(sum), at(gain), at_or_null(bias), at(out), at(stats)];
-    args.extend(shape(d));
-    args.push(whole);
-    Kernel { on, file: "norm", name: "add_norm", real }.run(grid, threads, &args);
-}
-
 /// Whether a row of the backward pass is a warp's, and blocks and threads.
 fn backward(on: &dyn Device, real: Real, d: NormDims) -> (bool, u32, u32) {
     if d.c <= OF_WARP && d.c.is_multiple_of(16 / real.size()) {
@@ -159,37 +136,23 @@ mod tests {
     }
 
     #[test]
-    fn norms_agree_alone_and_after_an_addition() {
+    fn norms_agree() {
         let Some(on) = HostDevice::new() else { return };
         for (d, real) in dims() {
             let NormDims { n, c, .. } = d;
-            let [x, branch] = [1, 2].map(|s| rounded(real, random(n * c, s)));
+            let x = rounded(real, random(n * c, 1));
             let [gain, bias] = [3, 4].map(|s| rounded(real, random(c, s)));
-            let [x_at, branch_at] = [&x, &branch].map(|x| on.put(real, x));
-            let [gain_at, bias_at] = [&gain, &bias].map(|x| on.put(real, x));
-            let (sum_at, out) = (on.put(real, &vec![0.0; n * c]), on.put(real, &vec![0.0; n * c]));
+            let [x_at, gain_at, bias_at] = [&x, &gain, &bias].map(|x| on.put(real, x));
+            let out = on.put(real, &vec![0.0; n * c]);
             let stats = on.put(Real::F32, &vec![0.0; 2 * n]);
             let bias = (!d.rms).then_some(array(&bias));
-            let bias_at = (!d.rms).then_some(bias_at);
-            let sum: Vec<f32> = rounded(real, x.iter().zip(&branch).map(|(a, b)| a + b).collect());
-            for (added, from) in [(false, &x), (true, &sum)] {
-                if added {
-                    add_norm(&on, real, (x_at, branch_at, sum_at), gain_at, bias_at, out, stats, d);
-                } else {
-                    norm(&on, real, x_at, gain_at, bias_at, out, stats, d);
-                }
-                on.wait().unwrap();
-                let (mut want, mut want_stats) = (array(&vec![0.0; n * c]), array(&vec![0.0; 2 * n]));
-                Naive.norm(&array(from), &array(&gain), bias.as_ref(), &mut want, &mut want_stats, d);
-                close(&format!("{d:?} {real:?} {added}"), real, &on.get(real, out, n * c), &want);
-                close("stats", Real::F32, &on.get(Real::F32, stats, 2 * n), &want_stats);
-            }
-            assert_eq!(on.get(real, sum_at, n * c), sum);
-            // In place, as a residual stream is kept.
-            add_norm(&on, real, (x_at, branch_at, x_at), gain_at, bias_at, out, stats, d);
+            norm(&on, real, x_at, gain_at, (!d.rms).then_some(bias_at), out, stats, d);
             on.wait().unwrap();
-            assert_eq!(on.get(real, x_at, n * c), sum);
-            for at in [x_at, branch_at, sum_at, out] {
+            let (mut want, mut want_stats) = (array(&vec![0.0; n * c]), array(&vec![0.0; 2 * n]));
+            Naive.norm(&array(&x), &array(&gain), bias.as_ref(), &mut want, &mut want_stats, d);
+            close(&format!("{d:?} {real:?}"), real, &on.get(real, out, n * c), &want);
+            close("stats", Real::F32, &on.get(Real::F32, stats, 2 * n), &want_stats);
+            for at in [x_at, out] {
                 on.release(at, n * c * real.size());
             }
         }

@@ -77,14 +77,7 @@ fn matmul_parameters(s: &Shape, head: bool) -> Result<u64, CountOverflow> {
     sum(&[product(&[u64::from(s.n_layers), layer_matmul(s)?])?, projection])
 }
 
-/// Forward FLOPs of one token: `2 * N_matmul + 4 * n_layers * d_attn * context`, vocabulary projection included.
-///
-/// # Errors
-/// [`CountOverflow`].
-pub fn forward_flops_per_token(s: &Shape, context: u64) -> Result<Flops, CountOverflow> {
-    forward(s, context, true).map(Flops)
-}
-
+/// Forward FLOPs of one token: `2 * N_matmul + 4 * n_layers * d_attn * context`; `head` adds the vocabulary projection.
 fn forward(s: &Shape, context: u64, head: bool) -> Result<u64, CountOverflow> {
     sum(&[
         product(&[2, matmul_parameters(s, head)?])?,
@@ -306,6 +299,6 @@ mod tests {
             ..ShapeSpec::default()
         };
         let huge = Shape { d_ff: 1 << 20, ..Shape::new(Family::Block, &huge).unwrap() };
-        assert_eq!(parameters(&huge).and_then(|_| forward_flops_per_token(&huge, u64::MAX)), Err(CountOverflow));
+        assert_eq!(parameters(&huge).and_then(|_| forward(&huge, u64::MAX, true)), Err(CountOverflow));
     }
 }

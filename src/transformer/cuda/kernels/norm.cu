@@ -1,8 +1,8 @@
-// LayerNorm and RMSNorm over the last dimension, alone and with the residual's addition, and their gradients.
+// LayerNorm and RMSNorm over the last dimension, and their gradients.
 //
-// Bytes per number, bf16 (f32 twice as many): norm_forward reads x and writes out, 4; add_norm reads x and branch, writes sum and out,
-// 8; norm_backward reads x, dout and dx and writes dx, 8, and a block writes 8 bytes a column of partial sums. Gains, biases
-// and statistics are a row's or a column's worth. 5 to 15 FLOPs a number: bound by memory.
+// Bytes per number, bf16 (f32 twice as many): norm_forward reads x and writes out, 4; norm_backward reads x, dout
+// and dx and writes dx, 8, and a block writes 8 bytes a column of partial sums. Gains, biases and statistics are a row's or a
+// column's worth. 5 to 15 FLOPs a number: bound by memory.
 //
 // The backward pass has few warps a multiprocessor, 8 or 16, for the sums that they hold. Its bound on an H100 (3.35 TB/s: 14.5
 // bytes a clock for each multiprocessor; 1000 clocks until memory answers; instructions as counted in the machine code):
@@ -73,25 +73,15 @@ struct Raw<1> {
   __device__ __forceinline__ void to(float (&v)[1]) const { v[0] = to_float(number); }
 };
 
-// stats[2 r], stats[2 r + 1] = mean and rstd of row r of x; out = (x - mean) * rstd * gain (+ bias). With `branch`, x + branch
-// is rounded, stored as `sum`, and takes the place of x.
+// stats[2 r], stats[2 r + 1] = mean and rstd of row r of x; out = (x - mean) * rstd * gain (+ bias).
 template <int N, int HELD, bool WHOLE>
-__device__ __forceinline__ void norm_rows(const real* x, const real* branch, real* sum, const real* gain, const real* bias,
-                                          real* out, float* stats, int n, int c, float eps, bool rms) {
+__device__ __forceinline__ void norm_rows(const real* x, const real* gain, const real* bias, real* out, float* stats,
+                                          int n, int c, float eps, bool rms) {
   const Team<N, HELD, WHOLE> team;
   for (int r = team.first(); r < n; r += team.step()) {
     const i64 start = i64(r) * c;
     float held[HELD][N], total = 0.0f;
-    const auto get = [&](float (&v)[N], int i) {
-      load(x + start + i, v);
-      if (!branch) return;
-      float b[N];
-      load(branch + start + i, b);
-#pragma unroll
-      for (int k = 0; k < N; k++) v[k] = to_float(from_float<real>(v[k] + b[k]));
-      store(sum + start + i, v);
-    };
-    const auto again = [&](float (&v)[N], int i) { load((branch ? sum : x) + start + i, v); };
+    const auto get = [&](float (&v)[N], int i) { load(x + start + i, v); };
     const auto add = [&](const float (&v)[N]) {
 #pragma unroll
       for (int k = 0; k < N; k++) total += v[k];
@@ -122,7 +112,7 @@ __device__ __forceinline__ void norm_rows(const real* x, const real* branch, rea
     team.over_held(c, [&](int j, int) { add_squares(held[j], mean); });
     team.over_rest(c, [&](int i) {
       float v[N];
-      again(v, i);
+      get(v, i);
       add_squares(v, mean);
     });
     const float rstd = rsqrtf(team.sum(total) / float(c) + eps);
@@ -130,7 +120,7 @@ __device__ __forceinline__ void norm_rows(const real* x, const real* branch, rea
     team.over_held(c, [&](int j, int i) { finish(held[j], mean, rstd, i); });
     team.over_rest(c, [&](int i) {
       float v[N];
-      again(v, i);
+      get(v, i);
       finish(v, mean, rstd, i);
     });
     if (team.me == 0) {
@@ -148,19 +138,10 @@ __device__ __forceinline__ bool wide_rows(int c, const void* a, const void* b, c
 KERNEL __launch_bounds__(512, 1) norm_forward(const real* x, const real* gain, const real* bias, real* out, float* stats, int n,
                                            int c, float eps, int rms, int whole) {
   const bool wide = wide_rows(c, x, gain, bias, out);
-  if (wide && whole) norm_rows<WIDTH, OF_BLOCK, true>(x, nullptr, nullptr, gain, bias, out, stats, n, c, eps, rms);
-  else if (wide) norm_rows<WIDTH, OF_WARP, false>(x, nullptr, nullptr, gain, bias, out, stats, n, c, eps, rms);
-  else if (whole) norm_rows<1, SINGLE, true>(x, nullptr, nullptr, gain, bias, out, stats, n, c, eps, rms);
-  else norm_rows<1, SINGLE, false>(x, nullptr, nullptr, gain, bias, out, stats, n, c, eps, rms);
-}
-
-KERNEL __launch_bounds__(512, 1) add_norm(const real* x, const real* branch, real* sum, const real* gain, const real* bias,
-                                       real* out, float* stats, int n, int c, float eps, int rms, int whole) {
-  const bool wide = wide_rows(c, x, gain, bias, out) && aligned(branch) && aligned(sum);
-  if (wide && whole) norm_rows<WIDTH, OF_BLOCK, true>(x, branch, sum, gain, bias, out, stats, n, c, eps, rms);
-  else if (wide) norm_rows<WIDTH, OF_WARP, false>(x, branch, sum, gain, bias, out, stats, n, c, eps, rms);
-  else if (whole) norm_rows<1, SINGLE, true>(x, branch, sum, gain, bias, out, stats, n, c, eps, rms);
-  else norm_rows<1, SINGLE, false>(x, branch, sum, gain, bias, out, stats, n, c, eps, rms);
+  if (wide && whole) norm_rows<WIDTH, OF_BLOCK, true>(x, gain, bias, out, stats, n, c, eps, rms);
+  else if (wide) norm_rows<WIDTH, OF_WARP, false>(x, gain, bias, out, stats, n, c, eps, rms);
+  else if (whole) norm_rows<1, SINGLE, true>(x, gain, bias, out, stats, n, c, eps, rms);
+  else norm_rows<1, SINGLE, false>(x, gain, bias, out, stats, n, c, eps, rms);
 }
 
 // dx += rstd * (g - mean(g) - hat * mean(g hat)), g = dout * gain, hat = (x - mean) * rstd; without mean(g) for RMSNorm. The
@@ -286,7 +267,6 @@ KERNEL norm_backward_sum(const float* partial, float* dgain, float* dbias, int b
 }
 
 EXPORT(norm_forward)
-EXPORT(add_norm)
 EXPORT(norm_backward)
 EXPORT(norm_backward_block)
 EXPORT(norm_backward_sum)
