@@ -34,7 +34,7 @@ pub enum Loss {
 #[derive(Debug)]
 pub enum Tokens<'a, T> {
     Host(&'a [u32]),
-    /// As [`Backend::put_tokens`] and [`Backend::choose`] leave them.
+    /// As [`Backend::put_tokens`] and [`Backend::argmax_into`] leave them.
     Placed(&'a T),
 }
 
@@ -45,9 +45,9 @@ impl<T> Clone for Tokens<'_, T> {
 }
 impl<T> Copy for Tokens<'_, T> {}
 
-/// Whether a step's operations have been recorded ([`Backend::repeated`]).
+/// Whether a step's operations have been captured ([`Backend::captured`]).
 #[derive(Debug, Default)]
-pub enum Recorded {
+pub enum Captured {
     #[default]
     NotYet,
     /// They have run once: what they need has been compiled and allocated.
@@ -209,7 +209,7 @@ impl Dropout {
     }
 }
 
-/// What differs from one run of a repeated step to the next, apart from the contents of buffers ([`Backend::repeated`]).
+/// What differs from one run of a captured step to the next, apart from the contents of buffers ([`Backend::captured`]).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Varying<'a> {
     /// Position that all operations start from.

@@ -14,8 +14,8 @@ pub(in crate::transformer) mod composed;
 use super::error::SessionError;
 use super::memory::DeviceMemory;
 pub use super::operands::{
-    AttentionDims, CacheDims, CachePlace, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss, NormBefore,
-    NormDims, NormedLinear, Recorded, Store, Tokens, Update, Updated, Varying,
+    AttentionDims, CacheDims, CachePlace, Captured, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss,
+    NormBefore, NormDims, NormedLinear, Store, Tokens, Update, Updated, Varying,
 };
 use super::random::Normals;
 use super::shape::Activation;
@@ -367,7 +367,7 @@ pub trait Backend: Alloc {
     /// Index of the largest of every row of `x [N, V]`; the first of equals.
     fn argmax(&self, x: &Self::Buffer, n: usize, v: usize) -> Vec<u32>;
     /// The same, kept where the next [`Backend::embed_tokens`] finds them.
-    fn choose(&self, x: &Self::Buffer, n: usize, v: usize, tokens: &mut Self::Buffer) {
+    fn argmax_into(&self, x: &Self::Buffer, n: usize, v: usize, tokens: &mut Self::Buffer) {
         self.put_tokens(&self.argmax(x, n, v), tokens);
     }
 
@@ -384,9 +384,9 @@ pub trait Backend: Alloc {
         f()
     }
 
-    /// Runs `step`, whose operations are the same whenever `recorded` is, on the same buffers; only what `varying` tells and the
+    /// Runs `step`, whose operations are the same whenever `captured` is, on the same buffers; only what `varying` tells and the
     /// buffers' contents differ. A backend that can plays them back instead, at the price of one.
-    fn repeated(&self, _varying: &Varying<'_>, _recorded: &mut Recorded, step: &mut dyn FnMut()) {
+    fn captured(&self, _varying: &Varying<'_>, _captured: &mut Captured, step: &mut dyn FnMut()) {
         step();
     }
 

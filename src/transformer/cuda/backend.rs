@@ -2,8 +2,8 @@
 
 use super::super::backend::composed;
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, CachePlace, Category, Dropout, Frequencies, LinearDims, Loss, NormDims,
-    NormedLinear, Recorded, Store, Tokens, Update, Updated, Varying,
+    Alloc, AttentionDims, Backend, CacheDims, CachePlace, Captured, Category, Dropout, Frequencies, LinearDims, Loss,
+    NormDims, NormedLinear, Store, Tokens, Update, Updated, Varying,
 };
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
@@ -406,7 +406,7 @@ impl Backend for Cuda {
         rows::argmax(self.on(), x.format(), (x.at(), at, counts), out, n, v);
         self.words(out, n)
     }
-    fn choose(&self, x: &Buffer, n: usize, v: usize, tokens: &mut Buffer) {
+    fn argmax_into(&self, x: &Buffer, n: usize, v: usize, tokens: &mut Buffer) {
         let workspace = rows::argmax_workspace_bytes(self.on(), n, v);
         let (Some(at), Some(counts)) = (self.state.scratch(workspace), self.state.counts(4 * n)) else { return };
         rows::argmax(self.on(), x.format(), (x.at(), at, counts), tokens.wide(), n, v);
@@ -424,8 +424,8 @@ impl Backend for Cuda {
         }
     }
 
-    fn repeated(&self, varying: &Varying<'_>, recorded: &mut Recorded, step: &mut dyn FnMut()) {
-        self.repeat(varying, recorded, step);
+    fn captured(&self, varying: &Varying<'_>, captured: &mut Captured, step: &mut dyn FnMut()) {
+        self.repeat(varying, captured, step);
     }
     fn device_memory(&self) -> Option<DeviceMemory> {
         self.on().high_water()

@@ -262,7 +262,7 @@ fn embeddings_rows_and_flat_operations_agree() {
     });
     both!("last rows", [(30, Activations), (10, Activations)], |on, [x, out]| { on.last_rows(&x, &mut out, 2, 3, 5) });
     both!("argmax", [(60, Statistics), (3, Statistics)], |on, [x, tokens]| {
-        on.choose(&x, 3, 20, &mut tokens);
+        on.argmax_into(&x, 3, 20, &mut tokens);
         assert_eq!(on.tokens(&tokens, 3), on.argmax(&x, 3, 20));
     });
     both!("flat", [(101, Activations), (101, Activations), (9, Weights)], |on, [a, b, c]| {

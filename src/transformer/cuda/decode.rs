@@ -1,7 +1,7 @@
 //! The KV cache and attention of one query a sequence over it.
 //!
 //! The cache holds keys `[B, KV, capacity, D]` and values `[B, KV, capacity, D]`. Where a pass stands in it comes from the
-//! device's memory, and grids follow from shapes alone, so that a recorded step serves every position.
+//! device's memory, and grids follow from shapes alone, so that a captured step serves every position.
 
 use super::super::backend::AttentionDims;
 use super::device::{Address, Arg, Device, Launch, Real};

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 pub type Address = u64;
 
 /// A sequence of operations that a device has written down; it keeps them until it is gone itself.
-pub type Recording = u64;
+pub type Graph = u64;
 
 /// Element format of activations and of the factors of products: what `real` is in the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -233,18 +233,18 @@ pub trait Device: Debug + Send + Sync {
         true
     }
 
-    /// From here on, launches, products, copies and zeroing are written down instead of run, until [`Device::end_recording`].
-    /// `false`: this device does not record, and nothing has changed.
-    fn begin_recording(&self) -> bool {
+    /// From here on, launches, products, copies and zeroing are written down instead of run, until [`Device::end_capture`].
+    /// `false`: this device does not capture, and nothing has changed.
+    fn begin_capture(&self) -> bool {
         false
     }
     /// What was written down, to be replayed while the memory that it works on lasts; `None` when it could not be kept, and
     /// then nothing of it has run.
-    fn end_recording(&self) -> Option<Recording> {
+    fn end_capture(&self) -> Option<Graph> {
         None
     }
-    /// Runs a recording.
-    fn replay(&self, _recording: Recording) {}
+    /// Runs a captured graph.
+    fn replay(&self, _graph: Graph) {}
 
     /// Waits until everything asked for has run.
     ///

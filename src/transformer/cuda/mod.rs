@@ -51,7 +51,7 @@ mod state;
 #[cfg(test)]
 mod training_tests;
 
-use super::backend::{Recorded, Varying};
+use super::backend::{Captured, Varying};
 use super::error::SessionError;
 use super::shape::Shape;
 use super::{Dtype, Phase, Workload};
@@ -191,37 +191,37 @@ impl Cuda {
 
     /// Runs a step: plainly the first time, when kernels are compiled and memory is found; written down the second; played back
     /// from then on.
-    fn repeat(&self, varying: &Varying<'_>, recorded: &mut Recorded, step: &mut dyn FnMut()) {
-        match recorded {
-            Recorded::NotYet => {
+    fn repeat(&self, varying: &Varying<'_>, captured: &mut Captured, step: &mut dyn FnMut()) {
+        match captured {
+            Captured::NotYet => {
                 step();
-                *recorded = Recorded::HaveRun;
+                *captured = Captured::HaveRun;
             }
-            Recorded::HaveRun => {
+            Captured::HaveRun => {
                 self.tell(varying);
-                if !self.on().begin_recording() {
-                    *recorded = Recorded::Never;
+                if !self.on().begin_capture() {
+                    *captured = Captured::Never;
                     return step();
                 }
-                self.state.set_recording(true);
+                self.state.set_capturing(true);
                 step();
-                self.state.set_recording(false);
-                match self.on().end_recording() {
-                    Some(recording) => {
-                        *recorded = Recorded::As(recording);
-                        self.on().replay(recording);
+                self.state.set_capturing(false);
+                match self.on().end_capture() {
+                    Some(graph) => {
+                        *captured = Captured::As(graph);
+                        self.on().replay(graph);
                     }
                     None => {
-                        *recorded = Recorded::Never;
+                        *captured = Captured::Never;
                         step();
                     }
                 }
             }
-            Recorded::As(recording) => {
+            Captured::As(graph) => {
                 self.tell(varying);
-                self.on().replay(*recording);
+                self.on().replay(*graph);
             }
-            Recorded::Never => step(),
+            Captured::Never => step(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The whole model on the backend, its kernels run by the host: golden files of other frameworks, the oracle, recorded steps.
+//! The whole model on the backend, its kernels run by the host: golden files of other frameworks, the oracle, captured steps.
 
 use super::super::backend::{Backend, Update};
 use super::super::collective::grid::Parallel;
@@ -102,7 +102,7 @@ fn decoded_by(cuda: Cuda, family: Family) -> Vec<Vec<u32>> {
     let mut inference = Inference::new(&cuda, &model.shape, 2, 6, 9, cuda.dtype).unwrap();
     let prompts: Vec<u32> = (0..12).map(|i| i * 7 % 61).collect();
     model.prefill(&prompts, &mut inference);
-    model.choose(&mut inference);
+    model.argmax(&mut inference);
     let mut tokens = vec![model.chosen(&inference)];
     for _ in 0..2 {
         while model.decode_chosen(&mut inference) {
@@ -115,7 +115,7 @@ fn decoded_by(cuda: Cuda, family: Family) -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn recorded_steps_decode_the_same_tokens_at_every_position() {
+fn captured_steps_decode_the_same_tokens_at_every_position() {
     for family in [Family::Gpt2, Family::Llama] {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let (Some(plain), Some(host)) = (HostDevice::new(), HostDevice::new()) else { return };

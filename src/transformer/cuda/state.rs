@@ -15,7 +15,7 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug, Default)]
 struct Growing {
     now: Option<Memory>,
-    /// Outgrown, and still in recordings.
+    /// Outgrown, and still in graphs.
     kept: Vec<Memory>,
 }
 
@@ -44,9 +44,9 @@ impl Place {
 struct Inner {
     /// What was written to a place last.
     told: HashMap<Place, Vec<u8>>,
-    recording: bool,
-    /// Whether anything has been recorded: its addresses must last.
-    recorded: bool,
+    capturing: bool,
+    /// Whether anything has been captured: its addresses must last.
+    captured: bool,
     scratch: Growing,
     tokens: Growing,
     counts: Growing,
@@ -101,7 +101,7 @@ impl State {
     pub fn tell(&self, place: Place, bytes: &[u8]) -> Address {
         let mut inner = self.lock();
         if inner.told.get(&place).is_none_or(|told| told != bytes) {
-            if inner.recording {
+            if inner.capturing {
                 let what = format!("a captured step has two of what differs by step alone ({place:?})");
                 inner.failure.get_or_insert(SessionError::Device(what));
             } else {
@@ -129,7 +129,7 @@ impl State {
         if let Some(memory) = inner.lasting.get(&bytes) {
             return Some(memory.at);
         }
-        let made = if inner.recording {
+        let made = if inner.capturing {
             Err(SessionError::Device("a captured step has a list that the step before had not".into()))
         } else {
             Memory::new(&self.device, bytes.len())
@@ -187,7 +187,7 @@ impl State {
 
     fn grown(&self, purpose: Purpose, bytes: usize) -> Option<Address> {
         let mut inner = self.lock();
-        let keep = inner.recorded;
+        let keep = inner.captured;
         let growing = match purpose {
             Purpose::Scratch => &mut inner.scratch,
             Purpose::Tokens => &mut inner.tokens,
@@ -208,10 +208,10 @@ impl State {
     }
 
     /// Whether operations are being written down.
-    pub fn set_recording(&self, on: bool) {
+    pub fn set_capturing(&self, on: bool) {
         let mut inner = self.lock();
-        inner.recording = on;
-        inner.recorded |= on;
+        inner.capturing = on;
+        inner.captured |= on;
     }
 
     /// Remembers a failure of the backend's own, unless there has been one.

@@ -87,8 +87,8 @@ fn replayed_training_steps_allocate_nothing() {
 fn a_capture_with_two_of_what_differs_by_step_alone_is_a_failure() {
     let Some(host) = HostDevice::new() else { return };
     let cuda = Cuda::on_device(Arc::new(Recorder::new(host)), Dtype::F32).unwrap();
-    let mut recorded = Recorded::HaveRun;
-    cuda.repeat(&Varying { dropout: 7, ..Varying::default() }, &mut recorded, &mut || {
+    let mut captured = Captured::HaveRun;
+    cuda.repeat(&Varying { dropout: 7, ..Varying::default() }, &mut captured, &mut || {
         cuda.state.dropout(8);
     });
     let said = super::super::backend::Backend::check(&cuda).unwrap_err().to_string();

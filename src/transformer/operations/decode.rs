@@ -1,6 +1,6 @@
-//! The KV cache and attention over it: a step by itself, and steps that a backend may record and replay.
+//! The KV cache and attention over it: a step by itself, and steps that a backend may capture and replay.
 
-use super::super::backend::{AttentionDims, Backend, CacheDims, Category, Frequencies, Recorded, Varying};
+use super::super::backend::{AttentionDims, Backend, CacheDims, Captured, Category, Frequencies, Varying};
 use super::super::shape::Rope;
 use super::Size;
 use super::attention::{HEAD_DIMS, text};
@@ -30,7 +30,7 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
         }
     }
     for head_dim in [64, 128] {
-        to.push(repeated(AttentionDims { batch: 2, tokens: 1, heads: 4, kv_heads: 2, head_dim, causal: true }));
+        to.push(captured_steps(AttentionDims { batch: 2, tokens: 1, heads: 4, kv_heads: 2, head_dim, causal: true }));
     }
 }
 
@@ -102,12 +102,12 @@ fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     })
 }
 
-/// Steps of [`repeated`]: one as it is, one recorded, and replays.
+/// Steps of [`captured_steps`]: one as it is, one captured, and replays.
 const STEPS: usize = 5;
 
 /// Steps on the same buffers that differ by their position alone: rotary positions, the cache, attention over what is in it. After the
 /// rotation queries and keys are rounded to their storage, which moves the shares.
-fn repeated<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
+fn captured_steps<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     let AttentionDims { batch, kv_heads, head_dim, .. } = d;
     let (width, angles) = (d.qkv_width(), frequencies(d));
     let off = move |step: usize| {
@@ -125,18 +125,18 @@ fn repeated<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
         })
     };
     let mut slots: Vec<_> = (0..STEPS).map(|_| given(batch * width, Activations)).collect();
-    slots.extend((0..STEPS).map(|s| result("repeated", batch * d.out_width(), Activations, off(s))));
-    Case::new("repeated", text(d), batch * width, slots, move |on: &B, b| {
+    slots.extend((0..STEPS).map(|s| result("captured", batch * d.out_width(), Activations, off(s))));
+    Case::new("captured", text(d), batch * width, slots, move |on: &B, b| {
         let c = CacheDims { batch, kv_heads, head_dim, capacity: STEPS + 1, dtype: on.dtype() };
         let mut cache = on.alloc(c.words(), KvCache)?;
         let mut qkv = on.alloc(batch * width, Activations)?;
         let mut out = on.alloc(batch * d.out_width(), Activations)?;
-        let mut recorded = Recorded::NotYet;
+        let mut captured = Captured::NotYet;
         let (from, to) = b.split_at_mut(STEPS);
         for (position, (from, to)) in from.iter().zip(to).enumerate() {
             on.copy(from, &mut qkv, batch * width);
             let varying = Varying { position, ..Varying::default() };
-            on.repeated(&varying, &mut recorded, &mut || {
+            on.captured(&varying, &mut captured, &mut || {
                 on.rope(&mut qkv, &angles, position, false, d);
                 on.cache_append(&qkv, &mut cache, position, d, c);
                 on.attention_cached(&qkv, &cache, &mut out, position + 1, d, c);

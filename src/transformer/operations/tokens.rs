@@ -87,13 +87,13 @@ fn largest<B: Backend + 'static>(n: usize, v: usize) -> Case<B> {
     let slots = vec![
         these(Statistics, logits),
         result("argmax", n, Statistics, Allowed::Exactly),
-        result("choose", n, Statistics, Allowed::Exactly),
+        result("argmax_into", n, Statistics, Allowed::Exactly),
     ];
     Case::new("argmax", format!("N {n} V {v}"), n * v, slots, move |on: &B, b| {
         if let [x, found, chosen] = b {
             on.upload(&numbers(&on.argmax(x, n, v)), found);
             let mut kept = on.alloc(n, Statistics)?;
-            on.choose(x, n, v, &mut kept);
+            on.argmax_into(x, n, v, &mut kept);
             on.upload(&numbers(&on.tokens(&kept, n)), chosen);
         }
         Ok(())

@@ -221,8 +221,8 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// `out = linear(input) (+ x)`: the sum over the ranks that hold a part of the weight, of which the first adds what is added
-    /// once.
+    /// `out = linear(input) (+ x)`, summed over the ranks that hold a part of the weight. Only tensor-parallel rank 0 adds the bias
+    /// and the residual.
     fn end_of_branch(&self, l: &Linear, input: &B::Buffer, x: Option<&B::Buffer>, out: &mut B::Buffer, n: usize) {
         let (w, bias) = self.weight_and_bias(l);
         let (first, d) = (self.tensor.rank() == 0, self.linear_dims(l, n));

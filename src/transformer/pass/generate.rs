@@ -1,7 +1,7 @@
 //! Decoding through the KV cache: a prompt once, then one token a sequence and step.
 
 use super::super::Dtype;
-use super::super::backend::{Alloc, Backend, CacheDims, Category, Recorded, Tokens, Varying};
+use super::super::backend::{Alloc, Backend, CacheDims, Captured, Category, Tokens, Varying};
 use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::activations::{Activations, Extent, Keep};
@@ -50,7 +50,7 @@ pub struct Inference<T> {
     /// The tokens chosen from them, `[B]`.
     pub chosen: T,
     /// A decode step's operations, for backends that play them back.
-    pub recorded: Recorded,
+    pub captured: Captured,
 }
 
 impl<T> Inference<T> {
@@ -76,7 +76,7 @@ impl<T> Inference<T> {
             logits: a
                 .alloc(batch * if s.has_vocabulary_head() { s.vocab_size as usize } else { 0 }, Category::Statistics)?,
             chosen: a.alloc(batch, Category::Statistics)?,
-            recorded: Recorded::default(),
+            captured: Captured::default(),
         })
     }
 }
@@ -123,9 +123,9 @@ impl<B: Backend> Model<B> {
     }
 
     /// Chooses the likeliest token of every sequence as the one that [`Model::decode_chosen`] goes on with.
-    pub fn choose(&self, inference: &mut Inference<B::Buffer>) {
+    pub fn argmax(&self, inference: &mut Inference<B::Buffer>) {
         let Inference { logits, chosen, prompt, .. } = inference;
-        self.backend.choose(logits, prompt.extent.batch, self.shape.vocab_size as usize, chosen);
+        self.backend.argmax_into(logits, prompt.extent.batch, self.shape.vocab_size as usize, chosen);
     }
 
     /// The tokens that were chosen last.
@@ -136,7 +136,7 @@ impl<B: Backend> Model<B> {
     /// Processes the chosen tokens at the cache's end and chooses the next ones, without a word between host and device where the
     /// backend can. Without a cache, or with a full one, nothing is done and `false` comes back.
     pub fn decode_chosen(&self, inference: &mut Inference<B::Buffer>) -> bool {
-        let Inference { token: Some(token), cache: Some(cache), last, logits, chosen, recorded, .. } = inference else {
+        let Inference { token: Some(token), cache: Some(cache), last, logits, chosen, captured, .. } = inference else {
             return false;
         };
         let position = cache.length;
@@ -145,10 +145,10 @@ impl<B: Backend> Model<B> {
         }
         let (batch, vocabulary) = (token.extent.batch, self.shape.vocab_size as usize);
         let varying = Varying { position, ..Varying::default() };
-        self.backend.repeated(&varying, recorded, &mut || {
+        self.backend.captured(&varying, captured, &mut || {
             self.layers(Tokens::Placed(chosen), token, None, Some(cache));
             self.last_logits(token, last, logits);
-            self.backend.choose(logits, batch, vocabulary, chosen);
+            self.backend.argmax_into(logits, batch, vocabulary, chosen);
             cache.length = position;
         });
         cache.length = position + 1;

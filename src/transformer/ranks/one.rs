@@ -91,7 +91,7 @@ impl<B: Backend + Clone> Rank<B> {
             let prompts = rank.tokens(INPUTS, workload.prompt_len as usize);
             if let Work::Infer(inference) = &mut rank.work {
                 rank.model.prefill(&prompts, inference);
-                rank.model.choose(inference);
+                rank.model.argmax(inference);
             }
             rank.check()?;
         }
@@ -187,7 +187,7 @@ impl<B: Backend + Clone> Rank<B> {
         let start = Instant::now();
         let Work::Infer(inference) = &mut self.work else { return RankOutcome::nothing() };
         self.model.prefill(&ids, inference);
-        self.model.choose(inference);
+        self.model.argmax(inference);
         let mut trace = self.model.chosen(inference);
         let first = start.elapsed().as_secs_f64();
         for _ in 1..self.workload.new_tokens {

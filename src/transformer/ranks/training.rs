@@ -1,10 +1,10 @@
 //! What a training rank keeps, and its step: forward, backward, exchange and update.
 //!
-//! A step's operations are the same every time, so that a backend may capture them once and replay them ([`Backend::repeated`]):
+//! A step's operations are the same every time, so that a backend may capture them once and replay them ([`Backend::captured`]):
 //! tokens lie in buffers, and what else differs is told beforehand. Ranks that exchange with others do their steps one by one: what
 //! a capture makes of several threads' collectives, and of a stream beside the device's own, has not been tried on GPUs.
 
-use super::super::backend::{Alloc, Backend, Category, Loss, Recorded, Tokens, Update, Varying};
+use super::super::backend::{Alloc, Backend, Captured, Category, Loss, Tokens, Update, Varying};
 use super::super::collective::grid::{Parallel, Sharding};
 use super::super::error::SessionError;
 use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
@@ -54,7 +54,7 @@ pub(in crate::transformer) struct Training<T> {
     state: State<T>,
     ids: T,
     aim: Aim<T>,
-    recorded: Recorded,
+    captured: Captured,
 }
 
 impl<T> Training<T> {
@@ -80,7 +80,7 @@ impl<T> Training<T> {
             state: State::sharded(a, index, update, keeping.state)?,
             ids: a.alloc(extent.rows(), Category::Statistics)?,
             aim,
-            recorded: Recorded::default(),
+            captured: Captured::default(),
         })
     }
 
@@ -101,7 +101,7 @@ impl<T> Training<T> {
         (tokens, targets): (&[u32], &[u32]),
         dropout: Option<StepDropout>,
     ) -> Loss {
-        let Self { activations, scratch, gradients, state, ids, aim, recorded } = self;
+        let Self { activations, scratch, gradients, state, ids, aim, captured } = self;
         let backend = model.backend.clone();
         backend.put_tokens(tokens, ids);
         if let Aim::Tokens(to) = aim {
@@ -125,7 +125,7 @@ impl<T> Training<T> {
             exchange.end(model, gradients);
         };
         if seat.groups.data.size() * seat.groups.tensor.size() == 1 {
-            backend.repeated(&varying, recorded, &mut step);
+            backend.captured(&varying, captured, &mut step);
         } else {
             step();
         }

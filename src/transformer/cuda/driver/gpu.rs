@@ -1,6 +1,6 @@
 //! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
 
-use super::super::device::{Address, Device, Elsewhere, Facts, KernelName, Launch, Product, Recording, Trace};
+use super::super::device::{Address, Device, Elsewhere, Facts, Graph, KernelName, Launch, Product, Trace};
 use super::cache::Cache;
 use super::compiler::Compiler;
 use super::fault::{DriverFault, ok};
@@ -357,13 +357,13 @@ impl Device for Gpu {
         fused
     }
 
-    fn begin_recording(&self) -> bool {
+    fn begin_capture(&self) -> bool {
         self.enter();
         let wanted = lock(&self.graphs).wanted();
         wanted && lock(&self.failure).is_none() && Graphs::begin(self.stream).is_ok()
     }
 
-    fn end_recording(&self) -> Option<Recording> {
+    fn end_capture(&self) -> Option<Graph> {
         let kept = lock(&self.graphs).end(self.stream).ok();
         if kept.is_none() {
             // What could not be written down may well run.
@@ -372,9 +372,9 @@ impl Device for Gpu {
         kept
     }
 
-    fn replay(&self, recording: Recording) {
+    fn replay(&self, graph: Graph) {
         self.enter();
-        self.note("replaying a recorded step", lock(&self.graphs).replay(recording, self.stream));
+        self.note("replaying a captured step", lock(&self.graphs).replay(graph, self.stream));
     }
 
     fn wait(&self) -> Result<(), SessionError> {

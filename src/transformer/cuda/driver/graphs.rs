@@ -1,6 +1,6 @@
 //! Operations written down as a CUDA graph, and run again at the price of one launch.
 
-use super::super::device::Recording;
+use super::super::device::Graph;
 use super::fault::{DriverFault, ok};
 use cudarc::driver::sys;
 
@@ -51,7 +51,7 @@ impl Graphs {
     ///
     /// # Errors
     /// What the driver says: an operation that cannot be captured, or memory.
-    pub fn end(&mut self, stream: sys::CUstream) -> Result<Recording, DriverFault> {
+    pub fn end(&mut self, stream: sys::CUstream) -> Result<Graph, DriverFault> {
         let mut graph = std::ptr::null_mut();
         // SAFETY: the stream is capturing since `begin`.
         ok("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(stream, &raw mut graph) })?;
@@ -63,16 +63,16 @@ impl Graphs {
         ok("cuGraphInstantiate", made)?;
         self.all.push(executable);
         ok("cuGraphDestroy", gone)?;
-        Ok(self.all.len() as Recording - 1)
+        Ok(self.all.len() as Graph - 1)
     }
 
-    /// Runs a recording.
+    /// Runs a captured graph.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn replay(&self, recording: Recording, stream: sys::CUstream) -> Result<(), DriverFault> {
+    pub fn replay(&self, graph: Graph, stream: sys::CUstream) -> Result<(), DriverFault> {
         let invalid = sys::CUresult::CUDA_ERROR_INVALID_HANDLE;
-        let graph = usize::try_from(recording).ok().and_then(|i| self.all.get(i));
+        let graph = usize::try_from(graph).ok().and_then(|i| self.all.get(i));
         let Some(graph) = graph else { return ok("cuGraphLaunch", invalid) };
         // SAFETY: made by `end` and destroyed with the device alone.
         ok("cuGraphLaunch", unsafe { sys::cuGraphLaunch(*graph, stream) })

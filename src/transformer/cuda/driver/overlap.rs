@@ -13,7 +13,7 @@ pub const SWITCH: &str = "CENTIME_CUDA_OVERLAP";
 /// The first compute capability that has it.
 const LEAST_CAPABILITY: (u32, u32) = (9, 0);
 
-/// The first driver, by the version of CUDA that it is for (12.3), that keeps it in recorded steps.
+/// The first driver, by the version of CUDA that it is for (12.3), that keeps it in captured steps.
 const LEAST_DRIVER: u32 = 12_030;
 
 /// Whether kernels that wait by themselves are launched early.

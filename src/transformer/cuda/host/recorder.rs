@@ -2,7 +2,7 @@
 
 use super::super::super::error::SessionError;
 use super::super::super::memory::DeviceMemory;
-use super::super::device::{Address, Arg, Device, Facts, Launch, Product, Real, Recording, Trace};
+use super::super::device::{Address, Arg, Device, Facts, Graph, Launch, Product, Real, Trace};
 use super::HostDevice;
 use std::sync::Mutex;
 
@@ -12,7 +12,7 @@ pub struct Recorder {
     pub host: HostDevice,
     /// Whether what was written down cannot be kept, as where a driver refuses a capture.
     refuses: bool,
-    recording: Mutex<Option<Vec<Operation>>>,
+    capture: Mutex<Option<Vec<Operation>>>,
     kept: Mutex<Vec<Vec<Operation>>>,
     replays: Mutex<usize>,
 }
@@ -35,7 +35,7 @@ enum Operation {
 
 impl Recorder {
     pub fn new(host: HostDevice) -> Self {
-        Self { host, refuses: false, recording: Mutex::default(), kept: Mutex::default(), replays: Mutex::default() }
+        Self { host, refuses: false, capture: Mutex::default(), kept: Mutex::default(), replays: Mutex::default() }
     }
 
     /// One that keeps nothing of what it writes down.
@@ -57,7 +57,7 @@ impl Recorder {
 
     /// Writes an operation down, or does it.
     fn ask(&self, operation: Operation) {
-        match self.recording.lock().unwrap().as_mut() {
+        match self.capture.lock().unwrap().as_mut() {
             Some(list) => list.push(operation),
             None => self.run(&operation),
         }
@@ -81,8 +81,8 @@ impl Recorder {
     }
 
     /// What a GPU refuses while it writes down.
-    fn not_while_recording(&self, what: &str) {
-        assert!(self.recording.lock().unwrap().is_none(), "{what} while recording");
+    fn not_while_capturing(&self, what: &str) {
+        assert!(self.capture.lock().unwrap().is_none(), "{what} while capturing");
     }
 }
 
@@ -94,7 +94,7 @@ impl Device for Recorder {
         self.host.trace()
     }
     fn allocate(&self, bytes: usize) -> Result<Address, SessionError> {
-        self.not_while_recording("allocate");
+        self.not_while_capturing("allocate");
         self.host.allocate(bytes)
     }
     fn release(&self, at: Address, bytes: usize) {
@@ -110,11 +110,11 @@ impl Device for Recorder {
         self.ask(Operation::Copy(from, to, bytes));
     }
     fn write(&self, from: &[u8], to: Address) {
-        self.not_while_recording("write");
+        self.not_while_capturing("write");
         self.host.write(from, to);
     }
     fn read(&self, from: Address, to: &mut [u8]) {
-        self.not_while_recording("read");
+        self.not_while_capturing("read");
         self.host.read(from, to);
     }
     fn launch(&self, l: &Launch<'_>) {
@@ -124,19 +124,19 @@ impl Device for Recorder {
     fn product(&self, product: &Product) {
         self.ask(Operation::Product(*product));
     }
-    fn begin_recording(&self) -> bool {
-        *self.recording.lock().unwrap() = Some(Vec::new());
+    fn begin_capture(&self) -> bool {
+        *self.capture.lock().unwrap() = Some(Vec::new());
         true
     }
-    fn end_recording(&self) -> Option<Recording> {
-        let list = self.recording.lock().unwrap().take().filter(|_| !self.refuses)?;
+    fn end_capture(&self) -> Option<Graph> {
+        let list = self.capture.lock().unwrap().take().filter(|_| !self.refuses)?;
         let mut kept = self.kept.lock().unwrap();
         kept.push(list);
-        Some(kept.len() as Recording - 1)
+        Some(kept.len() as Graph - 1)
     }
-    fn replay(&self, recording: Recording) {
+    fn replay(&self, graph: Graph) {
         *self.replays.lock().unwrap() += 1;
-        let list = self.kept.lock().unwrap()[recording as usize].clone();
+        let list = self.kept.lock().unwrap()[graph as usize].clone();
         list.iter().for_each(|o| self.run(o));
     }
     fn wait(&self) -> Result<(), SessionError> {

@@ -2,7 +2,7 @@
 // what a decoding step does. The context is divided among `splits` blocks for each group of heads that share keys and
 // values; the last block of a group to finish adds up what all have found (Flash-Decoding, Dao et al. 2023), in the order
 // of the splits, so that results do not depend on which was last. The grid does not depend on the length: a step can be
-// recorded once and replayed.
+// captured once and replayed.
 //
 // Bytes: 2 B KV length D reals, once; beside them the partial results, B H splits (D + 2) f32 written and read in the L2
 // cache. FLOPs: 4 B H length D: a few for each byte, so memory is the limit. LANES lanes of a warp share a position, 8
