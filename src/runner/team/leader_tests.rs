@@ -1,8 +1,9 @@
 use super::*;
 use crate::transformer::memory::MemoryParts;
 
-fn ended(status: Status, reason: &str, elsewhere: bool) -> Option<Ended> {
-    Some(Ended { status, reason: reason.into(), elsewhere, bytes: [3, 2, 1], disturbance: None })
+fn ended(status: Status, reason: &str, elsewhere: bool) -> Option<Part> {
+    let bytes = [3, 2, 1];
+    Some(Part::Ended(Box::new(Ended { status, reason: reason.into(), elsewhere, bytes, disturbance: None })))
 }
 
 fn leader(status: Status) -> Measurement {
@@ -17,7 +18,7 @@ fn leader(status: Status) -> Measurement {
         launches: vec![],
         warmup_steps: 1,
         tokens_per_step: 8,
-        stopped_by: super::super::measurement::Stop::Precision,
+        stopped_by: crate::runner::measurement::Stop::Precision,
         precision_reached: None,
         loss: None,
         checksum: 0,
@@ -41,6 +42,9 @@ fn the_reason_is_that_of_the_process_at_fault() {
     ];
     let m = judged(leader(Status::Crashed), true, &others);
     assert_eq!((m.status, m.reason.as_str()), (Status::Oom, "rank 3: memory allocation of 4096 bytes failed"));
+    let gone = Lost { peer: Peer::Rank(1), how: crate::net::lost::How::Gone };
+    let m = judged(leader(Status::Crashed), true, &[Some(Part::Lost(gone.into())), None]);
+    assert_eq!((m.status, m.reason.as_str()), (Status::Crashed, "rank 1 is gone"), "its name is said once");
     let m = judged(leader(Status::Crashed), false, &others);
     assert_eq!(m.reason, "rank 1 is gone", "the leader's own fault stays");
     let m = judged(leader(Status::Ok), false, &others);
@@ -52,11 +56,4 @@ fn memory_is_that_of_all_processes() {
     let m = judged(leader(Status::Ok), false, &[ended(Status::Ok, "", false), ended(Status::Ok, "", false)]);
     let figures = m.figures.unwrap();
     assert_eq!((figures.peak_rss_bytes, figures.baseline_rss_bytes, figures.peak_allocated_bytes), (16, 14, 12));
-}
-
-#[test]
-fn trials_have_keys_of_their_own() {
-    let keys: std::collections::HashSet<u64> =
-        ["68787bbc6960", "137f9fab3121", "000000000000"].iter().map(|id| trial_key(5, id)).collect();
-    assert_eq!(keys.len(), 3);
 }
