@@ -104,9 +104,9 @@ fn cases() -> Vec<(&'static str, Check)> {
     noisy.guards = vec!["the hypervisor took 4.1 % of the time; over 2 % nothing is concluded".into()];
     noisy.verdict = Check::conclude(&noisy.cells, &noisy.guards);
     let mut over = check(three(0.0, 0.004));
-    over.budgets = kept(&[budget(0.4)], &over.cells);
+    over.budgets = kept(&[budget(0.4)], &over.cells, |_| None);
     let mut within = check(three(0.0, 0.004));
-    within.budgets = kept(&[budget(0.5)], &within.cells);
+    within.budgets = kept(&[budget(0.5)], &within.cells, |_| None);
     let mut advisory = check(three(0.0, 0.004));
     (advisory.advisory, advisory.price_change, advisory.method.base) =
         (true, Some((0.1, 0.1078)), "reports/main".into());

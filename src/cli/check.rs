@@ -7,7 +7,7 @@ use super::price::warn_if_stale;
 use super::table::{Format, Printed};
 use crate::comparison::check::{Check, kept};
 use crate::comparison::judge::{Rule, Verdict};
-use crate::experiment::design::{Design, names};
+use crate::experiment::design::Design;
 use crate::experiment::stored::StoredError;
 use crate::experiment::{duel, stored};
 use crate::plan::PlannedTrial;
@@ -110,7 +110,6 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     };
     let rule = Rule { looks, tolerance: a.tolerance, detect: a.detect, ..Rule::default() };
     let design = Design {
-        names: names(&trials),
         trials,
         scenario,
         rule,
@@ -134,7 +133,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         (None, Some(folder)) => stored::check(&design, folder).map_err(failure)?,
         (None, None) => stored::first(&design),
     };
-    check.budgets = kept(&budgets.unwrap_or_default(), &check.cells);
+    // By their fields as well, as budgets named cells before they had one name everywhere.
+    let by_fields = |id: &str| design.trials.iter().find(|t| t.id == id).map(|t| t.cell.name_by_fields());
+    check.budgets = kept(&budgets.unwrap_or_default(), &check.cells, by_fields);
     render::publish(&check, &a.out).map_err(report_failure)?;
     match a.printed.format {
         Format::Json => print(&render::json(&check))?,

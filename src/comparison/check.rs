@@ -127,11 +127,12 @@ impl Check {
     }
 }
 
-/// Every limit of every budget on every cell that it concerns and that has the figure.
-pub fn kept(budgets: &[Budget], cells: &[Cell]) -> Vec<Kept> {
+/// Every limit of every budget on every cell that it concerns, by its name or the other one of its trial, and that has the figure.
+pub fn kept(budgets: &[Budget], cells: &[Cell], also: impl Fn(&str) -> Option<String>) -> Vec<Kept> {
     let mut all = Vec::new();
     for budget in budgets {
-        for cell in cells.iter().filter(|c| budget.concerns(&c.name)) {
+        let meant = |c: &&Cell| budget.concerns(&c.name) || also(&c.trial_id).is_some_and(|n| budget.concerns(&n));
+        for cell in cells.iter().filter(meant) {
             for (limit, most) in budget.limits() {
                 let is = match limit {
                     "usd_per_million_tokens" => cell.head.usd_per_million_tokens,
@@ -189,9 +190,25 @@ mod tests {
             ttft_seconds: Some(1.0),
             tpot_seconds: None,
         };
-        let all = kept(&[budget], &cells);
+        let all = kept(&[budget], &cells, |_| None);
         assert_eq!(all.len(), 4, "no cell has a TTFT");
         assert!((all[0].headroom - 0.2).abs() < 1e-12 && all[2].headroom < 0.0);
         assert_eq!(all[1].headroom, 0.5);
+    }
+
+    #[test]
+    fn a_budget_may_name_cells_as_tables_do_or_by_their_fields() {
+        let budget = |cells: &str| Budget {
+            cells: cells.into(),
+            usd_per_million_tokens: Some(1.0),
+            peak_memory_bytes: None,
+            ttft_seconds: None,
+            tpot_seconds: None,
+        };
+        let cells = [cell("heads 4, adamw", 0.0, Verdict::Pass)];
+        let fields = |id: &str| (id == "heads 4, adamw").then(|| "n_heads 4, optimizer adamw".to_string());
+        let meant = |pattern: &str| kept(&[budget(pattern)], &cells, fields).len();
+        assert_eq!((meant("heads 4*"), meant("n_heads 4*"), meant("*optimizer adamw"), meant("*adamw")), (1, 1, 1, 1));
+        assert_eq!((meant("n_heads 4"), meant("heads 8*")), (0, 0));
     }
 }

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct Design {
     pub scenario: Scenario,
-    /// Those that are not skipped, and what each is called.
+    /// Those that are not skipped.
     pub trials: Vec<PlannedTrial>,
-    pub names: Vec<String>,
     pub rule: Rule,
     /// The program that is checked, and whether it is this one.
     pub head: PathBuf,
@@ -27,22 +26,8 @@ pub struct Design {
     pub set: Vec<String>,
     /// What the report calls the baseline, where its file's name says little.
     pub baseline_name: Option<String>,
-    /// What a reader types to do it again.
+    /// What a reader types to reproduce it.
     pub command: String,
-}
-
-/// Cells by what differs among them; a suite of one cell by its model.
-pub fn names(trials: &[PlannedTrial]) -> Vec<String> {
-    let name = |t: &PlannedTrial| {
-        let parts: Vec<String> = t
-            .cell
-            .coordinates
-            .iter()
-            .map(|(path, value)| format!("{} {value}", path.rsplit('.').next().unwrap_or(path)))
-            .collect();
-        if parts.is_empty() { t.cell.trial.model.clone() } else { parts.join(", ") }
-    };
-    trials.iter().map(name).collect()
 }
 
 impl Design {

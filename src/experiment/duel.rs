@@ -153,7 +153,7 @@ fn cell(design: &Design, c: usize, seen: &Seen, counts: &Counts) -> Cell {
     let failure = seen.failed.then(|| seen.failures.first().cloned().unwrap_or_default());
     Cell {
         trial_id: trial.id.clone(),
-        name: design.names[c].clone(),
+        name: trial.cell.name(),
         base: side(&design.scenario.price, trial, &seen.base),
         head: side(&design.scenario.price, trial, &seen.head),
         judged: design.rule.judged(&seen.y, seen.decided.filter(|_| !seen.failed), design.trials.len()),

@@ -37,7 +37,7 @@ pub fn check(design: &Design, folder: &Path) -> Result<Check, StoredError> {
     let figures = evaluate(&run, &design.scenario.book);
     let mut random = SplitMix64::new(design.seed);
     let (mut cells, mut told) = (Vec::new(), Vec::new());
-    for (c, trial) in design.trials.iter().enumerate() {
+    for trial in &design.trials {
         let Some(at) = run.records.iter().position(|r| r.trial_id == trial.id && r.measurement.figures.is_some())
         else {
             continue;
@@ -64,7 +64,7 @@ pub fn check(design: &Design, folder: &Path) -> Result<Check, StoredError> {
         }
         cells.push(Cell {
             trial_id: trial.id.clone(),
-            name: design.names[c].clone(),
+            name: trial.cell.name(),
             base,
             head: side(&design.scenario.price, trial, &launches),
             judged,
@@ -113,7 +113,7 @@ fn launched(design: &Design, trial: &PlannedTrial, random: &mut SplitMix64) -> (
 pub fn first(design: &Design) -> Check {
     let mut random = SplitMix64::new(design.seed);
     let mut cells = Vec::new();
-    for (c, trial) in design.trials.iter().enumerate() {
+    for trial in &design.trials {
         let (launches, failure) = launched(design, trial, &mut random);
         let pairs = launches.len();
         let nothing = Judged {
@@ -127,7 +127,7 @@ pub fn first(design: &Design) -> Check {
         };
         cells.push(Cell {
             trial_id: trial.id.clone(),
-            name: design.names[c].clone(),
+            name: trial.cell.name(),
             base: Side::default(),
             head: side(&design.scenario.price, trial, &launches),
             judged: nothing,

@@ -10,7 +10,7 @@ use crate::results::record::Record;
 use crate::results::run::Run;
 use crate::runner::measurement::Status;
 use crate::scenario::Value;
-use crate::scenario::axes::{AXES, Axis};
+use crate::scenario::axes::{AXES, Axis, said};
 
 /// A run and everything that is computed from it once.
 #[derive(Debug)]
@@ -115,8 +115,7 @@ impl<'a> Facts<'a> {
             .varied
             .iter()
             .filter(|v| !paths.contains(&v.path.as_str()))
-            .filter_map(|v| Some((v, value_of(r, &v.path)?)))
-            .map(|(v, value)| if is_word(&v.path) { value } else { format!("{} {value}", v.label) })
+            .filter_map(|v| Some(said(&v.path, &value_of(r, &v.path)?)))
             .collect();
         if parts.is_empty() { r.cell.trial.model.clone() } else { parts.join(", ") }
     }
@@ -139,12 +138,6 @@ impl<'a> Facts<'a> {
 
 fn axis(path: &str) -> Option<&'static Axis> {
     AXES.iter().find(|a| a.path == path)
-}
-
-/// Words such as `adamw` say what they are without their label; `none` does not.
-fn is_word(path: &str) -> bool {
-    use crate::scenario::axes::Kind;
-    axis(path).is_some_and(|a| matches!(a.kind, Kind::Word(words) if !words.contains(&"none")))
 }
 
 fn varied(run: &Run, path: &str) -> Varied {

@@ -390,6 +390,18 @@ fn dropout(v: &Value) -> Result<f32, String> {
     if (0.0..1.0).contains(&p) { Ok(p) } else { Err(format!("{p} is not a probability from 0 to below 1")) }
 }
 
+/// A field's value as every table and message names it: "d_model 256", or "adamw" where the word says what it is.
+pub fn said(path: &str, value: &str) -> String {
+    match AXES.iter().find(|a| a.path == path) {
+        // `none` and `dtype` say nothing by themselves.
+        Some(Axis { kind: Kind::Word(words), .. }) if !words.contains(&"none") && !words.contains(&"dtype") => {
+            value.into()
+        }
+        Some(axis) => format!("{} {value}", axis.label),
+        None => format!("{path} {value}"),
+    }
+}
+
 /// Sections of a trial, whose fields are written below them: `model.d_model`.
 pub const SECTIONS: &[&str] = &["model", "parallel"];
 
@@ -413,6 +425,12 @@ pub fn find(path: &str) -> Option<&'static Axis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_named_by_its_label_or_by_itself() {
+        assert_eq!(said("model.n_heads", "4") + ", " + &said("optimizer", "adamw"), "heads 4, adamw");
+        assert_eq!(said("parallel.sharding", "none") + ", " + &said("weights", "int8"), "sharding none, weights int8");
+    }
 
     #[test]
     fn aliases_find_their_field_and_paths_are_distinct() {

@@ -58,14 +58,20 @@ pub struct Cell {
 impl Cell {
     /// "d_model 256, batch 4": what sets the cell apart, or the model's name where nothing is swept.
     pub fn name(&self) -> String {
+        self.named(axes::said)
+    }
+
+    /// The same by the last parts of the fields' paths, as the scenario's file has them: "n_heads 4, optimizer adamw". Budgets may
+    /// name cells so as well.
+    pub fn name_by_fields(&self) -> String {
+        self.named(|path, value| format!("{} {value}", path.rsplit('.').next().unwrap_or(path)))
+    }
+
+    fn named(&self, part: fn(&str, &str) -> String) -> String {
         if self.coordinates.is_empty() {
             return self.trial.model.clone();
         }
-        let one = |(path, value): &(String, String)| {
-            let label = axes::AXES.iter().find(|a| a.path == path).map_or(path.as_str(), |a| a.label);
-            format!("{label} {value}")
-        };
-        self.coordinates.iter().map(one).collect::<Vec<_>>().join(", ")
+        self.coordinates.iter().map(|(path, value)| part(path, value)).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -182,7 +188,7 @@ fn version(root: &Node, s: &Sources) -> Result<(), YamlError> {
     match root.get("version") {
         Some(e) if e.node.value == Value::Integer(1) => Ok(()),
         Some(e) => {
-            let message = format!("version: this program reads version 1, and this is {}; write 1", e.node.value);
+            let message = format!("version: expected 1, found {}; write 1", e.node.value);
             Err(s.fault(e.node.place, message))
         }
         None => Err(s.fault(root.place, "version: missing; begin the file with `version: 1`")),

@@ -83,9 +83,9 @@ pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlError> {
                     match &e.node.value {
                         Value::Text(t) if t == "auto" => None,
                         Value::Integer(i) => Some(u32::try_from(*i).map_err(|_| {
-                            s.fault(e.node.place, "measure.warmup: `auto` or a number of steps is wanted")
+                            s.fault(e.node.place, "measure.warmup: expected `auto` or a number of steps")
                         })?),
-                        _ => return Err(s.fault(e.node.place, "measure.warmup: `auto` or a number of steps is wanted")),
+                        _ => return Err(s.fault(e.node.place, "measure.warmup: expected `auto` or a number of steps")),
                     }
             }
             _ => {
@@ -95,7 +95,7 @@ pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlError> {
                     other => {
                         return Err(s.fault(
                             e.node.place,
-                            format!("measure.order: shuffled or file is wanted, and this is `{other}`"),
+                            format!("measure.order: expected shuffled or file, found `{other}`"),
                         ));
                     }
                 }

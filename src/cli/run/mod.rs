@@ -9,7 +9,7 @@ use super::Failure;
 use super::load::{Selection, load};
 use super::output::{print_run, results_failure as failure};
 use super::price::{Priced, apply, priced, warn_if_stale};
-use super::table::Format;
+use super::table::Printed;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::kind::Kind;
 use crate::hardware::machine::{self, Machine, Probe};
@@ -48,7 +48,7 @@ pub struct Arguments {
     /// What an hour of the hardware costs, in place of the scenario's price: USD, or an instance or device of the price book.
     #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
     price: Option<Priced>,
-    /// Print the plan and stop.
+    /// Print the plan and stop, as `centime plan` does.
     #[arg(long)]
     dry_run: bool,
     /// Measure everything again; an old journal is moved aside.
@@ -66,9 +66,8 @@ pub struct Arguments {
     /// Neither use nor keep what earlier runs on this machine say of how its runs differ.
     #[arg(long)]
     no_history: bool,
-    /// How to print the results.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    printed: Printed,
     /// Show no progress.
     #[arg(long, short)]
     quiet: bool,
@@ -86,7 +85,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let scenario = scenario(a)?;
     if a.dry_run {
         let plan = super::plan::make(&scenario, None)?;
-        return super::plan::print(&scenario, &plan, a.format);
+        return super::plan::print(&scenario, &plan, a.printed.format);
     }
     let world = super::launcher::world()?;
     if let Some(world) = world.clone().filter(|w| w.rank > 0) {
@@ -137,7 +136,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         // Without it later intervals are wider, and nothing else.
         let _ = past::keep(&file, past::of(&run));
     }
-    print_run(&run, &scenario.book, &out, a.format)?;
+    print_run(&run, &scenario.book, &out, a.printed.format)?;
     verdict(&run, outcome.interrupted, broken)?;
     let busy = report::busy(&run, &scenario.book).filter(|_| a.strict);
     busy.map_or(Ok(()), |again| Err(Failure::Inconclusive(format!("the machine was busy: measure again ({again})"))))

@@ -1,4 +1,4 @@
-//! What the cost of the cheapest trial hangs on.
+//! Sensitivity: how far the cost of the cheapest trial moves with each of its factors.
 
 use crate::comparison::sensitivity::{End, tornado};
 use crate::cost::metric::Quantity;
@@ -14,7 +14,7 @@ pub fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
     }
 }
 
-/// What the cost of a trial hangs on: picture and table.
+/// How far a trial's cost moves: picture and table.
 ///
 /// # Errors
 /// The drawing library's.
@@ -38,7 +38,7 @@ pub fn blocks_of(facts: &Facts, record: usize, name: &str) -> Result<Vec<Block>,
         let is = Cell::text(if measured { "measured" } else { "computed" });
         table.rows.push(Row::new(vec![Cell::text(b.name), low, low_cost, high, high_cost, is]));
     }
-    let title = format!("What the cost of {name} hangs on");
+    let title = format!("Sensitivity of the cost of {name}");
     Ok(vec![
         paragraph(format!(
             "The cheapest trial, {name}: ${} per million tokens as it is.",
