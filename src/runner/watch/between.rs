@@ -74,6 +74,13 @@ fn others(first: &Accounts, last: &Accounts) -> Option<f64> {
     Some(if theirs > 0.0 { theirs / (own + theirs) } else { 0.0 })
 }
 
+/// Processor seconds that others used, but for one tick of doubt; `None` where the system does not tell.
+pub(super) fn others_seconds(first: &Accounts, last: &Accounts) -> Option<f64> {
+    let own = last.own? - first.own?;
+    let used: f64 = cores(first, last).map(|(busy, _)| busy * TICK).sum();
+    (!first.cores.is_empty()).then(|| (used - own - TICK).max(0.0))
+}
+
 /// Seconds that the thread waited for a core that waited longest, of those that wanted to run in these `seconds`.
 pub(super) fn waited(before: &[Task], now: &[Task], seconds: f64) -> f64 {
     let one = |task: &Task| {

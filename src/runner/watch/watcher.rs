@@ -1,7 +1,7 @@
 //! Watches a trial from inside its process: looks between two steps, never within one, and so seldom that it costs nothing.
 
 use super::accounts::{Accounts, TICK, Task, allowed_cores, busy_seconds, tasks};
-use super::between::{between, waited};
+use super::between::{between, others_seconds, waited};
 use super::{Disturbance, LOST, OTHERS};
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,8 @@ impl Watcher {
     /// Sleeps for a moment of a pause, and says whether the pause goes on: others compute still, and patience is left.
     pub fn pause(&mut self, clock: &dyn Fn() -> f64) -> bool {
         let began = clock();
-        if self.pause.is_none() {
+        let first = self.pause.is_none();
+        if first {
             self.pause = Some(Accounts::now(began, &self.seat.cores));
         }
         let busy = busy_seconds(&self.seat.cores);
@@ -102,6 +103,10 @@ impl Watcher {
         let allowed = OTHERS * (now - began) * f64::from(self.seat.used.max(1)) + TICK;
         if others > allowed && self.paused < self.seat.patience {
             return true;
+        }
+        if first {
+            // Nobody was there: what waited were threads of its own, and they will again.
+            self.seat.patience = 0.0;
         }
         self.resume(now);
         false
@@ -139,8 +144,12 @@ impl Watcher {
         let last = Accounts::now(at, &self.seat.cores);
         let first = self.readings.iter().rev().find(|r| r.at <= from).unwrap_or(&self.readings[0]);
         let told = between(first, &last, self.seat.alone);
+        // Threads of the trial that wait for one another's cores are its own affair: others took no more than they used.
+        let theirs = others_seconds(first, &last).filter(|_| self.seat.alone && told.seconds > 0.0);
+        let most = theirs.map_or(1.0, |seconds| seconds / told.seconds);
+        let waited = share_waited(&self.stretches, from).map(|share| share.min(most));
         Disturbance {
-            waited: share_waited(&self.stretches, from),
+            waited,
             paused_seconds: (self.paused > 0.0).then_some(self.paused),
             disturbed_steps: (!self.stretches.is_empty()).then(|| disturbed_steps(&self.stretches, starts)),
             ..told
@@ -190,7 +199,7 @@ mod tests {
     fn a_thread_that_competes_for_a_core_is_seen_to_wait() {
         let Some(core) = allowed_cores().first().copied().filter(|_| tasks().is_some()) else { return };
         let began = Instant::now();
-        let mut watcher = Watcher::start(Seat::now(true, 1, 0.0), 0.0);
+        let mut watcher = Watcher::start(Seat::now(false, 1, 0.0), 0.0);
         let spin = move || {
             let mut set = rustix::thread::CpuSet::new();
             set.set(core);
