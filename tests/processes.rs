@@ -58,7 +58,7 @@ impl Run {
             "version: 1\nname: together\n\
              trial: {{ model: {{ n_layers: 2, d_model: 32, n_heads: 4, vocab_size: 64 }}, seq_len: 8, batch: 6, \
              prompt_len: 4, new_tokens: 3, backend: naive }}\nsweep: {{ matrix: {sweep} }}\n\
-             measure: {{ min_seconds: {seconds}, max_seconds: {seconds}, precision: 0.5, warmup: 1, order: file, \
+             measure: {{ min_seconds: {seconds}, max_seconds: {seconds}, precision: 0.5, warmup: 1, rounds: 1, order: file, \
              timeout_seconds: 15, ignore_memory: true }}\n"
         );
         std::fs::write(folder.path().join("s.yaml"), text).unwrap();

@@ -78,7 +78,7 @@ impl Config<'_> {
     /// A key that may change the model and is not read, by its name.
     fn only_known(&self, family: Family) -> Result<(), HfConfigError> {
         let keys = self.0.as_object().into_iter().flatten();
-        let unknown = keys.filter(|(_, v)| !v.is_null()).find(|(key, _)| !hf_keys::known(family, key));
+        let unknown = keys.filter(|(_, v)| !hf_keys::off(v)).find(|(key, _)| !hf_keys::known(family, key));
         match unknown {
             None => Ok(()),
             Some((key, value)) => Err(HfConfigError::Unsupported(format!(
@@ -291,9 +291,13 @@ mod tests {
     #[test]
     fn a_key_that_nobody_reads_is_an_error_that_names_it() {
         let of = |more: &str| shape_from_hf_config(&format!("{MISTRAL}{more}}}"));
-        for harmless in
-            ["\"torch_dtype\": \"bfloat16\"", "\"use_cache\": true", "\"eos_token_id\": [1, 2]", "\"future_key\": null"]
-        {
+        for harmless in [
+            "\"torch_dtype\": \"bfloat16\"",
+            "\"use_cache\": true",
+            "\"eos_token_id\": [1, 2]",
+            "\"future_key\": null",
+            "\"use_qk_norm\": false",
+        ] {
             assert!(of(&format!(", {harmless}")).is_ok(), "{harmless}");
         }
         for (key, value) in [

@@ -11,11 +11,21 @@ const HARMLESS: &[&str] = &[
     "architectures",
     "attention_dropout",
     "auto_map",
+    "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
+    "chunk_size_feed_forward",
+    "decoder_start_token_id",
+    "diversity_penalty",
     "do_sample",
     "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
     "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
     "gradient_checkpointing",
     "hidden_dropout",
     "id2label",
@@ -23,23 +33,39 @@ const HARMLESS: &[&str] = &[
     "is_decoder",
     "is_encoder_decoder",
     "label2id",
+    "length_penalty",
     "max_length",
+    "min_length",
     "model_type",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
     "num_return_sequences",
     "output_attentions",
     "output_hidden_states",
+    "output_scores",
     "pad_token_id",
+    "prefix",
     "pretraining_tp",
     "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
     "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
     "temperature",
+    "tf_legacy_loss",
     "tokenizer_class",
     "top_k",
     "top_p",
     "torch_dtype",
+    "torchscript",
     "transformers_version",
+    "typical_p",
     "unk_token_id",
     "use_cache",
+    "use_return_dict",
 ];
 
 const GPT2: &[&str] = &[
@@ -97,6 +123,16 @@ const LLAMA: &[&str] = &[
 
 /// Of Llama's kin: from which layer on Qwen 2 would use its window (it is taken for all), and the order in which rotary pairs lie.
 const LLAMA_HARMLESS: &[&str] = &["max_window_layers", "rope_interleaved"];
+
+/// Whether a value says that something is not there: what nobody asks for needs no meaning.
+pub(super) fn off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(all) => all.is_empty(),
+        Value::Object(all) => all.is_empty(),
+        _ => false,
+    }
+}
 
 /// Whether a key is read or harmless.
 pub(super) fn known(family: Family, key: &str) -> bool {
