@@ -79,9 +79,12 @@ fn disturbed(facts: &Facts) -> Option<Block> {
     )))
 }
 
-/// "a, b or c".
+/// "a, b or c"; names that have commas of their own are kept apart by semicolons.
 fn either(names: &[String]) -> String {
     match names {
+        [first @ .., last] if !first.is_empty() && names.iter().any(|n| n.contains(',')) => {
+            format!("{}; or {last}", first.join("; "))
+        }
         [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
         _ => listed(names),
     }
