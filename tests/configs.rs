@@ -1,5 +1,6 @@
 //! Public models, by the numbers of their configs: parameters as published, KV cache and FLOPs a token as counted here by hand.
 
+use centime::transformer::collective::grid::{Parallel, Sharding};
 use centime::transformer::shape::hf_config::shape_from_hf_config;
 use centime::transformer::shape::{Shape, count};
 use centime::transformer::{Dtype, OptimizerKind, Phase, WeightFormat, Workload};
@@ -96,4 +97,19 @@ fn kv_bytes_and_flops_a_token_are_those_counted_by_hand() {
         let attention = layers * 2 * 2 * heads * head_dim * 101;
         assert_eq!(count::flops_per_step(&w).unwrap().get(), products + attention, "{name}: FLOPs a token");
     }
+}
+
+/// Longer sequences would be counted, run and priced as full attention.
+#[test]
+fn past_a_sliding_window_a_workload_is_refused() {
+    let mistral = config(KNOWN.iter().find(|k| k.1 == "mistral").unwrap());
+    let of = |json: &str, prompt_len| {
+        let w = Workload { prompt_len, ..decode(shape_from_hf_config(json).unwrap()) };
+        w.check(&Parallel { data: 1, tensor: 1, sharding: Sharding::None }).map_err(|e| e.to_string())
+    };
+    let windowed = mistral.replacen('{', r#"{"sliding_window": 4096, "#, 1);
+    assert_eq!(of(&windowed, 4094), Ok(()));
+    let said = of(&windowed, 8192).unwrap_err();
+    assert!(said.starts_with("prompt_len: 8194 tokens exceed the model's sliding window of 4096"), "{said}");
+    assert_eq!(of(&mistral, 8192), Ok(()));
 }

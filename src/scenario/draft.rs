@@ -198,6 +198,7 @@ fn over(base: ShapeSpec, own: &ShapeSpec) -> ShapeSpec {
         d_ff: own.d_ff.or(base.d_ff),
         vocab_size: own.vocab_size.or(base.vocab_size),
         context: own.context.or(base.context),
+        window: own.window.or(base.window),
         tied_embeddings: own.tied_embeddings.or(base.tied_embeddings),
         qkv_bias: own.qkv_bias.or(base.qkv_bias),
         attn_out_bias: own.attn_out_bias.or(base.attn_out_bias),

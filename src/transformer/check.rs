@@ -45,6 +45,12 @@ impl Workload {
             );
             return fault(length.0, message);
         }
+        if let Some(window) = self.shape.window.filter(|w| longest > *w) {
+            let message = format!(
+                "{longest} tokens exceed the model's sliding window of {window}, past which attention is not built in; shorten"
+            );
+            return fault(length.0, message);
+        }
         Ok(())
     }
 }

@@ -89,10 +89,8 @@ impl Config<'_> {
         }
     }
 
-    /// The context within which attention is over everything before: where a window is shorter than what the model was made for, no
-    /// more than the window, beyond which attention would be another one.
-    fn full_attention(&self) -> Result<Option<u32>, HfConfigError> {
-        let context = self.size("max_position_embeddings")?;
+    /// The window of attention, where the model uses one.
+    fn window(&self, kind: &str) -> Result<Option<u32>, HfConfigError> {
         let layers = self.0.get("layer_types").and_then(Value::as_array);
         if let Some(other) = layers.into_iter().flatten().find(|l| l.as_str() != Some("full_attention")) {
             return Err(HfConfigError::Unsupported(format!(
@@ -100,13 +98,10 @@ impl Config<'_> {
             )));
         }
         // Qwen 2 states a window that it uses only where it says so; layers that are all listed as full use none.
-        let used =
-            self.flag("use_sliding_window").unwrap_or(self.0.get("use_sliding_window").is_none()) && layers.is_none();
-        let window = if used { self.size("sliding_window")? } else { None };
-        match (context, window) {
-            (_, Some(0)) => Err(HfConfigError::Unsupported("sliding_window: expected 1 or more, found 0".into())),
-            (Some(context), Some(window)) => Ok(Some(context.min(window))),
-            (context, window) => Ok(context.or(window)),
+        let used = self.flag("use_sliding_window").unwrap_or(kind != "qwen2") && layers.is_none();
+        match self.size("sliding_window")?.filter(|_| used) {
+            Some(0) => Err(HfConfigError::Unsupported("sliding_window: expected 1 or more, found 0".into())),
+            window => Ok(window),
         }
     }
 
@@ -178,6 +173,9 @@ impl Config<'_> {
         let nested = object("rope_parameters").or_else(|| object("rope_scaling"));
         let theta = nested.map(Config).and_then(|r| r.number("rope_theta")).or_else(|| self.number("rope_theta"));
         let rope_scaling = nested.map(Config).map(|r| r.scaling()).transpose()?.flatten();
+        // Within its window attention is over everything before; longer sequences are refused where a workload is checked.
+        let (window, context) = (self.window(kind)?, self.size("max_position_embeddings")?);
+        let window = window.filter(|w| context.is_none_or(|context| *w < context));
         let qkv_bias = self.flag("attention_bias").unwrap_or(kind == "qwen2");
         Ok(ShapeSpec {
             n_layers: Some(self.stated("num_hidden_layers")?),
@@ -187,7 +185,8 @@ impl Config<'_> {
             head_dim: self.size("head_dim")?,
             d_ff: Some(self.stated("intermediate_size")?),
             vocab_size: Some(self.stated("vocab_size")?),
-            context: self.full_attention()?,
+            context: window.or(context),
+            window,
             tied_embeddings: Some(self.flag("tie_word_embeddings").unwrap_or(false)),
             qkv_bias: Some(qkv_bias),
             // Qwen 2 has biases on queries, keys and values only.
@@ -274,6 +273,12 @@ mod tests {
         assert_eq!(context(r#", "sliding_window": 4096"#), 4096);
         assert_eq!(context(r#", "sliding_window": null"#), 32768);
         assert_eq!(context(r#", "sliding_window": 131072"#), 32768);
+        assert_eq!(context(r#", "sliding_window": 4096, "use_sliding_window": null"#), 4096);
+        let window = |more: &str| shape_from_hf_config(&format!("{MISTRAL}{more}}}")).unwrap().window;
+        assert_eq!(
+            [window(r#", "sliding_window": 4096"#), window(""), window(r#", "sliding_window": 131072"#)],
+            [Some(4096), None, None]
+        );
         let qwen = |more: &str| {
             shape_from_hf_config(&format!("{MISTRAL}{more}}}").replace("mistral", "qwen2")).unwrap().context
         };

@@ -74,6 +74,9 @@ pub struct Shape {
     pub vocab_size: u32,
     /// Positions that the model knows; learned in GPT-2, a limit only elsewhere
     pub context: u32,
+    /// Tokens that attention looks back over, where the model has a sliding window: longer sequences are not built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
     /// Output projection shares the embedding's weights
     pub tied_embeddings: bool,
     /// Biases on the query, key, value products
@@ -114,6 +117,7 @@ pub struct ShapeSpec {
     pub d_ff: Option<u32>,
     pub vocab_size: Option<u32>,
     pub context: Option<u32>,
+    pub window: Option<u32>,
     pub tied_embeddings: Option<bool>,
     pub qkv_bias: Option<bool>,
     pub attn_out_bias: Option<bool>,
@@ -207,6 +211,7 @@ impl Shape {
                 c if c > 1 << 24 => return Err(fault("context", format!("{c} is over 16777216 positions"))),
                 c => c,
             },
+            window: spec.window,
             tied_embeddings: spec.tied_embeddings.unwrap_or(family == Family::Gpt2),
             qkv_bias: spec.qkv_bias.unwrap_or(!llama),
             attn_out_bias: spec.attn_out_bias.or(spec.qkv_bias).unwrap_or(!llama),
