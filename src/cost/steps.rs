@@ -14,8 +14,7 @@ pub fn median(c: &Context, samples: &[f64]) -> Option<Estimate> {
     estimate(c.figures()?, samples, &c.spread)
 }
 
-/// The same without a context.
-pub fn estimate(figures: &Figures, samples: &[f64], spread: &Spread) -> Option<Estimate> {
+fn estimate(figures: &Figures, samples: &[f64], spread: &Spread) -> Option<Estimate> {
     let found = of_launches(&figures.by_launch(samples), spread)?;
     match found.within_run {
         Some(_) => Estimate::with_interval(found.value, found.another_run.low, found.another_run.high),

@@ -36,7 +36,7 @@ pub fn apply(trials: &mut [PlannedTrial], limits: Limits, usd_per_hour: Option<f
 }
 
 /// Seconds that may be spent, and how it is said that they are.
-fn time_budget(limits: Limits, usd_per_hour: Option<f64>) -> (f64, String) {
+pub fn time_budget(limits: Limits, usd_per_hour: Option<f64>) -> (f64, String) {
     let by_minutes = limits.minutes.map_or(f64::INFINITY, |m| m * 60.0);
     let by_money = limits.usd.zip(usd_per_hour).map_or(f64::INFINITY, |(usd, price)| usd / price * 3600.0);
     let spent = "are spent by then, as estimated";

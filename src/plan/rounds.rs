@@ -2,6 +2,7 @@
 //! to launch is seen.
 
 use super::Facts;
+use super::limits::time_budget;
 use crate::scenario::{Limits, Measure};
 
 /// Rounds where there is time: fewer tell next to nothing of how launches differ, more cost a start and a warm-up each.
@@ -35,9 +36,8 @@ pub fn chosen(measure: &Measure, limits: Limits, steps: &[f64], facts: &Facts) -
         return ROUNDS;
     }
     let total = |rounds| steps.iter().map(|s| seconds_of_cell(*s, measure, rounds)).sum::<f64>();
-    let money = limits.usd.zip(facts.usd_per_hour).map(|(usd, hour)| usd / hour * 3600.0);
-    let most = [limits.minutes.map(|m| m * 60.0), money].into_iter().flatten().fold(f64::INFINITY, f64::min);
-    let most = most.min(LONGER * total(1));
+    let (budget, _) = time_budget(limits, facts.usd_per_hour);
+    let most = budget.min(LONGER * total(1));
     (2..=ROUNDS).rev().find(|rounds| total(*rounds) <= most).unwrap_or(1)
 }
 

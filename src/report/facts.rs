@@ -8,7 +8,7 @@ use crate::cost::metrics::USD_PER_MILLION;
 use crate::hardware::book::Book;
 use crate::results::record::Record;
 use crate::results::run::Run;
-use crate::runner::measurement::Status;
+use crate::runner::measurement::{Figures, Status};
 use crate::scenario::Value;
 use crate::scenario::axes::{AXES, Axis, said};
 
@@ -18,6 +18,9 @@ pub struct Facts<'a> {
     pub run: &'a Run,
     pub book: &'a Book,
     figures: Vec<Figured>,
+    /// Of each record the medians of its launches, in the order of rounds.
+    rounds: Vec<Vec<f64>>,
+    cheapest: Option<Cheapest>,
     /// Fields that differ among the cells, in the order of the scenario.
     pub varied: Vec<Varied>,
 }
@@ -41,7 +44,11 @@ impl<'a> Facts<'a> {
             }
         }
         let varied = paths.into_iter().map(|p| varied(run, p)).filter(|v| v.values.len() > 1).collect();
-        Self { run, book, figures: evaluate(run, book), varied }
+        let rounds = |r: &Record| r.measurement.figures.as_ref().map(Figures::medians_of_launches).unwrap_or_default();
+        let rounds = run.records.iter().map(rounds).collect();
+        let mut facts = Self { run, book, figures: evaluate(run, book), rounds, cheapest: None, varied };
+        facts.cheapest = facts.cheapest_among(&(0..run.records.len()).collect::<Vec<_>>());
+        facts
     }
 
     pub fn records(&self) -> &'a [Record] {
@@ -71,17 +78,13 @@ impl<'a> Facts<'a> {
     /// The cheapest of some records of this run, and what cannot be told from it; indices are places in `members`.
     pub fn cheapest_among(&self, members: &[usize]) -> Option<Cheapest> {
         let costs: Vec<Option<Estimate>> = members.iter().map(|&i| self.get(i, &USD_PER_MILLION)).collect();
-        let rounds = |&i: &usize| {
-            let figures = self.run.records.get(i)?.measurement.figures.as_ref()?;
-            Some(figures.medians_of_launches())
-        };
-        let rounds: Vec<Vec<f64>> = members.iter().map(|i| rounds(i).unwrap_or_default()).collect();
+        let rounds: Vec<Vec<f64>> = members.iter().map(|&i| self.rounds[i].clone()).collect();
         cheapest_of_run(&costs, &rounds, &self.run.environment.variation().spread)
     }
 
     /// The cheapest of all records.
-    pub fn cheapest(&self) -> Option<Cheapest> {
-        self.cheapest_among(&(0..self.run.records.len()).collect::<Vec<_>>())
+    pub fn cheapest(&self) -> Option<&Cheapest> {
+        self.cheapest.as_ref()
     }
 
     /// Whether no figure is this machine's alone, so that there is no answer. The command that measures again.

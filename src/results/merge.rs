@@ -42,7 +42,7 @@ fn add(to: &mut Figures, rest: Vec<Figures>) {
         to.launches.push(steps(&f));
         let before = to.step_seconds.len() as f64;
         let share = f.step_seconds.len() as f64 / (before + f.step_seconds.len() as f64).max(1.0);
-        let mean = |a: Option<f64>, b: Option<f64>| Some(a? * (1.0 - share) + b? * share);
+        let mean = |a, b| weighed(a, b, share);
         to.steal_share = mean(to.steal_share, f.steal_share);
         to.watts = mean(to.watts, f.watts);
         to.step_seconds.extend(f.step_seconds);
@@ -67,6 +67,11 @@ fn add(to: &mut Figures, rest: Vec<Figures>) {
     }
 }
 
+/// `share`: the weight of `b`.
+fn weighed(a: Option<f64>, b: Option<f64>, share: f64) -> Option<f64> {
+    Some(a? * (1.0 - share) + b? * share)
+}
+
 fn larger(a: Option<DeviceMemory>, b: Option<DeviceMemory>) -> Option<DeviceMemory> {
     let (Some(a), Some(b)) = (a, b) else { return a.or(b) };
     Some(DeviceMemory {
@@ -89,7 +94,7 @@ fn both(a: Telemetry, b: Telemetry, share: f64) -> Telemetry {
 }
 
 fn gpu(a: GpuFigures, b: GpuFigures, share: f64) -> GpuFigures {
-    let mean = |a: Option<f64>, b: Option<f64>| Some(a? * (1.0 - share) + b? * share);
+    let mean = |a, b| weighed(a, b, share);
     let mut reasons = a.reasons;
     reasons.extend(b.reasons.into_iter().filter(|r| !reasons.contains(r)).collect::<Vec<_>>());
     GpuFigures {

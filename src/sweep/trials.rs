@@ -122,7 +122,7 @@ impl State {
             let all = journal.get(&t.id).into_iter().flatten();
             all.filter(|r| r.measurement.status != Status::Skipped && r.round < plan.rounds)
         };
-        let of_launch = |t: &PlannedTrial| t.estimate.get() / f64::from(plan.rounds.max(1));
+        let of_launch = |t: &PlannedTrial| of_launch(t, plan.rounds);
         let left = |t: &&PlannedTrial| {
             let failed = done(t).any(|r| r.measurement.status != Status::Ok);
             if failed { 0.0 } else { of_launch(t) * (f64::from(plan.rounds) - done(t).count() as f64) }
@@ -139,7 +139,12 @@ impl State {
 
     /// Estimated seconds of one launch.
     fn of_launch(&self, trial: &PlannedTrial) -> f64 {
-        trial.estimate.get() / f64::from(self.rounds.max(1))
+        of_launch(trial, self.rounds)
+    }
+
+    /// Seconds of all trials of this run once this one has been launched one more time.
+    fn spent_after(&self, trial: &PlannedTrial) -> f64 {
+        self.spent + self.forecast.corrected(self.of_launch(trial))
     }
 
     /// The first launch of a trial, or why there is none.
@@ -219,8 +224,7 @@ impl State {
     /// Whether there is time for one more launch until so much is spent, and the user wants it.
     fn may_launch(&mut self, trial: &PlannedTrial, until: f64, stage: &Stage) -> bool {
         self.interrupted |= stage.interrupted.load(Ordering::Relaxed);
-        let after = self.spent + self.forecast.corrected(self.of_launch(trial));
-        !self.interrupted && after <= until && self.over_the_limit(trial).is_none()
+        !self.interrupted && self.spent_after(trial) <= until && self.over_the_limit(trial).is_none()
     }
 
     /// Launches a trial; what came of it is on no disk yet.
@@ -239,8 +243,8 @@ impl State {
     fn run(&mut self, trial: &PlannedTrial, round: u32, stage: &mut Stage) -> Result<Record, ResultsError> {
         let record = self.launch(trial, round, stage);
         if record.measurement.status != Status::Ok {
-            let launches_left = f64::from(self.rounds - 1 - round.min(self.rounds - 1));
-            self.forecast.drop_out(launches_left * self.of_launch(trial));
+            let launches_left = self.rounds.saturating_sub(round + 1);
+            self.forecast.drop_out(f64::from(launches_left) * self.of_launch(trial));
         }
         if record.measurement.status != Status::Cancelled {
             (stage.append)(&record)?;
@@ -255,7 +259,7 @@ impl State {
 
     fn over_the_limit(&self, trial: &PlannedTrial) -> Option<String> {
         let limit = self.limit.as_ref()?;
-        let after = self.spent + self.forecast.corrected(self.of_launch(trial));
+        let after = self.spent_after(trial);
         (after > limit.seconds).then(|| {
             let spent = Seconds(self.spent);
             format!(
@@ -301,6 +305,11 @@ impl Limit {
         });
         [minutes, usd].into_iter().flatten().min_by(|a, b| a.seconds.total_cmp(&b.seconds))
     }
+}
+
+/// Estimated seconds of one of so many launches.
+fn of_launch(trial: &PlannedTrial, rounds: u32) -> f64 {
+    trial.estimate.get() / f64::from(rounds.max(1))
 }
 
 fn predicted(trial: &PlannedTrial) -> Option<u64> {

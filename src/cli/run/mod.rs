@@ -120,8 +120,10 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let gpus = if found.gpus.is_empty() { planning::gpus(&scenario).unwrap_or_default() } else { found.gpus };
     let gpus = if a.no_probe { gpus } else { probing::probed(gpus, &mut say) };
     let history = past::file_of(&machine).filter(|_| !a.no_history && fault::requested().is_none());
-    let before = history.as_deref().map(past::read).unwrap_or_default();
-    let variation = found.variation.unwrap_or_else(|| past::variation(Kind::of_this_machine(), &before));
+    let variation = found.variation.unwrap_or_else(|| {
+        let before = history.as_deref().map(past::read).unwrap_or_default();
+        past::variation(Kind::of_this_machine(), &before)
+    });
     let environment = environment(&scenario, &plan, &key, machine, (probed, gpus, variation), found.started_at);
     save_environment(&out, &environment).map_err(failure)?;
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;

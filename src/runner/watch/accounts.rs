@@ -51,12 +51,11 @@ impl Accounts {
     /// Now, over these cores.
     pub fn now(at: f64, cores: &[usize]) -> Self {
         let pressure = |of: &str| parse_pressure(&fs::read_to_string(format!("/proc/pressure/{of}")).ok()?);
-        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
         Self {
             at,
             active: at,
             own: own_seconds(),
-            cores: parse_cores(&stat).into_iter().filter(|c| cores.contains(&c.number)).collect(),
+            cores: these(cores).collect(),
             preemptions: preemptions(),
             major_faults: fs::read_to_string("/proc/self/stat").ok().and_then(|text| parse_major_faults(&text)),
             numa_misses: numa_misses(),
@@ -98,9 +97,13 @@ impl Accounts {
 
 /// Seconds for which these cores were busy, all together.
 pub(super) fn busy_seconds(cores: &[usize]) -> f64 {
+    these(cores).map(|c| c.busy).sum::<u64>() as f64 * TICK
+}
+
+/// The accounts of these cores now.
+fn these(cores: &[usize]) -> impl Iterator<Item = Core> {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let busy = parse_cores(&stat).into_iter().filter(|c| cores.contains(&c.number)).map(|c| c.busy).sum::<u64>();
-    busy as f64 * TICK
+    parse_cores(&stat).into_iter().filter(|c| cores.contains(&c.number))
 }
 
 /// The cores that this process may run on, ascending; none where the system does not tell. To be asked before threads bind themselves.

@@ -207,16 +207,8 @@ impl Drop for Conditions {
     }
 }
 
-/// How the parts of a divided product may be added up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parts {
-    InF32,
-    /// In the format of the result as well, each part rounded to it.
-    AsStored,
-}
-
-/// No more workspace than there is, operands that begin where these do, and parts added up as is said.
-pub(super) fn preference(p: &Product, workspace_bytes: usize, parts: Parts) -> Result<Conditions, DriverFault> {
+/// No more workspace than there is, operands that begin where these do, and all sums in f32.
+pub(super) fn preference(p: &Product, workspace_bytes: usize) -> Result<Conditions, DriverFault> {
     let mut made = std::ptr::null_mut();
     // SAFETY: points to a handle that outlives the call.
     product_ok("asking for algorithms", unsafe { lt::cublasLtMatmulPreferenceCreate(&raw mut made) })?;
@@ -229,7 +221,8 @@ pub(super) fn preference(p: &Product, workspace_bytes: usize, parts: Parts) -> R
     };
     let space = workspace_bytes as u64;
     wish(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const space).cast(), 8)?;
-    if p.to.format == Real::Bf16 && parts == Parts::InF32 {
+    // Left to itself, cuBLASLt may add the parts of a divided product up in the format of the result, each rounded to 8 bits.
+    if p.to.format == Real::Bf16 {
         let in_f32 = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         wish(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const in_f32).cast(), 4)?;
     }

@@ -2,6 +2,7 @@
 
 use super::super::device::Graph;
 use super::fault::{DriverFault, ok};
+use super::switch::is_on;
 use cudarc::driver::sys;
 
 /// The variable that turns captures off, so that one can be timed against the other.
@@ -23,12 +24,7 @@ impl Graphs {
     /// # Errors
     /// A value that means nothing.
     pub fn new(switch: Option<&str>) -> Result<Self, String> {
-        let wanted = match switch {
-            None | Some("" | "on") => true,
-            Some("off") => false,
-            Some(other) => return Err(format!("{SWITCH}: expected on or off, found {other:?}; unset it for on")),
-        };
-        Ok(Self { wanted, all: Vec::new() })
+        Ok(Self { wanted: is_on(SWITCH, switch)?, all: Vec::new() })
     }
 
     /// Whether steps are captured.

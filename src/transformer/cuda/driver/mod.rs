@@ -22,6 +22,7 @@ mod python;
 mod race;
 pub(super) mod side;
 mod staging;
+mod switch;
 mod timing;
 mod tried;
 

@@ -4,6 +4,7 @@
 
 use super::super::device::Launch;
 use super::fault::{DriverFault, ok};
+use super::switch::is_on;
 use cudarc::driver::sys;
 use std::ffi::c_void;
 
@@ -30,11 +31,7 @@ impl Overlap {
     /// A value that means nothing.
     pub fn new(switch: Option<&str>, capability: (u32, u32), driver: u32) -> Result<Self, String> {
         let able = capability >= LEAST_CAPABILITY && driver >= LEAST_DRIVER;
-        match switch {
-            None | Some("" | "on") if able => Ok(Self::Allowed),
-            None | Some("" | "on" | "off") => Ok(Self::Never),
-            Some(other) => Err(format!("{SWITCH}: expected on or off, found {other:?}; unset it for on")),
-        }
+        Ok(if is_on(SWITCH, switch)? && able { Self::Allowed } else { Self::Never })
     }
 }
 

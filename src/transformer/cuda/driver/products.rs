@@ -15,7 +15,7 @@
 use super::super::device::{Elsewhere, Epilogue, Product};
 use super::aside::Aside;
 use super::cublaslt as lt;
-use super::described::{Key, Outputs, Parts, Plan, describe, preference, unsupported};
+use super::described::{Key, Outputs, Plan, describe, preference, unsupported};
 use super::fault::{DriverFault, ok, product_ok};
 use super::race::{fastest, in_one_go};
 use super::timing::Timing;
@@ -247,18 +247,14 @@ impl Products {
         let mut plan = describe(p, key)?;
         // What is proposed depends on how these are aligned.
         plan.point(p, Outputs::of(p))?;
-        let best = |parts| self.candidates(p, &plan, parts).and_then(|some| self.fastest(p, &plan, &some));
-        // For a few shapes (5 x 31 x 20 in bf16, say) there are only algorithms that round parts.
-        plan.algorithm = match best(Parts::InF32) {
-            Err(e) if e.is_unsupported() => best(Parts::AsStored)?,
-            found => found?,
-        };
+        let candidates = self.candidates(p, &plan)?;
+        plan.algorithm = self.fastest(p, &plan, &candidates)?;
         Ok(plan)
     }
 
     /// What the library proposes, the best by its own estimate first.
-    fn candidates(&self, p: &Product, plan: &Plan, parts: Parts) -> Result<Vec<lt::cublasLtMatmulAlgo_t>, DriverFault> {
-        let preference = preference(p, self.workspace_bytes, parts)?;
+    fn candidates(&self, p: &Product, plan: &Plan) -> Result<Vec<lt::cublasLtMatmulAlgo_t>, DriverFault> {
+        let preference = preference(p, self.workspace_bytes)?;
         // SAFETY: plain numbers, for which zero is a value; the status of 0 is success.
         let mut found: [lt::cublasLtMatmulHeuristicResult_t; CANDIDATES] = unsafe { std::mem::zeroed() };
         let mut count = 0;
@@ -366,9 +362,7 @@ mod tests {
                         Ok(()) => assert!(bias.is_none() || !gradient, "{p:?}"),
                         Err(e) => assert!(bias.is_some() && gradient && e.is_unsupported(), "{p:?}: {e}"),
                     }
-                    assert!(
-                        [Parts::InF32, Parts::AsStored].iter().all(|parts| preference(&p, 1 << 20, *parts).is_ok())
-                    );
+                    assert!(preference(&p, 1 << 20).is_ok());
                 }
             }
         }
