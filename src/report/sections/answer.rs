@@ -18,7 +18,7 @@ pub fn blocks(facts: &Facts) -> Vec<Block> {
         return vec![Block::Answer(vec![Span::plain(what)]), Block::Command(again)];
     }
     let Some(found) = facts.cheapest() else { return unpriced(facts) };
-    let mut blocks = vec![Block::Answer(sentence(facts, &found)), Block::Figures(figures(facts, &found))];
+    let mut blocks = vec![Block::Answer(sentence(facts, found)), Block::Figures(figures(facts, found))];
     blocks.extend(disturbed(facts));
     blocks.extend(by_model(facts));
     blocks
