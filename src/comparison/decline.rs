@@ -5,7 +5,7 @@ use crate::cost::price::CostError;
 use crate::hardware::api::Api;
 use crate::hardware::book::Book;
 use crate::hardware::date::Date;
-use crate::hardware::device::{Device, Format};
+use crate::hardware::device::Device;
 use crate::hardware::offer::{Offer, Term};
 
 /// An offer with what it gives for its price.
@@ -16,7 +16,6 @@ pub struct Point<'a> {
     pub usd_per_device_hour: f64,
     /// USD for an hour of 1e15 FLOP/s at the peak. `None` where the peak is not known.
     pub usd_per_pflops_hour: Option<f64>,
-    pub format: Option<Format>,
 }
 
 /// Every offer of accelerators under a term, oldest first, with its device.
@@ -28,9 +27,8 @@ pub fn points(book: &Book, term: Term) -> Vec<Point<'_>> {
         .filter_map(|offer| {
             let device = book.device(offer.device.as_deref()?)?;
             let hour = offer.usd_per_device_hour().get();
-            let peak = device.peak();
-            let usd_per_pflops_hour = peak.map(|(_, rate)| hour / (rate / 1e15));
-            Some(Point { offer, device, usd_per_device_hour: hour, usd_per_pflops_hour, format: peak.map(|(f, _)| f) })
+            let usd_per_pflops_hour = device.peak().map(|(_, rate)| hour / (rate / 1e15));
+            Some(Point { offer, device, usd_per_device_hour: hour, usd_per_pflops_hour })
         })
         .collect();
     all.sort_by_key(|p| p.offer.from);

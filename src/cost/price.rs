@@ -102,15 +102,6 @@ pub fn usd_per_million_tokens(
     Pricing::new(price, utilisation)?.of(throughput)
 }
 
-/// How many tokens one USD buys: the reciprocal of the cost of one.
-///
-/// # Errors
-/// As [`usd_per_million_tokens`].
-pub fn tokens_per_usd(price: UsdPerHour, throughput: TokensPerSecond, utilisation: Share) -> Result<f64, CostError> {
-    let cost = usd_per_million_tokens(price, throughput, utilisation)?;
-    Ok(1e6 / cost.get())
-}
-
 /// The utilisation from which an own machine is cheaper than an API that asks `target`; `None` when it is dearer even if it
 /// never idles.
 ///
@@ -152,8 +143,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const FULL: Share = Share(1.0);
-
     fn hour(usd: f64) -> UsdPerHour {
         UsdPerHour::of(usd).unwrap()
     }
@@ -176,7 +165,6 @@ mod tests {
         assert_eq!(cost(3.6, 1000.0, 0.5), Ok(2.0));
         // The quickstart's two vCPUs: 0.0856 / (3600 * 5000) * 1e6.
         assert!((cost(0.0856, 5000.0, 1.0).unwrap() - 0.004_755_555_555_555_556).abs() < 1e-17);
-        assert_eq!(tokens_per_usd(hour(3.6), TokensPerSecond(1000.0), FULL), Ok(1e6));
     }
 
     #[test]

@@ -34,14 +34,8 @@ pub fn use_cases(own: &[UseCase]) -> Vec<UseCase> {
     USE_CASES.map(case).to_vec()
 }
 
-/// What one request of a kind costs: `(input_tokens * usd_in + output_tokens * usd_out) / 1e6`.
-///
-/// # Errors
-/// A cost that is not over zero; a sum out of range.
-pub fn request(mix: &UseCase, input: UsdPerMillionTokens, output: UsdPerMillionTokens) -> Result<Usd, CostError> {
-    of_tokens(mix, blended(mix, input, output)?)
-}
-
+/// What one request of a kind costs at the blended price of its tokens: `(input_tokens + output_tokens) * blended / 1e6`, which is
+/// `(input_tokens * usd_in + output_tokens * usd_out) / 1e6`.
 fn of_tokens(mix: &UseCase, blended: UsdPerMillionTokens) -> Result<Usd, CostError> {
     let tokens = Decimal::from(mix.input_tokens) + Decimal::from(mix.output_tokens);
     let sum = blended.0.checked_mul(tokens).ok_or(CostError::OutOfRange)?;
@@ -112,11 +106,15 @@ mod tests {
         UsdPerMillionTokens::of(usd).unwrap()
     }
 
+    fn request(mix: &UseCase, input: f64, output: f64) -> Usd {
+        of_tokens(mix, blended(mix, million(input), million(output)).unwrap()).unwrap()
+    }
+
     #[test]
     fn a_chat_request_costs_its_input_and_its_output() {
         // 1000 tokens at 0.15 USD/M + 500 at 0.60 USD/M: 0.00015 + 0.0003 USD.
         let chat = &use_cases(&[])[0];
-        assert_eq!(request(chat, million(0.15), million(0.6)).unwrap().0.normalize().to_string(), "0.00045");
+        assert_eq!(request(chat, 0.15, 0.6).0.normalize().to_string(), "0.00045");
         let own = [UseCase { name: "ours".into(), input_tokens: 1, output_tokens: 1 }];
         assert_eq!(use_cases(&own), own);
     }
@@ -134,7 +132,7 @@ mod tests {
         #[test]
         fn a_request_is_its_tokens_at_the_blended_price(a in 1e-6..1e4f64, b in 1e-6..1e4f64, i in 0u64..1_000_000, o in 1u64..1_000_000) {
             let mix = UseCase { name: "t".into(), input_tokens: i, output_tokens: o };
-            let each = request(&mix, million(a), million(b)).unwrap().get();
+            let each = request(&mix, a, b).get();
             let by_hand = (i as f64 * a + o as f64 * b) / 1e6;
             prop_assert!((each / by_hand - 1.0).abs() < 1e-12);
         }

@@ -121,8 +121,3 @@ pub fn fitted<'a>(cases: impl Iterator<Item = &'a Case>, start: &Constants) -> F
     let derivatives = solved.derivatives(&residuals);
     Fitted { constants: constants(&solved.at), problem: solved, residuals, derivatives }
 }
-
-/// The same from the priors.
-pub fn fit<'a>(cases: impl Iterator<Item = &'a Case>) -> Constants {
-    fitted(cases, &Constants::default()).constants
-}

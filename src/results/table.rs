@@ -44,11 +44,6 @@ impl Column {
         }
     }
 
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub(super) fn is_list(&self) -> bool {
         matches!(self.values, Values::Floats(_))
     }

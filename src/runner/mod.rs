@@ -22,6 +22,6 @@ pub mod telemetry;
 mod verdict;
 pub mod watch;
 
-pub use parent::{Options, Others, Request, run_part, run_trial};
+pub use parent::{Options, Request, run_trial};
 pub use process::this_program;
 pub use protocol::{Progress, Stage};

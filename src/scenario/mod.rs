@@ -24,7 +24,7 @@ mod variables;
 use crate::hardware::book::Book;
 use crate::units::UsdPerHour;
 use crate::yaml::{Node, Sources, fields};
-pub use crate::yaml::{Origin, Value, YamlError};
+pub use crate::yaml::{Value, YamlError};
 pub use price::Price;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

@@ -58,24 +58,6 @@ fn correlation_time(samples: &[f64], median: f64) -> f64 {
     (1.0 + 2.0 * sum).max(1.0)
 }
 
-/// The interval of a / b from the intervals of both medians, as independent figures of log-normal error (the delta method on
-/// the logarithms).
-pub fn ratio_interval(a: &Interval, b: &Interval) -> Option<Interval> {
-    let all = [a.point, a.low, a.high, b.point, b.low, b.high];
-    if !all.iter().all(|x| x.is_finite() && *x > 0.0) {
-        return None;
-    }
-    let point = a.point / b.point;
-    let down = ((a.point / a.low).ln().powi(2) + (b.high / b.point).ln().powi(2)).sqrt();
-    let up = ((a.high / a.point).ln().powi(2) + (b.point / b.low).ln().powi(2)).sqrt();
-    Some(Interval {
-        point,
-        low: point * (-down).exp(),
-        high: point * up.exp(),
-        confidence: a.confidence.min(b.confidence),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,14 +110,5 @@ mod tests {
         assert_eq!(median_interval(&[1.0; 5]), None);
         let i = median_interval(&[2.0; 40]).unwrap();
         assert_eq!((i.low, i.point, i.high), (2.0, 2.0, 2.0));
-    }
-
-    #[test]
-    fn a_ratio_with_itself_is_one_and_widens() {
-        let a = Interval { point: 2.0, low: 1.9, high: 2.1, confidence: 0.95 };
-        let r = ratio_interval(&a, &a).unwrap();
-        assert_eq!(r.point, 1.0);
-        assert!(r.low < 0.95 && r.high > 1.05);
-        assert_eq!(ratio_interval(&a, &Interval { low: 0.0, ..a }), None);
     }
 }

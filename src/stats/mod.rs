@@ -9,8 +9,8 @@ mod sample;
 pub mod signed_rank;
 mod stationary;
 
-pub use median::{median_interval, ratio_interval};
-pub use sample::{Sample, SampleError, median, quantile};
+pub use median::median_interval;
+pub use sample::{Sample, median, quantile};
 use serde::{Deserialize, Serialize};
 pub use stationary::stationary_from;
 

@@ -46,13 +46,6 @@ impl Sample {
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }
-
-    /// Measurements beyond 1.5 interquartile ranges outside the quartiles (Tukey 1977): counted, never dropped.
-    pub fn outliers(&self) -> usize {
-        let (q1, q3) = (self.quantile(0.25), self.quantile(0.75));
-        let reach = 1.5 * (q3 - q1);
-        self.sorted.iter().filter(|v| **v < q1 - reach || **v > q3 + reach).count()
-    }
 }
 
 /// The middle of what is there, in any order.
@@ -91,13 +84,6 @@ mod tests {
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(matches!(Sample::new(&[1.0, bad]), Err(SampleError::NotPositive { index: 1, .. })));
         }
-    }
-
-    #[test]
-    fn outliers_are_counted() {
-        let mut x: Vec<f64> = (100..140).map(f64::from).collect();
-        x.push(1000.0);
-        assert_eq!(Sample::new(&x).unwrap().outliers(), 1);
     }
 
     #[test]

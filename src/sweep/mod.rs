@@ -14,4 +14,4 @@ pub mod probing;
 pub mod resume;
 pub mod trials;
 
-pub use trials::{Display, Measurer, Outcome, Stage, sweep};
+pub use trials::{Outcome, Stage, sweep};

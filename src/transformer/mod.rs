@@ -20,6 +20,7 @@ macro_rules! names {
     ($ty:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
         impl $ty {
             /// Every value, in the order of the documentation.
+            #[allow(dead_code, reason = "not every enum is gone through")]
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
             /// Their names, in the same order.
             pub const WORDS: &'static [&'static str] = &[$($name),+];
@@ -61,7 +62,6 @@ mod ranks;
 pub mod session;
 pub mod shape;
 
-pub use check::WorkloadFault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shape::Shape;

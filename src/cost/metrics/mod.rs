@@ -61,11 +61,6 @@ pub const METRICS: &[&Metric] = &[
     &GPU_THROTTLED_STEPS,
 ];
 
-/// The metric of this column name.
-pub fn named(name: &str) -> Option<&'static Metric> {
-    METRICS.iter().copied().find(|m| m.name == name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,8 +72,6 @@ mod tests {
         assert_eq!(names.len(), METRICS.len());
         for m in METRICS {
             assert!(!m.label.is_empty() && !m.formula.is_empty() && !m.source.is_empty(), "{}", m.name);
-            assert_eq!(named(m.name).map(|n| n.label), Some(m.label));
         }
-        assert!(named("nonsense").is_none());
     }
 }

@@ -8,7 +8,7 @@ mod shapes;
 mod training;
 mod words;
 
-pub use case::{Case, Counted, Group, Left, Published, Quantity, Served, Setup};
+pub use case::{Case, Counted, Group, Left, Published, Quantity, Setup};
 
 use crate::hardware::book::Book;
 use row::Row;

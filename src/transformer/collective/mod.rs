@@ -58,9 +58,6 @@ pub trait Collective<T>: Debug + Send + Sync {
     /// Lets what the backend is asked for next see the job's result.
     fn finish(&self, job: Ticket);
 
-    /// Returns when every rank has called it.
-    fn barrier(&self);
-
     /// What has gone wrong since the group met. A group that lost a rank does nothing any more.
     ///
     /// # Errors

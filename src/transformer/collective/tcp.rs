@@ -149,18 +149,6 @@ impl<T: AsMut<[f32]>> Collective<T> for Member {
         Ticket(0)
     }
     fn finish(&self, _: Ticket) {}
-    fn barrier(&self) {
-        self.attempt(|links| {
-            let mut heard = Vec::new();
-            let (say, hear) = (|link: &Wire| link.send(b""), |heard: &mut Vec<u8>, link: &Wire| link.receive(heard));
-            if self.rank > 0 {
-                links.iter().try_for_each(say)?;
-                return Ok(links.iter().try_for_each(|link| hear(&mut heard, link))?);
-            }
-            links.iter().try_for_each(|link| hear(&mut heard, link))?;
-            Ok(links.iter().try_for_each(say)?)
-        });
-    }
     fn check(&self) -> Result<(), SessionError> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }

@@ -15,7 +15,6 @@ fn after(groups: Vec<Groups<Vec<f32>>>, first: usize, jobs: &[Job]) -> Vec<Vec<V
                 for job in jobs {
                     for group in [&groups.data, &groups.tensor] {
                         group.run(*job, &mut buffers);
-                        group.barrier();
                         group.check().unwrap();
                     }
                 }

@@ -119,10 +119,6 @@ impl<T: AsMut<[f32]>> Collective<T> for Seat {
 
     fn finish(&self, _: Ticket) {}
 
-    fn barrier(&self) {
-        self.meet();
-    }
-
     fn check(&self) -> Result<(), SessionError> {
         if self.missed.load(Ordering::Relaxed) { Err(SessionError::LostRank) } else { Ok(()) }
     }

@@ -92,10 +92,6 @@ impl Collective<Buffer> for Member {
             self.gpu.note("a stream beside", side.join(job.0, self.gpu.stream()));
         }
     }
-    fn barrier(&self) {
-        // Every rank is where its host is: what is in the streams is in order anyway.
-        let _ = super::device::Device::wait(&*self.gpu).map_err(|e| self.gpu.note("a barrier", Err::<(), _>(e)));
-    }
     fn check(&self) -> Result<(), SessionError> {
         self.communicator.check().map_err(device)
     }

@@ -31,9 +31,6 @@ impl Collective<Buffer> for Hosted {
         Ticket(0)
     }
     fn finish(&self, _: Ticket) {}
-    fn barrier(&self) {
-        self.inner.barrier();
-    }
     fn check(&self) -> Result<(), SessionError> {
         self.inner.check()
     }

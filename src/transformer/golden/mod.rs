@@ -22,7 +22,7 @@ use super::shape::Family;
 pub use file::{Golden, GoldenError, Tensor};
 use names::Place;
 use std::collections::BTreeMap;
-pub use tolerance::{TOLERANCE, tolerance};
+pub use tolerance::tolerance;
 
 /// The least scale of a tensor, of the largest number of its group.
 const FLOOR: f64 = 1e-3;

@@ -300,9 +300,6 @@ impl<T> Collective<T> for Late<T> {
             self.inner.run(w.job, unsafe { std::slice::from_raw_parts_mut(w.start, w.len) });
         }
     }
-    fn barrier(&self) {
-        self.inner.barrier();
-    }
     fn check(&self) -> Result<(), SessionError> {
         self.inner.check()
     }

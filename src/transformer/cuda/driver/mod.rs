@@ -34,7 +34,7 @@ use fault::{DriverFault, ok};
 pub use gpu::Gpu;
 use libraries::{Library, NotFound};
 use std::sync::OnceLock;
-pub use tried::{Compiled, Tried, collectives, compile, try_device, usable};
+pub use tried::{Tried, collectives, compile, try_device, usable};
 
 /// The oldest CUDA that a driver may be for: its functions are the ones we call.
 const OLDEST_DRIVER: u32 = 12;
