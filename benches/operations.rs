@@ -1,16 +1,11 @@
 //! The CPU backend's operations at the shapes of GPT-2 small, and whole steps of a small model: `cargo bench`, or with
 //! `-- --quick` for a first look. Throughput is in FLOPs or bytes a second (elements here are FLOPs).
 
-use centime::transformer::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Frequencies, LinearDims, NormDims, Store, Update, Updated,
+use centime::internal::transformer::{
+    Activation, Alloc, AttentionDims, Backend, CacheDims, Category, Cpu, Family, Frequencies, LinearDims, NormDims,
+    Parallel, Rope, SessionOptions, Shape, ShapeSpec, Store, Update, Updated, count, prepare,
 };
-use centime::transformer::collective::grid::Parallel;
-use centime::transformer::cpu::Cpu;
-use centime::transformer::prepare::prepare;
-use centime::transformer::session::SessionOptions;
-use centime::transformer::shape::count;
-use centime::transformer::shape::{Activation, Family, Rope, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use centime::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Instant;

@@ -1,13 +1,10 @@
 //! Pricing a million result rows: `cargo bench --bench pricing`. Rows are made, priced and dropped one by one, so that memory does
 //! not grow with their number.
 
-use centime::comparison::break_even::against_api;
-use centime::cost::factors::{Factors, Speed, change};
-use centime::cost::metric::Estimate;
-use centime::cost::price::Pricing;
-use centime::cost::requests::{priced, use_cases};
-use centime::hardware::read;
-use centime::units::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens};
+use centime::internal::comparison::against_api;
+use centime::internal::cost::{Estimate, Factors, Pricing, Speed, change, priced, use_cases};
+use centime::internal::hardware::built_in;
+use centime::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
@@ -52,7 +49,7 @@ fn pricing(c: &mut Criterion) {
         };
         b.iter(|| (0..ROWS).for_each(|row| drop(black_box(change(&of(rate(row)), &of(rate(row + 1)))))));
     });
-    let api = &read::built_in().expect("our price book").apis[0];
+    let api = &built_in().expect("our price book").apis[0];
     let asked = UsdPerMillionTokens::of(0.6).expect("a price");
     group.bench_function("break-even utilisation", |b| {
         b.iter(|| {

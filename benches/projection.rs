@@ -1,16 +1,12 @@
 //! Projecting: `cargo bench --bench projection`. A million configurations of each kind, none like the one before; and cells of a
 //! sweep with the search for their layouts.
 
-use centime::hardware::read;
-use centime::projection::calibration::Calibration;
-use centime::projection::device::Unit;
-use centime::projection::kernels::Format;
-use centime::projection::model::Model;
-use centime::projection::serving::{Engine, Serving, Weights};
-use centime::projection::training::{Recompute, Training};
-use centime::projection::workload::{base, project};
-use centime::transformer::shape::{Family, Shape, ShapeSpec};
-use centime::transformer::{Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use centime::internal::hardware::built_in;
+use centime::internal::projection::{
+    Engine, Format, Model, Recompute, Serving, Training, Unit, Weights, base, project,
+};
+use centime::internal::transformer::{Family, Shape, ShapeSpec};
+use centime::{Calibration, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -18,7 +14,7 @@ use std::sync::Arc;
 const ROWS: u32 = 1_000_000;
 
 fn device() -> Arc<Unit> {
-    let book = read::built_in().expect("our price book");
+    let book = built_in().expect("our price book");
     Unit::of(book.device("h100-sxm-80gb").expect("a device")).expect("a full entry").into()
 }
 

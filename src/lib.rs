@@ -61,36 +61,46 @@
 #![warn(missing_debug_implementations)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod cli;
-pub mod comparison;
-pub mod cost;
-pub mod experiment;
-pub mod hardware;
-pub mod net;
-pub mod plan;
-pub mod projection;
-pub mod report;
-pub mod results;
-pub mod runner;
-pub mod scenario;
-pub mod stats;
-pub mod sweep;
-pub mod transformer;
-pub mod units;
-pub mod yaml;
+mod cli;
+mod comparison;
+mod cost;
+mod experiment;
+mod hardware;
+#[doc(hidden)]
+pub mod internal;
+mod net;
+mod plan;
+mod projection;
+mod report;
+mod results;
+mod runner;
+mod scenario;
+mod stats;
+mod sweep;
+mod transformer;
+mod units;
+mod yaml;
 
-pub use comparison::runs::compare;
-pub use cost::evaluate::evaluate;
-pub use cost::price::usd_per_million_tokens;
-pub use plan::{Plan, plan};
+pub use comparison::runs::{RunComparison, compare};
+pub use cost::evaluate::{Figured, evaluate};
+pub use cost::price::{CostError, usd_per_million_tokens};
+pub use hardware::book::Book;
+pub use plan::{Facts, Plan, PlanError, PlannedTrial, plan};
 pub use projection::calibration::Calibration;
-pub use report::publish;
-pub use results::run::{Run, load as load_run};
+pub use report::{ReportError, Style, Summary, publish, summary};
+pub use results::ResultsError;
+pub use results::record::Record;
+pub use results::run::{Environment, Run, load as load_run};
 pub use runner::child::serve;
-pub use runner::{Options, Request, run_trial, this_program};
-pub use scenario::{LoadOptions, Scenario, load};
+pub use runner::measurement::{Figures, Measurement, Status, Stop};
+pub use runner::protocol::ProtocolError;
+pub use runner::{Options, Progress, Request, Stage, run_trial, this_program};
+pub use scenario::trial::Trial;
+pub use scenario::{Cell, Limits, LoadOptions, Measure, Order, Price, Scenario, YamlError, load};
 pub use sweep::planning::facts;
-pub use units::TokensPerSecond;
+pub use transformer::memory::MemoryParts;
+pub use transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+pub use units::{Bytes, Flops, Seconds, Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens};
 
 // The fixture is shared with the tests outside the crate, which know it by its name.
 #[cfg(test)]

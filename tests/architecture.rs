@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("experiment", 8),
     ("report", 8),
     ("cli", 9),
+    ("internal", 10),
 ];
 
 /// Crates that live in one room only.

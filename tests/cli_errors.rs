@@ -201,7 +201,7 @@ fn doctor_says_what_the_machine_has() {
     let item = |name: &str| rows.as_array().unwrap().iter().find(|r| r["item"] == name).unwrap()["value"].clone();
     assert!(item("memory").as_str().unwrap().ends_with("iB"));
     // Found at run time: formats where there is a GPU that can be used, else what is missing.
-    match centime::transformer::cuda::driver::available() {
+    match centime::internal::transformer::available_gpus() {
         Ok(_) => assert!(item("cuda").as_str().unwrap().contains("bf16")),
         Err(missing) => {
             assert_eq!(item("cuda"), "not here");

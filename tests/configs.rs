@@ -1,9 +1,7 @@
 //! Public models, by the numbers of their configs: parameters as published, KV cache and FLOPs a token as counted here by hand.
 
-use centime::transformer::collective::grid::{Parallel, Sharding};
-use centime::transformer::shape::hf_config::shape_from_hf_config;
-use centime::transformer::shape::{Shape, count};
-use centime::transformer::{Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use centime::internal::transformer::{Parallel, Shape, Sharding, count, shape_from_hf_config};
+use centime::{Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 /// Layers, width, heads, KV heads, head size, feed-forward width, vocabulary, tied embeddings; parameters as the model's card or its
 /// index of weights states them.

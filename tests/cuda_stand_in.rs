@@ -6,14 +6,11 @@
 #[path = "common/stand_in.rs"]
 mod stand_in;
 
-use centime::runner::measurement::{Measurement, Status};
-use centime::runner::{Options, Request, run_trial};
-use centime::scenario::trial::Trial;
-use centime::scenario::{Measure, Order};
-use centime::transformer::collective::grid::Parallel;
-use centime::transformer::memory::MemoryParts;
-use centime::transformer::shape::{Family, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use centime::internal::transformer::{Family, Parallel, Shape, ShapeSpec};
+use centime::{
+    BackendKind, Dtype, Measure, Measurement, MemoryParts, OptimizerKind, Options, Order, Phase, Request, Status,
+    Trial, WeightFormat, Workload, run_trial,
+};
 use stand_in::StandIn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};

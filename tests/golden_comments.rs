@@ -1,10 +1,9 @@
 //! The comment on a pull request in every case that people meet, against golden files; `UPDATE_GOLDEN=1 cargo test` writes them
 //! again, to be looked at.
 
-use centime::comparison::check::{Cell, Check, Method, Side, kept};
-use centime::comparison::judge::{Rule, Verdict};
-use centime::report::check::{MARKER, benchmark, bmf, csv, json, junit, markdown};
-use centime::scenario::budget::Budget;
+use centime::internal::comparison::{Cell, Check, Method, Rule, Side, Verdict, kept};
+use centime::internal::report::{MARKER, benchmark, bmf, csv, json, junit, markdown};
+use centime::internal::scenario::Budget;
 use std::path::Path;
 
 /// A cell whose head is slower by this share (negative: faster), the verdict being the rule's own.

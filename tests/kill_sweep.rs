@@ -3,7 +3,7 @@
 
 mod run_support;
 
-use centime::runner::measurement::Status;
+use centime::Status;
 use run_support::{Sweep, assert_complete, children_of, eventually, ids, signal, status_of};
 use rustix::process::Signal;
 use std::time::Duration;

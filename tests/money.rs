@@ -5,11 +5,9 @@
 #[allow(dead_code, reason = "shared with the tests of other files")]
 mod fixture;
 
-use centime::hardware::schema::schema;
-use centime::results::journal::Journal;
-use centime::results::record::{RunKey, SCHEMA_VERSION};
-use centime::results::run::{Run, save_environment};
-use centime::scenario::{LoadOptions, load};
+use centime::internal::hardware::schema;
+use centime::internal::results::{Journal, RunKey, SCHEMA_VERSION, save_environment};
+use centime::{LoadOptions, Run, load};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -155,7 +153,7 @@ fn a_users_own_prices_are_found_in_any_currency_and_whether_rented_or_bought() {
     assert!(shown("us/ours").contains("$1.500/h a device"), "{}", shown("us/ours"));
 }
 
-fn scenario_price(folder: &Path, price: &str) -> Result<centime::scenario::Price, String> {
+fn scenario_price(folder: &Path, price: &str) -> Result<centime::Price, String> {
     let path = folder.join("s.yaml");
     std::fs::write(&path, format!("version: 1\nname: t\nprice: {price}\n")).unwrap();
     load(&path, &LoadOptions::default()).map(|s| s.price).map_err(|e| e.to_string())
@@ -214,7 +212,7 @@ fn a_run_is_priced_by_a_name_of_the_book_on_a_date() {
 #[test]
 fn two_machines_give_every_decision_in_one_command() {
     let folder = tempfile::tempdir().unwrap();
-    let mut fast = fixture::phase(centime::transformer::Phase::Generate);
+    let mut fast = fixture::phase(centime::Phase::Generate);
     save(&fast, &folder.path().join("a"));
     for f in fast.records.iter_mut().filter_map(|r| r.measurement.figures.as_mut()) {
         f.step_seconds.iter_mut().chain(&mut f.first_token_seconds).for_each(|s| *s /= 4.0);
@@ -296,7 +294,7 @@ fn training_and_requests_are_priced() {
     assert!((rows[0]["days"].as_f64().unwrap() - 17.1962).abs() < 1e-3, "{rows}");
     assert!((rows[0]["usd"].as_f64().unwrap() - 22_715.5).abs() < 1.0, "{rows}");
     assert_eq!((rows[1]["instances"].as_u64(), rows[1]["usd_per_hour"].as_f64()), (Some(2), Some(110.08)));
-    save(&fixture::phase(centime::transformer::Phase::Generate), &folder.path().join("run"));
+    save(&fixture::phase(centime::Phase::Generate), &folder.path().join("run"));
     let rows = json(folder.path(), &["cost", "requests", "run", "--use-case", "ours=3000:250"]);
     let rows = rows.as_array().unwrap();
     assert!(rows.iter().any(|r| r["use_case"] == "ours") && rows.iter().any(|r| r["use_case"] == "extraction"));

@@ -4,9 +4,8 @@
 #[allow(dead_code)]
 mod run_support;
 
-use centime::results::journal;
-use centime::results::record::Record;
-use centime::runner::measurement::Status;
+use centime::internal::results::read_journal;
+use centime::{Record, Status};
 use run_support::{children_of, eventually, signal};
 use rustix::process::Signal;
 use std::io::Read;
@@ -88,7 +87,7 @@ impl Run {
     }
 
     fn records(&self, out: &str) -> Vec<Record> {
-        journal::read(&self.folder.path().join(out)).unwrap().map_or(vec![], |c| c.records)
+        read_journal(&self.folder.path().join(out)).unwrap().map_or(vec![], |c| c.records)
     }
 }
 

@@ -4,10 +4,8 @@
 #[allow(dead_code, reason = "shared with the tests of other files")]
 mod fixture;
 
-use centime::results::journal::Journal;
-use centime::results::record::{RunKey, SCHEMA_VERSION};
-use centime::results::run::{Run, save_environment};
-use centime::units::UsdPerHour;
+use centime::internal::results::{Journal, RunKey, SCHEMA_VERSION, save_environment};
+use centime::{Run, UsdPerHour};
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -6,10 +6,8 @@ mod fixture;
 #[path = "common/hostile.rs"]
 mod hostile;
 
-use centime::report::{Style, publish, summary};
-use centime::results::run::Run;
-use centime::results::write::parquet_shape;
-use centime::transformer::Phase;
+use centime::internal::results::parquet_shape;
+use centime::{Phase, Run, Style, publish, summary};
 use std::path::Path;
 
 fn read(folder: &Path, name: &str) -> String {

@@ -3,8 +3,7 @@
 
 mod run_support;
 
-use centime::results::run::load;
-use centime::runner::measurement::Status;
+use centime::{Status, load_run};
 use run_support::{CELLS, Sweep, assert_complete, children_of, eventually, ids, signal, status_of};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
@@ -38,7 +37,7 @@ fn a_sweep_runs_and_is_shown_again_without_measuring() {
     assert!(stderr(&again).contains("resuming: 8 of 8 trials are there"), "{}", stderr(&again));
     assert_eq!(sweep.journal(), records);
     assert_eq!(again.stdout, first.stdout);
-    let run = load(&sweep.out()).unwrap();
+    let run = load_run(&sweep.out()).unwrap();
     assert_eq!(run.environment.requested_cells as usize, CELLS);
     assert_eq!(ids(&run.records), run.environment.trial_ids);
 }
@@ -57,7 +56,7 @@ fn a_half_finished_run_says_that_it_goes_on_and_does() {
     let fewer = sweep.run(&["--set", "sweep.matrix.batch=[5,2]"]);
     assert!(stderr(&fewer).contains("resuming: 2 of 2 trials are there"), "{}", stderr(&fewer));
     assert_eq!(sweep.journal().len(), CELLS);
-    let run = load(&sweep.out()).unwrap();
+    let run = load_run(&sweep.out()).unwrap();
     let batches: Vec<_> = run.records.iter().map(|r| (r.cell_index, r.cell.trial.workload.batch)).collect();
     assert_eq!(batches, [(0, 5), (1, 2)]);
 }
@@ -84,7 +83,7 @@ fn in_rounds_every_cell_is_launched_once_a_round_and_a_cut_run_goes_on_at_its_la
     let rest = sweep.run(&rounds);
     assert!(stderr(&rest).contains("resuming: 11 of 24 launches are there"), "{}", stderr(&rest));
     assert_eq!(sweep.journal().len(), 3 * CELLS);
-    let run = load(&sweep.out()).unwrap();
+    let run = load_run(&sweep.out()).unwrap();
     assert_complete(&run.records);
     assert!(run.records.iter().all(|r| r.measurement.figures.as_ref().unwrap().launches.len() == 3));
     let spread = run.environment.variation.unwrap();

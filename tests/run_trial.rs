@@ -1,12 +1,10 @@
 //! A trial's process may do whatever it likes: the parent gets one measurement that says how it ended.
 
-use centime::runner::measurement::{Measurement, Status, Stop};
-use centime::runner::{Options, Progress, Request, Stage, run_trial};
-use centime::scenario::trial::Trial;
-use centime::scenario::{Measure, Order};
-use centime::transformer::memory::MemoryParts;
-use centime::transformer::shape::{Family, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use centime::internal::transformer::{Family, Shape, ShapeSpec};
+use centime::{
+    BackendKind, Dtype, Measure, Measurement, MemoryParts, OptimizerKind, Options, Order, Phase, Progress, Request,
+    Stage, Status, Stop, Trial, WeightFormat, Workload, run_trial,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! The shipped scenarios, the template, and the schema that editors complete from: they agree with each other.
 
-use centime::scenario::schema::schema;
-use centime::scenario::{LoadOptions, load};
+use centime::internal::scenario::schema;
+use centime::{LoadOptions, load};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -120,7 +120,7 @@ fn every_shipped_scenario_can_be_planned() {
 
 #[test]
 fn trials_on_gpus_are_skipped_with_a_reason_where_there_are_none() {
-    let gpus = centime::hardware::gpu::inspect();
+    let gpus = centime::internal::hardware::inspect();
     for path in shipped().iter().filter(|p| p.to_string_lossy().contains("gpu-")) {
         let folder = tempfile::tempdir().unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_centime"))

@@ -2,8 +2,8 @@
 //! planted 5 % slowdowns caught in at least 95 %. The rule's numbers were fixed before these profiles were written; where
 //! one breaks it, a test of its own says how.
 
-use centime::comparison::judge::{Rule, Verdict};
-use centime::stats::random::SplitMix64;
+use centime::internal::comparison::{Rule, Verdict};
+use centime::internal::stats::SplitMix64;
 use std::thread;
 
 const RUNS: u64 = 20_000;

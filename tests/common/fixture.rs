@@ -1,20 +1,13 @@
 //! Runs made in code: what tests of cost, comparison and report read instead of a measurement.
 
-use centime::hardware::book::Book;
-use centime::hardware::gpu::{Gpu, Reason};
-use centime::hardware::machine::{Machine, Probe};
-use centime::hardware::read;
-use centime::results::record::{Record, SCHEMA_VERSION};
-use centime::results::run::{Environment, Run};
-use centime::runner::measurement::{Figures, Measurement, Status, Stop};
-use centime::runner::telemetry::{GpuFigures, Telemetry};
-use centime::scenario::trial::Trial;
-use centime::scenario::{Cell, Measure, Order, Price};
-use centime::transformer::memory::{DeviceMemory, MemoryParts};
-use centime::transformer::shape::count;
-use centime::transformer::shape::{Family, Shape, ShapeSpec};
-use centime::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
-use centime::units::{Share, UsdPerHour};
+use centime::internal::hardware::{Gpu, Machine, Probe, Reason, built_in};
+use centime::internal::results::SCHEMA_VERSION;
+use centime::internal::runner::{GpuFigures, Telemetry};
+use centime::internal::transformer::{DeviceMemory, Family, Shape, ShapeSpec, count};
+use centime::{
+    BackendKind, Book, Cell, Dtype, Environment, Figures, Measure, Measurement, MemoryParts, OptimizerKind, Order,
+    Phase, Price, Record, Run, Share, Status, Stop, Trial, UsdPerHour, WeightFormat, Workload,
+};
 use std::sync::OnceLock;
 
 /// A GPT-2 shape with a vocabulary of 8192.
@@ -310,5 +303,5 @@ pub fn gpus() -> Run {
 /// The price book that the program carries.
 pub fn book() -> &'static Book {
     static BOOK: OnceLock<Book> = OnceLock::new();
-    BOOK.get_or_init(|| read::built_in().expect("our own price book"))
+    BOOK.get_or_init(|| built_in().expect("our own price book"))
 }

@@ -1,7 +1,7 @@
 //! A sweep of eight synthetic trials of about a tenth of a second, run by the real program in a folder of its own.
 
-use centime::results::journal;
-use centime::results::record::Record;
+use centime::Record;
+use centime::internal::results::read_journal;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl Sweep {
 
     /// The journal's records so far.
     pub fn journal(&self) -> Vec<Record> {
-        journal::read(&self.out()).unwrap().map_or(vec![], |c| c.records)
+        read_journal(&self.out()).unwrap().map_or(vec![], |c| c.records)
     }
 }
 
