@@ -100,7 +100,9 @@ pub use scenario::{Cell, Limits, LoadOptions, Measure, Order, Price, Scenario, Y
 pub use sweep::planning::facts;
 pub use transformer::memory::MemoryParts;
 pub use transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
-pub use units::{Bytes, Flops, Seconds, Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens};
+pub use units::{
+    Bytes, BytesPerSecond, Flops, FlopsPerSecond, Seconds, Share, TokensPerSecond, Usd, UsdPerHour, UsdPerMillionTokens,
+};
 
 // The fixture is shared with the tests outside the crate, which know it by its name.
 #[cfg(test)]

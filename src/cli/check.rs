@@ -27,7 +27,7 @@ use std::path::PathBuf;
 /// Writes check.md (a comment for a pull request), check.json, junit.xml, bmf.json (Bencher) and benchmark.json
 /// (github-action-benchmark).
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
     /// The program to compare with: another build of centime.

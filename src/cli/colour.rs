@@ -3,12 +3,12 @@
 use std::io::IsTerminal;
 
 /// Whether messages on stderr are coloured.
-pub fn colour() -> bool {
+pub(super) fn colour() -> bool {
     coloured(std::io::stderr().is_terminal())
 }
 
 /// Whether what goes to a stream is coloured: NO_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.
-pub fn coloured(terminal: bool) -> bool {
+pub(super) fn coloured(terminal: bool) -> bool {
     let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
     if variable("NO_COLOR").is_some() || variable("TERM").is_some_and(|t| t == "dumb") {
         return false;

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// at which each would match the cheapest; the utilisation from which it beats an API; how sensitive the cost is; the cheapest
 /// under limits. As text, and as a page with pictures.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Folders of runs, the first being what the others are held against.
     #[arg(value_name = "DIR", num_args = 2.., required = true)]
     folders: Vec<PathBuf>,

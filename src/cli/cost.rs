@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 /// What a training run or a kind of request costs.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }

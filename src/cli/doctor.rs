@@ -14,7 +14,7 @@ use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
 /// Say what this machine has and what will be measured with which backend.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Leave out the probe of the machine's limits, which takes two seconds.
     #[arg(long)]
     no_probe: bool,

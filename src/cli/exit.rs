@@ -5,11 +5,11 @@ use crate::yaml::YamlError;
 use anyhow::anyhow;
 
 /// Exit code of a command that Ctrl-C or TERM ended.
-pub const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a command did not succeed. The codes are part of the program's interface.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// 1: a fault of ours.
     Internal(anyhow::Error),
     /// 2: bad usage or configuration; the message says what, where and the remedy.
@@ -34,13 +34,13 @@ pub enum Failure {
 
 impl Failure {
     /// A YAML file at fault, drawn with the line.
-    pub fn yaml(e: &YamlError) -> Self {
+    pub(crate) fn yaml(e: &YamlError) -> Self {
         let text = anyhow!(e.render(colour()));
         if e.io { Self::Io(text) } else { Self::Usage(text) }
     }
 
     /// The process's exit code.
-    pub fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Internal(_) | Self::Silent => 1,
             Self::Usage(_) => 2,
@@ -55,7 +55,7 @@ impl Failure {
     }
 
     /// Prints the message on stderr, once.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         match self {
             Self::Internal(e) | Self::Usage(e) | Self::Io(e) => eprintln!("error: {e:#}"),
             Self::Partial(m)

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// The change is split, without a remainder, into price, utilisation, devices, FLOPs per token, peak rate and MFU. Two dates:
 /// give one run twice, with its price on each: centime explain RUN RUN --price p5.48xlarge@2024 --price p5.48xlarge@2026.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Folders of two runs: from, and to.
     #[arg(value_name = "DIR", num_args = 2, required_unless_present = "history", conflicts_with = "history")]
     folders: Vec<PathBuf>,

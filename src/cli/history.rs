@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 /// Keep runs by commit, and draw cost, throughput and memory over them with the changes marked.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }

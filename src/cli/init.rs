@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// Write a commented scenario to start from.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Where to; never overwritten.
     #[arg(value_name = "FILE", default_value = "scenario.yaml")]
     file: PathBuf,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// Which scenario, and what to change in it.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Selection {
+pub(super) struct Selection {
     /// Scenario file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -23,7 +23,7 @@ pub struct Selection {
 }
 
 /// Loads the scenario.
-pub fn load(s: &Selection) -> Result<Scenario, Failure> {
+pub(super) fn load(s: &Selection) -> Result<Scenario, Failure> {
     let options = LoadOptions {
         overrides: s.set.clone(),
         max_cells: s.max_cells,

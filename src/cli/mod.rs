@@ -6,7 +6,7 @@ mod compare;
 mod compile;
 mod cost;
 mod doctor;
-pub mod exit;
+pub(crate) mod exit;
 mod explain;
 mod hardware;
 mod history;
@@ -35,7 +35,7 @@ use std::process::ExitCode;
 /// What a token costs: sweeps a transformer over shapes, batches and devices, measures it, prices it, reports it.
 #[derive(Debug, Parser)]
 #[command(name = "centime", version, propagate_version = true, max_term_width = 100)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }

@@ -16,7 +16,7 @@ use anyhow::anyhow;
 ///
 /// `centime run --dry-run` is the same, with the options of a run.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]

@@ -58,7 +58,7 @@ pub(super) fn utilisation(text: &str) -> Result<Share, String> {
 
 /// The price books that a command was given.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct PriceBook {
+pub(super) struct PriceBook {
     /// A price book of your own; its entries go before those that the program carries. May be repeated.
     #[arg(long = "price-book", alias = "prices", value_name = "FILE")]
     pub files: Vec<PathBuf>,

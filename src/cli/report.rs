@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Write a run's report again, at other prices if wanted, without measuring.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Folder of a run.
     #[arg(value_name = "DIR")]
     folder: PathBuf,

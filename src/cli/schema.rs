@@ -5,7 +5,7 @@ use std::io::Write;
 
 /// Print the JSON Schema of scenarios or price books, for editors.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The schema of price books and device catalogs.
     #[arg(long)]
     prices: bool,

@@ -6,13 +6,13 @@ use std::io;
 
 /// Print shell completions.
 #[derive(Debug, clap::Args)]
-pub struct Completions {
+pub(super) struct Completions {
     shell: clap_complete::Shell,
 }
 
 /// Print the manual page (roff).
 #[derive(Debug, clap::Args)]
-pub struct Man {}
+pub(super) struct Man {}
 
 pub(super) fn completions(a: &Completions) -> Result<(), Failure> {
     clap_complete::generate(a.shell, &mut super::Arguments::command(), "centime", &mut io::stdout());

@@ -7,7 +7,7 @@ use crate::report::{Style, wrapped};
 
 /// How a table is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     Table,
     Json,
     Csv,
@@ -16,7 +16,7 @@ pub enum Format {
 
 /// The option that says so, the same for every command.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Printed {
+pub(super) struct Printed {
     /// How to print it: a table for people, the others whole and for programs.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -24,7 +24,7 @@ pub struct Printed {
 
 /// A cell: what a person reads, and the bare number where there is one.
 #[derive(Clone, Debug)]
-pub struct Value {
+pub(super) struct Value {
     text: String,
     number: Option<serde_json::Number>,
 }
@@ -49,7 +49,7 @@ impl From<(String, f64)> for Value {
 
 /// Rows under a heading.
 #[derive(Debug)]
-pub struct Rows {
+pub(super) struct Rows {
     heading: Vec<&'static str>,
     rows: Vec<Vec<Value>>,
     least: Vec<&'static str>,
@@ -57,22 +57,22 @@ pub struct Rows {
 
 impl Rows {
     /// No rows yet.
-    pub fn new(heading: &[&'static str]) -> Self {
+    pub(super) fn new(heading: &[&'static str]) -> Self {
         Self { heading: heading.to_vec(), rows: Vec::new(), least: Vec::new() }
     }
 
     /// One more row, as wide as the heading.
-    pub fn push(&mut self, row: Vec<Value>) {
+    pub(super) fn push(&mut self, row: Vec<Value>) {
         self.rows.push(row);
     }
 
     /// How many rows there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// Takes out those of the named columns that say the same in every row; what they say.
-    pub fn take_constant(&mut self, among: &[&str]) -> Vec<(&'static str, String)> {
+    pub(super) fn take_constant(&mut self, among: &[&str]) -> Vec<(&'static str, String)> {
         let mut taken = Vec::new();
         for name in among {
             let Some(at) = self.heading.iter().position(|h| h == name) else { continue };
@@ -86,7 +86,7 @@ impl Rows {
     }
 
     /// Columns that a narrow terminal does without, the least telling first.
-    pub fn least(mut self, names: &[&'static str]) -> Self {
+    pub(super) fn least(mut self, names: &[&'static str]) -> Self {
         self.least = names.to_vec();
         self
     }
@@ -95,7 +95,7 @@ impl Rows {
     ///
     /// # Errors
     /// When stdout is closed.
-    pub fn print(&self, format: Format) -> Result<(), Failure> {
+    pub(super) fn print(&self, format: Format) -> Result<(), Failure> {
         match format {
             Format::Table => print(&self.table(stdout_style())),
             Format::Json => print(&self.json()),
@@ -139,7 +139,7 @@ impl Rows {
         format!("{:#}", serde_json::Value::Array(rows))
     }
 
-    pub fn csv(&self) -> String {
+    pub(super) fn csv(&self) -> String {
         let field = |v: &Value| match &v.number {
             Some(n) => n.to_string(),
             None => csv_text(&v.text),
@@ -161,7 +161,7 @@ impl Rows {
 }
 
 /// A column's name for people, whose values carry the unit.
-pub fn label(heading: &str) -> String {
+pub(super) fn label(heading: &str) -> String {
     let bare = heading.strip_suffix("_bytes").or(heading.strip_suffix("_seconds")).unwrap_or(heading);
     bare.replace('_', " ")
 }

@@ -12,7 +12,7 @@ use std::io;
 
 /// Run one trial in this process and report over the pipe (used by run).
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Measure the limits of the GPU of this number instead, and print them as JSON.
     #[arg(long, value_name = "NUMBER")]
     gpu_limits: Option<usize>,

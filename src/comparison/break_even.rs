@@ -9,7 +9,7 @@ use crate::units::{Share, TokensPerSecond, UsdPerHour, UsdPerMillionTokens};
 
 /// What a run's hour may cost so that its tokens cost what another's do.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BreakEven {
+pub(crate) struct BreakEven {
     pub run: usize,
     /// The run that it is to match.
     pub against: usize,
@@ -21,7 +21,7 @@ pub struct BreakEven {
 
 /// Every run against the cheapest one over all common trials, and that one against the next. Without a price on every side
 /// there is nothing to say of a pair.
-pub fn prices(runs: &[Run], found: &RunComparison) -> Vec<BreakEven> {
+pub(crate) fn prices(runs: &[Run], found: &RunComparison) -> Vec<BreakEven> {
     let Some(cheapest) = cheapest_overall(found) else { return vec![] };
     let others = (0..runs.len()).filter(|r| *r != cheapest);
     let mut all: Vec<BreakEven> = others.clone().filter_map(|r| pair(runs, found, r, cheapest)).collect();
@@ -34,7 +34,7 @@ pub fn prices(runs: &[Run], found: &RunComparison) -> Vec<BreakEven> {
 }
 
 /// The run whose tokens are cheapest in the geometric mean.
-pub fn cheapest_overall(found: &RunComparison) -> Option<usize> {
+pub(crate) fn cheapest_overall(found: &RunComparison) -> Option<usize> {
     // The first run has ratio 1 to itself.
     let ratio = |t: &super::runs::Total| if t.run == 0 { Some(1.0) } else { Some(t.cost_ratio?.value) };
     let known: Vec<(usize, f64)> = found.totals.iter().filter_map(|t| Some((t.run, ratio(t)?))).collect();

@@ -17,7 +17,7 @@ pub struct Cheapest {
 
 /// The lowest of `costs` of several runs, whose intervals hold what runs differ by: those that overlap with its own are tied. `None` when
 /// none is known. An unknown cost neither wins nor ties.
-pub fn cheapest(costs: &[Option<Estimate>]) -> Option<Cheapest> {
+pub(crate) fn cheapest(costs: &[Option<Estimate>]) -> Option<Cheapest> {
     let mut known: Vec<(usize, Estimate)> = costs.iter().enumerate().filter_map(|(i, c)| Some((i, (*c)?))).collect();
     known.sort_by(|a, b| a.1.value.total_cmp(&b.1.value));
     let (best, lowest) = *known.first()?;
@@ -32,7 +32,7 @@ const SURE: f64 = 0.95;
 /// The lowest of `costs` of one run. Its cells are compared launch by launch of the same round, since drift of the machine meets both
 /// alike; another one is tied unless it is dearer with [`SURE`] of all comparisons together (Bonferroni; two-sided, since it is the
 /// figures themselves that say which is the lowest). `rounds`: each record's medians in the order of rounds.
-pub fn cheapest_of_run(costs: &[Option<Estimate>], rounds: &[Vec<f64>], spread: &Spread) -> Option<Cheapest> {
+pub(crate) fn cheapest_of_run(costs: &[Option<Estimate>], rounds: &[Vec<f64>], spread: &Spread) -> Option<Cheapest> {
     let found = cheapest(costs)?;
     let known = costs.iter().flatten().count();
     let z = normal_tail((1.0 - SURE) / 2.0 / known.saturating_sub(1).max(1) as f64);

@@ -10,7 +10,7 @@ use crate::hardware::offer::{Offer, Term};
 
 /// An offer with what it gives for its price.
 #[derive(Clone, Copy, Debug)]
-pub struct Point<'a> {
+pub(crate) struct Point<'a> {
     pub offer: &'a Offer,
     pub device: &'a Device,
     pub usd_per_device_hour: f64,
@@ -19,7 +19,7 @@ pub struct Point<'a> {
 }
 
 /// Every offer of accelerators under a term, oldest first, with its device.
-pub fn points(book: &Book, term: Term) -> Vec<Point<'_>> {
+pub(crate) fn points(book: &Book, term: Term) -> Vec<Point<'_>> {
     let mut all: Vec<Point> = book
         .offers
         .iter()
@@ -37,7 +37,7 @@ pub fn points(book: &Book, term: Term) -> Vec<Point<'_>> {
 
 /// What an API asked on two dates beside the hardware of the day.
 #[derive(Clone, Debug)]
-pub struct Decline<'a> {
+pub(crate) struct Decline<'a> {
     pub from: &'a Api,
     pub to: &'a Api,
     /// USD for 1e6 tokens, half of them input and half output.
@@ -52,7 +52,7 @@ pub struct Decline<'a> {
 
 /// Why there is no decomposition.
 #[derive(Debug, thiserror::Error)]
-pub enum NoDecline {
+pub(crate) enum NoDecline {
     #[error("no API price of `{0}` is in the price book; `centime hardware list --apis` shows what is")]
     NoApi(String),
     #[error("no on-demand offer with a known peak was seen by {0}")]
@@ -69,7 +69,7 @@ pub enum NoDecline {
 ///
 /// # Errors
 /// [`NoDecline`].
-pub fn decline<'a>(book: &'a Book, from: &str, to: &str) -> Result<Decline<'a>, NoDecline> {
+pub(crate) fn decline<'a>(book: &'a Book, from: &str, to: &str) -> Result<Decline<'a>, NoDecline> {
     let (from, to) = (api(book, from)?, api(book, to)?);
     let all = points(book, Term::OnDemand);
     let (first, last) = (of_the_day(&all, from.date)?, of_the_day(&all, to.date)?);
@@ -126,7 +126,7 @@ fn of_the_day<'a>(all: &[Point<'a>], day: Date) -> Result<Point<'a>, NoDecline> 
 
 /// The offers of the instance that was seen over the longest time (the cheapest of those seen as long), oldest first, and all
 /// other offers: the first show how a price moved, the others how far providers lie apart.
-pub fn longest_seen<'a>(points: &[Point<'a>]) -> (Vec<Point<'a>>, Vec<Point<'a>>) {
+pub(crate) fn longest_seen<'a>(points: &[Point<'a>]) -> (Vec<Point<'a>>, Vec<Point<'a>>) {
     let address = |p: &Point| p.offer.address();
     let mut best: Option<(i64, f64, String)> = None;
     for p in points {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 /// A factor of the cost on both sides: the geometric means over the trials.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Side {
+pub(crate) struct Side {
     pub name: &'static str,
     pub role: Role,
     pub before: f64,
@@ -22,7 +22,7 @@ pub struct Side {
 
 /// Which trials were set against each other.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Basis {
+pub(crate) enum Basis {
     /// So many that both runs measured; the costs are means.
     Common(usize),
     /// They have none in common: the cheapest of each, by record.
@@ -31,7 +31,7 @@ pub enum Basis {
 
 /// A change of cost and its parts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// USD per million tokens.
     pub before: f64,
     pub after: f64,
@@ -41,7 +41,7 @@ pub struct Explanation {
 
 /// Why nothing can be explained.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unexplained {
+pub(crate) enum Unexplained {
     #[error("run {0} has no trial with a cost: it has no price, or nothing was measured; give one with --price")]
     NoCost(usize),
     #[error("a factor of the cost is no number over 0: {0}")]
@@ -53,7 +53,7 @@ pub enum Unexplained {
 ///
 /// # Errors
 /// [`Unexplained`].
-pub fn explain(a: &Run, b: &Run, book: &Book) -> Result<Explanation, Unexplained> {
+pub(crate) fn explain(a: &Run, b: &Run, book: &Book) -> Result<Explanation, Unexplained> {
     let (first, second) = (factors(a, book), factors(b, book));
     if first.is_empty() || second.is_empty() {
         return Err(Unexplained::NoCost(if first.is_empty() { 1 } else { 2 }));

@@ -23,7 +23,7 @@ struct Seen {
 
 /// Sentences about the GPUs of some launches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub(crate) struct Told {
     /// What forbids a conclusion.
     pub guards: Vec<String>,
     /// What a reader should know, and forbids nothing.
@@ -31,7 +31,7 @@ pub struct Told {
 }
 
 /// A sentence for each GPU and each thing that was seen of it.
-pub fn of_gpus<'a>(launches: impl Iterator<Item = &'a Telemetry>) -> Told {
+pub(crate) fn of_gpus<'a>(launches: impl Iterator<Item = &'a Telemetry>) -> Told {
     let mut seen: BTreeMap<(u32, &str), Seen> = BTreeMap::new();
     for gpu in launches.flat_map(|t| &t.gpus) {
         seen.entry((gpu.index, gpu.name.as_str())).or_insert_with(|| Seen { lowest: 1.0, ..Seen::default() }).note(gpu);

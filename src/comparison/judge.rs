@@ -130,7 +130,7 @@ impl Rule {
 }
 
 /// Whether a control arm (the baseline against itself) alarms: a difference in either direction where there is none.
-pub fn control_alarms(y: &[f64], alpha: f64) -> bool {
+pub(crate) fn control_alarms(y: &[f64], alpha: f64) -> bool {
     let turned: Vec<f64> = y.iter().map(|y| -y).collect();
     [y, &turned].into_iter().any(|v| p_above_zero(v).is_none_or(|p| p <= alpha / 2.0))
 }

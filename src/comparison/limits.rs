@@ -7,7 +7,7 @@ use crate::results::run::Run;
 
 /// Upper bounds; `None` binds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     pub ttft_seconds: Option<f64>,
     pub tpot_seconds: Option<f64>,
     pub memory_bytes: Option<f64>,
@@ -17,7 +17,7 @@ pub struct Bounds {
 
 /// What the limits leave.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Within {
+pub(crate) struct Within {
     /// Run and record of the cheapest.
     pub best: (usize, usize),
     pub cost: Estimate,
@@ -27,12 +27,12 @@ pub struct Within {
 }
 
 impl Bounds {
-    pub fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         *self != Self::default()
     }
 
     /// The limits as they are said: "TTFT <= 200 ms".
-    pub fn described(&self) -> String {
+    pub(crate) fn described(&self) -> String {
         use crate::units::{Bytes, Seconds, significant};
         let parts = [
             self.ttft_seconds.map(|s| format!("TTFT <= {}", Seconds(s))),
@@ -61,7 +61,7 @@ impl Bounds {
 ///
 /// # Errors
 /// How many trials have a cost, when none of them keeps the limits.
-pub fn cheapest_within(runs: &[Run], figures: &[Vec<Figured>], bounds: &Bounds) -> Result<Within, usize> {
+pub(crate) fn cheapest_within(runs: &[Run], figures: &[Vec<Figured>], bounds: &Bounds) -> Result<Within, usize> {
     let (mut within, mut of) = (0, 0);
     let mut best: Option<((usize, usize), Estimate)> = None;
     for (r, (run, all)) in runs.iter().zip(figures).enumerate() {

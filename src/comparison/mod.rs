@@ -3,19 +3,19 @@
 //! Says "within noise" where intervals overlap. Deliberately absent: verdicts with an error rate, which need runs that were
 //! interleaved for the purpose; two runs made at different times are set side by side here, and no more.
 
-pub mod break_even;
-pub mod cheapest;
-pub mod check;
-pub mod decline;
-pub mod explain;
-pub mod guards;
-pub mod judge;
-pub mod limits;
-pub mod noise;
-pub mod pareto;
-pub mod projected;
-pub mod ratio;
-pub mod runs;
-pub mod scaling;
-pub mod sensitivity;
-pub mod timeline;
+pub(crate) mod break_even;
+pub(crate) mod cheapest;
+pub(crate) mod check;
+pub(crate) mod decline;
+pub(crate) mod explain;
+pub(crate) mod guards;
+pub(crate) mod judge;
+pub(crate) mod limits;
+pub(crate) mod noise;
+pub(crate) mod pareto;
+pub(crate) mod projected;
+pub(crate) mod ratio;
+pub(crate) mod runs;
+pub(crate) mod scaling;
+pub(crate) mod sensitivity;
+pub(crate) mod timeline;

@@ -6,14 +6,14 @@ use serde::Serialize;
 
 /// A slowdown and how many pairs it takes to catch it in 95 % of checks; `None` where the most pairs are not enough.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     pub slowdown: f64,
     pub pairs: Option<usize>,
 }
 
 /// The grade of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Grade {
+pub(crate) enum Grade {
     Quiet,
     Usable,
     Noisy,
@@ -21,7 +21,7 @@ pub enum Grade {
 }
 
 impl Grade {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Quiet => "A, quiet",
             Self::Usable => "B, usable",
@@ -31,7 +31,7 @@ impl Grade {
     }
 
     /// By what is resolved: A 5 % at the first look, B 5 % at all, C 10 % at all.
-    pub fn of(resolved: &[Resolved], rule: &Rule) -> Self {
+    pub(crate) fn of(resolved: &[Resolved], rule: &Rule) -> Self {
         let pairs = |slowdown: f64| resolved.iter().find(|r| r.slowdown == slowdown).and_then(|r| r.pairs);
         match (pairs(0.05), pairs(0.10)) {
             (Some(n), _) if Some(&n) == rule.looks.first() => Self::Quiet,
@@ -43,13 +43,13 @@ impl Grade {
 }
 
 /// Slowdowns that are asked about.
-pub const SLOWDOWNS: [f64; 4] = [0.03, 0.05, 0.10, 0.20];
+pub(crate) const SLOWDOWNS: [f64; 4] = [0.03, 0.05, 0.10, 0.20];
 const DRAWS: u64 = 400;
 const CAUGHT: f64 = 0.95;
 
 /// Which slowdowns the rule catches, and after how many pairs, where pairs of equal launches differ as these do: the differences
 /// are drawn again with random signs (as the coin gives them), the slowdown added.
-pub fn resolved(differences: &[f64], rule: &Rule) -> Vec<Resolved> {
+pub(crate) fn resolved(differences: &[f64], rule: &Rule) -> Vec<Resolved> {
     let mut random = SplitMix64::new(0x2545_F491_4F6C_DD1D);
     SLOWDOWNS
         .iter()

@@ -2,7 +2,7 @@
 
 /// Indices of the points that no other point beats, by the first coordinate ascending. Both coordinates are better when lower.
 /// A point that is not finite is on no front; of equal points the first one stands for all.
-pub fn front(points: &[(f64, f64)]) -> Vec<usize> {
+pub(crate) fn front(points: &[(f64, f64)]) -> Vec<usize> {
     let mut order: Vec<usize> =
         (0..points.len()).filter(|&i| points[i].0.is_finite() && points[i].1.is_finite()).collect();
     order.sort_by(|&a, &b| {

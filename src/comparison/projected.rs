@@ -10,7 +10,7 @@ use crate::transformer::BackendKind;
 
 /// One trial.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Compared {
+pub(crate) struct Compared {
     /// Place among the run's records.
     pub record: usize,
     pub quantity: Quantity,
@@ -20,13 +20,13 @@ pub struct Compared {
 
 impl Compared {
     /// 1.2: the step took a fifth longer than projected.
-    pub fn ratio(&self) -> f64 {
+    pub(crate) fn ratio(&self) -> f64 {
         self.measured_seconds / self.projected_seconds
     }
 }
 
 /// Every measured trial of a probed machine's CPU backend; of the oracle nothing is projected.
-pub fn projected(run: &Run, c: &Calibration) -> Vec<Compared> {
+pub(crate) fn projected(run: &Run, c: &Calibration) -> Vec<Compared> {
     let (Some(probe), machine) = (&run.environment.probe, &run.environment.machine) else { return Vec::new() };
     let one = |(record, r): (usize, &crate::results::record::Record)| {
         let trial = &r.cell.trial;

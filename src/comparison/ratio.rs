@@ -5,7 +5,7 @@ use crate::stats::launches::{Spread, paired, t95};
 
 /// What can be said of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// The interval holds 1.
     WithinNoise,
     Higher,
@@ -17,7 +17,7 @@ pub enum Change {
 /// `a / b`. The interval is recovered from those of both on the logarithmic scale, `ln r -/+ sqrt(d_a^2 + d_b^2)` with the
 /// distances to the ends that pull the same way (MOVER: Zou & Donner 2008, Statistics in Medicine 27, equations 8-9); it takes
 /// `a` and `b` to be independent. `None` unless both are over 0.
-pub fn ratio(a: &Estimate, b: &Estimate) -> Option<Estimate> {
+pub(crate) fn ratio(a: &Estimate, b: &Estimate) -> Option<Estimate> {
     let (a, b) = (a.positive()?, b.positive()?);
     let value = a.value / b.value;
     let (Some((a_low, a_high)), Some((b_low, b_high))) = (a.interval(), b.interval()) else {
@@ -30,7 +30,7 @@ pub fn ratio(a: &Estimate, b: &Estimate) -> Option<Estimate> {
 
 /// `a / b` of two cells of one run, from the launches of the same rounds: what the run differs by from others is in both alike.
 /// `rounds`: medians of their launches in the order of rounds.
-pub fn ratio_of_run(a: &Estimate, b: &Estimate, rounds: [&[f64]; 2], spread: &Spread) -> Option<Estimate> {
+pub(crate) fn ratio_of_run(a: &Estimate, b: &Estimate, rounds: [&[f64]; 2], spread: &Spread) -> Option<Estimate> {
     let value = a.positive()?.value / b.positive()?.value;
     let n = rounds[0].len().min(rounds[1].len());
     let Some((_, error, freedom)) = paired(&rounds[0][..n], &rounds[1][..n], spread) else {
@@ -41,7 +41,7 @@ pub fn ratio_of_run(a: &Estimate, b: &Estimate, rounds: [&[f64]; 2], spread: &Sp
 }
 
 /// Reads a ratio against 1.
-pub fn change(ratio: &Estimate) -> Change {
+pub(crate) fn change(ratio: &Estimate) -> Change {
     match ratio.interval() {
         None => Change::Unknown,
         Some((low, _)) if low > 1.0 => Change::Higher,
@@ -52,7 +52,7 @@ pub fn change(ratio: &Estimate) -> Change {
 
 /// The geometric mean of ratios of two runs. What the runs differ by as a whole is in each of them alike, so that the interval is not
 /// taken to shrink with their number: its ends are the means of theirs. `None` without ratios.
-pub fn geometric_mean(ratios: &[Estimate]) -> Option<Estimate> {
+pub(crate) fn geometric_mean(ratios: &[Estimate]) -> Option<Estimate> {
     let n = ratios.len() as f64;
     if ratios.is_empty() || ratios.iter().any(|r| r.positive().is_none()) {
         return None;

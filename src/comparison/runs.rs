@@ -142,7 +142,7 @@ fn total(runs: &[Run], pairings: &[Pairing], run: usize) -> Total {
 }
 
 /// How many times as dear one run's tokens are as another's: the geometric mean over the common trials.
-pub fn geometric(pairings: &[Pairing], run: usize, against: usize) -> Option<Estimate> {
+pub(crate) fn geometric(pairings: &[Pairing], run: usize, against: usize) -> Option<Estimate> {
     let ratio = |p: &Pairing| ratio::ratio(&p.entries.get(run)?.cost?, &p.entries.get(against)?.cost?);
     ratio::geometric_mean(&pairings.iter().map(ratio).collect::<Option<Vec<_>>>()?)
 }

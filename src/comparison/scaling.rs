@@ -12,7 +12,7 @@ use crate::transformer::collective::grid::{Parallel, Sharding};
 
 /// One number of devices beside one device.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
+pub(crate) struct Point {
     /// Index of the record.
     pub record: usize,
     pub devices: u32,
@@ -26,14 +26,14 @@ pub struct Point {
 
 /// Trials that differ in their number of devices alone, by devices ascending; the first has one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Series {
+pub(crate) struct Series {
     pub way: Way,
     pub points: Vec<Point>,
 }
 
 /// How several devices share the work; devices that share it otherwise are another series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     Replicas(Sharding),
     /// Every layer on all devices.
     Tensor,
@@ -72,7 +72,7 @@ impl std::fmt::Display for Way {
 }
 
 /// Every series of a run that has one device and several.
-pub fn scaling(run: &Run, figures: &[Figured]) -> Vec<Series> {
+pub(crate) fn scaling(run: &Run, figures: &[Figured]) -> Vec<Series> {
     let spread = run.environment.variation().spread;
     let measured: Vec<(usize, &Record, Estimate)> = run
         .records

@@ -10,7 +10,7 @@ use crate::units::{Share, TokensPerSecond, UsdPerHour};
 
 /// One thing varied: what it is at either end, and the cost there.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Bar {
+pub(crate) struct Bar {
     pub name: &'static str,
     /// Where the cost is lower, and where it is higher; `None` where there is no such end.
     pub low: Option<End>,
@@ -19,7 +19,7 @@ pub struct Bar {
 
 /// A value and the cost per million tokens at it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct End {
+pub(crate) struct End {
     pub value: String,
     pub cost: f64,
     /// Whether a trial was measured there; else it follows from the formula.
@@ -28,18 +28,18 @@ pub struct End {
 
 impl Bar {
     /// From the lowest to the highest cost, the cost as it is included.
-    pub fn width(&self, cost: f64) -> f64 {
+    pub(crate) fn width(&self, cost: f64) -> f64 {
         let at = |e: &Option<End>| e.as_ref().map_or(cost, |e| e.cost);
         (at(&self.high) - at(&self.low)).abs()
     }
 }
 
 /// How far prices and utilisation are varied.
-pub const STEP: f64 = 0.2;
+pub(crate) const STEP: f64 = 0.2;
 
 /// Price and utilisation by a fifth either way, throughput over its interval, the batch over its neighbours in the sweep; the
 /// widest first. `None` without a cost.
-pub fn tornado(run: &Run, book: &Book, figures: &[Figured], record: usize) -> Option<(f64, Vec<Bar>)> {
+pub(crate) fn tornado(run: &Run, book: &Book, figures: &[Figured], record: usize) -> Option<(f64, Vec<Bar>)> {
     let context = Context::of(run, run.records.get(record)?, book);
     let cost = figures.get(record)?.get(&USD_PER_MILLION)?;
     let throughput = crate::cost::metrics::TOKENS_PER_SECOND.compute;

@@ -5,7 +5,7 @@ use crate::stats::change_points::change_points;
 
 /// A cell's figures over its runs on one machine.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
+pub(crate) struct Line {
     pub cell: String,
     pub machine: String,
     /// In the order of the runs.
@@ -14,7 +14,7 @@ pub struct Line {
 
 /// One run's figures of a cell.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Point {
+pub(crate) struct Point {
     /// Place of its run among all runs of the history.
     pub run: usize,
     pub tokens_per_second: Option<f64>,
@@ -25,7 +25,7 @@ pub struct Point {
 
 /// A change of level.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change {
+pub(crate) struct Change {
     pub cell: String,
     pub figure: &'static str,
     /// Place of the first run on the new level.
@@ -35,7 +35,7 @@ pub struct Change {
 }
 
 /// Runs by their start, as (commit, start).
-pub fn runs(entries: &[Entry]) -> Vec<(String, String)> {
+pub(crate) fn runs(entries: &[Entry]) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     for e in entries {
         let key = (e.commit.clone(), e.started_at.clone());
@@ -48,7 +48,7 @@ pub fn runs(entries: &[Entry]) -> Vec<(String, String)> {
 }
 
 /// A line for each scenario's cell and machine.
-pub fn lines(entries: &[Entry]) -> Vec<Line> {
+pub(crate) fn lines(entries: &[Entry]) -> Vec<Line> {
     let runs = runs(entries);
     let mut all: Vec<(String, Line)> = Vec::new();
     for e in entries {
@@ -77,7 +77,7 @@ pub fn lines(entries: &[Entry]) -> Vec<Line> {
 const ALPHA: f64 = 0.01;
 
 /// Where a figure of a line changes its level for good.
-pub fn changes(line: &Line, figure: &'static str, of: impl Fn(&Point) -> Option<f64>) -> Vec<Change> {
+pub(crate) fn changes(line: &Line, figure: &'static str, of: impl Fn(&Point) -> Option<f64>) -> Vec<Change> {
     let known: Vec<(usize, f64)> =
         line.points.iter().filter_map(|p| Some((p.run, of(p).filter(|v| *v > 0.0)?))).collect();
     let values: Vec<f64> = known.iter().map(|k| k.1.ln()).collect();

@@ -9,14 +9,14 @@ use crate::units::{Share, TokensPerSecond, UsdPerHour};
 
 /// Whether a factor stands above or below the fraction bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     Multiplies,
     Divides,
 }
 
 /// One factor of a product, before and after.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Factor {
+pub(crate) struct Factor {
     pub name: &'static str,
     pub role: Role,
     pub before: f64,
@@ -33,14 +33,14 @@ pub struct Part {
 
 /// What a cost per token is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct State {
+pub(crate) struct State {
     pub price: UsdPerHour,
     pub throughput: TokensPerSecond,
     pub utilisation: Share,
 }
 
 /// The logarithmic mean of two numbers over 0: between them, and `a` where they are the same.
-pub fn logarithmic_mean(a: f64, b: f64) -> f64 {
+pub(crate) fn logarithmic_mean(a: f64, b: f64) -> f64 {
     // ln(1 + x) keeps its digits where a and b are nearly the same, and (a - b) / ln(a / b) does not.
     let x = (a - b) / b;
     let log = if x.abs() < 0.5 { x.ln_1p() } else { (a / b).ln() };
@@ -51,7 +51,7 @@ pub fn logarithmic_mean(a: f64, b: f64) -> f64 {
 ///
 /// # Errors
 /// [`CostError::Input`] names a factor that is not a finite number over 0; [`CostError::OutOfRange`].
-pub fn decompose(scale: f64, factors: &[Factor]) -> Result<Vec<Part>, CostError> {
+pub(crate) fn decompose(scale: f64, factors: &[Factor]) -> Result<Vec<Part>, CostError> {
     let (mut before, mut after) = (scale, scale);
     for f in factors {
         for value in [f.before, f.after] {
@@ -90,7 +90,7 @@ pub struct CostChange {
 ///
 /// # Errors
 /// A price, throughput or utilisation that is not a number over 0.
-pub fn cost_change(before: &State, after: &State) -> Result<CostChange, CostError> {
+pub(crate) fn cost_change(before: &State, after: &State) -> Result<CostChange, CostError> {
     let factor = |name, role, a: f64, b: f64| Factor { name, role, before: a, after: b };
     let factors = [
         factor("price", Role::Multiplies, before.price.get(), after.price.get()),

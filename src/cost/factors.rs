@@ -71,7 +71,7 @@ impl Factors {
 const SCALE: f64 = 1e6 / 3600.0;
 
 /// The factors of a change, each before and after; peak and MFU apart where both sides know them.
-pub fn between(a: &Factors, b: &Factors) -> Vec<Factor> {
+pub(crate) fn between(a: &Factors, b: &Factors) -> Vec<Factor> {
     let factor = |name, role, before, after| Factor { name, role, before, after };
     let mut all = vec![
         factor("price", Role::Multiplies, a.price, b.price),

@@ -6,14 +6,14 @@
 //!
 //! Deliberately absent: input and output, formatting, and any default price. Where no price is known, there is no cost.
 
-pub mod decomposition;
+pub(crate) mod decomposition;
 mod estimate;
-pub mod evaluate;
-pub mod factors;
-pub mod metric;
-pub mod metrics;
-pub mod peaks;
-pub mod price;
-pub mod requests;
-pub mod steps;
-pub mod training;
+pub(crate) mod evaluate;
+pub(crate) mod factors;
+pub(crate) mod metric;
+pub(crate) mod metrics;
+pub(crate) mod peaks;
+pub(crate) mod price;
+pub(crate) mod requests;
+pub(crate) mod steps;
+pub(crate) mod training;

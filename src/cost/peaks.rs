@@ -8,14 +8,14 @@ use crate::transformer::{BackendKind, Dtype};
 
 /// Where a limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     Probed,
     Datasheet,
 }
 
 impl Source {
     /// The word that stands wherever a share of the limit is shown.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Probed => "probed",
             Self::Datasheet => "datasheet",
@@ -29,7 +29,7 @@ fn format(dtype: Dtype) -> Option<Format> {
 }
 
 /// GPUs that the trial ran on: the first ones that it could see. `None` on other backends, or where they are not known.
-pub fn gpus<'a>(c: &Context<'a>) -> Option<&'a [Gpu]> {
+pub(crate) fn gpus<'a>(c: &Context<'a>) -> Option<&'a [Gpu]> {
     let trial = &c.record.cell.trial;
     let used = c.gpus.get(..trial.devices as usize)?;
     (trial.backend == BackendKind::Cuda && !used.is_empty()).then_some(used)
@@ -51,18 +51,18 @@ fn together(
 }
 
 /// FLOP/s of the trial's GPUs for its number format.
-pub fn flops(c: &Context) -> Option<(f64, Source)> {
+pub(crate) fn flops(c: &Context) -> Option<(f64, Source)> {
     let format = format(c.record.cell.trial.workload.dtype)?;
     together((gpus(c)?, c.book), |g| g.probed.as_ref()?.of(format), |d| d.peaks.of(format))
 }
 
 /// Bytes a second of the memory of the trial's GPUs.
-pub fn bandwidth(c: &Context) -> Option<(f64, Source)> {
+pub(crate) fn bandwidth(c: &Context) -> Option<(f64, Source)> {
     together((gpus(c)?, c.book), |g| g.probed.as_ref()?.copy_bytes_per_second, |d| d.memory_bytes_per_second)
 }
 
 /// What the shares of a trial are of: probed unless the trial ran on GPUs that nobody probed.
-pub fn source(c: &Context) -> Source {
+pub(crate) fn source(c: &Context) -> Source {
     match flops(c).or_else(|| bandwidth(c)) {
         Some((_, source)) => source,
         None => Source::Probed,

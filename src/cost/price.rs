@@ -39,7 +39,7 @@ fn positive(x: Decimal) -> Option<Decimal> {
 ///
 /// # Errors
 /// [`CostError::Price`].
-pub fn check_price(price: UsdPerHour) -> Result<Decimal, CostError> {
+pub(crate) fn check_price(price: UsdPerHour) -> Result<Decimal, CostError> {
     positive(price.0).ok_or(CostError::Price(price.get()))
 }
 
@@ -107,7 +107,7 @@ pub fn usd_per_million_tokens(
 ///
 /// # Errors
 /// An argument that is zero, negative or not a number.
-pub fn break_even_utilisation(
+pub(crate) fn break_even_utilisation(
     price: UsdPerHour,
     throughput: TokensPerSecond,
     target: UsdPerMillionTokens,
@@ -121,7 +121,7 @@ pub fn break_even_utilisation(
 ///
 /// # Errors
 /// A cost that is zero, negative or not a number; a mix of no tokens at all.
-pub fn blended(
+pub(crate) fn blended(
     mix: &UseCase,
     input: UsdPerMillionTokens,
     output: UsdPerMillionTokens,

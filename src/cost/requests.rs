@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 
 /// Named mixes, to be edited in a scenario (`price.use_cases`). They are conventions to compare by and not statistics of
 /// anybody's traffic.
-pub const USE_CASES: [(&str, u64, u64); 7] = [
+pub(crate) const USE_CASES: [(&str, u64, u64); 7] = [
     ("chat", 1000, 500),
     ("summarisation", 4000, 400),
     ("retrieval", 8000, 500),
@@ -44,14 +44,14 @@ fn of_tokens(mix: &UseCase, blended: UsdPerMillionTokens) -> Result<Usd, CostErr
 
 /// A model's cheapest input and output: the records, and USD for 1e6 tokens.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Offered<'a> {
+pub(crate) struct Offered<'a> {
     pub model: &'a str,
     pub input: (usize, Estimate),
     pub output: (usize, Estimate),
 }
 
 /// The cheapest input and output of each model that has both: by `prefill` and `decode` trials, or `generate`.
-pub fn by_model<'a>(run: &'a Run, figures: &[Figured]) -> Vec<Offered<'a>> {
+pub(crate) fn by_model<'a>(run: &'a Run, figures: &[Figured]) -> Vec<Offered<'a>> {
     let mut models: Vec<&str> = Vec::new();
     for r in &run.records {
         if !models.contains(&r.cell.trial.model.as_str()) {

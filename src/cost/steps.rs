@@ -10,7 +10,7 @@ use crate::stats::launches::{Spread, of_launches};
 
 /// The median of a trial's samples over 0, one a step, over its launches, with the 95 % interval of another run where there are enough
 /// of them. `None` without samples.
-pub fn median(c: &Context, samples: &[f64]) -> Option<Estimate> {
+pub(crate) fn median(c: &Context, samples: &[f64]) -> Option<Estimate> {
     estimate(c.figures()?, samples, &c.spread)
 }
 
@@ -24,7 +24,7 @@ fn estimate(figures: &Figures, samples: &[f64], spread: &Spread) -> Option<Estim
 }
 
 /// The quantile `p` in 0..=1, type 7 of Hyndman & Fan 1996. `None` without samples.
-pub fn quantile(samples: &[f64], p: f64) -> Option<Estimate> {
+pub(crate) fn quantile(samples: &[f64], p: f64) -> Option<Estimate> {
     Estimate::exact(Sample::new(samples).ok()?.quantile(p))
 }
 

@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 
 /// A training run on paper.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TrainingRun {
+pub(crate) struct TrainingRun {
     pub parameters: f64,
     pub tokens: f64,
     pub devices: u32,
@@ -20,7 +20,7 @@ pub struct TrainingRun {
 
 /// What it takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Effort {
+pub(crate) struct Effort {
     pub flops: f64,
     pub tokens_per_second: f64,
     pub days: f64,
@@ -34,13 +34,13 @@ const SECONDS_PER_DAY: f64 = 86_400.0;
 ///
 /// Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1; Hoffmann et al. 2022 (arXiv 2203.15556), appendix F. Attention
 /// over long contexts is not in it.
-pub const FLOPS_PER_PARAMETER: f64 = 6.0;
+pub(crate) const FLOPS_PER_PARAMETER: f64 = 6.0;
 
 /// `days = 6 N D / (devices * peak * mfu) / 86400`; `usd = usd_per_hour * 24 * days`.
 ///
 /// # Errors
 /// [`CostError::Input`] names the figure at fault; [`CostError::OutOfRange`].
-pub fn effort(run: &TrainingRun) -> Result<Effort, CostError> {
+pub(crate) fn effort(run: &TrainingRun) -> Result<Effort, CostError> {
     let over_zero = |name, value: f64| {
         if value.is_finite() && value > 0.0 {
             Ok(value)
@@ -80,7 +80,7 @@ fn paid(price: UsdPerHour, hours: f64) -> Result<Usd, CostError> {
 ///
 /// # Errors
 /// As [`effort`].
-pub fn at_throughput(tokens: f64, tokens_per_second: f64, price: UsdPerHour) -> Result<(f64, Usd), CostError> {
+pub(crate) fn at_throughput(tokens: f64, tokens_per_second: f64, price: UsdPerHour) -> Result<(f64, Usd), CostError> {
     if !(tokens_per_second.is_finite() && tokens_per_second > 0.0) {
         return Err(CostError::Throughput(tokens_per_second));
     }

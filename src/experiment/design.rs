@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// What all forms of a check have in common.
 #[derive(Clone, Debug)]
-pub struct Design {
+pub(crate) struct Design {
     pub scenario: Scenario,
     /// Those that are not skipped.
     pub trials: Vec<PlannedTrial>,

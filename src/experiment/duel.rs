@@ -31,7 +31,7 @@ struct Seen {
     failed: bool,
 }
 
-pub fn check(design: &Design, baseline: &Path, say: &mut dyn FnMut(String)) -> Check {
+pub(crate) fn check(design: &Design, baseline: &Path, say: &mut dyn FnMut(String)) -> Check {
     let mut random = SplitMix64::new(design.seed ^ 0x5DEE_CE66_D1CE_4E5B);
     let mut seen: Vec<Seen> = design.trials.iter().map(|_| Seen::default()).collect();
     let programs: [PathBuf; 2] = [baseline.to_path_buf(), design.head.clone()];

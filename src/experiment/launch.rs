@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 
 /// One launch's figures.
 #[derive(Clone, Debug)]
-pub struct Launch {
+pub(crate) struct Launch {
     pub tokens_per_second: f64,
     pub figures: Figures,
 }
@@ -26,7 +26,7 @@ pub struct Launch {
 ///
 /// # Errors
 /// The status of the trial and its reason; that no step was timed.
-pub fn launch(
+pub(crate) fn launch(
     design: &Design,
     program: &Path,
     trial: &PlannedTrial,
@@ -54,7 +54,7 @@ pub fn launch(
 }
 
 /// Medians of one side's launches.
-pub fn side(price: &Price, trial: &PlannedTrial, launches: &[Launch]) -> Side {
+pub(crate) fn side(price: &Price, trial: &PlannedTrial, launches: &[Launch]) -> Side {
     let of = |f: &dyn Fn(&Launch) -> Option<f64>| median(&launches.iter().filter_map(f).collect::<Vec<_>>());
     let w = &trial.cell.trial.workload;
     let tokens_per_second = of(&|l| Some(l.tokens_per_second));

@@ -2,7 +2,7 @@
 //!
 //! Starts processes by `runner`, judges by `comparison`. Deliberately absent: the command line and how a verdict is shown.
 
-pub mod design;
-pub mod duel;
-pub mod launch;
-pub mod stored;
+pub(crate) mod design;
+pub(crate) mod duel;
+pub(crate) mod launch;
+pub(crate) mod stored;

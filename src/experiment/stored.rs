@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// Why a stored run cannot be compared with.
 #[derive(Debug, thiserror::Error)]
-pub enum StoredError {
+pub(crate) enum StoredError {
     #[error(transparent)]
     Results(#[from] ResultsError),
     #[error("{folder}: it measured none of this scenario's trials; give a run of the same scenario")]
@@ -32,7 +32,7 @@ const T: f64 = 2.365;
 ///
 /// # Errors
 /// [`StoredError`]: a folder that cannot be read, or none of whose trials are the scenario's.
-pub fn check(design: &Design, folder: &Path) -> Result<Check, StoredError> {
+pub(crate) fn check(design: &Design, folder: &Path) -> Result<Check, StoredError> {
     let run = load(folder)?;
     let figures = evaluate(&run, &design.scenario.book);
     let mut random = SplitMix64::new(design.seed);
@@ -110,7 +110,7 @@ fn launched(design: &Design, trial: &PlannedTrial, random: &mut SplitMix64) -> (
 }
 
 /// Without a baseline: the head's figures alone, so that budgets can be held and the next run has something to read.
-pub fn first(design: &Design) -> Check {
+pub(crate) fn first(design: &Design) -> Check {
     let mut random = SplitMix64::new(design.seed);
     let mut cells = Vec::new();
     for trial in &design.trials {

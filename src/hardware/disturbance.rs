@@ -4,13 +4,13 @@ use std::fs;
 
 /// Something that makes figures worth less.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disturbance {
+pub(crate) struct Disturbance {
     pub what: String,
     pub remedy: &'static str,
 }
 
 /// Everything that the system tells of. Nothing is guessed: what the system does not tell is not in the list.
-pub fn disturbances(cores: u32) -> Vec<Disturbance> {
+pub(crate) fn disturbances(cores: u32) -> Vec<Disturbance> {
     [load(cores), governor(), swapping(), quota(cores)].into_iter().flatten().collect()
 }
 
@@ -21,7 +21,7 @@ fn number(path: &str) -> Option<f64> {
 
 /// Clock rates of the cores in MHz as the kernel reports them now, lowest and highest; `None` where it does not. Hypervisors
 /// often show a constant.
-pub fn clock_mhz() -> Option<(f64, f64)> {
+pub(crate) fn clock_mhz() -> Option<(f64, f64)> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let lines = text.lines().filter(|l| l.starts_with("cpu MHz"));
     let all: Vec<f64> = lines.filter_map(|l| l.split(':').nth(1)?.trim().parse().ok()).collect();
@@ -30,7 +30,7 @@ pub fn clock_mhz() -> Option<(f64, f64)> {
 }
 
 /// Mean number of tasks that wanted a core in the last minute; `None` where the kernel does not say.
-pub fn load_average() -> Option<f64> {
+pub(crate) fn load_average() -> Option<f64> {
     number("/proc/loadavg")
 }
 

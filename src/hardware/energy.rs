@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The counters of every package at one time.
 #[derive(Clone, Debug)]
-pub struct Energy {
+pub(crate) struct Energy {
     zones: Vec<Zone>,
 }
 
@@ -22,7 +22,7 @@ const TABLES: &str = "/sys/class/powercap";
 
 impl Energy {
     /// Now; `None` where there are no counters, or they may not be read (they often belong to root alone).
-    pub fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         Self::read(Path::new(TABLES))
     }
 
@@ -46,7 +46,7 @@ impl Energy {
     }
 
     /// Joules since then, of all packages: of everything that ran on the machine.
-    pub fn joules_since(&self) -> Option<f64> {
+    pub(crate) fn joules_since(&self) -> Option<f64> {
         let mut total = 0.0;
         for zone in &self.zones {
             let now = number(&zone.path.join("energy_uj"))?;

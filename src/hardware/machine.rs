@@ -70,7 +70,7 @@ impl Machine {
 }
 
 /// Reads what this machine is. What the system does not tell is left empty, never guessed.
-pub fn inspect() -> Machine {
+pub(crate) fn inspect() -> Machine {
     let memory = Memory::read();
     Machine {
         hostname: sysinfo::System::host_name().unwrap_or_default(),
@@ -87,7 +87,7 @@ pub fn inspect() -> Machine {
 }
 
 /// Bytes that trials may fill now: what the system calls available, within the cgroup's limit.
-pub fn available_memory() -> Bytes {
+pub(crate) fn available_memory() -> Bytes {
     Bytes(Memory::read().free)
 }
 
@@ -154,14 +154,14 @@ fn caches() -> Vec<(String, u64)> {
 
 /// The system's account of processor time, for the share that went to somebody else.
 #[derive(Clone, Copy, Debug)]
-pub struct CpuTimes {
+pub(crate) struct CpuTimes {
     total: u64,
     steal: u64,
 }
 
 impl CpuTimes {
     /// Now; `None` where the system keeps no such account.
-    pub fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         let text = std::fs::read_to_string("/proc/stat").ok()?;
         let fields: Vec<u64> = text.lines().next()?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
         // user nice system idle iowait irq softirq steal; guest time is in user already.
@@ -169,7 +169,7 @@ impl CpuTimes {
     }
 
     /// Share of all processor time since then that the hypervisor gave to others.
-    pub fn steal_since(&self) -> Option<f64> {
+    pub(crate) fn steal_since(&self) -> Option<f64> {
         let now = Self::now()?;
         let total = now.total.checked_sub(self.total).filter(|t| *t > 0)?;
         Some(now.steal.saturating_sub(self.steal) as f64 / total as f64)

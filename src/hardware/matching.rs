@@ -5,7 +5,7 @@ use super::machine::Machine;
 
 /// An entry that may be this machine's.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Match<'a> {
+pub(crate) struct Match<'a> {
     pub device: &'a Device,
     /// The name by which it was recognised.
     pub seen_as: String,
@@ -14,12 +14,12 @@ pub struct Match<'a> {
 }
 
 /// The entries whose names are found in what the system calls its processor, the surest first.
-pub fn matches<'a>(devices: &'a [Device], machine: &Machine) -> Vec<Match<'a>> {
+pub(crate) fn matches<'a>(devices: &'a [Device], machine: &Machine) -> Vec<Match<'a>> {
     of_name(devices, &machine.cpu_model)
 }
 
 /// The same for any name: of a processor, or of a GPU as its driver calls it.
-pub fn of_name<'a>(devices: &'a [Device], name: &str) -> Vec<Match<'a>> {
+pub(crate) fn of_name<'a>(devices: &'a [Device], name: &str) -> Vec<Match<'a>> {
     let is = key(name);
     let mut found: Vec<Match> = devices
         .iter()

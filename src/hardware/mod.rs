@@ -3,24 +3,24 @@
 //! [`book::Book`] holds both: what devices can do, what providers ask for an hour of them, what APIs ask for a token. Every
 //! entry has its source and date. Deliberately absent: what a token costs (`cost`), and the clock: dates are arguments.
 
-pub mod api;
-pub mod book;
-pub mod date;
-pub mod device;
-pub mod disturbance;
-pub mod energy;
-pub mod gpu;
-pub mod kind;
-pub mod machine;
-pub mod matching;
-pub mod offer;
-pub mod owned;
-pub mod probe;
-pub mod read;
-pub mod saving;
-pub mod schema;
+pub(crate) mod api;
+pub(crate) mod book;
+pub(crate) mod date;
+pub(crate) mod device;
+pub(crate) mod disturbance;
+pub(crate) mod energy;
+pub(crate) mod gpu;
+pub(crate) mod kind;
+pub(crate) mod machine;
+pub(crate) mod matching;
+pub(crate) mod offer;
+pub(crate) mod owned;
+pub(crate) mod probe;
+pub(crate) mod read;
+pub(crate) mod saving;
+pub(crate) mod schema;
 
 /// Fields that price books and scenarios write alike.
-pub mod price_fields {
-    pub use super::read::{date, hourly, owned};
+pub(crate) mod price_fields {
+    pub(crate) use super::read::{date, hourly, owned};
 }

@@ -64,7 +64,7 @@ pub struct Offer {
 }
 
 /// A price that has not been seen for this many days is stale.
-pub const STALE_AFTER_DAYS: i64 = 90;
+pub(crate) const STALE_AFTER_DAYS: i64 = 90;
 
 impl Offer {
     /// Of one device; of the whole where it has no accelerator.

@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 
 /// What owning a machine takes.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct OwnedHardware {
+pub(crate) struct OwnedHardware {
     /// Purchase, USD.
     pub capex_usd: f64,
     /// Hours over which the purchase is written off; 4 years are 35,064.
@@ -22,7 +22,7 @@ pub struct OwnedHardware {
 /// A figure that no price can be computed from.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("{name} of {value} cannot be used: it has to be a number {bound}")]
-pub struct OwnedError {
+pub(crate) struct OwnedError {
     pub name: &'static str,
     pub value: f64,
     pub bound: &'static str,
@@ -33,7 +33,7 @@ pub struct OwnedError {
 /// # Errors
 /// [`OwnedError`] names the figure at fault: lifetime is over 0, PUE at least 1, the rest at least 0, none absurdly large; and
 /// the sum is over 0.
-pub fn usd_per_hour(hardware: &OwnedHardware) -> Result<UsdPerHour, OwnedError> {
+pub(crate) fn usd_per_hour(hardware: &OwnedHardware) -> Result<UsdPerHour, OwnedError> {
     let h = hardware;
     let hours = checked("a lifetime in hours", h.lifetime_hours, 1e-3, MOST, "over 0 and at most 1e12")?;
     let purchase = checked("a purchase price in USD", h.capex_usd, 0.0, MOST, FROM_ZERO)? / hours;

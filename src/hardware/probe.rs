@@ -12,7 +12,7 @@ const ROUNDS: usize = 9;
 const ROUND_SECONDS: f64 = 0.04;
 
 /// Probes in about two seconds.
-pub fn probe(machine: &Machine) -> Probe {
+pub(crate) fn probe(machine: &Machine) -> Probe {
     let cores = machine.cores.max(1) as usize;
     let steal = super::machine::CpuTimes::now();
     let one = compute(1, f32_burst);

@@ -93,7 +93,7 @@ pub fn built_in() -> Result<Book, YamlError> {
 ///
 /// # Errors
 /// What is wrong with a file, and where.
-pub fn with(files: &[PathBuf]) -> Result<Book, YamlError> {
+pub(crate) fn with(files: &[PathBuf]) -> Result<Book, YamlError> {
     let mut book = built_in()?;
     if !files.is_empty() {
         book.begin_own();
@@ -249,7 +249,7 @@ fn link(node: &Node, s: &Sources) -> Result<Link, YamlError> {
 ///
 /// # Errors
 /// Anything else.
-pub fn date(e: &Entry, section: &str, s: &Sources) -> Result<Date, YamlError> {
+pub(crate) fn date(e: &Entry, section: &str, s: &Sources) -> Result<Date, YamlError> {
     let written = text(e, section, s)?;
     Date::parse(&written).ok_or_else(|| {
         let message = format!(
@@ -291,7 +291,7 @@ const DEAREST: f64 = 1e9;
 ///
 /// # Errors
 /// Anything else than a number within the bounds.
-pub fn hourly(e: &Entry, section: &str, s: &Sources) -> Result<UsdPerHour, YamlError> {
+pub(crate) fn hourly(e: &Entry, section: &str, s: &Sources) -> Result<UsdPerHour, YamlError> {
     let wanted = "a price above 0 and at most 1e9 for an hour";
     let price = number(e, section, |x| (1e-9..=DEAREST).contains(&x), wanted, s)?;
     UsdPerHour::of(price).ok_or_else(|| s.fault(e.node.place, format!("{section}{}: expected {wanted}", e.key)))
@@ -387,7 +387,7 @@ fn offered_price(node: &Node, rates: &[Rate], s: &Sources) -> Result<(UsdPerHour
 ///
 /// # Errors
 /// A field that is missing, unknown or out of bounds.
-pub fn owned(node: &Node, s: &Sources) -> Result<UsdPerHour, YamlError> {
+pub(crate) fn owned(node: &Node, s: &Sources) -> Result<UsdPerHour, YamlError> {
     const AT: &str = "owned.";
     let all = entries("owned", Some(node), OWNED, &[], s)?;
     let value = |key: &str| {

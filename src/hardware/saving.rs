@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Why the machine is slower than it could be, in words; `None` where nothing of the kind is told.
-pub fn power() -> Option<String> {
+pub(crate) fn power() -> Option<String> {
     saving(Path::new("/sys"))
 }
 

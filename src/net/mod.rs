@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of a transformer.
 
-pub mod lost;
-pub mod rendezvous;
-pub mod wire;
-pub mod world;
+pub(crate) mod lost;
+pub(crate) mod rendezvous;
+pub(crate) mod wire;
+pub(crate) mod world;

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Why processes did not meet.
 #[derive(Debug, thiserror::Error)]
-pub enum RendezvousError {
+pub(crate) enum RendezvousError {
     #[error("{host}:{port} is no address: {source}; check MASTER_ADDR")]
     NoAddress { host: String, port: u16, source: std::io::Error },
     #[error("listening on {at}: {source}; choose another MASTER_PORT")]
@@ -42,7 +42,7 @@ pub enum RendezvousError {
 ///
 /// # Errors
 /// A name that is none; a port that is taken.
-pub fn listen(host: &str, port: u16) -> Result<TcpListener, RendezvousError> {
+pub(crate) fn listen(host: &str, port: u16) -> Result<TcpListener, RendezvousError> {
     let found = addresses(host, port)?;
     // A node often knows its own name by an address that the others cannot reach.
     let at = match found {
@@ -63,7 +63,7 @@ fn addresses(host: &str, port: u16) -> Result<SocketAddr, RendezvousError> {
 ///
 /// # Errors
 /// [`RendezvousError`], within `patience`.
-pub fn gathered(
+pub(crate) fn gathered(
     listener: &TcpListener,
     size: usize,
     key: u64,
@@ -87,7 +87,7 @@ pub fn gathered(
 ///
 /// # Errors
 /// [`RendezvousError`], within `patience` and a little.
-pub fn join(world: &World, key: u64, patience: Duration) -> Result<TcpStream, RendezvousError> {
+pub(crate) fn join(world: &World, key: u64, patience: Duration) -> Result<TcpStream, RendezvousError> {
     let World { host, port, .. } = world;
     let no_address = |source| RendezvousError::NoAddress { host: host.clone(), port: *port, source };
     let found: Vec<SocketAddr> = (host.as_str(), *port).to_socket_addrs().map_err(no_address)?.collect();

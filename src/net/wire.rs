@@ -6,11 +6,11 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// Most bytes of a message.
-pub const MOST: usize = 1 << 20;
+pub(crate) const MOST: usize = 1 << 20;
 
 /// A connection to a process that has said who it is.
 #[derive(Debug)]
-pub struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     /// Who is at the other end.
     pub peer: Peer,
@@ -21,7 +21,7 @@ impl Wire {
     ///
     /// # Errors
     /// A socket that does not take its settings.
-    pub fn new(stream: TcpStream, peer: Peer, silence: Duration) -> Result<Self, Lost> {
+    pub(crate) fn new(stream: TcpStream, peer: Peer, silence: Duration) -> Result<Self, Lost> {
         let wire = Self { stream, peer };
         wire.set(silence).map_err(|e| wire.lost(How::Failed(e.to_string())))?;
         Ok(wire)
@@ -38,7 +38,7 @@ impl Wire {
     ///
     /// # Errors
     /// A socket that does not take it.
-    pub fn wait_at_most(&self, silence: Duration) -> io::Result<()> {
+    pub(crate) fn wait_at_most(&self, silence: Duration) -> io::Result<()> {
         self.stream.set_read_timeout(Some(silence.max(Duration::from_millis(1))))
     }
 
@@ -46,28 +46,28 @@ impl Wire {
     ///
     /// # Errors
     /// No further descriptor.
-    pub fn twin(&self) -> Result<Self, Lost> {
+    pub(crate) fn twin(&self) -> Result<Self, Lost> {
         let stream = self.stream.try_clone().map_err(|e| self.lost(How::Failed(e.to_string())))?;
         Ok(Self { stream, peer: self.peer })
     }
 
-    pub fn into_stream(self) -> TcpStream {
+    pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
 
     /// Ends the connection for both handles.
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
     /// That the peer is of no further use.
-    pub fn lost(&self, how: How) -> Lost {
+    pub(crate) fn lost(&self, how: How) -> Lost {
         Lost { peer: self.peer, how }
     }
 
     /// # Errors
     /// A peer that is gone or does not listen.
-    pub fn send(&self, payload: &[u8]) -> Result<(), Lost> {
+    pub(crate) fn send(&self, payload: &[u8]) -> Result<(), Lost> {
         let mut frame = Vec::with_capacity(8 + payload.len());
         frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
         frame.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
@@ -79,7 +79,7 @@ impl Wire {
     ///
     /// # Errors
     /// A peer that is gone, is silent for too long, or says what is none.
-    pub fn receive(&self, into: &mut Vec<u8>) -> Result<(), Lost> {
+    pub(crate) fn receive(&self, into: &mut Vec<u8>) -> Result<(), Lost> {
         let mut head = [0; 8];
         self.read(&mut head)?;
         let [a, b, c, d, sum @ ..] = head;

@@ -6,7 +6,7 @@ use crate::scenario::Limits;
 use crate::units::{Seconds, grouped, significant};
 
 /// Skips, with the reason, what goes beyond the limits.
-pub fn apply(trials: &mut [PlannedTrial], limits: Limits, usd_per_hour: Option<f64>) {
+pub(super) fn apply(trials: &mut [PlannedTrial], limits: Limits, usd_per_hour: Option<f64>) {
     if limits == Limits::default() {
         return;
     }
@@ -36,7 +36,7 @@ pub fn apply(trials: &mut [PlannedTrial], limits: Limits, usd_per_hour: Option<f
 }
 
 /// Seconds that may be spent, and how it is said that they are.
-pub fn time_budget(limits: Limits, usd_per_hour: Option<f64>) -> (f64, String) {
+pub(super) fn time_budget(limits: Limits, usd_per_hour: Option<f64>) -> (f64, String) {
     let by_minutes = limits.minutes.map_or(f64::INFINITY, |m| m * 60.0);
     let by_money = limits.usd.zip(usd_per_hour).map_or(f64::INFINITY, |(usd, price)| usd / price * 3600.0);
     let spent = "are spent by then, as estimated";

@@ -18,7 +18,7 @@ const WARMUP_STEPS: f64 = 4.0;
 const MEASURED_STEPS: f64 = 8.0;
 
 /// Estimated seconds of all launches of a cell whose steps take so long.
-pub fn seconds_of_cell(step: f64, measure: &Measure, rounds: u32) -> f64 {
+pub(super) fn seconds_of_cell(step: f64, measure: &Measure, rounds: u32) -> f64 {
     let m = measure.of_launch(rounds);
     let measuring = (step * MEASURED_STEPS).min(m.max_seconds).max(m.min_seconds).max(step);
     let warmup = m.warmup_steps.map_or(WARMUP_STEPS, f64::from) * step;
@@ -27,7 +27,7 @@ pub fn seconds_of_cell(step: f64, measure: &Measure, rounds: u32) -> f64 {
 
 /// As many as are asked for; else three or two where the sweep stays within its limits and does not take much longer than with one.
 /// `steps`: estimated seconds of a step of each cell that will run.
-pub fn chosen(measure: &Measure, limits: Limits, steps: &[f64], facts: &Facts) -> u32 {
+pub(super) fn chosen(measure: &Measure, limits: Limits, steps: &[f64], facts: &Facts) -> u32 {
     if let Some(rounds) = measure.rounds {
         return rounds;
     }

@@ -44,7 +44,7 @@ pub struct Bar {
 pub struct Bars(pub Vec<Bar>);
 
 /// What a bar is to hold.
-pub const LEVEL: f64 = 0.9;
+pub(crate) const LEVEL: f64 = 0.9;
 /// How far a trait is taken to widen bars before data speak (in ln), and how far data may move that.
 const PRIOR_FACTOR: f64 = 0.3;
 const PRIOR_SPREAD: f64 = 0.5;

@@ -10,7 +10,7 @@ const MFU: f64 = 0.43;
 const BANDWIDTH: f64 = 0.80;
 
 /// Its name and figure for a case.
-pub fn baseline(case: &Case) -> Option<f64> {
+pub(crate) fn baseline(case: &Case) -> Option<f64> {
     let c = Constants::default();
     match (&case.setup, case.quantity) {
         (Setup::Training(t), Quantity::TrainingTokens) => {
@@ -31,7 +31,7 @@ pub fn baseline(case: &Case) -> Option<f64> {
 }
 
 /// How it is called where it is printed.
-pub fn name(quantity: Quantity) -> Option<&'static str> {
+pub(crate) fn name(quantity: Quantity) -> Option<&'static str> {
     match quantity {
         Quantity::TrainingTokens => Some("43 % MFU"),
         Quantity::DecodeTokens => Some("80 % of bandwidth"),

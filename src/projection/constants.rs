@@ -4,7 +4,7 @@
 
 /// One constant as it stands before any fit.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Prior {
+pub(crate) struct Prior {
     pub name: &'static str,
     /// What it means, with its unit.
     pub meaning: &'static str,
@@ -21,7 +21,7 @@ macro_rules! constants {
         pub struct Constants { $($(#[doc = $meaning])+ pub $name: f64,)* }
 
         /// Every constant, in the order of [`Constants::values`].
-        pub const PRIORS: &[Prior] = &[$(Prior {
+        pub(crate) const PRIORS: &[Prior] = &[$(Prior {
             name: stringify!($name),
             meaning: concat!($($meaning),+),
             value: $value,

@@ -4,7 +4,7 @@ use super::serving::Engine;
 
 /// A program of inference.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Program {
+pub(crate) struct Program {
     pub name: &'static str,
     /// How publications call it, in lower case.
     named: &'static [&'static str],
@@ -52,7 +52,7 @@ const PROGRAMS: &[Program] = &[
 
 impl Program {
     /// The one that a publication means; `None` where it is not known.
-    pub fn called(text: &str) -> Option<&'static Self> {
+    pub(crate) fn called(text: &str) -> Option<&'static Self> {
         let lower = format!("{} ", text.to_lowercase());
         PROGRAMS.iter().find(|p| p.named.iter().any(|n| lower.contains(n)))
     }

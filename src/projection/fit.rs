@@ -77,7 +77,7 @@ impl LeastSquaresProblem<f64, Dyn, Dyn> for Problem<'_> {
 
 /// Constants as the data leave them, with what it takes to leave a source out without another fit.
 #[derive(Debug)]
-pub struct Fitted<'a> {
+pub(crate) struct Fitted<'a> {
     pub constants: Constants,
     problem: Problem<'a>,
     residuals: DVector<f64>,
@@ -86,7 +86,7 @@ pub struct Fitted<'a> {
 
 impl Fitted<'_> {
     /// The constants without the rows of one more source: one Gauss-Newton step from where they are.
-    pub fn without(&self, source: &str) -> Constants {
+    pub(crate) fn without(&self, source: &str) -> Constants {
         let (n, rows) = (self.problem.at.len(), &self.problem.rows);
         let mut normal: DMatrix<f64> = DMatrix::zeros(n, n);
         let mut slope: DVector<f64> = DVector::zeros(n);
@@ -100,7 +100,7 @@ impl Fitted<'_> {
     }
 
     /// Standard deviations of the logarithms: of the prior where no row speaks of a constant, smaller where rows do.
-    pub fn spreads(&self) -> Vec<f64> {
+    pub(crate) fn spreads(&self) -> Vec<f64> {
         let normal = self.derivatives.transpose() * &self.derivatives;
         let inverse = normal.try_inverse();
         PRIORS.iter().enumerate().map(|(i, p)| inverse.as_ref().map_or(p.spread, |m| m[(i, i)].sqrt())).collect()
@@ -109,7 +109,7 @@ impl Fitted<'_> {
 
 /// The constants that fit these rows best without leaving their priors behind, from a start. Memory has no constants and takes
 /// no part.
-pub fn fitted<'a>(cases: impl Iterator<Item = &'a Case>, start: &Constants) -> Fitted<'a> {
+pub(crate) fn fitted<'a>(cases: impl Iterator<Item = &'a Case>, start: &Constants) -> Fitted<'a> {
     let cases: Vec<&Case> = cases.filter(|c| !c.quantity.is_memory()).collect();
     let count = |s: &str| cases.iter().filter(|c| c.source == s).count() as f64;
     // Rows of one source err together: n of them count as the root of n.

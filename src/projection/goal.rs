@@ -17,7 +17,7 @@ use super::search::{Kept, Settled};
 
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Goal {
+pub(crate) struct Goal {
     pub parameters: f64,
     pub tokens: f64,
     pub budget_usd: Option<f64>,
@@ -31,7 +31,7 @@ pub struct Goal {
 }
 
 /// A plan under this share of the peak wastes more than a smaller one takes longer.
-pub const USUAL_EFFICIENCY: f64 = 0.20;
+pub(crate) const USUAL_EFFICIENCY: f64 = 0.20;
 const USUAL_SEQUENCE: f64 = 2048.0;
 /// The last year whose engines wrote attention's scores to memory.
 const OLD_KERNELS: f64 = 2021.0;
@@ -39,7 +39,7 @@ const OLD_KERNELS: f64 = 2021.0;
 /// Why a goal is not understood, and where: characters from 1.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("character {at}: `{clause}`: {message}")]
-pub struct NotUnderstood {
+pub(crate) struct NotUnderstood {
     pub at: usize,
     pub clause: String,
     pub message: String,
@@ -72,7 +72,7 @@ const AT_MOST: &[&str] = &["within", "under", "below", "at", "most", "up", "to"]
 impl Goal {
     /// # Errors
     /// The first clause that is not understood, is said twice or is out of its range; what is missing.
-    pub fn parse(text: &str) -> Result<Self, NotUnderstood> {
+    pub(crate) fn parse(text: &str) -> Result<Self, NotUnderstood> {
         let mut goal = Self {
             parameters: 0.0,
             tokens: 0.0,

@@ -47,7 +47,7 @@ impl Format {
 }
 
 /// Attainable FLOP/s of large products; `None` where the device has no such format.
-pub fn product_rate(u: &Unit, format: Format, c: &Constants) -> Option<f64> {
+pub(crate) fn product_rate(u: &Unit, format: Format, c: &Constants) -> Option<f64> {
     let large = if u.kind == Kind::Tpu { c.systolic_share } else { c.matmul_share };
     let hopper = if u.is_hopper() { c.hopper_share } else { 1.0 };
     match format {
@@ -63,7 +63,7 @@ pub fn product_rate(u: &Unit, format: Format, c: &Constants) -> Option<f64> {
 }
 
 /// Attainable bytes/s of kernels that only move.
-pub fn moving_rate(u: &Unit, c: &Constants) -> f64 {
+pub(crate) fn moving_rate(u: &Unit, c: &Constants) -> f64 {
     u.bytes_per_second * c.elementwise_share
 }
 
@@ -79,7 +79,7 @@ fn fill(u: &Unit, [m, k, n]: [f64; 3], c: &Constants) -> f64 {
 }
 
 /// Seconds of a product m x k x n of 16-bit results at the rate.
-pub fn product(u: &Unit, size: [f64; 3], rate: f64, c: &Constants) -> f64 {
+pub(crate) fn product(u: &Unit, size: [f64; 3], rate: f64, c: &Constants) -> f64 {
     let [m, k, n] = size;
     let flops = 2.0 * m * k * n;
     let bytes = 2.0 * (m * k + k * n + m * n);
@@ -88,7 +88,7 @@ pub fn product(u: &Unit, size: [f64; 3], rate: f64, c: &Constants) -> f64 {
 
 /// Seconds forward and backward of causal attention of `rows` queries over `context` keys, `heads` heads of `head_dim`.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention {
+pub(crate) struct Attention {
     pub rows: f64,
     pub context: f64,
     pub heads: f64,
@@ -101,7 +101,7 @@ pub struct Attention {
 
 impl Attention {
     /// Forward and backward.
-    pub fn seconds(&self, u: &Unit, c: &Constants) -> (f64, f64) {
+    pub(crate) fn seconds(&self, u: &Unit, c: &Constants) -> (f64, f64) {
         let width = self.heads * self.head_dim;
         if self.fused {
             // The half under the diagonal.

@@ -51,14 +51,14 @@ impl Footprint {
 
 /// Bytes that a process holds of a device beside what its program allocated: the runtime, communication buffers where there are
 /// more devices, and what the allocator keeps in fragments.
-pub fn of_process(allocated: f64, devices: f64) -> f64 {
+pub(crate) fn of_process(allocated: f64, devices: f64) -> f64 {
     let communication = if devices > 1.0 { COMMUNICATION_BYTES } else { 0.0 };
     allocated * FRAGMENTED + RUNTIME_BYTES + communication
 }
 
 /// Of a training step. States: mixed precision keeps 2 bytes of weight, 4 of gradient, 12 of master copy and Adam's moments a
 /// parameter, 18 in all (Narayanan et al. 2021; 2 + 2 + 12 with PyTorch's f32 weights cast a layer at a time: 16).
-pub fn training(t: &Training) -> Footprint {
+pub(crate) fn training(t: &Training) -> Footprint {
     let held = t.held_parameters();
     let ranks = t.data() * t.context;
     let shared = |from: Sharding| if t.sharding >= from { ranks } else { 1.0 };
@@ -142,7 +142,7 @@ fn working_layer(t: &Training) -> f64 {
 }
 
 /// Of serving `batch` sequences of `context` tokens.
-pub fn serving(s: &Serving, batch: f64, context: f64) -> Footprint {
+pub(crate) fn serving(s: &Serving, batch: f64, context: f64) -> Footprint {
     let m = &s.model;
     let parallel = (s.tensor * s.stages).max(1.0);
     // Quantised files keep the embedding and often the head in 16 bits.

@@ -5,28 +5,28 @@
 //! [`fit`] moves them to published rows ([`published`]), and [`nested`] says how far off rows are whose source took no part in
 //! anything: what the error bars ([`bars`]) that users are shown rest on.
 
-pub mod bars;
-pub mod baseline;
-pub mod calibration;
-pub mod constants;
-pub mod device;
-pub mod engines;
-pub mod fit;
-pub mod goal;
-pub mod kernels;
-pub mod memory;
-pub mod model;
-pub mod nested;
-pub mod own;
-pub mod plans;
-pub mod pooled;
+pub(crate) mod bars;
+pub(crate) mod baseline;
+pub(crate) mod calibration;
+pub(crate) mod constants;
+pub(crate) mod device;
+pub(crate) mod engines;
+pub(crate) mod fit;
+pub(crate) mod goal;
+pub(crate) mod kernels;
+pub(crate) mod memory;
+pub(crate) mod model;
+pub(crate) mod nested;
+pub(crate) mod own;
+pub(crate) mod plans;
+pub(crate) mod pooled;
 #[cfg(test)]
 mod property_tests;
-pub mod published;
-pub mod search;
-pub mod server;
-pub mod serving;
-pub mod training;
-pub mod traits;
-pub mod validate;
-pub mod workload;
+pub(crate) mod published;
+pub(crate) mod search;
+pub(crate) mod server;
+pub(crate) mod serving;
+pub(crate) mod training;
+pub(crate) mod traits;
+pub(crate) mod validate;
+pub(crate) mod workload;

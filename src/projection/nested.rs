@@ -10,7 +10,7 @@ use super::validate::{predict, sources};
 
 /// A row whose source took part in nothing.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Held {
+pub(crate) struct Held {
     /// Place among the cases.
     pub case: usize,
     pub predicted: f64,
@@ -21,10 +21,10 @@ pub struct Held {
 }
 
 /// Nominal shares at which bars are compared with what they hold.
-pub const LEVELS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
+pub(crate) const LEVELS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 
 /// Every row, each predicted without its source.
-pub fn nested(cases: &[Case]) -> Vec<Held> {
+pub(crate) fn nested(cases: &[Case]) -> Vec<Held> {
     let mut all = Vec::new();
     for group in Group::ALL {
         let places: Vec<usize> = (0..cases.len()).filter(|i| cases[*i].quantity.group() == group).collect();
@@ -81,7 +81,7 @@ fn is_seen(case: &Case, own: &[&Case], without: &[&str]) -> bool {
 }
 
 /// Constants that are fitted to all rows, their standard deviations in ln, and bars for a source that is none of theirs.
-pub fn calibrated(cases: &[Case]) -> (Constants, Vec<f64>, Bars) {
+pub(crate) fn calibrated(cases: &[Case]) -> (Constants, Vec<f64>, Bars) {
     let (mut values, mut spreads) = (Constants::default().values(), Constants::default().values());
     let start = values.clone();
     let mut errors = Vec::new();

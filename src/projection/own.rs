@@ -19,7 +19,7 @@ use std::sync::Arc;
 const NINE_OF_TEN: f64 = 1.645;
 
 /// Some cores of a CPU as a device, by the limits that were probed: those of one core, those of all, and a straight line between.
-pub fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) -> Arc<Unit> {
+pub(crate) fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) -> Arc<Unit> {
     let line = |one: f64, all: f64| match cores {
         0 | 1 => all,
         _ => one + (all - one) * f64::from(used.clamp(1, cores) - 1) / f64::from(cores - 1),
@@ -37,7 +37,7 @@ pub fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes: f64) 
 
 /// Seconds of one step on one device, the whole batch at once and nothing recomputed, at the speed of a good engine. `None`
 /// where the device has not the format, or counts overflow.
-pub fn step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Option<f64> {
+pub(crate) fn step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Option<f64> {
     let model = Model::from((&w.shape, count::parameters(&w.shape).ok()?));
     if w.phase != Phase::Train {
         let (seconds, _) = inference(w, model, device, 1.0, f64::from(w.batch), &c.constants);
@@ -52,14 +52,14 @@ pub fn step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Option
 }
 
 /// The same at the speed at which this program was measured, where it was.
-pub fn own_step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Option<f64> {
+pub(crate) fn own_step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Option<f64> {
     let own = c.own.iter().find(|o| o.quantity == quantity(w.phase));
     Some(step_seconds(w, device, c)? * own.map_or(1.0, |o| o.time_ratio))
 }
 
 /// How this program compares, from measured over projected times of trials by quantity: the mean, moved toward a good engine's
 /// as far as the trials are few ([`pooled`]). Without bars that tell how sources differ it is the mean.
-pub fn compared(trials: &[(Quantity, f64)], device: &str, bars: &Bars) -> Vec<Own> {
+pub(crate) fn compared(trials: &[(Quantity, f64)], device: &str, bars: &Bars) -> Vec<Own> {
     let of = |quantity: Quantity| {
         let logs: Vec<f64> = trials.iter().filter(|(q, _)| *q == quantity).map(|(_, ratio)| ratio.ln()).collect();
         if logs.is_empty() {

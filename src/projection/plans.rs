@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// One way to do it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Priced {
+pub(crate) struct Priced {
     pub device: String,
     pub devices: u32,
     pub plan: Plan,
@@ -34,12 +34,12 @@ const MOST_DEVICES: u32 = 8192;
 
 impl Goal {
     /// The model that is trained.
-    pub fn model(&self) -> Model {
+    pub(crate) fn model(&self) -> Model {
         Model::of_parameters(self.parameters, VOCAB)
     }
 
     /// Sequences of a step: 1M tokens at 1.3B parameters, 3.2M at 175B (Brown et al. 2020), a power of two.
-    pub fn sequences(&self) -> f64 {
+    pub(crate) fn sequences(&self) -> f64 {
         if let Some(batch) = self.batch {
             return batch;
         }
@@ -50,7 +50,7 @@ impl Goal {
 
 /// The fastest layout of each count of a device, with days and cost: counts are powers of two from one machine's part up, or
 /// the one that is given.
-pub fn candidates(
+pub(crate) fn candidates(
     goal: &Goal,
     device: &Arc<Unit>,
     count: Option<u32>,
@@ -85,7 +85,7 @@ pub fn candidates(
 }
 
 /// Plans that no other beats in both cost and days, the cheapest first.
-pub fn front(plans: &[Priced]) -> Vec<&Priced> {
+pub(crate) fn front(plans: &[Priced]) -> Vec<&Priced> {
     let mut priced: Vec<(&Priced, f64)> = plans.iter().filter_map(|p| Some((p, p.usd?))).collect();
     priced.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.days.total_cmp(&b.0.days)));
     let mut all: Vec<&Priced> = Vec::new();

@@ -11,7 +11,7 @@ use super::validate::{Summary, sources, summary};
 
 /// What some measurements do to predictions of the same quantity.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pooled {
+pub(crate) struct Pooled {
     /// To be taken from the ln of a prediction.
     pub shift: f64,
     /// Factor of the bar's half width.
@@ -24,7 +24,7 @@ pub struct Pooled {
 const OWN_ROWS: f64 = 4.0;
 
 /// From errors, ln(predicted / measured).
-pub fn pooled(errors: &[f64], e: Effects) -> Pooled {
+pub(crate) fn pooled(errors: &[f64], e: Effects) -> Pooled {
     let n = errors.len() as f64;
     let mean = if errors.is_empty() { 0.0 } else { errors.iter().sum::<f64>() / n };
     let squares = errors.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
@@ -38,7 +38,7 @@ pub fn pooled(errors: &[f64], e: Effects) -> Pooled {
 
 /// Errors of rows whose source gave some others as one's own measurements.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gain {
+pub(crate) struct Gain {
     pub group: Group,
     pub measured: usize,
     pub sources: usize,
@@ -54,7 +54,7 @@ pub struct Gain {
 const LEAST_OTHERS: usize = 3;
 
 /// For a number of own measurements, spread evenly over a source's rows of one quantity, what they do to the others'.
-pub fn gains(cases: &[Case], held: &[Held], bars: &Bars, measured: usize) -> Vec<Gain> {
+pub(crate) fn gains(cases: &[Case], held: &[Held], bars: &Bars, measured: usize) -> Vec<Gain> {
     Group::ALL.into_iter().filter_map(|group| gain(cases, held, bars, group, measured)).collect()
 }
 

@@ -7,7 +7,7 @@ use super::training::{Engine, Recompute, Sharding, Training};
 
 /// A layout with what is projected of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub training: Training,
     pub tokens_per_second: f64,
     pub footprint: Footprint,
@@ -15,7 +15,7 @@ pub struct Plan {
 
 impl Plan {
     /// "tensor 8, pipeline 4, data 16, ZeRO 1, full recomputation, micro-batch 2".
-    pub fn described(&self) -> String {
+    pub(crate) fn described(&self) -> String {
         let t = &self.training;
         let mut words = Vec::new();
         let mut split = |name: &str, n: f64| {
@@ -42,7 +42,7 @@ impl Plan {
 
 /// Which activations a plan may keep for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kept {
+pub(crate) enum Kept {
     /// What is fastest.
     #[default]
     Fastest,
@@ -63,7 +63,7 @@ impl Kept {
 
 /// What of the layout is settled beforehand.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Settled {
+pub(crate) struct Settled {
     pub kept: Kept,
     pub tensor: Option<f64>,
     pub pipeline: Option<f64>,
@@ -85,7 +85,7 @@ fn powers_of_two(most: f64) -> impl Iterator<Item = f64> {
 
 /// The fastest layout of `base` for a step of `sequences` that fits; where none does, the one that needs least memory.
 /// `None` where the device has not the format or the sequences cannot be shared out.
-pub fn fastest(base: &Training, sequences: f64, settled: Settled, c: &Constants) -> Option<(Plan, bool)> {
+pub(crate) fn fastest(base: &Training, sequences: f64, settled: Settled, c: &Constants) -> Option<(Plan, bool)> {
     let mut best: Option<(Plan, bool, f64)> = None;
     for t in layouts(base, sequences, settled) {
         let footprint = memory::training(&t);

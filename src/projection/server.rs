@@ -14,7 +14,7 @@ const SERVER_BYTES: f64 = 2.5e9;
 const MOST_WAVES: f64 = 4.0;
 
 /// Sequences that fit beside the weights, of `tokens` cached tokens on average.
-pub fn most_sequences(s: &Serving, tokens: f64) -> f64 {
+pub(crate) fn most_sequences(s: &Serving, tokens: f64) -> f64 {
     let devices = s.tensor * s.stages;
     let held = memory::serving(s, 1.0, 0.0).weights;
     let free = (s.device.memory_bytes * CACHE_SHARE - held - SERVER_BYTES) * devices;
@@ -25,7 +25,7 @@ pub fn most_sequences(s: &Serving, tokens: f64) -> f64 {
 }
 
 /// Output tokens a second where requests of this length always wait, or where `batch` of them were given at once.
-pub fn saturated(s: &Serving, prompt: f64, output: f64, batch: Option<f64>, c: &Constants) -> f64 {
+pub(crate) fn saturated(s: &Serving, prompt: f64, output: f64, batch: Option<f64>, c: &Constants) -> f64 {
     let fit = most_sequences(s, prompt + 0.55 * output);
     let given = batch.is_some();
     // A static batch was run as it was given; a server's waited in part where memory is short of it.

@@ -359,7 +359,7 @@ fn overlapped(busy: f64, exchange: f64, exposed: f64) -> f64 {
 }
 
 /// Bytes/s of a device's network in clusters of its generation.
-pub fn usual_network(architecture: &str) -> f64 {
+pub(crate) fn usual_network(architecture: &str) -> f64 {
     match architecture {
         "Volta" | "Turing" => 12.5e9,
         "Ampere" | "Ada" => 25e9,

@@ -4,12 +4,12 @@ use super::device::{Kind, Unit};
 use super::published::{Case, Quantity, Setup};
 
 /// Names of the traits, in the order of [`Traits`].
-pub const NAMES: [&str; TRAITS] =
+pub(crate) const NAMES: [&str; TRAITS] =
     ["assumed", "unseen_device", "experts", "scale", "cpu", "short", "prefill", "serving", "inference_memory"];
-pub const TRAITS: usize = 9;
+pub(crate) const TRAITS: usize = 9;
 
 /// Numbers of 0 to about 1, each of which says how much of a trait there is.
-pub type Traits = [f64; TRAITS];
+pub(crate) type Traits = [f64; TRAITS];
 
 /// Fields that were filled in, from which on more of them tell no more.
 const MOST_ASSUMED: f64 = 3.0;
@@ -21,7 +21,7 @@ const SHORT_SECONDS: f64 = 3e-3;
 const SHORT_PROMPT: f64 = 256.0;
 
 /// Of a published row. `seen` says whether rows of other sources are of the device's architecture.
-pub fn of_case(case: &Case, seen: bool) -> Traits {
+pub(crate) fn of_case(case: &Case, seen: bool) -> Traits {
     let (device, devices, experts, short) = match &case.setup {
         Setup::Training(t) => (&t.device, t.devices, t.model.experts.is_some(), t.tokens_per_step() / t.devices),
         Setup::Choice(all) => match all.first() {
@@ -42,7 +42,7 @@ pub fn of_case(case: &Case, seen: bool) -> Traits {
 }
 
 /// Of anything that is projected.
-pub fn of(
+pub(crate) fn of(
     quantity: Quantity,
     device: &Unit,
     devices: f64,
@@ -67,7 +67,7 @@ pub fn of(
 }
 
 /// The architecture by which a device is seen or not.
-pub fn architecture(case: &Case) -> &str {
+pub(crate) fn architecture(case: &Case) -> &str {
     match &case.setup {
         Setup::Training(t) => &t.device.architecture,
         Setup::Choice(all) => all.first().map_or("", |t| &t.device.architecture),

@@ -8,14 +8,14 @@ use super::training::Training;
 
 /// A predicted row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Place among the cases.
     pub case: usize,
     pub predicted: f64,
 }
 
 /// Of several layouts the fastest that fits; the one that needs least memory where none does.
-pub fn chosen<'a>(all: &'a [Training], c: &Constants) -> Option<&'a Training> {
+pub(crate) fn chosen<'a>(all: &'a [Training], c: &Constants) -> Option<&'a Training> {
     let mut best: Option<(&Training, (bool, f64))> = None;
     for t in all {
         let footprint = memory::training(t);
@@ -32,7 +32,7 @@ pub fn chosen<'a>(all: &'a [Training], c: &Constants) -> Option<&'a Training> {
 ///
 /// # Errors
 /// A format that the device has not, or a model that does not fit.
-pub fn predict(case: &Case, c: &Constants) -> Result<f64, String> {
+pub(crate) fn predict(case: &Case, c: &Constants) -> Result<f64, String> {
     let training = match &case.setup {
         Setup::Training(t) => Some(&**t),
         Setup::Choice(all) => chosen(all, c),
@@ -76,7 +76,7 @@ fn counted(case: &Case, allocated: f64, devices: f64) -> f64 {
 }
 
 /// All cases; those without a prediction with the reason.
-pub fn predict_all(cases: &[Case], c: &Constants) -> (Vec<Outcome>, Vec<(usize, String)>) {
+pub(crate) fn predict_all(cases: &[Case], c: &Constants) -> (Vec<Outcome>, Vec<(usize, String)>) {
     let (mut outcomes, mut left) = (Vec::new(), Vec::new());
     for (case, each) in cases.iter().enumerate() {
         match predict(each, c) {
@@ -90,7 +90,7 @@ pub fn predict_all(cases: &[Case], c: &Constants) -> (Vec<Outcome>, Vec<(usize, 
 
 /// Errors of a group of rows.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub rows: usize,
     /// Of |predicted / published - 1|.
     pub median: f64,
@@ -101,7 +101,7 @@ pub struct Summary {
 }
 
 /// `None` where there are no rows.
-pub fn summary(log_errors: &[f64]) -> Option<Summary> {
+pub(crate) fn summary(log_errors: &[f64]) -> Option<Summary> {
     if log_errors.is_empty() {
         return None;
     }
@@ -121,17 +121,17 @@ pub fn summary(log_errors: &[f64]) -> Option<Summary> {
 }
 
 /// Of sorted values, between the neighbours; NaN of none.
-pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     crate::stats::quantile(sorted, q).unwrap_or(f64::NAN)
 }
 
 /// Sources in the order of their first row.
-pub fn sources<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<&'a str> {
+pub(crate) fn sources<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Vec<&'a str> {
     sources_of(cases.into_iter().map(|c| c.source.as_str()))
 }
 
 /// Names, each once, in the order of their first.
-pub fn sources_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub(crate) fn sources_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut all: Vec<&str> = Vec::new();
     for name in names {
         if !all.contains(&name) {

@@ -94,7 +94,7 @@ fn training(
 }
 
 /// What a phase's measurements are compared with.
-pub fn quantity(phase: Phase) -> Quantity {
+pub(crate) fn quantity(phase: Phase) -> Quantity {
     match phase {
         Phase::Train => Quantity::TrainingTokens,
         Phase::Prefill => Quantity::PrefillTokens,

@@ -12,7 +12,7 @@ use crate::results::table::{Column as Data, Table as DataTable, Values};
 
 /// Several runs and what can be said of them together.
 #[derive(Debug)]
-pub struct Comparison<'a> {
+pub(crate) struct Comparison<'a> {
     /// What each run is called: its folder.
     labels: &'a [String],
     runs: &'a [Run],
@@ -22,12 +22,12 @@ pub struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     /// Sets runs side by side; the first is what the others are held against. As many labels as runs.
-    pub fn of(labels: &'a [String], runs: &'a [Run], book: &'a Book) -> Self {
+    pub(crate) fn of(labels: &'a [String], runs: &'a [Run], book: &'a Book) -> Self {
         Self { labels, runs, book, found: compare(runs, book) }
     }
 
     /// Trials that every run measured.
-    pub fn common(&self) -> usize {
+    pub(crate) fn common(&self) -> usize {
         self.found.pairings.len()
     }
 
@@ -174,7 +174,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// For machines: a row for each trial and run.
-    pub fn data(&self) -> DataTable {
+    pub(crate) fn data(&self) -> DataTable {
         let rows: Vec<(&Pairing, usize)> =
             self.found.pairings.iter().flat_map(|p| (0..p.entries.len()).map(move |run| (p, run))).collect();
         let text = |name: &str, of: &dyn Fn(&Pairing, usize) -> String| Data {

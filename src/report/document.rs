@@ -4,7 +4,7 @@
 
 /// A whole report.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Document {
+pub(super) struct Document {
     pub title: String,
     /// Why the sweep exists, from the scenario.
     pub description: String,
@@ -15,7 +15,7 @@ pub struct Document {
 
 /// One heading and what stands under it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Section {
+pub(super) struct Section {
     /// Anchor; unique in the document.
     pub id: &'static str,
     pub title: &'static str,
@@ -24,7 +24,7 @@ pub struct Section {
 
 /// A piece of a section.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Block {
+pub(super) enum Block {
     Paragraph(Vec<Span>),
     /// The answer: what a reader in a hurry takes away.
     Answer(Vec<Span>),
@@ -44,7 +44,7 @@ pub enum Block {
 
 /// A run of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Span {
+pub(super) enum Span {
     Plain(String),
     Strong(String),
     Code(String),
@@ -52,7 +52,7 @@ pub enum Span {
 
 /// One figure with its name, and what it rests on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
+pub(super) struct Figure {
     pub value: String,
     pub label: String,
     pub note: String,
@@ -60,7 +60,7 @@ pub struct Figure {
 
 /// Rows under headings.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct Table {
+pub(super) struct Table {
     pub columns: Vec<Column>,
     pub rows: Vec<Row>,
     pub caption: String,
@@ -68,7 +68,7 @@ pub struct Table {
 
 /// A heading.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Column {
+pub(super) struct Column {
     pub heading: String,
     /// Numbers stand to the right.
     pub numeric: bool,
@@ -76,7 +76,7 @@ pub struct Column {
 
 /// A line of a table.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct Row {
+pub(super) struct Row {
     pub cells: Vec<Cell>,
     /// Set apart from the others, in addition to what its words say.
     pub highlighted: bool,
@@ -84,7 +84,7 @@ pub struct Row {
 
 /// One cell of a table.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct Cell {
+pub(super) struct Cell {
     pub text: String,
     /// What it is sorted by, where that is a number.
     pub sort: Option<f64>,
@@ -92,7 +92,7 @@ pub struct Cell {
 
 /// A picture.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chart {
+pub(super) struct Chart {
     /// File name without its ending.
     pub name: String,
     pub title: String,
@@ -105,58 +105,58 @@ pub struct Chart {
 
 impl Table {
     /// A table without rows yet.
-    pub fn new(columns: Vec<Column>) -> Self {
+    pub(super) fn new(columns: Vec<Column>) -> Self {
         Self { columns, ..Self::default() }
     }
 }
 
 impl Column {
-    pub fn text(heading: impl Into<String>) -> Self {
+    pub(super) fn text(heading: impl Into<String>) -> Self {
         Self { heading: heading.into(), numeric: false }
     }
 
-    pub fn number(heading: impl Into<String>) -> Self {
+    pub(super) fn number(heading: impl Into<String>) -> Self {
         Self { heading: heading.into(), numeric: true }
     }
 }
 
 impl Row {
-    pub fn new(cells: Vec<Cell>) -> Self {
+    pub(super) fn new(cells: Vec<Cell>) -> Self {
         Self { cells, highlighted: false }
     }
 }
 
 impl Cell {
-    pub fn text(text: impl Into<String>) -> Self {
+    pub(super) fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), sort: None }
     }
 
-    pub fn number(text: impl Into<String>, sort: f64) -> Self {
+    pub(super) fn number(text: impl Into<String>, sort: f64) -> Self {
         Self { text: text.into(), sort: Some(sort) }
     }
 }
 
 impl Span {
-    pub fn plain(text: impl Into<String>) -> Self {
+    pub(super) fn plain(text: impl Into<String>) -> Self {
         Self::Plain(text.into())
     }
 
-    pub fn strong(text: impl Into<String>) -> Self {
+    pub(super) fn strong(text: impl Into<String>) -> Self {
         Self::Strong(text.into())
     }
 
-    pub fn code(text: impl Into<String>) -> Self {
+    pub(super) fn code(text: impl Into<String>) -> Self {
         Self::Code(text.into())
     }
 }
 
 /// A paragraph of plain text.
-pub fn paragraph(text: impl Into<String>) -> Block {
+pub(super) fn paragraph(text: impl Into<String>) -> Block {
     Block::Paragraph(vec![Span::plain(text)])
 }
 
 /// Every chart of the blocks, folded ones included.
-pub fn charts(sections: &[Section]) -> Vec<&Chart> {
+pub(super) fn charts(sections: &[Section]) -> Vec<&Chart> {
     fn of(blocks: &[Block]) -> Vec<&Chart> {
         blocks
             .iter()

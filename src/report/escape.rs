@@ -2,7 +2,7 @@
 //! formulas are the matter of `results`, which writes it.)
 
 /// For text and attributes of HTML.
-pub fn html(text: &str) -> String {
+pub(super) fn html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -19,7 +19,7 @@ pub fn html(text: &str) -> String {
 
 /// For a line of Markdown, in a table or out of it: nothing in the text is markup, a link, HTML, a mention or an issue's number.
 /// Characters that mean something only in some places are left alone in the others, so that the source stays readable.
-pub fn markdown(text: &str) -> String {
+pub(super) fn markdown(text: &str) -> String {
     let chars: Vec<char> = text.trim().chars().map(visible).collect();
     let at = |i: Option<usize>| i.and_then(|i| chars.get(i)).copied();
     let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
@@ -50,7 +50,7 @@ pub fn markdown(text: &str) -> String {
 }
 
 /// For code between backticks in Markdown: the fence is longer than any run of backticks in the text.
-pub fn markdown_code(text: &str) -> String {
+pub(super) fn markdown_code(text: &str) -> String {
     let clean: String = text.chars().map(visible).collect::<String>().replace('|', "\\|");
     let longest = clean.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
@@ -59,7 +59,7 @@ pub fn markdown_code(text: &str) -> String {
 }
 
 /// For the terminal and for text in SVG (whose writer escapes markup itself): nothing that a terminal obeys or XML forbids.
-pub fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 

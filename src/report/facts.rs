@@ -14,7 +14,7 @@ use crate::scenario::axes::{AXES, Axis, said};
 
 /// A run and everything that is computed from it once.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub(super) struct Facts<'a> {
     pub run: &'a Run,
     pub book: &'a Book,
     figures: Vec<Figured>,
@@ -27,7 +27,7 @@ pub struct Facts<'a> {
 
 /// A field of the trial that differs among the cells.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Varied {
+pub(super) struct Varied {
     pub path: String,
     pub label: String,
     pub unit: &'static str,
@@ -36,7 +36,7 @@ pub struct Varied {
 }
 
 impl<'a> Facts<'a> {
-    pub fn of(run: &'a Run, book: &'a Book) -> Self {
+    pub(super) fn of(run: &'a Run, book: &'a Book) -> Self {
         let mut paths: Vec<&str> = run.environment.axes.iter().map(String::as_str).collect();
         for (path, _) in run.records.iter().flat_map(|r| &r.cell.coordinates) {
             if !paths.contains(&path.as_str()) {
@@ -51,44 +51,44 @@ impl<'a> Facts<'a> {
         facts
     }
 
-    pub fn records(&self) -> &'a [Record] {
+    pub(super) fn records(&self) -> &'a [Record] {
         &self.run.records
     }
 
     /// Every metric of every record, for who computes from all of them.
-    pub fn figures(&self) -> &[Figured] {
+    pub(super) fn figures(&self) -> &[Figured] {
         &self.figures
     }
 
     /// A metric of a record.
-    pub fn get(&self, record: usize, metric: &Metric) -> Option<Estimate> {
+    pub(super) fn get(&self, record: usize, metric: &Metric) -> Option<Estimate> {
         self.figures.get(record)?.get(metric)
     }
 
     /// Whether any record has the metric.
-    pub fn any(&self, metric: &Metric) -> bool {
+    pub(super) fn any(&self, metric: &Metric) -> bool {
         self.figures.iter().any(|f| f.get(metric).is_some())
     }
 
     /// Indices of the records that were measured.
-    pub fn measured(&self) -> Vec<usize> {
+    pub(super) fn measured(&self) -> Vec<usize> {
         (0..self.run.records.len()).filter(|&i| self.run.records[i].measurement.figures.is_some()).collect()
     }
 
     /// The cheapest of some records of this run, and what cannot be told from it; indices are places in `members`.
-    pub fn cheapest_among(&self, members: &[usize]) -> Option<Cheapest> {
+    pub(super) fn cheapest_among(&self, members: &[usize]) -> Option<Cheapest> {
         let costs: Vec<Option<Estimate>> = members.iter().map(|&i| self.get(i, &USD_PER_MILLION)).collect();
         let rounds: Vec<Vec<f64>> = members.iter().map(|&i| self.rounds[i].clone()).collect();
         cheapest_of_run(&costs, &rounds, &self.run.environment.variation().spread)
     }
 
     /// The cheapest of all records.
-    pub fn cheapest(&self) -> Option<&Cheapest> {
+    pub(super) fn cheapest(&self) -> Option<&Cheapest> {
         self.cheapest.as_ref()
     }
 
     /// Whether no figure is this machine's alone, so that there is no answer. The command that measures again.
-    pub fn busy(&self) -> Option<String> {
+    pub(super) fn busy(&self) -> Option<String> {
         let measured = self.measured();
         let command = &self.run.environment.command;
         let fresh = if command.contains("--fresh") { "" } else { " --fresh" };
@@ -97,22 +97,22 @@ impl<'a> Facts<'a> {
     }
 
     /// Whether others took more of the trial's time than is allowed, as far as the system told.
-    pub fn disturbed(&self, record: usize) -> bool {
+    pub(super) fn disturbed(&self, record: usize) -> bool {
         let figures = self.run.records.get(record).and_then(|r| r.measurement.figures.as_ref());
         figures.is_some_and(|f| f.disturbed())
     }
 
-    pub fn counted(&self, status: Status) -> usize {
+    pub(super) fn counted(&self, status: Status) -> usize {
         self.run.records.iter().filter(|r| r.measurement.status == status).count()
     }
 
     /// "d_model 256, batch 4": by what differs among the cells, or the model where nothing does.
-    pub fn name(&self, record: usize) -> String {
+    pub(super) fn name(&self, record: usize) -> String {
         self.name_without(record, &[])
     }
 
     /// The same without some of the fields.
-    pub fn name_without(&self, record: usize, paths: &[&str]) -> String {
+    pub(super) fn name_without(&self, record: usize, paths: &[&str]) -> String {
         let Some(r) = self.run.records.get(record) else { return String::new() };
         let parts: Vec<String> = self
             .varied
@@ -124,7 +124,7 @@ impl<'a> Facts<'a> {
     }
 
     /// A series of one device and several: by what it has in common, and how the devices share the work.
-    pub fn name_of_series(&self, series: &Series) -> String {
+    pub(super) fn name_of_series(&self, series: &Series) -> String {
         let of_devices = ["devices", "parallel.data", "parallel.tensor", "parallel.sharding"];
         let name = series.points.first().map_or(String::new(), |p| self.name_without(p.record, &of_devices));
         match series.way.to_string() {
@@ -134,7 +134,7 @@ impl<'a> Facts<'a> {
     }
 
     /// What a record has in a field.
-    pub fn value(&self, record: usize, path: &str) -> Option<String> {
+    pub(super) fn value(&self, record: usize, path: &str) -> Option<String> {
         value_of(self.run.records.get(record)?, path)
     }
 }

@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 /// What is drawn: texts under headings.
 #[derive(Clone, Debug, Default)]
-pub struct Grid {
+pub(crate) struct Grid {
     pub headings: Vec<String>,
     /// Columns of numbers: they stand to the right and are never broken.
     pub numeric: Vec<bool>,
@@ -20,7 +20,7 @@ pub struct Grid {
 
 /// A table as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drawn {
+pub(crate) struct Drawn {
     pub table: String,
     /// Headings of columns for which there was no room.
     pub left_out: Vec<String>,
@@ -32,7 +32,7 @@ const READABLE: usize = 32;
 const LONGEST_WORD: usize = 24;
 
 /// Draws it at most `width` wide.
-pub fn draw(grid: &Grid, width: u16, colour: bool) -> Drawn {
+pub(crate) fn draw(grid: &Grid, width: u16, colour: bool) -> Drawn {
     let columns: Vec<Extent> = (0..grid.headings.len()).map(|c| Extent::of(grid, c)).collect();
     let (kept, widths) = choose(&columns, &grid.least, usize::from(width));
     let mut table = Table::new();

@@ -4,10 +4,10 @@ use crate::cost::metric::{Estimate, Metric, Quantity};
 use crate::units::{Bytes, FlopsPerSecond, Seconds, Share, TokensPerSecond, UsdPerMillionTokens, grouped, significant};
 
 /// What is shown where there is no figure.
-pub const ABSENT: &str = "n/a";
+pub(super) const ABSENT: &str = "n/a";
 
 /// A value with its unit.
-pub fn with_unit(quantity: Quantity, x: f64) -> String {
+pub(super) fn with_unit(quantity: Quantity, x: f64) -> String {
     match quantity {
         Quantity::Seconds => Seconds(x).to_string(),
         Quantity::Bytes => Bytes(x.max(0.0) as u64).to_string(),
@@ -24,7 +24,7 @@ pub fn with_unit(quantity: Quantity, x: f64) -> String {
 }
 
 /// A value whose unit stands elsewhere, such as in the heading that [`heading`] gives.
-pub fn bare(quantity: Quantity, x: f64) -> String {
+pub(super) fn bare(quantity: Quantity, x: f64) -> String {
     match quantity {
         Quantity::TokensPerSecond | Quantity::TokensPerUsd | Quantity::Count if (1000.0..1e15).contains(&x) => {
             grouped(x.round() as u64)
@@ -36,12 +36,12 @@ pub fn bare(quantity: Quantity, x: f64) -> String {
 }
 
 /// A metric's value in its column, or [`ABSENT`].
-pub fn shown(metric: &Metric, e: Option<Estimate>) -> String {
+pub(super) fn shown(metric: &Metric, e: Option<Estimate>) -> String {
     e.map_or(ABSENT.into(), |e| bare(metric.quantity, e.value))
 }
 
 /// "±0.8 %", or nothing where there is no interval.
-pub fn plus_minus(e: Option<Estimate>) -> String {
+pub(super) fn plus_minus(e: Option<Estimate>) -> String {
     match e.and_then(|e| e.relative_half_width()) {
         Some(half) => format!("±{} %", digits_of_share(half)),
         None => ABSENT.into(),
@@ -54,7 +54,7 @@ fn digits_of_share(share: f64) -> String {
 }
 
 /// "1.72x", for ratios; with its interval where it has one.
-pub fn times(e: &Estimate) -> String {
+pub(super) fn times(e: &Estimate) -> String {
     match e.interval() {
         Some((low, high)) => {
             format!("{}x ({} .. {})", significant(e.value, 3), significant(low, 3), significant(high, 3))
@@ -64,7 +64,7 @@ pub fn times(e: &Estimate) -> String {
 }
 
 /// An amount with its sign, never with an exponent: "-$0.0000125".
-pub fn signed_usd(usd: f64) -> String {
+pub(super) fn signed_usd(usd: f64) -> String {
     if usd == 0.0 || !usd.is_finite() {
         return "0".into();
     }
@@ -72,7 +72,7 @@ pub fn signed_usd(usd: f64) -> String {
 }
 
 /// An amount with three digits and without an exponent: "$0.00000167".
-pub fn fixed_usd(usd: f64) -> String {
+pub(crate) fn fixed_usd(usd: f64) -> String {
     if usd == 0.0 || !usd.is_finite() {
         return if usd == 0.0 { "$0".into() } else { ABSENT.into() };
     }
@@ -81,7 +81,7 @@ pub fn fixed_usd(usd: f64) -> String {
 }
 
 /// A change as people say it: "+3.4 %", with its interval.
-pub fn percent_change(ratio: &Estimate) -> String {
+pub(super) fn percent_change(ratio: &Estimate) -> String {
     let percent = |r: f64| {
         let p = (r - 1.0) * 100.0;
         // Small enough to be printed as zero is zero, without a sign.
@@ -94,12 +94,12 @@ pub fn percent_change(ratio: &Estimate) -> String {
 }
 
 /// "1 trial", "3 trials".
-pub fn counted(n: usize, what: &str) -> String {
+pub(super) fn counted(n: usize, what: &str) -> String {
     format!("{} {what}{}", grouped(n as u64), if n == 1 { "" } else { "s" })
 }
 
 /// "a, b and c".
-pub fn listed(items: &[String]) -> String {
+pub(super) fn listed(items: &[String]) -> String {
     match items {
         [] => String::new(),
         [one] => one.clone(),

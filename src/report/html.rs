@@ -8,7 +8,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("sort.js");
 
 /// The whole file.
-pub fn render(d: &Document) -> String {
+pub(super) fn render(d: &Document) -> String {
     let mut out = String::new();
     let title = text(&d.title);
     // Writing to a string cannot fail.

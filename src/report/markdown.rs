@@ -5,7 +5,7 @@ use super::escape::{markdown as text, markdown_code};
 use std::fmt::Write;
 
 /// The whole file.
-pub fn render(d: &Document) -> String {
+pub(super) fn render(d: &Document) -> String {
     let mut out = format!("# {}\n\n", text(&d.title));
     if !d.description.trim().is_empty() {
         let _ = writeln!(out, "{}\n", text(&d.description));
@@ -66,7 +66,7 @@ fn inline(spans: &[Span]) -> String {
 }
 
 /// A table with its caption.
-pub fn table(t: &Table) -> String {
+pub(super) fn table(t: &Table) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut out = line(t.columns.iter().map(|c| text(&c.heading)).collect());
     out += &line(t.columns.iter().map(|c| if c.numeric { "---:" } else { "---" }.to_string()).collect());

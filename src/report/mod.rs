@@ -3,16 +3,16 @@
 //! The only room that knows HTML, Markdown and plots. It computes no figures: it asks `cost` and `comparison`.
 
 mod charts;
-pub mod check;
+pub(crate) mod check;
 mod compared;
 mod document;
 mod escape;
 mod facts;
-pub mod fit;
+pub(crate) mod fit;
 mod format;
 mod html;
 mod markdown;
-pub mod pages;
+pub(crate) mod pages;
 mod publish;
 mod sections;
 mod table;
@@ -22,12 +22,13 @@ use crate::hardware::book::Book;
 use crate::results::ResultsError;
 use crate::results::run::Run;
 use crate::results::write;
-pub use compared::Comparison;
+pub(crate) use compared::Comparison;
 use document::Document;
 use facts::Facts;
-pub use format::fixed_usd;
+pub(crate) use format::fixed_usd;
 use std::path::{Path, PathBuf};
-pub use terminal::{Style, wrapped};
+pub use terminal::Style;
+pub(crate) use terminal::wrapped;
 
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -82,21 +83,21 @@ pub fn summary(run: &Run, book: &Book, style: Style) -> Summary {
 }
 
 /// What a cell of a run is called: by what differs among its cells.
-pub fn cell_name(run: &Run, book: &Book, record: usize) -> String {
+pub(crate) fn cell_name(run: &Run, book: &Book, record: usize) -> String {
     Facts::of(run, book).name(record)
 }
 
 /// The command that measures again, where others on the machine disturbed every trial and there is no answer.
-pub fn busy(run: &Run, book: &Book) -> Option<String> {
+pub(crate) fn busy(run: &Run, book: &Book) -> Option<String> {
     Facts::of(run, book).busy()
 }
 
 /// The table for people, as Markdown.
-pub fn markdown_table(run: &Run, book: &Book) -> String {
+pub(crate) fn markdown_table(run: &Run, book: &Book) -> String {
     markdown::table(&sections::table(&Facts::of(run, book)))
 }
 
 /// Every field and metric of every trial.
-pub fn results_table(run: &Run, book: &Book) -> crate::results::table::Table {
+pub(crate) fn results_table(run: &Run, book: &Book) -> crate::results::table::Table {
     table::table(&Facts::of(run, book))
 }

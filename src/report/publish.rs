@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Disk or permissions; each file is whole or the old one stays.
-pub fn publish(document: &Document, folder: &Path, name: &str) -> Result<PathBuf, ReportError> {
+pub(super) fn publish(document: &Document, folder: &Path, name: &str) -> Result<PathBuf, ReportError> {
     let pictures = folder.join("charts");
     std::fs::create_dir_all(&pictures).map_err(ResultsError::io(&pictures, "making the folder"))?;
     for c in document::charts(&document.sections) {

@@ -12,7 +12,7 @@ use crate::scenario::axes::{AXES, Axis, Kind};
 use crate::transformer::memory::MemoryParts;
 
 /// Builds it. The columns are the same for every run.
-pub fn table(facts: &Facts) -> Table {
+pub(super) fn table(facts: &Facts) -> Table {
     let mut b = Builder { records: facts.records(), columns: Vec::new() };
     b.text("trial_id", |r| Some(r.trial_id.clone()));
     b.text("cell", |r| Some(r.cell.name()));

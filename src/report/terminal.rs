@@ -24,10 +24,10 @@ impl Style {
 }
 
 /// Most rows that are shown; a report has all.
-pub const MOST_ROWS: usize = 60;
+pub(super) const MOST_ROWS: usize = 60;
 
 /// Sections one below the other: their text and tables; pictures are for a page.
-pub fn sections(all: &[Section], style: Style) -> String {
+pub(super) fn sections(all: &[Section], style: Style) -> String {
     let mut out = String::new();
     for s in all.iter().filter(|s| s.blocks.iter().any(|b| !matches!(b, Block::Chart(_) | Block::Folded { .. }))) {
         let heading = plain(s.title);
@@ -67,7 +67,7 @@ fn inline(spans: &[Span]) -> String {
 }
 
 /// Broken between words where the terminal ends; lines after the first are indented.
-pub fn wrapped(text: &str, style: Style, indent: &str) -> String {
+pub(crate) fn wrapped(text: &str, style: Style, indent: &str) -> String {
     let Some(width) = style.width.map(usize::from).filter(|w| *w > 20) else { return text.to_string() };
     let (mut out, mut used) = (String::new(), 0);
     for word in text.split(' ') {
@@ -87,7 +87,7 @@ pub fn wrapped(text: &str, style: Style, indent: &str) -> String {
 }
 
 /// A table within the terminal's width, with what was left out of it said below.
-pub fn render(t: &Table, style: Style) -> String {
+pub(super) fn render(t: &Table, style: Style) -> String {
     let shown = t.rows.iter().take(MOST_ROWS);
     let grid = Grid {
         headings: t.columns.iter().map(|c| plain(&c.heading)).collect(),

@@ -10,7 +10,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// Disk, permissions, or what `check` says; the old content stays.
-pub fn replace(
+pub(crate) fn replace(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<(), ResultsError>,
     check: impl FnOnce(&Path) -> Result<(), ResultsError>,
@@ -37,7 +37,7 @@ pub fn replace(
 ///
 /// # Errors
 /// Disk or permissions; the old content stays.
-pub fn replace_text(path: &Path, text: &str) -> Result<(), ResultsError> {
+pub(crate) fn replace_text(path: &Path, text: &str) -> Result<(), ResultsError> {
     replace(
         path,
         |f| f.write_all(text.as_bytes()).map_err(ResultsError::io(path, "writing")),
@@ -53,7 +53,7 @@ pub fn replace_text(path: &Path, text: &str) -> Result<(), ResultsError> {
 ///
 /// # Errors
 /// When the system refuses; on systems without such a call nothing is done.
-pub fn sync_folder_of(path: &Path) -> Result<(), ResultsError> {
+pub(crate) fn sync_folder_of(path: &Path) -> Result<(), ResultsError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     #[cfg(unix)]
     File::open(folder).and_then(|f| f.sync_all()).map_err(ResultsError::io(folder, "syncing"))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// One trial of one run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub commit: String,
     /// Start of the run, RFC 3339, UTC.
     pub started_at: String,
@@ -48,7 +48,7 @@ const NUMBERS: [(&str, NumberOf); 5] = [
 ///
 /// # Errors
 /// A file that is damaged or no history; disk or permissions. What is there stays.
-pub fn append(path: &Path, new: &[Entry]) -> Result<usize, ResultsError> {
+pub(crate) fn append(path: &Path, new: &[Entry]) -> Result<usize, ResultsError> {
     let mut all = read(path)?;
     let key = |e: &Entry| (e.commit.clone(), e.started_at.clone(), e.trial_id.clone());
     all.retain(|old| !new.iter().any(|n| key(n) == key(old)));
@@ -70,7 +70,7 @@ pub fn append(path: &Path, new: &[Entry]) -> Result<usize, ResultsError> {
 ///
 /// # Errors
 /// A file that is damaged or no history.
-pub fn read(path: &Path) -> Result<Vec<Entry>, ResultsError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Entry>, ResultsError> {
     if !path.exists() {
         return Ok(Vec::new());
     }

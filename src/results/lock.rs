@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Held until dropped, or until the process ends however it ends.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -15,7 +15,7 @@ pub struct Lock {
 ///
 /// # Errors
 /// [`ResultsError::Locked`] with the holder's own words; disk or permissions.
-pub fn lock_folder(folder: &Path) -> Result<Lock, ResultsError> {
+pub(crate) fn lock_folder(folder: &Path) -> Result<Lock, ResultsError> {
     lock(&folder.join(".lock"))
 }
 
@@ -23,7 +23,7 @@ pub fn lock_folder(folder: &Path) -> Result<Lock, ResultsError> {
 ///
 /// # Errors
 /// As [`lock_folder`].
-pub fn lock_machine() -> Result<Lock, ResultsError> {
+pub(crate) fn lock_machine() -> Result<Lock, ResultsError> {
     let folder = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_dir());
     lock(&folder.unwrap_or_else(std::env::temp_dir).join("centime-measuring.lock"))
 }

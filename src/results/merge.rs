@@ -8,7 +8,7 @@ use crate::transformer::memory::DeviceMemory;
 /// One record of a cell from its launches, at most one a round, in any order: the steps of all of them, and the largest of what was a
 /// peak in each. A launch that failed makes the cell one that failed, whatever the others gave: its reason says which it was. `None`
 /// without launches.
-pub fn cell(mut launches: Vec<Record>) -> Option<Record> {
+pub(crate) fn cell(mut launches: Vec<Record>) -> Option<Record> {
     launches.sort_by_key(|r| r.round);
     let seconds: f64 = launches.iter().map(|r| r.measurement.trial_seconds).sum();
     let failed = launches.iter().position(|r| r.measurement.status != Status::Ok);

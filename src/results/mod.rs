@@ -1,14 +1,14 @@
 //! Results: the journal that loses nothing, and the table written as CSV, Parquet and JSON. The only room with polars.
 
 mod error;
-pub mod files;
-pub mod history;
-pub mod journal;
-pub mod lock;
-pub mod merge;
-pub mod record;
-pub mod run;
-pub mod table;
-pub mod write;
+pub(crate) mod files;
+pub(crate) mod history;
+pub(crate) mod journal;
+pub(crate) mod lock;
+pub(crate) mod merge;
+pub(crate) mod record;
+pub(crate) mod run;
+pub(crate) mod table;
+pub(crate) mod write;
 
 pub use error::ResultsError;

@@ -75,7 +75,7 @@ pub struct Run {
 }
 
 /// Name of the environment's file in a run's folder.
-pub const ENVIRONMENT: &str = "environment.json";
+pub(crate) const ENVIRONMENT: &str = "environment.json";
 
 /// Writes `environment.json`.
 ///
@@ -121,7 +121,7 @@ fn by_cell(environment: &Environment, journal: Vec<Record>) -> Vec<Record> {
 }
 
 /// The launches of each trial. Of two lines for one (skipped first, then run) the later counts.
-pub fn launches(journal: Vec<Record>) -> HashMap<String, Vec<Record>> {
+pub(crate) fn launches(journal: Vec<Record>) -> HashMap<String, Vec<Record>> {
     let mut all: HashMap<String, Vec<Record>> = HashMap::new();
     for record in journal {
         let of_trial = all.entry(record.trial_id.clone()).or_default();

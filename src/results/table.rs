@@ -2,7 +2,7 @@
 
 /// The cells of a column.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Values {
+pub(crate) enum Values {
     Text(Vec<Option<String>>),
     Integer(Vec<Option<i64>>),
     Float(Vec<Option<f64>>),
@@ -13,7 +13,7 @@ pub enum Values {
 
 /// One column.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Column {
+pub(crate) struct Column {
     /// Unit in the name where it is not plain: `step_seconds_p50`.
     pub name: String,
     pub values: Values,
@@ -21,20 +21,20 @@ pub struct Column {
 
 /// Columns of equal length with distinct names.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct Table {
+pub(crate) struct Table {
     pub columns: Vec<Column>,
 }
 
 impl Table {
     /// Rows of the longest column (all are equally long in a table that can be written).
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.columns.iter().map(Column::len).max().unwrap_or(0)
     }
 }
 
 impl Column {
     /// Rows.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match &self.values {
             Values::Text(v) => v.len(),
             Values::Integer(v) => v.len(),

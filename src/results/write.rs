@@ -16,7 +16,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// Disk, permissions, columns of unequal length, or a file that reads back differently.
-pub fn write(folder: &Path, table: &Table) -> Result<(), ResultsError> {
+pub(crate) fn write(folder: &Path, table: &Table) -> Result<(), ResultsError> {
     write_parquet(&folder.join("results.parquet"), table)?;
     write_csv(&folder.join("results.csv"), table)?;
     write_json(&folder.join("results.json"), table)
@@ -139,7 +139,7 @@ fn write_csv(path: &Path, table: &Table) -> Result<(), ResultsError> {
 ///
 /// # Errors
 /// Columns of unequal length.
-pub fn csv_text(table: &Table) -> Result<String, ResultsError> {
+pub(crate) fn csv_text(table: &Table) -> Result<String, ResultsError> {
     let path = Path::new("CSV");
     let harmless = Table { columns: table.columns.iter().map(Column::harmless).collect() };
     let mut flat = frame(path, &harmless, false)?;
@@ -154,7 +154,7 @@ fn write_json(path: &Path, table: &Table) -> Result<(), ResultsError> {
 }
 
 /// The table as JSON, raw samples included.
-pub fn json_text(table: &Table) -> String {
+pub(crate) fn json_text(table: &Table) -> String {
     let rows: Vec<serde_json::Value> = (0..table.rows())
         .map(|r| serde_json::Value::Object(table.columns.iter().map(|c| (c.name.clone(), c.json(r))).collect()))
         .collect();

@@ -18,7 +18,7 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 pub struct CountingAllocator;
 
 /// Highest bytes that were held at one time since the process began; 0 where [`CountingAllocator`] is not installed.
-pub fn peak_bytes() -> u64 {
+pub(crate) fn peak_bytes() -> u64 {
     PEAK.load(Ordering::Relaxed) as u64
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 ///
 /// # Errors
 /// A program that cannot be started, does not succeed, or prints something else than text.
-pub fn ask(program: &Path, arguments: &[&str]) -> io::Result<String> {
+pub(crate) fn ask(program: &Path, arguments: &[&str]) -> io::Result<String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -15,7 +15,7 @@ pub(super) trait Clock {
 pub(super) struct Monotonic(Instant);
 
 impl Monotonic {
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self(Instant::now())
     }
 }
@@ -38,7 +38,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self {
             asleep: seconds_asleep(),
             processors: CpuTimes::now(),
@@ -47,20 +47,20 @@ impl Watch {
     }
 
     /// Mean power of the processors since the start, where they have counters that may be read.
-    pub fn watts(&self) -> Option<f64> {
+    pub(super) fn watts(&self) -> Option<f64> {
         let (energy, began) = self.energy.as_ref()?;
         let watts = energy.joules_since()? / began.elapsed().as_secs_f64();
         (watts.is_finite() && watts > 0.0).then_some(watts)
     }
 
     /// Seconds that the machine was suspended since the start, if it was.
-    pub fn suspended(&self) -> Option<f64> {
+    pub(super) fn suspended(&self) -> Option<f64> {
         let slept = seconds_asleep()? - self.asleep?;
         (slept > LONGEST_NAP).then_some(slept)
     }
 
     /// Share of the machine's time since the start that the hypervisor gave to somebody else, where the system tells.
-    pub fn steal_share(&self) -> Option<f64> {
+    pub(super) fn steal_share(&self) -> Option<f64> {
         self.processors?.steal_since()
     }
 }

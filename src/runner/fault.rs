@@ -32,10 +32,10 @@ use std::time::{Duration, Instant};
 use std::{io, process, thread};
 
 /// The variable's name.
-pub const VARIABLE: &str = "CENTIME_FAULT";
+pub(crate) const VARIABLE: &str = "CENTIME_FAULT";
 
 /// The directives in force, if any.
-pub fn requested() -> Option<OsString> {
+pub(crate) fn requested() -> Option<OsString> {
     std::env::var_os(VARIABLE).filter(|v| !v.is_empty())
 }
 
@@ -71,7 +71,7 @@ impl Faults {
     ///
     /// # Errors
     /// A directive that is not understood.
-    pub fn of(trial: &Trial) -> Result<Self, FaultError> {
+    pub(super) fn of(trial: &Trial) -> Result<Self, FaultError> {
         let Some(text) = requested() else { return Ok(Self::default()) };
         let text = text.into_string().map_err(|t| FaultError(t.to_string_lossy().into_owned()))?;
         Self::parse(&text, trial.workload.batch)
@@ -98,7 +98,7 @@ impl Faults {
     }
 
     /// The session that stands in for the transformer, if one is asked for.
-    pub fn session(&self, trial: &Trial) -> Option<Box<dyn Session>> {
+    pub(super) fn session(&self, trial: &Trial) -> Option<Box<dyn Session>> {
         let tokens = trial.workload.tokens_per_step();
         self.0.iter().find_map(|f| match f {
             Fault::Synthetic(step) => Some(Box::new(Synthetic { step: *step, tokens, steps: 0 }) as Box<dyn Session>),
@@ -107,12 +107,12 @@ impl Faults {
     }
 
     /// What stands in for the driver's library, if that is asked for.
-    pub fn gpus(&self) -> Option<&Script> {
+    pub(super) fn gpus(&self) -> Option<&Script> {
         self.0.iter().find_map(|f| if let Fault::Gpu(script) = f { Some(script) } else { None })
     }
 
     /// The session, slowed down or with a device that will be lost, if that is asked for.
-    pub fn disturbed(&self, session: Box<dyn Session>) -> Box<dyn Session> {
+    pub(super) fn disturbed(&self, session: Box<dyn Session>) -> Box<dyn Session> {
         self.0.iter().fold(session, |session, fault| match fault {
             Fault::Slow(share) => Box::new(Slowed { session, share: *share }),
             Fault::Lost(step) => Box::new(Losing { session, left: *step }),
@@ -121,7 +121,7 @@ impl Faults {
     }
 
     /// Does to this process what was asked.
-    pub fn strike(&self) {
+    pub(super) fn strike(&self) {
         self.0.iter().for_each(|f| strike(*f));
     }
 }

@@ -5,22 +5,22 @@
 //!
 //! The runner knows one trial at a time: the order of a sweep, its journal and its limits are its caller's.
 
-pub mod allocation;
-pub mod ask;
-pub mod child;
+pub(crate) mod allocation;
+pub(crate) mod ask;
+pub(crate) mod child;
 mod clock;
-pub mod fault;
+pub(crate) mod fault;
 mod measure;
-pub mod measurement;
+pub(crate) mod measurement;
 mod memory;
 mod parent;
 mod precision;
 mod process;
-pub mod protocol;
-pub mod team;
-pub mod telemetry;
+pub(crate) mod protocol;
+pub(crate) mod team;
+pub(crate) mod telemetry;
 mod verdict;
-pub mod watch;
+pub(crate) mod watch;
 
 pub use parent::{Options, Request, run_trial};
 pub use process::this_program;

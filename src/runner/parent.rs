@@ -63,7 +63,7 @@ pub fn run_trial(
 }
 
 /// The other processes of a trial that runs on several, as this one's parent sees them.
-pub trait Others {
+pub(super) trait Others {
     /// This process's place among them.
     fn team(&self) -> Team;
     /// The trial of rank 0 waits for the others at this port.
@@ -73,7 +73,7 @@ pub trait Others {
 }
 
 /// [`run_trial`] of one process among others; with it, whether the fault, if there is one, is not this process's.
-pub fn run_part(
+pub(super) fn run_part(
     request: &Request,
     options: &Options,
     progress: &mut dyn FnMut(Progress),

@@ -37,7 +37,7 @@ pub(super) struct Pipes {
 
 impl Process {
     /// Starts `program trial`, with `variables` beside those of this process.
-    pub fn start(program: &Path, variables: &[(OsString, OsString)]) -> io::Result<(Self, Pipes)> {
+    pub(super) fn start(program: &Path, variables: &[(OsString, OsString)]) -> io::Result<(Self, Pipes)> {
         let mut command = Command::new(program);
         command.arg("trial").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         scrub(&mut command, std::env::vars_os().map(|(name, _)| name));
@@ -66,12 +66,12 @@ impl Process {
     }
 
     /// The last of what the trial wrote to stderr so far.
-    pub fn stderr(&self) -> String {
+    pub(super) fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 
     /// How the process ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         if self.reaped.is_none() {
             self.reaped = self.child.try_wait().ok().flatten();
         }
@@ -79,7 +79,7 @@ impl Process {
     }
 
     /// Kills the whole group, and waits for the process; how it ended.
-    pub fn kill(&mut self) -> Option<ExitStatus> {
+    pub(super) fn kill(&mut self) -> Option<ExitStatus> {
         if self.reaped.is_none() {
             // The group exists as long as its leader is not reaped; one that has ended by itself is no error.
             #[cfg(unix)]

@@ -11,14 +11,14 @@ use std::io::{self, Read, Write};
 
 /// Version of this conversation. A check speaks with older builds, whose version has to be the same: what a parent may hear beside
 /// what it knew, and what a child may be asked without (fields with defaults), does not change it.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
 
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
 
 /// What the parent asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrialRequest {
+pub(crate) struct TrialRequest {
     pub protocol: u32,
     pub trial: Trial,
     pub measure: Measure,
@@ -32,7 +32,7 @@ pub struct TrialRequest {
 
 /// The processes that run a trial together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Team {
+pub(crate) struct Team {
     /// This process's place. Rank 0 takes a port that is free and says it ([`Message::Meeting`]); the others are told that one.
     pub world: World,
     /// The same for all processes of the trial, and for no other trial.
@@ -86,7 +86,7 @@ impl Progress {
 /// What kind of fault a child reports of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
+pub(crate) enum Fault {
     Oom,
     /// A device failed or was lost in the middle of the trial.
     Device,
@@ -99,7 +99,7 @@ pub enum Fault {
 /// What a child says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
-pub enum Message {
+pub(crate) enum Message {
     /// The request was understood; nothing is built yet.
     Ready {
         baseline_rss_bytes: u64,
@@ -131,7 +131,7 @@ pub enum ProtocolError {
 ///
 /// # Errors
 /// A closed pipe; something that is no request.
-pub fn read_request(input: impl Read) -> Result<TrialRequest, ProtocolError> {
+pub(crate) fn read_request(input: impl Read) -> Result<TrialRequest, ProtocolError> {
     let mut text = Vec::new();
     input.take(LONGEST_REQUEST).read_to_end(&mut text).map_err(ProtocolError::Read)?;
     serde_json::from_slice(&text).map_err(ProtocolError::Request)
@@ -141,7 +141,7 @@ pub fn read_request(input: impl Read) -> Result<TrialRequest, ProtocolError> {
 ///
 /// # Errors
 /// A parent that is gone.
-pub fn send(output: &mut impl Write, message: &Message) -> Result<(), ProtocolError> {
+pub(crate) fn send(output: &mut impl Write, message: &Message) -> Result<(), ProtocolError> {
     let mut line = serde_json::to_vec(message).map_err(|e| ProtocolError::Write(e.into()))?;
     line.push(b'\n');
     output.write_all(&line).and_then(|()| output.flush()).map_err(ProtocolError::Write)

@@ -12,7 +12,7 @@ use crate::yaml::{Value, did_you_mean};
 
 /// What the schema says of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Count,
     Number,
     Flag,
@@ -23,7 +23,7 @@ pub enum Kind {
 
 /// One field of a trial.
 #[derive(Debug)]
-pub struct Axis {
+pub(crate) struct Axis {
     /// Path in the trial: `model.d_model`, `batch`.
     pub path: &'static str,
     /// Other names for the last part of the path: Hugging Face's, llama-bench's.
@@ -51,7 +51,7 @@ macro_rules! axis {
 }
 
 /// Every field of a trial.
-pub const AXES: &[Axis] = &[
+pub(crate) const AXES: &[Axis] = &[
     axis!(
         "model.family",
         [],
@@ -391,7 +391,7 @@ fn dropout(v: &Value) -> Result<f32, String> {
 }
 
 /// A field's value as every table and message names it: "d_model 256", or "adamw" where the word says what it is.
-pub fn said(path: &str, value: &str) -> String {
+pub(crate) fn said(path: &str, value: &str) -> String {
     match AXES.iter().find(|a| a.path == path) {
         // `none` and `dtype` say nothing by themselves.
         Some(Axis { kind: Kind::Word(words), .. }) if !words.contains(&"none") && !words.contains(&"dtype") => {
@@ -403,15 +403,15 @@ pub fn said(path: &str, value: &str) -> String {
 }
 
 /// Sections of a trial, whose fields are written below them: `model.d_model`.
-pub const SECTIONS: &[&str] = &["model", "parallel"];
+pub(crate) const SECTIONS: &[&str] = &["model", "parallel"];
 
 /// The section of a field; none for those of the trial itself.
-pub fn section_of(path: &str) -> Option<&str> {
+pub(crate) fn section_of(path: &str) -> Option<&str> {
     path.split_once('.').map(|(section, _)| section)
 }
 
 /// The field that a path names, by its own name or an alias, with or without `model.`.
-pub fn find(path: &str) -> Option<&'static Axis> {
+pub(crate) fn find(path: &str) -> Option<&'static Axis> {
     let bare = path.strip_prefix("model.").unwrap_or(path);
     AXES.iter().find(|a| a.path == path).or_else(|| {
         AXES.iter().find(|a| {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The trial before anything is swept.
 #[derive(Debug)]
-pub struct Base {
+pub(super) struct Base {
     pub draft: Draft,
     /// Where fields are given, by path; what a later fault is pointed at.
     places: Vec<(&'static str, Option<Place>)>,
@@ -18,12 +18,12 @@ pub struct Base {
 
 impl Base {
     /// Where a field is given.
-    pub fn place(&self, path: &str) -> Option<Place> {
+    pub(super) fn place(&self, path: &str) -> Option<Place> {
         self.places.iter().find(|(p, _)| *p == path).and_then(|(_, place)| *place)
     }
 
     /// Where a field of the same section of the trial is given, or else where the trial begins.
-    pub fn near(&self, path: &str) -> Option<Place> {
+    pub(super) fn near(&self, path: &str) -> Option<Place> {
         let own = section_of(path);
         let beside = self.places.iter().find(|(p, _)| own.is_some() && section_of(p) == own);
         beside.and_then(|(_, place)| *place).or(self.start)
@@ -34,7 +34,7 @@ impl Base {
 ///
 /// # Errors
 /// An unknown field, a value that a field cannot have, a Hugging Face config that cannot be used.
-pub fn read(root: &Node, s: &Sources) -> Result<Base, YamlError> {
+pub(super) fn read(root: &Node, s: &Sources) -> Result<Base, YamlError> {
     let section = root.get("trial");
     let start = section.map_or(root.place, |e| e.place);
     let mut base = Base { draft: Draft::default(), places: Vec::new(), start };

@@ -22,7 +22,7 @@ const GIB: f64 = 1_073_741_824.0;
 ///
 /// # Errors
 /// What is wrong, where, and the remedy.
-pub fn load(path: &Path) -> Result<Vec<Budget>, YamlError> {
+pub(crate) fn load(path: &Path) -> Result<Vec<Budget>, YamlError> {
     let mut s = Sources::default();
     let root = s.read(path, "give the path of a budget file")?;
     let mut version = false;

@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 8;
 ///
 /// # Errors
 /// A file that cannot be read or parsed; a parent outside the folder or in a circle; an override or variable at fault.
-pub fn read(path: &Path, options: &[String]) -> Result<(Node, Sources), YamlError> {
+pub(super) fn read(path: &Path, options: &[String]) -> Result<(Node, Sources), YamlError> {
     let mut sources = Sources::default();
     let mut root = file(path, &mut sources, &mut Vec::new())?;
     for text in options {

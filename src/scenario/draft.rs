@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 /// What has been said of a trial, over the defaults.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draft {
+pub(crate) struct Draft {
     pub family: Option<Family>,
     pub preset: Option<String>,
     /// Read from a Hugging Face config.
@@ -35,7 +35,7 @@ pub struct Draft {
 
 /// What a Hugging Face config says of a model, and what the model is called.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     pub name: String,
     pub family: Family,
     pub spec: ShapeSpec,
@@ -70,14 +70,14 @@ impl Default for Draft {
 }
 
 /// Why a draft is no trial: the field's path and the message.
-pub type FieldFault = (Cow<'static, str>, String);
+pub(super) type FieldFault = (Cow<'static, str>, String);
 
 impl Draft {
     /// The model's name and its checked shape.
     ///
     /// # Errors
     /// The field at fault, what is wrong with it, and the remedy.
-    pub fn shape(&self) -> Result<(String, Shape), FieldFault> {
+    pub(crate) fn shape(&self) -> Result<(String, Shape), FieldFault> {
         let Some((name, family, known)) = self.known_model()? else {
             let shape = Shape::new(self.family.unwrap_or(Family::Gpt2), &self.spec).map_err(of_shape)?;
             return Ok((format!("{} {}x{}", shape.family, shape.n_layers, shape.d_model), shape));
@@ -116,7 +116,7 @@ impl Draft {
     ///
     /// # Errors
     /// The field at fault, what is wrong with it, and the remedy.
-    pub fn finish(&self, cuda_present: fn() -> bool) -> Result<Trial, FieldFault> {
+    pub(crate) fn finish(&self, cuda_present: fn() -> bool) -> Result<Trial, FieldFault> {
         let (model, shape) = self.shape()?;
         let workload = Workload {
             shape,
@@ -149,7 +149,7 @@ impl Draft {
     ///
     /// # Errors
     /// Numbers that do not make a product.
-    pub fn parallel(&self) -> Result<Parallel, FieldFault> {
+    pub(crate) fn parallel(&self) -> Result<Parallel, FieldFault> {
         let sharding = self.sharding;
         let quotient = |field: &'static str, by: u32, devices: u32| match devices.checked_div(by) {
             Some(other) if other * by == devices => Ok(other),

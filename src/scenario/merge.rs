@@ -3,7 +3,7 @@
 use crate::yaml::{Entry, Node, Value};
 
 /// Maps merge key by key; anything else replaces.
-pub fn merged(base: Node, own: Node) -> Node {
+pub(super) fn merged(base: Node, own: Node) -> Node {
     match (base.value, own.value) {
         (Value::Map(mut entries), Value::Map(new)) => {
             for e in new {

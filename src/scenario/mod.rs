@@ -3,28 +3,29 @@
 //! Wire types (what may be written) are turned into [`Scenario`] (what is meant) once and fallibly. A scenario knows nothing
 //! of devices, of the clock or of results.
 
-pub mod axes;
+pub(crate) mod axes;
 mod base;
-pub mod budget;
+pub(crate) mod budget;
 mod document;
 mod draft;
 mod merge;
 mod names;
 mod overrides;
 mod presets;
-pub mod price;
+pub(crate) mod price;
 mod ranges;
-pub mod schema;
+pub(crate) mod schema;
 mod settings;
 mod sweep;
-pub mod trial;
+pub(crate) mod trial;
 mod values;
 mod variables;
 
 use crate::hardware::book::Book;
 use crate::units::UsdPerHour;
+pub(crate) use crate::yaml::Value;
+pub use crate::yaml::YamlError;
 use crate::yaml::{Node, Sources, fields};
-pub use crate::yaml::{Value, YamlError};
 pub use price::Price;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

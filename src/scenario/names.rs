@@ -8,7 +8,7 @@ use crate::yaml::{Entry, Node, Sources, Value, YamlError};
 ///
 /// # Errors
 /// A field that one map gives under two names.
-pub fn unify(root: &mut Node, s: &Sources) -> Result<(), YamlError> {
+pub(super) fn unify(root: &mut Node, s: &Sources) -> Result<(), YamlError> {
     for e in children(root) {
         match e.key.as_str() {
             "trial" => trial(&mut e.node, s)?,

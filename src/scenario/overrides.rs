@@ -12,7 +12,7 @@ const SECTIONS: &[&str] = &["measure", "price", "limits", "variables"];
 ///
 /// # Errors
 /// Text without `=`, a value that is no YAML, a path that names no field, or a field of the trial that the sweep varies.
-pub fn apply(root: Node, text: &str, sources: &mut Sources) -> Result<Node, YamlError> {
+pub(super) fn apply(root: Node, text: &str, sources: &mut Sources) -> Result<Node, YamlError> {
     let source = sources.add(Origin::CommandLine(format!("--set {text}")), text);
     let place = Some(Place { source, line: 1, column: 1 });
     let Some((path, value)) = text.split_once('=') else {

@@ -4,7 +4,7 @@ use crate::transformer::shape::{Family, RopeScaling, ShapeSpec};
 
 /// Sizes of a known model.
 #[derive(Clone, Debug)]
-pub struct Preset {
+pub(super) struct Preset {
     pub name: &'static str,
     pub family: Family,
     pub spec: ShapeSpec,
@@ -50,7 +50,7 @@ fn stretched(mut p: Preset, factor: f32) -> Preset {
 }
 
 /// All presets.
-pub fn all() -> Vec<Preset> {
+pub(super) fn all() -> Vec<Preset> {
     vec![
         gpt2("gpt2", 12, 768, 12, 1024, 124_439_808),
         gpt2("gpt2-medium", 24, 1024, 16, 1024, 354_823_168),

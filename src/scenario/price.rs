@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Keys of `price`.
-pub const PRICE: &[&str] = &[
+pub(crate) const PRICE: &[&str] = &[
     "hardware",
     "usd_per_hour",
     "per_hour",
@@ -142,7 +142,7 @@ impl Price {
 
 /// # Errors
 /// The first field at fault; a price that is not a finite number above 0; hardware that no price book has.
-pub fn read(node: Option<&Node>, books: &[PathBuf], s: &Sources) -> Result<(Price, Book), YamlError> {
+pub(crate) fn read(node: Option<&Node>, books: &[PathBuf], s: &Sources) -> Result<(Price, Book), YamlError> {
     let mut price = Price::default();
     let p = "price.";
     let mut query = Query::default();

@@ -7,7 +7,7 @@ const MAX_VALUES: usize = 100_000;
 ///
 /// # Errors
 /// A range that does not advance, ends before it begins, or stands for too many values.
-pub fn expand(text: &str) -> Result<Option<Vec<i64>>, String> {
+pub(super) fn expand(text: &str) -> Result<Option<Vec<i64>>, String> {
     let Some((first, last, sign, step)) = split(text) else { return Ok(None) };
     if first > last {
         return Err(format!("`{text}` ends before it begins; write {last}..{first}{sign}{step}"));

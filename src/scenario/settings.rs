@@ -5,7 +5,7 @@ use crate::units::UsdPerHour;
 use crate::yaml::{Node, Sources, Value, YamlError, entries, flag, number, text, whole};
 
 /// Keys of `measure`.
-pub const MEASURE: &[&str] = &[
+pub(super) const MEASURE: &[&str] = &[
     "precision",
     "min_seconds",
     "max_seconds",
@@ -17,9 +17,9 @@ pub const MEASURE: &[&str] = &[
     "ignore_memory",
 ];
 /// The most launches of a cell.
-pub const MOST_ROUNDS: u32 = 100;
+pub(super) const MOST_ROUNDS: u32 = 100;
 /// Keys of `limits`.
-pub const LIMITS: &[&str] = &["minutes", "usd", "cells"];
+pub(super) const LIMITS: &[&str] = &["minutes", "usd", "cells"];
 
 impl Default for Measure {
     /// One per cent, between 1 and 10 seconds, warm-up until stationary, seed 0, shuffled; killed after 600 s.
@@ -40,7 +40,7 @@ impl Default for Measure {
 
 /// # Errors
 /// The first field at fault.
-pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlError> {
+pub(super) fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlError> {
     let mut m = Measure::default();
     let positive = |x: f64| x > 0.0 && x <= 1e7;
     let mut min_given = false;
@@ -117,7 +117,7 @@ pub fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlError> {
 
 /// # Errors
 /// The first field at fault; a cap on money where an hour has no price.
-pub fn limits(node: Option<&Node>, price: Option<UsdPerHour>, s: &Sources) -> Result<Limits, YamlError> {
+pub(super) fn limits(node: Option<&Node>, price: Option<UsdPerHour>, s: &Sources) -> Result<Limits, YamlError> {
     let mut limits = Limits::default();
     for e in entries("limits", node, LIMITS, &[], s)? {
         let p = "limits.";

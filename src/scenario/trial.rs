@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 /// What the scenario asks for; `auto` takes a GPU where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum BackendChoice {
+pub(crate) enum BackendChoice {
     Auto,
     Cpu,
     /// The oracle; slow by intent.

@@ -7,7 +7,7 @@ use crate::yaml::{Entry, MAX_BYTES, MAX_NODES, Node, Sources, Value, YamlError, 
 /// # Errors
 /// A name that is not defined; a `${` without its `}`; a list or map in the middle of a text; values that multiply beyond
 /// what a scenario may hold.
-pub fn resolve(root: &mut Node, sources: &Sources) -> Result<(), YamlError> {
+pub(super) fn resolve(root: &mut Node, sources: &Sources) -> Result<(), YamlError> {
     let Value::Map(entries) = &mut root.value else { return Ok(()) };
     let section = entries.iter().position(|e| e.key == "variables").map(|at| entries.remove(at));
     let known = match section.as_ref().map(|e| &e.node.value) {

@@ -11,7 +11,7 @@ const LEAST: usize = 4;
 const PERMUTATIONS: usize = 999;
 
 /// Indices at which a new level begins, ascending, each significant at `alpha`; the same for the same values.
-pub fn change_points(values: &[f64], alpha: f64) -> Vec<usize> {
+pub(crate) fn change_points(values: &[f64], alpha: f64) -> Vec<usize> {
     let mut found = Vec::new();
     segment(values, 0, alpha, &mut found);
     found.sort_unstable();

@@ -3,7 +3,7 @@
 //! Source: Holm 1979, Scandinavian Journal of Statistics 6.
 
 /// Which of the hypotheses are refused at `alpha` in total, out of `tests` that there are (some may not be at hand).
-pub fn refused(p_values: &[f64], tests: usize, alpha: f64) -> Vec<bool> {
+pub(crate) fn refused(p_values: &[f64], tests: usize, alpha: f64) -> Vec<bool> {
     let mut order: Vec<usize> = (0..p_values.len()).collect();
     order.sort_by(|a, b| p_values[*a].total_cmp(&p_values[*b]));
     let mut refused = vec![false; p_values.len()];

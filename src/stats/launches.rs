@@ -32,7 +32,7 @@ const OF_MEDIAN_MANY: f64 = 1.571;
 
 /// What several launches say.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OfLaunches {
+pub(crate) struct OfLaunches {
     /// Median of the launches' medians.
     pub value: f64,
     /// That holds the cell's figure as long as this run lasts: from the steps of one launch, or between several. `None` with one
@@ -43,7 +43,7 @@ pub struct OfLaunches {
 }
 
 /// The steps of each launch, in order, all over 0. `None` without steps, or with one that is no duration.
-pub fn of_launches(launches: &[&[f64]], spread: &Spread) -> Option<OfLaunches> {
+pub(crate) fn of_launches(launches: &[&[f64]], spread: &Spread) -> Option<OfLaunches> {
     let medians = launches.iter().map(|l| Some(Sample::new(l).ok()?.median())).collect::<Option<Vec<f64>>>()?;
     let logs: Vec<f64> = medians.iter().map(|m| m.ln()).collect();
     // Of an even number the geometric mean of the middle two.
@@ -89,13 +89,13 @@ fn around(value: f64, half: f64) -> Interval {
 const Z: f64 = 1.959_964;
 
 /// Two-sided 95 % quantile of Student's t with so many degrees of freedom, 1 or more.
-pub fn t95(freedom: f64) -> f64 {
+pub(crate) fn t95(freedom: f64) -> f64 {
     student(Z, freedom)
 }
 
 /// The quantile of Student's t that stands where `z` stands in the normal distribution. Within 1.1 % from 2 degrees of freedom on;
 /// of fewer, what 2 have.
-pub fn student(z: f64, freedom: f64) -> f64 {
+pub(crate) fn student(z: f64, freedom: f64) -> f64 {
     let n = freedom.max(2.0);
     // Hill (1970), algorithm 396, as its inverse: t = sqrt(n (exp(c z^2) - 1)).
     let c = (n - 5.0 / 6.0) / (n - 2.0 / 3.0 + 1.0 / (10.0 * n)).powi(2);
@@ -103,7 +103,7 @@ pub fn student(z: f64, freedom: f64) -> f64 {
 }
 
 /// The quantile of the normal distribution that leaves `tail` (0 to 0.5) above it, within 0.0005 (Abramowitz and Stegun 1964, 26.2.23).
-pub fn normal_tail(tail: f64) -> f64 {
+pub(crate) fn normal_tail(tail: f64) -> f64 {
     let t = (-2.0 * tail.clamp(1e-300, 0.5).ln()).sqrt();
     let above = 2.515_517 + t * (0.802_853 + t * 0.010_328);
     let below = 1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308));
@@ -112,7 +112,7 @@ pub fn normal_tail(tail: f64) -> f64 {
 
 /// One launch against another, round by round: the mean difference of logarithms and its standard error with degrees of freedom.
 /// `prior` is what a difference of two launches is known to vary by. `None` unless both have the same number of launches.
-pub fn paired(a: &[f64], b: &[f64], prior: &Spread) -> Option<(f64, f64, f64)> {
+pub(crate) fn paired(a: &[f64], b: &[f64], prior: &Spread) -> Option<(f64, f64, f64)> {
     if a.is_empty() || a.len() != b.len() || !a.iter().chain(b).all(|x| *x > 0.0 && x.is_finite()) {
         return None;
     }

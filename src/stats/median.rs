@@ -14,7 +14,7 @@ const FEWEST: usize = 6;
 
 /// The 95 % interval of the median of positive samples in the order in which they were taken; `None` with fewer than six, or
 /// when they hang together so much that the whole range does not suffice.
-pub fn median_interval(samples: &[f64]) -> Option<Interval> {
+pub(crate) fn median_interval(samples: &[f64]) -> Option<Interval> {
     let sample = Sample::new(samples).ok()?;
     let n = samples.len();
     if n < FEWEST {

@@ -2,7 +2,7 @@
 
 /// Why numbers are no sample.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-pub enum SampleError {
+pub(crate) enum SampleError {
     #[error("no measurements")]
     Empty,
     #[error("measurement {index} is {value}, which is not a positive finite number")]
@@ -11,7 +11,7 @@ pub enum SampleError {
 
 /// Positive, finite measurements in ascending order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     sorted: Vec<f64>,
 }
 
@@ -20,7 +20,7 @@ impl Sample {
     ///
     /// # Errors
     /// Nothing in it, or something that is no positive finite number.
-    pub fn new(values: &[f64]) -> Result<Self, SampleError> {
+    pub(crate) fn new(values: &[f64]) -> Result<Self, SampleError> {
         if values.is_empty() {
             return Err(SampleError::Empty);
         }
@@ -33,23 +33,23 @@ impl Sample {
     }
 
     /// Ascending.
-    pub fn sorted(&self) -> &[f64] {
+    pub(crate) fn sorted(&self) -> &[f64] {
         &self.sorted
     }
 
     /// The quantile at `p` in 0..=1.
-    pub fn quantile(&self, p: f64) -> f64 {
+    pub(crate) fn quantile(&self, p: f64) -> f64 {
         interpolated(&self.sorted, p)
     }
 
     /// The middle.
-    pub fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         self.quantile(0.5)
     }
 }
 
 /// The middle of what is there, in any order.
-pub fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     quantile(&sorted, 0.5)
@@ -63,7 +63,7 @@ fn interpolated(sorted: &[f64], p: f64) -> f64 {
 }
 
 /// The quantile of numbers in ascending order; `None` of none.
-pub fn quantile(sorted: &[f64], p: f64) -> Option<f64> {
+pub(crate) fn quantile(sorted: &[f64], p: f64) -> Option<f64> {
     (!sorted.is_empty()).then(|| interpolated(sorted, p))
 }
 

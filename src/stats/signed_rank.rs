@@ -11,7 +11,7 @@ const KEPT: usize = 128;
 
 /// The chance, if signs were tossed by a fair coin, of a rank sum of the positive values at least as high as this one: small
 /// when the values lie above 0. 1 without values that are not 0; `None` for what is not a number.
-pub fn p_above_zero(values: &[f64]) -> Option<f64> {
+pub(crate) fn p_above_zero(values: &[f64]) -> Option<f64> {
     if values.iter().any(|v| !v.is_finite()) {
         return None;
     }
@@ -84,7 +84,7 @@ fn walsh_averages(values: &[f64]) -> Vec<f64> {
 /// The Hodges-Lehmann estimate of where the values lie: the median of the means of all pairs.
 ///
 /// Source: Hodges & Lehmann 1963, Annals of Mathematical Statistics 34.
-pub fn hodges_lehmann(values: &[f64]) -> Option<f64> {
+pub(crate) fn hodges_lehmann(values: &[f64]) -> Option<f64> {
     if values.is_empty() || values.iter().any(|v| !v.is_finite()) {
         return None;
     }
@@ -100,7 +100,7 @@ pub fn hodges_lehmann(values: &[f64]) -> Option<f64> {
 
 /// The Hodges-Lehmann estimate with the interval of all places that the test would not refuse (Tukey 1949). `None` where so few
 /// values cannot give that confidence.
-pub fn interval(values: &[f64], confidence: f64) -> Option<Interval> {
+pub(crate) fn interval(values: &[f64], confidence: f64) -> Option<Interval> {
     let point = hodges_lehmann(values)?;
     let n = values.len();
     if n > KEPT {

@@ -9,7 +9,7 @@ const BATCH: usize = 5;
 const FEWEST: usize = 3;
 
 /// The index of the first stationary sample, or `None` while the samples still drift or are too few.
-pub fn stationary_from(samples: &[f64]) -> Option<usize> {
+pub(crate) fn stationary_from(samples: &[f64]) -> Option<usize> {
     let averages: Vec<f64> = samples.chunks_exact(BATCH).map(|c| c.iter().sum::<f64>() / BATCH as f64).collect();
     let n = averages.len();
     if n < FEWEST {

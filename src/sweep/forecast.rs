@@ -2,7 +2,7 @@
 
 /// Estimates against what was seen, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Forecast {
+pub(crate) struct Forecast {
     /// Estimates of the trials that are still to run.
     left: f64,
     /// Estimates of those that ran, and what they took.
@@ -12,34 +12,34 @@ pub struct Forecast {
 
 impl Forecast {
     /// Over the estimates of the trials that are to run.
-    pub fn new(estimates: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn new(estimates: impl Iterator<Item = f64>) -> Self {
         Self { left: estimates.sum(), ..Self::default() }
     }
 
     /// A trial will not run after all.
-    pub fn drop_out(&mut self, estimate: f64) {
+    pub(crate) fn drop_out(&mut self, estimate: f64) {
         self.left = (self.left - estimate).max(0.0);
     }
 
     /// A trial ran.
-    pub fn ran(&mut self, estimate: f64, seconds: f64) {
+    pub(crate) fn ran(&mut self, estimate: f64, seconds: f64) {
         self.drop_out(estimate);
         self.learn(estimate, seconds);
     }
 
     /// A trial ran in an earlier sitting.
-    pub fn learn(&mut self, estimate: f64, seconds: f64) {
+    pub(crate) fn learn(&mut self, estimate: f64, seconds: f64) {
         self.estimated += estimate;
         self.seen += seconds;
     }
 
     /// What an estimate is worth by what was seen so far.
-    pub fn corrected(&self, estimate: f64) -> f64 {
+    pub(crate) fn corrected(&self, estimate: f64) -> f64 {
         if self.estimated > 0.0 { estimate * self.seen / self.estimated } else { estimate }
     }
 
     /// Seconds until everything has run.
-    pub fn left(&self) -> f64 {
+    pub(crate) fn left(&self) -> f64 {
         self.corrected(self.left)
     }
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 /// The key of a run of `scenario` by this program on `machine` and so many processes.
-pub fn key(scenario: &Scenario, machine: &Machine, program_version: String, processes: usize) -> RunKey {
+pub(crate) fn key(scenario: &Scenario, machine: &Machine, program_version: String, processes: usize) -> RunKey {
     RunKey {
         schema_version: SCHEMA_VERSION,
         program_version,
@@ -41,7 +41,7 @@ fn settings(measure: &Measure, processes: usize) -> String {
 }
 
 /// What the processes of a run have in common: the program and the trials, in any order.
-pub fn team_key(scenario: &Scenario, plan: &Plan, version: &str) -> u64 {
+pub(crate) fn team_key(scenario: &Scenario, plan: &Plan, version: &str) -> u64 {
     let mut ids: Vec<&str> = plan.trials.iter().map(|t| t.id.as_str()).collect();
     ids.sort_unstable();
     let seed = scenario.measure.seed;
@@ -54,7 +54,7 @@ pub fn team_key(scenario: &Scenario, plan: &Plan, version: &str) -> u64 {
 ///
 /// # Errors
 /// When the program's own file cannot be read.
-pub fn program_version() -> io::Result<String> {
+pub(crate) fn program_version() -> io::Result<String> {
     let mut file = File::open(this_program()?)?;
     let mut hash = crc32fast::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
@@ -68,7 +68,7 @@ pub fn program_version() -> io::Result<String> {
 }
 
 /// The command as typed, without the program's path, quoted where a shell needs it.
-pub fn command(arguments: impl Iterator<Item = std::ffi::OsString>) -> String {
+pub(crate) fn command(arguments: impl Iterator<Item = std::ffi::OsString>) -> String {
     let quoted = arguments.skip(1).map(|a| quote(&a.to_string_lossy()));
     std::iter::once("centime".to_string()).chain(quoted).collect::<Vec<_>>().join(" ")
 }

@@ -5,13 +5,13 @@
 //! Deliberately absent: the command line, reports and money.
 
 mod again;
-pub mod forecast;
-pub mod identity;
-pub mod past;
-pub mod patience;
-pub mod planning;
-pub mod probing;
-pub mod resume;
-pub mod trials;
+pub(crate) mod forecast;
+pub(crate) mod identity;
+pub(crate) mod past;
+pub(crate) mod patience;
+pub(crate) mod planning;
+pub(crate) mod probing;
+pub(crate) mod resume;
+pub(crate) mod trials;
 
-pub use trials::{Outcome, Stage, sweep};
+pub(crate) use trials::{Outcome, Stage, sweep};

@@ -25,7 +25,7 @@ const OF_MAD: f64 = 1.4826;
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PastRun {
+pub(crate) struct PastRun {
     pub started_at: String,
     /// Another build of the program is another one: what it changed is no difference between runs.
     pub program: String,
@@ -34,7 +34,7 @@ pub struct PastRun {
 }
 
 /// Where the runs of a machine are kept; `None` where neither XDG_CACHE_HOME nor HOME is set.
-pub fn file_of(machine: &Machine) -> Option<PathBuf> {
+pub(crate) fn file_of(machine: &Machine) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let base = set("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or_else(|| set("HOME").map(|h| h.join(".cache")))?;
     let key: String = Sha256::digest(machine.fingerprint()).iter().take(8).map(|b| format!("{b:02x}")).collect();
@@ -42,7 +42,7 @@ pub fn file_of(machine: &Machine) -> Option<PathBuf> {
 }
 
 /// The runs in a file, oldest first; lines that are none are passed over.
-pub fn read(file: &Path) -> Vec<PastRun> {
+pub(crate) fn read(file: &Path) -> Vec<PastRun> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
 }
@@ -51,7 +51,7 @@ pub fn read(file: &Path) -> Vec<PastRun> {
 ///
 /// # Errors
 /// Disk or permissions.
-pub fn keep(file: &Path, run: PastRun) -> std::io::Result<()> {
+pub(crate) fn keep(file: &Path, run: PastRun) -> std::io::Result<()> {
     if run.trials.is_empty() {
         return Ok(());
     }
@@ -69,7 +69,7 @@ pub fn keep(file: &Path, run: PastRun) -> std::io::Result<()> {
 }
 
 /// What a finished run leaves.
-pub fn of(run: &Run) -> PastRun {
+pub(crate) fn of(run: &Run) -> PastRun {
     let spread = run.environment.variation().spread;
     let trials = run.records.iter().filter(|r| r.measurement.status == Status::Ok).filter_map(|r| {
         let rounds = r.measurement.figures.as_ref()?.medians_of_launches();
@@ -85,7 +85,7 @@ pub fn of(run: &Run) -> PastRun {
 }
 
 /// How this machine's runs differ, from what it is and from its earlier runs.
-pub fn variation(kind: Kind, past: &[PastRun]) -> Variation {
+pub(crate) fn variation(kind: Kind, past: &[PastRun]) -> Variation {
     let assumed = Variation::assumed(kind);
     let mut of_trial: HashMap<(&str, &str), Vec<(f64, f64)>> = HashMap::new();
     for run in past.iter().rev().take(LOOKED_AT) {

@@ -12,27 +12,27 @@ const OF_LAUNCH: f64 = 3.0;
 
 /// What is left of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Patience {
+pub(crate) struct Patience {
     left: f64,
 }
 
 impl Patience {
     /// Nothing is waited for.
-    pub const NONE: Self = Self { left: 0.0 };
+    pub(crate) const NONE: Self = Self { left: 0.0 };
 
     /// For all launches of a plan.
-    pub fn of(plan: &Plan) -> Self {
+    pub(crate) fn of(plan: &Plan) -> Self {
         let all: f64 = plan.trials.iter().filter(|t| t.skip.is_none()).map(|t| t.estimate.get()).sum();
         Self { left: (all * SHARE).max(LEAST) }
     }
 
     /// Seconds for which the next launch may stand still.
-    pub fn next(&self) -> f64 {
+    pub(crate) fn next(&self) -> f64 {
         self.left.min(OF_LAUNCH)
     }
 
     /// What a launch took of it.
-    pub fn spent(&mut self, launch: &Measurement) {
+    pub(crate) fn spent(&mut self, launch: &Measurement) {
         let paused = launch.figures.as_ref().and_then(|f| f.disturbance.as_ref()?.paused_seconds);
         self.left = (self.left - paused.unwrap_or_default()).max(0.0);
     }

@@ -36,7 +36,7 @@ fn processes(world: &World) -> Processes {
 }
 
 /// The GPUs that the scenario's trials see, or why there are none; looked for only where a trial wants one.
-pub fn gpus(scenario: &Scenario) -> Result<Vec<Gpu>, String> {
+pub(crate) fn gpus(scenario: &Scenario) -> Result<Vec<Gpu>, String> {
     if scenario.cells.iter().all(|c| c.trial.backend != BackendKind::Cuda) {
         return Ok(Vec::new());
     }

@@ -6,7 +6,7 @@ use crate::runner::this_program;
 
 /// Measures the limits of those that have none yet, each in a process of its own, so that none of their memory stays taken. One
 /// that cannot be measured is held against its datasheet, and that is said.
-pub fn probed(gpus: Vec<Gpu>, say: &mut dyn FnMut(String)) -> Vec<Gpu> {
+pub(crate) fn probed(gpus: Vec<Gpu>, say: &mut dyn FnMut(String)) -> Vec<Gpu> {
     let one = |(ordinal, gpu): (usize, Gpu)| {
         if gpu.probed.is_some() {
             return gpu;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// What a new run takes over from the folder.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     pub records: Vec<Record>,
     /// The probe of this machine, made when the run began.
     pub probe: Option<Probe>,
@@ -26,7 +26,12 @@ pub struct Found {
 ///
 /// # Errors
 /// A journal that is damaged or cannot be read or moved.
-pub fn look(folder: &Path, key: &RunKey, fresh: bool, say: &mut dyn FnMut(String)) -> Result<Found, ResultsError> {
+pub(crate) fn look(
+    folder: &Path,
+    key: &RunKey,
+    fresh: bool,
+    say: &mut dyn FnMut(String),
+) -> Result<Found, ResultsError> {
     let Some(content) = read(folder)? else { return Ok(Found::default()) };
     let differences = content.key.differences(key);
     if !fresh && differences.is_empty() {
@@ -59,7 +64,7 @@ fn found(folder: &Path, content: Content) -> Found {
 ///
 /// # Errors
 /// The journal's.
-pub fn open(folder: &Path, key: &RunKey, say: &mut dyn FnMut(String)) -> Result<Journal, ResultsError> {
+pub(crate) fn open(folder: &Path, key: &RunKey, say: &mut dyn FnMut(String)) -> Result<Journal, ResultsError> {
     let (journal, opened) = Journal::open(folder, key)?;
     if let Opened::Resumed { warnings, .. } = opened {
         warnings.into_iter().for_each(say);

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who watches a sweep.
-pub trait Display {
+pub(crate) trait Display {
     /// A launch of a trial starts; `left` is the estimate for it and all after it.
     fn begin(&mut self, trial: &PlannedTrial, left: Seconds);
     fn progress(&mut self, progress: Progress);
@@ -30,10 +30,10 @@ pub trait Display {
 }
 
 /// Measures one launch of a trial and tells how it goes.
-pub type Measurer<'a> = dyn FnMut(&PlannedTrial, &mut dyn FnMut(Progress)) -> Measurement + 'a;
+pub(crate) type Measurer<'a> = dyn FnMut(&PlannedTrial, &mut dyn FnMut(Progress)) -> Measurement + 'a;
 
 /// What a sweep works with.
-pub struct Stage<'a> {
+pub(crate) struct Stage<'a> {
     pub measure: &'a mut Measurer<'a>,
     pub append: &'a mut dyn FnMut(&Record) -> Result<(), ResultsError>,
     pub display: &'a mut dyn Display,
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Stage<'_> {
 
 /// What came of a sweep.
 #[derive(Debug, PartialEq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// One a cell, in the scenario's order.
     pub records: Vec<Record>,
     pub interrupted: bool,
@@ -62,7 +62,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// The journal's; what was journalled before stays there.
-pub fn sweep(
+pub(crate) fn sweep(
     plan: &Plan,
     price: Option<UsdPerHour>,
     journal: Vec<Record>,

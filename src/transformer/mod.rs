@@ -10,7 +10,7 @@
 //! This module knows nothing of scenarios, of time or of money.
 
 /// An enum whose values have words.
-pub trait Worded: std::str::FromStr {
+pub(crate) trait Worded: std::str::FromStr {
     /// In the order of the documentation.
     const WORDS: &'static [&'static str];
 }
@@ -18,6 +18,7 @@ pub trait Worded: std::str::FromStr {
 /// The words that people use for the values of an enum, said once: scenarios, their schema, columns and errors have them from here.
 macro_rules! names {
     ($ty:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
+        #[allow(unreachable_pub, reason = "most of these enums are at the crate's root")]
         impl $ty {
             /// Every value, in the order of the documentation.
             #[allow(dead_code, reason = "not every enum is gone through")]
@@ -45,22 +46,22 @@ macro_rules! names {
 }
 pub(crate) use names;
 
-pub mod backend;
+pub(crate) mod backend;
 mod check;
-pub mod collective;
-pub mod cpu;
-pub mod cuda;
-pub mod error;
-pub mod golden;
-pub mod memory;
+pub(crate) mod collective;
+pub(crate) mod cpu;
+pub(crate) mod cuda;
+pub(crate) mod error;
+pub(crate) mod golden;
+pub(crate) mod memory;
 mod operands;
-pub mod operations;
+pub(crate) mod operations;
 mod pass;
-pub mod prepare;
+pub(crate) mod prepare;
 mod random;
 mod ranks;
-pub mod session;
-pub mod shape;
+pub(crate) mod session;
+pub(crate) mod shape;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

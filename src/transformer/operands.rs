@@ -238,7 +238,7 @@ pub struct Update {
 }
 
 /// A target that takes no part in the loss (Hugging Face's -100).
-pub const IGNORED_TARGET: u32 = u32::MAX;
+pub(crate) const IGNORED_TARGET: u32 = u32::MAX;
 
 /// `D/2` angles a position, in radians: `position * theta^(-2i/D)`, stretched for long contexts where the model says so.
 #[derive(Clone, Debug, PartialEq)]

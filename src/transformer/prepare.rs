@@ -16,7 +16,7 @@ use super::shape::Shape;
 use super::{BackendKind, Dtype, WeightFormat, Workload};
 
 /// Whether a backend of this build computes in this format.
-pub fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
+pub(crate) fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
     match backend {
         BackendKind::Cpu => dtype != Dtype::Tf32,
         BackendKind::Naive => dtype == Dtype::F32 && weights == WeightFormat::Dtype,
@@ -36,7 +36,7 @@ pub fn prepare(workload: &Workload, options: &SessionOptions) -> Result<Box<dyn 
 ///
 /// # Errors
 /// Those of [`prepare`], of this process or another; ranks that do not divide among the processes; a process that is gone.
-pub fn prepare_among(
+pub(crate) fn prepare_among(
     workload: &Workload,
     options: &SessionOptions,
     net: Net,
@@ -77,7 +77,7 @@ fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Re
 }
 
 /// The kernels that a step of this workload is made of, on one device like this one.
-pub fn kernels(workload: &Workload, facts: &Facts) -> Vec<KernelName> {
+pub(crate) fn kernels(workload: &Workload, facts: &Facts) -> Vec<KernelName> {
     let (backend, parallel) = (BackendKind::Cuda, Parallel::replicas(1));
     let options = SessionOptions { backend, parallel, threads_per_rank: 1, seed: 0 };
     cuda::Cuda::asked_for(facts, workload.dtype, |alone| rehearse(workload, &options, alone))

@@ -3,18 +3,18 @@
 //!
 //! Not for cryptography, nor for statistics that need more than 64 bits of state.
 
-pub use crate::stats::random::mix;
+pub(crate) use crate::stats::random::mix;
 
 /// Counters that [`philox`] takes at a time: two of the widest vectors.
 const COUNTERS: usize = 16;
 /// Words that it makes of them.
-pub const WORDS: usize = 4 * COUNTERS;
+pub(super) const WORDS: usize = 4 * COUNTERS;
 
 /// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") of the counters from `first` on: four
 /// words each, one after another. Widening products of 32 bits, which any vector unit and any GPU has; `mix` needs products
 /// of 64 bits, which a GPU puts together from several.
 #[inline(always)]
-pub fn philox(first: u64, key: u64, words: &mut [u32; WORDS]) {
+pub(super) fn philox(first: u64, key: u64, words: &mut [u32; WORDS]) {
     let [mut a, mut b, mut c, mut d] = [[0u32; COUNTERS]; 4];
     for lane in 0..COUNTERS {
         let counter = first.wrapping_add(lane as u64);
@@ -37,7 +37,7 @@ pub fn philox(first: u64, key: u64, words: &mut [u32; WORDS]) {
 }
 
 /// Below which of 2^32 words an event of this probability happens.
-pub fn threshold(probability: f32) -> u32 {
+pub(super) fn threshold(probability: f32) -> u32 {
     (f64::from(probability) * 4_294_967_296.0) as u32
 }
 
@@ -83,7 +83,7 @@ impl Stream {
 }
 
 /// What [`Stream::fill_normal`] multiplies by: the variance of the sum of four uniforms on 0..65536 is 4 * 65536^2 / 12.
-pub fn normal_scale(standard_deviation: f32) -> f32 {
+pub(super) fn normal_scale(standard_deviation: f32) -> f32 {
     standard_deviation / (65536.0 * (4.0f32 / 12.0).sqrt())
 }
 

@@ -7,7 +7,8 @@
 
 mod money;
 
-pub use money::{Usd, UsdPerHour, UsdPerMillionTokens, decimal, measured};
+pub use money::{Usd, UsdPerHour, UsdPerMillionTokens};
+pub(crate) use money::{decimal, measured};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -19,7 +20,6 @@ macro_rules! quantity {
         pub struct $name(pub $inner);
         impl $name {
             /// The bare number, for a formula or a column whose name carries the unit.
-            #[allow(dead_code, reason = "every quantity has it, whether or not a formula asks yet")]
             pub fn get(self) -> $inner { self.0 }
         }
     };
@@ -41,7 +41,7 @@ quantity!(/// A share in 0..=1, printed as a percentage.
     Share(f64));
 
 /// Three significant digits, without an exponent between 0.001 and 1e6.
-pub fn significant(x: f64, digits: usize) -> String {
+pub(crate) fn significant(x: f64, digits: usize) -> String {
     if x == 0.0 {
         return "0".into();
     }
@@ -64,7 +64,7 @@ pub fn significant(x: f64, digits: usize) -> String {
 }
 
 /// 1234567 -> 1,234,567.
-pub fn grouped(n: u64) -> String {
+pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {

@@ -8,7 +8,7 @@ use std::fmt;
 
 /// The decimal number that a person would write for this one (0.1 for the `f64` nearest to 0.1); `None` beyond about 1e27
 /// and for what is not a number. Digits after the 28th decimal are rounded away.
-pub fn decimal(x: f64) -> Option<Decimal> {
+pub(crate) fn decimal(x: f64) -> Option<Decimal> {
     if !x.is_finite() || x.abs() > 1e27 {
         return None;
     }
@@ -17,7 +17,7 @@ pub fn decimal(x: f64) -> Option<Decimal> {
 }
 
 /// A measured number over 0 with fifteen digits, as many as it has; `None` beyond what a decimal holds.
-pub fn measured(x: f64) -> Option<Decimal> {
+pub(crate) fn measured(x: f64) -> Option<Decimal> {
     let over_zero = |x: &Decimal| *x > Decimal::ZERO;
     let scale = 14 - x.log10().floor() as i32;
     if !(-12..=28).contains(&scale) {

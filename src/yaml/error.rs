@@ -111,7 +111,7 @@ impl fmt::Display for YamlError {
 impl std::error::Error for YamlError {}
 
 /// "did you mean `x`?" for the nearest of `names` and `aliases`, or the list of the names where none is near.
-pub fn did_you_mean<'a>(
+pub(crate) fn did_you_mean<'a>(
     wrong: &str,
     names: impl Iterator<Item = &'a str> + Clone,
     aliases: impl Iterator<Item = &'a str>,

@@ -9,7 +9,7 @@ use super::sources::Sources;
 ///
 /// # Errors
 /// Something else than a map, an unknown key, or a key that is there twice.
-pub fn entries<'a>(
+pub(crate) fn entries<'a>(
     section: &str,
     node: Option<&'a Node>,
     known: &[&str],
@@ -35,7 +35,7 @@ pub fn entries<'a>(
 ///
 /// # Errors
 /// Anything else.
-pub fn number(
+pub(crate) fn number(
     e: &Entry,
     section: &str,
     allowed: impl Fn(f64) -> bool,
@@ -61,7 +61,7 @@ pub fn number(
 ///
 /// # Errors
 /// Anything else.
-pub fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, YamlError> {
+pub(crate) fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, YamlError> {
     match &e.node.value {
         Value::Integer(i) if *i >= least => Ok(*i as u64),
         other => {
@@ -76,7 +76,7 @@ pub fn whole(e: &Entry, section: &str, least: i64, s: &Sources) -> Result<u64, Y
 ///
 /// # Errors
 /// A list, a map, or what YAML reads as something else than text and would be printed differently (1.10 as 1.1).
-pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, YamlError> {
+pub(crate) fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, YamlError> {
     match &e.node.value {
         Value::Text(text) => Ok(text.clone()),
         Value::Integer(i) => Ok(i.to_string()),
@@ -93,7 +93,7 @@ pub fn text(e: &Entry, section: &str, s: &Sources) -> Result<String, YamlError> 
 ///
 /// # Errors
 /// Anything else.
-pub fn flag(e: &Entry, section: &str, s: &Sources) -> Result<bool, YamlError> {
+pub(crate) fn flag(e: &Entry, section: &str, s: &Sources) -> Result<bool, YamlError> {
     match e.node.value {
         Value::Bool(b) => Ok(b),
         ref other => {

@@ -3,13 +3,14 @@
 //! Scenarios, price books and budgets are read with it. Deliberately absent: what any of the fields mean.
 
 mod error;
-pub mod fields;
+pub(crate) mod fields;
 mod node;
-pub mod parse;
+pub(crate) mod parse;
 mod sources;
 
-pub use error::{Origin, YamlError, did_you_mean};
-pub use fields::{entries, flag, number, text, whole};
-pub use node::{Entry, Node, Place, Value};
-pub use parse::{MAX_BYTES, MAX_NODES};
-pub use sources::{Sources, contents};
+pub use error::YamlError;
+pub(crate) use error::{Origin, did_you_mean};
+pub(crate) use fields::{entries, flag, number, text, whole};
+pub(crate) use node::{Entry, Node, Place, Value};
+pub(crate) use parse::{MAX_BYTES, MAX_NODES};
+pub(crate) use sources::{Sources, contents};

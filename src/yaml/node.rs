@@ -13,14 +13,14 @@ pub struct Place {
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Node {
+pub(crate) struct Node {
     pub place: Option<Place>,
     pub value: Value,
 }
 
 /// What may be written.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Integer(i64),
@@ -32,7 +32,7 @@ pub enum Value {
 
 /// One key of a map.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub key: String,
     pub place: Option<Place>,
     pub node: Node,
@@ -40,7 +40,7 @@ pub struct Entry {
 
 impl Value {
     /// What a person would call it.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
@@ -68,7 +68,7 @@ impl fmt::Display for Value {
 
 impl Node {
     /// The entry of a key, where this is a map that has it.
-    pub fn get(&self, key: &str) -> Option<&Entry> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|e| e.key == key),
             _ => None,

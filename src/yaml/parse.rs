@@ -7,9 +7,9 @@ use serde_yaml::{Error, NonFiniteFloatPolicy, Spanned};
 use std::fmt;
 
 /// Largest scenario file.
-pub const MAX_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_BYTES: u64 = 1 << 20;
 /// Most values of one file, what its aliases stand for included.
-pub const MAX_NODES: usize = 20_000;
+pub(crate) const MAX_NODES: usize = 20_000;
 const MAX_DEPTH: usize = 32;
 const MAX_ALIASES: usize = 200;
 
@@ -17,7 +17,7 @@ const MAX_ALIASES: usize = 200;
 ///
 /// # Errors
 /// What is wrong, and the place where the parser noticed.
-pub fn parse(text: &str, source: u32) -> Result<Node, (String, Option<Place>)> {
+pub(crate) fn parse(text: &str, source: u32) -> Result<Node, (String, Option<Place>)> {
     let options = serde_yaml::options! {
         budget: serde_yaml::budget! {
             max_depth: MAX_DEPTH,

@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 
 /// Everything that a message may point into.
 #[derive(Clone, Debug, Default)]
-pub struct Sources(Vec<(Origin, String)>);
+pub(crate) struct Sources(Vec<(Origin, String)>);
 
 impl Sources {
     /// One more source; its number.
-    pub fn add(&mut self, origin: Origin, text: &str) -> u32 {
+    pub(crate) fn add(&mut self, origin: Origin, text: &str) -> u32 {
         self.0.push((origin, text.into()));
         self.0.len() as u32 - 1
     }
 
     /// A fault at a place; without one, of the first file.
-    pub fn fault(&self, place: Option<Place>, message: impl Into<String>) -> YamlError {
+    pub(crate) fn fault(&self, place: Option<Place>, message: impl Into<String>) -> YamlError {
         let index = place.map_or(0, |p| p.source as usize);
         match self.0.get(index) {
             Some((Origin::File { path, .. }, text)) => {
@@ -34,7 +34,7 @@ impl Sources {
     ///
     /// # Errors
     /// A file that is not there, too large, not UTF-8 or not YAML.
-    pub fn read(&mut self, path: &Path, remedy: &str) -> Result<Node, YamlError> {
+    pub(crate) fn read(&mut self, path: &Path, remedy: &str) -> Result<Node, YamlError> {
         let bytes = contents(path).map_err(|e| YamlError::unreadable(path, &e, remedy))?;
         let origin = Origin::File { path: path.into(), place: None };
         let text = String::from_utf8(bytes).map_err(|e| {
@@ -48,7 +48,7 @@ impl Sources {
     ///
     /// # Errors
     /// Text that is not YAML, or beyond its limits.
-    pub fn parse(&mut self, origin: Origin, text: &str) -> Result<Node, YamlError> {
+    pub(crate) fn parse(&mut self, origin: Origin, text: &str) -> Result<Node, YamlError> {
         let source = self.add(origin, text);
         let start = Place { source, line: 1, column: 1 };
         let mut root = parse::parse(text, source).map_err(|(m, place)| self.fault(place.or(Some(start)), m))?;
@@ -57,7 +57,7 @@ impl Sources {
     }
 
     /// The first file's folder: where its relative paths start.
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         match self.0.first() {
             Some((Origin::File { path, .. }, _)) => path.parent().unwrap_or(Path::new("")).to_path_buf(),
             _ => PathBuf::new(),
@@ -69,7 +69,7 @@ impl Sources {
 ///
 /// # Errors
 /// As the system says; a file that is larger.
-pub fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {

@@ -11,7 +11,7 @@ use centime::{
 use std::sync::OnceLock;
 
 /// A GPT-2 shape with a vocabulary of 8192.
-pub fn shape(n_layers: u32, d_model: u32, n_heads: u32) -> Shape {
+pub(crate) fn shape(n_layers: u32, d_model: u32, n_heads: u32) -> Shape {
     let spec = ShapeSpec {
         n_layers: Some(n_layers),
         d_model: Some(d_model),
@@ -23,7 +23,7 @@ pub fn shape(n_layers: u32, d_model: u32, n_heads: u32) -> Shape {
 }
 
 /// A training step of 256-token sequences.
-pub fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Trial {
+pub(crate) fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Trial {
     Trial {
         model: format!("gpt2 6x{d_model}"),
         workload: Workload {
@@ -45,18 +45,18 @@ pub fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Trial {
     }
 }
 
-pub fn cell(trial: Trial, coordinates: &[(&str, u32)]) -> Cell {
+pub(crate) fn cell(trial: Trial, coordinates: &[(&str, u32)]) -> Cell {
     Cell { trial, coordinates: coordinates.iter().map(|(path, v)| ((*path).to_owned(), v.to_string())).collect() }
 }
 
 /// Step times about `seconds`, 1.5 % up and down, as many as 4 s of measuring give (at least 12).
-pub fn steps(seconds: f64) -> Vec<f64> {
+pub(crate) fn steps(seconds: f64) -> Vec<f64> {
     let n = ((4.0 / seconds) as usize).clamp(12, 200);
     (0..n).map(|i| seconds * (1.0 + 0.015 * ((i * 7919 % 101) as f64 / 50.0 - 1.0))).collect()
 }
 
 /// Predicted bytes of a training step: four numbers a parameter, and activations.
-pub fn predicted(w: &Workload) -> MemoryParts {
+pub(crate) fn predicted(w: &Workload) -> MemoryParts {
     let weights = count::parameters(&w.shape).unwrap() * 4;
     let tokens = u64::from(w.batch) * u64::from(w.seq_len);
     MemoryParts {
@@ -70,7 +70,7 @@ pub fn predicted(w: &Workload) -> MemoryParts {
 }
 
 /// A trial that ran at `gflops` GFLOP/s.
-pub fn measured(trial: &Trial, gflops: f64) -> Measurement {
+pub(crate) fn measured(trial: &Trial, gflops: f64) -> Measurement {
     let w = &trial.workload;
     let seconds = count::flops_per_step(w).unwrap().get() as f64 / (gflops * 1e9);
     let memory = predicted(w);
@@ -105,7 +105,7 @@ pub fn measured(trial: &Trial, gflops: f64) -> Measurement {
     }
 }
 
-pub fn record(index: u32, run_order: u32, cell: Cell, measurement: Measurement) -> Record {
+pub(crate) fn record(index: u32, run_order: u32, cell: Cell, measurement: Measurement) -> Record {
     Record {
         schema_version: SCHEMA_VERSION,
         trial_id: cell.trial.id(),
@@ -119,7 +119,7 @@ pub fn record(index: u32, run_order: u32, cell: Cell, measurement: Measurement) 
     }
 }
 
-pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environment {
+pub(crate) fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environment {
     Environment {
         schema_version: SCHEMA_VERSION,
         scenario_name: name.into(),
@@ -174,13 +174,13 @@ pub fn environment(name: &str, axes: &[&str], requested_cells: u32) -> Environme
 }
 
 /// A complete run of these records.
-pub fn run(mut environment: Environment, records: Vec<Record>) -> Run {
+pub(crate) fn run(mut environment: Environment, records: Vec<Record>) -> Run {
     environment.trial_ids = records.iter().map(|r| r.trial_id.clone()).collect();
     Run { environment, records }
 }
 
 /// Twelve cells over width, batch and devices: nine measured, one out of memory, one crashed, one skipped.
-pub fn sweep() -> Run {
+pub(crate) fn sweep() -> Run {
     let mut records = Vec::new();
     for d_model in [256, 384] {
         for batch in [1, 4, 8] {
@@ -207,7 +207,7 @@ pub fn sweep() -> Run {
 }
 
 /// Head counts at equal parameters, on one device.
-pub fn heads() -> Run {
+pub(crate) fn heads() -> Run {
     let records = [1u32, 2, 4, 8, 16, 32].iter().enumerate().map(|(i, &n_heads)| {
         let trial = trial(512, n_heads, 4, 1);
         let outcome = measured(&trial, 60.0 - 2.0 * (f64::from(n_heads).log2() - 2.0).powi(2));
@@ -217,7 +217,7 @@ pub fn heads() -> Run {
 }
 
 /// One phase over batches: latencies and, in `generate`, input and output apart.
-pub fn phase(phase: Phase) -> Run {
+pub(crate) fn phase(phase: Phase) -> Run {
     let records = [1u32, 2, 4, 8].iter().enumerate().map(|(i, &batch)| {
         let mut trial = trial(256, 4, batch, 1);
         trial.workload.phase = phase;
@@ -255,7 +255,7 @@ fn telemetry(throttled: f64, mhz: f64, steps: usize, bytes: u64) -> Telemetry {
 
 /// Training on an H100 over batches: the second throttled by its power cap, the third at less than 75 % of its clock, the
 /// fourth on a driver that does not tell.
-pub fn gpus() -> Run {
+pub(crate) fn gpus() -> Run {
     let records = [8u32, 16, 32, 64].iter().enumerate().map(|(i, &batch)| {
         let mut trial = trial(768, 12, batch, 1);
         trial.backend = BackendKind::Cuda;
@@ -301,7 +301,7 @@ pub fn gpus() -> Run {
 }
 
 /// The price book that the program carries.
-pub fn book() -> &'static Book {
+pub(crate) fn book() -> &'static Book {
     static BOOK: OnceLock<Book> = OnceLock::new();
     BOOK.get_or_init(|| built_in().expect("our own price book"))
 }

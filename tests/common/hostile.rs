@@ -1,7 +1,7 @@
 //! Names that break formats that do not escape, and what each format must still be.
 
 /// Forty of them.
-pub const NAMES: &[&str] = &[
+pub(crate) const NAMES: &[&str] = &[
     "<script>alert(1)</script>",
     "</td></tr></table>",
     "\" onmouseover=\"alert(1)",
@@ -49,7 +49,7 @@ fn text_of(html: &str) -> Vec<&str> {
 }
 
 /// Only tags that a report is made of, no handler, no control character.
-pub fn assert_html(page: &str, name: &str) {
+pub(crate) fn assert_html(page: &str, name: &str) {
     // Style and script are the program's own.
     let without: String = ["style", "script"].iter().fold(page.to_string(), |page, part| {
         let (before, rest) = page.split_once(&format!("<{part}>")).unwrap();
@@ -111,7 +111,7 @@ pub fn assert_html(page: &str, name: &str) {
 }
 
 /// No line, link, mention, reference or tag that is not the report's.
-pub fn assert_markdown(text: &str, name: &str) {
+pub(crate) fn assert_markdown(text: &str, name: &str) {
     for line in text.lines() {
         let table_cells = line.replace("\\|", "").matches('|').count();
         assert!(line.starts_with("| ") || table_cells == 0 || line.contains('`'), "{line:?} from {name:?}");
@@ -139,7 +139,7 @@ pub fn assert_markdown(text: &str, name: &str) {
 }
 
 /// As many records as rows, none of which a spreadsheet would compute.
-pub fn assert_csv(text: &str, rows: usize, name: &str) {
+pub(crate) fn assert_csv(text: &str, rows: usize, name: &str) {
     let (mut records, mut quoted, mut start) = (Vec::new(), false, 0);
     for (i, c) in text.char_indices() {
         match c {
@@ -160,7 +160,7 @@ pub fn assert_csv(text: &str, rows: usize, name: &str) {
 }
 
 /// Every tag is closed in its order, and nothing is in it that XML forbids.
-pub fn assert_balanced(svg: &str, name: &str) {
+pub(crate) fn assert_balanced(svg: &str, name: &str) {
     let mut open: Vec<&str> = Vec::new();
     for tag in svg.split('<').skip(1) {
         let (inside, after) = tag.split_once('>').unwrap_or_else(|| panic!("{tag:?} of {name:?} is not closed"));
@@ -181,7 +181,7 @@ pub fn assert_balanced(svg: &str, name: &str) {
 }
 
 /// Nothing that a terminal obeys.
-pub fn assert_terminal(text: &str, name: &str) {
+pub(crate) fn assert_terminal(text: &str, name: &str) {
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?} from {name:?}");
     assert!(!text.contains('\u{202e}'), "{name:?}");
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 type Module = Vec<String>;
 
 /// The circles among `(path from the root, text)`, each as a line that names its files.
-pub fn circles(files: &[(String, String)]) -> Vec<String> {
+pub(crate) fn circles(files: &[(String, String)]) -> Vec<String> {
     let modules: BTreeMap<Module, &str> = files.iter().map(|(path, _)| (module(path), path.as_str())).collect();
     let texts: HashMap<Module, String> = files.iter().map(|(path, text)| (module(path), plain(text))).collect();
     let house = House { reexported: reexports(&modules, &texts), modules };

@@ -6,13 +6,13 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A folder with the libraries.
-pub struct StandIn {
+pub(crate) struct StandIn {
     folder: TempDir,
 }
 
 impl StandIn {
     /// `None`, with a word, where there is no C compiler.
-    pub fn build() -> Option<Self> {
+    pub(crate) fn build() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/stand_in_cuda.c");
         let library = folder.path().join("libcuda.so.1");
@@ -31,17 +31,17 @@ impl StandIn {
         Some(Self { folder })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// A file in its folder.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// What a child has to be given to find it, with kernels compiled anew: nothing is kept from one child to the next.
-    pub fn variables(&self, settings: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pub(crate) fn variables(&self, settings: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
         let library_path = ("LD_LIBRARY_PATH".into(), self.path().as_os_str().to_owned());
         let none = ["XDG_CACHE_HOME", "HOME"].map(|name| (OsString::from(name), OsString::new()));
         let settings = settings.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
@@ -49,12 +49,12 @@ impl StandIn {
     }
 
     /// Which call of a child failed, counted from 0.
-    pub fn failed(&self, log: &Path) -> Option<usize> {
+    pub(crate) fn failed(&self, log: &Path) -> Option<usize> {
         std::fs::read_to_string(log).unwrap_or_default().lines().position(|line| line.ends_with(" fails"))
     }
 
     /// Names of the calls that a child made, in order; the file is taken away.
-    pub fn calls(&self, log: &Path) -> Vec<String> {
+    pub(crate) fn calls(&self, log: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(log).unwrap_or_default();
         let _ = std::fs::remove_file(log);
         text.lines().filter_map(|line| line.split(' ').nth(1).map(String::from)).collect()

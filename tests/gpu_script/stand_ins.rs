@@ -4,12 +4,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// What the scripts need beside a shell; says what is missing.
-pub fn lacks(programs: &[&str]) -> bool {
+pub(crate) fn lacks(programs: &[&str]) -> bool {
     let there = |p: &&str| Command::new(p).arg("--version").output().is_ok_and(|o| o.status.success());
     let missing: Vec<&&str> = programs.iter().filter(|p| !there(p)).collect();
     if !missing.is_empty() {
@@ -18,7 +18,7 @@ pub fn lacks(programs: &[&str]) -> bool {
     !missing.is_empty()
 }
 
-pub fn program(folder: &Path, name: &str, text: &str) -> PathBuf {
+pub(crate) fn program(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -53,13 +53,13 @@ case "$*" in *--prepare*) exit ;; esac
 while read -r line && [ "$line" = go ]; do echo noise; echo '{"tokens_per_second": 1000.0, "mode": "compile + CUDA graph"}'; done"#;
 
 /// A folder with all of them, and what ci/gpu is to do there.
-pub struct StandIns {
+pub(crate) struct StandIns {
     pub folder: tempfile::TempDir,
 }
 
 impl StandIns {
     /// `doctor` is a line of shell; the sanitizer finds an error.
-    pub fn new(doctor: &str) -> Self {
+    pub(crate) fn new(doctor: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
         std::fs::create_dir(at.join("tmp")).unwrap();
@@ -70,11 +70,11 @@ impl StandIns {
         Self { folder }
     }
 
-    pub fn out(&self) -> PathBuf {
+    pub(crate) fn out(&self) -> PathBuf {
         self.folder.path().join("out")
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let at = self.folder.path();
         let mut command = Command::new(root().join("ci/gpu"));
         command
@@ -92,30 +92,30 @@ impl StandIns {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.out().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
     /// A file of the archive.
-    pub fn archived(&self, name: &str) -> String {
+    pub(crate) fn archived(&self, name: &str) -> String {
         let tar = Command::new("tar").arg("-xOzf").arg(self.out().join("results.tar.gz")).arg(name).output().unwrap();
         assert!(tar.status.success(), "{name}: {tar:?}");
         String::from_utf8(tar.stdout).unwrap()
     }
 
     /// Names in the archive, which must be whole.
-    pub fn archive(&self) -> Vec<String> {
+    pub(crate) fn archive(&self) -> Vec<String> {
         let tar = Command::new("tar").arg("-tzf").arg(self.out().join("results.tar.gz")).output().unwrap();
         assert!(tar.status.success(), "{tar:?}");
         String::from_utf8(tar.stdout).unwrap().lines().map(str::to_string).collect()
     }
 
     /// (part, step, exit code).
-    pub fn steps(&self) -> Vec<[String; 3]> {
+    pub(crate) fn steps(&self) -> Vec<[String; 3]> {
         let csv = self.read("steps.csv");
         let mut lines = csv.lines();
         assert_eq!(lines.next(), Some("part,step,began_utc,seconds,limit_seconds,exit_code,command"));
@@ -123,12 +123,12 @@ impl StandIns {
         lines.map(fields).map(|f| [f[0].clone(), f[1].clone(), f[5].clone()]).collect()
     }
 
-    pub fn code(&self, part: &str, step: &str) -> String {
+    pub(crate) fn code(&self, part: &str, step: &str) -> String {
         let found = self.steps().into_iter().find(|s| s[0] == part && s[1] == step);
         found.unwrap_or_else(|| panic!("no row of {part}/{step}: {:?}", self.steps()))[2].clone()
     }
 }
 
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Say how prices fell over the years: an hour of a device, of a PFLOP/s, an API's tokens, and what had which part in it.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     fall: Fall,
     #[command(flatten)]

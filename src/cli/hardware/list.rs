@@ -13,7 +13,7 @@ use anyhow::anyhow;
 
 /// Every device with its figures and its cheapest current price; or every offer, or every API.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Only devices of this kind: gpu, tpu, accelerator, cpu, soc.
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,

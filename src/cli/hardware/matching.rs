@@ -11,7 +11,7 @@ use crate::units::{FlopsPerSecond, significant};
 
 /// Say which entry of the catalog this machine is; where it is none, print one to start from, with its probed limits.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Look for this name of a processor or GPU, and not for this machine's.
     #[arg(value_name = "NAME")]
     name: Option<String>,

@@ -10,7 +10,7 @@ use clap::Subcommand;
 
 /// The catalog of devices and the price book: what is there, what is known of it, which entry this machine is, how prices fell.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }

@@ -12,7 +12,7 @@ use anyhow::anyhow;
 
 /// Everything that is known of a device or an instance, with its sources and all its offers, oldest first.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// A device (h100-sxm-80gb, H100) or an instance (p5.48xlarge, aws/p5.48xlarge).
     #[arg(value_name = "NAME")]
     name: String,

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 /// Fit the constants of the model to published measurements, and its error bars to sources left out of the fit; or say how this
 /// program compares with them, from runs of this machine.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Tables in the layout of training.csv or inference.csv.
     #[arg(value_name = "FILE.csv", required_unless_present = "own")]
     tables: Vec<PathBuf>,
@@ -41,7 +41,7 @@ pub struct Arguments {
     printed: Printed,
 }
 
-pub fn run(a: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let mut all = if a.tables.is_empty() { calibration(a.calibration.as_deref())? } else { fitted(a)? };
     if !a.own.is_empty() {
         all.own = measured(a, &all)?;

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// searches the cheapest and the fastest way to train a model; `validate` and `calibrate` show and make what the answers rest on.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -85,7 +85,7 @@ fn text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|e| Failure::Io(anyhow!("{}: {e}", path.display())))
 }
 
-pub fn run(a: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     match (&a.command, &a.form) {
         (Some(Command::Train(a)), _) => train::run(a),
         (Some(Command::Validate(a)), _) => validate::run(a),

@@ -36,7 +36,7 @@ const COLUMNS: &[&str] = &[
     "note",
 ];
 
-pub fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> Result<(), Failure> {
+pub(super) fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> Result<(), Failure> {
     let selection =
         Selection { file: file.into(), set: set.to_vec(), max_cells: MOST_CELLS, prices: files.prices.clone() };
     let scenario = load(&selection)?;

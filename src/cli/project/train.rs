@@ -21,7 +21,7 @@ const SHOWN: usize = 8;
 
 /// Search devices, counts and layouts for a training run: the cheapest and the fastest that reach a goal.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// What is to be trained, and within what: "budget 10000 USD, 7B parameters, 140B tokens, within 30 days".
     #[arg(value_name = "GOAL")]
     goal: String,
@@ -32,12 +32,12 @@ pub struct Arguments {
     files: Files,
 }
 
-pub fn run(a: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     search(&a.goal, &a.on, &a.files)
 }
 
 /// For `centime project --fit GOAL` as well, its earlier name.
-pub fn search(goal: &str, on: &[String], files: &Files) -> Result<(), Failure> {
+pub(super) fn search(goal: &str, on: &[String], files: &Files) -> Result<(), Failure> {
     let usage = |m: String| Failure::Usage(anyhow!("{m}"));
     let goal = Goal::parse(goal).map_err(|e| usage(e.to_string()))?;
     let (book, calibration) = files.read()?;

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// Predict published measurements and say how far off each is; a summary for each source.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Tables in the layout of training.csv or inference.csv.
     #[arg(value_name = "FILE.csv", required = true)]
     tables: Vec<PathBuf>,
@@ -73,7 +73,7 @@ impl Row<'_> {
     }
 }
 
-pub fn run(a: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let (book, calibration) = a.files.read()?;
     let mut published = tables(&a.tables, &book)?;
     let held = if a.cross_validate { nested(&published.cases) } else { as_calibrated(&published.cases, &calibration) };

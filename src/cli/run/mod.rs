@@ -39,7 +39,7 @@ use std::time::SystemTime;
 /// A run that was cut short goes on where it stopped when it is started again; a finished one is shown again. Started several times by
 /// a launcher (`srun`, torchrun), the processes run every trial together.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
     /// Folder of the run [default: reports/<the scenario's name>].

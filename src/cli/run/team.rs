@@ -33,7 +33,7 @@ pub(super) fn wait_for_others(world: World) -> Result<Waiting, Failure> {
 }
 
 impl Waiting {
-    pub fn meet(self, scenario: &Scenario, plan: &Plan, version: &str) -> Result<Leader, Failure> {
+    pub(super) fn meet(self, scenario: &Scenario, plan: &Plan, version: &str) -> Result<Leader, Failure> {
         let key = identity::team_key(scenario, plan, version);
         Leader::meet(self.world, &self.listener, key, PATIENCE).map_err(failure)
     }

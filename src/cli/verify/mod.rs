@@ -23,7 +23,7 @@ use std::path::PathBuf;
 /// shapes that reach every kernel. Prints, for each operation and the kernels that ran, the number nearest to what it may be off by,
 /// which follows from the format and the length of its sums; exits with 1 when one is beyond that.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Golden files.
     #[arg(required_unless_present = "operations", conflicts_with = "operations", value_name = "FILE")]
     files: Vec<PathBuf>,

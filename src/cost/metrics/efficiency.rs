@@ -6,7 +6,7 @@ use crate::cost::{peaks, steps};
 use crate::transformer::shape::count;
 use crate::transformer::{BackendKind, Dtype, Workload};
 
-pub static FLOPS_PER_SECOND: Metric = Metric {
+pub(crate) static FLOPS_PER_SECOND: Metric = Metric {
     name: "flops_per_second",
     label: "FLOP/s",
     unit: "FLOP/s",
@@ -18,7 +18,7 @@ pub static FLOPS_PER_SECOND: Metric = Metric {
     compute: |c| rate(c, count::flops_per_step(&c.record.cell.trial.workload).ok()?.get() as f64),
 };
 
-pub static PEAK_FLOPS: Metric = Metric {
+pub(crate) static PEAK_FLOPS: Metric = Metric {
     name: "peak_flops_per_second",
     label: "peak FLOP/s",
     unit: "FLOP/s",
@@ -51,13 +51,13 @@ const fn share(
     }
 }
 
-pub static MFU: Metric =
+pub(crate) static MFU: Metric =
     share("mfu", "MFU", "flops_per_second / peak_flops_per_second", "Chowdhery et al. 2022 (PaLM), section 4.1", |c| {
         let peak = peak_flops(c)?;
         (FLOPS_PER_SECOND.compute)(c)?.increasing(|f| f / peak)?.positive()
     });
 
-pub static MFU_CAUSAL: Metric = share(
+pub(crate) static MFU_CAUSAL: Metric = share(
     "mfu_causal",
     "MFU causal",
     "as mfu, attention counted over the causal average of the context, (T + 1) / 2, where the family masks",
@@ -69,7 +69,7 @@ pub static MFU_CAUSAL: Metric = share(
     },
 );
 
-pub static MBU: Metric = share(
+pub(crate) static MBU: Metric = share(
     "mbu",
     "MBU",
     "bytes a decode step has to read (weights once a replica, KV cache once) / median step_seconds / read bandwidth: probed, or a GPU's datasheet's",

@@ -5,7 +5,7 @@ use super::throughput::tokens_per_second;
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
 use crate::transformer::BackendKind;
 
-pub static WATTS: Metric = Metric {
+pub(crate) static WATTS: Metric = Metric {
     name: "watts",
     label: "CPU power",
     unit: "W",
@@ -17,7 +17,7 @@ pub static WATTS: Metric = Metric {
     compute: watts,
 };
 
-pub static JOULES_PER_TOKEN: Metric = Metric {
+pub(crate) static JOULES_PER_TOKEN: Metric = Metric {
     name: "joules_per_token",
     label: "J/token",
     unit: "J per token",
@@ -32,7 +32,7 @@ pub static JOULES_PER_TOKEN: Metric = Metric {
     },
 };
 
-pub static JOULES_PER_TOKEN_AT_TDP: Metric = Metric {
+pub(crate) static JOULES_PER_TOKEN_AT_TDP: Metric = Metric {
     name: "joules_per_token_at_tdp",
     label: "J/token at TDP",
     unit: "J per token",
@@ -50,7 +50,7 @@ pub static JOULES_PER_TOKEN_AT_TDP: Metric = Metric {
     },
 };
 
-pub static ENERGY_USD_PER_MILLION: Metric = Metric {
+pub(crate) static ENERGY_USD_PER_MILLION: Metric = Metric {
     name: "energy_usd_per_million_tokens",
     label: "energy $/M tokens",
     unit: "USD per million tokens",

@@ -18,7 +18,7 @@ const fn told(
 
 const NVML: &str = "NVML, read every 100 ms while measuring";
 
-pub static GPU_WATTS: Metric = Metric {
+pub(crate) static GPU_WATTS: Metric = Metric {
     source: "NVML's energy counters, or the mean of its readings of power where there are none; n/a on a part of a GPU (MIG)",
     ..told(
         "gpu_watts",
@@ -31,7 +31,7 @@ pub static GPU_WATTS: Metric = Metric {
     )
 };
 
-pub static PEAK_GPU_MEMORY: Metric = told(
+pub(crate) static PEAK_GPU_MEMORY: Metric = told(
     "peak_gpu_memory_bytes",
     "peak GPU memory",
     "bytes",
@@ -41,7 +41,7 @@ pub static PEAK_GPU_MEMORY: Metric = told(
     |c| Estimate::exact(telemetry(c)?.peak_bytes()? as f64)?.positive(),
 );
 
-pub static GPU_CLOCK: Metric = told(
+pub(crate) static GPU_CLOCK: Metric = told(
     "gpu_sm_mhz",
     "SM clock",
     "MHz",
@@ -51,7 +51,7 @@ pub static GPU_CLOCK: Metric = told(
     |c| Estimate::exact(telemetry(c)?.mean_sm_mhz()?)?.positive(),
 );
 
-pub static GPU_THROTTLED: Metric = told(
+pub(crate) static GPU_THROTTLED: Metric = told(
     "gpu_throttled_share",
     "throttled",
     "% of the readings",
@@ -61,7 +61,7 @@ pub static GPU_THROTTLED: Metric = told(
     |c| Estimate::exact(telemetry(c)?.throttled_share()?),
 );
 
-pub static GPU_THROTTLED_STEPS: Metric = told(
+pub(crate) static GPU_THROTTLED_STEPS: Metric = told(
     "gpu_throttled_steps",
     "throttled steps",
     "steps",

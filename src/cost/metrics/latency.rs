@@ -27,21 +27,21 @@ const fn seconds(
 
 const QUANTILES: &str = "Hyndman & Fan 1996, type 7";
 
-pub static STEP_P50: Metric = seconds(
+pub(crate) static STEP_P50: Metric = seconds(
     "step_seconds_p50",
     "p50 step",
     "median of the launches' median steps, with the 95 % interval of another run",
     QUANTILES,
     |c| steps::median(c, &c.figures()?.step_seconds),
 );
-pub static STEP_P90: Metric =
+pub(crate) static STEP_P90: Metric =
     seconds("step_seconds_p90", "p90 step", "90th percentile of the measured steps", QUANTILES, |c| quantile(c, 0.90));
-pub static STEP_P95: Metric =
+pub(crate) static STEP_P95: Metric =
     seconds("step_seconds_p95", "p95 step", "95th percentile of the measured steps", QUANTILES, |c| quantile(c, 0.95));
-pub static STEP_P99: Metric =
+pub(crate) static STEP_P99: Metric =
     seconds("step_seconds_p99", "p99 step", "99th percentile of the measured steps", QUANTILES, |c| quantile(c, 0.99));
 
-pub static TTFT: Metric = seconds(
+pub(crate) static TTFT: Metric = seconds(
     "ttft_seconds",
     "TTFT",
     "median time from the start of a step to its first token; in prefill the step itself",
@@ -53,7 +53,7 @@ pub static TTFT: Metric = seconds(
     },
 );
 
-pub static TPOT: Metric = seconds(
+pub(crate) static TPOT: Metric = seconds(
     "tpot_seconds",
     "TPOT",
     "median of (E2E - TTFT) / (new_tokens - 1) over the steps; in decode the step itself",

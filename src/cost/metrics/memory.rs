@@ -23,7 +23,7 @@ const fn bytes(
     }
 }
 
-pub static PEAK_MEMORY: Metric = bytes(
+pub(crate) static PEAK_MEMORY: Metric = bytes(
     "peak_memory_bytes",
     "peak memory",
     Provenance::Measured,
@@ -32,7 +32,7 @@ pub static PEAK_MEMORY: Metric = bytes(
     |c| exact(c.figures()?.peak_rss_bytes),
 );
 
-pub static MODEL_MEMORY: Metric = bytes(
+pub(crate) static MODEL_MEMORY: Metric = bytes(
     "model_memory_bytes",
     "model memory",
     Provenance::Measured,
@@ -47,7 +47,7 @@ pub static MODEL_MEMORY: Metric = bytes(
     },
 );
 
-pub static PREDICTED_MEMORY: Metric = bytes(
+pub(crate) static PREDICTED_MEMORY: Metric = bytes(
     "predicted_memory_bytes",
     "predicted memory",
     Provenance::Projected,
@@ -56,7 +56,7 @@ pub static PREDICTED_MEMORY: Metric = bytes(
     |c| exact(c.record.measurement.predicted_memory.total()?.get()),
 );
 
-pub static PEAK_ALLOCATED: Metric = bytes(
+pub(crate) static PEAK_ALLOCATED: Metric = bytes(
     "peak_allocated_bytes",
     "peak allocated",
     Provenance::Measured,
@@ -66,7 +66,7 @@ pub static PEAK_ALLOCATED: Metric = bytes(
 );
 
 /// What PyTorch calls `max_memory_allocated`.
-pub static PEAK_GPU_ALLOCATED: Metric = bytes(
+pub(crate) static PEAK_GPU_ALLOCATED: Metric = bytes(
     "peak_gpu_allocated_bytes",
     "peak GPU allocated",
     Provenance::Measured,
@@ -76,7 +76,7 @@ pub static PEAK_GPU_ALLOCATED: Metric = bytes(
 );
 
 /// What PyTorch calls `max_memory_reserved`.
-pub static PEAK_GPU_RESERVED: Metric = bytes(
+pub(crate) static PEAK_GPU_RESERVED: Metric = bytes(
     "peak_gpu_reserved_bytes",
     "peak GPU reserved",
     Provenance::Measured,

@@ -28,28 +28,28 @@ const fn cost(
     }
 }
 
-pub static USD_PER_MILLION: Metric = cost(
+pub(crate) static USD_PER_MILLION: Metric = cost(
     "usd_per_million_tokens",
     "$/M tokens",
     "usd_per_hour / (3600 * tokens_per_second * utilisation) * 1e6; its interval is the image of the throughput's",
     |c| of_throughput(c, tokens_per_second(c)?),
 );
 
-pub static USD_PER_MILLION_INPUT: Metric = cost(
+pub(crate) static USD_PER_MILLION_INPUT: Metric = cost(
     "usd_per_million_input_tokens",
     "$/M input",
     "the same over batch * prompt_len tokens and the time to first token (which pays for the first token, too)",
     input,
 );
 
-pub static USD_PER_MILLION_OUTPUT: Metric = cost(
+pub(crate) static USD_PER_MILLION_OUTPUT: Metric = cost(
     "usd_per_million_output_tokens",
     "$/M output",
     "the same over batch * new_tokens tokens and the time after the first token; in decode over the step",
     output,
 );
 
-pub static TOKENS_PER_USD: Metric = Metric {
+pub(crate) static TOKENS_PER_USD: Metric = Metric {
     name: "tokens_per_usd",
     label: "tokens/$",
     unit: "tokens per USD",

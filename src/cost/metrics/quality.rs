@@ -2,7 +2,7 @@
 
 use crate::cost::metric::{Direction, Estimate, Metric, Provenance, Quantity};
 
-pub static SAMPLES: Metric = Metric {
+pub(crate) static SAMPLES: Metric = Metric {
     name: "samples",
     label: "samples",
     unit: "steps",
@@ -14,7 +14,7 @@ pub static SAMPLES: Metric = Metric {
     compute: |c| Estimate::exact(c.figures()?.step_seconds.len() as f64),
 };
 
-pub static PRECISION: Metric = Metric {
+pub(crate) static PRECISION: Metric = Metric {
     name: "precision_reached",
     label: "precision",
     unit: "% of the median",
@@ -26,7 +26,7 @@ pub static PRECISION: Metric = Metric {
     compute: |c| Estimate::exact(c.figures()?.precision_reached?),
 };
 
-pub static DISTURBANCE: Metric = Metric {
+pub(crate) static DISTURBANCE: Metric = Metric {
     name: "disturbance",
     label: "lost",
     unit: "% of the time",
@@ -39,7 +39,7 @@ pub static DISTURBANCE: Metric = Metric {
     compute: |c| Estimate::exact(c.figures()?.disturbance.as_ref()?.lost()?),
 };
 
-pub static OTHERS: Metric = Metric {
+pub(crate) static OTHERS: Metric = Metric {
     name: "others_share",
     label: "others",
     unit: "% of the CPU time",
@@ -51,7 +51,7 @@ pub static OTHERS: Metric = Metric {
     compute: |c| Estimate::exact(c.figures()?.disturbance.as_ref()?.others?),
 };
 
-pub static STEAL: Metric = Metric {
+pub(crate) static STEAL: Metric = Metric {
     name: "steal_share",
     label: "steal",
     unit: "% of the time",

@@ -3,7 +3,7 @@
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
 use crate::cost::steps;
 
-pub static TOKENS_PER_SECOND: Metric = Metric {
+pub(crate) static TOKENS_PER_SECOND: Metric = Metric {
     name: "tokens_per_second",
     label: "tokens/s",
     unit: "tokens/s",
@@ -15,7 +15,7 @@ pub static TOKENS_PER_SECOND: Metric = Metric {
     compute: tokens_per_second,
 };
 
-pub static TOKENS_PER_SECOND_PER_DEVICE: Metric = Metric {
+pub(crate) static TOKENS_PER_SECOND_PER_DEVICE: Metric = Metric {
     name: "tokens_per_second_per_device",
     label: "tokens/s/device",
     unit: "tokens/s per device",

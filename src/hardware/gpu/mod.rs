@@ -4,10 +4,10 @@
 //! 0 and never an error: virtual GPUs hide their power, instances of a partitioned one (MIG) their clocks. Deliberately absent:
 //! computing on a GPU, which is `transformer::cuda`'s.
 
-pub mod nvml;
+pub(crate) mod nvml;
 mod visible;
 
-pub use visible::visible;
+pub(crate) use visible::visible;
 
 use super::device::Format;
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ impl Reason {
 
 /// What a GPU tells at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reading {
+pub(crate) struct Reading {
     pub sm_mhz: Option<u32>,
     pub memory_mhz: Option<u32>,
     pub milliwatts: Option<u32>,
@@ -142,7 +142,7 @@ pub enum Trouble {
 }
 
 /// Who tells of the machine's GPUs.
-pub trait Sensors: Send {
+pub(crate) trait Sensors: Send {
     /// How many there are.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ pub trait Sensors: Send {
 ///
 /// # Errors
 /// None there, or one that is lost.
-pub fn all(sensors: &dyn Sensors) -> Result<Vec<Gpu>, Trouble> {
+pub(crate) fn all(sensors: &dyn Sensors) -> Result<Vec<Gpu>, Trouble> {
     match sensors.count()? {
         0 => Err(Trouble::NoGpu),
         n => (0..n).map(|i| sensors.describe(i)).collect(),
@@ -197,7 +197,7 @@ pub fn inspect() -> Result<Vec<Gpu>, Trouble> {
 ///
 /// # Errors
 /// As [`inspect`]; [`Trouble::NoGpu`] where CUDA_VISIBLE_DEVICES leaves none.
-pub fn inspect_visible() -> Result<Vec<Gpu>, Trouble> {
+pub(crate) fn inspect_visible() -> Result<Vec<Gpu>, Trouble> {
     let all = inspect()?;
     let setting = std::env::var(visible::VARIABLE).ok();
     let seen: Vec<Gpu> = visible(&all, setting.as_deref()).into_iter().filter_map(|i| all.get(i).cloned()).collect();

@@ -22,7 +22,7 @@ struct Loaded(&'static Nvml);
 ///
 /// # Errors
 /// No driver, one that is not running, too old, or not to be read by this user.
-pub fn open() -> Result<Box<dyn Sensors>, Trouble> {
+pub(crate) fn open() -> Result<Box<dyn Sensors>, Trouble> {
     static FOUND: OnceLock<Result<Nvml, Trouble>> = OnceLock::new();
     match FOUND.get_or_init(|| load(OsStr::new(LIBRARY))) {
         Ok(nvml) => Ok(Box::new(Loaded(nvml))),

@@ -10,7 +10,7 @@ use super::Gpu;
 pub(super) const VARIABLE: &str = "CUDA_VISIBLE_DEVICES";
 
 /// Places in `all` of the GPUs that are seen, in the program's order; `setting` is the variable's value where it is set.
-pub fn visible(all: &[Gpu], setting: Option<&str>) -> Vec<usize> {
+pub(crate) fn visible(all: &[Gpu], setting: Option<&str>) -> Vec<usize> {
     let Some(setting) = setting else { return (0..all.len()).collect() };
     let mut seen = Vec::new();
     for entry in setting.split(',').map(str::trim) {

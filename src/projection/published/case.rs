@@ -98,7 +98,7 @@ impl Quantity {
 
 /// A configuration to predict.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Setup {
+pub(crate) enum Setup {
     Training(Box<Training>),
     /// Where the layout was not given: the fastest of these that fits.
     Choice(Vec<Training>),
@@ -107,7 +107,7 @@ pub enum Setup {
 
 /// A configuration of inference and what was asked of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Served {
+pub(crate) struct Served {
     pub serving: Serving,
     pub prompt: f64,
     pub output: f64,
@@ -117,7 +117,7 @@ pub struct Served {
 
 /// What a published figure of memory is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
+pub(crate) enum Counted {
     /// What the program allocated at most.
     Allocated,
     /// What the process holds of the device, its runtime and unused pool included.
@@ -126,7 +126,7 @@ pub enum Counted {
 
 /// One published figure.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Case {
+pub(crate) struct Case {
     pub id: String,
     pub source: String,
     pub what: String,
@@ -141,7 +141,7 @@ pub struct Case {
 
 /// A row without a prediction.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Left {
+pub(crate) struct Left {
     pub id: String,
     pub source: String,
     pub reason: String,
@@ -149,7 +149,7 @@ pub struct Left {
 
 /// A table, read.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Published {
+pub(crate) struct Published {
     pub cases: Vec<Case>,
     pub left: Vec<Left>,
 }

@@ -8,14 +8,14 @@ mod shapes;
 mod training;
 mod words;
 
-pub use case::{Case, Counted, Group, Left, Published, Quantity, Setup};
+pub(crate) use case::{Case, Counted, Group, Left, Published, Quantity, Setup};
 
 use crate::hardware::book::Book;
 use row::Row;
 
 /// Why a table cannot be read.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum TableError {
+pub(crate) enum TableError {
     #[error("line {line}: {message}")]
     Csv { line: u64, message: String },
     #[error(
@@ -29,7 +29,7 @@ pub enum TableError {
 ///
 /// # Errors
 /// A line that is no CSV, or columns of another table.
-pub fn read(text: &str, book: &Book) -> Result<Published, TableError> {
+pub(crate) fn read(text: &str, book: &Book) -> Result<Published, TableError> {
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(text.as_bytes());
     let fault = |e: csv::Error| {
         let line = e.position().map_or(1, csv::Position::line);

@@ -9,35 +9,35 @@ const MARKS: &[&str] = &["DO NOT USE", "SUSPECT", "exclude"];
 pub(super) struct Row<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Row<'a> {
-    pub fn new(columns: BTreeMap<&'a str, &'a str>) -> Self {
+    pub(super) fn new(columns: BTreeMap<&'a str, &'a str>) -> Self {
         Self(columns)
     }
 
-    pub fn text(&self, column: &str) -> &str {
+    pub(super) fn text(&self, column: &str) -> &str {
         self.0.get(column).copied().unwrap_or("").trim()
     }
 
     /// In lower case.
-    pub fn lower(&self, column: &str) -> String {
+    pub(super) fn lower(&self, column: &str) -> String {
         self.text(column).to_lowercase()
     }
 
     /// A positive number; `None` where there is nothing or something else.
-    pub fn number(&self, column: &str) -> Option<f64> {
+    pub(super) fn number(&self, column: &str) -> Option<f64> {
         self.text(column).parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0)
     }
 
-    pub fn need(&self, column: &str) -> Result<f64, String> {
+    pub(super) fn need(&self, column: &str) -> Result<f64, String> {
         self.number(column).ok_or(format!("{column} is not given"))
     }
 
     /// Notes and remarks on completeness together, in lower case.
-    pub fn remarks(&self) -> String {
+    pub(super) fn remarks(&self) -> String {
         format!("{}; {}", self.lower("complete"), self.lower("notes"))
     }
 
     /// The year of its date, the last one where there is a range.
-    pub fn year(&self) -> Option<f64> {
+    pub(super) fn year(&self) -> Option<f64> {
         let date = self.text("date");
         let last = date.rsplit("..").next().unwrap_or(date);
         let last = if last.len() == 9 && last.as_bytes().get(4) == Some(&b'-') { &last[5..] } else { last };
@@ -45,14 +45,14 @@ impl<'a> Row<'a> {
     }
 
     /// The same with its month, where one is given.
-    pub fn time(&self) -> Option<f64> {
+    pub(super) fn time(&self) -> Option<f64> {
         let month =
             self.text("date").get(5..7).and_then(|m| m.parse::<f64>().ok()).filter(|m| (1.0..=12.0).contains(m));
         Some(self.year()? + month.map_or(0.5, |m| (m - 0.5) / 12.0))
     }
 
     /// Whether the row itself warns of its use.
-    pub fn warning(&self) -> Option<String> {
+    pub(super) fn warning(&self) -> Option<String> {
         let all = [self.text("complete"), self.text("notes")];
         let found = all.iter().find(|t| MARKS.iter().any(|w| t.contains(w)))?;
         // The words of the warning, not all that stands before them.

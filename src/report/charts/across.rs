@@ -11,7 +11,7 @@ use crate::report::facts::Facts;
 use crate::transformer::Phase;
 
 /// A picture for each phase of which three trials are known.
-pub fn figures(labels: &[String], runs: &[Facts]) -> Vec<Drawn> {
+pub(crate) fn figures(labels: &[String], runs: &[Facts]) -> Vec<Drawn> {
     Phase::ALL.iter().filter_map(|phase| of_phase(labels, runs, *phase)).collect()
 }
 

@@ -8,7 +8,7 @@ use crate::cost::metric::Estimate;
 use crate::units::significant;
 
 /// A row for each pair: the price now, and the price at which both cost the same.
-pub fn break_even(labels: &[String], all: &[BreakEven]) -> Option<Drawn> {
+pub(crate) fn break_even(labels: &[String], all: &[BreakEven]) -> Option<Drawn> {
     if all.is_empty() {
         return None;
     }

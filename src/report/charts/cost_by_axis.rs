@@ -7,7 +7,7 @@ use super::series::{left_out, over, tick};
 use crate::cost::metrics::{TOKENS_PER_SECOND, USD_PER_MILLION};
 use crate::report::facts::Facts;
 
-pub fn figures(facts: &Facts) -> Vec<Drawn> {
+pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
     let priced = facts.any(&USD_PER_MILLION);
     let metric = if priced { &USD_PER_MILLION } else { &TOKENS_PER_SECOND };
     let what = if priced { "Cost of a million tokens" } else { "Throughput" };

@@ -8,7 +8,7 @@ use crate::units::significant;
 
 /// One group of quantities: nominal share, share of rows inside, and the mean of the sources' shares.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Covered {
+pub(crate) struct Covered {
     pub name: &'static str,
     pub sources: usize,
     pub points: Vec<(f64, f64, f64)>,
@@ -19,7 +19,7 @@ fn tick(x: f64) -> String {
 }
 
 /// Two panels: rows, and sources that count as one each.
-pub fn coverage(all: &[Covered]) -> Option<Drawn> {
+pub(crate) fn coverage(all: &[Covered]) -> Option<Drawn> {
     if all.is_empty() {
         return None;
     }

@@ -13,7 +13,7 @@ use crate::units::{Share, significant};
 /// Lines that fit into one picture.
 const MOST: usize = 16;
 
-pub fn figures(facts: &Facts) -> Vec<Drawn> {
+pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
     let all = scaling(facts.run, facts.figures());
     if all.is_empty() {
         return vec![];

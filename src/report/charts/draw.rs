@@ -30,7 +30,7 @@ const LONGEST_LABEL: usize = 34;
 ///
 /// # Errors
 /// The drawing library's, none of which is known to happen on a string.
-pub fn draw(plot: &Plot, alt: &str) -> Result<String, DrawError> {
+pub(super) fn draw(plot: &Plot, alt: &str) -> Result<String, DrawError> {
     let mut svg = String::new();
     let height = TITLE + plot.panels.iter().map(|p| p.height).sum::<u32>();
     {

@@ -8,7 +8,7 @@ use crate::cost::metric::Metric;
 use crate::cost::metrics::{TOKENS_PER_SECOND, USD_PER_MILLION};
 use crate::report::facts::Facts;
 
-pub fn figures(facts: &Facts) -> Vec<Drawn> {
+pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
     let Some(heads) = facts.varied.iter().find(|v| v.path == "model.n_heads") else { return vec![] };
     let mut note = String::new();
     let mut panel = |metric: &'static Metric| {

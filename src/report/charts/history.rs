@@ -30,7 +30,7 @@ fn devices<'a>(points: &[Point<'a>]) -> Vec<(&'a str, usize)> {
 }
 
 /// The price of a device's hour, offer by offer; and of an hour of a PFLOP/s of its peak.
-pub fn hardware(points: &[Point]) -> Vec<Drawn> {
+pub(crate) fn hardware(points: &[Point]) -> Vec<Drawn> {
     type Of = fn(&Point) -> Option<f64>;
     let pictures: [(&str, &str, &str, Of); 2] = [
         ("history-device-hour", "What an hour of a device costs", "USD an hour of one device, on demand", |p| {
@@ -83,7 +83,7 @@ fn scatter(name: &str, title: &str, unit: &str, points: &[Point], of: fn(&Point)
 }
 
 /// What APIs ask for a million tokens, by provider.
-pub fn apis(apis: &[Api]) -> Option<Drawn> {
+pub(crate) fn apis(apis: &[Api]) -> Option<Drawn> {
     let mut series: Vec<Series> = Vec::new();
     for (label, look, of) in
         [("input", 0, (|a: &Api| a.input.get()) as fn(&Api) -> f64), ("output", 1, |a: &Api| a.output.get())]

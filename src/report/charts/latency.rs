@@ -10,12 +10,12 @@ use crate::cost::metrics::{STEP_P50, TPOT, TTFT, USD_PER_MILLION};
 use crate::report::facts::Facts;
 use crate::transformer::Phase;
 
-pub fn figures(facts: &Facts) -> Vec<Drawn> {
+pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
     Phase::ALL.iter().filter_map(|phase| of_phase(facts, *phase)).collect()
 }
 
 /// What a user waits for in this phase.
-pub fn latency(phase: Phase) -> (&'static Metric, &'static str) {
+pub(super) fn latency(phase: Phase) -> (&'static Metric, &'static str) {
     match phase {
         Phase::Train => (&STEP_P50, "median step, seconds"),
         Phase::Prefill => (&TTFT, "time to first token, seconds"),

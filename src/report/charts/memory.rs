@@ -8,7 +8,7 @@ use crate::cost::metrics::{MODEL_MEMORY, PREDICTED_MEMORY};
 use crate::report::facts::Facts;
 use crate::units::significant;
 
-pub fn figures(facts: &Facts) -> Vec<Drawn> {
+pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
     let marks: Vec<Mark> = facts
         .measured()
         .into_iter()

@@ -1,14 +1,14 @@
 //! Every chart: the only room with plotters. A figure is a file and a line in [`FIGURES`]; each says what it shows as a
 //! [`plot::Plot`], and `draw` alone knows pixels.
 
-pub mod across;
-pub mod break_even;
+pub(super) mod across;
+pub(super) mod break_even;
 mod cost_by_axis;
-pub mod coverage;
+pub(super) mod coverage;
 mod devices;
 mod draw;
 mod head_count;
-pub mod history;
+pub(super) mod history;
 mod latency;
 mod memory;
 mod plot;
@@ -16,20 +16,20 @@ mod scale;
 mod series;
 mod style;
 mod throughput_by_batch;
-pub mod timeline;
-pub mod tornado;
-pub mod utilisation;
-pub mod validation;
-pub mod waterfall;
+pub(super) mod timeline;
+pub(super) mod tornado;
+pub(super) mod utilisation;
+pub(super) mod validation;
+pub(super) mod waterfall;
 
 use super::document::Chart;
 use super::facts::Facts;
-pub use draw::DrawError;
+pub(super) use draw::DrawError;
 use plot::Plot;
-pub use series::tick;
+pub(crate) use series::tick;
 
 /// A plot with its name and the words around it.
-pub struct Drawn {
+pub(super) struct Drawn {
     /// File name without its ending.
     pub name: String,
     /// How to read it.
@@ -67,7 +67,7 @@ const NAMES: &[&str] = &[
 ];
 
 /// Whether a file of this name (without its ending) is one that a report may have written.
-pub fn is_ours(name: &str) -> bool {
+pub(super) fn is_ours(name: &str) -> bool {
     NAMES.iter().any(|n| name.starts_with(n))
 }
 
@@ -75,7 +75,7 @@ pub fn is_ours(name: &str) -> bool {
 ///
 /// # Errors
 /// The drawing library's.
-pub fn charts(facts: &Facts) -> Result<Vec<Chart>, DrawError> {
+pub(super) fn charts(facts: &Facts) -> Result<Vec<Chart>, DrawError> {
     FIGURES.iter().flat_map(|figure| figure(facts)).map(chart).collect()
 }
 
@@ -83,7 +83,7 @@ pub fn charts(facts: &Facts) -> Result<Vec<Chart>, DrawError> {
 ///
 /// # Errors
 /// The drawing library's.
-pub fn chart(d: Drawn) -> Result<Chart, DrawError> {
+pub(super) fn chart(d: Drawn) -> Result<Chart, DrawError> {
     let svg = draw::draw(&d.plot, &d.alt)?;
     Ok(Chart { name: d.name, title: d.plot.title, caption: d.caption, alt: d.alt, svg })
 }

@@ -5,14 +5,14 @@ use crate::cost::metric::Estimate;
 
 /// One or several panels above each other.
 #[derive(Clone)]
-pub struct Plot {
+pub(crate) struct Plot {
     pub title: String,
     pub panels: Vec<Panel>,
 }
 
 /// One pair of axes.
 #[derive(Clone)]
-pub struct Panel {
+pub(crate) struct Panel {
     pub x: Axis,
     pub y: Axis,
     pub series: Vec<Series>,
@@ -26,7 +26,7 @@ pub struct Panel {
 
 /// A lying bar in a row of names. Where one ends as the next begins, a thin line joins them.
 #[derive(Clone, Debug)]
-pub struct Bar {
+pub(crate) struct Bar {
     /// Place on the axis of names.
     pub row: f64,
     pub from: f64,
@@ -39,14 +39,14 @@ pub struct Bar {
 
 /// A scale with its name.
 #[derive(Clone)]
-pub struct Axis {
+pub(crate) struct Axis {
     pub name: String,
     pub scale: Scale,
 }
 
 /// Marks that belong together.
 #[derive(Clone, Debug)]
-pub struct Series {
+pub(crate) struct Series {
     pub label: String,
     pub marks: Vec<Mark>,
     pub line: Line,
@@ -56,7 +56,7 @@ pub struct Series {
 
 /// How the marks of a series are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub(crate) enum Line {
     None,
     Joined,
     Dashed,
@@ -64,7 +64,7 @@ pub enum Line {
 
 /// One mark.
 #[derive(Clone, Debug)]
-pub struct Mark {
+pub(crate) struct Mark {
     pub x: Estimate,
     pub y: Estimate,
     /// Filled marks stand out from hollow ones.
@@ -75,20 +75,20 @@ pub struct Mark {
 
 /// A line to read the marks against.
 #[derive(Clone, Debug)]
-pub struct Reference {
+pub(crate) struct Reference {
     pub points: Vec<(f64, f64)>,
     pub label: String,
 }
 
 impl Mark {
     /// A filled mark without words.
-    pub fn at(x: Estimate, y: Estimate) -> Self {
+    pub(crate) fn at(x: Estimate, y: Estimate) -> Self {
         Self { x, y, filled: true, note: String::new() }
     }
 }
 
 /// Every end of every interval, for a scale that holds them all.
-pub fn extents(series: &[Series], of: fn(&Mark) -> &Estimate) -> Vec<f64> {
+pub(super) fn extents(series: &[Series], of: fn(&Mark) -> &Estimate) -> Vec<f64> {
     let marks = series.iter().flat_map(|s| &s.marks).map(of);
     marks.flat_map(|e| [Some(e.value), e.low, e.high]).flatten().collect()
 }

@@ -14,7 +14,7 @@ enum Kind {
 
 /// One axis.
 #[derive(Clone)]
-pub struct Scale {
+pub(crate) struct Scale {
     kind: Kind,
     low: f64,
     high: f64,
@@ -27,7 +27,7 @@ const LOG_FROM: f64 = 6.0;
 
 impl Scale {
     /// A scale for measured values: from zero where they are alike, logarithmic where they span more.
-    pub fn measured(values: &[f64], label: fn(f64) -> String) -> Self {
+    pub(crate) fn measured(values: &[f64], label: fn(f64) -> String) -> Self {
         let (least, most) = extent(values);
         if least > 0.0 && most / least >= LOG_FROM {
             return Self::log(values, label);
@@ -36,7 +36,7 @@ impl Scale {
     }
 
     /// The same for bytes: the steps are powers of two.
-    pub fn measured_bytes(values: &[f64], label: fn(f64) -> String) -> Self {
+    pub(crate) fn measured_bytes(values: &[f64], label: fn(f64) -> String) -> Self {
         let (least, most) = extent(values);
         if least > 0.0 && most / least >= LOG_FROM {
             return Self::bytes(values, label);
@@ -51,13 +51,13 @@ impl Scale {
     }
 
     /// A linear scale that holds zero and the values, on whichever side of it they are.
-    pub fn linear(values: &[f64], label: fn(f64) -> String) -> Self {
+    pub(crate) fn linear(values: &[f64], label: fn(f64) -> String) -> Self {
         let (least, most) = extent(values);
         Self::stepped(least.min(0.0), most.max(0.0), label)
     }
 
     /// A linear scale around the values, wherever zero is.
-    pub fn near(values: &[f64], label: fn(f64) -> String) -> Self {
+    pub(crate) fn near(values: &[f64], label: fn(f64) -> String) -> Self {
         let (least, most) = extent(values);
         let margin = ((most - least) * 0.08).max(most.abs() * 1e-3);
         Self::stepped(least - margin, most + margin, label)
@@ -71,7 +71,7 @@ impl Scale {
     }
 
     /// A scale of years: a tick at the beginning of each, or of every other where there are many.
-    pub fn years(values: &[f64]) -> Self {
+    pub(crate) fn years(values: &[f64]) -> Self {
         let (least, most) = extent(values);
         let (low, high) = (least - 0.2, most + 0.2);
         let every = ((high - low) / 12.0).ceil().max(1.0) as usize;
@@ -80,7 +80,7 @@ impl Scale {
     }
 
     /// A logarithmic scale with ticks at 1, 2 and 5 (at powers of ten alone where there are many decades).
-    pub fn log(values: &[f64], label: fn(f64) -> String) -> Self {
+    pub(crate) fn log(values: &[f64], label: fn(f64) -> String) -> Self {
         let (least, most) = extent(values);
         let (low, high) = (least / 1.15, most * 1.15);
         let at = |factors: &[f64]| -> Vec<f64> {
@@ -100,7 +100,7 @@ impl Scale {
     }
 
     /// A logarithmic scale of bytes: ticks at powers of two.
-    pub fn bytes(values: &[f64], label: fn(f64) -> String) -> Self {
+    pub(crate) fn bytes(values: &[f64], label: fn(f64) -> String) -> Self {
         let (least, most) = extent(values);
         let (low, high) = (least / 1.2, most * 1.2);
         let exponents = low.log2().ceil() as i32..=high.log2().floor() as i32;
@@ -110,7 +110,7 @@ impl Scale {
     }
 
     /// A scale for a swept field: a tick at every value, logarithmic where the values grow by factors.
-    pub fn swept(values: &[f64], label: fn(f64) -> String) -> Self {
+    pub(crate) fn swept(values: &[f64], label: fn(f64) -> String) -> Self {
         let mut ticks = values.to_vec();
         ticks.sort_by(f64::total_cmp);
         ticks.dedup();
@@ -129,7 +129,7 @@ impl Scale {
     }
 
     /// A scale of names.
-    pub fn names(names: Vec<String>) -> Self {
+    pub(crate) fn names(names: Vec<String>) -> Self {
         let high = names.len() as f64 - 0.5;
         let ticks = (0..names.len()).map(|i| i as f64).collect();
         Self { kind: Kind::Names(names), low: -0.5, high, ticks, label: |x| x.to_string() }
@@ -147,23 +147,23 @@ impl Scale {
     }
 
     /// Place between the ends, 0 to 1.
-    pub fn share(&self, x: f64) -> f64 {
+    pub(crate) fn share(&self, x: f64) -> f64 {
         match self.kind {
             Kind::Log => (x.max(f64::MIN_POSITIVE) / self.low).ln() / (self.high / self.low).ln(),
             _ => (x - self.low) / (self.high - self.low),
         }
     }
 
-    pub fn is_log(&self) -> bool {
+    pub(crate) fn is_log(&self) -> bool {
         self.kind == Kind::Log
     }
 
-    pub fn ticks(&self) -> &[f64] {
+    pub(crate) fn ticks(&self) -> &[f64] {
         &self.ticks
     }
 
     /// What stands at a tick.
-    pub fn tick_label(&self, x: f64) -> String {
+    pub(crate) fn tick_label(&self, x: f64) -> String {
         match &self.kind {
             Kind::Names(names) => names.get(x.round().max(0.0) as usize).cloned().unwrap_or_default(),
             _ => (self.label)(x),

@@ -8,7 +8,7 @@ use crate::report::facts::{Facts, Varied};
 use crate::report::format;
 
 /// Series over a field, and what was left out.
-pub struct Gathered {
+pub(super) struct Gathered {
     pub x: Axis,
     pub series: Vec<Series>,
     /// How many series there were before the best were chosen.
@@ -16,7 +16,7 @@ pub struct Gathered {
 }
 
 /// A metric over a swept field. `None` where no series has two points.
-pub fn over(facts: &Facts, along: &Varied, metric: &Metric) -> Option<Gathered> {
+pub(super) fn over(facts: &Facts, along: &Varied, metric: &Metric) -> Option<Gathered> {
     let places = Places::of(along);
     let mut groups: Vec<(String, Vec<Mark>)> = Vec::new();
     for i in facts.measured() {
@@ -53,7 +53,7 @@ pub fn over(facts: &Facts, along: &Varied, metric: &Metric) -> Option<Gathered> 
 }
 
 /// "batch, sequences".
-pub fn axis_name(v: &Varied) -> String {
+pub(super) fn axis_name(v: &Varied) -> String {
     if v.unit.is_empty() || v.label.contains(v.unit) { v.label.clone() } else { format!("{}, {}", v.label, v.unit) }
 }
 
@@ -95,7 +95,7 @@ fn number(x: f64) -> String {
 }
 
 /// A tick of a metric's axis.
-pub fn tick(metric: &'static Metric) -> fn(f64) -> String {
+pub(crate) fn tick(metric: &'static Metric) -> fn(f64) -> String {
     use crate::cost::metric::Quantity;
     match metric.quantity {
         Quantity::UsdPerMillionTokens => |x| format!("${}", trimmed(x)),
@@ -116,7 +116,7 @@ fn trimmed(x: f64) -> String {
 }
 
 /// What a caption says of series that are not shown, and of marks that are hollow.
-pub fn left_out(g: &Gathered) -> String {
+pub(super) fn left_out(g: &Gathered) -> String {
     let hollow = g.series.iter().flat_map(|s| &s.marks).any(|m| !m.filled);
     let hollow = if hollow { HOLLOW } else { "" };
     if g.all <= g.series.len() {
@@ -130,7 +130,7 @@ pub fn left_out(g: &Gathered) -> String {
 }
 
 /// What hollow marks are, where there are any.
-pub const HOLLOW: &str = " Hollow marks are of rows that others on the machine disturbed.";
+pub(super) const HOLLOW: &str = " Hollow marks are of rows that others on the machine disturbed.";
 
 #[cfg(test)]
 mod tests {

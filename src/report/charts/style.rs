@@ -3,10 +3,10 @@
 
 use plotters::prelude::*;
 
-pub const INK: RGBColor = RGBColor(31, 35, 40);
-pub const MUTED: RGBColor = RGBColor(89, 99, 110);
-pub const GRID: RGBColor = RGBColor(216, 222, 228);
-pub const PAPER: RGBColor = RGBColor(255, 255, 255);
+pub(super) const INK: RGBColor = RGBColor(31, 35, 40);
+pub(super) const MUTED: RGBColor = RGBColor(89, 99, 110);
+pub(super) const GRID: RGBColor = RGBColor(216, 222, 228);
+pub(super) const PAPER: RGBColor = RGBColor(255, 255, 255);
 
 const COLOURS: &[RGBColor] = &[
     RGBColor(0, 114, 178),
@@ -20,34 +20,34 @@ const COLOURS: &[RGBColor] = &[
 ];
 
 /// The most series that one panel tells apart.
-pub const MOST_SERIES: usize = COLOURS.len();
+pub(super) const MOST_SERIES: usize = COLOURS.len();
 
 const FAMILY: &str = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif";
 
 /// Pixels of ordinary letters.
-pub const LETTERS: f64 = 12.5;
+pub(super) const LETTERS: f64 = 12.5;
 
-pub fn colour(look: usize) -> RGBColor {
+pub(super) fn colour(look: usize) -> RGBColor {
     COLOURS[look % COLOURS.len()]
 }
 
 /// Letters of a size in pixels (the SVG writer divides by 1.24).
-pub fn letters(pixels: f64, colour: &'static RGBColor) -> TextStyle<'static> {
+pub(super) fn letters(pixels: f64, colour: &'static RGBColor) -> TextStyle<'static> {
     TextStyle::from((FAMILY, pixels * 1.24)).color(colour)
 }
 
-pub fn bold(pixels: f64, colour: &'static RGBColor) -> TextStyle<'static> {
+pub(super) fn bold(pixels: f64, colour: &'static RGBColor) -> TextStyle<'static> {
     let font = FontDesc::new(FontFamily::Name(FAMILY), pixels * 1.24, FontStyle::Bold);
     TextStyle::from(font).color(colour)
 }
 
 /// Estimated pixels that a text takes; there is no font at hand to measure with, so it is on the wide side.
-pub fn width(text: &str, pixels: f64) -> i32 {
+pub(super) fn width(text: &str, pixels: f64) -> i32 {
     (text.chars().count() as f64 * pixels * 0.58).ceil() as i32
 }
 
 /// A text that fits, its end replaced by an ellipsis where it does not.
-pub fn fitted(text: &str, most: usize) -> String {
+pub(super) fn fitted(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_string();
     }
@@ -55,7 +55,7 @@ pub fn fitted(text: &str, most: usize) -> String {
 }
 
 /// The outline of a shape around a pixel.
-pub fn outline(look: usize, (x, y): (i32, i32)) -> Vec<(i32, i32)> {
+pub(super) fn outline(look: usize, (x, y): (i32, i32)) -> Vec<(i32, i32)> {
     let at = |offsets: &[(i32, i32)]| offsets.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
     match look % COLOURS.len() {
         1 => at(&[(0, -6), (6, 5), (-6, 5)]),

@@ -7,7 +7,7 @@ use super::series::{left_out, over, tick};
 use crate::cost::metrics::TOKENS_PER_SECOND;
 use crate::report::facts::Facts;
 
-pub fn figures(facts: &Facts) -> Vec<Drawn> {
+pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
     let Some(batch) = facts.varied.iter().find(|v| v.path == "batch") else { return vec![] };
     // Without prices the charts along each field show the same.
     let priced = facts.any(&crate::cost::metrics::USD_PER_MILLION);

@@ -9,7 +9,7 @@ use crate::comparison::timeline::{Change, Line, Point};
 use crate::cost::metric::{Estimate, Metric};
 
 /// The picture of one figure; the commits are the names of the runs.
-pub fn timeline(
+pub(crate) fn timeline(
     name: &str,
     title: &str,
     metric: &'static Metric,

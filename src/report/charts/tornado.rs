@@ -8,7 +8,7 @@ use crate::comparison::sensitivity;
 use crate::cost::metrics::USD_PER_MILLION;
 
 /// The widest bar stands on top.
-pub fn tornado(title: String, cost: f64, bars: &[sensitivity::Bar]) -> Drawn {
+pub(crate) fn tornado(title: String, cost: f64, bars: &[sensitivity::Bar]) -> Drawn {
     let mut drawn = Vec::new();
     let mut ends = vec![cost];
     for (i, b) in bars.iter().enumerate() {

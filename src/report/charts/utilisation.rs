@@ -12,7 +12,7 @@ use crate::units::Share;
 const SHARES: [f64; 12] = [0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0];
 
 /// A curve for each machine, a level line for each API's price.
-pub fn utilisation(machines: &[(String, f64)], apis: &[(String, f64)]) -> Option<Drawn> {
+pub(crate) fn utilisation(machines: &[(String, f64)], apis: &[(String, f64)]) -> Option<Drawn> {
     let at = |x: f64, y: f64| Some(Mark::at(Estimate::exact(x)?, Estimate::exact(y)?));
     let mut series = Vec::new();
     for (label, full) in machines {

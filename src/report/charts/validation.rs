@@ -10,7 +10,7 @@ use crate::units::significant;
 
 /// One published figure with its prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point<'a> {
+pub(crate) struct Point<'a> {
     pub source: &'a str,
     pub published: f64,
     pub predicted: f64,
@@ -40,7 +40,7 @@ fn tick(x: f64) -> String {
 }
 
 /// The picture of one quantity.
-pub fn validation(quantity: Quantity, points: &[Point]) -> Option<Drawn> {
+pub(crate) fn validation(quantity: Quantity, points: &[Point]) -> Option<Drawn> {
     let (own, others) = told_apart(points);
     let mut names: Vec<&str> = points.iter().map(|p| p.source).collect();
     names.sort_unstable();

@@ -6,7 +6,7 @@ use super::scale::Scale;
 
 /// One step from a total to the next.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub(crate) struct Step {
     /// What did it: "price: $98.32/h -> $55.04/h".
     pub label: String,
     pub change: f64,
@@ -16,7 +16,7 @@ pub struct Step {
 
 /// A total at either end.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Total {
+pub(crate) struct Total {
     pub label: String,
     pub value: f64,
     pub note: String,
@@ -28,7 +28,13 @@ const LESS: usize = 2;
 const MORE: usize = 1;
 
 /// The picture; the steps lead from the first total to the last.
-pub fn waterfall(title: String, unit: &str, tick: fn(f64) -> String, ends: [&Total; 2], steps: &[Step]) -> Drawn {
+pub(crate) fn waterfall(
+    title: String,
+    unit: &str,
+    tick: fn(f64) -> String,
+    ends: [&Total; 2],
+    steps: &[Step],
+) -> Drawn {
     let rows = steps.len() + 2;
     let row = |i: usize| (rows - 1 - i) as f64;
     let mut bars = vec![Bar { row: row(0), from: 0.0, to: ends[0].value, look: TOTAL, note: ends[0].note.clone() }];

@@ -70,7 +70,7 @@ pub fn comment(check: &Check) -> String {
 }
 
 /// `$/M tokens: 0.412 -> 0.398 (-3.4 %, 95 % CI -4.1 .. -2.6) PASS`.
-pub fn headline(check: &Check) -> String {
+pub(super) fn headline(check: &Check) -> String {
     let verdict = if check.over_budget() > 0 { "❌ OVER BUDGET".to_string() } else { symbol(check.verdict) };
     let advisory = if check.advisory { ", advisory" } else { "" };
     let change = check
@@ -98,7 +98,7 @@ fn head_alone(check: &Check) -> Option<f64> {
 }
 
 /// One line of counts.
-pub fn counts(check: &Check) -> String {
+pub(super) fn counts(check: &Check) -> String {
     let pairs: Vec<usize> = check.cells.iter().map(|c| c.judged.pairs).collect();
     let (least, most) = (pairs.iter().min().copied().unwrap_or(0), pairs.iter().max().copied().unwrap_or(0));
     let pairs = if least == most { format!("{most}") } else { format!("{least} to {most}") };
@@ -114,7 +114,7 @@ pub fn counts(check: &Check) -> String {
 }
 
 /// What is exactly different, with its cells.
-pub fn findings(check: &Check) -> Vec<String> {
+pub(super) fn findings(check: &Check) -> Vec<String> {
     let mut all: Vec<(String, Vec<&str>)> = Vec::new();
     for c in &check.cells {
         for f in &c.findings {
@@ -134,7 +134,7 @@ pub fn findings(check: &Check) -> Vec<String> {
 }
 
 /// "batch 8: $0.0041 of $0.0050 per million tokens, 18 % headroom".
-pub fn budget(b: &Kept) -> String {
+pub(super) fn budget(b: &Kept) -> String {
     let shown = |x: f64| match b.limit {
         "usd_per_million_tokens" => format!("${} per million tokens", significant(x, 3)),
         "peak_memory_bytes" => Bytes(x as u64).to_string(),

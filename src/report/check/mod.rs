@@ -20,7 +20,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// Disk or permissions; each file is whole or the old one stays.
-pub fn publish(check: &Check, folder: &Path) -> Result<(), ReportError> {
+pub(crate) fn publish(check: &Check, folder: &Path) -> Result<(), ReportError> {
     std::fs::create_dir_all(folder).map_err(ResultsError::io(folder, "making the folder"))?;
     let files = [
         ("check.md", markdown(check)),
@@ -41,7 +41,7 @@ pub fn json(check: &Check) -> String {
 }
 
 /// For people at a terminal.
-pub fn terminal(check: &Check, style: Style) -> String {
+pub(crate) fn terminal(check: &Check, style: Style) -> String {
     let mut blocks = vec![Block::Paragraph(vec![Span::plain(comment::headline(check))])];
     blocks.push(Block::Paragraph(vec![Span::plain(comment::counts(check))]));
     blocks.push(Block::Table(table(&check.cells.iter().collect::<Vec<_>>(), " ")));

@@ -18,7 +18,7 @@ use crate::units::{Share, significant};
 
 /// What is asked beside the comparison itself.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// APIs whose prices the machines' costs are held against.
     pub apis: Vec<Api>,
     pub bounds: Bounds,
@@ -28,7 +28,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// A chart that cannot be drawn.
-pub fn comparison(c: &Comparison, asked: &Asked) -> Result<Page, DrawError> {
+pub(crate) fn comparison(c: &Comparison, asked: &Asked) -> Result<Page, DrawError> {
     let facts: Vec<Facts> = c.runs().iter().map(|run| Facts::of(run, c.book())).collect();
     let even = prices(c.runs(), c.found());
     let mut sections = vec![

@@ -18,7 +18,7 @@ use crate::units::{Flops, FlopsPerSecond, Share, significant};
 ///
 /// # Errors
 /// A chart that cannot be drawn.
-pub fn explanation(labels: [&str; 2], runs: [&Run; 2], book: &Book, e: &Explanation) -> Result<Page, DrawError> {
+pub(crate) fn explanation(labels: [&str; 2], runs: [&Run; 2], book: &Book, e: &Explanation) -> Result<Page, DrawError> {
     let title = format!("Why tokens cost what they do: from {} to {}", labels[0], labels[1]);
     let ends = [(labels[0], e.before), (labels[1], e.after)].map(|(label, value)| Total {
         label: label.into(),

@@ -12,7 +12,7 @@ use crate::units::significant;
 ///
 /// # Errors
 /// A chart that cannot be drawn.
-pub fn history(points: &[Point], apis: &[Api], decline: &Decline) -> Result<Page, DrawError> {
+pub(crate) fn history(points: &[Point], apis: &[Api], decline: &Decline) -> Result<Page, DrawError> {
     let mut hardware: Vec<Block> = charts::history::hardware(points)
         .into_iter()
         .map(|d| charts::chart(d).map(Block::Chart))

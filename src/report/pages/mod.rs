@@ -11,16 +11,16 @@ use super::document::{Block, Document, Section};
 use super::publish::publish;
 use super::terminal::{self, Style};
 use super::{ReportError, markdown};
-pub use comparison::{Asked, comparison};
-pub use explanation::explanation;
-pub use history::history;
+pub(crate) use comparison::{Asked, comparison};
+pub(crate) use explanation::explanation;
+pub(crate) use history::history;
 use std::path::{Path, PathBuf};
-pub use timeline::timeline;
-pub use validation::{Predicted, validation};
+pub(crate) use timeline::timeline;
+pub(crate) use validation::{Predicted, validation};
 
 /// A document with the places it goes to.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     /// Name of its files: `compare` gives compare.html and compare.md.
     pub name: &'static str,
     pub(super) document: Document,
@@ -28,12 +28,12 @@ pub struct Page {
 
 impl Page {
     /// For the terminal: everything but pictures.
-    pub fn terminal(&self, style: Style) -> String {
+    pub(crate) fn terminal(&self, style: Style) -> String {
         terminal::sections(&self.document.sections, style)
     }
 
     /// For a comment: everything but pictures and what they are made of.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let keep = |b: &Block| !matches!(b, Block::Chart(_));
         let sections = self
             .document
@@ -47,7 +47,7 @@ impl Page {
     ///
     /// # Errors
     /// Disk or permissions; each file is whole or the old one stays.
-    pub fn publish(&self, folder: &Path) -> Result<PathBuf, ReportError> {
+    pub(crate) fn publish(&self, folder: &Path) -> Result<PathBuf, ReportError> {
         publish(&self.document, folder, self.name)
     }
 }

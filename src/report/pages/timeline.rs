@@ -24,7 +24,7 @@ const FIGURES: [(&str, &str, &Metric, Of); 3] = [
 ///
 /// # Errors
 /// A chart that cannot be drawn.
-pub fn timeline(entries: &[Entry]) -> Result<Page, DrawError> {
+pub(crate) fn timeline(entries: &[Entry]) -> Result<Page, DrawError> {
     let (lines, runs) = (lines(entries), runs(entries));
     let commits: Vec<String> = runs.iter().map(|r| r.0.clone()).collect();
     let (mut pictures, mut found): (Vec<Block>, Vec<(&Metric, Change)>) = (Vec::new(), Vec::new());

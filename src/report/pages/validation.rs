@@ -12,7 +12,7 @@ use crate::units::{Share, significant};
 
 /// A published figure, its source and its prediction.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Predicted {
+pub(crate) struct Predicted {
     pub source: String,
     pub quantity: Quantity,
     pub published: f64,
@@ -39,7 +39,7 @@ impl Predicted {
 ///
 /// # Errors
 /// A chart that cannot be drawn.
-pub fn validation(rows: &[Predicted], how: &str, left: &[(String, u64, String)]) -> Result<Page, DrawError> {
+pub(crate) fn validation(rows: &[Predicted], how: &str, left: &[(String, u64, String)]) -> Result<Page, DrawError> {
     let (mut answer, mut sections) = (Vec::new(), Vec::new());
     for quantity in Quantity::ALL {
         let of: Vec<&Predicted> = rows.iter().filter(|r| r.quantity == quantity).collect();

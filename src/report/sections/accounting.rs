@@ -5,7 +5,7 @@ use crate::report::facts::Facts;
 use crate::report::format::{counted, listed};
 use crate::runner::measurement::Status;
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let requested = facts.run.environment.requested_cells as usize;
     let missing = requested.saturating_sub(facts.records().len());
     let mut parts: Vec<String> = Status::ALL

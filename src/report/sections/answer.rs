@@ -11,7 +11,7 @@ use crate::report::format::{ABSENT, bare, counted, listed, plus_minus, shown, wi
 use crate::runner::measurement::Status;
 use crate::units::{Share, significant};
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     if let Some(again) = facts.busy() {
         let what =
             "The machine was busy while every trial ran, so that there is no answer: measure again when it is quieter.";
@@ -209,7 +209,7 @@ fn unpriced(facts: &Facts) -> Vec<Block> {
 
 /// The end of a run's last line: "cheapest: batch 8 at $0.0041 per million tokens (95 % CI 0.0040 .. 0.0042)", or "cheapest: one of 3,
 /// such as batch 8 at ...".
-pub fn closing(facts: &Facts) -> String {
+pub(crate) fn closing(facts: &Facts) -> String {
     if let Some(again) = facts.busy() {
         return format!("the machine was busy: measure again ({again})");
     }

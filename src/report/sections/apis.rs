@@ -16,7 +16,7 @@ use crate::units::{Share, significant};
 /// The APIs that a run's own report is held against; `centime compare --api` takes any.
 const USUAL: [&str; 2] = ["gpt-4o-mini", "gpt-4o"];
 
-pub fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
+pub(crate) fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
     let usual = |m: &&str| facts.book.apis.iter().rev().find(|a| a.model == **m).cloned();
     let apis: Vec<Api> = USUAL.iter().filter_map(usual).collect();
     let label = [facts.run.environment.price.hardware.clone()];
@@ -52,7 +52,7 @@ fn against<'a>(runs: &[Facts], apis: &'a [Api]) -> Vec<AgainstApi<'a>> {
 ///
 /// # Errors
 /// The drawing library's.
-pub fn blocks_of(labels: &[String], runs: &[Facts], apis: &[Api]) -> Result<Vec<Block>, DrawError> {
+pub(crate) fn blocks_of(labels: &[String], runs: &[Facts], apis: &[Api]) -> Result<Vec<Block>, DrawError> {
     let all = against(runs, apis);
     let label = |run: usize| labels.get(run).cloned().unwrap_or_default();
     let mut table = Table::new(vec![

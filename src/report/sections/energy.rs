@@ -9,7 +9,7 @@ use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, shown};
 use crate::units::Share;
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     if !facts.any(&JOULES_PER_TOKEN) && !facts.any(&JOULES_PER_TOKEN_AT_TDP) {
         return vec![];
     }

@@ -6,7 +6,7 @@ use crate::report::format::ABSENT;
 use crate::runner::watch::judged::Judged;
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let e = &facts.run.environment;
     let m = &e.machine;
     let mut table = Table::new(vec![Column::text("what"), Column::text("value")]);

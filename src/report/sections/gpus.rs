@@ -12,7 +12,7 @@ use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 const NOT_YET: &str = "The CUDA backend of this program was not yet run on a GPU by its makers: check it on this one first \
                        (centime verify --backend cuda).";
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let told: Vec<(usize, &Telemetry)> =
         facts.measured().into_iter().filter_map(|i| Some((i, telemetry(facts, i)?))).collect();
     let mut blocks = Vec::new();
@@ -36,7 +36,7 @@ fn telemetry<'a>(facts: &Facts<'a>, i: usize) -> Option<&'a Telemetry> {
 }
 
 /// What a row of results says of its GPUs; empty where there is nothing to be said.
-pub fn note(telemetry: &Telemetry) -> String {
+pub(super) fn note(telemetry: &Telemetry) -> String {
     let throttled = telemetry.gpus.iter().filter(|g| g.throttled());
     let slow = telemetry.gpus.iter().filter(|g| g.slow() && !g.throttled());
     let parts = throttled

@@ -21,7 +21,7 @@ const PARTS: &[Part] = &[
     ("workspace", |m| m.workspace_bytes),
 ];
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     if facts.records().is_empty() {
         return vec![];
     }

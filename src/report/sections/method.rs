@@ -9,7 +9,7 @@ use crate::report::format::counted;
 use crate::scenario::{Order, Price};
 use crate::units::{Seconds, Share};
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     vec![
         Block::List(vec![price(facts), measuring(facts), interval(facts), order(facts)]),
         Block::Folded {

@@ -3,7 +3,7 @@
 
 mod accounting;
 mod answer;
-pub mod apis;
+pub(super) mod apis;
 mod energy;
 mod environment;
 mod gpus;
@@ -15,11 +15,11 @@ mod reproduce;
 mod requests;
 mod results;
 mod scaling;
-pub mod sensitivity;
+pub(super) mod sensitivity;
 mod training;
 
-pub use answer::closing;
-pub use results::{compact, table};
+pub(crate) use answer::closing;
+pub(crate) use results::{compact, table};
 
 use super::charts::DrawError;
 use super::document::{Block, Section};
@@ -55,7 +55,7 @@ const SECTIONS: &[Definition] = &[
 ///
 /// # Errors
 /// A chart that cannot be drawn.
-pub fn sections(facts: &Facts) -> Result<Vec<Section>, DrawError> {
+pub(super) fn sections(facts: &Facts) -> Result<Vec<Section>, DrawError> {
     let mut all = Vec::new();
     for d in SECTIONS {
         let blocks = (d.build)(facts)?;

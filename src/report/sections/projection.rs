@@ -8,7 +8,7 @@ use crate::report::facts::Facts;
 use crate::report::format::with_unit;
 use crate::units::significant;
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let Ok(calibration) = Calibration::built_in() else { return vec![] };
     let all = projected(facts.run, calibration);
     let Some(summary) = summary(facts, &all) else { return vec![] };

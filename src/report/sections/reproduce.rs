@@ -3,7 +3,7 @@
 use crate::report::document::{Block, Span, paragraph};
 use crate::report::facts::Facts;
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let file = |name: &str, what: &str| vec![Span::code(name), Span::plain(format!(": {what}"))];
     vec![
         Block::Command(format!("centime {}", facts.run.environment.command)),

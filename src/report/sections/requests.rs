@@ -6,7 +6,7 @@ use crate::report::facts::Facts;
 use crate::report::format::{fixed_usd, plus_minus};
 use crate::units::grouped;
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let models = by_model(facts.run, facts.figures());
     if models.is_empty() {
         return vec![];

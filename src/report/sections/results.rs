@@ -41,19 +41,19 @@ const COLUMNS: &[Shown] = &[
     column(&PEAK_GPU_MEMORY),
 ];
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let mut table = table(facts);
     table.caption = caption(facts);
     vec![Block::Table(table)]
 }
 
 /// Every column that has figures.
-pub fn table(facts: &Facts) -> Table {
+pub(crate) fn table(facts: &Facts) -> Table {
     build(facts, true)
 }
 
 /// For the terminal.
-pub fn compact(facts: &Facts) -> Table {
+pub(crate) fn compact(facts: &Facts) -> Table {
     build(facts, false)
 }
 

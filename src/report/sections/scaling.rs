@@ -7,7 +7,7 @@ use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, bare, times};
 use crate::units::Share;
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let all = scaling(facts.run, facts.figures());
     if all.is_empty() {
         return vec![];

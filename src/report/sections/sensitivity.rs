@@ -7,7 +7,7 @@ use crate::report::document::{Block, Cell, Column, Row, Table, paragraph};
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, bare};
 
-pub fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
+pub(crate) fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
     match facts.cheapest() {
         Some(c) => blocks_of(facts, c.best, &facts.name(c.best)),
         None => Ok(vec![]),
@@ -18,7 +18,7 @@ pub fn blocks(facts: &Facts) -> Result<Vec<Block>, DrawError> {
 ///
 /// # Errors
 /// The drawing library's.
-pub fn blocks_of(facts: &Facts, record: usize, name: &str) -> Result<Vec<Block>, DrawError> {
+pub(crate) fn blocks_of(facts: &Facts, record: usize, name: &str) -> Result<Vec<Block>, DrawError> {
     let Some((cost, bars)) = tornado(facts.run, facts.book, facts.figures(), record) else { return Ok(vec![]) };
     let mut table = Table::new(vec![
         Column::text("what is varied"),

@@ -10,7 +10,7 @@ use crate::transformer::Phase;
 use crate::transformer::shape::count;
 use crate::units::{grouped, significant};
 
-pub fn blocks(facts: &Facts) -> Vec<Block> {
+pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let price = &facts.run.environment.price;
     let Some(tokens) = price.training_tokens else { return vec![] };
     let mut table = Table::new(vec![

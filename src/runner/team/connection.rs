@@ -19,7 +19,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub fn new(wire: Wire) -> Result<Self, Lost> {
+    pub(super) fn new(wire: Wire) -> Result<Self, Lost> {
         let (ear, mouth, speaking) = (wire.twin()?, wire.twin()?, Arc::new(Mutex::new(())));
         let (say, heard) = channel();
         let listen = move || {
@@ -51,7 +51,7 @@ impl Line {
         Ok(Self { wire, speaking, heard })
     }
 
-    pub fn say(&self, message: &impl Serialize) -> Result<(), Lost> {
+    pub(super) fn say(&self, message: &impl Serialize) -> Result<(), Lost> {
         let text =
             serde_json::to_vec(message).map_err(|e| self.wire.lost(How::Failed(format!("cannot be told: {e}"))))?;
         let _turn = self.speaking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +59,7 @@ impl Line {
     }
 
     /// What has been said, within `patience`.
-    pub fn hear<T: DeserializeOwned>(&self, patience: Duration) -> Result<Option<T>, TeamError> {
+    pub(super) fn hear<T: DeserializeOwned>(&self, patience: Duration) -> Result<Option<T>, TeamError> {
         match self.heard.recv_timeout(patience) {
             Ok(said) => match serde_json::from_slice(&said?) {
                 Ok(message) => Ok(Some(message)),

@@ -17,7 +17,7 @@ const LATER: f64 = 10.0;
 
 /// What a follower does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     Run {
         trial_id: String,
         port: u16,
@@ -29,7 +29,7 @@ pub enum Next {
 
 /// Every other rank.
 #[derive(Debug)]
-pub struct Follower {
+pub(crate) struct Follower {
     world: World,
     key: u64,
     line: Line,
@@ -40,7 +40,7 @@ impl Follower {
     ///
     /// # Errors
     /// A rank 0 that is not there, or does not want this process.
-    pub fn join(world: World, key: u64, patience: Duration) -> Result<Self, TeamError> {
+    pub(crate) fn join(world: World, key: u64, patience: Duration) -> Result<Self, TeamError> {
         let stream = join(&world, key, patience)?;
         let line = Line::new(Wire::new(stream, Peer::Rank(0), SILENCE)?)?;
         Ok(Self { world, key, line })
@@ -50,7 +50,7 @@ impl Follower {
     ///
     /// # Errors
     /// A rank 0 that is gone.
-    pub fn next(&self, interrupted: &AtomicBool) -> Result<Next, TeamError> {
+    pub(crate) fn next(&self, interrupted: &AtomicBool) -> Result<Next, TeamError> {
         loop {
             if interrupted.load(Ordering::Relaxed) {
                 return Ok(Next::Interrupted);
@@ -67,7 +67,7 @@ impl Follower {
     ///
     /// # Errors
     /// A rank 0 that is gone.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         (trial_id, port): (&str, u16),
         mut request: Request,
@@ -90,7 +90,7 @@ impl Follower {
     ///
     /// # Errors
     /// A rank 0 that is gone.
-    pub fn refuse(&self, reason: String) -> Result<(), TeamError> {
+    pub(crate) fn refuse(&self, reason: String) -> Result<(), TeamError> {
         let status = Status::Invalid;
         Ok(self.line.say(&Ended { status, reason, elsewhere: false, bytes: [0; 3], disturbance: None })?)
     }

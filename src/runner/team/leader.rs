@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Rank 0.
 #[derive(Debug)]
-pub struct Leader {
+pub(crate) struct Leader {
     world: World,
     key: u64,
     lines: Vec<Line>,
@@ -27,7 +27,7 @@ impl Leader {
     ///
     /// # Errors
     /// Processes that do not come, or do not belong here.
-    pub fn meet(world: World, listener: &TcpListener, key: u64, patience: Duration) -> Result<Self, TeamError> {
+    pub(crate) fn meet(world: World, listener: &TcpListener, key: u64, patience: Duration) -> Result<Self, TeamError> {
         let streams = gathered(listener, world.size, key, patience)?;
         let lines =
             streams.into_iter().zip(1..).map(|(stream, rank)| Line::new(Wire::new(stream, Peer::Rank(rank), SILENCE)?));
@@ -35,12 +35,12 @@ impl Leader {
     }
 
     /// Why no further trial can run, if so.
-    pub fn broken(&self) -> Option<&str> {
+    pub(crate) fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
     }
 
     /// [`crate::runner::run_trial`] of all processes. Memory is that of all of them.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         trial_id: &str,
         request: &Request,
@@ -61,7 +61,7 @@ impl Leader {
     }
 
     /// Tells the others that the sweep is over, and waits a moment for them to have heard it.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         let deadline = Instant::now() + CHILD_GRACE;
         for line in &self.lines {
             let _ = line.say(&Order::End);

@@ -13,8 +13,8 @@ use super::watch::Disturbance;
 use crate::net::lost::{Lost, Peer};
 use crate::net::rendezvous::{RendezvousError, listen};
 use crate::net::world::World;
-pub use follower::{Follower, Next};
-pub use leader::Leader;
+pub(crate) use follower::{Follower, Next};
+pub(crate) use leader::Leader;
 use serde::{Deserialize, Serialize};
 use std::net::TcpListener;
 use std::time::Duration;
@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Why processes do not work together, or no longer do.
 #[derive(Debug, thiserror::Error)]
-pub enum TeamError {
+pub(crate) enum TeamError {
     #[error("the processes of this run did not meet: {0}")]
     Apart(#[from] RendezvousError),
     #[error(transparent)]
@@ -70,7 +70,7 @@ fn trial_key(sweep: u64, trial_id: &str) -> u64 {
 ///
 /// # Errors
 /// A host that is none, a port that is taken.
-pub fn listen_at(world: &World) -> Result<TcpListener, TeamError> {
+pub(crate) fn listen_at(world: &World) -> Result<TcpListener, TeamError> {
     Ok(listen(&world.host, world.port)?)
 }
 

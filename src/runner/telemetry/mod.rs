@@ -14,7 +14,7 @@ use crate::hardware::gpu::{Gpu, Reason};
 use serde::{Deserialize, Serialize};
 
 /// Under this share of its reference clock a GPU is not itself, whatever the driver says.
-pub const LEAST_CLOCK: f64 = 0.75;
+pub(crate) const LEAST_CLOCK: f64 = 0.75;
 
 /// What a trial's GPUs told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

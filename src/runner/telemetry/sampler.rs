@@ -24,7 +24,12 @@ pub(in crate::runner) struct Sampler {
 
 impl Sampler {
     /// Listens to the first `devices` GPUs that a CUDA program sees.
-    pub fn start(sensors: Result<Box<dyn Sensors>, Trouble>, devices: u32, clock: Monotonic, every: Duration) -> Self {
+    pub(crate) fn start(
+        sensors: Result<Box<dyn Sensors>, Trouble>,
+        devices: u32,
+        clock: Monotonic,
+        every: Duration,
+    ) -> Self {
         let (stop, stopped) = channel();
         let begun = sensors.and_then(|s| {
             let heard = begin(s.as_ref(), devices)?;
@@ -49,7 +54,7 @@ impl Sampler {
     }
 
     /// Reads a last time; what was told while these steps ran.
-    pub fn finish(self, steps: Steps) -> Telemetry {
+    pub(crate) fn finish(self, steps: Steps) -> Telemetry {
         drop(self.stop);
         match self.thread.map(JoinHandle::join) {
             Ok(Ok(heard)) => summarise(&heard, steps),

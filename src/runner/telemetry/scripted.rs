@@ -22,11 +22,11 @@ pub(in crate::runner) struct Script(pub &'static str);
 const NAMES: &[&str] = &["steady", "capped", "hot", "slow", "lost", "silent", "mig", "short", "shared", "none"];
 
 impl Script {
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|n| **n == name).map(|n| Self(n))
     }
 
-    pub fn sensors(&self, devices: u32) -> Result<Box<dyn Sensors>, Trouble> {
+    pub(crate) fn sensors(&self, devices: u32) -> Result<Box<dyn Sensors>, Trouble> {
         if self.0 == "none" {
             return Err(Trouble::NoLibrary);
         }

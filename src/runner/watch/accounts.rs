@@ -49,7 +49,7 @@ pub(super) struct Task {
 
 impl Accounts {
     /// Now, over these cores.
-    pub fn now(at: f64, cores: &[usize]) -> Self {
+    pub(super) fn now(at: f64, cores: &[usize]) -> Self {
         let pressure = |of: &str| parse_pressure(&fs::read_to_string(format!("/proc/pressure/{of}")).ok()?);
         Self {
             at,
@@ -69,7 +69,7 @@ impl Accounts {
 
 impl Accounts {
     /// Makes what was counted from `before` to `after`, both later than this reading, not count: nothing was measured in that time.
-    pub fn leave_out(&mut self, before: &Self, after: &Self) {
+    pub(super) fn leave_out(&mut self, before: &Self, after: &Self) {
         let add = |to: &mut f64, a: f64, b: f64| *to += b - a;
         let add_some =
             |to: &mut Option<f64>, a: Option<f64>, b: Option<f64>| *to = to.zip(b.zip(a)).map(|(x, (b, a))| x + b - a);

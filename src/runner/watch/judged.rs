@@ -5,7 +5,7 @@ use crate::units::Share;
 
 /// Of some trials or launches.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Judged {
+pub(crate) struct Judged {
     /// Of how many the system told whether they were disturbed.
     pub watched: usize,
     pub disturbed: usize,
@@ -16,7 +16,7 @@ pub struct Judged {
 }
 
 impl Judged {
-    pub fn of<'a>(all: impl Iterator<Item = &'a Disturbance>) -> Self {
+    pub(crate) fn of<'a>(all: impl Iterator<Item = &'a Disturbance>) -> Self {
         let mut judged = Self::default();
         for d in all {
             let Some(disturbed) = d.disturbed() else { continue };
@@ -31,7 +31,7 @@ impl Judged {
     }
 
     /// The same for a line of a table.
-    pub fn in_short(&self, what: &str) -> String {
+    pub(crate) fn in_short(&self, what: &str) -> String {
         match &self.worst {
             None => format!("the system does not tell whether others disturbed the {what}"),
             Some(_) if self.disturbed == 0 => format!("others disturbed none of {} {what}", self.watched),
@@ -45,7 +45,7 @@ impl Judged {
     }
 
     /// A sentence; what was watched, one and many: a trial, trials.
-    pub fn in_words(&self, one: &str, what: &str) -> String {
+    pub(crate) fn in_words(&self, one: &str, what: &str) -> String {
         let Some(worst) = &self.worst else {
             return format!("Whether others disturbed the {what} is not known: the system does not tell.");
         };

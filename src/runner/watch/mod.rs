@@ -7,17 +7,17 @@
 
 mod accounts;
 mod between;
-pub mod judged;
+pub(crate) mod judged;
 pub(super) mod watcher;
 
 use crate::units::Share;
 use serde::{Deserialize, Serialize};
 
 /// The largest share of its time that an undisturbed trial may lose.
-pub const LOST: f64 = 0.02;
+pub(crate) const LOST: f64 = 0.02;
 
 /// The largest share of the processor time used meanwhile that others may have beside an undisturbed trial.
-pub const OTHERS: f64 = 0.1;
+pub(crate) const OTHERS: f64 = 0.1;
 
 /// What a trial lost, as shares of the time in which its steps were measured, and what else was seen. `None`: the system does not tell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -42,7 +42,7 @@ pub(in crate::runner) struct Seat {
 
 impl Seat {
     /// Of this process as it is now.
-    pub fn now(alone: bool, used: u32, patience: f64) -> Self {
+    pub(crate) fn now(alone: bool, used: u32, patience: f64) -> Self {
         Self { cores: allowed_cores(), alone, used, patience: if alone { patience } else { 0.0 } }
     }
 }
@@ -63,7 +63,7 @@ pub(in crate::runner) struct Watcher {
 
 impl Watcher {
     /// From `at` on, in seconds on the trial's clock.
-    pub fn start(seat: Seat, at: f64) -> Self {
+    pub(crate) fn start(seat: Seat, at: f64) -> Self {
         let readings = vec![Accounts::now(at, &seat.cores)];
         Self {
             seat,
@@ -78,7 +78,7 @@ impl Watcher {
     }
 
     /// To be called after each step: looks when it is time to. Whether others are in the way just now, and waiting for them is allowed.
-    pub fn look(&mut self, at: f64) -> bool {
+    pub(crate) fn look(&mut self, at: f64) -> bool {
         if at - self.looked < self.every {
             return false;
         }
@@ -88,7 +88,7 @@ impl Watcher {
     }
 
     /// Sleeps for a moment of a pause, and says whether the pause goes on: others compute still, and patience is left.
-    pub fn pause(&mut self, clock: &dyn Fn() -> f64) -> bool {
+    pub(crate) fn pause(&mut self, clock: &dyn Fn() -> f64) -> bool {
         let began = clock();
         let first = self.pause.is_none();
         if first {
@@ -138,7 +138,7 @@ impl Watcher {
     }
 
     /// What is to be said of the steps with these starts, which ended at `at`.
-    pub fn finish(mut self, starts: &[f64], at: f64) -> Disturbance {
+    pub(crate) fn finish(mut self, starts: &[f64], at: f64) -> Disturbance {
         self.note(at);
         let from = starts.first().copied().unwrap_or(self.readings[0].at);
         let last = Accounts::now(at, &self.seat.cores);

@@ -7,7 +7,7 @@ use crate::yaml::{Entry, Node, Place, Sources, Value, YamlError, did_you_mean};
 
 /// One value of an axis and where it is written.
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub(super) struct Setting {
     pub axis: &'static Axis,
     pub value: Value,
     pub place: Option<Place>,
@@ -20,13 +20,13 @@ impl Setting {
     }
 
     /// Path and value as text.
-    pub fn coordinate(&self) -> (String, String) {
+    pub(super) fn coordinate(&self) -> (String, String) {
         (self.axis.path.to_string(), self.value.to_string())
     }
 }
 
 /// Axes that move together: the settings of each position.
-pub type Group = Vec<Vec<Setting>>;
+pub(super) type Group = Vec<Vec<Setting>>;
 
 fn axis_of(e: &Entry, s: &Sources) -> Result<&'static Axis, YamlError> {
     axes::find(&e.key).ok_or_else(|| {
@@ -63,7 +63,7 @@ fn values(e: &Entry, axis: &'static Axis, s: &Sources) -> Result<Vec<Setting>, Y
 
 /// The groups that cross one another, in the order of the file.
 #[derive(Debug)]
-pub struct Axes<'a> {
+pub(super) struct Axes<'a> {
     /// Swept axes and where they are named.
     pub seen: Vec<(&'static Axis, Option<Place>)>,
     pub groups: Vec<Group>,
@@ -72,7 +72,7 @@ pub struct Axes<'a> {
 
 impl<'a> Axes<'a> {
     /// Nothing is swept yet.
-    pub fn new(sources: &'a Sources) -> Self {
+    pub(super) fn new(sources: &'a Sources) -> Self {
         Self { seen: Vec::new(), groups: Vec::new(), sources }
     }
 
@@ -89,7 +89,7 @@ impl<'a> Axes<'a> {
     ///
     /// # Errors
     /// No map, an unknown or repeated axis, a value that the field cannot have.
-    pub fn matrix(&mut self, node: &Node) -> Result<(), YamlError> {
+    pub(super) fn matrix(&mut self, node: &Node) -> Result<(), YamlError> {
         for e in map(node, "sweep.matrix", self.sources)? {
             let axis = axis_of(e, self.sources)?;
             self.note(axis, e.place)?;
@@ -102,7 +102,7 @@ impl<'a> Axes<'a> {
     ///
     /// # Errors
     /// As for the matrix; axes of unequal length.
-    pub fn zip(&mut self, node: &Node) -> Result<(), YamlError> {
+    pub(super) fn zip(&mut self, node: &Node) -> Result<(), YamlError> {
         let mut group: Group = Vec::new();
         let mut first: Option<&'static str> = None;
         for e in map(node, "sweep.zip", self.sources)? {
@@ -134,7 +134,7 @@ impl<'a> Axes<'a> {
 ///
 /// # Errors
 /// No map, an unknown or repeated field, a value that the field cannot have.
-pub fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, YamlError> {
+pub(super) fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, YamlError> {
     let mut out: Vec<Setting> = Vec::new();
     let mut add = |e: &Entry, key: &str| {
         let axis = axis_of(&Entry { key: key.into(), ..e.clone() }, s)?;
@@ -172,7 +172,7 @@ fn map<'a>(node: &'a Node, section: &str, s: &Sources) -> Result<&'a [Entry], Ya
 ///
 /// # Errors
 /// Something else than a list.
-pub fn list<'a>(e: &'a Entry, s: &Sources) -> Result<&'a [Node], YamlError> {
+pub(super) fn list<'a>(e: &'a Entry, s: &Sources) -> Result<&'a [Node], YamlError> {
     match &e.node.value {
         Value::List(list) => Ok(list),
         Value::Null => Ok(&[]),

@@ -21,7 +21,7 @@ const SWEEP: &[&str] = &["matrix", "zip", "include", "exclude"];
 
 /// What the sweep comes to.
 #[derive(Debug)]
-pub struct Sweep {
+pub(super) struct Sweep {
     /// Swept paths in the order of the file.
     pub axes: Vec<String>,
     pub cells: Vec<Cell>,
@@ -34,7 +34,7 @@ type Partial = (Option<Place>, Vec<Setting>);
 ///
 /// # Errors
 /// A fault in the section; more cells than `max_cells`; a cell that is no trial and is not excluded; a cell twice.
-pub fn expand(
+pub(super) fn expand(
     node: Option<&Node>,
     base: &Base,
     max_cells: u64,

@@ -14,8 +14,10 @@ pub(in crate::transformer) mod composed;
 use super::error::SessionError;
 use super::memory::DeviceMemory;
 pub use super::operands::{
-    AttentionDims, CacheDims, CachePlace, Captured, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss,
-    NormBefore, NormDims, NormedLinear, Store, Tokens, Update, Updated, Varying,
+    AttentionDims, CacheDims, Category, Frequencies, LinearDims, NormDims, Store, Update, Updated,
+};
+pub(crate) use super::operands::{
+    CachePlace, Captured, Dropout, IGNORED_TARGET, Loss, NormBefore, NormedLinear, Tokens, Varying,
 };
 use super::random::Normals;
 use super::shape::Activation;

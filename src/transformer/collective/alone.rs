@@ -5,7 +5,7 @@ use super::{Collective, Job, Ticket};
 
 /// A rank that has nobody to talk to: what it holds is the sum, the mean and the whole.
 #[derive(Clone, Copy, Debug)]
-pub struct Alone;
+pub(crate) struct Alone;
 
 impl<T> Collective<T> for Alone {
     fn rank(&self) -> usize {

@@ -97,7 +97,7 @@ impl Parallel {
 
 /// The groups that one rank belongs to.
 #[derive(Debug)]
-pub struct Groups<T> {
+pub(crate) struct Groups<T> {
     /// The ranks with the same part of the other replicas; its rank is the replica's.
     pub data: Arc<dyn Collective<T>>,
     /// The ranks of the same replica; its rank is the part's.
@@ -110,7 +110,7 @@ pub struct Groups<T> {
 ///
 /// # Errors
 /// Those of `group`.
-pub fn groups<T, E>(
+pub(crate) fn groups<T, E>(
     parallel: &Parallel,
     local: Range<usize>,
     mut group: impl FnMut(&[usize], &[usize], bool) -> Result<Vec<Arc<dyn Collective<T>>>, E>,
@@ -130,7 +130,7 @@ pub fn groups<T, E>(
 }
 
 /// The groups of threads of this process.
-pub fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel) -> Vec<Groups<T>> {
+pub(crate) fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel) -> Vec<Groups<T>> {
     let seats = |ranks: &[usize], _: &[usize], _| {
         let seats = Exchange::seats(ranks.len()).into_iter();
         Ok::<_, std::convert::Infallible>(seats.map(|s| Arc::new(s) as Arc<dyn Collective<T>>).collect())

@@ -5,11 +5,11 @@
 //! Every rank of a group asks for the same jobs in the same order, with buffers of the same lengths. Sums are taken in the order of
 //! the ranks where the implementation can (threads, TCP), so that every rank holds the same bits and a run repeats.
 
-pub mod alone;
-pub mod grid;
-pub mod net;
-pub mod tcp;
-pub mod threads;
+pub(crate) mod alone;
+pub(crate) mod grid;
+pub(crate) mod net;
+pub(crate) mod tcp;
+pub(crate) mod threads;
 
 use super::error::SessionError;
 use std::fmt::Debug;
@@ -17,14 +17,14 @@ use std::ops::Range;
 
 /// How the ranks' numbers become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduce {
+pub(crate) enum Reduce {
     Sum,
     Mean,
 }
 
 /// What is done to a bucket of buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
+pub(crate) enum Job {
     /// Every number becomes the sum or mean over the ranks.
     AllReduce(Reduce),
     /// The same of the rank's own share ([`share`]) of every buffer; what the others then hold of it is undefined.
@@ -38,10 +38,10 @@ pub enum Job {
 /// A job that was started; to be handed back to [`Collective::finish`].
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ticket(pub u64);
+pub(crate) struct Ticket(pub u64);
 
 /// One rank's place in a group.
-pub trait Collective<T>: Debug + Send + Sync {
+pub(crate) trait Collective<T>: Debug + Send + Sync {
     /// From 0.
     fn rank(&self) -> usize;
     fn size(&self) -> usize;
@@ -78,7 +78,7 @@ const GRAIN: usize = 16;
 
 /// The numbers of a buffer of `len` that belong to a rank of `of`: equal stretches in the order of the ranks, the last ones shorter
 /// or empty where the length does not divide.
-pub fn share(len: usize, rank: usize, of: usize) -> Range<usize> {
+pub(crate) fn share(len: usize, rank: usize, of: usize) -> Range<usize> {
     let each = len.div_ceil(of.max(1)).next_multiple_of(GRAIN);
     (rank * each).min(len)..((rank + 1) * each).min(len)
 }

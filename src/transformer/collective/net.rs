@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// This process's connections.
 #[derive(Debug)]
-pub struct Net {
+pub(crate) struct Net {
     pub world: World,
     /// The same for all that do the same work.
     pub key: u64,
@@ -29,7 +29,7 @@ impl Net {
     ///
     /// # Errors
     /// [`SessionError::Apart`] with what kept them apart.
-    pub fn meet(
+    pub(crate) fn meet(
         world: World,
         key: u64,
         listener: Option<&TcpListener>,
@@ -56,7 +56,7 @@ impl Net {
     }
 
     /// Whether this process decides what all do.
-    pub fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         self.world.rank == 0
     }
 
@@ -64,7 +64,7 @@ impl Net {
     ///
     /// # Errors
     /// Ranks that do not divide.
-    pub fn part_of(&self, all: usize) -> Result<Range<usize>, SessionError> {
+    pub(crate) fn part_of(&self, all: usize) -> Result<Range<usize>, SessionError> {
         let World { rank, size, .. } = self.world;
         if all == 0 || !all.is_multiple_of(size) {
             return Err(SessionError::Invalid(does_not_divide(all, size)));
@@ -77,7 +77,7 @@ impl Net {
     ///
     /// # Errors
     /// A process that is gone.
-    pub fn told(&self, own: Vec<u8>) -> Result<Vec<u8>, SessionError> {
+    pub(crate) fn told(&self, own: Vec<u8>) -> Result<Vec<u8>, SessionError> {
         if self.leads() {
             self.wires.iter().try_for_each(|wire| wire.send(&own))?;
             return Ok(own);
@@ -89,11 +89,11 @@ impl Net {
 }
 
 /// "3 devices do not divide among 2 processes; use a multiple of 2".
-pub fn does_not_divide(devices: usize, processes: usize) -> String {
+pub(crate) fn does_not_divide(devices: usize, processes: usize) -> String {
     let (s, verb) = if devices == 1 { ("", "does") } else { ("s", "do") };
     format!("{devices} device{s} {verb} not divide among {processes} processes; use a multiple of {processes}")
 }
 
 #[cfg(test)]
 #[path = "net_tests.rs"]
-pub mod tests;
+pub(crate) mod tests;

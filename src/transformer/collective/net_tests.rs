@@ -4,7 +4,7 @@ use crate::net::rendezvous::listen;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `each` as every process of a world of `size` on loopback; what each returned, in the order of their ranks.
-pub fn on_loopback<T: Send>(size: usize, each: impl Fn(Net) -> T + Sync) -> Vec<T> {
+pub(crate) fn on_loopback<T: Send>(size: usize, each: impl Fn(Net) -> T + Sync) -> Vec<T> {
     let listener = listen("127.0.0.1", 0).unwrap();
     let port = listener.local_addr().unwrap().port();
     let world = |rank| World {

@@ -18,14 +18,14 @@ unsafe impl Send for Lent {}
 
 /// The meeting point of some threads.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     meeting: Meeting,
     lent: Vec<Mutex<Vec<Lent>>>,
 }
 
 impl Exchange {
     /// A seat for each of `ranks` threads.
-    pub fn seats(ranks: usize) -> Vec<Seat> {
+    pub(crate) fn seats(ranks: usize) -> Vec<Seat> {
         let lent = (0..ranks).map(|_| Mutex::default()).collect();
         let exchange = Arc::new(Self { meeting: Meeting::new(ranks), lent });
         let seat = |rank| Seat { rank, exchange: Arc::clone(&exchange), missed: AtomicBool::new(false) };
@@ -35,7 +35,7 @@ impl Exchange {
 
 /// One thread's place. A seat that is given up ends its group: the others no longer wait for it.
 #[derive(Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     rank: usize,
     exchange: Arc<Exchange>,
     /// Whether a job was left undone because another rank is gone.

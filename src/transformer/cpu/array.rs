@@ -69,7 +69,7 @@ impl Slabs {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn zeros(&self, len: usize) -> Result<Array, SessionError> {
+    pub(super) fn zeros(&self, len: usize) -> Result<Array, SessionError> {
         let bytes = len.saturating_mul(size_of::<f32>()).next_multiple_of(CACHE_LINE);
         if bytes >= SLAB / 4 {
             return Array::zeros(len);

@@ -12,7 +12,7 @@ pub(super) trait Chunked: Sync {
 pub(super) struct SyncChunks<'a, C>(pub &'a C);
 
 impl<C: Chunked> SyncChunks<'_, C> {
-    pub unsafe fn get(&self, i: usize) -> C::Chunk {
+    pub(super) unsafe fn get(&self, i: usize) -> C::Chunk {
         // SAFETY: the caller's obligation is the same.
         unsafe { self.0.chunk(i) }
     }

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 /// An instruction path, from the plainest to the richest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Instructions {
+pub(crate) enum Instructions {
     /// What every processor of the architecture has (on arm64: NEON).
     Portable,
     /// AVX2 and FMA.
@@ -16,12 +16,12 @@ pub enum Instructions {
 }
 
 /// Names an instruction path to take instead of the best one: for tests, and for who doubts a path.
-pub const VARIABLE: &str = "CENTIME_INSTRUCTIONS";
+pub(crate) const VARIABLE: &str = "CENTIME_INSTRUCTIONS";
 
 impl Instructions {
-    pub const ALL: &'static [Self] = &[Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub(crate) const ALL: &'static [Self] = &[Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
@@ -31,7 +31,7 @@ impl Instructions {
     }
 
     /// Whether this machine has them.
-    pub fn available(self) -> bool {
+    pub(crate) fn available(self) -> bool {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
@@ -57,7 +57,7 @@ impl Instructions {
     }
 
     /// The best of this machine, or what [`VARIABLE`] names where the machine has it.
-    pub fn taken() -> Self {
+    pub(crate) fn taken() -> Self {
         static TAKEN: OnceLock<Instructions> = OnceLock::new();
         *TAKEN.get_or_init(|| {
             let wanted = std::env::var(VARIABLE).ok();

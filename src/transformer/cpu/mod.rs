@@ -1,8 +1,8 @@
 //! The CPU backends: [`naive::Naive`], the oracle, and [`Cpu`], the fast one, with a file per operation.
 
-pub mod array;
-pub mod buffer;
-pub mod naive;
+pub(crate) mod array;
+pub(crate) mod buffer;
+pub(crate) mod naive;
 
 #[cfg(test)]
 mod conformance;
@@ -13,7 +13,7 @@ mod chunks;
 mod decode;
 mod dropout;
 mod embedding;
-pub mod instructions;
+pub(crate) mod instructions;
 mod loss;
 mod math;
 mod matmul;
@@ -23,7 +23,7 @@ mod product;
 mod rope;
 mod update;
 
-pub use instructions::Instructions;
+pub(crate) use instructions::Instructions;
 
 use super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store,

@@ -12,7 +12,7 @@ use super::{dropout, embedding};
 
 /// The backend of plain loops.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Naive;
+pub(crate) struct Naive;
 
 impl Alloc for Naive {
     type Buffer = Array;

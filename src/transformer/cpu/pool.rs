@@ -72,7 +72,7 @@ fn held<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Pool {
     /// `threads` threads, the calling one among them; each is bound to its core of `cores`, where cores are given and the
     /// system allows it. The caller is bound by [`Pool::enter`].
-    pub fn new(threads: usize, cores: Option<Vec<usize>>) -> Result<Self, SessionError> {
+    pub(super) fn new(threads: usize, cores: Option<Vec<usize>>) -> Result<Self, SessionError> {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
@@ -109,7 +109,7 @@ impl Pool {
     }
 
     /// Runs `f` on the calling thread, bound to the pool's first core.
-    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+    pub(super) fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         if let Some(core) = self.own_core {
             bind_to_core(core);
         }
@@ -117,7 +117,7 @@ impl Pool {
     }
 
     /// Calls `f` with 0 to `parts - 1`, each once, on all threads, neighbouring parts on the same; returns when all calls have.
-    pub fn each<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {
+    pub(super) fn each<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {
         // Someone else's job, or one inside a job: on this thread alone, which is slower and no less right.
         let busy = if self.workers.is_empty() || parts < 2 || INSIDE.get() { None } else { self.busy.try_lock().ok() };
         if busy.is_none() {
@@ -155,7 +155,7 @@ impl Pool {
     }
 
     /// Calls `f` with each chunk and its number, on all threads.
-    pub fn over<C: Chunked>(&self, chunks: C, f: impl Fn(usize, C::Chunk) + Sync) {
+    pub(super) fn over<C: Chunked>(&self, chunks: C, f: impl Fn(usize, C::Chunk) + Sync) {
         let shared = SyncChunks(&chunks);
         self.each(chunks.count(), |i| {
             // SAFETY: `each` gives every number once.
@@ -164,12 +164,12 @@ impl Pool {
     }
 
     /// Rows a thread should take of `rows`, so that all finish together, and at least `least`.
-    pub fn share(&self, rows: usize, least: usize) -> usize {
+    pub(super) fn share(&self, rows: usize, least: usize) -> usize {
         rows.div_ceil(self.threads).max(least).max(1)
     }
 
     /// At least `len` numbers of whatever content, on a cache line; given back when dropped.
-    pub fn scratch(&self, len: usize) -> Scratch<'_> {
+    pub(super) fn scratch(&self, len: usize) -> Scratch<'_> {
         let mut free = held(&self.scratch);
         // The tightest that fits; where none does, the largest makes way for a larger one, so that scratch does not pile up.
         let tightest = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());

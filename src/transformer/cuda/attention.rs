@@ -9,7 +9,7 @@ use super::device::{Address, Arg, Device, Facts, Launch, Real};
 use super::launch::{at, int};
 
 /// Beyond it there is no kernel: a workload is refused before it gets here.
-pub const LARGEST_HEAD_DIM: usize = 256;
+pub(crate) const LARGEST_HEAD_DIM: usize = 256;
 
 /// Which kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// What one GPU reaches in bf16.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct AttentionRates {
+pub(crate) struct AttentionRates {
     pub device: String,
     /// FLOP/s of a large product; the better of one before and one after attention.
     pub product_flops_per_second: f64,
@@ -22,7 +22,7 @@ pub struct AttentionRates {
 
 /// Attention at one shape. FLOPs are those of the pairs that are not masked: 4 D a pair forwards, 10 D backwards.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct AttentionRate {
+pub(crate) struct AttentionRate {
     pub batch: usize,
     pub tokens: usize,
     pub heads: usize,
@@ -41,7 +41,7 @@ const TOKENS: usize = 4096;
 ///
 /// # Errors
 /// What is missing, memory, or what the device says.
-pub fn attention_rates(ordinal: usize) -> Result<AttentionRates, SessionError> {
+pub(crate) fn attention_rates(ordinal: usize) -> Result<AttentionRates, SessionError> {
     measure(&(Arc::new(Gpu::open(ordinal)?) as Arc<dyn Device>), AMOUNT, &SHAPES, TOKENS)
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Memory {
 impl Memory {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, SessionError> {
+    pub(super) fn new(device: &Arc<dyn Device>, bytes: usize) -> Result<Self, SessionError> {
         Ok(Self { device: Arc::clone(device), at: device.allocate(bytes)?, bytes })
     }
 }
@@ -59,7 +59,7 @@ pub(in super::super) fn bytes(len: usize, category: Category, dtype: Dtype) -> u
 
 /// An array of numbers.
 #[derive(Debug)]
-pub struct Buffer {
+pub(crate) struct Buffer {
     pub(super) len: usize,
     narrow: Option<Memory>,
     wide: Option<Memory>,

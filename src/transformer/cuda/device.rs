@@ -12,21 +12,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Where something lies in the device's memory.
-pub type Address = u64;
+pub(crate) type Address = u64;
 
 /// A sequence of operations that a device has written down; it keeps them until it is gone itself.
-pub type Graph = u64;
+pub(crate) type Graph = u64;
 
 /// Element format of activations and of the factors of products: what `real` is in the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Real {
+pub(crate) enum Real {
     F32,
     Bf16,
 }
 
 impl Real {
     /// Bytes of one element.
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 => 2,
@@ -36,7 +36,7 @@ impl Real {
 
 /// A kernel of `kernels/<file>.cu`, compiled for `real`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct KernelName {
+pub(crate) struct KernelName {
     pub file: &'static str,
     pub kernel: &'static str,
     pub real: Real,
@@ -44,7 +44,7 @@ pub struct KernelName {
 
 impl KernelName {
     /// Whether it may begin before the launch before it has ended: it waits for that by itself, before it touches anything but weights.
-    pub fn waits_by_itself(&self) -> bool {
+    pub(crate) fn waits_by_itself(&self) -> bool {
         matches!(self.file, "matvec_linear" | "matvec_qkv" | "matvec_up" | "decode")
     }
 }
@@ -63,7 +63,7 @@ pub struct Facts {
 
 /// A kernel's argument, by the C type that it is declared with.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Arg {
+pub(crate) enum Arg {
     /// Any pointer; 0 is null.
     Address(Address),
     /// `int`
@@ -78,7 +78,7 @@ pub enum Arg {
 
 /// One launch of a kernel of `kernels/<file>.cu`, compiled for `real`.
 #[derive(Clone, Copy, Debug)]
-pub struct Launch<'a> {
+pub(crate) struct Launch<'a> {
     pub file: &'static str,
     pub kernel: &'static str,
     pub real: Real,
@@ -91,14 +91,14 @@ pub struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    pub fn name(&self) -> KernelName {
+    pub(crate) fn name(&self) -> KernelName {
         KernelName { file: self.file, kernel: self.kernel, real: self.real }
     }
 }
 
 /// A matrix as it lies: row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Matrix {
+pub(crate) struct Matrix {
     pub address: Address,
     pub format: Real,
     /// Numbers from the start of a row, as it lies, to the start of the next. More than a row has where rows of an odd length
@@ -110,7 +110,7 @@ pub struct Matrix {
 
 /// What is done to a product's result before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Epilogue {
+pub(crate) enum Epilogue {
     Nothing,
     /// `gelu_tanh(result)`; the result itself, bias included, goes to `pre`, dense.
     Gelu {
@@ -128,7 +128,7 @@ pub enum Epilogue {
 
 /// `to [n, m] = epilogue(a [n, k] b [k, m] + bias [m] + plus [n, m])`; sums in f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Product {
+pub(crate) struct Product {
     pub n: usize,
     pub k: usize,
     pub m: usize,
@@ -147,21 +147,21 @@ pub struct Product {
 
 /// Names of what a device has run, kept from the first time on that somebody asks.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     kept: AtomicBool,
     names: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Trace {
     /// Something runs.
-    pub fn note(&self, name: &'static str) {
+    pub(crate) fn note(&self, name: &'static str) {
         if self.kept.load(Ordering::Relaxed) {
             self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
         }
     }
 
     /// A product runs.
-    pub fn note_product(&self, product: &Product) {
+    pub(crate) fn note_product(&self, product: &Product) {
         self.note(match product.epilogue {
             Epilogue::Nothing => "product",
             Epilogue::Gelu { .. } => "product+gelu",
@@ -171,7 +171,7 @@ impl Trace {
     }
 
     /// What has run since the last call.
-    pub fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         self.kept.store(true, Ordering::Relaxed);
         let names = std::mem::take(&mut *self.names.lock().unwrap_or_else(PoisonError::into_inner));
         names.into_iter().map(str::to_string).collect()
@@ -180,7 +180,7 @@ impl Trace {
 
 impl Product {
     /// Bytes that its result takes, and that its epilogue, or what does the same in a step of its own, writes beside it.
-    pub fn bytes_elsewhere(&self) -> (usize, usize) {
+    pub(crate) fn bytes_elsewhere(&self) -> (usize, usize) {
         let to = self.n * self.to.stride * self.to.format.size();
         let beside = match self.epilogue {
             Epilogue::Nothing => 0,
@@ -193,13 +193,13 @@ impl Product {
 
 /// Memory that a product is timed into, of [`Product::bytes_elsewhere`].
 #[derive(Clone, Copy, Debug)]
-pub struct Elsewhere {
+pub(crate) struct Elsewhere {
     pub to: Address,
     pub beside: Address,
 }
 
 /// A machine that kernels run on.
-pub trait Device: Debug + Send + Sync {
+pub(crate) trait Device: Debug + Send + Sync {
     fn facts(&self) -> &Facts;
     fn trace(&self) -> &Trace;
 

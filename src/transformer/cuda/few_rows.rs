@@ -24,7 +24,7 @@ pub(super) enum Decode {
 impl Decode {
     /// # Errors
     /// A value that is neither.
-    pub fn from_environment() -> Result<Self, SessionError> {
+    pub(super) fn from_environment() -> Result<Self, SessionError> {
         let value = std::env::var_os(VARIABLE);
         Self::named(value.as_ref().map(|v| v.to_string_lossy()).as_deref())
     }

@@ -47,7 +47,7 @@ pub(super) struct Head<'a> {
 
 impl Head<'_> {
     /// Mean cross-entropy of `softmax(x w^T)`, into the word of the loss, against the words at `targets`; `dx` and `dw` are overwritten by its gradients.
-    pub fn cross_entropy(
+    pub(super) fn cross_entropy(
         &self,
         x: &Buffer,
         w: &Buffer,

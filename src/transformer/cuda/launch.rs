@@ -62,16 +62,16 @@ pub(super) struct Kernel<'a> {
 
 impl Kernel<'_> {
     /// Runs on `grid` blocks of `threads` each.
-    pub fn run(&self, grid: u32, threads: u32, args: &[Arg]) {
+    pub(super) fn run(&self, grid: u32, threads: u32, args: &[Arg]) {
         self.run_grid([grid, 1, 1], threads, args);
     }
 
-    pub fn run_grid(&self, grid: [u32; 3], threads: u32, args: &[Arg]) {
+    pub(super) fn run_grid(&self, grid: [u32; 3], threads: u32, args: &[Arg]) {
         self.run_shared(grid, threads, 0, args);
     }
 
     /// The same with dynamic shared memory.
-    pub fn run_shared(&self, grid: [u32; 3], threads: u32, shared_bytes: u32, args: &[Arg]) {
+    pub(super) fn run_shared(&self, grid: [u32; 3], threads: u32, shared_bytes: u32, args: &[Arg]) {
         let Self { on, file, name: kernel, real } = *self;
         on.launch(&Launch { file, kernel, real, grid, threads, shared_bytes, args });
     }

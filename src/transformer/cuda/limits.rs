@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// Rates of one device.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// FLOP/s of products by the format of their factors: f32, tf32, bf16; sums in f32.
     pub flops_per_second: Vec<(&'static str, f64)>,
     /// Bytes read and written a second.
@@ -41,7 +41,7 @@ const DRAWN: usize = 1 << 20;
 ///
 /// # Errors
 /// What is missing, memory, or what the device says.
-pub fn limits(ordinal: usize) -> Result<Limits, SessionError> {
+pub(crate) fn limits(ordinal: usize) -> Result<Limits, SessionError> {
     measure(&(Arc::new(Gpu::open(ordinal)?) as Arc<dyn Device>), AMOUNT)
 }
 

@@ -57,7 +57,7 @@ impl Linear<'_> {
     }
 
     /// `out = x w^T + bias (+ plus)`; `plus` may be `out`.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         x: &Buffer,
         w: &Buffer,
@@ -71,7 +71,7 @@ impl Linear<'_> {
     }
 
     /// `pre = x w^T + bias`, `out = gelu_tanh(pre)` in one product, or `false`.
-    pub fn gelu(
+    pub(super) fn gelu(
         &self,
         x: &Buffer,
         w: &Buffer,
@@ -98,14 +98,14 @@ impl Linear<'_> {
     }
 
     /// `dx [N, K] (+)= dout w`
-    pub fn backward_input(&self, dout: &Buffer, w: &Buffer, dx: &Buffer, into: Store, d: LinearDims) {
+    pub(super) fn backward_input(&self, dout: &Buffer, w: &Buffer, dx: &Buffer, into: Store, d: LinearDims) {
         let plus = (into == Store::Accumulate).then_some(dx.at());
         self.on.product(&Product { plus, ..self.of_input(dout, w, dx, d) });
     }
 
     /// `dpre [N, K] = gelu_tanh'(pre) (dout w)` in one product, or `false`. Not in place: other elements of `pre` may still be read
     /// when one is written.
-    pub fn backward_gelu(&self, dout: &Buffer, w: &Buffer, pre: &Buffer, dpre: &Buffer, d: LinearDims) -> bool {
+    pub(super) fn backward_gelu(&self, dout: &Buffer, w: &Buffer, pre: &Buffer, dpre: &Buffer, d: LinearDims) -> bool {
         let (product, real) = (self.of_input(dout, w, dpre, d), dpre.format());
         let apart = |at: Elsewhere| {
             self.on.product(&Product { to: Matrix { address: at.to, ..product.to }, ..product });
@@ -116,7 +116,14 @@ impl Linear<'_> {
     }
 
     /// `dw [M, K] = dout^T x`, `dbias [M] =` the column sums of `dout`, both in f32: in one product where the device has it.
-    pub fn backward_weight(&self, x: &Buffer, dout: &Buffer, dw: &Buffer, dbias: Option<&Buffer>, d: LinearDims) {
+    pub(super) fn backward_weight(
+        &self,
+        x: &Buffer,
+        dout: &Buffer,
+        dw: &Buffer,
+        dbias: Option<&Buffer>,
+        d: LinearDims,
+    ) {
         let LinearDims { n, k, m } = d;
         let to = dense(dw.wide(), Real::F32, k);
         let (a, b) = (transposed(dense(dout.at(), dout.format(), m)), dense(x.at(), x.format(), k));

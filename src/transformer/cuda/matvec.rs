@@ -105,19 +105,19 @@ impl Matvec {
     }
 
     /// `out [n, m] = norm(x) w^T + bias + plus`; `plus` and `out`, which may be the same, are f32 where `wide`.
-    pub fn linear(&self, on: &dyn Device, plus: Option<Address>, out: Address, wide: bool) {
+    pub(super) fn linear(&self, on: &dyn Device, plus: Option<Address>, out: Address, wide: bool) {
         let rest = [at_or_null(plus), at(out), Arg::I32(i32::from(wide))];
         self.run(on, "matvec_linear", MOST_ROWS, &rest);
     }
 
     /// `pre [n, m] = norm(x) w^T + bias`, `out = f(pre)`: `[n, m]`, or `[n, m / 2]` for SwiGLU.
-    pub fn up(&self, on: &dyn Device, kind: Activation, pre: Address, out: Address) {
+    pub(super) fn up(&self, on: &dyn Device, kind: Activation, pre: Address, out: Address) {
         let apart = if kind == Activation::SwiGlu { self.d.m / 2 } else { MOST_ROWS };
         self.run(on, "matvec_up", apart, &[at(pre), at(out), activation::number(kind)]);
     }
 
     /// `qkv [n, (H + 2 KV) D] = norm(x) w^T + bias`, queries and keys rotated, keys and values put into the cache.
-    pub fn qkv(&self, on: &dyn Device, qkv: Address, cache: CacheAt, d: AttentionDims) {
+    pub(super) fn qkv(&self, on: &dyn Device, qkv: Address, cache: CacheAt, d: AttentionDims) {
         let apart = if cache.frequencies.is_some() { d.head_dim / 2 } else { MOST_ROWS };
         let mut rest = vec![at(qkv), at(cache.keys), at(cache.values), at_or_null(cache.frequencies), at(cache.first)];
         rest.extend([d.tokens, d.heads, d.kv_heads, d.head_dim, cache.capacity].map(int));

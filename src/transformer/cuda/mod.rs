@@ -9,15 +9,15 @@
 
 mod activation;
 mod attention;
-pub mod attention_rates;
+pub(crate) mod attention_rates;
 mod backend;
 mod buffer;
 mod columns;
 #[cfg(test)]
 mod conformance;
 mod decode;
-pub mod device;
-pub mod driver;
+pub(crate) mod device;
+pub(crate) mod driver;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -26,7 +26,7 @@ mod head;
 #[cfg(test)]
 mod host;
 mod launch;
-pub mod limits;
+pub(crate) mod limits;
 mod linear;
 mod loss;
 mod matvec;
@@ -36,7 +36,7 @@ mod matvec_tests;
 mod memory_tests;
 #[cfg(test)]
 mod model_tests;
-pub mod nccl;
+pub(crate) mod nccl;
 mod norm;
 #[cfg(test)]
 mod operations_tests;
@@ -55,7 +55,7 @@ use super::backend::{Captured, Varying};
 use super::error::SessionError;
 use super::shape::Shape;
 use super::{Dtype, Phase, Workload};
-pub use attention::LARGEST_HEAD_DIM;
+pub(crate) use attention::LARGEST_HEAD_DIM;
 use buffer::Buffer;
 pub(super) use buffer::bytes;
 use device::{Address, Device, Facts, KernelName};
@@ -81,7 +81,7 @@ pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize) -> u64 {
 
 /// A rank on one device.
 #[derive(Clone, Debug)]
-pub struct Cuda {
+pub(crate) struct Cuda {
     device: Arc<dyn Device>,
     state: Arc<State>,
     dtype: Dtype,
@@ -93,7 +93,7 @@ impl Cuda {
     ///
     /// # Errors
     /// [`SessionError::NoCuda`], with what is missing; memory.
-    pub fn open(ordinal: usize, dtype: Dtype) -> Result<Self, SessionError> {
+    pub(crate) fn open(ordinal: usize, dtype: Dtype) -> Result<Self, SessionError> {
         Self::on_device(Arc::new(driver::Gpu::open(ordinal)?), dtype)
     }
 
@@ -101,21 +101,21 @@ impl Cuda {
     ///
     /// # Errors
     /// [`SessionError::Invalid`], with the remedy.
-    pub fn fits(&self, w: &Workload) -> Result<(), SessionError> {
+    pub(crate) fn fits(&self, w: &Workload) -> Result<(), SessionError> {
         let head_dim = w.shape.head_dim as usize;
         attention::fits(self.on().facts(), buffer::real(w.dtype), head_dim).map_err(SessionError::Invalid)
     }
 
     /// Gets the kernels that `what` asks for ready on these ranks' devices, all at once: it is gone through beforehand with a rank on a
     /// device that does nothing. What it gives, or fails with, there means nothing.
-    pub fn rehearse<T>(ranks: &[Self], what: impl FnOnce(Self) -> T) {
+    pub(crate) fn rehearse<T>(ranks: &[Self], what: impl FnOnce(Self) -> T) {
         let Some(first) = ranks.first() else { return };
         let kernels = Self::asked_for(first.on().facts(), first.dtype, what);
         ranks.iter().for_each(|rank| rank.on().prepare(&kernels));
     }
 
     /// The kernels that `what` asks for on a device like this one.
-    pub fn asked_for<T>(facts: &Facts, dtype: Dtype, what: impl FnOnce(Self) -> T) -> Vec<KernelName> {
+    pub(crate) fn asked_for<T>(facts: &Facts, dtype: Dtype, what: impl FnOnce(Self) -> T) -> Vec<KernelName> {
         let rehearsal = Arc::new(Rehearsal::of(facts.clone()));
         if let Ok(rank) = Self::on_device(Arc::clone(&rehearsal) as Arc<dyn Device>, dtype) {
             what(rank);

@@ -191,7 +191,7 @@ pub(in super::super) fn open(
 ///
 /// # Errors
 /// What is missing, what a call says, or numbers that are others afterwards.
-pub fn try_alone(ordinal: usize) -> Result<(), SessionError> {
+pub(crate) fn try_alone(ordinal: usize) -> Result<(), SessionError> {
     let gpu = Arc::new(Gpu::open(ordinal)?);
     let nccl = Nccl::get().map_err(device)?;
     let id = nccl.unique_id().map_err(device)?;

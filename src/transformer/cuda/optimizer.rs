@@ -32,7 +32,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub fn of(items: &[Item]) -> Self {
+    pub(super) fn of(items: &[Item]) -> Self {
         let mut table = Self::default();
         for item in items.iter().filter(|i| i.len > 0) {
             let or_null = Option::unwrap_or_default;
@@ -48,7 +48,7 @@ impl Table {
     }
 
     /// As it lies on the device: the items, and behind them their first blocks.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         [&self.items[..], &self.first_blocks].concat()
     }
 }

@@ -20,12 +20,12 @@ pub(super) struct Rehearsal {
 const PAGE: u64 = 4096;
 
 impl Rehearsal {
-    pub fn of(facts: Facts) -> Self {
+    pub(super) fn of(facts: Facts) -> Self {
         Self { facts, next: AtomicU64::new(PAGE), asked: Mutex::default(), trace: Trace::default() }
     }
 
     /// What was asked for, each once, in the order in which it is first needed.
-    pub fn asked(&self) -> Vec<KernelName> {
+    pub(super) fn asked(&self) -> Vec<KernelName> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

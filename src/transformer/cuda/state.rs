@@ -83,7 +83,7 @@ enum Purpose {
 impl State {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new(device: &Arc<dyn Device>) -> Result<Self, SessionError> {
+    pub(super) fn new(device: &Arc<dyn Device>) -> Result<Self, SessionError> {
         let places = Memory::new(device, Place::COUNT * Place::BYTES)?;
         Ok(Self { device: Arc::clone(device), places, inner: Mutex::default() })
     }
@@ -93,12 +93,12 @@ impl State {
     }
 
     /// Where this lies.
-    pub fn at(&self, place: Place) -> Address {
+    pub(super) fn at(&self, place: Place) -> Address {
         self.places.at + (place as usize * Place::BYTES) as Address
     }
 
     /// The place that holds these bytes, written if it holds others.
-    pub fn tell(&self, place: Place, bytes: &[u8]) -> Address {
+    pub(super) fn tell(&self, place: Place, bytes: &[u8]) -> Address {
         let mut inner = self.lock();
         if inner.told.get(&place).is_none_or(|told| told != bytes) {
             if inner.capturing {
@@ -113,18 +113,18 @@ impl State {
     }
 
     /// The word that holds `position`.
-    pub fn position(&self, position: usize) -> Address {
+    pub(super) fn position(&self, position: usize) -> Address {
         self.tell(Place::Position, &i32::try_from(position).unwrap_or(i32::MAX).to_ne_bytes())
     }
 
     /// The word that holds the seed of a step's dropout.
-    pub fn dropout(&self, seed: u64) -> Address {
+    pub(super) fn dropout(&self, seed: u64) -> Address {
         self.tell(Place::Dropout, &seed.to_ne_bytes())
     }
 
     /// Bytes that stay as long as the device's memory does: written once, and found again by their content. For lists of addresses,
     /// which are the same in every step.
-    pub fn lasting(&self, bytes: Vec<u8>) -> Option<Address> {
+    pub(super) fn lasting(&self, bytes: Vec<u8>) -> Option<Address> {
         let mut inner = self.lock();
         if let Some(memory) = inner.lasting.get(&bytes) {
             return Some(memory.at);
@@ -149,12 +149,12 @@ impl State {
     }
 
     /// Scratch memory for one operation; the next may have the same. `None` where there is no more, which [`State::failure`] tells.
-    pub fn scratch(&self, bytes: usize) -> Option<Address> {
+    pub(super) fn scratch(&self, bytes: usize) -> Option<Address> {
         self.grown(Purpose::Scratch, bytes)
     }
 
     /// Where these angles lie.
-    pub fn angles(&self, of: &Frequencies) -> Option<Address> {
+    pub(super) fn angles(&self, of: &Frequencies) -> Option<Address> {
         let mut inner = self.lock();
         if let Some(known) = inner.angles.iter().find(|a| a.of == *of) {
             return Some(known.memory.at);
@@ -174,12 +174,12 @@ impl State {
     }
 
     /// Words of nobody but the operation that counts in them: zero at first, and again after each run of it.
-    pub fn counts(&self, bytes: usize) -> Option<Address> {
+    pub(super) fn counts(&self, bytes: usize) -> Option<Address> {
         self.grown(Purpose::Counts, bytes)
     }
 
     /// Puts words where they stay until the next are put there.
-    pub fn put(&self, list: &[u32]) -> Option<Address> {
+    pub(super) fn put(&self, list: &[u32]) -> Option<Address> {
         let place = self.grown(Purpose::Tokens, 4 * list.len())?;
         self.device.write(&words(list.iter().map(|w| w.to_ne_bytes())), place);
         Some(place)
@@ -208,20 +208,20 @@ impl State {
     }
 
     /// Whether operations are being written down.
-    pub fn set_capturing(&self, on: bool) {
+    pub(super) fn set_capturing(&self, on: bool) {
         let mut inner = self.lock();
         inner.capturing = on;
         inner.captured |= on;
     }
 
     /// Remembers a failure of the backend's own, unless there has been one.
-    pub fn fail(&self, failure: SessionError) {
+    pub(super) fn fail(&self, failure: SessionError) {
         self.lock().failure.get_or_insert(failure);
     }
 
     /// Bytes that it holds.
     #[cfg(test)]
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let inner = self.lock();
         let grown =
             [&inner.scratch, &inner.tokens, &inner.counts].into_iter().flat_map(|g| g.now.iter().chain(&g.kept));
@@ -231,7 +231,7 @@ impl State {
     }
 
     /// The first failure of the backend's own since the last call.
-    pub fn failure(&self) -> Result<(), SessionError> {
+    pub(super) fn failure(&self) -> Result<(), SessionError> {
         self.lock().failure.take().map_or(Ok(()), Err)
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a golden file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum GoldenError {
+pub(crate) enum GoldenError {
     #[error("{path}: {source}; give the path of a safetensors file")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: not a safetensors file: {message}")]
@@ -24,14 +24,14 @@ pub enum GoldenError {
 
 /// A tensor as f32 with its dimensions.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
+pub(crate) struct Tensor {
     pub dimensions: Vec<usize>,
     pub values: Vec<f32>,
 }
 
 /// A golden file in memory.
 #[derive(Clone, Debug)]
-pub struct Golden {
+pub(crate) struct Golden {
     pub path: PathBuf,
     pub shape: Shape,
     pub floats: BTreeMap<String, Tensor>,
@@ -46,7 +46,7 @@ impl Golden {
     ///
     /// # Errors
     /// A file that is not there, is not safetensors, or whose metadata state no shape.
-    pub fn open(path: &Path) -> Result<Self, GoldenError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, GoldenError> {
         let bytes = std::fs::read(path).map_err(|source| GoldenError::Io { path: path.into(), source })?;
         let format =
             |e: safetensors::SafeTensorError| GoldenError::Format { path: path.into(), message: e.to_string() };
@@ -75,12 +75,12 @@ impl Golden {
     }
 
     /// A fault of this file's content.
-    pub fn fault(&self, message: impl Into<String>) -> GoldenError {
+    pub(crate) fn fault(&self, message: impl Into<String>) -> GoldenError {
         GoldenError::Content { path: self.path.clone(), message: message.into() }
     }
 
     /// A token list as `[rows, columns]` of u32; what is below zero (Hugging Face's -100) becomes the ignored target.
-    pub fn tokens(&self, name: &str) -> Option<(usize, usize, Vec<u32>)> {
+    pub(crate) fn tokens(&self, name: &str) -> Option<(usize, usize, Vec<u32>)> {
         let (dimensions, values) = self.integers.get(name)?;
         let [rows, columns] = dimensions.as_slice() else { return None };
         let id = |v: &i64| u32::try_from(*v).unwrap_or(super::super::backend::IGNORED_TARGET);

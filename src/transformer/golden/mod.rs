@@ -19,17 +19,17 @@ use super::pass::gradients::Gradients;
 use super::pass::model::{Model, Purpose};
 use super::pass::optimizer::State;
 use super::shape::Family;
-pub use file::{Golden, GoldenError, Tensor};
+pub(crate) use file::{Golden, GoldenError, Tensor};
 use names::Place;
 use std::collections::BTreeMap;
-pub use tolerance::tolerance;
+pub(crate) use tolerance::tolerance;
 
 /// The least scale of a tensor, of the largest number of its group.
 const FLOOR: f64 = 1e-3;
 
 /// What a group of comparisons came to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Group {
+pub(crate) struct Group {
     /// "logits", "loss", "gradients", "optimizer adamw", "greedy" ...
     pub name: String,
     /// Tensors (for greedy: sequences) compared.
@@ -44,7 +44,7 @@ pub struct Group {
 
 impl Group {
     /// Whether the group is within a tolerance (a NaN is not).
-    pub fn passes(&self, tolerance: f64) -> bool {
+    pub(crate) fn passes(&self, tolerance: f64) -> bool {
         self.error <= tolerance
     }
 }
@@ -90,7 +90,11 @@ struct Bench<'a, B: Backend> {
 ///
 /// # Errors
 /// A file without parameters or inputs, or with a parameter of another size; memory.
-pub fn verify<B: Backend>(golden: &Golden, backend: B, weights: WeightFormat) -> Result<Vec<Group>, GoldenError> {
+pub(crate) fn verify<B: Backend>(
+    golden: &Golden,
+    backend: B,
+    weights: WeightFormat,
+) -> Result<Vec<Group>, GoldenError> {
     let mut bench = Bench::new(golden, backend)?;
     let mut groups = Vec::new();
     if weights != WeightFormat::Dtype {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// A foreign tensor is these rows of our parameter, or their transpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     pub parameter: usize,
     /// First row of ours (of a bias: first element).
     pub row: usize,
@@ -20,12 +20,12 @@ pub struct Place {
 
 impl Place {
     /// Numbers in the tensor.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.rows * self.columns
     }
 
     /// Where element `i` of the foreign tensor stands in our parameter.
-    pub fn position(&self, i: usize) -> usize {
+    pub(super) fn position(&self, i: usize) -> usize {
         let (row, column) =
             if self.transposed { (i % self.rows, i / self.rows) } else { (i / self.columns, i % self.columns) };
         (self.row + row) * self.columns + column
@@ -70,7 +70,7 @@ impl Names<'_> {
 }
 
 /// The foreign names of every parameter of a shape.
-pub fn places(s: &Shape, index: &Index) -> BTreeMap<String, Place> {
+pub(super) fn places(s: &Shape, index: &Index) -> BTreeMap<String, Place> {
     let transposed = s.family != Family::Llama;
     let mut n = Names { index, places: BTreeMap::new(), transposed };
     match s.family {

@@ -4,7 +4,7 @@ use crate::transformer::shape::{Activation, Shape};
 use crate::transformer::{Dtype, WeightFormat};
 
 /// Largest error that passes in f32.
-pub const TOLERANCE: f64 = 1e-4;
+pub(super) const TOLERANCE: f64 = 1e-4;
 
 /// Largest error that passes in a format, for a model of so many layers.
 ///
@@ -18,7 +18,7 @@ pub const TOLERANCE: f64 = 1e-4;
 /// Weights of 8 bits: a step of a group of 64 numbers is its largest / 127, about 2.5 of their deviations, so that each factor is
 /// off by 2.5 / 127 / sqrt(12) of its deviation, and a product by sqrt(2) as much; there are 4 a layer and the head's on the way
 /// to the logits, and again the largest error is three times the typical one.
-pub fn tolerance(dtype: Dtype, weights: WeightFormat, shape: &Shape) -> f64 {
+pub(crate) fn tolerance(dtype: Dtype, weights: WeightFormat, shape: &Shape) -> f64 {
     if weights == WeightFormat::Int8 {
         let of_product = 2.5 / 127.0 / 12f64.sqrt() * 2f64.sqrt();
         return 3.0 * of_product * f64::from(4 * shape.n_layers + 1).sqrt();

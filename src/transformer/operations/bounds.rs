@@ -45,7 +45,7 @@ pub(super) struct Format(pub Dtype);
 
 impl Format {
     /// What storing a result of a category may be off by, of itself.
-    pub fn stored(self, category: Category) -> f64 {
+    pub(super) fn stored(self, category: Category) -> f64 {
         match (self.0, category) {
             (Dtype::Bf16, Category::Activations | Category::FixedWeights) => 1.0 / 256.0,
             _ => UNIT,
@@ -53,12 +53,12 @@ impl Format {
     }
 
     /// The same of what attention and other operations that never use TF32 round on the way.
-    pub fn on_the_way(self) -> f64 {
+    pub(super) fn on_the_way(self) -> f64 {
         if self.0 == Dtype::Bf16 { 1.0 / 256.0 } else { 0.0 }
     }
 
     /// The same of a factor that a product takes.
-    pub fn factor(self) -> f64 {
+    pub(super) fn factor(self) -> f64 {
         match self.0 {
             Dtype::F32 => 0.0,
             Dtype::Tf32 => 1.0 / 1024.0,
@@ -67,7 +67,7 @@ impl Format {
     }
 
     /// A number as products take it, where the category's numbers are factors of products.
-    pub fn round(self, category: Category, x: f32) -> f32 {
+    pub(super) fn round(self, category: Category, x: f32) -> f32 {
         if !matches!(category, Category::Activations | Category::Weights | Category::FixedWeights) {
             return x;
         }

@@ -25,7 +25,7 @@ pub(super) struct Case<B: Backend> {
 }
 
 impl<B: Backend> Case<B> {
-    pub fn new(
+    pub(super) fn new(
         operation: &'static str,
         shape: String,
         work: usize,
@@ -36,12 +36,12 @@ impl<B: Backend> Case<B> {
     }
 
     /// The numbers that its buffers start with.
-    pub fn before(&self, format: Format) -> Vec<Vec<f32>> {
+    pub(super) fn before(&self, format: Format) -> Vec<Vec<f32>> {
         (1..).zip(&self.slots).map(|(stream, slot)| slot.numbers(stream, format)).collect()
     }
 
     /// Its buffers after it has run on a backend from these numbers; empty where nothing is compared.
-    pub fn after(&self, on: &B, before: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, SessionError> {
+    pub(super) fn after(&self, on: &B, before: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, SessionError> {
         let mut buffers = Vec::new();
         for (slot, numbers) in self.slots.iter().zip(before) {
             let mut buffer = on.alloc(slot.len, slot.category)?;
@@ -110,13 +110,13 @@ pub(super) struct Known<'a> {
 
 impl Known<'_> {
     /// What the numbers of a buffer may be off by, sums of so many terms each, before they are stored.
-    pub fn sums(&self, buffer: usize, terms: usize) -> Vec<f64> {
+    pub(super) fn sums(&self, buffer: usize, terms: usize) -> Vec<f64> {
         let all = self.magnitudes.get_or_init(|| (self.on_magnitudes)());
         all.get(buffer).into_iter().flatten().map(|m| sum(terms) * f64::from(m.abs())).collect()
     }
 
     /// [`Known::sums`] of products that are rounded to their format before something of the magnitude `added` (by number) is added.
-    pub fn sums_before(&self, buffer: usize, terms: usize, added: impl Fn(usize) -> f32) -> Vec<f64> {
+    pub(super) fn sums_before(&self, buffer: usize, terms: usize, added: impl Fn(usize) -> f32) -> Vec<f64> {
         let u = self.format.stored(self.categories[buffer]);
         let product = |i: usize| f64::from(self.after[buffer][i].abs()) + f64::from(added(i).abs());
         let sums = self.sums(buffer, terms).into_iter().enumerate();
@@ -124,7 +124,7 @@ impl Known<'_> {
     }
 
     /// What they are off by once they are stored.
-    pub fn stored(&self, buffer: usize, off: Vec<f64>) -> Vec<f64> {
+    pub(super) fn stored(&self, buffer: usize, off: Vec<f64>) -> Vec<f64> {
         let u = self.format.stored(self.categories[buffer]);
         // Numbers below 2^-126 may be flushed to zero.
         let least = f64::from(f32::MIN_POSITIVE);
@@ -132,7 +132,7 @@ impl Known<'_> {
     }
 
     /// [`Known::sums`] and [`Known::stored`].
-    pub fn stored_sums(&self, buffer: usize, terms: usize) -> Vec<f64> {
+    pub(super) fn stored_sums(&self, buffer: usize, terms: usize) -> Vec<f64> {
         self.stored(buffer, self.sums(buffer, terms))
     }
 }

@@ -12,10 +12,10 @@ use super::super::shape::Activation;
 
 /// The method that is wrong.
 #[derive(Debug)]
-pub struct Faulty(pub &'static str);
+pub(crate) struct Faulty(pub &'static str);
 
 /// Every method that can be: those that the others are made of.
-pub const METHODS: &[&str] = &[
+pub(crate) const METHODS: &[&str] = &[
     "fill",
     "copy",
     "add",

@@ -14,7 +14,7 @@ mod case;
 mod decode;
 mod elementwise;
 #[cfg(test)]
-pub mod faulty_tests;
+pub(crate) mod faulty_tests;
 mod fused;
 #[cfg(test)]
 mod list_tests;
@@ -35,7 +35,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// How much is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
+pub(crate) enum Size {
     /// Every kernel, at few and short shapes.
     Small,
     /// And long sequences, wide products, and a vocabulary of 50257.
@@ -44,7 +44,7 @@ pub enum Size {
 
 /// What one operation came to at one shape.
 #[derive(Clone, Debug)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The method of [`Backend`].
     pub operation: &'static str,
     pub shape: String,
@@ -60,7 +60,7 @@ pub struct Finding {
 
 /// A number of a result.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Worst {
+pub(crate) struct Worst {
     pub index: usize,
     pub ours: f32,
     pub oracle: f32,
@@ -71,21 +71,21 @@ pub struct Worst {
 
 impl Worst {
     /// Of what it may be off by.
-    pub fn share(&self) -> f64 {
+    pub(crate) fn share(&self) -> f64 {
         if self.apart == 0.0 { 0.0 } else { self.apart / self.allowed }
     }
 }
 
 impl Finding {
     /// Whether the result is one and as near to the oracle's as it must be.
-    pub fn passes(&self) -> bool {
+    pub(crate) fn passes(&self) -> bool {
         self.failure.is_none() && self.worst.share() <= 1.0
     }
 }
 
 /// What is checked.
 #[derive(Clone, Copy, Debug)]
-pub struct Selection<'a> {
+pub(crate) struct Selection<'a> {
     pub size: Size,
     /// Only the cases that are about a method with this in its name.
     pub only: Option<&'a str>,
@@ -117,7 +117,7 @@ fn list<B: Backend + 'static>(of: Selection<'_>) -> Vec<Case<B>> {
 }
 
 /// Runs the list on a backend, and on the oracle by so many threads. In the order of the list.
-pub fn check<B: Backend + 'static>(on: &B, of: Selection<'_>, threads: usize) -> Vec<Finding> {
+pub(crate) fn check<B: Backend + 'static>(on: &B, of: Selection<'_>, threads: usize) -> Vec<Finding> {
     let format = Format(on.dtype());
     let mut ours = Vec::new();
     let mut stopped = None;

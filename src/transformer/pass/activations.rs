@@ -6,19 +6,19 @@ use super::super::shape::{Activation, Family, Shape};
 
 /// How many sequences of how many tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub(crate) struct Extent {
     pub batch: usize,
     pub tokens: usize,
 }
 
 impl Extent {
     /// N
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.batch * self.tokens
     }
 
     /// The dimensions of attention over whole sequences of this extent.
-    pub fn attention(&self, s: &Shape) -> AttentionDims {
+    pub(crate) fn attention(&self, s: &Shape) -> AttentionDims {
         AttentionDims {
             batch: self.batch,
             tokens: self.tokens,
@@ -32,7 +32,7 @@ impl Extent {
 
 /// One layer's.
 #[derive(Debug)]
-pub struct LayerActivations<T> {
+pub(crate) struct LayerActivations<T> {
     /// Mean and reciprocal deviation, `[N, 2]`, where there is a norm
     pub norm1: Option<T>,
     /// `[N, (H + 2 KV) * D]`
@@ -49,7 +49,7 @@ pub struct LayerActivations<T> {
 /// What one layer after the other writes into the same place. The backward pass makes it again from what is kept: elementwise
 /// work is cheaper than the memory of every layer's (Chen et al. 2016, section 3).
 #[derive(Debug)]
-pub struct Shared<T> {
+pub(crate) struct Shared<T> {
     /// A norm's output, `[N, C]`, where there are norms
     pub normed: Option<T>,
     /// The hidden activation, `[N, F]`
@@ -58,7 +58,7 @@ pub struct Shared<T> {
 
 /// A whole pass's.
 #[derive(Debug)]
-pub struct Activations<T> {
+pub(crate) struct Activations<T> {
     pub extent: Extent,
     /// The stream `[N, C]` before, within and after the layers: 2 L + 1 for training, 2 in turn for inference.
     pub residual: Vec<T>,
@@ -71,7 +71,7 @@ pub struct Activations<T> {
 
 /// Whether a backward pass will follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub(crate) enum Keep {
     All,
     OneLayer,
 }
@@ -81,7 +81,12 @@ impl<T> Activations<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, extent: Extent, keep: Keep) -> Result<Self, SessionError> {
+    pub(crate) fn new<A: Alloc<Buffer = T>>(
+        a: &A,
+        s: &Shape,
+        extent: Extent,
+        keep: Keep,
+    ) -> Result<Self, SessionError> {
         let n = extent.rows();
         let [c, f, h] = [s.d_model, s.d_ff, s.n_heads].map(|x| x as usize);
         let inner = if s.activation == Activation::SwiGlu { 2 * f } else { f };
@@ -115,7 +120,7 @@ impl<T> Activations<T> {
     }
 
     /// What the head reads: after the last norm, or the stream's end where there is none.
-    pub fn output(&self, n_layers: usize) -> &T {
+    pub(crate) fn output(&self, n_layers: usize) -> &T {
         match &self.last {
             Some((last, _)) => last,
             None => &self.residual[(2 * n_layers) % self.residual.len()],
@@ -125,7 +130,7 @@ impl<T> Activations<T> {
 
 /// What a backward pass needs beside the activations.
 #[derive(Debug)]
-pub struct Scratch<T> {
+pub(crate) struct Scratch<T> {
     /// Gradient of the stream, `[N, C]`
     pub stream: T,
     /// Gradient of a branch, `[N, C]`
@@ -143,7 +148,7 @@ impl<T> Scratch<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, extent: Extent) -> Result<Self, SessionError> {
+    pub(crate) fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, extent: Extent) -> Result<Self, SessionError> {
         let n = extent.rows();
         let d = extent.attention(s);
         let new = |len: usize| a.alloc(len, Category::Activations);

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 /// What the model should have said.
 #[derive(Debug)]
-pub enum Targets<'a, T> {
+pub(crate) enum Targets<'a, T> {
     /// The next token of every position, for the families with a vocabulary.
     Tokens(&'a [u32]),
     /// The same, as [`Backend::put_tokens`] leaves them.
@@ -24,7 +24,7 @@ pub enum Targets<'a, T> {
 
 impl<B: Backend> Model<B> {
     /// The loss of the last forward pass, without gradients.
-    pub fn loss(&self, a: &Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
+    pub(crate) fn loss(&self, a: &Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
         let output = a.output(self.index.layers.len());
         let loss = match targets {
             Targets::Tokens(t) => self.token_loss(output, Tokens::Host(t), a.extent),
@@ -47,7 +47,7 @@ impl<B: Backend> Model<B> {
 
     /// Writes the gradient of every parameter into `gradients`, which has a buffer for each, and returns the loss. `a` holds the
     /// forward pass of `ids` with the same dropout; its `pre` are used up.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         ids: &[u32],
         targets: &Targets<'_, B::Buffer>,
@@ -68,7 +68,7 @@ impl<B: Backend> Model<B> {
     /// use for the parameters: of each layer in turn, then of what stands before and after the layers. The loss is to be read
     /// when all has been asked for.
     #[allow(clippy::too_many_arguments)]
-    pub fn backward_by_layers(
+    pub(crate) fn backward_by_layers(
         &mut self,
         ids: Tokens<'_, B::Buffer>,
         targets: &Targets<'_, B::Buffer>,

@@ -20,7 +20,7 @@ use super::model::{LayerIndex, Linear, Model, Norm};
 
 /// Dropout of one training step: every place in the model draws its own seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepDropout {
+pub(crate) struct StepDropout {
     pub probability: f32,
     pub seed: u64,
 }
@@ -95,7 +95,7 @@ impl<B: Backend> Model<B> {
 
     /// Runs the layers over `ids` (`[B, T]`, row by row) and leaves everything in `a`; the head reads
     /// [`Activations::output`].
-    pub fn forward(&self, ids: &[u32], a: &mut Activations<B::Buffer>, dropout: Option<StepDropout>) {
+    pub(crate) fn forward(&self, ids: &[u32], a: &mut Activations<B::Buffer>, dropout: Option<StepDropout>) {
         self.forward_of(Tokens::Host(ids), a, dropout);
     }
 

@@ -9,7 +9,7 @@ use super::model::{Linear, Model};
 
 /// Keys and values of every layer.
 #[derive(Debug)]
-pub struct Cache<T> {
+pub(crate) struct Cache<T> {
     pub layers: Vec<T>,
     pub dims: CacheDims,
     /// Positions that are filled.
@@ -21,7 +21,7 @@ impl<T> Cache<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new<A: Alloc<Buffer = T>>(
+    pub(crate) fn new<A: Alloc<Buffer = T>>(
         a: &A,
         s: &Shape,
         batch: usize,
@@ -38,7 +38,7 @@ impl<T> Cache<T> {
 
 /// Buffers of inference: a pass over prompts, a pass over one token a sequence, and the logits of the last positions.
 #[derive(Debug)]
-pub struct Inference<T> {
+pub(crate) struct Inference<T> {
     pub prompt: Activations<T>,
     /// Absent where nothing is decoded.
     pub token: Option<Activations<T>>,
@@ -58,7 +58,7 @@ impl<T> Inference<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new<A: Alloc<Buffer = T>>(
+    pub(crate) fn new<A: Alloc<Buffer = T>>(
         a: &A,
         s: &Shape,
         batch: usize,
@@ -83,7 +83,7 @@ impl<T> Inference<T> {
 
 impl<B: Backend> Model<B> {
     /// Processes the prompts `ids [B, T]` from an empty cache. The last positions' logits are in `inference.logits` after.
-    pub fn prefill(&self, ids: &[u32], inference: &mut Inference<B::Buffer>) {
+    pub(crate) fn prefill(&self, ids: &[u32], inference: &mut Inference<B::Buffer>) {
         let Inference { prompt, cache, last, logits, .. } = inference;
         if let Some(k) = cache.as_mut() {
             k.length = 0;
@@ -94,7 +94,7 @@ impl<B: Backend> Model<B> {
 
     /// Processes one token a sequence at the cache's end. Without a cache, or with a full one, nothing is done and `false`
     /// comes back.
-    pub fn decode(&self, ids: &[u32], inference: &mut Inference<B::Buffer>) -> bool {
+    pub(crate) fn decode(&self, ids: &[u32], inference: &mut Inference<B::Buffer>) -> bool {
         let Inference { token: Some(token), cache: Some(cache), last, logits, .. } = inference else { return false };
         if cache.length >= cache.dims.capacity {
             return false;
@@ -123,19 +123,19 @@ impl<B: Backend> Model<B> {
     }
 
     /// Chooses the likeliest token of every sequence as the one that [`Model::decode_chosen`] goes on with.
-    pub fn argmax(&self, inference: &mut Inference<B::Buffer>) {
+    pub(crate) fn argmax(&self, inference: &mut Inference<B::Buffer>) {
         let Inference { logits, chosen, prompt, .. } = inference;
         self.backend.argmax_into(logits, prompt.extent.batch, self.shape.vocab_size as usize, chosen);
     }
 
     /// The tokens that were chosen last.
-    pub fn chosen(&self, inference: &Inference<B::Buffer>) -> Vec<u32> {
+    pub(crate) fn chosen(&self, inference: &Inference<B::Buffer>) -> Vec<u32> {
         self.backend.tokens(&inference.chosen, inference.prompt.extent.batch)
     }
 
     /// Processes the chosen tokens at the cache's end and chooses the next ones, without a word between host and device where the
     /// backend can. Without a cache, or with a full one, nothing is done and `false` comes back.
-    pub fn decode_chosen(&self, inference: &mut Inference<B::Buffer>) -> bool {
+    pub(crate) fn decode_chosen(&self, inference: &mut Inference<B::Buffer>) -> bool {
         let Inference { token: Some(token), cache: Some(cache), last, logits, chosen, captured, .. } = inference else {
             return false;
         };
@@ -156,7 +156,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// The likeliest next token of every sequence.
-    pub fn greedy(&self, inference: &Inference<B::Buffer>) -> Vec<u32> {
+    pub(crate) fn greedy(&self, inference: &Inference<B::Buffer>) -> Vec<u32> {
         let batch = inference.prompt.extent.batch;
         self.backend.argmax(&inference.logits, batch, self.shape.vocab_size as usize)
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// Gradients by parameter.
 #[derive(Debug)]
-pub struct Gradients<T> {
+pub(crate) struct Gradients<T> {
     buffers: Vec<T>,
     /// The parameters of all layers, and how many of them have buffers of their own.
     layers: Range<usize>,
@@ -21,7 +21,7 @@ impl<T> Gradients<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn all<A: Alloc<Buffer = T>>(a: &A, index: &Index) -> Result<Self, SessionError> {
+    pub(crate) fn all<A: Alloc<Buffer = T>>(a: &A, index: &Index) -> Result<Self, SessionError> {
         Self::new(a, index, index.layers.len())
     }
 
@@ -30,7 +30,11 @@ impl<T> Gradients<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn shared_by_layers<A: Alloc<Buffer = T>>(a: &A, index: &Index, kept: usize) -> Result<Self, SessionError> {
+    pub(crate) fn shared_by_layers<A: Alloc<Buffer = T>>(
+        a: &A,
+        index: &Index,
+        kept: usize,
+    ) -> Result<Self, SessionError> {
         Self::new(a, index, kept)
     }
 
@@ -56,26 +60,26 @@ impl<T> Gradients<T> {
     }
 
     /// The gradient of one parameter.
-    pub fn of(&mut self, parameter: usize) -> &mut T {
+    pub(crate) fn of(&mut self, parameter: usize) -> &mut T {
         let slot = self.slot(parameter);
         &mut self.buffers[slot]
     }
 
     /// Two gradients at once; the second parameter stands after the first, as [`Index`] lays them.
-    pub fn weight_and_bias(&mut self, weight: usize, bias: Option<usize>) -> (&mut T, Option<&mut T>) {
+    pub(crate) fn weight_and_bias(&mut self, weight: usize, bias: Option<usize>) -> (&mut T, Option<&mut T>) {
         let (weight, bias) = (self.slot(weight), bias.map(|b| self.slot(b)));
         let (head, tail) = self.buffers.split_at_mut(weight + 1);
         (&mut head[weight], bias.map(|b| &mut tail[b - weight - 1]))
     }
 
     /// The gradients of neighbouring parameters, of one layer or of none: a bucket of what ranks exchange.
-    pub fn range(&mut self, parameters: Range<usize>) -> &mut [T] {
+    pub(crate) fn range(&mut self, parameters: Range<usize>) -> &mut [T] {
         let first = self.slot(parameters.start);
         &mut self.buffers[first..first + parameters.len()]
     }
 
     /// Every buffer: by parameter, unless layers share them.
-    pub fn buffers(&self) -> &[T] {
+    pub(crate) fn buffers(&self) -> &[T] {
         &self.buffers
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub(crate) enum Start {
     /// Normal with standard deviation 0.02, as GPT-2's.
     Normal,
     Zero,
@@ -23,7 +23,7 @@ pub enum Start {
 
 /// One parameter, or a rank's part of it: `[rows, columns]`; a vector has one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
+pub(crate) struct Spec {
     pub name: String,
     pub rows: usize,
     pub columns: usize,
@@ -33,7 +33,7 @@ pub struct Spec {
 
 /// How a matrix is split among the ranks of a replica; a bias goes with its rows. What is not named here, every rank has whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
+pub(crate) enum Split {
     Whole,
     /// By outputs, within each of so many numbers of rows that stand one below the other: queries, keys, values; gate, up. The
     /// numbers are a rank's.
@@ -44,7 +44,7 @@ pub enum Split {
 
 impl Spec {
     /// Numbers in the parameter.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows * self.columns
     }
 
@@ -72,21 +72,21 @@ impl Spec {
 
 /// Gain and bias of a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Norm {
+pub(crate) struct Norm {
     pub gain: usize,
     pub bias: Option<usize>,
 }
 
 /// Weight and bias of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Linear {
+pub(crate) struct Linear {
     pub weight: usize,
     pub bias: Option<usize>,
 }
 
 /// Where a layer's parameters stand in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LayerIndex {
+pub(crate) struct LayerIndex {
     pub norm1: Option<Norm>,
     /// `[(H + 2 KV) * D, C]`: queries, keys, values.
     pub qkv: Linear,
@@ -101,7 +101,7 @@ pub struct LayerIndex {
 
 /// Where every parameter stands in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Index {
+pub(crate) struct Index {
     pub specs: Vec<Spec>,
     /// `[V, C]`
     pub table: usize,
@@ -140,7 +140,7 @@ impl Builder {
 
 impl Index {
     /// The parameters of a shape, or of a rank's part of it ([`Parallel::part_of`]).
-    pub fn new(s: &Shape) -> Self {
+    pub(crate) fn new(s: &Shape) -> Self {
         let mut b = Builder::default();
         let [c, v, f] = [s.d_model, s.vocab_size, s.d_ff].map(|x| x as usize);
         let table = b.push("embedding".into(), v, c, Start::Normal);
@@ -168,14 +168,14 @@ impl Index {
     }
 
     /// The parameters of one layer, which stand together; every layer has as many, in the same order.
-    pub fn of_layer(&self, layer: usize) -> Range<usize> {
+    pub(crate) fn of_layer(&self, layer: usize) -> Range<usize> {
         let all = self.of_layers();
         let each = if self.layers.is_empty() { 0 } else { all.len() / self.layers.len() };
         all.start + layer * each..all.start + (layer + 1) * each
     }
 
     /// The parameters of all layers.
-    pub fn of_layers(&self) -> Range<usize> {
+    pub(crate) fn of_layers(&self) -> Range<usize> {
         let first = |l: &LayerIndex| l.norm1.map_or(l.qkv.weight, |n| n.gain);
         let start = self.layers.first().map_or(self.specs.len(), first);
         let past = |l: &LayerIndex| l.down.bias.unwrap_or(l.down.weight) + 1;
@@ -183,12 +183,12 @@ impl Index {
     }
 
     /// Whether the embedding's gradient is first written by the tied head.
-    pub fn tied(&self) -> bool {
+    pub(crate) fn tied(&self) -> bool {
         self.head == Some(self.table)
     }
 
     /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied).
-    pub fn is_weight(&self, parameter: usize) -> bool {
+    pub(crate) fn is_weight(&self, parameter: usize) -> bool {
         let spec = &self.specs[parameter];
         let lookup_only = Some(parameter) == self.positions || (parameter == self.table && !self.tied());
         spec.rows > 1 && !lookup_only
@@ -198,7 +198,7 @@ impl Index {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn initialise<B: Backend>(
+    pub(crate) fn initialise<B: Backend>(
         &self,
         backend: &B,
         seed: u64,
@@ -228,7 +228,7 @@ impl Index {
 
 /// What a model's parameters are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// They are read and written one by one.
     Training,
     /// Matrices are in the form that the backend multiplies by fastest, and are not written any more.
@@ -237,7 +237,7 @@ pub enum Purpose {
 
 /// A model on a device, or one rank's part of it.
 #[derive(Debug)]
-pub struct Model<B: Backend> {
+pub(crate) struct Model<B: Backend> {
     pub backend: B,
     /// Of what is on this device: heads and feed-forward widths are the rank's.
     pub shape: Shape,
@@ -254,7 +254,7 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new(backend: B, shape: &Shape, seed: u64, purpose: Purpose) -> Result<Self, SessionError> {
+    pub(crate) fn new(backend: B, shape: &Shape, seed: u64, purpose: Purpose) -> Result<Self, SessionError> {
         Self::part(backend, shape, seed, purpose, Arc::new(Alone))
     }
 
@@ -262,7 +262,7 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn part(
+    pub(crate) fn part(
         backend: B,
         shape: &Shape,
         seed: u64,

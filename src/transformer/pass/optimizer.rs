@@ -35,7 +35,7 @@ impl Update {
 
 /// Moments of every parameter, in the order of the index, and the count of steps.
 #[derive(Debug)]
-pub struct State<T> {
+pub(crate) struct State<T> {
     first: Vec<T>,
     second: Vec<T>,
     step: u32,
@@ -48,7 +48,7 @@ impl<T> State<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, update: &Update) -> Result<Self, SessionError> {
+    pub(crate) fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, update: &Update) -> Result<Self, SessionError> {
         Self::sharded(a, index, update, (0, 1))
     }
 
@@ -56,7 +56,7 @@ impl<T> State<T> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn sharded<A: Alloc<Buffer = T>>(
+    pub(crate) fn sharded<A: Alloc<Buffer = T>>(
         a: &A,
         index: &Index,
         update: &Update,
@@ -88,7 +88,7 @@ impl<T> State<T> {
 
 impl<B: Backend> Model<B> {
     /// One optimizer step over every parameter.
-    pub fn update(&mut self, update: &Update, gradients: &[B::Buffer], state: &mut State<B::Buffer>) {
+    pub(crate) fn update(&mut self, update: &Update, gradients: &[B::Buffer], state: &mut State<B::Buffer>) {
         state.begin_step();
         self.update_some(update, 0..gradients.len(), gradients, state);
     }

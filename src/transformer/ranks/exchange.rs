@@ -23,7 +23,7 @@ pub(in crate::transformer) struct Seat<T> {
 }
 
 impl<T> Seat<T> {
-    pub fn replica(&self) -> u64 {
+    pub(crate) fn replica(&self) -> u64 {
         self.groups.data.rank() as u64
     }
 }
@@ -42,12 +42,17 @@ pub(in crate::transformer) struct Exchange<'a, T> {
 
 impl<'a, T> Exchange<'a, T> {
     /// Of a step that has been begun.
-    pub fn new(data: &'a dyn Collective<T>, sharding: Sharding, update: &'a Update, state: &'a mut State<T>) -> Self {
+    pub(super) fn new(
+        data: &'a dyn Collective<T>,
+        sharding: Sharding,
+        update: &'a Update,
+        state: &'a mut State<T>,
+    ) -> Self {
         Self { data, sharding, update, state, under_way: None, gathered: Vec::new() }
     }
 
     /// The gradients of some parameters are there: they are sent off, and those sent before are waited for and used.
-    pub fn finished<B: Backend<Buffer = T>>(
+    pub(super) fn finished<B: Backend<Buffer = T>>(
         &mut self,
         model: &mut Model<B>,
         parameters: Range<usize>,
@@ -81,7 +86,7 @@ impl<'a, T> Exchange<'a, T> {
     }
 
     /// Waits for what is still on its way; afterwards every replica has the same parameters.
-    pub fn end<B: Backend<Buffer = T>>(mut self, model: &mut Model<B>, gradients: &mut Gradients<T>) {
+    pub(super) fn end<B: Backend<Buffer = T>>(mut self, model: &mut Model<B>, gradients: &mut Gradients<T>) {
         let last = self.under_way.take();
         self.use_bucket(last, model, gradients);
         self.gathered.drain(..).for_each(|ticket| self.data.finish(ticket));

@@ -66,7 +66,12 @@ impl<B: Backend + Clone> Rank<B> {
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`]; that another rank is gone.
-    pub fn new(backend: B, workload: &Workload, seat: Seat<B::Buffer>, batch: usize) -> Result<Self, SessionError> {
+    pub(crate) fn new(
+        backend: B,
+        workload: &Workload,
+        seat: Seat<B::Buffer>,
+        batch: usize,
+    ) -> Result<Self, SessionError> {
         let purpose = if workload.phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
         let model = Model::part(backend, &workload.shape, seat.seed, purpose, seat.groups.tensor.clone())?;
         let update = Update::new(workload.optimizer);
@@ -106,7 +111,7 @@ impl<B: Backend + Clone> Rank<B> {
     }
 
     /// The most memory that its device has given.
-    pub fn device_memory(&self) -> Option<DeviceMemory> {
+    pub(crate) fn device_memory(&self) -> Option<DeviceMemory> {
         self.model.backend.device_memory()
     }
 
@@ -125,7 +130,7 @@ impl<B: Backend + Clone> Rank<B> {
     ///
     /// # Errors
     /// A device that failed; another rank that is gone.
-    pub fn step(&mut self) -> Result<RankOutcome, SessionError> {
+    pub(crate) fn step(&mut self) -> Result<RankOutcome, SessionError> {
         let mut outcome = match self.workload.phase {
             Phase::Train => self.train(),
             Phase::Prefill => self.prefill(),
@@ -201,7 +206,7 @@ impl<B: Backend + Clone> Rank<B> {
 
 impl RankOutcome {
     /// A step that had nothing to do: before the first one.
-    pub fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self { loss: None, first_token_seconds: None, trace: Vec::new() }
     }
 }

@@ -35,7 +35,7 @@ impl Together {
     ///
     /// # Errors
     /// What keeps this process from it, or else what keeps another, by its rank.
-    pub fn form(made: Result<Ranks, SessionError>, net: Net) -> Result<Self, SessionError> {
+    pub(crate) fn form(made: Result<Ranks, SessionError>, net: Net) -> Result<Self, SessionError> {
         let own = made.as_ref().map(|_| ()).map_err(Clone::clone);
         if !net.leads() {
             let word = own.as_ref().map_or_else(failure, |()| vec![READY]);

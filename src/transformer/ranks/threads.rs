@@ -37,7 +37,7 @@ impl Ranks {
     ///
     /// # Errors
     /// What any rank says while it builds its replica.
-    pub fn start<B: Backend + Clone + Send + Sync + 'static>(
+    pub(crate) fn start<B: Backend + Clone + Send + Sync + 'static>(
         workload: &Workload,
         options: &SessionOptions,
         groups: Vec<Groups<B::Buffer>>,
@@ -75,7 +75,7 @@ impl Ranks {
     ///
     /// # Errors
     /// A rank's.
-    pub fn outcomes(&mut self) -> Result<Vec<RankOutcome>, SessionError> {
+    pub(crate) fn outcomes(&mut self) -> Result<Vec<RankOutcome>, SessionError> {
         for worker in &self.workers {
             if let Some(go) = &worker.go {
                 let _ = go.send(Ask::Step);
@@ -85,7 +85,7 @@ impl Ranks {
     }
 
     /// What a step of all ranks came to.
-    pub fn sum_up(&mut self, outcomes: &[RankOutcome]) -> StepOutcome {
+    pub(crate) fn sum_up(&mut self, outcomes: &[RankOutcome]) -> StepOutcome {
         for outcome in outcomes {
             for word in &outcome.trace {
                 self.checksum.update(&word.to_le_bytes());

@@ -29,7 +29,7 @@ pub(in crate::transformer) struct Keeping {
 
 impl Keeping {
     /// What a replica will keep, before there is one.
-    pub fn of_replica(on: BackendKind, replica: usize, parallel: &Parallel) -> Self {
+    pub(crate) fn of_replica(on: BackendKind, replica: usize, parallel: &Parallel) -> Self {
         let sharded = parallel.sharding == Sharding::Optimizer;
         let layers = if on == BackendKind::Cuda && cuda::nccl::beside(parallel) { 2 } else { 1 };
         Self { layers, state: if sharded { (replica, parallel.data as usize) } else { (0, 1) } }
@@ -60,7 +60,7 @@ pub(in crate::transformer) struct Training<T> {
 impl<T> Training<T> {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub fn new<A: Alloc<Buffer = T>>(
+    pub(crate) fn new<A: Alloc<Buffer = T>>(
         a: &A,
         s: &Shape,
         index: &Index,
@@ -85,7 +85,7 @@ impl<T> Training<T> {
     }
 
     /// Where the block's targets lie.
-    pub fn vectors(&mut self) -> Option<&mut T> {
+    pub(crate) fn vectors(&mut self) -> Option<&mut T> {
         match &mut self.aim {
             Aim::Vectors(vectors) => Some(vectors),
             Aim::Tokens(_) => None,
@@ -93,7 +93,7 @@ impl<T> Training<T> {
     }
 
     /// Asks for one step over these tokens and targets. The loss is to be read when nothing more is to be asked for.
-    pub fn step<B: Backend<Buffer = T> + Clone>(
+    pub(crate) fn step<B: Backend<Buffer = T> + Clone>(
         &mut self,
         model: &mut Model<B>,
         seat: &Seat<T>,

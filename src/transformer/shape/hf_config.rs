@@ -35,7 +35,7 @@ pub fn shape_from_hf_config(json: &str) -> Result<Shape, HfConfigError> {
 ///
 /// # Errors
 /// Text that is not JSON; a model type, activation or position scaling that is not built in.
-pub fn spec_from_hf_config(json: &str) -> Result<(Family, ShapeSpec), HfConfigError> {
+pub(crate) fn spec_from_hf_config(json: &str) -> Result<(Family, ShapeSpec), HfConfigError> {
     let whole: Value = serde_json::from_str(json)?;
     if !whole.is_object() {
         return Err(HfConfigError::Unsupported(

@@ -3,7 +3,7 @@
 //! A [`Shape`] is checked in its one constructor, so that no later code asks again whether heads divide the width.
 
 pub mod count;
-pub mod hf_config;
+pub(crate) mod hf_config;
 mod hf_keys;
 
 use schemars::JsonSchema;
@@ -104,7 +104,7 @@ fn fault(field: &'static str, message: String) -> ShapeError {
 }
 
 /// The largest value of any one dimension: keeps every product of three of them inside u64.
-pub const MAX_DIMENSION: u32 = 1 << 20;
+pub(crate) const MAX_DIMENSION: u32 = 1 << 20;
 
 /// What a person states; everything left out takes the family's usual value.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -24,7 +24,7 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    pub fn new(precision: Precision, d: AttentionDims) -> Self {
+    pub(super) fn new(precision: Precision, d: AttentionDims) -> Self {
         let taken = Instructions::taken();
         let strip = Kernel::columns_of(taken);
         let of = |rows: usize| {
@@ -35,31 +35,31 @@ impl Cut {
         Self { precision, d, strip, by_key: of(d.tokens), by_dimension: of(d.head_dim), across }
     }
     /// Words of one operand in panels.
-    pub fn keys_len(&self) -> usize {
+    pub(super) fn keys_len(&self) -> usize {
         self.by_key.1.len(self.d.head_dim, self.precision)
     }
-    pub fn dimensions_len(&self) -> usize {
+    pub(super) fn dimensions_len(&self) -> usize {
         self.by_dimension.1.len(self.d.tokens, self.precision)
     }
-    pub fn strip_len(&self) -> usize {
+    pub(super) fn strip_len(&self) -> usize {
         self.strip * elements(self.d.head_dim, self.precision)
     }
     /// Rows of scores, whole tiles, and one more to make pairs.
-    pub fn scores_len(&self) -> usize {
+    pub(super) fn scores_len(&self) -> usize {
         (self.by_key.1.count * self.by_key.1.width + 1) * self.strip
     }
-    pub fn output_len(&self) -> usize {
+    pub(super) fn output_len(&self) -> usize {
         self.by_dimension.1.count * self.by_dimension.1.width * self.strip
     }
     /// A strip's result, a row a query.
-    pub fn rows_len(&self) -> usize {
+    pub(super) fn rows_len(&self) -> usize {
         self.strip * self.d.head_dim
     }
-    pub fn forward_len(&self) -> usize {
+    pub(super) fn forward_len(&self) -> usize {
         let result = self.output_len() + self.rows_len();
         self.keys_len() + self.dimensions_len() + self.strip_len() + self.scores_len() + result
     }
-    pub fn backward_len(&self) -> usize {
+    pub(super) fn backward_len(&self) -> usize {
         let across = 2 * self.across.len(self.strip, self.precision);
         let transposed = self.by_key.1.len(self.strip, self.precision);
         2 * self.keys_len()

@@ -17,7 +17,7 @@ pub(super) struct Kernel8 {
 
 impl Kernel8 {
     /// The kernel for products of so many rows, all tiles alike.
-    pub fn of(instructions: Instructions, rows: usize) -> Self {
+    pub(super) fn of(instructions: Instructions, rows: usize) -> Self {
         let table: &[Run] = match instructions {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Bf16 => &vnni::BY_ROWS,
@@ -38,7 +38,7 @@ impl Kernel8 {
     /// # Safety
     /// The panels hold as many groups; the existing part of the tile is the caller's alone to write; the machine has the
     /// kernel's instructions.
-    pub unsafe fn multiply(&self, groups: usize, a: *const f32, b: *const f32, to: Tile) {
+    pub(super) unsafe fn multiply(&self, groups: usize, a: *const f32, b: *const f32, to: Tile) {
         // SAFETY: the caller's.
         unsafe { to.whole_or_beside(self.rows, self.columns, |to| (self.run)(groups, a, b, to)) };
     }

@@ -43,12 +43,12 @@ const LARGEST: usize = 14 * 32;
 
 impl Kernel {
     /// Columns of a tile: how wide the panels of `b` are.
-    pub fn columns_of(instructions: Instructions) -> usize {
+    pub(crate) fn columns_of(instructions: Instructions) -> usize {
         if instructions >= Instructions::Avx512 { 32 } else { 16 }
     }
 
     /// The kernel for products of so many rows: as many of them in a tile as registers hold, all tiles alike.
-    pub fn of(instructions: Instructions, precision: Precision, rows: usize) -> Self {
+    pub(crate) fn of(instructions: Instructions, precision: Precision, rows: usize) -> Self {
         let table: &[Run] = match (instructions, precision) {
             #[cfg(target_arch = "x86_64")]
             (Instructions::Avx512Bf16, Precision::Bf16) => &avx512_bf16::BY_ROWS,
@@ -74,7 +74,7 @@ impl Kernel {
     /// The panels hold `depth` elements a row and column; the existing part of the tile is the caller's alone to write; the
     /// machine has the kernel's instructions.
     #[inline]
-    pub unsafe fn multiply(&self, depth: usize, a: *const f32, b: *const f32, to: Tile) {
+    pub(crate) unsafe fn multiply(&self, depth: usize, a: *const f32, b: *const f32, to: Tile) {
         // SAFETY: the caller's.
         unsafe { to.whole_or_beside(self.rows, self.columns, |to| (self.run)(depth, a, b, to)) };
     }
@@ -150,7 +150,7 @@ macro_rules! kernels {
             }
 
             /// The kernel of one row, of two, and so on.
-            pub const BY_ROWS: [Run; [$($rows),+].len()] = [$(run::<$rows>),+];
+            pub(super) const BY_ROWS: [Run; [$($rows),+].len()] = [$(run::<$rows>),+];
         })+
     };
 }

@@ -100,11 +100,11 @@ mod x86 {
     use std::arch::x86_64::*;
 
     /// Eight numbers.
-    pub struct Avx2<const PAIRS: bool>;
+    pub(crate) struct Avx2<const PAIRS: bool>;
     /// Sixteen numbers.
-    pub struct Avx512<const PAIRS: bool>;
+    pub(crate) struct Avx512<const PAIRS: bool>;
     /// Sixteen numbers, pairs multiplied by one instruction.
-    pub struct Avx512Bf16;
+    pub(crate) struct Avx512Bf16;
 
     impl<const PAIRS: bool> Lanes for Avx2<PAIRS> {
         type Vector = __m256;

@@ -24,7 +24,7 @@ pub(super) use weights::{PackedLayout, PackedWeight, Stored};
 
 /// Of the factors; sums are f32 always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
+pub(super) enum Precision {
     F32,
     Bf16,
 }
@@ -41,18 +41,18 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     /// A dense row-major matrix.
-    pub fn dense(data: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub(super) fn dense(data: &'a [f32], rows: usize, columns: usize) -> Self {
         Self::strided(data, rows, columns, columns)
     }
 
     /// Rows of `columns` numbers, `row_stride` apart.
-    pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(reach(rows, columns, row_stride) <= data.len(), "a view of {rows} x {columns} beyond its data");
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
     /// The transpose, without moving anything.
-    pub fn transposed(self) -> Self {
+    pub(super) fn transposed(self) -> Self {
         Self {
             rows: self.columns,
             columns: self.rows,
@@ -83,12 +83,12 @@ unsafe impl Sync for Target {}
 
 impl Target {
     /// Rows `row_stride` apart in `data`.
-    pub fn new(data: &mut [f32], row_stride: usize) -> Self {
+    pub(super) fn new(data: &mut [f32], row_stride: usize) -> Self {
         Self { start: data.as_mut_ptr(), len: data.len(), row_stride }
     }
 
     /// The same rows from `offset` numbers on.
-    pub fn at(self, offset: usize) -> Self {
+    pub(super) fn at(self, offset: usize) -> Self {
         assert!(offset <= self.len, "a target beyond its buffer");
         // SAFETY: offset is within the buffer, checked above.
         Self { start: unsafe { self.start.add(offset) }, len: self.len - offset, row_stride: self.row_stride }
@@ -98,14 +98,14 @@ impl Target {
     ///
     /// # Safety
     /// No other thread touches it, and the buffer is alive.
-    pub unsafe fn write(self, value: f32) {
+    pub(super) unsafe fn write(self, value: f32) {
         assert!(self.len > 0, "a write beyond its buffer");
         // SAFETY: there is a number, checked above; the caller keeps others away.
         unsafe { self.start.write(value) };
     }
 
     /// The first number.
-    pub fn start(self) -> *mut f32 {
+    pub(super) fn start(self) -> *mut f32 {
         self.start
     }
 
@@ -114,7 +114,7 @@ impl Target {
     /// # Safety
     /// No other thread touches them, and the buffer is alive.
     #[inline(always)]
-    pub unsafe fn write_scaled(self, from: &[f32], factor: f32) {
+    pub(super) unsafe fn write_scaled(self, from: &[f32], factor: f32) {
         assert!(from.len() <= self.len, "a write beyond its buffer");
         for (i, x) in from.iter().enumerate() {
             // SAFETY: within the buffer, checked above; the caller keeps others away.
@@ -126,7 +126,7 @@ impl Target {
     ///
     /// # Safety
     /// No other thread touches them, and the buffer is alive.
-    pub unsafe fn zero(self, len: usize) {
+    pub(super) unsafe fn zero(self, len: usize) {
         assert!(len <= self.len, "zeroes beyond their buffer");
         // SAFETY: `len` numbers are there, checked above; the caller keeps others away.
         unsafe { self.start.write_bytes(0, len) };

@@ -100,7 +100,7 @@ mod x86 {
 
     /// # Safety
     /// The machine has AVX-512, for bf16 AVX512-BF16 too; `panel` and `source` hold what `s` says; one stride is 1.
-    pub unsafe fn pack(panel: &mut [f32], width: usize, source: Source, s: Stretch, precision: Precision) {
+    pub(super) unsafe fn pack(panel: &mut [f32], width: usize, source: Source, s: Stretch, precision: Precision) {
         let at = s.first_item * source.item_stride + s.first_depth * source.depth_stride;
         // SAFETY: within the source, or just past it where nothing is taken.
         let from = unsafe { source.data.as_ptr().add(at) };

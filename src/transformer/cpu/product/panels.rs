@@ -33,13 +33,13 @@ pub(in crate::transformer::cpu) struct Panels {
 }
 
 impl Panels {
-    pub fn of(items: usize, width: usize) -> Self {
+    pub(crate) fn of(items: usize, width: usize) -> Self {
         Self { count: items.div_ceil(width), width }
     }
-    pub fn len(self, k: usize, precision: Precision) -> usize {
+    pub(crate) fn len(self, k: usize, precision: Precision) -> usize {
         self.count * self.width * elements(k, precision)
     }
-    pub fn at(self, d: Depth, panel: usize) -> usize {
+    pub(crate) fn at(self, d: Depth, panel: usize) -> usize {
         self.width * (d.before * self.count + panel * d.elements)
     }
 }
@@ -51,12 +51,12 @@ pub(in crate::transformer::cpu) struct Filling(*mut f32, usize);
 unsafe impl Sync for Filling {}
 
 impl Filling {
-    pub fn of(buffer: &mut [f32]) -> Self {
+    pub(crate) fn of(buffer: &mut [f32]) -> Self {
         Self(buffer.as_mut_ptr(), buffer.len())
     }
     /// # Safety
     /// No other thread touches these numbers.
-    pub unsafe fn part<'b>(&self, at: usize, len: usize) -> &'b mut [f32] {
+    pub(crate) unsafe fn part<'b>(&self, at: usize, len: usize) -> &'b mut [f32] {
         assert!(at + len <= self.1, "a panel beyond its buffer");
         // SAFETY: within the buffer, checked above; the caller keeps others away.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
@@ -101,7 +101,7 @@ pub(in crate::transformer::cpu) struct Packing<'a> {
 
 impl<'a> Packing<'a> {
     /// Packs `items` of a source into `to`.
-    pub fn new(
+    pub(crate) fn new(
         to: &mut [f32],
         panels: Panels,
         items: usize,

@@ -12,7 +12,7 @@ use super::panels::{Filling, Panels, depths, stretch};
 
 /// How the numbers of a matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub(crate) enum Stored {
     /// In the format that products take their factors in.
     Whole(Precision),
     /// In 8 bits, with a scale for each group; see [`int8_groups`].
@@ -21,7 +21,7 @@ pub enum Stored {
 
 /// How a matrix lies in panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PackedLayout {
+pub(crate) struct PackedLayout {
     /// K
     pub(in crate::transformer::cpu) depth: usize,
     /// M
@@ -47,7 +47,7 @@ impl PackedWeight {
 
 impl PackedLayout {
     /// The panels of `w [M, K]` for the instructions taken.
-    pub fn new(columns: usize, depth: usize, stored: Stored) -> Self {
+    pub(crate) fn new(columns: usize, depth: usize, stored: Stored) -> Self {
         Self { depth, columns, stored, width: Kernel::columns_of(Instructions::taken()) }
     }
 
@@ -56,7 +56,7 @@ impl PackedLayout {
     }
 
     /// Words of 32 bits.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self.stored {
             Stored::Whole(precision) => self.panels().len(self.depth, precision),
             Stored::Int8 => self.panels().count * int8_groups::right_words(self.depth, self.width),
@@ -64,7 +64,7 @@ impl PackedLayout {
     }
 
     /// Makes a matrix, in `room` of as many words, of rows that `next` writes, a few at a time and in their order.
-    pub fn fill(self, pool: &Pool, room: Array, mut next: impl FnMut(&mut [f32])) -> PackedWeight {
+    pub(crate) fn fill(self, pool: &Pool, room: Array, mut next: impl FnMut(&mut [f32])) -> PackedWeight {
         assert_eq!(room.len(), self.len(), "as many words as the panels have");
         let mut words = room;
         let panels = self.panels();

@@ -20,7 +20,7 @@ pub(super) struct Aside {
 impl Pool {
     /// # Errors
     /// What the driver says.
-    pub fn new(device: sys::CUdevice) -> Result<Self, DriverFault> {
+    pub(super) fn new(device: sys::CUdevice) -> Result<Self, DriverFault> {
         let location = sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: device };
         let properties = sys::CUmemPoolProps {
             allocType: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
@@ -47,7 +47,7 @@ impl Pool {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn take(&self, bytes: usize, stream: sys::CUstream) -> Result<Aside, DriverFault> {
+    pub(super) fn take(&self, bytes: usize, stream: sys::CUstream) -> Result<Aside, DriverFault> {
         let mut address = 0;
         // SAFETY: points to a number that outlives the call; the pool is alive.
         let taken = unsafe { sys::cuMemAllocFromPoolAsync(&raw mut address, bytes.max(1), self.0, stream) };
@@ -55,7 +55,7 @@ impl Pool {
     }
 
     /// Gives back to the system what is not in use.
-    pub fn trim(&self) {
+    pub(super) fn trim(&self) {
         // SAFETY: the pool is alive.
         let _ = unsafe { sys::cuMemPoolTrimTo(self.0, 0) };
     }
@@ -69,7 +69,7 @@ impl Drop for Pool {
 }
 
 impl Aside {
-    pub fn address(&self) -> u64 {
+    pub(super) fn address(&self) -> u64 {
         self.address
     }
 }

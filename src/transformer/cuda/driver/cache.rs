@@ -11,11 +11,11 @@ const SUM: usize = 32;
 
 /// A folder of compiled kernels.
 #[derive(Clone, Debug)]
-pub struct Cache(Option<PathBuf>);
+pub(super) struct Cache(Option<PathBuf>);
 
 impl Cache {
     /// The user's; none where neither XDG_CACHE_HOME nor HOME is set.
-    pub fn of_user() -> Self {
+    pub(super) fn of_user() -> Self {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         // The XDG specification says that a relative path is to be ignored.
         let base = set("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or_else(|| set("HOME").map(|h| h.join(".cache")));
@@ -23,7 +23,7 @@ impl Cache {
     }
 
     /// Keeps nothing and finds nothing.
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self(None)
     }
 
@@ -36,7 +36,7 @@ impl Cache {
     ///
     /// # Errors
     /// Those of `compile`.
-    pub fn get<E>(&self, key: &str, compile: impl FnOnce() -> Result<Image, E>) -> Result<Image, E> {
+    pub(super) fn get<E>(&self, key: &str, compile: impl FnOnce() -> Result<Image, E>) -> Result<Image, E> {
         let path = self.0.as_ref().map(|folder| folder.join(key));
         if let Some(image) = path.as_deref().and_then(read) {
             return Ok(image);

@@ -15,7 +15,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 
 /// Why a kernel could not be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CompileError {
+pub(crate) enum CompileError {
     #[error("there is no kernels/{0}.cu in this program")]
     NoSource(String),
     #[error("NVRTC: {operation}: {}{}", sys::words(*result), after(log))]
@@ -28,7 +28,7 @@ pub enum CompileError {
 
 /// Machine code, or PTX, that the driver loads, with one kernel in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
+pub(crate) struct Image {
     /// The kernel's name in it.
     pub symbol: String,
     pub code: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Image {
 
 /// The compiler, for one architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compiler {
+pub(crate) struct Compiler {
     pub version: (u32, u32),
     /// `sm_90a`, or `compute_100` where the driver has the last word.
     pub architecture: String,
@@ -61,7 +61,7 @@ fn after(log: &str) -> String {
 ///
 /// # Errors
 /// What NVRTC says. The library has to be there: see [`super::libraries`].
-pub fn version() -> Result<(u32, u32), CompileError> {
+pub(crate) fn version() -> Result<(u32, u32), CompileError> {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: both point to an int that outlives the call.
     ok("nvrtcVersion", unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) })?;
@@ -84,7 +84,7 @@ impl Compiler {
     ///
     /// # Errors
     /// A compiler that knows neither the device nor anything before it.
-    pub fn new(capability: (u32, u32)) -> Result<Self, CompileError> {
+    pub(crate) fn new(capability: (u32, u32)) -> Result<Self, CompileError> {
         let version = version()?;
         let wanted = capability.0 * 10 + capability.1;
         let known = supported()?;
@@ -114,7 +114,7 @@ impl Compiler {
     ///
     /// # Errors
     /// [`CompileError::NoSource`].
-    pub fn key(&self, name: KernelName) -> Result<String, CompileError> {
+    pub(crate) fn key(&self, name: KernelName) -> Result<String, CompileError> {
         let KernelName { file, kernel, real } = name;
         let text = source(file).ok_or_else(|| CompileError::NoSource(file.into()))?;
         let mut hash = Sha256::new();
@@ -132,7 +132,7 @@ impl Compiler {
     ///
     /// # Errors
     /// The compiler's messages.
-    pub fn compile(&self, KernelName { file, kernel, real }: KernelName) -> Result<Image, CompileError> {
+    pub(crate) fn compile(&self, KernelName { file, kernel, real }: KernelName) -> Result<Image, CompileError> {
         let text = source(file).ok_or_else(|| CompileError::NoSource(file.into()))?;
         let program = Program::new(file, text)?;
         let instance = CString::new(format!("{kernel}<0>")).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! cuBLASLt's functions, and cudarc's types for them.
 
 use super::libraries::{Library, functions};
-pub use cudarc::cublaslt::sys::*;
+pub(super) use cudarc::cublaslt::sys::*;
 use std::ffi::{c_int, c_void};
 
 use cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED as ABSENT;

@@ -87,7 +87,7 @@ fn as_it_lies(m: &Matrix, rows: usize, columns: usize) -> (usize, usize) {
 }
 
 impl Key {
-    pub fn new(p: &Product) -> Self {
+    pub(super) fn new(p: &Product) -> Self {
         let operand = |m: &Matrix| (m.format, m.transposed, m.stride, alignment(m.address));
         Self {
             sizes: [p.n, p.k, p.m],
@@ -135,7 +135,7 @@ pub(super) fn unsupported(what: &'static str) -> DriverFault {
 
 impl Outputs {
     /// Where they belong.
-    pub fn of(p: &Product) -> Self {
+    pub(super) fn of(p: &Product) -> Self {
         let aside = match p.epilogue {
             Epilogue::Nothing => 0,
             Epilogue::Gelu { pre } | Epilogue::GeluGradient { pre } => pre,
@@ -147,7 +147,7 @@ impl Outputs {
 
 impl Plan {
     /// Tells the addresses that the epilogue works with.
-    pub fn point(&self, p: &Product, out: Outputs) -> Result<(), DriverFault> {
+    pub(super) fn point(&self, p: &Product, out: Outputs) -> Result<(), DriverFault> {
         if let Some(bias) = p.bias {
             set(self.operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
         }

@@ -5,7 +5,7 @@ use cudarc::driver::{result::DriverError, sys};
 
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DriverFault {
+pub(crate) enum DriverFault {
     #[error("{what}: {}", words(*error))]
     Driver { what: &'static str, error: DriverError },
     #[error("cuBLASLt: {what}: {status:?}")]
@@ -20,12 +20,12 @@ impl From<DriverError> for DriverFault {
 
 impl DriverFault {
     /// Whether memory was what was missing.
-    pub fn is_out_of_memory(&self) -> bool {
+    pub(crate) fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Driver { error: DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY), .. })
     }
 
     /// Whether the library has no such product, as it says when asked for algorithms or for a description.
-    pub fn is_unsupported(&self) -> bool {
+    pub(crate) fn is_unsupported(&self) -> bool {
         use lt::cublasStatus_t::{CUBLAS_STATUS_INVALID_VALUE as INVALID, CUBLAS_STATUS_NOT_SUPPORTED as UNSUPPORTED};
         matches!(self, Self::Products { status: INVALID | UNSUPPORTED, .. })
     }
@@ -41,12 +41,12 @@ fn words(error: DriverError) -> String {
 }
 
 /// The result of a driver call, with the call's name.
-pub fn ok(what: &'static str, result: sys::CUresult) -> Result<(), DriverFault> {
+pub(super) fn ok(what: &'static str, result: sys::CUresult) -> Result<(), DriverFault> {
     result.result().map_err(|error| DriverFault::Driver { what, error })
 }
 
 /// The result of a call of cuBLASLt.
-pub fn product_ok(what: &'static str, status: lt::cublasStatus_t) -> Result<(), DriverFault> {
+pub(super) fn product_ok(what: &'static str, status: lt::cublasStatus_t) -> Result<(), DriverFault> {
     match status {
         lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
         status => Err(DriverFault::Products { what, status }),

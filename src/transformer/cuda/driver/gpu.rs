@@ -37,7 +37,7 @@ fn primary_context(device: sys::CUdevice) -> Result<sys::CUcontext, result::Driv
 
 /// A GPU that operations are put into.
 #[derive(Debug)]
-pub struct Gpu {
+pub(crate) struct Gpu {
     facts: Facts,
     device: sys::CUdevice,
     context: sys::CUcontext,
@@ -72,7 +72,7 @@ impl Gpu {
     ///
     /// # Errors
     /// What is missing, or what the driver says.
-    pub fn open(ordinal: usize) -> Result<Self, SessionError> {
+    pub(crate) fn open(ordinal: usize) -> Result<Self, SessionError> {
         Self::open_with(ordinal, Cache::of_user())
     }
 

@@ -6,11 +6,11 @@ use super::switch::is_on;
 use cudarc::driver::sys;
 
 /// The variable that turns captures off, so that one can be timed against the other.
-pub const SWITCH: &str = "CENTIME_CUDA_GRAPHS";
+pub(super) const SWITCH: &str = "CENTIME_CUDA_GRAPHS";
 
 /// The graphs of a device.
 #[derive(Debug)]
-pub struct Graphs {
+pub(super) struct Graphs {
     wanted: bool,
     all: Vec<sys::CUgraphExec>,
 }
@@ -23,12 +23,12 @@ impl Graphs {
     ///
     /// # Errors
     /// A value that means nothing.
-    pub fn new(switch: Option<&str>) -> Result<Self, String> {
+    pub(super) fn new(switch: Option<&str>) -> Result<Self, String> {
         Ok(Self { wanted: is_on(SWITCH, switch)?, all: Vec::new() })
     }
 
     /// Whether steps are captured.
-    pub fn wanted(&self) -> bool {
+    pub(super) fn wanted(&self) -> bool {
         self.wanted
     }
 
@@ -36,7 +36,7 @@ impl Graphs {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn begin(stream: sys::CUstream) -> Result<(), DriverFault> {
+    pub(super) fn begin(stream: sys::CUstream) -> Result<(), DriverFault> {
         // Other threads have streams of their own and go on as before.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is the device's own.
@@ -47,7 +47,7 @@ impl Graphs {
     ///
     /// # Errors
     /// What the driver says: an operation that cannot be captured, or memory.
-    pub fn end(&mut self, stream: sys::CUstream) -> Result<Graph, DriverFault> {
+    pub(super) fn end(&mut self, stream: sys::CUstream) -> Result<Graph, DriverFault> {
         let mut graph = std::ptr::null_mut();
         // SAFETY: the stream is capturing since `begin`.
         ok("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(stream, &raw mut graph) })?;
@@ -66,7 +66,7 @@ impl Graphs {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn replay(&self, graph: Graph, stream: sys::CUstream) -> Result<(), DriverFault> {
+    pub(super) fn replay(&self, graph: Graph, stream: sys::CUstream) -> Result<(), DriverFault> {
         let invalid = sys::CUresult::CUDA_ERROR_INVALID_HANDLE;
         let graph = usize::try_from(graph).ok().and_then(|i| self.all.get(i));
         let Some(graph) = graph else { return ok("cuGraphLaunch", invalid) };
@@ -75,7 +75,7 @@ impl Graphs {
     }
 
     /// Destroys all of them; the context is current.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         for graph in self.all.drain(..) {
             // SAFETY: made by `end`, destroyed once.
             let _ = unsafe { sys::cuGraphExecDestroy(graph) };

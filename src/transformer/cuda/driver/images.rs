@@ -13,13 +13,13 @@ type Slot = Arc<OnceLock<Result<Arc<Image>, CompileError>>>;
 
 /// Where a device has its kernels from.
 #[derive(Clone, Debug)]
-pub struct Images {
+pub(super) struct Images {
     compiler: Compiler,
     cache: Cache,
 }
 
 impl Images {
-    pub fn new(compiler: Compiler, cache: Cache) -> Self {
+    pub(super) fn new(compiler: Compiler, cache: Cache) -> Self {
         Self { compiler, cache }
     }
 
@@ -34,7 +34,7 @@ impl Images {
     ///
     /// # Errors
     /// The compiler's, the same every time.
-    pub fn get(&self, name: KernelName) -> Result<Arc<Image>, CompileError> {
+    pub(super) fn get(&self, name: KernelName) -> Result<Arc<Image>, CompileError> {
         let key = self.compiler.key(name)?;
         let slot = Self::slot(&key);
         slot.get_or_init(|| self.cache.get(&key, || self.compiler.compile(name)).map(Arc::new)).clone()
@@ -44,7 +44,7 @@ impl Images {
     ///
     /// # Errors
     /// The compiler's.
-    pub fn timed(&self, names: &[KernelName]) -> Result<Vec<Duration>, CompileError> {
+    pub(super) fn timed(&self, names: &[KernelName]) -> Result<Vec<Duration>, CompileError> {
         let one = |name: &KernelName| {
             let began = Instant::now();
             self.compiler.compile(*name).map(|_| began.elapsed())
@@ -54,7 +54,7 @@ impl Images {
 
     /// Gets all of these, on as many threads as there are cores (NVRTC compiles programs beside each other). What fails is told when
     /// it is asked for.
-    pub fn get_all(&self, names: &[KernelName]) {
+    pub(super) fn get_all(&self, names: &[KernelName]) {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(names.len());
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {

@@ -1,14 +1,14 @@
 //! The sources of our kernels, as they are carried in the program.
 
 /// Name and text.
-pub type Source = (&'static str, &'static str);
+pub(crate) type Source = (&'static str, &'static str);
 
 macro_rules! sources {
     ($($name:literal),+ $(,)?) => { &[$(($name, include_str!(concat!("../kernels/", $name)))),+] };
 }
 
 /// What the files include, by the name in their `#include`.
-pub const HEADERS: &[Source] = sources![
+pub(crate) const HEADERS: &[Source] = sources![
     "attention_order.h",
     "attention_rows.h",
     "attention_tiles.h",
@@ -21,7 +21,7 @@ pub const HEADERS: &[Source] = sources![
 ];
 
 /// Every file of kernels.
-pub const FILES: &[Source] = sources![
+pub(crate) const FILES: &[Source] = sources![
     "activation.cu",
     "attention.cu",
     "attention_backward.cu",
@@ -48,7 +48,7 @@ pub const FILES: &[Source] = sources![
 ];
 
 /// The text of `<file>.cu`.
-pub fn source(file: &str) -> Option<&'static str> {
+pub(crate) fn source(file: &str) -> Option<&'static str> {
     FILES.iter().find(|(name, _)| name.strip_suffix(".cu") == Some(file)).map(|(_, text)| *text)
 }
 

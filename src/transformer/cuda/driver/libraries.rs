@@ -22,14 +22,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Folders with libraries, before all others; separated as in `PATH`.
-pub const FOLDERS: &str = "CENTIME_CUDA_LIBRARIES";
+pub(crate) const FOLDERS: &str = "CENTIME_CUDA_LIBRARIES";
 
 /// Major versions of CUDA that have been tried, the newest first.
 const VERSIONS: [u32; 2] = [13, 12];
 
 /// A library of NVIDIA's beside the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Library {
+pub(crate) enum Library {
     Compiler,
     Products,
     Collectives,
@@ -37,7 +37,7 @@ pub enum Library {
 
 /// A library that is open, until the process ends.
 #[derive(Debug)]
-pub struct Open {
+pub(crate) struct Open {
     library: libloading::Library,
     /// What it was asked for by: a path, or a bare name that the system's loader knows.
     file: PathBuf,
@@ -66,7 +66,7 @@ impl fmt::Display for NotFound {
 }
 
 /// Whether the driver's own library can be loaded.
-pub fn driver_is_there() -> bool {
+pub(crate) fn driver_is_there() -> bool {
     // SAFETY: loading runs the library's initialisers; these are NVIDIA's, which ask nothing of the caller.
     unsafe { driver::sys::is_culib_present() }
 }
@@ -101,7 +101,7 @@ impl Library {
     ///
     /// # Errors
     /// Where it was looked for.
-    pub fn open(self, driver_version: u32) -> Result<&'static Open, &'static NotFound> {
+    pub(crate) fn open(self, driver_version: u32) -> Result<&'static Open, &'static NotFound> {
         self.slot().get_or_init(|| search(&self.names(driver_version), &places())).as_ref()
     }
 
@@ -118,7 +118,7 @@ impl Library {
 
 impl Open {
     /// The file, as far as the system tells; else what it was asked for by.
-    pub fn location(&self) -> PathBuf {
+    pub(crate) fn location(&self) -> PathBuf {
         let name = self.file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
         let mut files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
@@ -201,7 +201,7 @@ macro_rules! functions {
         /// As NVIDIA's documentation of the function has it.
         #[expect(non_snake_case, reason = "NVIDIA's names")]
         #[allow(clippy::too_many_arguments, reason = "NVIDIA's functions")]
-        pub unsafe fn $name($($arg: $of),*) -> $result {
+        pub(super) unsafe fn $name($($arg: $of),*) -> $result {
             type F = unsafe extern "C" fn($($of),*) -> $result;
             static FOUND: std::sync::OnceLock<F> = std::sync::OnceLock::new();
             let found = FOUND.get().copied().or_else(|| {

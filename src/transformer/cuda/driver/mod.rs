@@ -4,15 +4,15 @@
 
 mod aside;
 mod cache;
-pub mod compiler;
+pub(crate) mod compiler;
 mod cublaslt;
 mod described;
 mod fault;
 mod gpu;
 mod graphs;
 mod images;
-pub mod kernels;
-pub mod libraries;
+pub(crate) mod kernels;
+pub(crate) mod libraries;
 mod modules;
 pub(super) mod nccl;
 mod nvrtc;
@@ -31,10 +31,10 @@ use compiler::CompileError;
 use cublaslt as lt;
 use cudarc::driver::{result, sys};
 use fault::{DriverFault, ok};
-pub use gpu::Gpu;
+pub(crate) use gpu::Gpu;
 use libraries::{Library, NotFound};
 use std::sync::OnceLock;
-pub use tried::{Tried, collectives, compile, try_device, usable};
+pub(crate) use tried::{Tried, collectives, compile, try_device, usable};
 
 /// The oldest CUDA that a driver may be for: its functions are the ones we call.
 const OLDEST_DRIVER: u32 = 12;

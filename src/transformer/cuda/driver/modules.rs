@@ -14,7 +14,7 @@ const UNASKED_SHARED: u32 = 48 << 10;
 
 /// Why a kernel did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
+pub(super) enum LaunchError {
     #[error(transparent)]
     Compile(#[from] CompileError),
     #[error(transparent)]
@@ -31,7 +31,7 @@ struct Function {
 
 /// Everything loaded so far: a module for each kernel.
 #[derive(Debug)]
-pub struct Modules {
+pub(super) struct Modules {
     images: Images,
     functions: HashMap<KernelName, Function>,
     overlap: Overlap,
@@ -44,12 +44,12 @@ pub struct Modules {
 unsafe impl Send for Modules {}
 
 impl Modules {
-    pub fn new(images: Images, overlap: Overlap) -> Self {
+    pub(super) fn new(images: Images, overlap: Overlap) -> Self {
         Self { images, functions: HashMap::new(), overlap, waited: false }
     }
 
     /// Compiles and loads these; what fails is told when it is launched.
-    pub fn prepare(&mut self, names: &[KernelName]) {
+    pub(super) fn prepare(&mut self, names: &[KernelName]) {
         self.images.get_all(names);
         for name in names {
             if !self.functions.contains_key(name)
@@ -61,7 +61,7 @@ impl Modules {
     }
 
     /// Whether a kernel has been loaded.
-    pub fn knows(&self, name: &KernelName) -> bool {
+    pub(super) fn knows(&self, name: &KernelName) -> bool {
         self.functions.contains_key(name)
     }
 
@@ -104,7 +104,7 @@ impl Modules {
     }
 
     /// Unloads all of them; the context is current, and nothing runs.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.functions.drain().for_each(|(_, function)| unload(function.module));
     }
 
@@ -112,7 +112,7 @@ impl Modules {
     ///
     /// # Errors
     /// What the compiler or the driver says.
-    pub fn launch(&mut self, l: &Launch<'_>, stream: sys::CUstream) -> Result<(), LaunchError> {
+    pub(super) fn launch(&mut self, l: &Launch<'_>, stream: sys::CUstream) -> Result<(), LaunchError> {
         let function = self.function(l)?;
         let values: Vec<Word> = l.args.iter().map(|a| Word::from(*a)).collect();
         let mut pointers: Vec<*mut c_void> = values.iter().map(|v| std::ptr::from_ref(v).cast_mut().cast()).collect();

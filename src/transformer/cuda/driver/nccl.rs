@@ -19,7 +19,7 @@ type Receive = *mut c_void;
 macro_rules! functions {
     ($($field:ident = $symbol:literal ($($argument:ty),*)),+ $(,)?) => {
         /// The functions that are used; all but the last return a `ncclResult_t`.
-        pub struct Nccl {
+        pub(crate) struct Nccl {
             $($field: unsafe extern "C" fn($($argument),*) -> c_int,)+
             error_string: unsafe extern "C" fn(c_int) -> *const c_char,
         }
@@ -60,7 +60,7 @@ impl fmt::Debug for Nccl {
 
 /// Why NCCL cannot be used, or what it says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NcclFault {
+pub(crate) enum NcclFault {
     #[error(
         "several GPUs need NCCL, and {0}; install it (libnccl2; in Python, nvidia-nccl), or put the folder that has it into \
          {FOLDERS} or on LD_LIBRARY_PATH"
@@ -76,14 +76,14 @@ pub enum NcclFault {
 
 /// A group of calls that NCCL does at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
+pub(crate) enum Op {
     Sum,
     Mean,
 }
 
 /// One call, in place: `at` is where the rank's (or, for whole buffers, the buffer's) numbers begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub(crate) enum Call {
     AllReduce {
         at: u64,
         count: usize,
@@ -116,7 +116,7 @@ pub enum Call {
 
 /// A rank's place in a group, given up when dropped.
 #[derive(Debug)]
-pub struct Communicator {
+pub(crate) struct Communicator {
     nccl: &'static Nccl,
     comm: sys::ncclComm_t,
 }
@@ -131,7 +131,7 @@ impl Nccl {
     ///
     /// # Errors
     /// That it is missing, lacks a function, or is too old.
-    pub fn get() -> Result<&'static Self, NcclFault> {
+    pub(crate) fn get() -> Result<&'static Self, NcclFault> {
         static FOUND: OnceLock<Result<Nccl, NcclFault>> = OnceLock::new();
         FOUND.get_or_init(Self::load).as_ref().map_err(Clone::clone)
     }
@@ -150,7 +150,7 @@ impl Nccl {
     ///
     /// # Errors
     /// What NCCL says.
-    pub fn version_in_words(&self) -> Result<String, NcclFault> {
+    pub(crate) fn version_in_words(&self) -> Result<String, NcclFault> {
         let mut version = 0;
         // SAFETY: points to an int that outlives the call.
         self.said("ncclGetVersion", unsafe { (self.version)(&raw mut version) })?;
@@ -175,7 +175,7 @@ impl Nccl {
     ///
     /// # Errors
     /// What NCCL says.
-    pub fn unique_id(&self) -> Result<[u8; 128], NcclFault> {
+    pub(crate) fn unique_id(&self) -> Result<[u8; 128], NcclFault> {
         let mut id = sys::ncclUniqueId { internal: [0; 128] };
         // SAFETY: points to an id that outlives the call.
         self.said("ncclGetUniqueId", unsafe { (self.unique_id)(&raw mut id) })?;
@@ -186,7 +186,7 @@ impl Nccl {
     ///
     /// # Errors
     /// The first failure.
-    pub fn together<T>(&self, calls: impl FnOnce() -> Result<T, NcclFault>) -> Result<T, NcclFault> {
+    pub(crate) fn together<T>(&self, calls: impl FnOnce() -> Result<T, NcclFault>) -> Result<T, NcclFault> {
         // SAFETY: has no arguments.
         self.said("ncclGroupStart", unsafe { (self.group_start)() })?;
         let made = calls();
@@ -200,7 +200,7 @@ impl Nccl {
     ///
     /// # Errors
     /// What NCCL says.
-    pub fn join(
+    pub(crate) fn join(
         &'static self,
         id: [u8; 128],
         size: usize,
@@ -229,7 +229,7 @@ impl Communicator {
     ///
     /// # Errors
     /// What NCCL says.
-    pub fn call(&self, call: Call, bf16: bool, stream: CUstream) -> Result<(), NcclFault> {
+    pub(crate) fn call(&self, call: Call, bf16: bool, stream: CUstream) -> Result<(), NcclFault> {
         let n = self.nccl;
         let format = if bf16 { sys::ncclDataType_t::ncclBfloat16 } else { sys::ncclDataType_t::ncclFloat32 } as c_int;
         let number = |op: Op| match op {
@@ -267,7 +267,7 @@ impl Communicator {
     ///
     /// # Errors
     /// What NCCL says.
-    pub fn check(&self) -> Result<(), NcclFault> {
+    pub(crate) fn check(&self) -> Result<(), NcclFault> {
         let mut state = 0;
         // SAFETY: points to an int that outlives the call.
         let asked = unsafe { (self.nccl.async_error)(self.comm, &raw mut state) };

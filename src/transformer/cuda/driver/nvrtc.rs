@@ -33,7 +33,7 @@ functions! { Library::Compiler;
 }
 
 /// `NVRTC_ERROR_COMPILATION`, or what is known of a result without a name.
-pub fn words(result: c_int) -> String {
+pub(super) fn words(result: c_int) -> String {
     if result == ABSENT {
         return "this library has no such function".into();
     }

@@ -9,7 +9,7 @@ use cudarc::driver::sys;
 use std::ffi::c_void;
 
 /// The variable that turns it off, so that one can be timed against the other.
-pub const SWITCH: &str = "CENTIME_CUDA_OVERLAP";
+pub(super) const SWITCH: &str = "CENTIME_CUDA_OVERLAP";
 
 /// The first compute capability that has it.
 const LEAST_CAPABILITY: (u32, u32) = (9, 0);
@@ -19,7 +19,7 @@ const LEAST_DRIVER: u32 = 12_030;
 
 /// Whether kernels that wait by themselves are launched early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overlap {
+pub(super) enum Overlap {
     Allowed,
     Never,
 }
@@ -29,7 +29,7 @@ impl Overlap {
     ///
     /// # Errors
     /// A value that means nothing.
-    pub fn new(switch: Option<&str>, capability: (u32, u32), driver: u32) -> Result<Self, String> {
+    pub(super) fn new(switch: Option<&str>, capability: (u32, u32), driver: u32) -> Result<Self, String> {
         let able = capability >= LEAST_CAPABILITY && driver >= LEAST_DRIVER;
         Ok(if is_on(SWITCH, switch)? && able { Self::Allowed } else { Self::Never })
     }

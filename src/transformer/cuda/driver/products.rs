@@ -41,7 +41,7 @@ enum How {
 
 /// What there is to say of a product with an epilogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fused {
+pub(super) enum Fused {
     Done,
     /// To be done in steps.
     Never,
@@ -50,20 +50,20 @@ pub enum Fused {
 }
 
 /// Memory that a product is timed into.
-pub struct Room {
+pub(super) struct Room {
     aside: Aside,
     /// Where what the epilogue writes begins.
     beside: u64,
 }
 
 impl Room {
-    pub fn places(&self) -> Elsewhere {
+    pub(super) fn places(&self) -> Elsewhere {
         Elsewhere { to: self.aside.address(), beside: self.aside.address() + self.beside }
     }
 }
 
 /// The library, its workspace, and every product that it has been asked for.
-pub struct Products {
+pub(super) struct Products {
     handle: lt::cublasLtHandle_t,
     stream: sys::CUstream,
     workspace: u64,
@@ -86,7 +86,11 @@ impl Products {
     ///
     /// # Errors
     /// What the library or the driver says.
-    pub fn new(device: sys::CUdevice, capability: (u32, u32), stream: sys::CUstream) -> Result<Self, DriverFault> {
+    pub(super) fn new(
+        device: sys::CUdevice,
+        capability: (u32, u32),
+        stream: sys::CUstream,
+    ) -> Result<Self, DriverFault> {
         let timing = Arc::new(Timing::new(device, stream)?);
         // What NVIDIA's manual advises: 32 MiB on Hopper and later, 4 MiB before.
         let workspace_bytes = if capability >= (9, 0) { 32 << 20 } else { 4 << 20 };
@@ -99,7 +103,7 @@ impl Products {
     }
 
     /// How many shapes it has been asked for.
-    pub fn shapes(&self) -> usize {
+    pub(super) fn shapes(&self) -> usize {
         self.plans.len()
     }
 
@@ -119,7 +123,7 @@ impl Products {
     ///
     /// # Errors
     /// What the library says; that it has no algorithm for this product.
-    pub fn run(&mut self, p: &Product) -> Result<(), DriverFault> {
+    pub(super) fn run(&mut self, p: &Product) -> Result<(), DriverFault> {
         if p.n == 0 || p.m == 0 {
             return Ok(());
         }
@@ -134,7 +138,7 @@ impl Products {
     ///
     /// # Errors
     /// What the driver says, or the library of a product that it does.
-    pub fn run_fused(&mut self, p: &Product) -> Result<Fused, DriverFault> {
+    pub(super) fn run_fused(&mut self, p: &Product) -> Result<Fused, DriverFault> {
         if p.n == 0 || p.m == 0 {
             return Ok(Fused::Done);
         }
@@ -171,7 +175,7 @@ impl Products {
     ///
     /// # Errors
     /// What the library says.
-    pub fn run_elsewhere(&self, p: &Product, to: Elsewhere) -> Result<(), DriverFault> {
+    pub(super) fn run_elsewhere(&self, p: &Product, to: Elsewhere) -> Result<(), DriverFault> {
         match self.plans.get(&Key::new(p)) {
             Some(How::Planned { plan, .. }) => self.multiply(p, plan, &plan.algorithm, outputs(p, to)),
             _ => Err(unsupported("no algorithm for this product")),
@@ -179,7 +183,7 @@ impl Products {
     }
 
     /// Chooses for good, from the times of a product in one go and in steps.
-    pub fn settle(&mut self, p: &Product, fused: f32, apart: f32) {
+    pub(super) fn settle(&mut self, p: &Product, fused: f32, apart: f32) {
         let key = Key::new(p);
         if !in_one_go(fused, apart) {
             self.plans.insert(key, How::InSteps);
@@ -189,7 +193,7 @@ impl Products {
     }
 
     /// What times products.
-    pub fn timing(&self) -> &Arc<Timing> {
+    pub(super) fn timing(&self) -> &Arc<Timing> {
         &self.timing
     }
 
@@ -197,7 +201,7 @@ impl Products {
     ///
     /// # Errors
     /// What else the driver says.
-    pub fn room(&self, p: &Product) -> Result<Option<Room>, DriverFault> {
+    pub(super) fn room(&self, p: &Product) -> Result<Option<Room>, DriverFault> {
         let (to, beside) = p.bytes_elsewhere();
         let to = to.next_multiple_of(256);
         match self.timing.room(to + beside) {

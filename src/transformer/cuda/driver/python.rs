@@ -18,7 +18,7 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    pub fn of_process() -> Self {
+    pub(super) fn of_process() -> Self {
         let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         Self {
             path: std::env::var_os("PATH"),
@@ -29,7 +29,7 @@ impl Surroundings {
 
     /// Folders that packages are installed into, of active environments first, then of the first `python3` on PATH. One that an
     /// environment does not look into is named as well: libraries of the interpreter beneath it serve as well as its own.
-    pub fn sites(&self) -> Vec<PathBuf> {
+    pub(super) fn sites(&self) -> Vec<PathBuf> {
         let mut prefixes = self.active.clone();
         let folders = self.path.as_ref().map(|p| std::env::split_paths(p).collect::<Vec<_>>()).unwrap_or_default();
         if let Some(interpreter) = folders.iter().map(|f| f.join("python3")).find(|p| p.is_file()) {

@@ -2,11 +2,11 @@
 
 /// Rounds over all candidates. The clock of a GPU drifts and others use its memory: what slows one run down does not slow down all of
 /// a candidate's, and the least of them is what it takes.
-pub const ROUNDS: usize = 5;
+pub(super) const ROUNDS: usize = 5;
 
 /// The candidates in the order of a round: each round begins with another one, since the first finds caches and queues as no
 /// other does.
-pub fn order(round: usize, candidates: &[usize]) -> Vec<usize> {
+pub(super) fn order(round: usize, candidates: &[usize]) -> Vec<usize> {
     let mut order = candidates.to_vec();
     order.rotate_left(round % candidates.len().max(1));
     order
@@ -17,7 +17,7 @@ pub fn order(round: usize, candidates: &[usize]) -> Vec<usize> {
 ///
 /// # Errors
 /// Those of `time`.
-pub fn least_times<E>(
+pub(super) fn least_times<E>(
     count: usize,
     able: &[usize],
     mut time: impl FnMut(&[usize]) -> Result<Vec<f32>, E>,
@@ -33,14 +33,14 @@ pub fn least_times<E>(
 }
 
 /// The candidate with the least time, the first of equals; none where none ran.
-pub fn fastest(times: &[f32]) -> Option<usize> {
+pub(super) fn fastest(times: &[f32]) -> Option<usize> {
     let ran = times.iter().enumerate().filter(|(_, t)| t.is_finite());
     ran.min_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i)
 }
 
 /// Whether a product is done in one go with what comes after it: unless the steps one after another take less. Where neither was
 /// timed, it is: that spares a pass over memory.
-pub fn in_one_go(fused: f32, apart: f32) -> bool {
+pub(super) fn in_one_go(fused: f32, apart: f32) -> bool {
     fused <= apart || !apart.is_finite()
 }
 

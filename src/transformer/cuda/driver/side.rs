@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 /// The stream, and the marks in it that are waited for. The device's context is current whenever it is used.
 #[derive(Debug)]
-pub struct Side {
+pub(crate) struct Side {
     stream: sys::CUstream,
     /// Reached by the device's own stream when a job may start.
     ready: sys::CUevent,
@@ -28,14 +28,14 @@ fn mark() -> Result<sys::CUevent, DriverFault> {
 impl Side {
     /// # Errors
     /// What the driver says.
-    pub fn new() -> Result<Self, DriverFault> {
+    pub(crate) fn new() -> Result<Self, DriverFault> {
         let ready = mark()?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)?;
         Ok(Self { stream, ready, ends: VecDeque::new(), free: Vec::new(), jobs: 0 })
     }
 
     /// Where jobs go.
-    pub fn stream(&self) -> sys::CUstream {
+    pub(crate) fn stream(&self) -> sys::CUstream {
         self.stream
     }
 
@@ -43,7 +43,7 @@ impl Side {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn begin(&mut self, main: sys::CUstream) -> Result<(), DriverFault> {
+    pub(crate) fn begin(&mut self, main: sys::CUstream) -> Result<(), DriverFault> {
         // SAFETY: the event and both streams are alive; a wait is for the event as it was recorded last.
         unsafe { result::event::record(self.ready, main) }?;
         // SAFETY: as above.
@@ -56,7 +56,7 @@ impl Side {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn end(&mut self) -> Result<u64, DriverFault> {
+    pub(crate) fn end(&mut self) -> Result<u64, DriverFault> {
         let end = match self.free.pop() {
             Some(end) => end,
             None => mark()?,
@@ -72,7 +72,7 @@ impl Side {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn join_all(&mut self, main: sys::CUstream) -> Result<(), DriverFault> {
+    pub(crate) fn join_all(&mut self, main: sys::CUstream) -> Result<(), DriverFault> {
         self.join(self.jobs, main)
     }
 
@@ -80,7 +80,7 @@ impl Side {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn join(&mut self, job: u64, main: sys::CUstream) -> Result<(), DriverFault> {
+    pub(crate) fn join(&mut self, job: u64, main: sys::CUstream) -> Result<(), DriverFault> {
         // Jobs end in order: the one waited for stands for all before it.
         while let Some(&(number, end)) = self.ends.front().filter(|(number, _)| *number <= job) {
             self.ends.pop_front();

@@ -23,7 +23,7 @@ struct Half {
 
 /// Two halves, made when first needed.
 #[derive(Debug, Default)]
-pub struct Staging {
+pub(super) struct Staging {
     halves: Vec<Half>,
     /// The one that the next piece takes.
     next: usize,
@@ -51,7 +51,7 @@ impl Staging {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn write(&mut self, from: &[u8], to: u64, stream: sys::CUstream) -> Result<(), DriverFault> {
+    pub(super) fn write(&mut self, from: &[u8], to: u64, stream: sys::CUstream) -> Result<(), DriverFault> {
         if from.len() <= SMALL {
             // SAFETY: the driver has copied a small piece of ordinary memory when it returns; it checks the address.
             let done = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), from.len(), stream) };
@@ -80,7 +80,7 @@ impl Staging {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn read(&mut self, from: u64, to: &mut [u8], stream: sys::CUstream) -> Result<(), DriverFault> {
+    pub(super) fn read(&mut self, from: u64, to: &mut [u8], stream: sys::CUstream) -> Result<(), DriverFault> {
         let half = self.halves()?[0].start;
         for (i, piece) in to.chunks_mut(HALF).enumerate() {
             let from = from + (i * HALF) as u64;
@@ -96,7 +96,7 @@ impl Staging {
     }
 
     /// Gives the memory back; the context is current and the stream idle.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         for half in self.halves.drain(..) {
             // SAFETY: made by `halves`, freed once.
             let _ = unsafe { sys::cuEventDestroy_v2(half.free) };

@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// A value that means nothing.
-pub fn is_on(variable: &str, value: Option<&str>) -> Result<bool, String> {
+pub(super) fn is_on(variable: &str, value: Option<&str>) -> Result<bool, String> {
     match value {
         None | Some("" | "on") => Ok(true),
         Some("off") => Ok(false),

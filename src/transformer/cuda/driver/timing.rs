@@ -19,7 +19,7 @@ const SPIN_BYTES: usize = 50 << 30;
 
 /// Times something on a stream.
 #[derive(Debug)]
-pub struct Timing {
+pub(super) struct Timing {
     stream: sys::CUstream,
     pool: Pool,
     /// Twice the level 2 cache: overwriting so much leaves nothing else in it.
@@ -38,7 +38,7 @@ impl Timing {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn new(device: sys::CUdevice, stream: sys::CUstream) -> Result<Self, DriverFault> {
+    pub(super) fn new(device: sys::CUdevice, stream: sys::CUstream) -> Result<Self, DriverFault> {
         let cache = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE;
         // SAFETY: the device was given by the driver.
         let cache = unsafe { result::device::get_attribute(device, cache) }?;
@@ -50,13 +50,13 @@ impl Timing {
     ///
     /// # Errors
     /// What the driver says: that there is none.
-    pub fn room(&self, bytes: usize) -> Result<Aside, DriverFault> {
+    pub(super) fn room(&self, bytes: usize) -> Result<Aside, DriverFault> {
         self.holds.store(true, Relaxed);
         self.pool.take(bytes, self.stream)
     }
 
     /// Gives back to the system what nothing is being timed into. For when the stream is idle, as it is between two steps.
-    pub fn trim(&self) {
+    pub(super) fn trim(&self) {
         if self.holds.swap(false, Relaxed) {
             self.pool.trim();
         }
@@ -67,7 +67,7 @@ impl Timing {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn race(
+    pub(super) fn race(
         &self,
         count: usize,
         cold: bool,

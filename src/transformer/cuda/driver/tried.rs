@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// What compiled the kernel that ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tried {
+pub(crate) struct Tried {
     /// Version of NVRTC.
     pub version: (u32, u32),
     pub architecture: String,
@@ -34,7 +34,7 @@ const WORD: i32 = 0x5eed;
 ///
 /// # Errors
 /// What is missing; what the compiler or the driver says; a kernel that leaves nothing.
-pub fn try_device(ordinal: usize) -> Result<Tried, SessionError> {
+pub(crate) fn try_device(ordinal: usize) -> Result<Tried, SessionError> {
     let gpu = Gpu::open_with(ordinal, Cache::none())?;
     let at = gpu.allocate(4)?;
     let (KernelName { file, kernel, real }, args) = (TRIAL, [Arg::Address(at), Arg::I32(WORD)]);
@@ -62,14 +62,14 @@ pub fn try_device(ordinal: usize) -> Result<Tried, SessionError> {
 ///
 /// # Errors
 /// What is missing, and the remedy.
-pub fn collectives() -> Result<(String, PathBuf), String> {
+pub(crate) fn collectives() -> Result<(String, PathBuf), String> {
     let version = Nccl::get().and_then(Nccl::version_in_words).map_err(|e| e.to_string())?;
     let open = Library::Collectives.open(u32::MAX).map_err(ToString::to_string)?;
     Ok((version, open.location()))
 }
 
 /// Whether there is a GPU that kernels can be compiled for; tried once. Costs a tenth of a second, and no context.
-pub fn usable() -> bool {
+pub(crate) fn usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
     *USABLE.get_or_init(|| {
         let first = available().ok().and_then(|all| all.into_iter().next());
@@ -83,7 +83,7 @@ pub fn usable() -> bool {
 ///
 /// # Errors
 /// That there is no NVRTC, or what it says.
-pub fn compile(capability: (u32, u32), kernels: &[KernelName]) -> Result<Compiled, String> {
+pub(crate) fn compile(capability: (u32, u32), kernels: &[KernelName]) -> Result<Compiled, String> {
     let library = Library::Compiler.open(u32::MAX).map_err(ToString::to_string)?;
     let compiler = Compiler::new(capability).map_err(|e| e.to_string())?;
     let (version, architecture) = (compiler.version, compiler.architecture.clone());
@@ -96,7 +96,7 @@ pub fn compile(capability: (u32, u32), kernels: &[KernelName]) -> Result<Compile
 
 /// What compiling took.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compiled {
+pub(crate) struct Compiled {
     pub version: (u32, u32),
     pub architecture: String,
     pub compiler: PathBuf,

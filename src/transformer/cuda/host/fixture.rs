@@ -8,21 +8,21 @@ use half::bf16;
 
 impl HostDevice {
     /// A new allocation with these numbers in it, rounded to `real`.
-    pub fn put(&self, real: Real, numbers: &[f32]) -> Address {
+    pub(crate) fn put(&self, real: Real, numbers: &[f32]) -> Address {
         let at = self.allocate(numbers.len() * real.size()).unwrap();
         self.set(real, at, numbers);
         at
     }
 
     /// A new allocation with these words in it: ids, positions.
-    pub fn put_words(&self, words: &[u32]) -> Address {
+    pub(crate) fn put_words(&self, words: &[u32]) -> Address {
         let at = self.allocate(words.len() * 4).unwrap();
         self.write(bytemuck(words), at);
         at
     }
 
     /// Overwrites numbers.
-    pub fn set(&self, real: Real, at: Address, numbers: &[f32]) {
+    pub(crate) fn set(&self, real: Real, at: Address, numbers: &[f32]) {
         let bytes: Vec<u8> = match real {
             Real::F32 => numbers.iter().flat_map(|x| x.to_ne_bytes()).collect(),
             Real::Bf16 => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_ne_bytes()).collect(),
@@ -31,7 +31,7 @@ impl HostDevice {
     }
 
     /// Numbers that lie on the device.
-    pub fn get(&self, real: Real, at: Address, len: usize) -> Vec<f32> {
+    pub(crate) fn get(&self, real: Real, at: Address, len: usize) -> Vec<f32> {
         let mut bytes = vec![0u8; len * real.size()];
         self.read(at, &mut bytes);
         match real {
@@ -41,7 +41,7 @@ impl HostDevice {
     }
 
     /// Words that lie on the device.
-    pub fn get_words(&self, at: Address, len: usize) -> Vec<u32> {
+    pub(crate) fn get_words(&self, at: Address, len: usize) -> Vec<u32> {
         let mut bytes = vec![0u8; len * 4];
         self.read(at, &mut bytes);
         bytes.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect()

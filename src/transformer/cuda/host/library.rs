@@ -128,7 +128,7 @@ fn build(source: &Path, real: Real) -> Result<PathBuf, String> {
 
 impl Library {
     /// `kernels/<file>.cu` for `real` with each `(from, to)` replaced in its text, where it must stand exactly once.
-    pub fn altered(file: &str, real: Real, edits: &[(&str, &str)]) -> Result<Self, String> {
+    pub(super) fn altered(file: &str, real: Real, edits: &[(&str, &str)]) -> Result<Self, String> {
         let mut text = fs::read_to_string(kernels().join(format!("{file}.cu"))).map_err(|e| e.to_string())?;
         for (from, to) in edits {
             if text.matches(from).count() != 1 {
@@ -155,7 +155,7 @@ impl Library {
     }
 
     /// `kernels/<file>.cu`, compiled for `real` once.
-    pub fn of(file: &'static str, real: Real) -> Result<Arc<Self>, String> {
+    pub(super) fn of(file: &'static str, real: Real) -> Result<Arc<Self>, String> {
         type Slot = Arc<Mutex<Option<Arc<Library>>>>;
         static ALL: OnceLock<Mutex<HashMap<(&'static str, Real), Slot>>> = OnceLock::new();
         let slot = lock(ALL.get_or_init(Mutex::default)).entry((file, real)).or_default().clone();
@@ -171,7 +171,7 @@ impl Library {
     }
 
     /// Runs a kernel to its end.
-    pub fn launch(&self, launch: &Launch<'_>, args: &mut [*mut c_void], types: &str) -> Result<(), String> {
+    pub(super) fn launch(&self, launch: &Launch<'_>, args: &mut [*mut c_void], types: &str) -> Result<(), String> {
         let missing = |e: libloading::Error| format!("{}.cu exports no {}: {e}", launch.file, launch.kernel);
         let symbol = format!("launch_{}", launch.kernel);
         // SAFETY: every symbol of this prefix is made by the shim's EXPORT, of this type.

@@ -54,21 +54,21 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub fn in_use(&self) -> u64 {
+    pub(super) fn in_use(&self) -> u64 {
         self.in_use
     }
 
     /// The most that has been in use.
-    pub fn peak(&self) -> u64 {
+    pub(super) fn peak(&self) -> u64 {
         self.peak
     }
 
     /// How often something has been allocated.
-    pub fn allocations(&self) -> usize {
+    pub(super) fn allocations(&self) -> usize {
         self.allocations
     }
 
-    pub fn allocate(&mut self, bytes: usize) -> Result<Address, String> {
+    pub(super) fn allocate(&mut self, bytes: usize) -> Result<Address, String> {
         let data = bytes.next_multiple_of(16);
         let map_bytes = (data + 1).next_multiple_of(PAGE) + 2 * GUARD;
         let failed = |e: rustix::io::Errno| format!("{bytes} bytes: {e}");
@@ -92,7 +92,7 @@ impl Memory {
         Ok(start as Address)
     }
 
-    pub fn release(&mut self, at: Address, bytes: usize) -> Result<(), String> {
+    pub(super) fn release(&mut self, at: Address, bytes: usize) -> Result<(), String> {
         let Some(a) = self.all.remove(&at) else { return Err(format!("release of {at:#x}, which is not allocated")) };
         self.in_use -= a.bytes as u64;
         let intact = a.intact(at);
@@ -104,18 +104,18 @@ impl Memory {
         intact
     }
 
-    pub fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         self.all.iter().try_for_each(|(start, a)| a.intact(*start))
     }
 
     /// The bytes, when they lie in one allocation.
-    pub fn within(&self, at: Address, bytes: usize) -> Option<*mut u8> {
+    pub(super) fn within(&self, at: Address, bytes: usize) -> Option<*mut u8> {
         let (start, a) = self.all.range(..=at).next_back()?;
         (at + bytes as u64 <= start + a.bytes as u64).then_some(at as *mut u8)
     }
 
     /// Adds to a message that ends in the address of a fault what lies near it.
-    pub fn explain(&self, message: String) -> String {
+    pub(super) fn explain(&self, message: String) -> String {
         let at = message.rsplit_once(" at 0x").and_then(|(_, hex)| Address::from_str_radix(hex, 16).ok());
         let Some(at) = at.filter(|_| message.contains("outside device memory")) else { return message };
         let far = 1 << 24;

@@ -45,44 +45,44 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl HostDevice {
     /// `None`, having said so, where there is no g++: the test that asks is to return.
-    pub fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         Self::with_memory(4 << 30)
     }
 
     /// One that refuses every product with an epilogue.
-    pub fn without_epilogues() -> Option<Self> {
+    pub(super) fn without_epilogues() -> Option<Self> {
         Self::new().map(|host| Self { fuses: false, ..host })
     }
 
     /// One of another compute capability.
-    pub fn of_capability(capability: (u32, u32)) -> Option<Self> {
+    pub(super) fn of_capability(capability: (u32, u32)) -> Option<Self> {
         Self::new().map(|host| Self { facts: Facts { capability, ..host.facts.clone() }, ..host })
     }
 
     /// One that has so many bytes of shared memory for a block.
-    pub fn with_shared(shared_bytes: u32) -> Option<Self> {
+    pub(super) fn with_shared(shared_bytes: u32) -> Option<Self> {
         Self::new().map(|host| Self { facts: Facts { shared_bytes, ..host.facts.clone() }, ..host })
     }
 
     /// One that runs a kernel file with errors put into it: each `(from, to)` replaced, once.
-    pub fn with_errors(file: &'static str, real: Real, edits: &[(&str, &str)]) -> Result<Option<Self>, String> {
+    pub(super) fn with_errors(file: &'static str, real: Real, edits: &[(&str, &str)]) -> Result<Option<Self>, String> {
         let Some(host) = Self::new() else { return Ok(None) };
         let library = Arc::new(Library::altered(file, real, edits)?);
         Ok(Some(Self { instead: Some((file, library)), ..host }))
     }
 
     /// One that does every product with an epilogue in steps beside, before it does it in one go.
-    pub fn racing() -> Option<Self> {
+    pub(super) fn racing() -> Option<Self> {
         Self::new().map(|host| Self { races: true, ..host })
     }
 
     /// Products with an epilogue that it has done in one go.
-    pub fn fused(&self) -> usize {
+    pub(super) fn fused(&self) -> usize {
         self.fused.load(Ordering::Relaxed)
     }
 
     /// The same with so many bytes of memory.
-    pub fn with_memory(memory_bytes: u64) -> Option<Self> {
+    pub(super) fn with_memory(memory_bytes: u64) -> Option<Self> {
         if compiler().is_none() {
             eprintln!("skipped: no g++ to compile the CUDA kernels for the host with");
             return None;
@@ -114,12 +114,12 @@ impl HostDevice {
     }
 
     /// Bytes allocated and not released.
-    pub fn in_use(&self) -> u64 {
+    pub(super) fn in_use(&self) -> u64 {
         lock(&self.memory).in_use()
     }
 
     /// How often something has been allocated.
-    pub fn allocations(&self) -> usize {
+    pub(super) fn allocations(&self) -> usize {
         lock(&self.memory).allocations()
     }
 

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 /// A device that writes operations down and plays them back, as a GPU does, over the host.
 #[derive(Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     pub host: HostDevice,
     /// Whether what was written down cannot be kept, as where a driver refuses a capture.
     refuses: bool,
@@ -34,22 +34,22 @@ enum Operation {
 }
 
 impl Recorder {
-    pub fn new(host: HostDevice) -> Self {
+    pub(crate) fn new(host: HostDevice) -> Self {
         Self { host, refuses: false, capture: Mutex::default(), kept: Mutex::default(), replays: Mutex::default() }
     }
 
     /// One that keeps nothing of what it writes down.
-    pub fn refusing(host: HostDevice) -> Self {
+    pub(crate) fn refusing(host: HostDevice) -> Self {
         Self { refuses: true, ..Self::new(host) }
     }
 
     /// How often something was played back.
-    pub fn replays(&self) -> usize {
+    pub(crate) fn replays(&self) -> usize {
         *self.replays.lock().unwrap()
     }
 
     /// The kernels of what was captured first, in their order; anything that is no launch is called `other`.
-    pub fn captured(&self) -> Vec<&'static str> {
+    pub(crate) fn captured(&self) -> Vec<&'static str> {
         let kept = self.kept.lock().unwrap();
         let name = |o: &Operation| if let Operation::Launch { kernel, .. } = o { *kernel } else { "other" };
         kept.first().map_or_else(Vec::new, |list| list.iter().map(name).collect())
