@@ -179,7 +179,8 @@ impl Backend for Cuda {
         d: NormDims,
     ) {
         let bias = bias.map(Buffer::at);
-        norm::norm(self.on(), x.format(), x.at(), gain.at(), bias, out.at(), stats.wide(), d);
+        let o = norm::Normed { x: x.at(), gain: gain.at(), bias, out: out.at(), stats: stats.wide() };
+        norm::norm(self.on(), x.format(), o, d);
     }
     fn norm_backward(
         &self,
@@ -196,7 +197,8 @@ impl Backend for Cuda {
         let Some(partial) = self.state.scratch(4 * norm::partial_len(self.on(), real, d)) else { return };
         let saved = norm::Saved { x: x.at(), gain: gain.at(), stats: stats.wide(), dout: dout.at() };
         let dbias = dbias.map(|b| b.wide());
-        norm::norm_backward(self.on(), real, saved, dx.at(), partial, dgain.wide(), dbias, d);
+        let to = norm::NormGradients { dx: dx.at(), dgain: dgain.wide(), dbias, partial };
+        norm::norm_backward(self.on(), real, saved, to, d);
     }
 
     fn linear(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &mut Buffer, into: Store, d: LinearDims) {
@@ -379,8 +381,9 @@ impl Backend for Cuda {
     }
     fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
         if let Some(partial) = self.state.scratch(4 * loss::squares_partial_len(self.on(), len)) {
-            let (dx, to) = (dx.map(|d| d.at()), self.state.at(Place::Loss));
-            loss::mean_squared_error(self.on(), x.format(), (x.at(), target.at()), dx, partial, to, len);
+            let (dx, loss) = (dx.map(|d| d.at()), self.state.at(Place::Loss));
+            let o = loss::SquaredError { x: x.at(), target: target.at(), dx, partial, loss };
+            loss::mean_squared_error(self.on(), x.format(), o, len);
         }
         Loss::OnDevice
     }

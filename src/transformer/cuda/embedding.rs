@@ -11,19 +11,20 @@ pub(super) struct Rows {
     pub c: usize,
 }
 
-/// `ids [n]` and `first [1]` are words of the device.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn embed(
-    on: &dyn Device,
-    real: Real,
-    ids: Address,
-    table: Address,
-    positions: Option<Address>,
-    out: Address,
-    first: Address,
-    d: Rows,
-) {
-    let args = [at(ids), at(table), at_or_null(positions), at(out), int(d.n), int(d.tokens), int(d.c), at(first)];
+/// What [`embed`] reads and writes; `ids [n]` and `first [1]` are words of the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lookup {
+    pub ids: Address,
+    pub first: Address,
+    pub table: Address,
+    pub positions: Option<Address>,
+    pub out: Address,
+}
+
+/// See [`Rows`].
+pub(super) fn embed(on: &dyn Device, real: Real, o: Lookup, d: Rows) {
+    let (table, positions) = (at(o.table), at_or_null(o.positions));
+    let args = [at(o.ids), table, positions, at(o.out), int(d.n), int(d.tokens), int(d.c), at(o.first)];
     Kernel { on, file: "embedding", name: "embed", real }.run(blocks_over_rows(on, real, d.n, d.c), THREADS, &args);
 }
 
@@ -32,29 +33,32 @@ pub(super) fn backward_workspace_bytes(n: usize) -> usize {
     2 * (8 * n).next_multiple_of(256)
 }
 
-/// `dtable[id] +=` the sum of the rows of `dout [n, C]` whose word in `ids [n]` it is, in their order; `dtable [vocabulary, C]` is
-/// f32.
-pub(super) fn embed_backward(
-    on: &dyn Device,
-    real: Real,
-    (ids, vocabulary): (Address, usize),
-    dout: Address,
-    dtable: Address,
-    workspace: Address,
-    (n, c): (usize, usize),
-) {
-    let sorted = sort_rows(on, (ids, vocabulary), workspace, n);
-    let args = [at(sorted), at(dout), at(dtable), int(n), int(c)];
+/// What [`embed_backward`] reads and writes: `ids [n]` are words of the device below `vocabulary`, `dtable [vocabulary, C]` is f32.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LookupGradient {
+    pub ids: Address,
+    pub vocabulary: usize,
+    pub dout: Address,
+    pub dtable: Address,
+    /// Of [`backward_workspace_bytes`].
+    pub workspace: Address,
+}
+
+/// `dtable[id] +=` the sum of the rows of `dout [n, C]` whose word in `ids [n]` it is, in their order.
+pub(super) fn embed_backward(on: &dyn Device, real: Real, o: LookupGradient, d: Rows) {
+    let (n, c) = (d.n, d.c);
+    let sorted = sort_rows(on, o, n);
+    let args = [at(sorted), at(o.dout), at(o.dtable), int(n), int(c)];
     let grid = blocks_over_rows(on, real, n, c);
     Kernel { on, file: "embedding", name: "embed_backward", real }.run(grid, THREADS, &args);
 }
 
-/// Rows in the order of their ids, `id << 32 | row`, in a half of the workspace, which is said.
-fn sort_rows(on: &dyn Device, (ids, vocabulary): (Address, usize), workspace: Address, n: usize) -> Address {
-    let bits = usize::BITS - vocabulary.saturating_sub(1).leading_zeros();
+/// Rows in the order of their ids, `id << 32 | row`, in a half of the workspace, whose address is returned.
+fn sort_rows(on: &dyn Device, o: LookupGradient, n: usize) -> Address {
+    let bits = usize::BITS - o.vocabulary.saturating_sub(1).leading_zeros();
     let passes = bits.div_ceil(8).max(1) as usize;
-    let (one, other) = (workspace, workspace + (backward_workspace_bytes(n) / 2) as Address);
-    let args = [at(ids), at(one), at(other), int(n), int(passes)];
+    let (one, other) = (o.workspace, o.workspace + (backward_workspace_bytes(n) / 2) as Address);
+    let args = [at(o.ids), at(one), at(other), int(n), int(passes)];
     Kernel { on, file: "embedding", name: "sort_rows", real: Real::F32 }.run(1, 1024, &args);
     if passes.is_multiple_of(2) { other } else { one }
 }
@@ -92,7 +96,8 @@ mod tests {
             let mut want: Vec<u64> = (0u64..).zip(&words).map(|(r, id)| u64::from(*id) << 32 | r).collect();
             want.sort_unstable();
             let workspace = on.allocate(backward_workspace_bytes(n)).unwrap();
-            let sorted = sort_rows(&on, (on.put_words(&words), vocabulary), workspace, n);
+            let ids = on.put_words(&words);
+            let sorted = sort_rows(&on, LookupGradient { ids, vocabulary, dout: 0, dtable: 0, workspace }, n);
             on.wait().unwrap();
             let halves = on.get_words(sorted, 2 * n);
             let got: Vec<u64> = halves.chunks(2).map(|w| u64::from(w[1]) << 32 | u64::from(w[0])).collect();
@@ -116,10 +121,10 @@ mod tests {
 
                 let d = Rows { n, tokens, c };
                 let out = on.put(real, &vec![0.0; n * c]);
-                let (word, first_at) = (on.put_words(&ids), on.put_words(&[first as u32]));
+                let (ids_at, first_at) = (on.put_words(&ids), on.put_words(&[first as u32]));
                 let (table_at, positions_at) = (on.put(real, &table), on.put(real, &positions));
                 for positions in [None, Some(positions_at)] {
-                    embed(&on, real, word, table_at, positions, out, first_at, d);
+                    embed(&on, real, Lookup { ids: ids_at, first: first_at, table: table_at, positions, out }, d);
                     on.wait().unwrap();
                     let mut want = array(&vec![0.0; n * c]);
                     let given = array(&rounded(real, random(context * c, 2)));
@@ -131,7 +136,8 @@ mod tests {
                 let (dout_at, dtable) = (on.put(real, &dout), on.put(Real::F32, &before));
                 let dpositions = on.put(Real::F32, &random(context * c, 6));
                 let workspace = on.allocate(backward_workspace_bytes(n)).unwrap();
-                embed_backward(&on, real, (word, v), dout_at, dtable, workspace, (n, c));
+                let o = LookupGradient { ids: ids_at, vocabulary: v, dout: dout_at, dtable, workspace };
+                embed_backward(&on, real, o, d);
                 positions_backward(&on, real, dout_at, dpositions, context, d);
                 on.wait().unwrap();
                 let (mut want, mut want_positions) = (array(&before), array(&vec![1.0; context * c]));

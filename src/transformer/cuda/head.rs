@@ -8,7 +8,7 @@ use super::super::backend::LinearDims;
 use super::buffer::Buffer;
 use super::device::{Address, Device, Matrix, Product, Real};
 use super::linear::{dense, plain};
-use super::loss::{self, Scale};
+use super::loss::{self, LogitRows, Scale, SoftmaxLoss};
 use super::state::{Place, State};
 
 /// Bytes of logits that a block has at least, where there are so many: the products over the vocabulary run at their full speed.
@@ -68,8 +68,9 @@ impl Head<'_> {
             let weight = dense(w.at(), real, d.k);
             let block = Matrix { stride, ..dense(logits, real, d.m) };
             self.on.product(&plain(rows_of_x, Matrix { transposed: true, ..weight }, block, [n, d.k, d.m], self.tf32));
-            let (of_rows, lies) = ((at(targets, 4), at(losses, 4)), (n, d.m, stride));
-            loss::softmax_loss(self.on, real, logits, of_rows.0, of_rows.1, lies, scale, gradients.is_some());
+            let (targets, losses) = (at(targets, 4), at(losses, 4));
+            let o = SoftmaxLoss { logits, targets, losses, scale, gradients: gradients.is_some() };
+            loss::softmax_loss(self.on, real, o, LogitRows { rows: n, v: d.m, stride });
             let Some((dx, dw)) = gradients else { continue };
             let dx = dense(at(dx.at(), d.k * real.size()), real, d.k);
             self.on.product(&plain(block, weight, dx, [n, d.m, d.k], self.tf32));

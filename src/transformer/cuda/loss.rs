@@ -3,25 +3,34 @@
 use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, at_or_null, blocks, blocks_of, int, long};
 
+/// What [`softmax_loss`] reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SoftmaxLoss {
+    pub logits: Address,
+    pub targets: Address,
+    pub losses: Address,
+    /// Of one f32.
+    pub scale: Address,
+    /// Whether the logits become their gradients.
+    pub gradients: bool,
+}
+
+/// Rows of logits: `v` elements each, `stride` elements apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogitRows {
+    pub rows: usize,
+    pub v: usize,
+    pub stride: usize,
+}
+
 /// `losses [rows] f32 =` the cross-entropy of `softmax(logits [rows, v])` against `targets [rows] u32`; with `gradients`, the
 /// logits become theirs, times the f32 at `scale`. Rows whose target is `IGNORED_TARGET` have loss 0 and gradient 0.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn softmax_loss(
-    on: &dyn Device,
-    real: Real,
-    logits: Address,
-    targets: Address,
-    losses: Address,
-    (rows, v, stride): (usize, usize, usize),
-    scale: Address,
-    gradients: bool,
-) {
+pub(super) fn softmax_loss(on: &dyn Device, real: Real, o: SoftmaxLoss, d: LogitRows) {
     // A row is a block's: its threads take 16 bytes each at a time.
-    let threads = (v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(512);
-    let last = [at(scale), Arg::I32(i32::from(gradients))];
-    let args: Vec<Arg> =
-        [at(logits), at(targets), at(losses), int(rows), int(v), int(stride)].into_iter().chain(last).collect();
-    let grid = blocks_of(on, rows, 1, 1024 / threads);
+    let threads = (d.v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(512);
+    let (gradients, scale) = (Arg::I32(i32::from(o.gradients)), at(o.scale));
+    let args = [at(o.logits), at(o.targets), at(o.losses), int(d.rows), int(d.v), int(d.stride), scale, gradients];
+    let grid = blocks_of(on, d.rows, 1, 1024 / threads);
     Kernel { on, file: "loss", name: "softmax_loss", real }.run(grid, threads, &args);
 }
 
@@ -51,26 +60,28 @@ fn squares_grid(on: &dyn Device, len: usize) -> u32 {
     blocks(on, len.div_ceil(8), THREADS as usize)
 }
 
-/// Numbers of f32 that [`mean_squared_error`] asks for as `partial`.
+/// Elements of f32 that [`mean_squared_error`] asks for as `partial`.
 pub(super) fn squares_partial_len(on: &dyn Device, len: usize) -> usize {
     squares_grid(on, len) as usize
 }
 
-/// `loss [1] f32 =` the mean of `(x - target)^2` over `len` numbers; `dx = 2 (x - target) / len`, where wanted.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn mean_squared_error(
-    on: &dyn Device,
-    real: Real,
-    (x, target): (Address, Address),
-    dx: Option<Address>,
-    partial: Address,
-    loss: Address,
-    len: usize,
-) {
+/// What [`mean_squared_error`] reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SquaredError {
+    pub x: Address,
+    pub target: Address,
+    pub dx: Option<Address>,
+    /// Workspace, of [`squares_partial_len`].
+    pub partial: Address,
+    pub loss: Address,
+}
+
+/// `loss [1] f32 =` the mean of `(x - target)^2` over `len` elements; `dx = 2 (x - target) / len`, where wanted.
+pub(super) fn mean_squared_error(on: &dyn Device, real: Real, o: SquaredError, len: usize) {
     let (grid, scale) = (squares_grid(on, len), 1.0 / len as f32);
-    let args = [at(x), at(target), at_or_null(dx), at(partial), long(len), Arg::F32(scale)];
+    let args = [at(o.x), at(o.target), at_or_null(o.dx), at(o.partial), long(len), Arg::F32(scale)];
     Kernel { on, file: "loss", name: "squared_error", real }.run(grid, THREADS, &args);
-    sum(on, partial, loss, grid as usize, Scale::Known(scale));
+    sum(on, o.partial, o.loss, grid as usize, Scale::Known(scale));
 }
 
 #[cfg(test)]
@@ -115,15 +126,17 @@ mod tests {
                 }
                 let scale = 0.125;
                 let scale_at = on.put(Real::F32, &[scale]);
-                let (at, targets_at) = (on.put(real, &logits), on.put_words(&targets));
-                let losses = on.put(Real::F32, &vec![7.0; rows]);
                 let (want_losses, want) = oracle(&logits, &targets, v, scale);
+                let (at, targets) = (on.put(real, &logits), on.put_words(&targets));
+                let losses = on.put(Real::F32, &vec![7.0; rows]);
+                let o = SoftmaxLoss { logits: at, targets, losses, scale: scale_at, gradients: false };
+                let d = LogitRows { rows, v, stride: v };
                 let what = format!("{rows} x {v} {real:?}");
-                softmax_loss(&on, real, at, targets_at, losses, (rows, v, v), scale_at, false);
+                softmax_loss(&on, real, o, d);
                 on.wait().unwrap();
                 assert_eq!(on.get(real, at, rows * v), logits);
                 close(&what, Real::F32, &on.get(Real::F32, losses, rows), &want_losses);
-                softmax_loss(&on, real, at, targets_at, losses, (rows, v, v), scale_at, true);
+                softmax_loss(&on, real, SoftmaxLoss { gradients: true, ..o }, d);
                 on.wait().unwrap();
                 close(&what, Real::F32, &on.get(Real::F32, losses, rows), &want_losses);
                 close(&what, real, &on.get(real, at, rows * v), &want);
@@ -154,7 +167,8 @@ mod tests {
                 let (at, targets_at) = (on.put(real, &logits), on.put_words(&targets));
                 let losses = on.put(Real::F32, &vec![7.0; rows]);
                 let scale = on.put(Real::F32, &[0.5]);
-                softmax_loss(&on, real, at, targets_at, losses, (rows, v, stride), scale, true);
+                let o = SoftmaxLoss { logits: at, targets: targets_at, losses, scale, gradients: true };
+                softmax_loss(&on, real, o, LogitRows { rows, v, stride });
                 on.wait().unwrap();
                 let got = on.get(real, at, rows * stride);
                 for (r, target) in targets.iter().enumerate() {
@@ -177,7 +191,8 @@ mod tests {
         let (at, targets) = (on.put(Real::F32, &logits), on.put_words(&[0]));
         let loss = on.put(Real::F32, &[0.0]);
         let scale = on.put(Real::F32, &[1.0]);
-        softmax_loss(&on, Real::F32, at, targets, loss, (1, v, v), scale, true);
+        let o = SoftmaxLoss { logits: at, targets, losses: loss, scale, gradients: true };
+        softmax_loss(&on, Real::F32, o, LogitRows { rows: 1, v, stride: v });
         on.wait().unwrap();
         let (want_loss, want) = oracle(&logits, &[0], v, 1.0);
         close("loss", Real::F32, &on.get(Real::F32, loss, 1), &want_loss);
@@ -190,7 +205,7 @@ mod tests {
         for len in [1, 7, 8, 9, 1023, 50_021] {
             for real in [Real::F32, Real::Bf16] {
                 let (x, target) = (rounded(real, random(len, 1)), rounded(real, random(len, 2)));
-                let both = (on.put(real, &x), on.put(real, &target));
+                let (x_at, target_at) = (on.put(real, &x), on.put(real, &target));
                 let dx = on.put(real, &vec![0.0; len]);
                 let partial = on.put(Real::F32, &vec![9.0; squares_partial_len(&on, len)]);
                 let loss = on.put(Real::F32, &[0.0]);
@@ -198,7 +213,8 @@ mod tests {
                 let want_loss = Naive.mean_squared_error(&array(&x), &array(&target), Some(&mut want), len);
                 let want_loss = Naive.read_loss(want_loss);
                 for dx in [None, Some(dx)] {
-                    mean_squared_error(&on, real, both, dx, partial, loss, len);
+                    let o = SquaredError { x: x_at, target: target_at, dx, partial, loss };
+                    mean_squared_error(&on, real, o, len);
                     on.wait().unwrap();
                     close(&format!("{len} {real:?}"), Real::F32, &on.get(Real::F32, loss, 1), &[want_loss]);
                 }

@@ -158,7 +158,8 @@ impl Cuda {
     ) {
         let first = self.state.position(first);
         let positions = positions.map(Buffer::at);
-        embedding::embed(self.on(), table.format(), ids, table.at(), positions, out.at(), first, d);
+        let o = embedding::Lookup { ids, first, table: table.at(), positions, out: out.at() };
+        embedding::embed(self.on(), table.format(), o, d);
     }
 
     fn embed_backward_at(
@@ -169,13 +170,14 @@ impl Cuda {
         dpositions: Option<&mut Buffer>,
         d: embedding::Rows,
     ) {
-        let (real, embedding::Rows { n, c, .. }) = (dout.format(), d);
-        if let Some(workspace) = self.state.scratch(embedding::backward_workspace_bytes(n)) {
-            let ids = (ids, dtable.len / c.max(1));
-            embedding::embed_backward(self.on(), real, ids, dout.at(), dtable.wide(), workspace, (n, c));
+        let real = dout.format();
+        if let Some(workspace) = self.state.scratch(embedding::backward_workspace_bytes(d.n)) {
+            let (vocabulary, dtable) = (dtable.len / d.c.max(1), dtable.wide());
+            let o = embedding::LookupGradient { ids, vocabulary, dout: dout.at(), dtable, workspace };
+            embedding::embed_backward(self.on(), real, o, d);
         }
         if let Some(dpositions) = dpositions {
-            let context = dpositions.len / c.max(1);
+            let context = dpositions.len / d.c.max(1);
             embedding::positions_backward(self.on(), real, dout.at(), dpositions.wide(), context, d);
         }
     }

@@ -31,20 +31,20 @@ fn shape(d: NormDims) -> [Arg; 4] {
     [int(d.n), int(d.c), Arg::F32(d.eps), Arg::I32(i32::from(d.rms))]
 }
 
-/// `out [n, C] = (x - mean) * rstd * gain (+ bias)`; `stats [n, 2] f32` takes mean and rstd.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn norm(
-    on: &dyn Device,
-    real: Real,
-    x: Address,
-    gain: Address,
-    bias: Option<Address>,
-    out: Address,
-    stats: Address,
-    d: NormDims,
-) {
+/// What [`norm`] reads and writes: `x` and `out [n, C]`, `gain` and `bias [C]`, `stats [n, 2] f32`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Normed {
+    pub x: Address,
+    pub gain: Address,
+    pub bias: Option<Address>,
+    pub out: Address,
+    pub stats: Address,
+}
+
+/// `out = (x - mean) * rstd * gain (+ bias)`; `stats` takes mean and rstd.
+pub(super) fn norm(on: &dyn Device, real: Real, o: Normed, d: NormDims) {
     let (grid, threads, whole) = forward(on, real, d);
-    let mut args = vec![at(x), at(gain), at_or_null(bias), at(out), at(stats)];
+    let mut args = vec![at(o.x), at(o.gain), at_or_null(o.bias), at(o.out), at(o.stats)];
     args.extend(shape(d));
     args.push(whole);
     Kernel { on, file: "norm", name: "norm_forward", real }.run(grid, threads, &args);
@@ -60,7 +60,7 @@ fn backward(on: &dyn Device, real: Real, d: NormDims) -> (bool, u32, u32) {
     (false, blocks_of(on, d.n, 1, 512 / threads), threads)
 }
 
-/// Numbers of f32 that [`norm_backward`] asks for as `partial`.
+/// Elements of f32 that [`norm_backward`] asks for as `partial`.
 pub(super) fn partial_len(on: &dyn Device, real: Real, d: NormDims) -> usize {
     backward(on, real, d).1 as usize * 2 * d.c
 }
@@ -74,29 +74,29 @@ pub(super) struct Saved {
     pub dout: Address,
 }
 
-/// `dx +=` the gradient through the norm; `dgain [C]` and `dbias [C]`, f32, are overwritten. All addresses but `stats` are
-/// aligned to 16 bytes.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn norm_backward(
-    on: &dyn Device,
-    real: Real,
-    s: Saved,
-    dx: Address,
-    partial: Address,
-    dgain: Address,
-    dbias: Option<Address>,
-    d: NormDims,
-) {
+/// What the backward pass writes: `dx [n, C]` is added to, `dgain` and `dbias [C] f32` are overwritten.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NormGradients {
+    pub dx: Address,
+    pub dgain: Address,
+    pub dbias: Option<Address>,
+    /// Workspace, of [`partial_len`].
+    pub partial: Address,
+}
+
+/// `dx +=` the gradient through the norm; `dgain` and `dbias` become the parameters'. All addresses but `stats` are aligned to 16
+/// bytes.
+pub(super) fn norm_backward(on: &dyn Device, real: Real, s: Saved, to: NormGradients, d: NormDims) {
     let (of_warps, grid, threads) = backward(on, real, d);
     let rms = Arg::I32(i32::from(d.rms));
-    let args = [at(s.x), at(s.gain), at(s.stats), at(s.dout), at(dx), at(partial), int(d.n), int(d.c), rms];
+    let args = [at(s.x), at(s.gain), at(s.stats), at(s.dout), at(to.dx), at(to.partial), int(d.n), int(d.c), rms];
     if of_warps {
         let shared = 2 * d.c as u32 * 4;
         Kernel { on, file: "norm", name: "norm_backward", real }.run_shared([grid, 1, 1], threads, shared, &args);
     } else {
         Kernel { on, file: "norm", name: "norm_backward_block", real }.run(grid, threads, &args);
     }
-    let args = [at(partial), at(dgain), at_or_null(dbias), int(grid as usize), int(d.c)];
+    let args = [at(to.partial), at(to.dgain), at_or_null(to.dbias), int(grid as usize), int(d.c)];
     let tiles = (2 * d.c).div_ceil(32) as u32;
     Kernel { on, file: "norm", name: "norm_backward_sum", real }.run(tiles, 1024, &args);
 }
@@ -146,7 +146,8 @@ mod tests {
             let out = on.put(real, &vec![0.0; n * c]);
             let stats = on.put(Real::F32, &vec![0.0; 2 * n]);
             let bias = (!d.rms).then_some(array(&bias));
-            norm(&on, real, x_at, gain_at, (!d.rms).then_some(bias_at), out, stats, d);
+            let bias_at = (!d.rms).then_some(bias_at);
+            norm(&on, real, Normed { x: x_at, gain: gain_at, bias: bias_at, out, stats }, d);
             on.wait().unwrap();
             let (mut want, mut want_stats) = (array(&vec![0.0; n * c]), array(&vec![0.0; 2 * n]));
             Naive.norm(&array(&x), &array(&gain), bias.as_ref(), &mut want, &mut want_stats, d);
@@ -178,7 +179,7 @@ mod tests {
             let partial = on.put(Real::F32, &random(partial_len(&on, real, d), 5));
             let [dgain, dbias] = [6, 7].map(|s| on.put(Real::F32, &random(c, s)));
             let with_bias = (!d.rms).then_some(dbias);
-            norm_backward(&on, real, saved, dx_at, partial, dgain, with_bias, d);
+            norm_backward(&on, real, saved, NormGradients { dx: dx_at, dgain, dbias: with_bias, partial }, d);
             on.wait().unwrap();
 
             let what = format!("{d:?} {real:?}");
