@@ -63,7 +63,7 @@ fn scale(d: &AttentionDims) -> f32 {
     1.0 / (d.head_dim as f32).sqrt()
 }
 
-/// Numbers of scratch that a thread needs, forward and backward.
+/// Words of scratch that a thread needs, forward and backward.
 pub(super) fn scratch_len(d: AttentionDims, training: bool) -> usize {
     // The wider format, and every instruction path's panels, are within it.
     let cut = Cut::new(Precision::F32, d);

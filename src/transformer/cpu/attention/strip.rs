@@ -2,8 +2,8 @@
 
 use super::super::instructions::{Instructions, vectorised};
 use super::super::product::kernel::{Kernel, Tile};
-use super::super::product::pack::{Source, Stretch, elements, pack};
-use super::super::product::panels::{Depth, Panels, depths};
+use super::super::product::pack::{Source, SourceTile, pack, words};
+use super::super::product::panels::{KBlock, Panels, k_blocks};
 use super::super::product::{Precision, Target};
 use crate::transformer::backend::AttentionDims;
 use std::ptr::null;
@@ -42,7 +42,7 @@ impl Cut {
         self.by_dimension.1.len(self.d.tokens, self.precision)
     }
     pub(super) fn strip_len(&self) -> usize {
-        self.strip * elements(self.d.head_dim, self.precision)
+        self.strip * words(self.d.head_dim, self.precision)
     }
     /// Rows of scores, whole tiles, and one more to make pairs.
     pub(super) fn scores_len(&self) -> usize {
@@ -73,7 +73,7 @@ impl Cut {
     }
 }
 
-/// Takes the next `len` numbers off.
+/// Takes the next `len` elements off.
 pub(super) fn take<'b>(rest: &mut &'b mut [f32], len: usize) -> &'b mut [f32] {
     let (taken, after) = std::mem::take(rest).split_at_mut(len);
     *rest = after;
@@ -85,7 +85,7 @@ pub(super) fn take<'b>(rest: &mut &'b mut [f32], len: usize) -> &'b mut [f32] {
 pub(super) struct Left<'a> {
     pub words: &'a [f32],
     pub of: (Kernel, Panels),
-    /// Numbers along the inner dimension that the panels were packed for.
+    /// Elements along the inner dimension that the panels were packed for.
     pub depth: usize,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct Place {
     pub add: bool,
 }
 
-/// `to (+)= factor * left right` over the first `depth` numbers of the inner dimension.
+/// `to (+)= factor * left right` over the first `depth` elements of the inner dimension.
 ///
 /// # Safety
 /// No other thread touches the place; it holds whole tiles where its rows or columns say so.
@@ -113,18 +113,18 @@ pub(super) unsafe fn multiply(
     to: Place,
 ) {
     let (kernel, panels) = left.of;
-    let all: Vec<Depth> = depths(left.depth, precision).take_while(|d| d.first < depth).collect();
+    let all: Vec<KBlock> = k_blocks(left.depth, precision).take_while(|k| k.first < depth).collect();
     for panel in 0..to.rows.div_ceil(panels.width) {
         for column in 0..across.count {
-            for d in &all {
-                let numbers = d.numbers.min(depth - d.first);
-                let a = left.words[panels.at(*d, panel)..].as_ptr();
-                let b = right[across.width * (d.before * across.count + column * d.elements)..].as_ptr();
+            for k in &all {
+                let len = k.len.min(depth - k.first);
+                let a = left.words[panels.at(*k, panel)..].as_ptr();
+                let b = right[across.at(*k, column)..].as_ptr();
                 let (row, at) = (panel * panels.width, column * across.width);
-                // SAFETY: within the place, which is the caller's alone; the panels hold so many elements.
+                // SAFETY: within the place, which is the caller's alone; the panels hold so many words.
                 unsafe {
                     let start = to.start.add(row * to.stride + at);
-                    let base = if to.add || d.first > 0 { start.cast_const() } else { null() };
+                    let base = if to.add || k.first > 0 { start.cast_const() } else { null() };
                     let tile = Tile {
                         start,
                         stride: to.stride,
@@ -135,7 +135,7 @@ pub(super) unsafe fn multiply(
                         base_stride: to.stride,
                         ahead: b,
                     };
-                    kernel.multiply(elements(numbers, precision), a, b, tile);
+                    kernel.multiply(words(len, precision), a, b, tile);
                 }
             }
         }
@@ -156,7 +156,7 @@ pub(super) unsafe fn write_rows(
 ) {
     let dim = cut.d.head_dim;
     let source = Source { data: output, item_stride: cut.strip, depth_stride: 1 };
-    let all = Stretch { first_item: 0, items: dim, first_depth: 0, depth: rows };
+    let all = SourceTile { first_item: 0, items: dim, first_depth: 0, depth: rows };
     pack(by_query, dim, source, all, Precision::F32);
     vectorised(
         #[inline(always)]

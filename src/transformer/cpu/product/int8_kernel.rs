@@ -44,7 +44,7 @@ impl Kernel8 {
     }
 }
 
-/// The one source: per group whole-number sums in registers, which are scaled and added to sums of f32.
+/// The one source: per group integer sums in registers, which are scaled and added to sums of f32.
 #[inline(always)]
 unsafe fn tile<L: Bytes, const ROWS: usize, const V: usize>(groups: usize, a: *const f32, b: *const f32, to: Tile) {
     // SAFETY: the caller keeps the panels and the tile valid, and the machine has L's instructions.
@@ -90,7 +90,7 @@ unsafe fn tile<L: Bytes, const ROWS: usize, const V: usize>(groups: usize, a: *c
     }
 }
 
-/// Vectors of whole numbers beside those of f32.
+/// Vectors of integers beside those of f32.
 trait Bytes: Lanes {
     type Whole: Copy;
 

@@ -15,7 +15,7 @@ pub(in crate::transformer::cpu) struct Kernel {
     run: Run,
 }
 
-/// `depth` elements of both panels into the tile at `to`, whose rows are `stride` apart.
+/// Multiplies `depth` words of both panels into the tile at `to`, whose rows are `stride` apart.
 pub(super) type Run = unsafe fn(depth: usize, a: *const f32, b: *const f32, to: Tile);
 
 /// Where a tile goes, and how.
@@ -27,15 +27,15 @@ pub(in crate::transformer::cpu) struct Tile {
     pub rows: usize,
     pub columns: usize,
     pub factor: f32,
-    /// What is added to the product: null for nothing, else the first number of a matrix whose rows are `base_stride` apart
+    /// What is added to the product: null for nothing, else the first element of a matrix whose rows are `base_stride` apart
     /// (the tile itself to accumulate; a bias with stride 0).
     pub base: *const f32,
     pub base_stride: usize,
-    /// From where cache lines are asked for, one for each element of depth: what is read next.
+    /// From where cache lines are asked for, one for each word of depth: what is read next.
     pub ahead: *const f32,
 }
 
-/// Numbers on a cache line.
+/// Words on a cache line.
 pub(super) const LINE: usize = 16;
 
 /// Room for the largest tile of any kernel.
@@ -71,7 +71,7 @@ impl Kernel {
     /// Multiplies two panels. A tile of which only a part exists is made beside and copied.
     ///
     /// # Safety
-    /// The panels hold `depth` elements a row and column; the existing part of the tile is the caller's alone to write; the
+    /// The panels hold `depth` words a row and column; the existing part of the tile is the caller's alone to write; the
     /// machine has the kernel's instructions.
     #[inline]
     pub(crate) unsafe fn multiply(&self, depth: usize, a: *const f32, b: *const f32, to: Tile) {

@@ -3,10 +3,10 @@
 //! A panel's element is 32 bits wide whatever the precision: an f32, or a pair of bf16 that are neighbours along the inner
 //! dimension, the first in the low half.
 
-/// A vector of f32 accumulators and how a pair of panel elements is added to it.
+/// A vector of f32 accumulators and how the product of two words of panels is added to it.
 pub(in crate::transformer::cpu) trait Lanes {
     type Vector: Copy;
-    /// Numbers in a vector.
+    /// Elements of a vector.
     const WIDTH: usize;
 
     /// # Safety
@@ -14,7 +14,7 @@ pub(in crate::transformer::cpu) trait Lanes {
     unsafe fn zero() -> Self::Vector;
     unsafe fn load(from: *const f32) -> Self::Vector;
     unsafe fn splat(from: *const f32) -> Self::Vector;
-    /// `sum + a b`, elements being of the panel's precision.
+    /// `sum + a b`, words being of the panel's precision.
     unsafe fn fma(a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector;
     /// Asks for a cache line that will be read soon; any address does.
     #[inline(always)]
@@ -99,11 +99,11 @@ mod x86 {
     use super::Lanes;
     use std::arch::x86_64::*;
 
-    /// Eight numbers.
+    /// Eight elements.
     pub(crate) struct Avx2<const PAIRS: bool>;
-    /// Sixteen numbers.
+    /// Sixteen elements.
     pub(crate) struct Avx512<const PAIRS: bool>;
-    /// Sixteen numbers, pairs multiplied by one instruction.
+    /// Sixteen elements, pairs multiplied by one instruction.
     pub(crate) struct Avx512Bf16;
 
     impl<const PAIRS: bool> Lanes for Avx2<PAIRS> {

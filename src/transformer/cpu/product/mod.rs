@@ -17,8 +17,8 @@ mod weights;
 use super::instructions::Instructions;
 use super::pool::Pool;
 use kernel::{Kernel, LINE, Tile};
-use pack::{Source, elements};
-use panels::{Depth, Packing, Panels, depths, run_all};
+use pack::{Source, words};
+use panels::{KBlock, Packing, Panels, k_blocks, run_all};
 use std::ptr::null;
 pub(super) use weights::{PackedLayout, PackedWeight, Stored};
 
@@ -45,7 +45,7 @@ impl<'a> View<'a> {
         Self::strided(data, rows, columns, columns)
     }
 
-    /// Rows of `columns` numbers, `row_stride` apart.
+    /// Rows of `columns` elements, `row_stride` apart.
     pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(reach(rows, columns, row_stride) <= data.len(), "a view of {rows} x {columns} beyond its data");
         Self { data, rows, columns, row_stride, column_stride: 1 }
@@ -63,7 +63,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// One past the last number of a row-major matrix.
+/// One past the last element of a row-major matrix.
 fn reach(rows: usize, columns: usize, row_stride: usize) -> usize {
     if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + columns }
 }
@@ -87,29 +87,29 @@ impl Target {
         Self { start: data.as_mut_ptr(), len: data.len(), row_stride }
     }
 
-    /// The same rows from `offset` numbers on.
+    /// The same rows from `offset` elements on.
     pub(super) fn at(self, offset: usize) -> Self {
         assert!(offset <= self.len, "a target beyond its buffer");
         // SAFETY: offset is within the buffer, checked above.
         Self { start: unsafe { self.start.add(offset) }, len: self.len - offset, row_stride: self.row_stride }
     }
 
-    /// Writes one number.
+    /// Writes one element.
     ///
     /// # Safety
     /// No other thread touches it, and the buffer is alive.
     pub(super) unsafe fn write(self, value: f32) {
         assert!(self.len > 0, "a write beyond its buffer");
-        // SAFETY: there is a number, checked above; the caller keeps others away.
+        // SAFETY: there is an element, checked above; the caller keeps others away.
         unsafe { self.start.write(value) };
     }
 
-    /// The first number.
+    /// The first element.
     pub(super) fn start(self) -> *mut f32 {
         self.start
     }
 
-    /// Writes a factor times some numbers.
+    /// Writes a factor times some elements.
     ///
     /// # Safety
     /// No other thread touches them, and the buffer is alive.
@@ -122,13 +122,13 @@ impl Target {
         }
     }
 
-    /// Zeroes `len` numbers.
+    /// Zeroes `len` elements.
     ///
     /// # Safety
     /// No other thread touches them, and the buffer is alive.
     pub(super) unsafe fn zero(self, len: usize) {
         assert!(len <= self.len, "zeroes beyond their buffer");
-        // SAFETY: `len` numbers are there, checked above; the caller keeps others away.
+        // SAFETY: `len` elements are there, checked above; the caller keeps others away.
         unsafe { self.start.write_bytes(0, len) };
     }
 }
@@ -139,7 +139,7 @@ pub(super) enum Onto<'a> {
     Nothing,
     /// What stands in the target.
     Target,
-    /// A number for each column.
+    /// An element for each column.
     Bias(&'a [f32]),
 }
 
@@ -168,7 +168,7 @@ fn right_source(b: View) -> Source {
 /// Rows of `a` in a block: as few blocks as fit, and all alike.
 fn rows_of_block(rows: usize, k: usize) -> usize {
     let blocks = rows.div_ceil((LEFT_BLOCK / k.max(1)).max(ROWS)).max(1);
-    // A whole number of tiles on every instruction path.
+    // A multiple of the tiles' rows on every instruction path.
     rows.div_ceil(blocks).next_multiple_of(84)
 }
 
@@ -182,7 +182,7 @@ pub(super) fn scratch_words(rows: usize, k: usize, columns: usize) -> usize {
 /// `to = factor * a b + onto`, on all threads of the pool; inside one of its tasks on the task's thread.
 ///
 /// # Safety
-/// No other thread touches the `a.rows x b.columns` numbers of `to`, and its buffer is alive.
+/// No other thread touches the `a.rows x b.columns` elements of `to`, and its buffer is alive.
 pub(super) unsafe fn product(
     pool: &Pool,
     to: Target,
@@ -277,19 +277,19 @@ impl Job<'_> {
     /// Rows `first..` of the result.
     unsafe fn row_block(&self, first: usize, a: View) {
         let rows = Panels::of(a.rows, self.kernel.rows);
-        let stretches: Vec<Depth> = depths(self.k, self.precision).collect();
+        let k_blocks: Vec<KBlock> = k_blocks(self.k, self.precision).collect();
         let mut left = self.pool.scratch(rows.len(self.k, self.precision));
         let source = Source { data: a.data, item_stride: a.row_stride, depth_stride: a.column_stride };
-        let mut packing = Some(Packing::new(&mut left, rows, a.rows, source, &stretches, self.precision));
+        let mut packing = Some(Packing::new(&mut left, rows, a.rows, source, &k_blocks, self.precision));
         let width = self.kernel.columns;
         let (whole, step) = match self.b {
             Right::Packed(_) => (self.columns, self.columns),
             Right::View(_) => {
-                let fitting = RIGHT_BLOCK / elements(self.k, self.precision) / width * width;
+                let fitting = RIGHT_BLOCK / words(self.k, self.precision) / width * width;
                 (0, fitting.clamp(2 * width, COLUMNS))
             }
         };
-        let mut right = self.pool.scratch(if whole == 0 {
+        let mut scratch = self.pool.scratch(if whole == 0 {
             Panels::of(step.min(self.columns), width).len(self.k, self.precision)
         } else {
             0
@@ -301,62 +301,46 @@ impl Job<'_> {
             let of_right = match self.b {
                 Right::View(b) => {
                     let part = View { data: &b.data[column * b.column_stride..], columns, ..b };
-                    Some(Packing::new(&mut right, block, columns, right_source(part), &stretches, self.precision))
+                    Some(Packing::new(&mut scratch, block, columns, right_source(part), &k_blocks, self.precision))
                 }
                 Right::Packed(_) => None,
             };
             run_all(self.pool, &[of_left, of_right]);
-            let words = match self.b {
+            let right = match self.b {
                 Right::Packed(w) => &*w.words,
-                Right::View(_) => &*right,
+                Right::View(_) => &*scratch,
             };
             let place = Place { row: first, rows: a.rows, column, columns };
-            // SAFETY: the caller's; both operands are packed.
-            unsafe {
-                if rows.count == 1 {
-                    self.few_rows(&left, a.rows, words, block, &stretches, &place);
-                } else {
-                    self.multiply(&left, rows, words, block, &stretches, &place);
-                }
+            let packed = Operands { left: &left, rows, right, columns: block, k_blocks: &k_blocks };
+            if rows.count == 1 {
+                // SAFETY: the caller's; both operands are packed.
+                unsafe { self.few_rows(&packed, &place) };
+            } else {
+                // SAFETY: as above.
+                unsafe { self.multiply(&packed, &place) };
             }
         }
     }
 
-    /// A product of one tile's rows: bound by reading the weights, which each thread does in one stretch after another.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn few_rows(
-        &self,
-        left: &[f32],
-        rows: usize,
-        words: &[f32],
-        block: Panels,
-        stretches: &[Depth],
-        place: &Place,
-    ) {
-        let one = Panels::of(rows, self.kernel.rows);
+    /// A product of one tile's rows: bound by reading the weights, which each thread does panel after panel.
+    unsafe fn few_rows(&self, packed: &Operands, place: &Place) {
+        let Operands { left, rows, right, columns: block, k_blocks } = *packed;
         let share = block.count.div_ceil(4 * self.pool.threads).max(1);
         self.pool.each(block.count.div_ceil(share), |task| {
             for panel in task * share..((task + 1) * share).min(block.count) {
-                for d in stretches {
-                    let (a, b) = (left[one.at(*d, 0)..].as_ptr(), words[block.at(*d, panel)..].as_ptr());
+                for k in k_blocks {
+                    let (a, b) = (left[rows.at(*k, 0)..].as_ptr(), right[block.at(*k, panel)..].as_ptr());
                     // SAFETY: the panels are within their buffers; this tile is this task's alone.
-                    unsafe { self.kernel.multiply(d.elements, a, b, self.tile(0, panel, *d, place, b)) };
+                    unsafe { self.kernel.multiply(k.words, a, b, self.tile(0, panel, *k, place, b)) };
                 }
             }
         });
     }
 
     /// Every panel of the left block by every panel of the right one. A task's part of the result stays in its core's cache
-    /// while the stretches of depth are added up.
-    unsafe fn multiply(
-        &self,
-        left: &[f32],
-        rows: Panels,
-        right: &[f32],
-        block: Panels,
-        stretches: &[Depth],
-        place: &Place,
-    ) {
+    /// while the k-blocks are added up.
+    unsafe fn multiply(&self, packed: &Operands, place: &Place) {
+        let Operands { left, rows, right, columns: block, k_blocks } = *packed;
         let (down, across) = (rows.count.div_ceil(TASK.0), block.count.div_ceil(TASK.1));
         // A thread's tasks are some rows by all columns, so that it uses the left panels that it packed; within them
         // neighbours share the right panels, which are dearer to fetch.
@@ -365,31 +349,31 @@ impl Job<'_> {
             let first = task / (span * across) * span;
             let (within, here) = (task - first * across, span.min(down - first));
             let (of_rows, of_columns) = (first + within % here, within / here);
-            for d in stretches {
+            for k in k_blocks {
                 for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count) {
-                    let b = right[block.at(*d, panel)..].as_ptr();
-                    let words = block.width * d.elements;
+                    let b = right[block.at(*k, panel)..].as_ptr();
+                    let words = block.width * k.words;
                     let tiles = of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count);
                     let first_tile = tiles.start;
                     for row in tiles {
-                        let a = left[rows.at(*d, row)..].as_ptr();
+                        let a = left[rows.at(*k, row)..].as_ptr();
                         // While this panel is used, the next one comes from memory, a share of it with each tile.
-                        let ahead = words + (row - first_tile) * d.elements * LINE;
+                        let ahead = words + (row - first_tile) * k.words * LINE;
                         let ahead = if ahead < 2 * words { b.wrapping_add(ahead) } else { b };
                         // SAFETY: the panels are within their buffers; this tile is this task's alone.
-                        unsafe { self.kernel.multiply(d.elements, a, b, self.tile(row, panel, *d, place, ahead)) };
+                        unsafe { self.kernel.multiply(k.words, a, b, self.tile(row, panel, *k, place, ahead)) };
                     }
                 }
             }
         });
     }
 
-    fn tile(&self, row: usize, panel: usize, d: Depth, place: &Place, ahead: *const f32) -> Tile {
+    fn tile(&self, row: usize, panel: usize, k: KBlock, place: &Place, ahead: *const f32) -> Tile {
         let (row, column) = (row * self.kernel.rows, panel * self.kernel.columns);
         let (at_row, at_column) = (place.row + row, place.column + column);
         let stride = self.to.row_stride;
         let start = self.to.at(at_row * stride + at_column).start;
-        let (base, base_stride) = base_of(self.onto, d.first > 0, start, stride, at_column);
+        let (base, base_stride) = base_of(self.onto, k.first > 0, start, stride, at_column);
         Tile {
             start,
             stride,
@@ -411,6 +395,15 @@ fn base_of(onto: Onto, begun: bool, start: *mut f32, stride: usize, column: usiz
         Onto::Bias(bias) => (bias[column..].as_ptr(), 0),
         Onto::Nothing => (null(), 0),
     }
+}
+
+/// A block of rows and one of columns, both packed, k-block by k-block.
+struct Operands<'a> {
+    left: &'a [f32],
+    rows: Panels,
+    right: &'a [f32],
+    columns: Panels,
+    k_blocks: &'a [KBlock],
 }
 
 /// Where a block of the result stands.

@@ -1,8 +1,7 @@
 //! Panels: the operands of a product in the order in which its kernel reads them.
 //!
-//! A panel holds `width` rows of `a` (or columns of `b`) for a stretch of the inner dimension: for each element of depth,
-//! `width` elements side by side. An element is an f32, or two bf16 that are neighbours along the inner dimension. What does
-//! not exist is zero.
+//! A panel holds `width` rows of `a` (or columns of `b`) for a k-block: `width` words side by side for each word along the inner
+//! dimension. A word is an f32, or two bf16 that are neighbours along the inner dimension. What does not exist is zero.
 
 use super::super::instructions::Instructions;
 use super::Precision;
@@ -16,36 +15,33 @@ pub(in crate::transformer::cpu) struct Source<'a> {
     pub depth_stride: usize,
 }
 
-/// The stretch of a source that a panel takes: `items` from `first_item`, `depth` numbers of the inner dimension from
+/// The part of a source that a panel takes: `items` from `first_item`, `depth` elements of the inner dimension from
 /// `first_depth`.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::transformer::cpu) struct Stretch {
+pub(in crate::transformer::cpu) struct SourceTile {
     pub first_item: usize,
     pub items: usize,
     pub first_depth: usize,
     pub depth: usize,
 }
 
-/// Elements along the inner dimension for so many numbers.
-pub(in crate::transformer::cpu) fn elements(depth: usize, precision: Precision) -> usize {
+/// Words along the inner dimension for so many elements.
+pub(in crate::transformer::cpu) fn words(depth: usize, precision: Precision) -> usize {
     match precision {
         Precision::F32 => depth,
         Precision::Bf16 => depth.div_ceil(2),
     }
 }
 
-/// Fills a panel of `width * elements(s.depth)` elements.
+/// Packs a panel of `width * words(s.depth)` words.
 pub(in crate::transformer::cpu) fn pack(
     panel: &mut [f32],
     width: usize,
     source: Source,
-    s: Stretch,
+    s: SourceTile,
     precision: Precision,
 ) {
-    assert!(
-        s.items <= width && panel.len() >= width * elements(s.depth, precision),
-        "a panel too small for its source"
-    );
+    assert!(s.items <= width && panel.len() >= width * words(s.depth, precision), "a panel too small for its source");
     if s.items > 0 && s.depth > 0 {
         let last =
             (s.first_item + s.items - 1) * source.item_stride + (s.first_depth + s.depth - 1) * source.depth_stride;
@@ -66,7 +62,7 @@ pub(in crate::transformer::cpu) fn pack(
     }
 }
 
-fn plain(panel: &mut [f32], width: usize, source: Source, s: Stretch) {
+fn plain(panel: &mut [f32], width: usize, source: Source, s: SourceTile) {
     for (k, row) in panel.chunks_exact_mut(width).take(s.depth).enumerate() {
         let from = s.first_item * source.item_stride + (s.first_depth + k) * source.depth_stride;
         for (i, x) in row.iter_mut().enumerate() {
@@ -81,7 +77,7 @@ fn pair(first: f32, second: f32) -> f32 {
     f32::from_bits(first | second << 16)
 }
 
-fn plain_pairs(panel: &mut [f32], width: usize, source: Source, s: Stretch) {
+fn plain_pairs(panel: &mut [f32], width: usize, source: Source, s: SourceTile) {
     for (e, row) in panel.chunks_exact_mut(width).take(s.depth.div_ceil(2)).enumerate() {
         let k = 2 * e;
         let from = s.first_item * source.item_stride + (s.first_depth + k) * source.depth_stride;
@@ -95,12 +91,12 @@ fn plain_pairs(panel: &mut [f32], width: usize, source: Source, s: Stretch) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Precision, Source, Stretch};
+    use super::{Precision, Source, SourceTile};
     use std::arch::x86_64::*;
 
     /// # Safety
     /// The machine has AVX-512, for bf16 AVX512-BF16 too; `panel` and `source` hold what `s` says; one stride is 1.
-    pub(super) unsafe fn pack(panel: &mut [f32], width: usize, source: Source, s: Stretch, precision: Precision) {
+    pub(super) unsafe fn pack(panel: &mut [f32], width: usize, source: Source, s: SourceTile, precision: Precision) {
         let at = s.first_item * source.item_stride + s.first_depth * source.depth_stride;
         // SAFETY: within the source, or just past it where nothing is taken.
         let from = unsafe { source.data.as_ptr().add(at) };
@@ -122,7 +118,7 @@ mod x86 {
         }
     }
 
-    /// Sixteen lanes, or fewer at the panel's end, of each of its elements.
+    /// Sixteen lanes, or fewer at the panel's end, of each of its rows of words.
     #[derive(Clone, Copy)]
     struct Group {
         start: *mut f32,
@@ -135,9 +131,9 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn put(to: Group, element: usize, x: __m512) {
-        // SAFETY: the caller keeps `element` within the panel; the mask keeps the store within the group.
-        unsafe { _mm512_mask_storeu_ps(to.start.add(element * to.width), mask(to.lanes), x) };
+    unsafe fn put(to: Group, row: usize, x: __m512) {
+        // SAFETY: the caller keeps `row` within the panel; the mask keeps the store within the group.
+        unsafe { _mm512_mask_storeu_ps(to.start.add(row * to.width), mask(to.lanes), x) };
     }
 
     /// Items side by side in the source: rows are copied.
@@ -199,13 +195,13 @@ mod x86 {
             }
             let block = transpose(block);
             for (j, x) in block.into_iter().enumerate().take(here.div_ceil(2)) {
-                // SAFETY: k / 2 + j is within the elements.
+                // SAFETY: k / 2 + j is within the panel's words.
                 unsafe { put(to, k / 2 + j, x) };
             }
         }
     }
 
-    /// A 16 x 16 block of 32-bit elements transposed, in four rounds of shuffles.
+    /// A 16 x 16 block of words transposed, in four rounds of shuffles.
     #[target_feature(enable = "avx512f,avx512dq")]
     fn transpose(r: [__m512; 16]) -> [__m512; 16] {
         let mut t = [_mm512_setzero_ps(); 16];
@@ -253,9 +249,9 @@ mod tests {
                 [(14, 14, 0), (14, 9, 3), (32, 32, 5), (32, 17, 16), (6, 1, 2), (16, 0, 0)]
             {
                 for (first_depth, depth) in [(0, 1), (0, 33), (3, 40), (4, 16), (0, 32)] {
-                    let s = Stretch { first_item, items, first_depth, depth };
+                    let s = SourceTile { first_item, items, first_depth, depth };
                     for precision in [Precision::F32, Precision::Bf16] {
-                        let len = width * elements(depth, precision);
+                        let len = width * words(depth, precision);
                         let (mut fast, mut slow) = (vec![9.0; len], vec![8.0; len]);
                         pack(&mut fast, width, source, s, precision);
                         match precision {

@@ -2,30 +2,33 @@
 
 use super::super::pool::Pool;
 use super::Precision;
-use super::pack::{self, Source, Stretch, elements};
+use super::pack::{self, Source, SourceTile, words};
 
-/// Elements of depth that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside one of `a`.
-pub(in crate::transformer::cpu) const DEPTH: usize = 256;
+/// Words along the inner dimension that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside
+/// one of `a`.
+pub(in crate::transformer::cpu) const K_BLOCK: usize = 256;
 
-/// One stretch of the inner dimension.
+/// A block of the inner dimension: elements `first..first + len` of it.
 #[derive(Clone, Copy)]
-pub(in crate::transformer::cpu) struct Depth {
+pub(in crate::transformer::cpu) struct KBlock {
     pub first: usize,
-    pub numbers: usize,
-    /// Elements of the panels before it, for each of their items.
-    pub before: usize,
-    pub elements: usize,
+    pub len: usize,
+    /// Words of the k-blocks before it, for each item of a panel.
+    pub words_before: usize,
+    /// Words of this one, for each item of a panel.
+    pub words: usize,
 }
 
-pub(in crate::transformer::cpu) fn depths(k: usize, precision: Precision) -> impl Iterator<Item = Depth> {
-    let step = if precision == Precision::Bf16 { 2 * DEPTH } else { DEPTH };
+/// The blocks of an inner dimension of `k` elements.
+pub(in crate::transformer::cpu) fn k_blocks(k: usize, precision: Precision) -> impl Iterator<Item = KBlock> {
+    let step = if precision == Precision::Bf16 { 2 * K_BLOCK } else { K_BLOCK };
     (0..k).step_by(step).map(move |first| {
-        let numbers = step.min(k - first);
-        Depth { first, numbers, before: elements(first, precision), elements: elements(numbers, precision) }
+        let len = step.min(k - first);
+        KBlock { first, len, words_before: words(first, precision), words: words(len, precision) }
     })
 }
 
-/// Panels `items` wide of a matrix, one stretch after another: where each begins.
+/// Panels `width` wide of a matrix, one k-block after another: where each begins.
 #[derive(Clone, Copy)]
 pub(in crate::transformer::cpu) struct Panels {
     pub count: usize,
@@ -37,25 +40,25 @@ impl Panels {
         Self { count: items.div_ceil(width), width }
     }
     pub(crate) fn len(self, k: usize, precision: Precision) -> usize {
-        self.count * self.width * elements(k, precision)
+        self.count * self.width * words(k, precision)
     }
-    pub(crate) fn at(self, d: Depth, panel: usize) -> usize {
-        self.width * (d.before * self.count + panel * d.elements)
+    pub(crate) fn at(self, b: KBlock, panel: usize) -> usize {
+        self.width * (b.words_before * self.count + panel * b.words)
     }
 }
 
-/// A buffer whose panels different threads fill.
+/// A buffer into which threads pack different panels.
 #[derive(Clone, Copy)]
-pub(in crate::transformer::cpu) struct Filling(*mut f32, usize);
-// SAFETY: threads fill different panels; see `fill`.
-unsafe impl Sync for Filling {}
+pub(in crate::transformer::cpu) struct PackedBuffer(*mut f32, usize);
+// SAFETY: threads pack different panels; see `part`.
+unsafe impl Sync for PackedBuffer {}
 
-impl Filling {
+impl PackedBuffer {
     pub(crate) fn of(buffer: &mut [f32]) -> Self {
         Self(buffer.as_mut_ptr(), buffer.len())
     }
     /// # Safety
-    /// No other thread touches these numbers.
+    /// No other thread touches these words.
     pub(crate) unsafe fn part<'b>(&self, at: usize, len: usize) -> &'b mut [f32] {
         assert!(at + len <= self.1, "a panel beyond its buffer");
         // SAFETY: within the buffer, checked above; the caller keeps others away.
@@ -63,12 +66,12 @@ impl Filling {
     }
 }
 
-pub(in crate::transformer::cpu) fn stretch(panel: usize, width: usize, items: usize, d: Depth) -> Stretch {
+pub(in crate::transformer::cpu) fn source_tile(panel: usize, width: usize, items: usize, b: KBlock) -> SourceTile {
     let first_item = panel * width;
-    Stretch { first_item, items: width.min(items - first_item), first_depth: d.first, depth: d.numbers }
+    SourceTile { first_item, items: width.min(items - first_item), first_depth: b.first, depth: b.len }
 }
 
-/// Packs a whole operand on this thread: `items` of a source, `depth` numbers each.
+/// Packs a whole operand on this thread: `items` of a source, `depth` elements each.
 pub(in crate::transformer::cpu) fn pack_all(
     to: &mut [f32],
     panels: Panels,
@@ -77,25 +80,26 @@ pub(in crate::transformer::cpu) fn pack_all(
     source: Source,
     precision: Precision,
 ) {
-    for d in depths(depth, precision) {
+    for b in k_blocks(depth, precision) {
         for panel in 0..items.div_ceil(panels.width) {
-            let at = panels.width * (d.before * panels.count + panel * d.elements);
-            let s = stretch(panel, panels.width, items, d);
-            pack::pack(&mut to[at..][..panels.width * d.elements], panels.width, source, s, precision);
+            let tile = source_tile(panel, panels.width, items, b);
+            let words = &mut to[panels.at(b, panel)..][..panels.width * b.words];
+            pack::pack(words, panels.width, source, tile, precision);
         }
     }
 }
 
-/// Depth that a task packs of a source whose items lie side by side: it then reads whole rows, one after another.
+/// Rows of the inner dimension that a task packs of a source whose items lie side by side: it then reads whole rows, one after
+/// another.
 const ROWS_AT_A_TIME: usize = 64;
 
 /// An operand on its way into panels, in tasks.
 pub(in crate::transformer::cpu) struct Packing<'a> {
-    to: Filling,
+    to: PackedBuffer,
     panels: Panels,
     items: usize,
     source: Source<'a>,
-    stretches: &'a [Depth],
+    k_blocks: &'a [KBlock],
     precision: Precision,
 }
 
@@ -106,10 +110,10 @@ impl<'a> Packing<'a> {
         panels: Panels,
         items: usize,
         source: Source<'a>,
-        stretches: &'a [Depth],
+        k_blocks: &'a [KBlock],
         precision: Precision,
     ) -> Self {
-        Self { to: Filling::of(to), panels, items, source, stretches, precision }
+        Self { to: PackedBuffer::of(to), panels, items, source, k_blocks, precision }
     }
 
     fn by_depth(&self) -> bool {
@@ -118,7 +122,7 @@ impl<'a> Packing<'a> {
 
     fn tasks(&self) -> usize {
         if self.by_depth() {
-            self.stretches.iter().map(|d| d.numbers.div_ceil(ROWS_AT_A_TIME)).sum()
+            self.k_blocks.iter().map(|b| b.len.div_ceil(ROWS_AT_A_TIME)).sum()
         } else {
             self.panels.count
         }
@@ -127,28 +131,28 @@ impl<'a> Packing<'a> {
     fn run(&self, task: usize) {
         if self.by_depth() {
             let mut left = task;
-            for d in self.stretches {
-                let parts = d.numbers.div_ceil(ROWS_AT_A_TIME);
+            for b in self.k_blocks {
+                let parts = b.len.div_ceil(ROWS_AT_A_TIME);
                 if left < parts {
                     let first = left * ROWS_AT_A_TIME;
-                    let numbers = ROWS_AT_A_TIME.min(d.numbers - first);
-                    return (0..self.panels.count).for_each(|p| self.part(*d, p, first, numbers));
+                    let len = ROWS_AT_A_TIME.min(b.len - first);
+                    return (0..self.panels.count).for_each(|p| self.part(*b, p, first, len));
                 }
                 left -= parts;
             }
         } else {
-            self.stretches.iter().for_each(|d| self.part(*d, task, 0, d.numbers));
+            self.k_blocks.iter().for_each(|b| self.part(*b, task, 0, b.len));
         }
     }
 
-    /// Numbers `first..` of a panel's stretch.
-    fn part(&self, d: Depth, panel: usize, first: usize, numbers: usize) {
+    /// Elements `first..first + len` of a panel's k-block.
+    fn part(&self, b: KBlock, panel: usize, first: usize, len: usize) {
         let width = self.panels.width;
-        let at = self.panels.at(d, panel) + width * elements(first, self.precision);
+        let at = self.panels.at(b, panel) + width * words(first, self.precision);
         // SAFETY: each part of a panel is one task's.
-        let to = unsafe { self.to.part(at, width * elements(numbers, self.precision)) };
-        let s = stretch(panel, width, self.items, Depth { first: d.first + first, numbers, ..d });
-        pack::pack(to, width, self.source, s, self.precision);
+        let to = unsafe { self.to.part(at, width * words(len, self.precision)) };
+        let tile = source_tile(panel, width, self.items, KBlock { first: b.first + first, len, ..b });
+        pack::pack(to, width, self.source, tile, self.precision);
     }
 }
 

@@ -8,9 +8,9 @@ use super::Precision;
 use super::int8_groups;
 use super::kernel::Kernel;
 use super::pack::{self, Source};
-use super::panels::{Filling, Panels, depths, stretch};
+use super::panels::{PackedBuffer, Panels, k_blocks, source_tile};
 
-/// How the numbers of a matrix are stored.
+/// How the elements of a matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
     /// In the format that products take their factors in.
@@ -68,7 +68,7 @@ impl PackedLayout {
         assert_eq!(room.len(), self.len(), "as many words as the panels have");
         let mut words = room;
         let panels = self.panels();
-        // So many panels are staged as numbers at a time.
+        // So many panels are staged in f32 at a time.
         let staged = pool.threads * 4;
         let mut rows = pool.scratch(staged * self.width * self.depth);
         for first in (0..panels.count).step_by(staged) {
@@ -76,14 +76,14 @@ impl PackedLayout {
             let columns = (here * self.width).min(self.columns - first * self.width);
             next(&mut rows[..columns * self.depth]);
             let rows = &rows[..columns * self.depth];
-            let to = Filling::of(&mut words);
+            let to = PackedBuffer::of(&mut words);
             pool.each(here, |p| match self.stored {
                 Stored::Whole(precision) => {
                     let source = Source { data: rows, item_stride: self.depth, depth_stride: 1 };
-                    for d in depths(self.depth, precision) {
+                    for b in k_blocks(self.depth, precision) {
                         // SAFETY: each panel is one task's.
-                        let panel = unsafe { to.part(panels.at(d, first + p), panels.width * d.elements) };
-                        pack::pack(panel, panels.width, source, stretch(p, panels.width, columns, d), precision);
+                        let panel = unsafe { to.part(panels.at(b, first + p), panels.width * b.words) };
+                        pack::pack(panel, panels.width, source, source_tile(p, panels.width, columns, b), precision);
                     }
                 }
                 Stored::Int8 => {
@@ -115,17 +115,17 @@ impl PackedLayout {
 
     fn whole_row(&self, precision: Precision, words: &[f32], row: usize, out: &mut [f32]) {
         let (panels, lane) = (self.panels(), row % self.width);
-        for d in depths(self.depth, precision) {
-            let panel = &words[panels.at(d, row / self.width)..][..self.width * d.elements];
-            let numbers = &mut out[d.first..d.first + d.numbers];
+        for b in k_blocks(self.depth, precision) {
+            let panel = &words[panels.at(b, row / self.width)..][..self.width * b.words];
+            let out = &mut out[b.first..b.first + b.len];
             match precision {
                 Precision::F32 => {
-                    for (o, e) in numbers.iter_mut().zip(panel.chunks_exact(self.width)) {
+                    for (o, e) in out.iter_mut().zip(panel.chunks_exact(self.width)) {
                         *o = e[lane];
                     }
                 }
                 Precision::Bf16 => {
-                    for (o, e) in numbers.chunks_mut(2).zip(panel.chunks_exact(self.width)) {
+                    for (o, e) in out.chunks_mut(2).zip(panel.chunks_exact(self.width)) {
                         let bits = e[lane].to_bits();
                         o[0] = f32::from_bits(bits << 16);
                         if let Some(second) = o.get_mut(1) {
