@@ -83,18 +83,20 @@ mod tests {
     fn the_peak_is_the_most_that_was_held_at_one_time() {
         let layout = |bytes| Layout::from_size_align(bytes, 64).unwrap();
         let allocator = CountingAllocator;
-        // SAFETY: layouts are not empty; every block is freed once with the layout it has.
-        unsafe {
-            let first = allocator.alloc(layout(1 << 20));
-            let small = allocator.alloc(layout(64));
-            let second = allocator.alloc_zeroed(layout(1 << 20));
-            allocator.dealloc(first, layout(1 << 20));
-            allocator.dealloc(small, layout(64));
-            let grown = allocator.realloc(second, layout(1 << 20), 3 << 19);
-            assert_eq!(peak_bytes(), 2 << 20);
-            assert_eq!(HELD.load(Ordering::Relaxed), 3 << 19);
-            allocator.dealloc(grown, layout(3 << 19));
-        }
+        // SAFETY: no layout is empty.
+        let take = |bytes| unsafe { allocator.alloc(layout(bytes)) };
+        // SAFETY: every block is given back once, with the layout it has.
+        let give = |block, bytes| unsafe { allocator.dealloc(block, layout(bytes)) };
+        let (first, small) = (take(1 << 20), take(64));
+        // SAFETY: as for the others.
+        let second = unsafe { allocator.alloc_zeroed(layout(1 << 20)) };
+        give(first, 1 << 20);
+        give(small, 64);
+        // SAFETY: the block is alive, and this is the layout it has.
+        let grown = unsafe { allocator.realloc(second, layout(1 << 20), 3 << 19) };
+        assert_eq!(peak_bytes(), 2 << 20);
+        assert_eq!(HELD.load(Ordering::Relaxed), 3 << 19);
+        give(grown, 3 << 19);
         assert_eq!(HELD.load(Ordering::Relaxed), 0);
     }
 }

@@ -91,9 +91,11 @@ impl<T: AsMut<[f32]>> Collective<T> for Seat {
                 .iter()
                 .filter_map(|lists| lists.get(buffer))
                 .map(|lent| {
+                    // SAFETY: `own` is a part of the buffer.
+                    let start = unsafe { lent.start.add(own.start) };
                     // SAFETY: the buffers outlive the call (every rank waits at the meeting below before it goes on), and the
                     // elements of `own` are touched by this rank alone.
-                    unsafe { std::slice::from_raw_parts_mut(lent.start.add(own.start), own.len()) }
+                    unsafe { std::slice::from_raw_parts_mut(start, own.len()) }
                 })
                 .collect();
             let from = match job {

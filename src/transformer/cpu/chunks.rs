@@ -42,8 +42,10 @@ impl<'a, T: Send> Chunked for Writing<'a, T> {
     unsafe fn chunk(&self, i: usize) -> &'a mut [T] {
         let from = (i * self.size).min(self.len);
         let len = self.size.min(self.len - from);
-        // SAFETY: within the borrowed slice; the caller asks for each piece once, so that no two overlap.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
+        // SAFETY: within the borrowed slice.
+        let start = unsafe { self.start.add(from) };
+        // SAFETY: as above; the caller asks for each piece once, so that no two overlap.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 }
 

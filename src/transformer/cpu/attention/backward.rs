@@ -77,11 +77,10 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &Saved, mut rest: &mut [f32], dq
         pack_all(queries_across, cut.across, d.head_dim, rows, h.dimensions(q, first), p);
         pack_all(douts_across, cut.across, d.head_dim, rows, dout_across, p);
         let key_rows = seen.next_multiple_of(cut.by_key.1.width);
-        // SAFETY: the scratch is this task's; scores and slopes hold whole tiles.
-        unsafe {
-            multiply(keys, queries, strip, d.head_dim, p, whole(scores, cut.strip, key_rows, scale(d)));
-            multiply(values, douts, strip, d.head_dim, p, whole(slopes, cut.strip, key_rows, 1.0));
-        }
+        // SAFETY: the scratch is this task's; scores hold whole tiles.
+        unsafe { multiply(keys, queries, strip, d.head_dim, p, whole(scores, cut.strip, key_rows, scale(d))) };
+        // SAFETY: as above; slopes hold whole tiles.
+        unsafe { multiply(values, douts, strip, d.head_dim, p, whole(slopes, cut.strip, key_rows, 1.0)) };
         probabilities_and_gradients(h, s, cut.strip, (first, rows), seen, scores, slopes);
         // A causal strip is the first to write the keys at its own place; without a mask the first strip writes all.
         let written = if !fresh {

@@ -121,22 +121,21 @@ pub(super) unsafe fn multiply(
                 let a = left.words[panels.at(*k, panel)..].as_ptr();
                 let b = right[across.at(*k, column)..].as_ptr();
                 let (row, at) = (panel * panels.width, column * across.width);
-                // SAFETY: within the place, which is the caller's alone; the panels hold so many words.
-                unsafe {
-                    let start = to.start.add(row * to.stride + at);
-                    let base = if to.add || k.first > 0 { start.cast_const() } else { null() };
-                    let tile = Tile {
-                        start,
-                        stride: to.stride,
-                        rows: panels.width.min(to.rows - row),
-                        columns: across.width.min(to.columns - at),
-                        factor: to.factor,
-                        base,
-                        base_stride: to.stride,
-                        ahead: b,
-                    };
-                    kernel.multiply(words(len, precision), a, b, tile);
-                }
+                // SAFETY: within the place.
+                let start = unsafe { to.start.add(row * to.stride + at) };
+                let base = if to.add || k.first > 0 { start.cast_const() } else { null() };
+                let tile = Tile {
+                    start,
+                    stride: to.stride,
+                    rows: panels.width.min(to.rows - row),
+                    columns: across.width.min(to.columns - at),
+                    factor: to.factor,
+                    base,
+                    base_stride: to.stride,
+                    ahead: b,
+                };
+                // SAFETY: the place is the caller's alone; the panels hold so many words.
+                unsafe { kernel.multiply(words(len, precision), a, b, tile) };
             }
         }
     }

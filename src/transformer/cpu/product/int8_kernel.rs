@@ -1,5 +1,10 @@
 //! The kernel of products in 8 bits: one tile of the result from two panels, group by group.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
+)]
+
 use super::int8_groups::{LEFT_ROWS, RIGHT_ROWS, WORDS};
 use super::kernel::{LINE, Run, Tile};
 use super::lanes::Lanes;

@@ -1,5 +1,10 @@
 //! The innermost loop of a product: one tile of the result from two panels, in registers.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
+)]
+
 use super::Precision;
 use super::lanes::Lanes;
 use crate::transformer::cpu::instructions::Instructions;

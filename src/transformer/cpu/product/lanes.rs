@@ -1,7 +1,12 @@
 //! Vectors as the product's kernel sees them: one source of the kernel, and these few operations for each instruction set.
 //!
-//! A panel's element is 32 bits wide whatever the precision: an f32, or a pair of bf16 that are neighbours along the inner
+//! A panel's word is 32 bits wide whatever the precision: an f32, or a pair of bf16 that are neighbours along the inner
 //! dimension, the first in the low half.
+
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
+)]
 
 /// A vector of f32 accumulators and how the product of two words of panels is added to it.
 pub(in crate::transformer::cpu) trait Lanes {

@@ -117,8 +117,10 @@ impl Target {
     pub(super) unsafe fn write_scaled(self, from: &[f32], factor: f32) {
         assert!(from.len() <= self.len, "a write beyond its buffer");
         for (i, x) in from.iter().enumerate() {
-            // SAFETY: within the buffer, checked above; the caller keeps others away.
-            unsafe { self.start.add(i).write(x * factor) };
+            // SAFETY: within the buffer, checked above.
+            let to = unsafe { self.start.add(i) };
+            // SAFETY: as above; the caller keeps others away.
+            unsafe { to.write(x * factor) };
         }
     }
 
@@ -247,15 +249,13 @@ pub(super) unsafe fn product(
 unsafe fn without_depth(to: Target, onto: Onto, rows: usize, columns: usize) {
     for r in 0..rows {
         for c in 0..columns {
-            let at = to.at(r * to.row_stride + c);
+            let value = match onto {
+                Onto::Nothing => 0.0,
+                Onto::Bias(bias) => bias[c],
+                Onto::Target => continue,
+            };
             // SAFETY: the caller's.
-            unsafe {
-                match onto {
-                    Onto::Nothing => at.write(0.0),
-                    Onto::Bias(bias) => at.write(bias[c]),
-                    Onto::Target => {}
-                }
-            }
+            unsafe { to.at(r * to.row_stride + c).write(value) };
         }
     }
 }

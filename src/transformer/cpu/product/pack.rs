@@ -91,6 +91,11 @@ fn plain_pairs(panel: &mut [f32], width: usize, source: Source, s: SourceTile) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    #![allow(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
+    )]
+
     use super::{Precision, Source, SourceTile};
     use std::arch::x86_64::*;
 

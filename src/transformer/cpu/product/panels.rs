@@ -61,8 +61,10 @@ impl PackedBuffer {
     /// No other thread touches these words.
     pub(crate) unsafe fn part<'b>(&self, at: usize, len: usize) -> &'b mut [f32] {
         assert!(at + len <= self.1, "a panel beyond its buffer");
-        // SAFETY: within the buffer, checked above; the caller keeps others away.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
+        // SAFETY: within the buffer, checked above.
+        let start = unsafe { self.0.add(at) };
+        // SAFETY: as above; the caller keeps others away.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 }
 

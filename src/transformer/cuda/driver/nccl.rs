@@ -162,9 +162,10 @@ impl Nccl {
         if result == 0 {
             return Ok(());
         }
-        // SAFETY: gives a string of the library's own for every number.
-        let said = unsafe { CStr::from_ptr((self.error_string)(result)) };
-        let said = said.to_string_lossy();
+        // SAFETY: takes any number.
+        let said = unsafe { (self.error_string)(result) };
+        // SAFETY: a string of the library's own, which ends with a zero.
+        let said = unsafe { CStr::from_ptr(said) }.to_string_lossy();
         // Groups meet through a socket, even those of one process.
         let alone = ["ncclGetUniqueId", "ncclCommInitRank", "ncclGroupEnd"].contains(&what) && !has_network();
         let remedy = if alone { "; no network interface but lo is up here: set NCCL_SOCKET_IFNAME=lo" } else { "" };
@@ -237,27 +238,36 @@ impl Communicator {
             Op::Mean => sys::ncclRedOp_t::ncclAvg as c_int,
         };
         let (from, to) = (|at: u64| at as Send, |at: u64| at as Receive);
-        // SAFETY: addresses and counts are of arrays of the device, which outlive what is in the stream; all ranks make the same
-        // calls in the same order, as `Collective` asks of them.
-        let (what, result) = unsafe {
-            match call {
-                Call::AllReduce { at, count, op } => {
-                    ("ncclAllReduce", (n.all_reduce)(from(at), to(at), count, format, number(op), self.comm, stream))
-                }
-                Call::ReduceScatter { at, own, count, op } => (
-                    "ncclReduceScatter",
-                    (n.reduce_scatter)(from(at), to(own), count, format, number(op), self.comm, stream),
-                ),
-                Call::Reduce { at, count, op, root } => (
-                    "ncclReduce",
-                    (n.reduce)(from(at), to(at), count, format, number(op), root as c_int, self.comm, stream),
-                ),
-                Call::AllGather { at, own, count } => {
-                    ("ncclAllGather", (n.all_gather)(from(own), to(at), count, format, self.comm, stream))
-                }
-                Call::Broadcast { at, count, root } => {
-                    ("ncclBroadcast", (n.broadcast)(from(at), to(at), count, format, root as c_int, self.comm, stream))
-                }
+        let (what, result) = match call {
+            Call::AllReduce { at, count, op } => {
+                // SAFETY: address and count are of an array of the device, which outlives what is in the stream; all ranks make
+                // the same calls in the same order, as `Collective` asks of them.
+                let result = unsafe { (n.all_reduce)(from(at), to(at), count, format, number(op), self.comm, stream) };
+                ("ncclAllReduce", result)
+            }
+            Call::ReduceScatter { at, own, count, op } => {
+                // SAFETY: as above.
+                let result =
+                    unsafe { (n.reduce_scatter)(from(at), to(own), count, format, number(op), self.comm, stream) };
+                ("ncclReduceScatter", result)
+            }
+            Call::Reduce { at, count, op, root } => {
+                let root = root as c_int;
+                // SAFETY: as above.
+                let result =
+                    unsafe { (n.reduce)(from(at), to(at), count, format, number(op), root, self.comm, stream) };
+                ("ncclReduce", result)
+            }
+            Call::AllGather { at, own, count } => {
+                // SAFETY: as above.
+                let result = unsafe { (n.all_gather)(from(own), to(at), count, format, self.comm, stream) };
+                ("ncclAllGather", result)
+            }
+            Call::Broadcast { at, count, root } => {
+                // SAFETY: as above.
+                let result =
+                    unsafe { (n.broadcast)(from(at), to(at), count, format, root as c_int, self.comm, stream) };
+                ("ncclBroadcast", result)
             }
         };
         n.said(what, result)

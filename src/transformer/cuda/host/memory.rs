@@ -26,13 +26,10 @@ impl Allocation {
     fn intact(&self, start: Address) -> Result<(), String> {
         let (low, end) = (self.map + GUARD, self.map + self.map_bytes - GUARD);
         let data_end = start as usize + self.bytes;
-        // SAFETY: both ranges lie within the mapping's accessible pages, outside of the data.
-        let (before, after) = unsafe {
-            (
-                std::slice::from_raw_parts(low as *const u8, start as usize - low),
-                std::slice::from_raw_parts(data_end as *const u8, end - data_end),
-            )
-        };
+        // SAFETY: within the mapping's accessible pages, before the data.
+        let before = unsafe { std::slice::from_raw_parts(low as *const u8, start as usize - low) };
+        // SAFETY: within the mapping's accessible pages, after the data.
+        let after = unsafe { std::slice::from_raw_parts(data_end as *const u8, end - data_end) };
         let name = format!("the allocation of {} bytes at {start:#x}", self.bytes);
         if let Some(i) = before.iter().rposition(|b| *b != CANARY) {
             return Err(format!("something was written {} bytes before {name}", before.len() - i));
@@ -81,10 +78,9 @@ impl Memory {
             .map_err(failed)?;
         let start = map + map_bytes - GUARD - data;
         // SAFETY: the inner pages are ours and writable; fresh pages are zero, so the data stay so.
-        unsafe {
-            std::ptr::write_bytes((map + GUARD) as *mut u8, CANARY, start - map - GUARD);
-            std::ptr::write_bytes((start + bytes) as *mut u8, CANARY, data - bytes);
-        }
+        unsafe { std::ptr::write_bytes((map + GUARD) as *mut u8, CANARY, start - map - GUARD) };
+        // SAFETY: as above.
+        unsafe { std::ptr::write_bytes((start + bytes) as *mut u8, CANARY, data - bytes) };
         self.all.insert(start as Address, Allocation { map, map_bytes, bytes });
         self.in_use += bytes as u64;
         self.peak = self.peak.max(self.in_use);
