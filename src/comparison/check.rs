@@ -7,20 +7,30 @@ use serde::Serialize;
 /// One side's figures of a cell: medians over its launches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Side {
+    /// Tokens of all devices together, per second.
     pub tokens_per_second: Option<f64>,
+    /// USD for a million tokens; `None` without a price.
     pub usd_per_million_tokens: Option<f64>,
+    /// The most that its process held, in bytes.
     pub peak_memory_bytes: Option<f64>,
+    /// Median time to the first token, in seconds.
     pub ttft_seconds: Option<f64>,
+    /// Median time of each further token, in seconds.
     pub tpot_seconds: Option<f64>,
 }
 
 /// A cell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cell {
+    /// [`crate::scenario::trial::Trial::id`].
     pub trial_id: String,
+    /// As tables show it.
     pub name: String,
+    /// The program before.
     pub base: Side,
+    /// The program now.
     pub head: Side,
+    /// What the pairs say.
     pub judged: Judged,
     /// What is exactly different: FLOPs, tokens, allocated bytes, the output's checksum.
     pub findings: Vec<String>,
@@ -44,11 +54,15 @@ pub struct Kept {
 pub struct Check {
     /// Of the form of this data.
     pub version: u32,
+    /// The scenario's name.
     pub scenario: String,
+    /// Over all cells, guards included.
     pub verdict: Verdict,
     /// Compared with a stored run, which was not interleaved: to be read, not to be relied on.
     pub advisory: bool,
+    /// In the scenario's order.
     pub cells: Vec<Cell>,
+    /// Every limit that a cell was held against.
     pub budgets: Vec<Kept>,
     /// Why nothing can be concluded, whatever the cells say.
     pub guards: Vec<String>,
@@ -56,23 +70,36 @@ pub struct Check {
     pub remarks: Vec<String>,
     /// A change of the price itself: (before, after), USD an hour.
     pub price_change: Option<(f64, f64)>,
+    /// How it was measured.
     pub method: Method,
 }
 
 /// How it was measured: what a reader has to know to believe it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Method {
+    /// The slowdown that is surely exceeded in a regression, as a share.
     pub tolerance: f64,
+    /// The slowdown that a pass excludes, as a share.
     pub detect: f64,
+    /// Pairs of launches that a cell gets at most.
     pub pairs_at_most: usize,
+    /// Seconds that a launch measures.
     pub launch_seconds: f64,
+    /// Pairs of the baseline against itself.
     pub control_pairs: usize,
+    /// The machine in a line.
     pub machine: String,
+    /// The price in a line.
     pub price: String,
+    /// The baseline: a commit or a program.
     pub base: String,
+    /// What is checked: a commit or a program.
     pub head: String,
+    /// Share of the time that the hypervisor took, where it tells.
     pub steal_share: Option<f64>,
+    /// Of the order of launches.
     pub seed: u64,
+    /// The command line that was run.
     pub command: String,
 }
 
@@ -84,14 +111,17 @@ impl Check {
         if guards.is_empty() { worst } else { Verdict::Inconclusive }
     }
 
+    /// Cells of this verdict that were measured.
     pub fn counted(&self, verdict: Verdict) -> usize {
         self.cells.iter().filter(|c| c.failure.is_none() && c.judged.verdict == verdict).count()
     }
 
+    /// Cells that could not be measured.
     pub fn failed(&self) -> usize {
         self.cells.iter().filter(|c| c.failure.is_some()).count()
     }
 
+    /// Limits that are exceeded.
     pub fn over_budget(&self) -> usize {
         self.budgets.iter().filter(|b| b.headroom < 0.0).count()
     }

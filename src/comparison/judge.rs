@@ -34,12 +34,16 @@ impl Default for Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
+    /// A slowdown worth detecting is excluded.
     Pass,
+    /// Neither can be said.
     Inconclusive,
+    /// Surely slower than tolerated.
     Regression,
 }
 
 impl Verdict {
+    /// In capitals, as reports and exit messages have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pass => "PASS",

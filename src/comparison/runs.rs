@@ -60,7 +60,9 @@ pub struct Total {
 /// Everything that can be said of several runs together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunComparison {
+    /// Trials that several runs have.
     pub pairings: Vec<Pairing>,
+    /// Trials that some runs lack.
     pub missing: Vec<Missing>,
     /// One a run; the first is compared with itself.
     pub totals: Vec<Total>,

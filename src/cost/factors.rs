@@ -17,8 +17,11 @@ pub struct Factors {
     pub price: f64,
     /// Devices that work for each paid unit.
     pub devices: f64,
+    /// Share of the paid time that makes tokens, in (0, 1].
     pub utilisation: f64,
+    /// Model FLOPs of a token.
     pub flops_per_token: f64,
+    /// What a device reaches.
     pub speed: Speed,
 }
 
@@ -26,7 +29,12 @@ pub struct Factors {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
     /// The peak is known, and so is the share of it that is reached.
-    Split { peak: f64, mfu: f64 },
+    Split {
+        /// FLOP/s that the device could reach.
+        peak: f64,
+        /// The share of them that it does.
+        mfu: f64,
+    },
     /// Only what was reached is known.
     Reached(f64),
 }

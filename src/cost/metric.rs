@@ -51,8 +51,11 @@ pub enum Provenance {
 /// A value and, where it is estimated from samples, its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Estimate {
+    /// In the metric's unit.
     pub value: f64,
+    /// Lower end of the interval.
     pub low: Option<f64>,
+    /// Upper end of the interval.
     pub high: Option<f64>,
 }
 

@@ -8,19 +8,31 @@ use rust_decimal::Decimal;
 /// An input that no price can be computed from. Each message says what is wrong and the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum CostError {
+    /// A price, in USD an hour.
     #[error(
         "a price of {0} USD an hour cannot be used: it has to be a finite number over 0; leave the price out where it is not \
          known, and costs are shown as n/a"
     )]
     Price(f64),
+    /// A throughput, in tokens a second.
     #[error("a throughput of {0} tokens a second has no cost: it has to be a finite number over 0")]
     Throughput(f64),
+    /// A utilisation.
     #[error(
         "a utilisation of {0} cannot be used: it is the share of paid time that makes tokens, over 0 and at most 1"
     )]
     Utilisation(f64),
+    /// Any other input.
     #[error("{name} of {value} cannot be used: it has to be a finite number, {bound}")]
-    Input { name: &'static str, value: f64, bound: &'static str },
+    Input {
+        /// Which one.
+        name: &'static str,
+        /// What it is.
+        value: f64,
+        /// Where it has to lie.
+        bound: &'static str,
+    },
+    /// A cost that no decimal number holds.
     #[error("the cost is beyond what a decimal number of 28 digits holds; check price and throughput")]
     OutOfRange,
 }

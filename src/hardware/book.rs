@@ -10,8 +10,11 @@ use crate::yaml::did_you_mean;
 /// Devices, offers and APIs' prices.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Book {
+    /// The catalog.
     pub devices: Vec<Device>,
+    /// What machines cost, by provider, term and date.
     pub offers: Vec<Offer>,
+    /// What APIs charge for tokens.
     pub apis: Vec<Api>,
     /// From here on, offers are of a user's own files, and go before ours.
     own_from: usize,

@@ -6,13 +6,19 @@ use serde::{Deserialize, Serialize};
 /// Facts about a machine that do not change while it is up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
+    /// As the system gives it.
     pub hostname: String,
+    /// The maker's name of the CPU.
     pub cpu_model: String,
+    /// "x86_64", "aarch64".
     pub architecture: String,
     /// Cores that this process may use (affinity and cgroup quota respected).
     pub cores: u32,
+    /// Bytes that this process may use.
     pub memory_bytes: u64,
+    /// Name and version of the system.
     pub os: String,
+    /// The kernel's release.
     pub kernel: String,
     /// Instruction sets that kernels choose from, of those the CPU reports: "avx2", "fma", "avx512f", "avx512bf16" ...
     pub instruction_sets: Vec<String>,
@@ -25,11 +31,13 @@ pub struct Machine {
 pub struct Probe {
     /// f32 multiply-adds on one core, and on all of them together.
     pub f32_flops_per_second_one_core: f64,
+    /// The same on all cores together.
     pub f32_flops_per_second: f64,
     /// bf16 dot products on all cores; `None` where the CPU has no such instruction.
     pub bf16_flops_per_second: Option<f64>,
     /// Reading a buffer much larger than the caches, on one core and on all.
     pub read_bytes_per_second_one_core: f64,
+    /// Reading memory on all cores, in bytes a second.
     pub read_bytes_per_second: f64,
     /// Relative spread (p90 - p10) / median of the short repeated probe: what a figure of this machine is worth.
     pub spread: f64,

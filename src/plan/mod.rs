@@ -23,6 +23,7 @@ use std::sync::Arc;
 /// What the plan has to know of the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
+    /// Cores that a trial may use.
     pub cores: u32,
     /// Bytes that trials may fill.
     pub memory: Bytes,
@@ -34,13 +35,16 @@ pub struct Facts {
     pub calibration: Calibration,
     /// Where the GPUs are looked up.
     pub book: Book,
+    /// For what the sweep occupies; `None` without a price.
     pub usd_per_hour: Option<f64>,
+    /// The processes that run every trial together.
     pub processes: Processes,
 }
 
 /// The processes that run every trial together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Processes {
+    /// Over all nodes.
     pub all: u32,
     /// Those that share this one's memory and GPUs.
     pub of_node: u32,
@@ -60,10 +64,15 @@ pub struct PlannedTrial {
     pub cell_index: u32,
     /// Place in the order of execution.
     pub run_order: u32,
+    /// [`crate::scenario::trial::Trial::id`].
     pub id: String,
+    /// What is measured.
     pub cell: Cell,
+    /// Parameters of the model.
     pub parameters: u64,
+    /// Model FLOPs of a step.
     pub flops_per_step: Flops,
+    /// Predicted bytes, over all ranks.
     pub memory: MemoryParts,
     /// Estimated seconds of all its launches: start, warm-up, measuring.
     pub estimate: Seconds,
@@ -74,11 +83,15 @@ pub struct PlannedTrial {
 /// The whole sweep, in the order of execution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// Every requested cell once.
     pub trials: Vec<PlannedTrial>,
     /// How often each is launched, all once a round.
     pub rounds: u32,
+    /// How each cell is measured, all its launches together.
     pub measure: Measure,
+    /// Caps on the whole sweep.
     pub limits: Limits,
+    /// How the order of execution was made.
     pub order: Order,
 }
 
@@ -88,6 +101,7 @@ pub struct Plan {
 pub struct PlanError {
     /// The cell's coordinates.
     pub cell: String,
+    /// What is wrong, and the remedy.
     pub message: String,
 }
 

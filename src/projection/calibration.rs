@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 pub struct Calibration {
     /// When and to what it was fitted.
     pub fitted: String,
+    /// What hardware and programs attain.
     pub constants: Constants,
     /// From rows whose source was left out of the fit.
     pub bars: Bars,

@@ -19,8 +19,11 @@ pub enum Kind {
 /// Rates in FLOP/s and bytes/s of one device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unit {
+    /// As the catalog has it.
     pub name: String,
+    /// Which constants apply.
     pub kind: Kind,
+    /// The maker's name of the generation: "Hopper".
     pub architecture: String,
     /// Datasheet, 16-bit with 32-bit sums.
     pub peak: f64,
@@ -32,15 +35,19 @@ pub struct Unit {
     pub tuned_f8: Option<f64>,
     /// Datasheet in f4; `None` where the device has none.
     pub peak_f4: Option<f64>,
+    /// FLOP/s in f32 without tensor cores.
     pub vector_f32: f64,
     /// What a tuned product in f32 reaches, without reduced precision inside.
     pub tuned_f32: f64,
+    /// Of its memory: datasheet, or probed.
     pub bytes_per_second: f64,
+    /// Size of its memory.
     pub memory_bytes: f64,
     /// One direction, to its neighbours in the machine.
     pub link_bytes_per_second: f64,
     /// Devices that the link joins.
     pub link_devices: f64,
+    /// Thermal design power; `None` where unknown.
     pub watts: Option<f64>,
     /// Multiprocessors; `None` where unknown: no wave is counted.
     pub cores: Option<f64>,
@@ -200,10 +207,12 @@ impl Unit {
         matches!(self.architecture.as_str(), "Hopper" | "Blackwell" | "Blackwell Ultra")
     }
 
+    /// Whether its tensor cores take f32 with 19 bits.
     pub fn has_tf32(&self) -> bool {
         matches!(self.architecture.as_str(), "Ampere" | "Ada") || self.is_after_ampere()
     }
 
+    /// Whether it is of that generation.
     pub fn is_hopper(&self) -> bool {
         self.architecture == "Hopper"
     }

@@ -26,6 +26,7 @@ const WAVE_WEIGHT: f64 = 0.5;
 /// Number formats of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// f32.
     Single,
     /// f32 values, of which products take 19 bits.
     Tf32,

@@ -29,19 +29,27 @@ pub struct Attending {
 /// A decoder's sizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Model {
+    /// Layers.
     pub layers: f64,
+    /// Width of the residual stream.
     pub d_model: f64,
+    /// Query heads.
     pub heads: f64,
+    /// Heads of keys and values.
     pub kv_heads: f64,
+    /// Width of a head.
     pub head_dim: f64,
     /// Of one expert, where there are experts.
     pub d_ff: f64,
+    /// Entries of the vocabulary.
     pub vocab: f64,
     /// Three matrices in the feed-forward layer (SwiGLU) instead of two.
     pub gated: bool,
     /// The output product shares the embedding's weights.
     pub tied: bool,
+    /// `None`: one feed-forward layer for all tokens.
     pub experts: Option<Experts>,
+    /// How far attention looks.
     pub attending: Attending,
     /// All parameters.
     pub parameters: f64,
@@ -112,6 +120,7 @@ impl Model {
         self.matrix_parameters() + if self.tied { 0.0 } else { self.table_parameters() }
     }
 
+    /// Width of all keys, or of all values, of a token.
     pub fn d_kv(&self) -> f64 {
         self.kv_heads * self.head_dim
     }
@@ -169,10 +178,12 @@ impl Model {
         self.inner_parameters(self.experts_a_token()) / (self.layers * self.inner_matrices() * self.d_model)
     }
 
+    /// Experts of a layer; 1 where there are none.
     pub fn expert_count(&self) -> f64 {
         self.experts.map_or(1.0, |e| e.count)
     }
 
+    /// Experts that a token passes; 1 where there are none.
     pub fn experts_a_token(&self) -> f64 {
         self.experts.map_or(1.0, |e| e.active)
     }

@@ -39,17 +39,23 @@ pub enum Weights {
 /// One inference configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Serving {
+    /// What is served.
     pub model: Model,
+    /// One of the devices.
     pub device: Arc<Unit>,
     /// Devices that share each layer.
     pub tensor: f64,
     /// Devices that hold different layers.
     pub stages: f64,
+    /// Bytes a weight of the matrices.
     pub weight_bytes: f64,
     /// Bytes a value of embedding and head where weights are quantised.
     pub table_bytes: f64,
+    /// How weights are quantised.
     pub weights: Weights,
+    /// Bytes a value of the KV cache.
     pub cache_bytes: f64,
+    /// The program of inference.
     pub engine: Engine,
     /// The scheduler, in Python, runs between the device's steps.
     pub between_steps: bool,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 /// What is recomputed in the backward pass instead of kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recompute {
+    /// Nothing: every activation is kept.
     None,
     /// Attention's scores (Korthikanti et al. 2022); with fused attention nothing.
     Selective,
@@ -53,31 +54,45 @@ pub enum Driver {
 /// One training configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
+    /// What is trained.
     pub model: Model,
+    /// One of the devices.
     pub device: Arc<Unit>,
+    /// All of them.
     pub devices: f64,
+    /// Devices that one machine has.
     pub devices_per_node: f64,
     /// Bytes/s of one device's network, one direction.
     pub network: f64,
+    /// Tensor-parallel ranks.
     pub tensor: f64,
+    /// Pipeline-parallel ranks.
     pub pipeline: f64,
     /// Chunks of layers a pipeline rank holds (interleaved 1F1B); 1: plain 1F1B.
     pub interleave: f64,
+    /// Context-parallel ranks, which share a sequence.
     pub context: f64,
     /// Ranks that experts are spread over, among the data-parallel ones.
     pub expert_parallel: f64,
+    /// What data-parallel ranks keep a part of.
     pub sharding: Sharding,
     /// Sequences of one data-parallel rank at a time.
     pub micro_batch: f64,
     /// Micro-batches a step.
     pub accumulation: f64,
+    /// Tokens of a sequence.
     pub seq_len: f64,
+    /// Of products.
     pub format: Format,
+    /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// Scores never lie in memory.
     pub fused_attention: bool,
     /// Norms and dropout are split over tensor-parallel ranks too.
     pub sequence_parallel: bool,
+    /// The training program.
     pub engine: Engine,
+    /// What launches its kernels.
     pub driver: Driver,
     /// Optimizer and master weights lie in the host's memory (ZeRO-Offload).
     pub offloaded: bool,
@@ -111,6 +126,7 @@ impl Training {
         (self.devices / (self.tensor * self.pipeline * self.context)).max(1.0)
     }
 
+    /// Tokens of all devices together.
     pub fn tokens_per_step(&self) -> f64 {
         self.data() * self.micro_batch * self.accumulation * self.seq_len
     }

@@ -33,8 +33,10 @@ pub(crate) use terminal::wrapped;
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
+    /// A file could not be written.
     #[error(transparent)]
     Results(#[from] ResultsError),
+    /// A chart could not be drawn.
     #[error(transparent)]
     Chart(#[from] charts::DrawError),
 }

@@ -5,12 +5,32 @@ use std::path::{Path, PathBuf};
 /// A result file or folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
+    /// The system failed.
     #[error("{path}: {action}: {source}")]
-    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was being done to it.
+        action: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// What is there is not what this program writes.
     #[error("{path}: {message}")]
-    Damaged { path: PathBuf, message: String },
+    Damaged {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        message: String,
+    },
+    /// Another process uses the folder.
     #[error("{path}: somebody else is running there ({holder}); wait for it, or use another --out")]
-    Locked { path: PathBuf, holder: String },
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Who uses it.
+        holder: String,
+    },
 }
 
 impl ResultsError {

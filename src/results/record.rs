@@ -10,6 +10,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// One measured (or skipped) cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// [`SCHEMA_VERSION`] of the program that wrote it.
     pub schema_version: u32,
     /// [`crate::scenario::trial::Trial::id`].
     pub trial_id: String,
@@ -23,7 +24,9 @@ pub struct Record {
     /// How often this launch was made again because others disturbed it.
     #[serde(default, skip_serializing_if = "is_first")]
     pub again: u32,
+    /// What was asked for.
     pub cell: Cell,
+    /// What came of it.
     pub measurement: Measurement,
     /// Start of the trial, RFC 3339, UTC.
     pub started_at: String,
@@ -36,9 +39,13 @@ fn is_first(round: &u32) -> bool {
 /// What has to be the same for an old record to count for a new run; written once at the head of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunKey {
+    /// [`SCHEMA_VERSION`] of the program that wrote it.
     pub schema_version: u32,
+    /// Of this crate.
     pub program_version: String,
+    /// The scenario's name.
     pub scenario_name: String,
+    /// The scenario's seed.
     pub seed: u64,
     /// Settings that decide what a figure means (precision, min/max seconds, warm-up), canonical JSON.
     pub measure: String,

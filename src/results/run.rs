@@ -17,8 +17,11 @@ use std::path::Path;
 /// What `environment.json` holds: all of a run but its records.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
+    /// [`super::record::SCHEMA_VERSION`] of the program that wrote it.
     pub schema_version: u32,
+    /// The scenario's name.
     pub scenario_name: String,
+    /// What the scenario says of itself.
     pub description: String,
     /// Swept paths, in the order of the scenario.
     pub axes: Vec<String>,
@@ -26,10 +29,15 @@ pub struct Environment {
     pub requested_cells: u32,
     /// The cells' trials in the order of the scenario: which records of the journal belong to this run, and where.
     pub trial_ids: Vec<String>,
+    /// How it was measured.
     pub measure: Measure,
+    /// What costs were computed with.
     pub price: Price,
+    /// Of this crate.
     pub program_version: String,
+    /// Where it ran.
     pub machine: Machine,
+    /// That machine's limits, where they were measured.
     pub probe: Option<Probe>,
     /// How launches and runs are known to differ on this machine; not in runs of older programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +77,7 @@ impl Environment {
 /// A run as read back from its folder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
+    /// All but the records.
     pub environment: Environment,
     /// One per finished cell, ordered by `cell_index`.
     pub records: Vec<Record>,

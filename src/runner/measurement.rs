@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// It was measured.
     Ok,
     /// Memory ran out: the allocator failed, or the kernel killed the process.
     Oom,
     /// The process ended by a signal or an unexpected exit, or its device failed or was lost.
     Crashed,
+    /// It had not finished when its time was up.
     Timeout,
     /// The trial cannot be run as asked, or its figures are not to be trusted (the machine was suspended).
     Invalid,
@@ -67,7 +69,9 @@ pub struct Figures {
     pub launches: Vec<u32>,
     /// Steps run and not counted, before the step time was stationary.
     pub warmup_steps: u32,
+    /// Tokens of all devices together.
     pub tokens_per_step: u64,
+    /// Why no further step was measured.
     pub stopped_by: Stop,
     /// Half width of the 95 % interval of the median step, relative to the median; `None` with too few steps for an interval.
     pub precision_reached: Option<f64>,
@@ -136,6 +140,7 @@ impl Figures {
 /// One trial's outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
+    /// How the trial ended.
     pub status: Status,
     /// What happened, for every status but `ok`; empty then.
     pub reason: String,

@@ -31,7 +31,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What to measure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
+    /// The trial.
     pub trial: Trial,
+    /// How precisely, and for how long.
     pub measure: Measure,
     /// Goes into the measurement as it is.
     pub predicted_memory: MemoryParts,

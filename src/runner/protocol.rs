@@ -45,7 +45,9 @@ pub(crate) struct Team {
 pub enum Stage {
     /// The process starts and builds the model.
     Preparing,
+    /// Steps until their time is stationary.
     WarmUp,
+    /// Steps that count.
     Measuring,
     /// Stands still until others are done.
     Waiting,
@@ -66,6 +68,7 @@ impl Stage {
 /// How far a trial is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
+    /// What it is doing.
     pub stage: Stage,
     /// Steps of this stage.
     pub steps: u64,
@@ -119,10 +122,13 @@ pub(crate) enum Message {
 /// Why a child could not hold its end of the conversation.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
+    /// The request could not be read.
     #[error("reading the request from stdin: {0}")]
     Read(io::Error),
+    /// What was read is no request.
     #[error("the request on stdin is not understood ({0}); `centime trial` is used by `centime run` only")]
     Request(serde_json::Error),
+    /// The parent takes no answer.
     #[error("writing to the parent: {0}")]
     Write(io::Error),
 }

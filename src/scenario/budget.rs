@@ -9,9 +9,13 @@ use std::path::Path;
 pub struct Budget {
     /// `*` stands for anything: "d_model 256*", "*".
     pub cells: String,
+    /// Most USD for a million tokens.
     pub usd_per_million_tokens: Option<f64>,
+    /// Most bytes that the process may hold.
     pub peak_memory_bytes: Option<f64>,
+    /// Longest median time to the first token, in seconds.
     pub ttft_seconds: Option<f64>,
+    /// Longest median time of each further token, in seconds.
     pub tpot_seconds: Option<f64>,
 }
 

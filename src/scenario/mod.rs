@@ -36,21 +36,26 @@ use trial::Trial;
 pub struct Scenario {
     /// Names the report's folder; letters, digits, `-`, `_` and `.` only.
     pub name: String,
+    /// What it says of itself.
     pub description: String,
     /// The swept paths in the order of the file, for columns and charts ("model.d_model", "batch").
     pub axes: Vec<String>,
     /// Every cell of the sweep in the order of the file, before it is shuffled, capped or skipped.
     pub cells: Vec<Cell>,
+    /// How to measure.
     pub measure: Measure,
+    /// What to price it with.
     pub price: Price,
     /// Where facts of devices and prices are looked up: ours, with the user's files over it.
     pub book: Book,
+    /// Caps on the whole sweep.
     pub limits: Limits,
 }
 
 /// One requested cell of the sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
+    /// What is measured.
     pub trial: Trial,
     /// What the axes were set to, in the order of [`Scenario::axes`] (plus fields set by `include`): path and value as text.
     pub coordinates: Vec<(String, String)>,
@@ -81,14 +86,18 @@ impl Cell {
 pub struct Measure {
     /// Half width of the 95 % interval of the median step, relative, at which a trial stops.
     pub precision: f64,
+    /// Seconds that a trial is measured at least.
     pub min_seconds: f64,
+    /// Seconds that a trial is measured at most.
     pub max_seconds: f64,
     /// `None`: warm up until the step time is stationary.
     pub warmup_steps: Option<u32>,
     /// How often a cell is launched, all cells once a round; `None`: as the plan finds room for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u32>,
+    /// Of weights, inputs and the shuffled order.
     pub seed: u64,
+    /// The order in which cells are measured.
     pub order: Order,
     /// A trial that has not finished after this long is killed: status `timeout`.
     pub timeout_seconds: f64,
@@ -130,8 +139,11 @@ impl Scenario {
 /// Caps on the whole sweep; `None` binds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
+    /// Minutes that it may take.
     pub minutes: Option<f64>,
+    /// USD that it may cost.
     pub usd: Option<f64>,
+    /// Cells that are measured at most.
     pub cells: Option<u64>,
 }
 

@@ -47,11 +47,13 @@ pub struct Price {
     /// Name of the device in the catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// Which of its prices: on demand, spot, reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term: Option<Term>,
     /// When the price was last seen, as its book writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<String>,
+    /// What electricity costs, for own hardware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy: Option<Energy>,
     /// Kinds of requests to price; none stands for the usual ones.

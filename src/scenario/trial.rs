@@ -24,11 +24,13 @@ crate::transformer::names!(BackendChoice { Auto => "auto", Cpu => "cpu", Naive =
 pub struct Trial {
     /// What the reader calls the model: a preset's name, or one made from family and sizes ("gpt2 6x384").
     pub model: String,
+    /// What is computed.
     pub workload: Workload,
     /// Resolved: never `auto`.
     pub backend: BackendKind,
     /// Ranks; on the CPU each has `cores_per_device` cores.
     pub devices: u32,
+    /// CPU cores of each rank.
     pub cores_per_device: u32,
     /// How the devices share the workload, where it is not by whole replicas alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]

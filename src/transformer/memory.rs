@@ -5,11 +5,17 @@ use crate::units::Bytes;
 /// Bytes by what they hold, over all ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct MemoryParts {
+    /// Parameters.
     pub weights_bytes: u64,
+    /// Gradients of parameters.
     pub gradients_bytes: u64,
+    /// The optimizer's moments.
     pub optimizer_bytes: u64,
+    /// What a pass keeps, statistics and losses included.
     pub activations_bytes: u64,
+    /// Keys and values of earlier tokens.
     pub kv_cache_bytes: u64,
+    /// Scratch of operations.
     pub workspace_bytes: u64,
 }
 
@@ -26,7 +32,9 @@ impl MemoryParts {
 /// The most that devices' allocators had given out, and had taken from the devices for it, at one time; over all ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeviceMemory {
+    /// Given out at one time.
     pub peak_allocated_bytes: u64,
+    /// Taken from the devices at one time.
     pub peak_reserved_bytes: u64,
 }
 

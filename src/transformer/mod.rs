@@ -85,9 +85,11 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
+    /// 32 bits.
     F32,
     /// f32 whose products round their factors to TF32 (19 bits, of which 11 are significant), on GPUs.
     Tf32,
+    /// bfloat16: 16 bits, 8 of them significant.
     Bf16,
 }
 
@@ -127,9 +129,13 @@ impl BackendKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
+    /// Stochastic gradient descent, with momentum where it is set.
     Sgd,
+    /// Kingma & Ba 2015, algorithm 1.
     Adam,
+    /// Kingma & Ba 2015, algorithm 2.
     Adamax,
+    /// Loshchilov & Hutter 2019: decay apart from the gradient.
     Adamw,
 }
 
@@ -152,7 +158,9 @@ impl Dtype {
 /// Everything that decides what a step computes; the same on every backend and machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
+    /// The model's sizes.
     pub shape: Shape,
+    /// What a step is.
     pub phase: Phase,
     /// Sequences a step, over all devices together.
     pub batch: u32,
@@ -162,10 +170,12 @@ pub struct Workload {
     pub prompt_len: u32,
     /// Tokens that `generate` and `decode` produce for a sequence before they start over.
     pub new_tokens: u32,
+    /// Of weights and activations.
     pub dtype: Dtype,
     /// Of the matrices, in prefill, decode and generate; training has them in f32.
     #[serde(default, skip_serializing_if = "Workload::is_plain")]
     pub weights: WeightFormat,
+    /// Of a training step.
     pub optimizer: OptimizerKind,
     /// Probability that dropout zeroes an activation in training; 0 leaves the operation out.
     pub dropout: f32,

@@ -12,13 +12,18 @@ pub enum Category {
     Weights,
     /// Parameters that are only read: of inference, those that no product multiplies by.
     FixedWeights,
+    /// Gradients of parameters.
     Gradients,
+    /// The optimizer's moments.
     Optimizer,
+    /// What a pass keeps.
     Activations,
     /// What stays in f32 whatever the activations' format: statistics of norms and of softmax, losses, logits that a token is
     /// chosen by, tokens. Counted with the activations.
     Statistics,
+    /// Keys and values of earlier tokens.
     KvCache,
+    /// Scratch of an operation.
     Workspace,
 }
 
@@ -62,17 +67,24 @@ pub enum Captured {
 pub struct Updated<'a, T> {
     /// The numbers of parameter and gradient that are updated, all of them unless ranks share the work; moments hold these alone.
     pub part: Range<usize>,
+    /// What is updated.
     pub parameter: &'a mut T,
+    /// Its gradient.
     pub gradient: &'a T,
+    /// The first moment, where the kind has one.
     pub first: Option<&'a mut T>,
+    /// The second moment, where the kind has one.
     pub second: Option<&'a mut T>,
 }
 
 /// A product's dimensions: N rows in, K inputs, M outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearDims {
+    /// Rows, N.
     pub n: usize,
+    /// Inputs, K.
     pub k: usize,
+    /// Outputs, M.
     pub m: usize,
 }
 
@@ -109,7 +121,9 @@ pub struct CachePlace<'a, T> {
 /// Whether a result replaces what is there or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
+    /// What is there goes.
     Overwrite,
+    /// The result is added to it.
     Accumulate,
 }
 
@@ -126,6 +140,7 @@ pub struct AttentionDims {
     pub kv_heads: usize,
     /// D
     pub head_dim: usize,
+    /// A token sees those before it and itself.
     pub causal: bool,
 }
 
@@ -148,8 +163,11 @@ impl AttentionDims {
 /// then values `[B, KV, capacity, D]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheDims {
+    /// B
     pub batch: usize,
+    /// KV
     pub kv_heads: usize,
+    /// D
     pub head_dim: usize,
     /// Positions that fit.
     pub capacity: usize,
@@ -179,8 +197,11 @@ impl CacheDims {
 /// Normalisation over the last dimension.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormDims {
+    /// Rows, N.
     pub n: usize,
+    /// Elements of a row, C.
     pub c: usize,
+    /// Added to the variance.
     pub eps: f32,
     /// RMSNorm: no mean is taken off.
     pub rms: bool,
@@ -224,10 +245,15 @@ pub struct Varying<'a> {
 /// Hutter 2019; momentum as in PyTorch (no dampening).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {
+    /// Which of them.
     pub kind: OptimizerKind,
+    /// Step size.
     pub learning_rate: f32,
+    /// Decay of the first moment.
     pub beta1: f32,
+    /// Decay of the second moment.
     pub beta2: f32,
+    /// Added to the root of the second moment.
     pub eps: f32,
     /// Decoupled decay, AdamW only.
     pub weight_decay: f32,

@@ -10,6 +10,7 @@ use super::memory::DeviceMemory;
 /// What a session runs on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionOptions {
+    /// Where the operations run.
     pub backend: BackendKind,
     /// How many ranks there are and how they share the workload; each has its own cores.
     pub parallel: Parallel,

@@ -18,6 +18,7 @@ pub enum Origin {
 /// A configuration that cannot be used.
 #[derive(Debug)]
 pub struct YamlError {
+    /// Where.
     pub origin: Origin,
     /// What is wrong and what to do about it; begins with the field where there is one.
     pub message: String,

@@ -17,19 +17,25 @@ use serde::{Deserialize, Serialize};
 pub struct Gpu {
     /// Place among the machine's GPUs, as nvidia-smi counts them.
     pub index: u32,
+    /// The maker's name: "NVIDIA H100 80GB HBM3".
     pub name: String,
+    /// Tells it from its like; empty where it does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uuid: String,
     /// Version of the driver: "580.65.06".
     pub driver: String,
+    /// Its memory, in bytes.
     pub memory_bytes: u64,
     /// Clock of the multiprocessors that the maker sets by default, in MHz.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_sm_mhz: Option<u32>,
+    /// The highest clock of the multiprocessors, in MHz.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_sm_mhz: Option<u32>,
+    /// The highest clock of the memory, in MHz.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_memory_mhz: Option<u32>,
+    /// The power that it is limited to, in watts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_limit_watts: Option<f64>,
     /// Whether it is partitioned into instances (MIG): power and energy are then those of all of them.
@@ -69,14 +75,23 @@ impl Gpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
+    /// Nothing runs.
     Idle,
+    /// Clocks that somebody set.
     ApplicationClocks,
+    /// Clocks that a display asks for.
     DisplayClocks,
+    /// Its power limit, by software.
     PowerCap,
+    /// Kept in step with other GPUs.
     SyncBoost,
+    /// Heat, by software.
     ThermalSlowdown,
+    /// Heat, power or current, by hardware.
     HardwareSlowdown,
+    /// Heat, by hardware.
     HardwareThermalSlowdown,
+    /// A signal of the power supply.
     PowerBrake,
 }
 

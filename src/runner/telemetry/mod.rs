@@ -33,20 +33,25 @@ pub struct Telemetry {
 pub struct GpuFigures {
     /// As nvidia-smi counts.
     pub index: u32,
+    /// The maker's name.
     pub name: String,
     /// Readings within the measured steps, or next to them where they were shorter than the time between two readings.
     pub samples: u32,
+    /// Mean clock of the multiprocessors, in MHz.
     pub mean_sm_mhz: Option<f64>,
     /// The clock that all but a tenth of the readings reached.
     pub p10_sm_mhz: Option<f64>,
+    /// Mean clock of the memory, in MHz.
     pub mean_memory_mhz: Option<f64>,
     /// What the clock is held against: the default, or the maximum where there is no default.
     pub reference_sm_mhz: Option<f64>,
+    /// The highest clock that the multiprocessors can take, in MHz.
     pub max_sm_mhz: Option<f64>,
     /// By the energy counter where there is one, else the mean of the readings of power.
     pub mean_watts: Option<f64>,
     /// By the energy counter, between the readings around the measured steps.
     pub joules: Option<f64>,
+    /// Highest temperature, in degrees Celsius.
     pub max_celsius: Option<u32>,
     /// Why it was slowed down, of all that was seen.
     pub reasons: Vec<Reason>,

@@ -38,6 +38,7 @@ pub trait Alloc {
 /// checked by debug assertions and slice bounds.
 #[allow(clippy::too_many_arguments)]
 pub trait Backend: Alloc {
+    /// Which one it is.
     fn kind(&self) -> BackendKind;
     /// The format that products take their factors in, and that the KV cache is kept in.
     fn dtype(&self) -> Dtype {
@@ -48,6 +49,7 @@ pub trait Backend: Alloc {
     fn upload(&self, from: &[f32], to: &mut Self::Buffer);
     /// Device to host: as many numbers as `to` holds, from `offset`.
     fn download(&self, from: &Self::Buffer, offset: usize, to: &mut [f32]);
+    /// Every element becomes `value`.
     fn fill(&self, buffer: &mut Self::Buffer, value: f32);
     /// The first `len` numbers.
     fn copy(&self, from: &Self::Buffer, to: &mut Self::Buffer, len: usize);

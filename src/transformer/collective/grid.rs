@@ -17,6 +17,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharding {
+    /// Nothing: every rank keeps all.
     #[default]
     None,
     /// The optimizer's moments: stage 1 of ZeRO (Rajbhandari et al. 2020, section 5.1). Gradients are reduced and scattered, each
@@ -33,6 +34,7 @@ pub struct Parallel {
     pub data: u32,
     /// Ranks of one replica; heads and feed-forward widths are split among them (Shoeybi et al. 2019, section 3).
     pub tensor: u32,
+    /// What the replicas keep a part of each.
     pub sharding: Sharding,
 }
 

@@ -30,6 +30,7 @@ pub enum Activation {
     GeluTanh,
     /// x Phi(x), exact.
     GeluErf,
+    /// max(x, 0).
     Relu,
     /// silu(gate) * up, with two input products.
     SwiGlu,
@@ -41,6 +42,7 @@ crate::transformer::names!(Activation { GeluTanh => "gelu_tanh", GeluErf => "gel
 /// Frequencies of rotary positions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rope {
+    /// Base of the frequencies (Su et al. 2021: 10,000).
     pub theta: f32,
     /// Llama 3.1's stretch of the low frequencies; `None` leaves the frequencies as they are.
     pub scaling: Option<RopeScaling>,
@@ -58,7 +60,9 @@ pub struct RopeScaling {
 /// A checked model shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
+    /// Which architecture the sizes are of.
     pub family: Family,
+    /// Layers.
     pub n_layers: u32,
     /// C
     pub d_model: u32,
@@ -85,8 +89,11 @@ pub struct Shape {
     pub attn_out_bias: bool,
     /// Biases in the feed-forward layer
     pub mlp_bias: bool,
+    /// Between the products of the feed-forward layer.
     pub activation: Activation,
+    /// Added to a norm's variance.
     pub norm_eps: f32,
+    /// Frequencies of rotary positions, where the family has them.
     pub rope: Rope,
 }
 
@@ -107,6 +114,7 @@ fn fault(field: &'static str, message: String) -> ShapeError {
 pub(crate) const MAX_DIMENSION: u32 = 1 << 20;
 
 /// What a person states; everything left out takes the family's usual value.
+#[allow(missing_docs, reason = "the fields are those of `Shape` and `Rope`, each optional")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShapeSpec {
     pub n_layers: Option<u32>,
