@@ -3,7 +3,7 @@
 
 use centime::internal::hardware::built_in;
 use centime::internal::projection::{
-    Engine, Format, Model, Recompute, Serving, Training, Unit, Weights, base, project,
+    InferenceEngine, Model, ProductFormat, Recompute, Serving, Training, Unit, Weights, base, project,
 };
 use centime::internal::transformer::{Family, Shape, ShapeSpec};
 use centime::{Calibration, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
@@ -31,7 +31,7 @@ fn projecting(c: &mut Criterion) {
             micro_batch: 1.0,
             accumulation: 8.0,
             recompute: Recompute::Full,
-            ..base(model, &u, 64.0, 4096.0, Format::Half)
+            ..base(model, &u, 64.0, 4096.0, ProductFormat::Half)
         };
         b.iter(|| {
             for row in 0..ROWS {
@@ -50,7 +50,7 @@ fn projecting(c: &mut Criterion) {
             table_bytes: 2.0,
             weights: Weights::Half,
             cache_bytes: 2.0,
-            engine: Engine::Compiled,
+            engine: InferenceEngine::Compiled,
             between_steps: false,
             by_hand: false,
             library_sums: false,

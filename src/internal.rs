@@ -9,7 +9,7 @@ pub mod cli {
 /// What runs are compared by.
 pub mod comparison {
     pub use crate::comparison::break_even::against_api;
-    pub use crate::comparison::check::{Cell, Check, Method, Side, kept};
+    pub use crate::comparison::check::{Check, CheckedCell, Method, Side, kept};
     pub use crate::comparison::judge::{Rule, Verdict};
 }
 
@@ -32,9 +32,9 @@ pub mod hardware {
 /// Hardware that is not here.
 pub mod projection {
     pub use crate::projection::device::Unit;
-    pub use crate::projection::kernels::Format;
+    pub use crate::projection::kernels::ProductFormat;
     pub use crate::projection::model::Model;
-    pub use crate::projection::serving::{Engine, Serving, Weights};
+    pub use crate::projection::serving::{InferenceEngine, Serving, Weights};
     pub use crate::projection::training::{Recompute, Training};
     pub use crate::projection::workload::{base, project};
 }

@@ -85,7 +85,7 @@ pub use comparison::runs::{RunComparison, compare};
 pub use cost::evaluate::{Figured, evaluate};
 pub use cost::price::{CostError, usd_per_million_tokens};
 pub use hardware::book::Book;
-pub use plan::{Facts, Plan, PlanError, PlannedTrial, plan};
+pub use plan::{MachineFacts, Plan, PlanError, PlannedTrial, plan};
 pub use projection::calibration::Calibration;
 pub use report::{ReportError, Style, Summary, publish, summary};
 pub use results::ResultsError;

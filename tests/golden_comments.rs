@@ -1,20 +1,20 @@
 //! The comment on a pull request in every case that people meet, against golden files; `UPDATE_GOLDEN=1 cargo test` writes them
 //! again, to be looked at.
 
-use centime::internal::comparison::{Cell, Check, Method, Rule, Side, Verdict, kept};
+use centime::internal::comparison::{Check, CheckedCell, Method, Rule, Side, Verdict, kept};
 use centime::internal::report::{MARKER, benchmark, bmf, csv, json, junit, markdown};
 use centime::internal::scenario::Budget;
 use std::path::Path;
 
 /// A cell whose head is slower by this share (negative: faster), the verdict being the rule's own.
-fn cell(name: &str, slower: f64, spread: f64, cost: Option<f64>) -> Cell {
+fn cell(name: &str, slower: f64, spread: f64, cost: Option<f64>) -> CheckedCell {
     let rule = Rule::default();
     let y: Vec<f64> = (0..48)
         .map(|i| slower.ln_1p() + if i % 2 == 0 { spread } else { -spread } * (f64::from(i % 7) + 1.0) / 7.0)
         .collect();
     let (verdict, pairs) = rule.sequence(&y);
     let rate = 50_000.0;
-    Cell {
+    CheckedCell {
         trial_id: format!("{:012x}", name.len()),
         name: name.into(),
         base: Side { tokens_per_second: Some(rate), usd_per_million_tokens: cost, ..Side::default() },
@@ -30,9 +30,9 @@ fn cell(name: &str, slower: f64, spread: f64, cost: Option<f64>) -> Cell {
     }
 }
 
-fn failed(name: &str) -> Cell {
+fn failed(name: &str) -> CheckedCell {
     let judged = Rule::default().judged(&[], None, 1);
-    Cell {
+    CheckedCell {
         base: Side::default(),
         head: Side::default(),
         judged,
@@ -41,7 +41,7 @@ fn failed(name: &str) -> Cell {
     }
 }
 
-fn check(cells: Vec<Cell>) -> Check {
+fn check(cells: Vec<CheckedCell>) -> Check {
     Check {
         version: 1,
         scenario: "own-check".into(),

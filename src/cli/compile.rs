@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::table::{Format, Rows};
-use crate::transformer::cuda::device::{Facts, KernelName, Real};
+use crate::transformer::cuda::device::{DeviceFacts, KernelName, Real};
 use crate::transformer::cuda::driver;
 use crate::transformer::prepare::kernels;
 use crate::transformer::shape::{Family, Shape, ShapeSpec};
@@ -21,7 +21,7 @@ pub(super) fn run(capability: u32) -> Result<(), Failure> {
         let all: Vec<String> = SHARED_KIB.iter().map(|(known, _)| known.to_string()).collect();
         return Err(Failure::Usage(anyhow!("--compile {capability}: use one of {}", all.join(", "))));
     };
-    let facts = Facts {
+    let facts = DeviceFacts {
         name: format!("a GPU of compute capability {}.{}", capability / 10, capability % 10),
         capability: (capability / 10, capability % 10),
         multiprocessors: 132,

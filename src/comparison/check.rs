@@ -21,7 +21,7 @@ pub struct Side {
 
 /// A cell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Cell {
+pub struct CheckedCell {
     /// [`crate::scenario::trial::Trial::id`].
     pub trial_id: String,
     /// As tables show it.
@@ -61,7 +61,7 @@ pub struct Check {
     /// Compared with a stored run, which was not interleaved: to be read, not to be relied on.
     pub advisory: bool,
     /// In the scenario's order.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<CheckedCell>,
     /// Every limit that a cell was held against.
     pub budgets: Vec<Kept>,
     /// Why nothing can be concluded, whatever the cells say.
@@ -106,7 +106,7 @@ pub struct Method {
 impl Check {
     /// The verdict that cells and guards give together: a guard takes away a verdict that rests on timing. A cell that could
     /// not be measured leaves nothing to conclude.
-    pub fn conclude(cells: &[Cell], guards: &[String]) -> Verdict {
+    pub fn conclude(cells: &[CheckedCell], guards: &[String]) -> Verdict {
         let worst = Verdict::of_all(cells.iter().map(|c| c.judged.verdict));
         if guards.is_empty() { worst } else { Verdict::Inconclusive }
     }
@@ -158,10 +158,11 @@ impl Check {
 }
 
 /// Every limit of every budget on every cell that it concerns, by its name or the other one of its trial, and that has the figure.
-pub fn kept(budgets: &[Budget], cells: &[Cell], also: impl Fn(&str) -> Option<String>) -> Vec<Kept> {
+pub fn kept(budgets: &[Budget], cells: &[CheckedCell], also: impl Fn(&str) -> Option<String>) -> Vec<Kept> {
     let mut all = Vec::new();
     for budget in budgets {
-        let meant = |c: &&Cell| budget.concerns(&c.name) || also(&c.trial_id).is_some_and(|n| budget.concerns(&n));
+        let meant =
+            |c: &&CheckedCell| budget.concerns(&c.name) || also(&c.trial_id).is_some_and(|n| budget.concerns(&n));
         for cell in cells.iter().filter(meant) {
             for (limit, most) in budget.limits() {
                 let is = match limit {
@@ -184,9 +185,9 @@ mod tests {
     use super::*;
     use crate::comparison::judge::Rule;
 
-    fn cell(name: &str, slower: f64, verdict: Verdict) -> Cell {
+    fn cell(name: &str, slower: f64, verdict: Verdict) -> CheckedCell {
         let y: Vec<f64> = (0..12).map(|i| slower + if i % 2 == 0 { 1e-3 } else { -1e-3 }).collect();
-        Cell {
+        CheckedCell {
             trial_id: name.into(),
             name: name.into(),
             base: Side { usd_per_million_tokens: Some(1.0), ..Side::default() },

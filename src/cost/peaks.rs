@@ -2,7 +2,7 @@
 
 use super::metric::Context;
 use crate::hardware::book::Book;
-use crate::hardware::device::{Device, Format};
+use crate::hardware::device::{Device, NumberFormat};
 use crate::hardware::gpu::Gpu;
 use crate::transformer::{BackendKind, Dtype};
 
@@ -24,8 +24,8 @@ impl Source {
 }
 
 /// The catalog's name of a trial's format; formats are called alike in both.
-fn format(dtype: Dtype) -> Option<Format> {
-    Format::ALL.into_iter().find(|f| f.name() == dtype.name())
+fn format(dtype: Dtype) -> Option<NumberFormat> {
+    NumberFormat::ALL.into_iter().find(|f| f.name() == dtype.name())
 }
 
 /// GPUs that the trial ran on: the first ones that it could see. `None` on other backends, or where they are not known.

@@ -2,7 +2,7 @@
 
 use super::design::{Design, shown};
 use super::launch::{Launch, launch, side};
-use crate::comparison::check::{Cell, Check};
+use crate::comparison::check::{Check, CheckedCell};
 use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Verdict, control_alarms};
 use crate::plan::PlannedTrial;
@@ -90,7 +90,7 @@ pub(crate) fn check(design: &Design, baseline: &Path, say: &mut dyn FnMut(String
         say(format!("the baseline's own counts are not known ({why}); its figures are compared alone"));
     }
     let plans = plans.unwrap_or_default();
-    let measured: Vec<Cell> = seen.iter().enumerate().map(|(c, s)| cell(design, c, s, &plans)).collect();
+    let measured: Vec<CheckedCell> = seen.iter().enumerate().map(|(c, s)| cell(design, c, s, &plans)).collect();
     let method = design.method(shown(baseline), control.len(), steal);
     Check {
         version: 1,
@@ -148,10 +148,10 @@ fn exact_plan(design: &Design, baseline: &Path) -> Result<Counts, String> {
     Ok(rows.iter().filter_map(row).collect())
 }
 
-fn cell(design: &Design, c: usize, seen: &Seen, counts: &Counts) -> Cell {
+fn cell(design: &Design, c: usize, seen: &Seen, counts: &Counts) -> CheckedCell {
     let trial = &design.trials[c];
     let failure = seen.failed.then(|| seen.failures.first().cloned().unwrap_or_default());
-    Cell {
+    CheckedCell {
         trial_id: trial.id.clone(),
         name: trial.cell.name(),
         base: side(&design.scenario.price, trial, &seen.base),

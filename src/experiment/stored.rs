@@ -2,7 +2,7 @@
 
 use super::design::Design;
 use super::launch::{Launch, launch, side};
-use crate::comparison::check::{Cell, Check, Side};
+use crate::comparison::check::{Check, CheckedCell, Side};
 use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Judged, Verdict};
 use crate::cost::evaluate::evaluate;
@@ -62,7 +62,7 @@ pub(crate) fn check(design: &Design, folder: &Path) -> Result<Check, StoredError
         {
             findings.push(format!("checksum of the output: {} before, {} now", then.checksum, now.figures.checksum));
         }
-        cells.push(Cell {
+        cells.push(CheckedCell {
             trial_id: trial.id.clone(),
             name: trial.cell.name(),
             base,
@@ -125,7 +125,7 @@ pub(crate) fn first(design: &Design) -> Check {
             p: None,
             detectable: None,
         };
-        cells.push(Cell {
+        cells.push(CheckedCell {
             trial_id: trial.id.clone(),
             name: trial.cell.name(),
             base: Side::default(),

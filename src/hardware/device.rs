@@ -4,7 +4,7 @@ use super::date::Date;
 
 /// Number formats that peaks are quoted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum NumberFormat {
     F32,
     Tf32,
     F16,
@@ -16,7 +16,7 @@ pub enum Format {
     Int8,
 }
 
-impl Format {
+impl NumberFormat {
     pub const ALL: [Self; 8] =
         [Self::F32, Self::Tf32, Self::F16, Self::F16Accumulating, Self::Bf16, Self::F8, Self::F4, Self::Int8];
 
@@ -37,10 +37,10 @@ impl Format {
 
 /// Rates in FLOP/s (operations a second for int8), where they are known.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rates(pub Vec<(Format, f64)>);
+pub struct Rates(pub Vec<(NumberFormat, f64)>);
 
 impl Rates {
-    pub fn of(&self, format: Format) -> Option<f64> {
+    pub fn of(&self, format: NumberFormat) -> Option<f64> {
         self.0.iter().find(|(f, _)| *f == format).map(|(_, rate)| *rate)
     }
 }
@@ -89,12 +89,14 @@ impl Device {
     /// Whether no source at hand confirms this field (a format's name for a peak).
     pub fn is_unverified(&self, field: &str) -> bool {
         let holds = |name: &str| self.unverified.iter().any(|u| u == name);
-        holds("everything") || holds(field) || (holds("peaks") && Format::ALL.iter().any(|f| f.name() == field))
+        holds("everything") || holds(field) || (holds("peaks") && NumberFormat::ALL.iter().any(|f| f.name() == field))
     }
 
     /// The peak that is quoted for training and serving: bf16, else f16, else f32.
-    pub fn peak(&self) -> Option<(Format, f64)> {
-        [Format::Bf16, Format::F16, Format::F32].into_iter().find_map(|f| Some((f, self.peaks.of(f)?)))
+    pub fn peak(&self) -> Option<(NumberFormat, f64)> {
+        [NumberFormat::Bf16, NumberFormat::F16, NumberFormat::F32]
+            .into_iter()
+            .find_map(|f| Some((f, self.peaks.of(f)?)))
     }
 
     /// Whether a person who wrote `name` meant this device; letters' case and separators do not count.

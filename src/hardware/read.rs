@@ -3,7 +3,7 @@
 use super::api::Api;
 use super::book::Book;
 use super::date::Date;
-use super::device::{Device, Format, Link, Rates};
+use super::device::{Device, Link, NumberFormat, Rates};
 use super::offer::{Offer, Term};
 use super::owned::{OwnedHardware, usd_per_hour};
 use crate::units::{UsdPerHour, UsdPerMillionTokens};
@@ -224,11 +224,11 @@ fn device(node: &Node, s: &Sources) -> Result<Device, YamlError> {
 }
 
 fn rates_of(node: &Node, key: &str, s: &Sources) -> Result<Rates, YamlError> {
-    let names = Format::ALL.map(Format::name);
+    let names = NumberFormat::ALL.map(NumberFormat::name);
     let mut rates = Vec::new();
     for e in entries(key, node.get(key).map(|e| &e.node), &names, &[], s)? {
         let rate = number(e, &format!("{key}."), |x| x > 0.0 && x < 1e9, "TFLOP/s above 0", s)?;
-        rates.extend(Format::ALL.into_iter().find(|f| f.name() == e.key).map(|f| (f, rate * 1e12)));
+        rates.extend(NumberFormat::ALL.into_iter().find(|f| f.name() == e.key).map(|f| (f, rate * 1e12)));
     }
     Ok(Rates(rates))
 }

@@ -1,6 +1,6 @@
 //! The JSON Schema of price books and catalogs of devices, for editors.
 
-use super::device::Format;
+use super::device::NumberFormat;
 use super::offer::Term;
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
@@ -68,7 +68,8 @@ fn date(doc: &str) -> Value {
 
 fn device() -> Value {
     let rates = |doc: &str| {
-        let mut all = object(&[], Format::ALL.map(|f| (f.name(), above_zero("TFLOP/s (TOP/s for int8)"))).to_vec());
+        let mut all =
+            object(&[], NumberFormat::ALL.map(|f| (f.name(), above_zero("TFLOP/s (TOP/s for int8)"))).to_vec());
         all["description"] = json!(doc);
         all
     };

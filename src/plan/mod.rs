@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 /// What the plan has to know of the machine.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
+pub struct MachineFacts {
     /// Cores that a trial may use.
     pub cores: u32,
     /// Bytes that trials may fill.
@@ -114,7 +114,7 @@ const USABLE_MEMORY: f64 = 0.92;
 ///
 /// # Errors
 /// A cell whose counts do not fit into 64 bits.
-pub fn plan(scenario: &Scenario, facts: &Facts) -> Result<Plan, PlanError> {
+pub fn plan(scenario: &Scenario, facts: &MachineFacts) -> Result<Plan, PlanError> {
     let cells = scenario.cells.iter().enumerate();
     let mut trials = cells.map(|(i, cell)| planned(i as u32, cell, scenario, facts)).collect::<Result<Vec<_>, _>>()?;
     let steps: Vec<f64> = trials.iter().filter(|t| t.skip.is_none()).map(|t| t.estimate.get()).collect();
@@ -156,7 +156,7 @@ impl Plan {
 }
 
 /// A cell whose `estimate` is, as yet, that of one step.
-fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Result<PlannedTrial, PlanError> {
+fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &MachineFacts) -> Result<PlannedTrial, PlanError> {
     let w = &cell.trial.workload;
     let too_large = |e: count::CountOverflow| PlanError { cell: cell.name(), message: e.to_string() };
     let memory = count::memory(cell.trial.backend, w, &cell.trial.parallel()).map_err(too_large)?;
@@ -177,7 +177,7 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &Facts) -> Resul
 }
 
 /// Seconds of a step, projected from this machine's limits and corrected by how this program was measured against that.
-fn step_seconds(cell: &Cell, cores: u32, facts: &Facts) -> f64 {
+fn step_seconds(cell: &Cell, cores: u32, facts: &MachineFacts) -> f64 {
     if let Some(gpu) = gpu(cell, facts) {
         // As a good engine does it, the work shared out without a loss: how this program does it on GPUs was not measured yet.
         let seconds = own::step_seconds(&cell.trial.workload, &gpu, &facts.calibration).unwrap_or(f64::INFINITY);
@@ -189,13 +189,19 @@ fn step_seconds(cell: &Cell, cores: u32, facts: &Facts) -> f64 {
 }
 
 /// The GPU of a trial that runs on some, where the catalog knows it.
-fn gpu(cell: &Cell, facts: &Facts) -> Option<Arc<Unit>> {
+fn gpu(cell: &Cell, facts: &MachineFacts) -> Option<Arc<Unit>> {
     let first = facts.gpus.as_ref().ok()?.first().filter(|_| cell.trial.backend == BackendKind::Cuda)?;
     let device = facts.book.device_of_driver(&first.name)?;
     Unit::of(device).ok().map(Arc::new)
 }
 
-fn skip_reason(cell: &Cell, memory: &MemoryParts, cores: u32, ignore_memory: bool, facts: &Facts) -> Option<String> {
+fn skip_reason(
+    cell: &Cell,
+    memory: &MemoryParts,
+    cores: u32,
+    ignore_memory: bool,
+    facts: &MachineFacts,
+) -> Option<String> {
     let Processes { all, of_node, of_cores } = facts.processes;
     if !cell.trial.devices.is_multiple_of(all) {
         return Some(does_not_divide(cell.trial.devices as usize, all as usize));
@@ -253,8 +259,8 @@ mod tests {
     use crate::fixture;
     use crate::scenario::{LoadOptions, load};
 
-    pub(super) fn facts() -> Facts {
-        Facts {
+    pub(super) fn facts() -> MachineFacts {
+        MachineFacts {
             cores: 2,
             memory: Bytes(8 << 30),
             gpus: Err("no NVIDIA driver is installed".into()),
@@ -270,7 +276,7 @@ mod tests {
         planned_with(yaml, &facts())
     }
 
-    fn planned_with(yaml: &str, facts: &Facts) -> Plan {
+    fn planned_with(yaml: &str, facts: &MachineFacts) -> Plan {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.yaml");
         std::fs::write(&path, yaml).unwrap();
@@ -345,14 +351,14 @@ mod tests {
     fn trials_on_gpus_are_held_against_those_that_are_there() {
         let h100 = |memory_bytes| Gpu { name: "NVIDIA H100 80GB HBM3".into(), memory_bytes, ..Gpu::default() };
         let trial = "version: 1\nname: t\ntrial: { model: { preset: gpt2 }, backend: cuda, phase: train, batch: 8, seq_len: 512 }\n";
-        let skip = |yaml: &str, gpus| planned_with(yaml, &Facts { gpus, ..facts() }).trials[0].skip.clone();
+        let skip = |yaml: &str, gpus| planned_with(yaml, &MachineFacts { gpus, ..facts() }).trials[0].skip.clone();
         assert_eq!(skip(trial, Err("no driver".into())).unwrap(), "backend cuda: no driver");
         assert_eq!(skip(trial, Ok(vec![h100(80 << 30)])), None);
         assert_eq!(skip(trial, Ok(vec![h100(0)])), None, "memory that is not told is tried");
         assert!(skip(trial, Ok(vec![h100(1 << 30)])).unwrap().contains("of a GPU, and 942 MiB of 1.00 GiB"));
         let two = trial.replace("batch: 8", "batch: 8, devices: 2");
         assert_eq!(skip(&two, Ok(vec![h100(80 << 30)])).unwrap(), "needs 2 GPUs, and this machine has 1");
-        let seconds = |gpus| planned_with(trial, &Facts { gpus, ..facts() }).trials[0].estimate.get();
+        let seconds = |gpus| planned_with(trial, &MachineFacts { gpus, ..facts() }).trials[0].estimate.get();
         let (known, unknown) = (seconds(Ok(vec![h100(80 << 30)])), seconds(Ok(vec![Gpu::default()])));
         assert!(known < unknown / 2.0, "{known} s by the catalog, {unknown} s as if on the processors");
     }

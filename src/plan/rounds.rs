@@ -1,7 +1,7 @@
 //! How often each cell is launched: all cells once a round, so that drift of the machine meets them alike and what differs from launch
 //! to launch is seen.
 
-use super::Facts;
+use super::MachineFacts;
 use super::limits::time_budget;
 use crate::scenario::{Limits, Measure};
 
@@ -27,7 +27,7 @@ pub(super) fn seconds_of_cell(step: f64, measure: &Measure, rounds: u32) -> f64 
 
 /// As many as are asked for; else three or two where the sweep stays within its limits and does not take much longer than with one.
 /// `steps`: estimated seconds of a step of each cell that will run.
-pub(super) fn chosen(measure: &Measure, limits: Limits, steps: &[f64], facts: &Facts) -> u32 {
+pub(super) fn chosen(measure: &Measure, limits: Limits, steps: &[f64], facts: &MachineFacts) -> u32 {
     if let Some(rounds) = measure.rounds {
         return rounds;
     }

@@ -1,6 +1,6 @@
 //! A device as the projection sees it: what it can do, filled in from its datasheet where nobody measured.
 
-use crate::hardware::device::{Device, Format};
+use crate::hardware::device::{Device, NumberFormat};
 use crate::hardware::machine::Probe;
 
 /// What decides which constants apply.
@@ -93,10 +93,10 @@ impl Unit {
     /// A figure that is missing from the catalog and cannot be inferred.
     pub fn of(d: &Device) -> Result<Self, Unknown> {
         let lacks = |missing| Unknown { device: d.name.clone(), missing };
-        let (f16, bf16) = (d.peaks.of(Format::F16), d.peaks.of(Format::Bf16));
+        let (f16, bf16) = (d.peaks.of(NumberFormat::F16), d.peaks.of(NumberFormat::Bf16));
         let is_cpu = d.kind == "cpu";
         // A CPU without 16-bit products works in 32 bits.
-        let wide = d.peaks.of(Format::F32).filter(|_| is_cpu);
+        let wide = d.peaks.of(NumberFormat::F32).filter(|_| is_cpu);
         let peak = bf16.or(f16).or(wide).ok_or(lacks("16-bit peak"))?;
         let bytes_per_second = d.memory_bytes_per_second.ok_or(lacks("memory bandwidth"))?;
         let kind = match d.kind.as_str() {
@@ -113,24 +113,24 @@ impl Unit {
             Kind::Card => TUNED_CARD,
             _ => TUNED_16,
         };
-        let tuned = d.achieved.of(Format::Bf16).unwrap_or(peak * usual);
+        let tuned = d.achieved.of(NumberFormat::Bf16).unwrap_or(peak * usual);
         let link = d.link.as_ref();
-        let vector_f32 = d.peaks.of(Format::F32).unwrap_or(peak / 8.0);
+        let vector_f32 = d.peaks.of(NumberFormat::F32).unwrap_or(peak / 8.0);
         Ok(Self {
             name: d.name.clone(),
             kind,
             architecture: d.architecture.clone(),
             peak,
-            peak_narrow_sums: d.peaks.of(Format::F16Accumulating).unwrap_or(peak),
+            peak_narrow_sums: d.peaks.of(NumberFormat::F16Accumulating).unwrap_or(peak),
             tuned,
             // What 8 bits reach where nobody measured is as far off as what 16 bits do.
             tuned_f8: d
                 .achieved
-                .of(Format::F8)
-                .or_else(|| d.peaks.of(Format::F8).map(|p| p * TUNED_8 / TUNED_16 * tuned / peak)),
-            peak_f4: d.peaks.of(Format::F4),
+                .of(NumberFormat::F8)
+                .or_else(|| d.peaks.of(NumberFormat::F8).map(|p| p * TUNED_8 / TUNED_16 * tuned / peak)),
+            peak_f4: d.peaks.of(NumberFormat::F4),
             vector_f32,
-            tuned_f32: d.achieved.of(Format::F32).unwrap_or(vector_f32 * TUNED_32),
+            tuned_f32: d.achieved.of(NumberFormat::F32).unwrap_or(vector_f32 * TUNED_32),
             bytes_per_second,
             memory_bytes: d.memory_bytes.or(is_cpu.then_some(CPU_MEMORY)).ok_or(lacks("memory size"))?,
             link_bytes_per_second: link.map_or(NO_LINK, |l| l.bytes_per_second),

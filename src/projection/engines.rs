@@ -1,6 +1,6 @@
 //! Programs that serve models, by name: what each is made of, and what is known of its versions.
 
-use super::serving::Engine;
+use super::serving::InferenceEngine;
 
 /// A program of inference.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -8,45 +8,55 @@ pub(crate) struct Program {
     pub name: &'static str,
     /// How publications call it, in lower case.
     named: &'static [&'static str],
-    pub engine: Engine,
+    pub engine: InferenceEngine,
     /// Until this year its scheduler, in Python, ran between the steps of the device and not beside them.
     pub between_steps_until: f64,
     /// Until this year it left sums over devices to a communication library.
     pub library_sums_until: f64,
 }
 
-const fn program(name: &'static str, named: &'static [&'static str], engine: Engine) -> Program {
+const fn program(name: &'static str, named: &'static [&'static str], engine: InferenceEngine) -> Program {
     Program { name, named, engine, between_steps_until: 0.0, library_sums_until: 0.0 }
 }
 
 /// Longer names before the shorter that they contain.
 const PROGRAMS: &[Program] = &[
-    program("tensorrt-llm", &["tensorrt-llm", "trtllm", "trt-llm", "nim "], Engine::Server),
+    program("tensorrt-llm", &["tensorrt-llm", "trtllm", "trt-llm", "nim "], InferenceEngine::Server),
     // Captured steps came in 2023; scheduling beside the steps with version 1 of the engine, in 2025.
-    Program { between_steps_until: 2024.0, library_sums_until: 2023.0, ..program("vllm", &["vllm"], Engine::Server) },
-    Program { between_steps_until: 2023.0, ..program("sglang", &["sglang"], Engine::Server) },
-    Program { between_steps_until: 2024.0, ..program("tgi", &["tgi", "text-generation-inference"], Engine::Server) },
-    program("lmdeploy", &["lmdeploy", "turbomind"], Engine::Server),
-    Program { between_steps_until: 2024.0, ..program("deepspeed-mii", &["mii", "fastgen"], Engine::Server) },
-    Program { library_sums_until: 2026.0, ..program("gaudi", &["habana", "gaudi"], Engine::Server) },
-    program("neuron", &["neuron"], Engine::Server),
-    program("autoawq", &["autoawq"], Engine::Compiled),
-    program("ctranslate2", &["ctranslate"], Engine::Compiled),
+    Program {
+        between_steps_until: 2024.0,
+        library_sums_until: 2023.0,
+        ..program("vllm", &["vllm"], InferenceEngine::Server)
+    },
+    Program { between_steps_until: 2023.0, ..program("sglang", &["sglang"], InferenceEngine::Server) },
+    Program {
+        between_steps_until: 2024.0,
+        ..program("tgi", &["tgi", "text-generation-inference"], InferenceEngine::Server)
+    },
+    program("lmdeploy", &["lmdeploy", "turbomind"], InferenceEngine::Server),
+    Program { between_steps_until: 2024.0, ..program("deepspeed-mii", &["mii", "fastgen"], InferenceEngine::Server) },
+    Program { library_sums_until: 2026.0, ..program("gaudi", &["habana", "gaudi"], InferenceEngine::Server) },
+    program("neuron", &["neuron"], InferenceEngine::Server),
+    program("autoawq", &["autoawq"], InferenceEngine::Compiled),
+    program("ctranslate2", &["ctranslate"], InferenceEngine::Compiled),
     program(
         "llama.cpp",
         &["llama.cpp", "ollama", "llamafile", "koboldcpp", "ctransformers", "lm studio", "gguf", "t-mac"],
-        Engine::Portable,
+        InferenceEngine::Portable,
     ),
-    program("mlx", &["mlx"], Engine::Portable),
-    program("mlc", &["mlc"], Engine::Portable),
-    Program { library_sums_until: 2023.0, ..program("fastertransformer", &["fastertransformer"], Engine::Compiled) },
-    program("gpt-fast", &["gpt-fast", "torch.compile", "torchao"], Engine::Compiled),
-    program("exllama", &["exllama", "tabbyapi"], Engine::Compiled),
-    Program { library_sums_until: 2026.0, ..program("deepspeed-inference", &["deepspeed"], Engine::Compiled) },
+    program("mlx", &["mlx"], InferenceEngine::Portable),
+    program("mlc", &["mlc"], InferenceEngine::Portable),
+    Program {
+        library_sums_until: 2023.0,
+        ..program("fastertransformer", &["fastertransformer"], InferenceEngine::Compiled)
+    },
+    program("gpt-fast", &["gpt-fast", "torch.compile", "torchao"], InferenceEngine::Compiled),
+    program("exllama", &["exllama", "tabbyapi"], InferenceEngine::Compiled),
+    Program { library_sums_until: 2026.0, ..program("deepspeed-inference", &["deepspeed"], InferenceEngine::Compiled) },
     program(
         "eager",
         &["eager", "transformers", "litgpt", "megatron", "hugging", "lightning", "pytorch"],
-        Engine::Eager,
+        InferenceEngine::Eager,
     ),
 ];
 

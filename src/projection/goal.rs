@@ -57,7 +57,7 @@ enum Clause {
     Tensor(f64),
     Pipeline(f64),
     Keep(Kept),
-    Engine(f64),
+    TrainingEngine(f64),
     Efficiency(f64),
 }
 
@@ -123,7 +123,7 @@ impl Goal {
             Clause::Tensor(n) => self.settled.tensor = Some(n),
             Clause::Pipeline(n) => self.settled.pipeline = Some(n),
             Clause::Keep(kept) => self.settled.kept = kept,
-            Clause::Engine(year) => self.settled.old_kernels = year <= OLD_KERNELS,
+            Clause::TrainingEngine(year) => self.settled.old_kernels = year <= OLD_KERNELS,
             Clause::Efficiency(share) => self.efficiency = share,
         }
     }
@@ -186,7 +186,7 @@ fn clause(text: &str) -> Result<Clause, String> {
         _ if has(BUDGET) => Err("in which currency? say `budget 10000 USD`".into()),
         "tensor" => whole(1024.0, Clause::Tensor, "devices that share a layer"),
         "pipeline" => whole(1024.0, Clause::Pipeline, "stages"),
-        "engine" | "year" | "kernels" => within(2019.0, 2100.0, Clause::Engine, "years"),
+        "engine" | "year" | "kernels" => within(2019.0, 2100.0, Clause::TrainingEngine, "years"),
         "efficiency" | "mfu" | "%" | "least" => {
             let share = if has(&["%"]) { n / 100.0 } else { n };
             if (0.0..1.0).contains(&share) {

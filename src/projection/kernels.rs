@@ -25,7 +25,7 @@ const WAVE_WEIGHT: f64 = 0.5;
 
 /// Number formats of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ProductFormat {
     /// f32.
     Single,
     /// f32 values, of which products take 19 bits.
@@ -40,7 +40,7 @@ pub enum Format {
     F4,
 }
 
-impl Format {
+impl ProductFormat {
     /// Whether values take 32 bits.
     pub fn is_wide(self) -> bool {
         matches!(self, Self::Single | Self::Tf32)
@@ -48,18 +48,18 @@ impl Format {
 }
 
 /// Attainable FLOP/s of large products; `None` where the device has no such format.
-pub(crate) fn product_rate(u: &Unit, format: Format, c: &Constants) -> Option<f64> {
+pub(crate) fn product_rate(u: &Unit, format: ProductFormat, c: &Constants) -> Option<f64> {
     let large = if u.kind == Kind::Tpu { c.systolic_share } else { c.matmul_share };
     let hopper = if u.is_hopper() { c.hopper_share } else { 1.0 };
     match format {
-        Format::Single => Some(u.tuned_f32 * c.matmul_share),
+        ProductFormat::Single => Some(u.tuned_f32 * c.matmul_share),
         // Half the 16-bit rate on every device that has it.
-        Format::Tf32 if u.has_tf32() => Some(0.5 * u.tuned * c.matmul_share * hopper),
-        Format::Tf32 => None,
-        Format::Half => Some(u.tuned * large * hopper),
-        Format::F8 => Some(u.tuned_f8? * c.f8_share * hopper),
-        Format::Mxf8 => Some(u.tuned_f8? * c.mxf8_share * hopper),
-        Format::F4 => Some(u.peak_f4? * 0.5 * c.f4_share),
+        ProductFormat::Tf32 if u.has_tf32() => Some(0.5 * u.tuned * c.matmul_share * hopper),
+        ProductFormat::Tf32 => None,
+        ProductFormat::Half => Some(u.tuned * large * hopper),
+        ProductFormat::F8 => Some(u.tuned_f8? * c.f8_share * hopper),
+        ProductFormat::Mxf8 => Some(u.tuned_f8? * c.mxf8_share * hopper),
+        ProductFormat::F4 => Some(u.peak_f4? * 0.5 * c.f4_share),
     }
 }
 
@@ -128,13 +128,13 @@ mod tests {
     fn large_products_reach_their_rate_and_narrow_ones_do_not() {
         let u = Unit::of(fixture::book().device("a100-sxm-80gb").unwrap()).unwrap();
         let c = Constants::default();
-        let rate = product_rate(&u, Format::Half, &c).unwrap();
+        let rate = product_rate(&u, ProductFormat::Half, &c).unwrap();
         let share = |size: [f64; 3]| 2.0 * size.iter().product::<f64>() / product(&u, size, rate, &c) / rate;
         assert!(share([16384.0, 16384.0, 16384.0]) > 0.95);
         assert!(share([16384.0, 128.0, 16384.0]) < 0.5);
         // One row is bound by the weights' bytes.
         let seconds = product(&u, [1.0, 4096.0, 4096.0], rate, &c);
         assert!((seconds * moving_rate(&u, &c) / (2.0 * 4096.0 * 4096.0) - 1.0).abs() < 0.001);
-        assert_eq!(product_rate(&u, Format::F8, &c), None);
+        assert_eq!(product_rate(&u, ProductFormat::F8, &c), None);
     }
 }

@@ -1,8 +1,8 @@
 //! Bytes of one device by category, in training and in serving, and whether they fit.
 
-use super::kernels::Format;
-use super::serving::{Engine as Program, Serving, Weights};
-use super::training::{Engine, Recompute, Sharding, Training};
+use super::kernels::ProductFormat;
+use super::serving::{InferenceEngine, Serving, Weights};
+use super::training::{Recompute, Sharding, Training, TrainingEngine};
 
 /// Bytes on one device, the fullest one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -67,11 +67,11 @@ pub(crate) fn training(t: &Training) -> Footprint {
         (true, _) => (2.0, 2.0, 4.0),
         // Gradients are summed up in 32 bits as well.
         _ if t.copies_apart => (2.0, 6.0, 12.0),
-        (false, Engine::Fused) if t.format == Format::Half => (2.0, 4.0, 12.0),
+        (false, TrainingEngine::Fused) if t.format == ProductFormat::Half => (2.0, 4.0, 12.0),
         // Gradients stay in bf16 where products are in 8 or 4 bits.
-        (false, Engine::Fused) => (2.0, 2.0, 12.0),
+        (false, TrainingEngine::Fused) => (2.0, 2.0, 12.0),
         // f32 weights are the master copy; a layer's are cast when they are gathered.
-        (false, Engine::Eager) => (4.0, 4.0, 8.0),
+        (false, TrainingEngine::Eager) => (4.0, 4.0, 8.0),
     };
     let layers = t.model.layers / t.pipeline;
     let gathered = if t.sharding == Sharding::Weights {
@@ -82,8 +82,8 @@ pub(crate) fn training(t: &Training) -> Footprint {
     let logits = t.micro_batch * t.seq_len / t.context * t.model.vocab / t.tensor;
     let logit_bytes = match t.engine {
         _ if t.fused_loss => 0.0,
-        Engine::Eager => 8.0,
-        Engine::Fused => 4.0,
+        TrainingEngine::Eager => 8.0,
+        TrainingEngine::Fused => 4.0,
     };
     let held_on_host = |bytes: f64| if t.offloaded { 0.0 } else { bytes };
     Footprint {
@@ -123,7 +123,7 @@ fn full_layer(t: &Training, without_scores: bool) -> f64 {
     let rows = t.micro_batch * t.seq_len / t.context;
     let split = if t.sequence_parallel { t.tensor } else { 1.0 };
     // What products take in is kept in their format.
-    let taken = if t.format == Format::Half || t.format.is_wide() { 2.0 } else { 1.0 };
+    let taken = if t.format == ProductFormat::Half || t.format.is_wide() { 2.0 } else { 1.0 };
     let width = if t.format.is_wide() { 2.0 } else { 1.0 };
     // Models of the time of unfused attention have dropout, a byte a value.
     let masks = if t.fused_attention { 0.0 } else { 2.0 };
@@ -160,7 +160,7 @@ pub(crate) fn serving(s: &Serving, batch: f64, context: f64) -> Footprint {
         cache: cached,
         buffers: WORKSPACE_BYTES
             + unpacked
-            + if s.engine == Program::Eager { cached / m.layers } else { 0.0 }
+            + if s.engine == InferenceEngine::Eager { cached / m.layers } else { 0.0 }
             + 4.0 * m.vocab * logit_rows / s.tensor
             + 8.0 * m.d_model.max(m.d_ff) * batch.max(1.0),
         ..Footprint::default()

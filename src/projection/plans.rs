@@ -3,7 +3,7 @@
 use super::calibration::Calibration;
 use super::device::Unit;
 use super::goal::Goal;
-use super::kernels::Format;
+use super::kernels::ProductFormat;
 use super::model::Model;
 use super::published::Quantity;
 use super::search::{Plan, fastest};
@@ -62,7 +62,7 @@ pub(crate) fn candidates(
     let model = goal.model();
     let of = |n: u32| {
         let devices = f64::from(n);
-        let run = base(model, device, devices, goal.seq_len, Format::Half);
+        let run = base(model, device, devices, goal.seq_len, ProductFormat::Half);
         let sequences = goal.batch.unwrap_or_else(|| step_sequences(goal.sequences(), devices));
         let (plan, fits) = fastest(&run, sequences, goal.settled, &c.constants)?;
         if !fits {

@@ -2,10 +2,10 @@
 
 use super::calibration::Calibration;
 use super::device::Unit;
-use super::kernels::Format;
+use super::kernels::ProductFormat;
 use super::memory;
 use super::model::Model;
-use super::serving::{Engine, Serving, Weights};
+use super::serving::{InferenceEngine, Serving, Weights};
 use super::training::{self, Recompute, Sharding, Training};
 use super::workload::base;
 use crate::fixture;
@@ -43,8 +43,8 @@ prop_compose! {
             sharding: [Sharding::None, Sharding::Optimizer, Sharding::Gradients, Sharding::Weights][sharding],
             recompute: [Recompute::None, Recompute::Selective, Recompute::Full][recompute],
             sequence_parallel: tensor > 1.0,
-            engine: if eager { training::Engine::Eager } else { training::Engine::Fused },
-            ..base(model, &unit(device), tensor * pipeline * power(data), power(seq), Format::Half)
+            engine: if eager { training::TrainingEngine::Eager } else { training::TrainingEngine::Fused },
+            ..base(model, &unit(device), tensor * pipeline * power(data), power(seq), ProductFormat::Half)
         }
     }
 }
@@ -61,7 +61,7 @@ prop_compose! {
             table_bytes: 2.0,
             weights: if bytes < 2.0 { Weights::Packed } else { Weights::Half },
             cache_bytes: 2.0,
-            engine: [Engine::Portable, Engine::Compiled, Engine::Server, Engine::Eager][engine],
+            engine: [InferenceEngine::Portable, InferenceEngine::Compiled, InferenceEngine::Server, InferenceEngine::Eager][engine],
             between_steps: false,
             by_hand: false,
             library_sums: false,

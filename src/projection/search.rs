@@ -3,7 +3,7 @@
 
 use super::constants::Constants;
 use super::memory::{self, Footprint};
-use super::training::{Engine, Recompute, Sharding, Training};
+use super::training::{Recompute, Sharding, Training, TrainingEngine};
 
 /// A layout with what is projected of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,7 +142,7 @@ fn layouts(base: &Training, sequences: f64, settled: Settled) -> impl Iterator<I
                         context: 1.0,
                         sequence_parallel: tensor > 1.0 && !settled.old_kernels,
                         fused_attention: !settled.old_kernels,
-                        engine: Engine::Fused,
+                        engine: TrainingEngine::Fused,
                         ..base.clone()
                     })
                 })

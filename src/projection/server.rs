@@ -2,7 +2,7 @@
 
 use super::constants::Constants;
 use super::memory;
-use super::serving::{Engine, Serving};
+use super::serving::{InferenceEngine, Serving};
 
 /// Most sequences that servers batch.
 const MOST_SEQUENCES: f64 = 2048.0;
@@ -30,18 +30,18 @@ pub(crate) fn saturated(s: &Serving, prompt: f64, output: f64, batch: Option<f64
     let given = batch.is_some();
     // A static batch was run as it was given; a server's waited in part where memory is short of it.
     let batch = match batch {
-        Some(n) if s.engine == Engine::Server => n.min(fit.max(n / MOST_WAVES)),
+        Some(n) if s.engine == InferenceEngine::Server => n.min(fit.max(n / MOST_WAVES)),
         Some(n) => n,
         None => fit,
     }
     .max(1.0);
     // Stages take turns on parts of the batch: while one part passes all stages, the others follow it.
     let part = (batch / s.stages).max(1.0);
-    let scheduled = if s.engine == Engine::Server { batch * c.sequence_fixed + c.server_fixed } else { 0.0 };
+    let scheduled = if s.engine == InferenceEngine::Server { batch * c.sequence_fixed + c.server_fixed } else { 0.0 };
     let step = s.decode_step(part, prompt + output / 2.0, c) + scheduled;
     let m = &s.model;
     let devices = s.tensor * s.stages.min(batch);
-    let read = if given && s.engine != Engine::Server {
+    let read = if given && s.engine != InferenceEngine::Server {
         // A static batch is read first.
         s.prefill(batch, prompt, c) / batch
     } else {

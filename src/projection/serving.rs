@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// What the engine is made of; a program's name only says which of these it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
+pub enum InferenceEngine {
     /// Own kernels for every device, separate launches (llama.cpp, ollama).
     Portable,
     /// Compiled or captured steps at batch 1 (gpt-fast, exllamav2, FasterTransformer).
@@ -56,7 +56,7 @@ pub struct Serving {
     /// Bytes a value of the KV cache.
     pub cache_bytes: f64,
     /// The program of inference.
-    pub engine: Engine,
+    pub engine: InferenceEngine,
     /// The scheduler, in Python, runs between the device's steps.
     pub between_steps: bool,
     /// Steps are not captured: each kernel is launched by hand.
@@ -106,7 +106,7 @@ impl Serving {
             Weights::Packed | Weights::Unpacked if u.kind == Kind::Soc => c.unpack_operations_soc,
             Weights::Packed | Weights::Unpacked => c.unpack_operations,
         };
-        let portable = self.engine == Engine::Portable;
+        let portable = self.engine == InferenceEngine::Portable;
         // Kernels that are the same for every device do not keep enough in flight for the fastest memories.
         let streamed = u.cores.filter(|_| portable).map_or(f64::INFINITY, |n| n * c.stream_per_core);
         let share = if u.kind == Kind::Cpu && !u.probed { c.cpu_share } else { c.decode_share };
@@ -115,7 +115,7 @@ impl Serving {
         // Values that are not of single heads are copied to every device.
         let split = if m.attending.latent.is_some() { 1.0 } else { self.tensor.min(m.kv_heads) };
         // To grow the cache eager programs copy it, and keys and values are repeated for each head that shares them.
-        let copies = if self.engine == Engine::Eager { 3.0 + 2.0 * (m.heads / m.kv_heads) } else { 1.0 };
+        let copies = if self.engine == InferenceEngine::Eager { 3.0 + 2.0 * (m.heads / m.kv_heads) } else { 1.0 };
         let cached = batch * m.seen(context) * m.cache_bytes_per_token(self.cache_bytes) / split * copies;
         let cache_share = if portable { c.cache_share_portable } else { c.cache_share };
         let products = 2.0 * m.active_parameters() * (batch - 1.0).max(0.0)
@@ -148,16 +148,16 @@ impl Serving {
             return self.model.layers * CPU_LAYER;
         }
         let layer = match self.engine {
-            Engine::Portable => c.layer_portable,
+            InferenceEngine::Portable => c.layer_portable,
             _ if self.by_hand => c.layer_by_hand,
-            Engine::Compiled => c.layer_compiled,
-            Engine::Server => c.layer_server,
-            Engine::Eager => c.layer_eager,
+            InferenceEngine::Compiled => c.layer_compiled,
+            InferenceEngine::Server => c.layer_server,
+            InferenceEngine::Eager => c.layer_eager,
         };
         let unpack = if self.weights == Weights::Unpacked { c.layer_unpack } else { 0.0 };
         // A router, and products of each expert.
         let routed = match self.model.experts {
-            Some(e) if self.engine == Engine::Eager => 1.0 + EACH_EXPERT * e.count,
+            Some(e) if self.engine == InferenceEngine::Eager => 1.0 + EACH_EXPERT * e.count,
             Some(_) => MORE_KERNELS,
             None => 1.0,
         };
@@ -167,7 +167,7 @@ impl Serving {
 
     /// The same of a prompt, whose kernels nobody captures.
     fn prefill_fixed(&self, c: &Constants) -> f64 {
-        let captured = matches!(self.engine, Engine::Compiled | Engine::Server) && !self.by_hand;
+        let captured = matches!(self.engine, InferenceEngine::Compiled | InferenceEngine::Server) && !self.by_hand;
         if self.device.kind == Kind::Cpu || !captured {
             return self.fixed(c);
         }
@@ -180,11 +180,11 @@ impl Serving {
         let rate = match (self.weights, self.engine, u.kind) {
             // Products of packed integers pass the rate of 32-bit floats, and matrix units of few engines are used.
             (.., Kind::Cpu) if self.weight_bytes <= 2.0 && !u.probed => u.vector_f32 * c.cpu_products,
-            (_, Engine::Portable, Kind::Soc) => u.peak * c.prefill_apple,
-            (_, Engine::Portable, Kind::Datacenter) if u.is_after_ampere() => {
+            (_, InferenceEngine::Portable, Kind::Soc) => u.peak * c.prefill_apple,
+            (_, InferenceEngine::Portable, Kind::Datacenter) if u.is_after_ampere() => {
                 u.peak_narrow_sums * c.prefill_portable * c.older_prefill
             }
-            (_, Engine::Portable, _) => u.peak_narrow_sums * c.prefill_portable,
+            (_, InferenceEngine::Portable, _) => u.peak_narrow_sums * c.prefill_portable,
             (Weights::Tf32, ..) if u.has_tf32() => 0.5 * u.tuned * c.prefill_share,
             _ if self.weight_bytes >= 4.0 => u.tuned_f32 * c.prefill_share,
             (Weights::F8, ..) if u.tuned_f8.is_some() => u.tuned_f8.unwrap_or(u.tuned) * c.prefill_f8,
@@ -197,7 +197,7 @@ impl Serving {
             Some(watts) => (rate.powi(-3) + (watts * c.power_limit).powi(-3)).powf(-1.0 / 3.0),
             None => rate,
         };
-        let packed = self.engine == Engine::Portable && self.weight_bytes <= 1.01;
+        let packed = self.engine == InferenceEngine::Portable && self.weight_bytes <= 1.01;
         if packed { rate * c.prefill_unpack } else { rate }
     }
 
@@ -205,7 +205,7 @@ impl Serving {
     pub fn prefill(&self, batch: f64, prompt: f64, c: &Constants) -> f64 {
         let (u, m) = (&*self.device, &self.model);
         let rate = self.product_rate(c);
-        let portable = self.engine == Engine::Portable;
+        let portable = self.engine == InferenceEngine::Portable;
         let rows = batch * prompt;
         // Stages work on parts of it at the same time.
         let parts = if self.stages > 1.0 { batch.min(self.stages) } else { 1.0 };

@@ -3,7 +3,7 @@
 use super::constants::Constants;
 use super::device::{Kind, Unit};
 use super::kernels::{
-    Attention, CPU_LAYER, Format, LAUNCH_LAYER, LINK_LATENCY, LOSS_FUSED, moving_rate, product, product_rate,
+    Attention, CPU_LAYER, LAUNCH_LAYER, LINK_LATENCY, LOSS_FUSED, ProductFormat, moving_rate, product, product_rate,
 };
 use super::model::Model;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub enum Sharding {
 
 /// How well the framework's kernels are fused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
+pub enum TrainingEngine {
     /// Megatron with Transformer Engine, llm.c, compiled JAX.
     Fused,
     /// PyTorch, an operation at a time, with fused attention.
@@ -83,7 +83,7 @@ pub struct Training {
     /// Tokens of a sequence.
     pub seq_len: f64,
     /// Of products.
-    pub format: Format,
+    pub format: ProductFormat,
     /// What the backward pass computes again.
     pub recompute: Recompute,
     /// Scores never lie in memory.
@@ -91,7 +91,7 @@ pub struct Training {
     /// Norms and dropout are split over tensor-parallel ranks too.
     pub sequence_parallel: bool,
     /// The training program.
-    pub engine: Engine,
+    pub engine: TrainingEngine,
     /// What launches its kernels.
     pub driver: Driver,
     /// Optimizer and master weights lie in the host's memory (ZeRO-Offload).
@@ -158,9 +158,9 @@ impl Training {
         let (u, m) = (&*self.device, &self.model);
         let (t, rows) = (self.tensor, self.rows());
         let rate = product_rate(u, self.format, c)?;
-        let half = product_rate(u, Format::Half, c)?;
+        let half = product_rate(u, ProductFormat::Half, c)?;
         let moving = moving_rate(u, c);
-        let eager = self.engine == Engine::Eager;
+        let eager = self.engine == TrainingEngine::Eager;
         let products = self.layer_products(rate, c);
         let attention = Attention {
             rows,
@@ -175,8 +175,8 @@ impl Training {
         let launch = match (u.kind, self.driver, self.engine) {
             (Kind::Cpu, ..) => CPU_LAYER,
             (_, Driver::Compiled, _) => LAUNCH_LAYER,
-            (_, _, Engine::Fused) => c.launch_python,
-            (_, _, Engine::Eager) => c.launch_eager,
+            (_, _, TrainingEngine::Fused) => c.launch_python,
+            (_, _, TrainingEngine::Eager) => c.launch_eager,
         };
         // A router, and the calls that sort tokens; hooks around each layer whose weights are gathered.
         let launch = launch * if m.experts.is_some() { 2.0 } else { 1.0 };
@@ -251,8 +251,8 @@ impl Training {
     fn layer_elementwise(&self, c: &Constants) -> f64 {
         let (m, rows) = (&self.model, self.rows());
         let (outer, inner) = match self.engine {
-            Engine::Fused => (c.passes_fused, c.inner_fused),
-            Engine::Eager => (c.passes_eager, c.inner_eager),
+            TrainingEngine::Fused => (c.passes_fused, c.inner_fused),
+            TrainingEngine::Eager => (c.passes_eager, c.inner_eager),
         };
         let split = if self.sequence_parallel { self.tensor } else { 1.0 };
         let gate = if m.gated { 1.5 } else { 1.0 };
@@ -262,7 +262,7 @@ impl Training {
         let mut bytes = 2.0 * rows * (outer * m.d_model / split + gate * inner * width / self.tensor + copied);
         if self.format.is_wide() {
             bytes *= 2.0;
-        } else if self.format != Format::Half {
+        } else if self.format != ProductFormat::Half {
             bytes += rows * (6.0 * m.d_model + 3.0 * width / self.tensor);
         }
         bytes
@@ -350,7 +350,9 @@ impl Training {
             }
             Sharding::Gradients => overlapped(busy, once(2.0 * self.accumulation, 4.0), c.shard_exposed),
             Sharding::Optimizer => c.gradient_exposed * once(2.0, 4.0),
-            Sharding::None if self.engine == Engine::Fused => (1.6 * c.gradient_exposed).min(1.0) * once(2.0, 1.0),
+            Sharding::None if self.engine == TrainingEngine::Fused => {
+                (1.6 * c.gradient_exposed).min(1.0) * once(2.0, 1.0)
+            }
             Sharding::None => c.gradient_exposed * once(2.0, 4.0),
         }
     }

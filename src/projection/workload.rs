@@ -3,12 +3,12 @@
 use super::calibration::Calibration;
 use super::constants::Constants;
 use super::device::Unit;
-use super::kernels::Format;
+use super::kernels::ProductFormat;
 use super::memory::{self, Footprint};
 use super::model::Model;
 use super::published::Quantity;
 use super::search::{self, Settled};
-use super::serving::{Engine, Serving, Weights};
+use super::serving::{InferenceEngine, Serving, Weights};
 use super::training::{self, Driver, Recompute, Sharding, Training, usual_network};
 use super::traits::Traits;
 use crate::transformer::shape::count::{self, CountOverflow};
@@ -102,16 +102,16 @@ pub(crate) fn quantity(phase: Phase) -> Quantity {
     }
 }
 
-pub(super) fn format(w: &Workload) -> Format {
+pub(super) fn format(w: &Workload) -> ProductFormat {
     match w.dtype {
-        Dtype::F32 => Format::Single,
-        Dtype::Tf32 => Format::Tf32,
-        Dtype::Bf16 => Format::Half,
+        Dtype::F32 => ProductFormat::Single,
+        Dtype::Tf32 => ProductFormat::Tf32,
+        Dtype::Bf16 => ProductFormat::Half,
     }
 }
 
 /// A training run whose layout is still to be chosen.
-pub fn base(model: Model, device: &Arc<Unit>, devices: f64, seq_len: f64, format: Format) -> Training {
+pub fn base(model: Model, device: &Arc<Unit>, devices: f64, seq_len: f64, format: ProductFormat) -> Training {
     let per_node = if device.link_devices > 1.0 { device.link_devices.min(72.0) } else { PER_NODE };
     Training {
         model,
@@ -132,7 +132,7 @@ pub fn base(model: Model, device: &Arc<Unit>, devices: f64, seq_len: f64, format
         recompute: Recompute::None,
         fused_attention: true,
         sequence_parallel: false,
-        engine: training::Engine::Fused,
+        engine: training::TrainingEngine::Fused,
         // A good engine keeps its launches beside the device's work.
         driver: Driver::Compiled,
         offloaded: false,
@@ -172,7 +172,7 @@ pub(super) fn inference(
         table_bytes: value_bytes,
         weights,
         cache_bytes: value_bytes,
-        engine: Engine::Compiled,
+        engine: InferenceEngine::Compiled,
         between_steps: false,
         by_hand: false,
         library_sums: false,

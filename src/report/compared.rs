@@ -8,7 +8,7 @@ use crate::comparison::runs::{Pairing, RunComparison, Total, compare};
 use crate::cost::metric::{Estimate, Quantity};
 use crate::hardware::book::Book;
 use crate::results::run::Run;
-use crate::results::table::{Column as Data, Table as DataTable, Values};
+use crate::results::table::{DataColumn, DataTable, Values};
 
 /// Several runs and what can be said of them together.
 #[derive(Debug)]
@@ -177,7 +177,7 @@ impl<'a> Comparison<'a> {
     pub(crate) fn data(&self) -> DataTable {
         let rows: Vec<(&Pairing, usize)> =
             self.found.pairings.iter().flat_map(|p| (0..p.entries.len()).map(move |run| (p, run))).collect();
-        let text = |name: &str, of: &dyn Fn(&Pairing, usize) -> String| Data {
+        let text = |name: &str, of: &dyn Fn(&Pairing, usize) -> String| DataColumn {
             name: name.into(),
             values: Values::Text(rows.iter().map(|(p, run)| Some(of(p, *run))).collect()),
         };
@@ -195,7 +195,7 @@ impl<'a> Comparison<'a> {
         ];
         for (name, of) in estimates {
             let all: Vec<Option<Estimate>> = rows.iter().map(|(p, run)| of(&p.entries[*run])).collect();
-            let column = |suffix: &str, part: fn(&Estimate) -> Option<f64>| Data {
+            let column = |suffix: &str, part: fn(&Estimate) -> Option<f64>| DataColumn {
                 name: format!("{name}{suffix}"),
                 values: Values::Float(all.iter().map(|e| e.as_ref().and_then(part)).collect()),
             };

@@ -100,6 +100,6 @@ pub(crate) fn markdown_table(run: &Run, book: &Book) -> String {
 }
 
 /// Every field and metric of every trial.
-pub(crate) fn results_table(run: &Run, book: &Book) -> crate::results::table::Table {
+pub(crate) fn results_table(run: &Run, book: &Book) -> crate::results::table::DataTable {
     table::table(&Facts::of(run, book))
 }

@@ -4,7 +4,7 @@ use super::facts::Facts;
 use crate::cost::metric::{Metric, Quantity};
 use crate::cost::metrics::METRICS;
 use crate::results::record::Record;
-use crate::results::table::{Column, Table, Values};
+use crate::results::table::{DataColumn, DataTable, Values};
 use crate::runner::measurement::{Figures, Stop};
 use crate::runner::watch::Disturbance;
 use crate::scenario::Value;
@@ -12,7 +12,7 @@ use crate::scenario::axes::{AXES, Axis, Kind};
 use crate::transformer::memory::MemoryParts;
 
 /// Builds it. The columns are the same for every run.
-pub(super) fn table(facts: &Facts) -> Table {
+pub(super) fn table(facts: &Facts) -> DataTable {
     let mut b = Builder { records: facts.records(), columns: Vec::new() };
     b.text("trial_id", |r| Some(r.trial_id.clone()));
     b.text("cell", |r| Some(r.cell.name()));
@@ -53,7 +53,7 @@ pub(super) fn table(facts: &Facts) -> Table {
     b.integer("schema_version", |r| Some(r.schema_version.into()));
     b.samples("step_seconds", |f| &f.step_seconds);
     b.samples("first_token_seconds", |f| &f.first_token_seconds);
-    Table { columns: b.columns }
+    DataTable { columns: b.columns }
 }
 
 fn stop_name(stop: Stop) -> &'static str {
@@ -66,12 +66,12 @@ fn stop_name(stop: Stop) -> &'static str {
 
 struct Builder<'a> {
     records: &'a [Record],
-    columns: Vec<Column>,
+    columns: Vec<DataColumn>,
 }
 
 impl Builder<'_> {
     fn push(&mut self, name: &str, values: Values) {
-        self.columns.push(Column { name: name.into(), values });
+        self.columns.push(DataColumn { name: name.into(), values });
     }
 
     fn text(&mut self, name: &str, of: impl Fn(&Record) -> Option<String>) {

@@ -1,7 +1,7 @@
 //! The history of runs: a Parquet file to which every run adds its rows, by commit.
 
 use super::error::ResultsError;
-use super::table::{Column, Table, Values};
+use super::table::{DataColumn, DataTable, Values};
 use super::write::{read_columns, write_parquet};
 use std::path::Path;
 
@@ -53,8 +53,8 @@ pub(crate) fn append(path: &Path, new: &[Entry]) -> Result<usize, ResultsError> 
     let key = |e: &Entry| (e.commit.clone(), e.started_at.clone(), e.trial_id.clone());
     all.retain(|old| !new.iter().any(|n| key(n) == key(old)));
     all.extend_from_slice(new);
-    let column = |name: &str, values: Values| Column { name: name.into(), values };
-    let mut columns: Vec<Column> = TEXTS
+    let column = |name: &str, values: Values| DataColumn { name: name.into(), values };
+    let mut columns: Vec<DataColumn> = TEXTS
         .iter()
         .map(|(name, of)| column(name, Values::Text(all.iter().map(|e| Some(of(e).clone())).collect())))
         .collect();
@@ -62,7 +62,7 @@ pub(crate) fn append(path: &Path, new: &[Entry]) -> Result<usize, ResultsError> 
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(ResultsError::io(folder, "making the folder"))?;
     }
-    write_parquet(path, &Table { columns })?;
+    write_parquet(path, &DataTable { columns })?;
     Ok(all.len())
 }
 

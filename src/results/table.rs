@@ -13,7 +13,7 @@ pub(crate) enum Values {
 
 /// One column.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Column {
+pub(crate) struct DataColumn {
     /// Unit in the name where it is not plain: `step_seconds_p50`.
     pub name: String,
     pub values: Values,
@@ -21,18 +21,18 @@ pub(crate) struct Column {
 
 /// Columns of equal length with distinct names.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub(crate) struct Table {
-    pub columns: Vec<Column>,
+pub(crate) struct DataTable {
+    pub columns: Vec<DataColumn>,
 }
 
-impl Table {
+impl DataTable {
     /// Rows of the longest column (all are equally long in a table that can be written).
     pub(crate) fn rows(&self) -> usize {
-        self.columns.iter().map(Column::len).max().unwrap_or(0)
+        self.columns.iter().map(DataColumn::len).max().unwrap_or(0)
     }
 }
 
-impl Column {
+impl DataColumn {
     /// Rows.
     pub(crate) fn len(&self) -> usize {
         match &self.values {

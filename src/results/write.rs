@@ -3,11 +3,11 @@
 use super::error::ResultsError;
 use super::files::{replace, replace_text};
 use super::record::SCHEMA_VERSION;
-use super::table::{Column, Table, Values};
+use super::table::{DataColumn, DataTable, Values};
 use polars::prelude::{
-    Column as Series, DataFrame, IntoColumn, ListChunked, NamedFrom, ParquetReader, ParquetWriter, SerReader, SerWriter,
+    Column, CsvWriter, DataFrame, IntoColumn, IntoSeries, ListChunked, NamedFrom, ParquetReader, ParquetWriter,
+    SerReader, SerWriter, Series,
 };
-use polars::prelude::{CsvWriter, IntoSeries, Series as OneSeries};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,34 +16,34 @@ use std::path::Path;
 ///
 /// # Errors
 /// Disk, permissions, columns of unequal length, or a file that reads back differently.
-pub(crate) fn write(folder: &Path, table: &Table) -> Result<(), ResultsError> {
+pub(crate) fn write(folder: &Path, table: &DataTable) -> Result<(), ResultsError> {
     write_parquet(&folder.join("results.parquet"), table)?;
     write_csv(&folder.join("results.csv"), table)?;
     write_json(&folder.join("results.json"), table)
 }
 
-fn frame(path: &Path, table: &Table, lists: bool) -> Result<DataFrame, ResultsError> {
-    let columns: Vec<Series> = table.columns.iter().filter(|c| lists || !c.is_list()).map(series).collect();
+fn frame(path: &Path, table: &DataTable, lists: bool) -> Result<DataFrame, ResultsError> {
+    let columns: Vec<Column> = table.columns.iter().filter(|c| lists || !c.is_list()).map(series).collect();
     DataFrame::new_infer_height(columns)
         .map_err(|e| ResultsError::damaged(path, format!("the columns make no table: {e}")))
 }
 
-fn series(c: &Column) -> Series {
+fn series(c: &DataColumn) -> Column {
     let name = c.name.as_str().into();
     match &c.values {
-        Values::Text(v) => OneSeries::new(name, v).into_column(),
-        Values::Integer(v) => OneSeries::new(name, v).into_column(),
-        Values::Float(v) => OneSeries::new(name, v).into_column(),
-        Values::Flag(v) => OneSeries::new(name, v).into_column(),
+        Values::Text(v) => Series::new(name, v).into_column(),
+        Values::Integer(v) => Series::new(name, v).into_column(),
+        Values::Float(v) => Series::new(name, v).into_column(),
+        Values::Flag(v) => Series::new(name, v).into_column(),
         Values::Floats(v) => {
-            let rows = v.iter().map(|row| row.as_ref().map(|r| OneSeries::new("".into(), r)));
+            let rows = v.iter().map(|row| row.as_ref().map(|r| Series::new("".into(), r)));
             let list: ListChunked = rows.collect();
             list.with_name(name).into_series().into_column()
         }
     }
 }
 
-pub(super) fn write_parquet(path: &Path, table: &Table) -> Result<(), ResultsError> {
+pub(super) fn write_parquet(path: &Path, table: &DataTable) -> Result<(), ResultsError> {
     let mut whole = frame(path, table, true)?;
     replace(
         path,
@@ -131,7 +131,7 @@ pub(super) fn read_columns(path: &Path, texts: &[&str], numbers: &[&str]) -> Res
 /// Texts and numbers, a list a column.
 pub(super) type Columns = (Vec<Vec<Option<String>>>, Vec<Vec<Option<f64>>>);
 
-fn write_csv(path: &Path, table: &Table) -> Result<(), ResultsError> {
+fn write_csv(path: &Path, table: &DataTable) -> Result<(), ResultsError> {
     replace_text(path, &csv_text(table)?)
 }
 
@@ -139,9 +139,9 @@ fn write_csv(path: &Path, table: &Table) -> Result<(), ResultsError> {
 ///
 /// # Errors
 /// Columns of unequal length.
-pub(crate) fn csv_text(table: &Table) -> Result<String, ResultsError> {
+pub(crate) fn csv_text(table: &DataTable) -> Result<String, ResultsError> {
     let path = Path::new("CSV");
-    let harmless = Table { columns: table.columns.iter().map(Column::harmless).collect() };
+    let harmless = DataTable { columns: table.columns.iter().map(DataColumn::harmless).collect() };
     let mut flat = frame(path, &harmless, false)?;
     let mut bytes = Vec::new();
     let written = CsvWriter::new(&mut bytes).include_header(true).finish(&mut flat);
@@ -149,12 +149,12 @@ pub(crate) fn csv_text(table: &Table) -> Result<String, ResultsError> {
     String::from_utf8(bytes).map_err(|e| ResultsError::damaged(path, e.to_string()))
 }
 
-fn write_json(path: &Path, table: &Table) -> Result<(), ResultsError> {
+fn write_json(path: &Path, table: &DataTable) -> Result<(), ResultsError> {
     replace_text(path, &json_text(table))
 }
 
 /// The table as JSON, raw samples included.
-pub(crate) fn json_text(table: &Table) -> String {
+pub(crate) fn json_text(table: &DataTable) -> String {
     let rows: Vec<serde_json::Value> = (0..table.rows())
         .map(|r| serde_json::Value::Object(table.columns.iter().map(|c| (c.name.clone(), c.json(r))).collect()))
         .collect();
@@ -170,8 +170,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_called_a_full_disk() {
         let Ok(mut full) = File::options().write(true).open("/dev/full") else { return };
-        let column = Column { name: "a".into(), values: Values::Float(vec![Some(1.0); 10_000]) };
-        let mut whole = frame(Path::new("t"), &Table { columns: vec![column] }, true).unwrap();
+        let column = DataColumn { name: "a".into(), values: Values::Float(vec![Some(1.0); 10_000]) };
+        let mut whole = frame(Path::new("t"), &DataTable { columns: vec![column] }, true).unwrap();
         let error = parquet_into(&mut full, &mut whole, Path::new("results.parquet")).unwrap_err();
         let ResultsError::Io { source, .. } = &error else { panic!("{error}") };
         assert_eq!(source.kind(), io::ErrorKind::StorageFull);

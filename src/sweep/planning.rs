@@ -3,17 +3,22 @@
 use crate::hardware::gpu::{self, Gpu};
 use crate::hardware::machine::{self, Probe};
 use crate::net::world::World;
-use crate::plan::{Facts, Processes};
+use crate::plan::{MachineFacts, Processes};
 use crate::projection::calibration::Calibration;
 use crate::scenario::Scenario;
 use crate::transformer::BackendKind;
-use crate::transformer::cuda::device::Facts as DeviceFacts;
+use crate::transformer::cuda::device::DeviceFacts;
 use crate::transformer::cuda::driver;
 
 /// The facts of this machine; probed rates make the plan's estimate of time better.
-pub fn facts(scenario: &Scenario, probe: Option<&Probe>, calibration: Calibration, world: Option<&World>) -> Facts {
+pub fn facts(
+    scenario: &Scenario,
+    probe: Option<&Probe>,
+    calibration: Calibration,
+    world: Option<&World>,
+) -> MachineFacts {
     let machine = machine::inspect();
-    Facts {
+    MachineFacts {
         cores: machine.cores,
         memory: machine::available_memory(),
         gpus: gpus(scenario),

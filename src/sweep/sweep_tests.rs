@@ -1,7 +1,7 @@
 use super::*;
 use crate::hardware::book::Book;
 use crate::hardware::machine::Probe;
-use crate::plan::{Facts, Processes, plan};
+use crate::plan::{MachineFacts, Processes, plan};
 use crate::projection::calibration::Calibration;
 use crate::runner::measurement::{Figures, Stop};
 use crate::runner::watch::Disturbance;
@@ -17,7 +17,7 @@ fn planned(more: &str) -> Plan {
          sweep: {{ matrix: {{ batch: 1..8 }} }}\nmeasure: {{ order: file, rounds: 1, min_seconds: 1, max_seconds: 1 }}\n{more}"
     );
     std::fs::write(&path, text).unwrap();
-    let facts = Facts {
+    let facts = MachineFacts {
         gpus: Ok(Vec::new()),
         cores: 1,
         memory: Bytes(8 << 30),

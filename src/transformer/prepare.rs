@@ -7,7 +7,7 @@ use super::collective::tcp;
 use super::cpu::pool::allowed_cores;
 use super::cpu::{Cpu, naive::Naive};
 use super::cuda;
-use super::cuda::device::{Facts, KernelName};
+use super::cuda::device::{DeviceFacts, KernelName};
 use super::error::SessionError;
 use super::ranks::processes::Together;
 use super::ranks::threads::Ranks;
@@ -77,7 +77,7 @@ fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Re
 }
 
 /// The kernels that a step of this workload is made of, on one device like this one.
-pub(crate) fn kernels(workload: &Workload, facts: &Facts) -> Vec<KernelName> {
+pub(crate) fn kernels(workload: &Workload, facts: &DeviceFacts) -> Vec<KernelName> {
     let (backend, parallel) = (BackendKind::Cuda, Parallel::replicas(1));
     let options = SessionOptions { backend, parallel, threads_per_rank: 1, seed: 0 };
     cuda::Cuda::asked_for(facts, workload.dtype, |alone| rehearse(workload, &options, alone))

@@ -6,7 +6,7 @@ use crate::cli::price::{PriceBook, today};
 use crate::cli::table::{Format, Printed, Rows, Value};
 use crate::hardware::book::{Book, Query};
 use crate::hardware::date::Date;
-use crate::hardware::device::{Device, Format as Number};
+use crate::hardware::device::{Device, NumberFormat};
 use crate::hardware::offer::{Offer, Term};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, significant};
 use anyhow::anyhow;
@@ -96,7 +96,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
 fn device(d: &Device, offer: Option<&Offer>) -> Vec<Value> {
     let text = |t: &str| Value::from(t.to_string());
     let number = |x: Option<f64>, shown: fn(f64) -> String| x.map_or(text(""), |x| (shown(x), x).into());
-    let peak = d.peaks.of(Number::Bf16);
+    let peak = d.peaks.of(NumberFormat::Bf16);
     let price = offer.map(|o| {
         let stale = today().and_then(|t| o.stale_days(t)).map_or("", |_| " !");
         let usd = o.usd_per_device_hour().get();

@@ -5,7 +5,7 @@ use crate::cli::Failure;
 use crate::cli::price::{PriceBook, today};
 use crate::cli::table::{Format, Printed, Rows};
 use crate::hardware::book::{Book, Query};
-use crate::hardware::device::{Device, Format as Number};
+use crate::hardware::device::{Device, NumberFormat};
 use crate::hardware::offer::Offer;
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, significant};
 use anyhow::anyhow;
@@ -84,7 +84,7 @@ fn describe(rows: &mut Rows, d: &Device) {
     }
     let unverified =
         |field: &str| if d.is_unverified(field) { "unverified: no source at hand confirms it" } else { "" };
-    for format in Number::ALL {
+    for format in NumberFormat::ALL {
         if let Some(rate) = d.peaks.of(format) {
             let reached = d
                 .achieved

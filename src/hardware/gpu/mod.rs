@@ -9,7 +9,7 @@ mod visible;
 
 pub(crate) use visible::visible;
 
-use super::device::Format;
+use super::device::NumberFormat;
 use serde::{Deserialize, Serialize};
 
 /// Facts about one GPU that do not change during a run. `None`: the driver does not tell.
@@ -57,7 +57,7 @@ pub struct Probed {
 
 impl Probed {
     /// What a product in this format reached.
-    pub fn of(&self, format: Format) -> Option<f64> {
+    pub fn of(&self, format: NumberFormat) -> Option<f64> {
         let rate = self.flops_per_second.iter().find(|(name, _)| name == format.name())?.1;
         (rate.is_finite() && rate > 0.0).then_some(rate)
     }

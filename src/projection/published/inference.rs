@@ -6,7 +6,7 @@ use super::row::Row;
 use super::shapes;
 use crate::hardware::book::Book;
 use crate::projection::engines::Program;
-use crate::projection::serving::{Engine, Serving, Weights};
+use crate::projection::serving::{InferenceEngine, Serving, Weights};
 
 /// GB of a GiB.
 const GIB: f64 = 1.073_741_824;
@@ -42,9 +42,12 @@ pub(super) fn cases(row: &Row, book: &Book) -> Result<Vec<Case>, String> {
     // What a library says of itself, and what the driver says of the process.
     let allocated = ["allocated", "torch", "mlx", "peak (weights"].iter().any(|w| remarks.contains(w));
     let driver = ["process", "nvidia-smi"].iter().any(|w| remarks.contains(w));
-    let counted =
-        if driver || !allocated && serving.engine != Engine::Eager { Counted::Process } else { Counted::Allocated };
-    let portable = serving.engine == Engine::Portable;
+    let counted = if driver || !allocated && serving.engine != InferenceEngine::Eager {
+        Counted::Process
+    } else {
+        Counted::Allocated
+    };
+    let portable = serving.engine == InferenceEngine::Portable;
     let case = |quantity, published, prompt, assumed: &[&'static str]| Case {
         id: String::new(),
         source: String::new(),
@@ -98,7 +101,7 @@ fn serving(
     if program.is_none() {
         assumed.push("engine");
     }
-    let engine = program.map_or(Engine::Compiled, |p| p.engine);
+    let engine = program.map_or(InferenceEngine::Compiled, |p| p.engine);
     let dtype = row.lower("dtype");
     let bits = row.number("weight_bits").unwrap_or_else(|| {
         if dtype.is_empty() || dtype.contains("as released") {
@@ -114,18 +117,18 @@ fn serving(
         if devices > 1.0 {
             assumed.push("parallelism");
         }
-        if engine == Engine::Server { devices } else { 1.0 }
+        if engine == InferenceEngine::Server { devices } else { 1.0 }
     });
     let year = row.year().unwrap_or(2024.0);
     let remarks = row.remarks();
     let eager = remarks.contains("enforce-eager");
-    let new_to_it = device.architecture.starts_with("CDNA") && engine == Engine::Server && year < 2025.0;
+    let new_to_it = device.architecture.starts_with("CDNA") && engine == InferenceEngine::Server && year < 2025.0;
     Ok(Serving {
         model,
         tensor,
         stages: row.number("pp").unwrap_or(1.0).max((devices / tensor).floor()),
         weight_bytes: bits / 8.0,
-        table_bytes: if engine == Engine::Portable { bits / 8.0 } else { 2.0 },
+        table_bytes: if engine == InferenceEngine::Portable { bits / 8.0 } else { 2.0 },
         weights,
         // Keys and values in 8 bits: where a checkpoint says so, and in TensorRT-LLM with 8- and 4-bit floats.
         cache_bytes: if dtype.contains("fp8 kv")
@@ -142,7 +145,7 @@ fn serving(
         old: new_to_it,
         library_sums: program.is_some_and(|p| year <= p.library_sums_until)
             || device.architecture.starts_with("CDNA") && year < 2025.0,
-        all_logits: engine == Engine::Eager && row.time().unwrap_or(year) < LAST_LOGIT,
+        all_logits: engine == InferenceEngine::Eager && row.time().unwrap_or(year) < LAST_LOGIT,
         device: device.into(),
     })
 }
@@ -169,15 +172,15 @@ fn bits(dtype: &str) -> f64 {
     }
 }
 
-fn weights(dtype: &str, bits: f64, engine: Engine) -> Weights {
+fn weights(dtype: &str, bits: f64, engine: InferenceEngine) -> Weights {
     let is = |words: &[&str]| words.iter().any(|w| dtype.contains(w));
-    if is(&["nf4", "bnb"]) || engine == Engine::Eager && is(&["int8", "int4"]) && !is(&["gptq", "awq"]) {
+    if is(&["nf4", "bnb"]) || engine == InferenceEngine::Eager && is(&["int8", "int4"]) && !is(&["gptq", "awq"]) {
         Weights::Unpacked
     } else if bits >= 16.0 {
         Weights::Half
     } else if is(&["fp8", "f8", "w8a8"]) {
         Weights::F8
-    } else if is(&["fp4"]) && engine == Engine::Server {
+    } else if is(&["fp4"]) && engine == InferenceEngine::Server {
         Weights::F4
     } else {
         Weights::Packed
@@ -191,8 +194,8 @@ mod tests {
     #[test]
     fn formats_go_by_their_names() {
         assert_eq!([bits("w4a16"), bits("bfloat16"), bits("fp8_e4m3"), bits("f32")], [4.5, 16.0, 8.0, 32.0]);
-        assert_eq!(weights("nf4 double quant", 4.13, Engine::Eager), Weights::Unpacked);
-        assert_eq!(weights("fp4", 4.5, Engine::Server), Weights::F4);
-        assert_eq!(weights("q4_k_m", 4.89, Engine::Portable), Weights::Packed);
+        assert_eq!(weights("nf4 double quant", 4.13, InferenceEngine::Eager), Weights::Unpacked);
+        assert_eq!(weights("fp4", 4.5, InferenceEngine::Server), Weights::F4);
+        assert_eq!(weights("q4_k_m", 4.89, InferenceEngine::Portable), Weights::Packed);
     }
 }

@@ -1,7 +1,7 @@
 //! What the words of publications mean: formats, sharding, recomputation, frameworks, networks.
 
-use crate::projection::kernels::Format;
-use crate::projection::training::{Driver, Engine, Recompute, Sharding};
+use crate::projection::kernels::ProductFormat;
+use crate::projection::training::{Driver, Recompute, Sharding, TrainingEngine};
 
 pub(super) fn recompute(text: &str) -> Option<Recompute> {
     let t = text.to_lowercase();
@@ -48,28 +48,28 @@ pub(super) fn sharding(text: &str) -> Sharding {
     }
 }
 
-pub(super) fn format(dtype: &str) -> Result<Format, String> {
+pub(super) fn format(dtype: &str) -> Result<ProductFormat, String> {
     let t = dtype.to_lowercase();
     let is = |words: &[&str]| words.iter().any(|w| t.contains(w));
     if is(&["mxfp8", "fp8-mx"]) {
-        Ok(Format::Mxf8)
+        Ok(ProductFormat::Mxf8)
     } else if is(&["fp8", "f8"]) {
-        Ok(Format::F8)
+        Ok(ProductFormat::F8)
     } else if is(&["fp4", "nvfp4", "mxfp4"]) {
-        Ok(Format::F4)
+        Ok(ProductFormat::F4)
     } else if t.is_empty() || is(&["bf16", "fp16", "f16", "float16", "half", "amp", "mixed"]) {
-        Ok(Format::Half)
+        Ok(ProductFormat::Half)
     } else if is(&["tf32"]) {
-        Ok(Format::Tf32)
+        Ok(ProductFormat::Tf32)
     } else if is(&["fp32", "f32", "float32"]) {
-        Ok(Format::Single)
+        Ok(ProductFormat::Single)
     } else {
         Err(format!("dtype `{dtype}` is not modelled"))
     }
 }
 
 /// How well a framework's kernels are fused, who launches them, and whether it is one of those that are known.
-pub(super) fn framework(name: &str) -> (Engine, Driver, bool) {
+pub(super) fn framework(name: &str) -> (TrainingEngine, Driver, bool) {
     const COMPILED: &[&str] =
         &["maxtext", "paxml", "jax", "levanter", "llm.c", "llmq", "t5x", "easylm", "alpa", "neuron"];
     const FUSED: &[&str] = &[
@@ -103,11 +103,11 @@ pub(super) fn framework(name: &str) -> (Engine, Driver, bool) {
     ];
     let is = |words: &[&str]| words.iter().any(|w| name.contains(w));
     if is(COMPILED) {
-        (Engine::Fused, Driver::Compiled, true)
+        (TrainingEngine::Fused, Driver::Compiled, true)
     } else if is(FUSED) {
-        (Engine::Fused, Driver::Python, true)
+        (TrainingEngine::Fused, Driver::Python, true)
     } else {
-        (Engine::Eager, Driver::Python, is(EAGER))
+        (TrainingEngine::Eager, Driver::Python, is(EAGER))
     }
 }
 
@@ -149,9 +149,9 @@ mod tests {
         assert_eq!(sharding("megatron-fsdp 64"), Sharding::Weights);
         assert_eq!(sharding("distributed optimizer (source calls it ZeRO2)"), Sharding::Optimizer);
         assert_eq!((sharding("sharded opt"), sharding("none or zero3")), (Sharding::Optimizer, Sharding::None));
-        assert_eq!(format("FP8-CS (FP8-MX)"), Ok(Format::Mxf8));
-        assert_eq!((format("bfloat16"), format("float32")), (Ok(Format::Half), Ok(Format::Single)));
-        assert!(format("int3").is_err() && format("tf32") == Ok(Format::Tf32));
+        assert_eq!(format("FP8-CS (FP8-MX)"), Ok(ProductFormat::Mxf8));
+        assert_eq!((format("bfloat16"), format("float32")), (Ok(ProductFormat::Half), Ok(ProductFormat::Single)));
+        assert!(format("int3").is_err() && format("tf32") == Ok(ProductFormat::Tf32));
         assert_eq!(
             (sharding("3"), sharding("ZeRO stage 2"), sharding("")),
             (Sharding::Weights, Sharding::Gradients, Sharding::None)
@@ -159,8 +159,8 @@ mod tests {
         assert_eq!((recompute("False"), recompute("true")), (Some(Recompute::None), Some(Recompute::Full)));
         assert_eq!((recompute("not stated"), recompute("selective(op)")), (None, Some(Recompute::Partial)));
         assert_eq!(recompute("selective(attention)+SP"), Some(Recompute::Selective));
-        assert_eq!(framework("maxtext"), (Engine::Fused, Driver::Compiled, true));
-        assert_eq!(framework("transformers + deepspeed"), (Engine::Eager, Driver::Python, true));
-        assert_eq!(framework("in-house"), (Engine::Eager, Driver::Python, false));
+        assert_eq!(framework("maxtext"), (TrainingEngine::Fused, Driver::Compiled, true));
+        assert_eq!(framework("transformers + deepspeed"), (TrainingEngine::Eager, Driver::Python, true));
+        assert_eq!(framework("in-house"), (TrainingEngine::Eager, Driver::Python, false));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Drawn;
 use super::latency::latency;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Series, extents};
 use super::scale::Scale;
 use super::series::tick;
 use crate::comparison::pareto::front;
@@ -35,7 +35,7 @@ fn of_phase(labels: &[String], runs: &[Facts], phase: Phase) -> Option<Drawn> {
     let line = Series {
         label: String::new(),
         marks: best.iter().map(|k| mark(*k, true)).collect(),
-        line: Line::Dashed,
+        line: Join::Dashed,
         look: 7,
     };
     let mut series = vec![line];
@@ -44,7 +44,7 @@ fn of_phase(labels: &[String], runs: &[Facts], phase: Phase) -> Option<Drawn> {
         let mine = (0..known.len()).filter(|k| known[*k].0 == r);
         let mut marks: Vec<Mark> = mine.map(|k| mark(k, best.contains(&k))).collect();
         marks.sort_by(|a, b| a.x.value.total_cmp(&b.x.value));
-        series.push(Series { label: label.clone(), marks, line: Line::None, look: r });
+        series.push(Series { label: label.clone(), marks, line: Join::None, look: r });
     }
     let x = Axis { name: waited.into(), scale: Scale::measured(&extents(&series, |m| &m.x), tick(metric)) };
     let y = Axis {

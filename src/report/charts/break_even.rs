@@ -1,7 +1,7 @@
 //! Prices of an hour as they are, and as they would have to be.
 
 use super::Drawn;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Series, extents};
 use super::scale::Scale;
 use crate::comparison::break_even::BreakEven;
 use crate::cost::metric::Estimate;
@@ -26,8 +26,8 @@ pub(crate) fn break_even(labels: &[String], all: &[BreakEven]) -> Option<Drawn> 
         mark(i, b.break_even, note)
     });
     let series = vec![
-        Series { label: "price now".into(), marks: now, line: Line::None, look: 0 },
-        Series { label: "break-even".into(), marks: even.collect(), line: Line::None, look: 1 },
+        Series { label: "price now".into(), marks: now, line: Join::None, look: 0 },
+        Series { label: "break-even".into(), marks: even.collect(), line: Join::None, look: 1 },
     ];
     let mut extent = extents(&series, |m| &m.x);
     let most = extent.iter().copied().fold(0.0, f64::max);

@@ -1,7 +1,7 @@
 //! What bars hold against what they are to hold.
 
 use super::Drawn;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Reference, Series};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Reference, Series};
 use super::scale::Scale;
 use crate::cost::metric::Estimate;
 use crate::units::significant;
@@ -28,7 +28,7 @@ pub(crate) fn coverage(all: &[Covered]) -> Option<Drawn> {
             let mark =
                 |p: &(f64, f64, f64)| Some(Mark::at(Estimate::exact(100.0 * p.0)?, Estimate::exact(100.0 * of(p))?));
             let marks = c.points.iter().filter_map(mark).collect();
-            Series { label: format!("{} ({} sources)", c.name, c.sources), marks, line: Line::Joined, look }
+            Series { label: format!("{} ({} sources)", c.name, c.sources), marks, line: Join::Joined, look }
         });
         let axis = |name: String| Axis { name, scale: Scale::linear(&[0.0, 100.0], tick) };
         Panel {

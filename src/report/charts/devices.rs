@@ -1,7 +1,7 @@
 //! One device against several: throughput of each, speed-up and efficiency beside it.
 
 use super::Drawn;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Series, extents};
 use super::scale::Scale;
 use super::series::{HOLLOW, tick};
 use crate::comparison::scaling::{self, scaling};
@@ -63,5 +63,5 @@ fn of_count(facts: &Facts, shown: &[&scaling::Series], devices: u32, look: usize
         Some(Mark { note, filled, ..Mark::at(p.throughput, Estimate::exact(row as f64)?) })
     });
     let label = if devices == 1 { "1 device".into() } else { format!("{devices} devices") };
-    Series { label, marks: marks.collect(), line: Line::None, look }
+    Series { label, marks: marks.collect(), line: Join::None, look }
 }

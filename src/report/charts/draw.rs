@@ -1,6 +1,6 @@
 //! A plot as SVG.
 
-use super::plot::{Bar, Line, Mark, Panel, Plot, Series};
+use super::plot::{Bar, Join, Mark, Panel, Plot, Series};
 use super::scale::Scale;
 use super::style::{self, GRID, INK, LETTERS, MUTED, PAPER};
 use crate::report::escape;
@@ -144,9 +144,9 @@ fn draw_series(root: &Area, chart: &Chart, series: &Series) -> Result<(), DrawEr
     let colour = style::colour(series.look);
     let path: Vec<(i32, i32)> = series.marks.iter().map(|m| pixel(chart, m)).collect();
     match series.line {
-        Line::Joined => root.draw(&PathElement::new(path, colour.stroke_width(2))).map_err(fault)?,
-        Line::Dashed => root.draw(&DashedPathElement::new(path, 6, 4, colour.stroke_width(2))).map_err(fault)?,
-        Line::None => {}
+        Join::Joined => root.draw(&PathElement::new(path, colour.stroke_width(2))).map_err(fault)?,
+        Join::Dashed => root.draw(&DashedPathElement::new(path, 6, 4, colour.stroke_width(2))).map_err(fault)?,
+        Join::None => {}
     }
     for mark in &series.marks {
         if let Some((low, high)) = mark.y.interval() {
@@ -210,7 +210,7 @@ fn draw_notes(root: &Area, chart: &Chart, series: &[Series]) -> Result<(), DrawE
         let wide = style::width(&words, LETTERS);
         let mut beside =
             [(12, 0), (12, -13), (12, 13), (-12 - wide, 0), (-12 - wide, -13), (-12 - wide, 13), (-wide / 2, -20)];
-        if line != Line::None {
+        if line != Join::None {
             // Beside a mark its line goes on; above there is room.
             beside.swap(0, 1);
         }

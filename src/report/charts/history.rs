@@ -1,7 +1,7 @@
 //! How prices fell over the years.
 
 use super::Drawn;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Series, extents};
 use super::scale::Scale;
 use crate::comparison::decline::{Point, longest_seen};
 use crate::cost::metric::Estimate;
@@ -58,11 +58,11 @@ fn scatter(name: &str, title: &str, unit: &str, points: &[Point], of: fn(&Point)
         };
         let (line, others) = longest_seen(&of_device);
         let hollow = others.iter().flat_map(ends).map(|m| Mark { filled: false, ..m }).collect();
-        series.push(Series { label: String::new(), marks: hollow, line: Line::None, look });
+        series.push(Series { label: String::new(), marks: hollow, line: Join::None, look });
         let mut marks: Vec<Mark> = line.iter().flat_map(ends).collect();
         // On the day of a change the old price comes first.
         marks.sort_by(|a, b| a.x.value.total_cmp(&b.x.value).then(b.y.value.total_cmp(&a.y.value)));
-        series.push(Series { label: device.to_string(), marks, line: Line::Joined, look });
+        series.push(Series { label: device.to_string(), marks, line: Join::Joined, look });
     }
     if series.is_empty() {
         return None;
@@ -95,7 +95,7 @@ pub(crate) fn apis(apis: &[Api]) -> Option<Drawn> {
         });
         let mut marks: Vec<Mark> = marks.collect();
         marks.sort_by(|a, b| a.x.value.total_cmp(&b.x.value));
-        series.push(Series { label: label.into(), marks, line: Line::None, look });
+        series.push(Series { label: label.into(), marks, line: Join::None, look });
     }
     if apis.is_empty() {
         return None;

@@ -1,7 +1,7 @@
 //! Cost against latency, with what nothing beats in both marked.
 
 use super::Drawn;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Series, extents};
 use super::scale::Scale;
 use super::series::tick;
 use crate::comparison::pareto::front;
@@ -74,9 +74,9 @@ fn of_phase(facts: &Facts, phase: Phase) -> Option<Drawn> {
         };
         let beaten = (0..members.len()).filter(|at| !best.contains(at)).map(|at| mark(at, false)).collect();
         let label = if name.is_empty() { "Pareto front".into() } else { format!("{name}, front") };
-        series.push(Series { label: String::new(), marks: beaten, line: Line::None, look });
+        series.push(Series { label: String::new(), marks: beaten, line: Join::None, look });
         let front = best.iter().map(|&at| mark(at, true)).collect();
-        series.push(Series { label, marks: front, line: Line::Dashed, look });
+        series.push(Series { label, marks: front, line: Join::Dashed, look });
     }
     let x = Axis { name: waited.into(), scale: Scale::measured(&extents(&series, |m| &m.x), tick(metric)) };
     let y = Axis {

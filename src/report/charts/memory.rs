@@ -1,7 +1,7 @@
 //! Memory measured against memory predicted.
 
 use super::Drawn;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Reference, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Reference, Series, extents};
 use super::scale::Scale;
 use super::series::tick;
 use crate::cost::metrics::{MODEL_MEMORY, PREDICTED_MEMORY};
@@ -27,7 +27,7 @@ pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
     if marks.is_empty() {
         return vec![];
     }
-    let series = vec![Series { label: String::new(), marks, line: Line::None, look: 0 }];
+    let series = vec![Series { label: String::new(), marks, line: Join::None, look: 0 }];
     let mut extent = extents(&series, |m| &m.x);
     extent.extend(extents(&series, |m| &m.y));
     let (least, most) = extent.iter().fold((f64::INFINITY, 0.0f64), |(l, h), v| (l.min(*v), h.max(*v)));

@@ -49,14 +49,14 @@ pub(crate) struct Axis {
 pub(crate) struct Series {
     pub label: String,
     pub marks: Vec<Mark>,
-    pub line: Line,
+    pub line: Join,
     /// Which colour and shape.
     pub look: usize,
 }
 
 /// How the marks of a series are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) enum Join {
     None,
     Joined,
     Dashed,

@@ -1,6 +1,6 @@
 //! Cells gathered into series: along one field, one series for each combination of the others.
 
-use super::plot::{Axis, Line, Mark, Series};
+use super::plot::{Axis, Join, Mark, Series};
 use super::scale::Scale;
 use super::style::MOST_SERIES;
 use crate::cost::metric::{Estimate, Metric};
@@ -45,7 +45,7 @@ pub(super) fn over(facts: &Facts, along: &Varied, metric: &Metric) -> Option<Gat
         .enumerate()
         .map(|(look, (label, mut marks))| {
             marks.sort_by(|a, b| a.x.value.total_cmp(&b.x.value));
-            let line = if places.are_numbers() { Line::Joined } else { Line::None };
+            let line = if places.are_numbers() { Join::Joined } else { Join::None };
             Series { label: if alone { String::new() } else { label }, marks, line, look }
         })
         .collect();

@@ -1,7 +1,7 @@
 //! A figure over commits, with its changes marked.
 
 use super::Drawn;
-use super::plot::{Axis, Line as Join, Mark, Panel, Plot, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Series, extents};
 use super::scale::Scale;
 use super::series::tick;
 use super::style::MOST_SERIES;

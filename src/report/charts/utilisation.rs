@@ -1,7 +1,7 @@
 //! What tokens cost by how much of the paid time makes them, beside what APIs ask.
 
 use super::Drawn;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Series, extents};
 use super::scale::Scale;
 use super::series::tick;
 use crate::cost::metric::Estimate;
@@ -17,11 +17,11 @@ pub(crate) fn utilisation(machines: &[(String, f64)], apis: &[(String, f64)]) ->
     let mut series = Vec::new();
     for (label, full) in machines {
         let marks = SHARES.iter().filter_map(|s| at(*s, full / s)).collect();
-        series.push(Series { label: label.clone(), marks, line: Line::Joined, look: series.len() });
+        series.push(Series { label: label.clone(), marks, line: Join::Joined, look: series.len() });
     }
     for (label, asked) in apis {
         let marks = [SHARES[0], SHARES[11]].into_iter().filter_map(|s| at(s, *asked)).collect();
-        series.push(Series { label: label.clone(), marks, line: Line::Dashed, look: series.len() });
+        series.push(Series { label: label.clone(), marks, line: Join::Dashed, look: series.len() });
     }
     if machines.is_empty() || apis.is_empty() {
         return None;

@@ -1,7 +1,7 @@
 //! Predicted against published, by source.
 
 use super::Drawn;
-use super::plot::{Axis, Line, Mark, Panel, Plot, Reference, Series, extents};
+use super::plot::{Axis, Join, Mark, Panel, Plot, Reference, Series, extents};
 use super::scale::Scale;
 use super::style::MOST_SERIES;
 use crate::cost::metric::Estimate;
@@ -55,13 +55,13 @@ pub(crate) fn validation(quantity: Quantity, points: &[Point]) -> Option<Drawn> 
         .enumerate()
         .map(|(look, source)| {
             let marks: Vec<Mark> = points.iter().filter(|p| p.source == *source).filter_map(|p| mark(&p)).collect();
-            Series { label: format!("{source} ({})", marks.len()), marks, line: Line::None, look }
+            Series { label: format!("{source} ({})", marks.len()), marks, line: Join::None, look }
         })
         .collect();
     if others {
         let rest: Vec<Mark> = points.iter().filter(|p| !own.contains(&p.source)).filter_map(|p| mark(&p)).collect();
         let label = format!("other sources ({})", rest.len());
-        series.push(Series { label, marks: rest, line: Line::None, look: MOST_SERIES - 1 });
+        series.push(Series { label, marks: rest, line: Join::None, look: MOST_SERIES - 1 });
     }
     let mut extent = extents(&series, |m| &m.x);
     extent.extend(extents(&series, |m| &m.y));

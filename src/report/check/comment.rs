@@ -1,7 +1,7 @@
 //! The comment on a pull request: what changed first, the rest folded, never longer than a forge takes.
 
 use super::{bare_percent, percent, symbol, table};
-use crate::comparison::check::{Cell, Check, Kept};
+use crate::comparison::check::{Check, CheckedCell, Kept};
 use crate::comparison::judge::Verdict;
 use crate::report::escape::{markdown as text, markdown_code};
 use crate::report::format::counted;
@@ -31,7 +31,7 @@ pub fn comment(check: &Check) -> String {
             significant(after, 4)
         );
     }
-    let changed: Vec<&Cell> = check.cells.iter().filter(|c| is_changed(c)).collect();
+    let changed: Vec<&CheckedCell> = check.cells.iter().filter(|c| is_changed(c)).collect();
     if changed.is_empty() {
         out += "\nNo cell changed beyond the noise.\n";
     } else {
@@ -60,7 +60,7 @@ pub fn comment(check: &Check) -> String {
     }
     let method = method(check);
     let room = LONGEST.saturating_sub(out.len() + method.len() + 300);
-    let rest: Vec<&Cell> = check.cells.iter().filter(|c| !is_changed(c)).collect();
+    let rest: Vec<&CheckedCell> = check.cells.iter().filter(|c| !is_changed(c)).collect();
     if !rest.is_empty() {
         let which = if changed.is_empty() { "All" } else { "The other" };
         let counted = counted(rest.len(), "cell");
@@ -155,13 +155,13 @@ pub(super) fn budget(b: &Kept) -> String {
 }
 
 /// Whether a cell is shown before the fold.
-fn is_changed(c: &Cell) -> bool {
+fn is_changed(c: &CheckedCell) -> bool {
     let told = c.judged.low.zip(c.judged.high).is_some_and(|(l, h)| h < 0.99 || l > 1.01);
     c.failure.is_some() || c.judged.verdict != Verdict::Pass || told
 }
 
 /// A table of as many rows as have room.
-fn cut(lead: &str, cells: &[&Cell], room: usize) -> String {
+fn cut(lead: &str, cells: &[&CheckedCell], room: usize) -> String {
     let full = markdown::table(&table(cells, "\u{a0}"));
     if full.len() <= room {
         return format!("{lead}{full}");

@@ -1,6 +1,6 @@
 //! Forms that other tools keep histories of: Bencher Metric Format, github-action-benchmark's custom form, CSV.
 
-use crate::comparison::check::{Cell, Check};
+use crate::comparison::check::{Check, CheckedCell};
 use serde_json::{Map, Value, json};
 
 /// Bencher Metric Format: cell, measure, value with its bounds. The bounds of cost and throughput are those of the comparison
@@ -33,7 +33,7 @@ pub fn bmf(check: &Check) -> String {
 
 /// github-action-benchmark, `customSmallerIsBetter`.
 pub fn benchmark(check: &Check) -> String {
-    let one = |c: &Cell| {
+    let one = |c: &CheckedCell| {
         let range = c.judged.low.zip(c.judged.high).zip(c.judged.ratio).map(|((l, h), r)| (h - l) / 2.0 / r * 100.0);
         let (value, unit) = match (c.head.usd_per_million_tokens, c.head.tokens_per_second) {
             (Some(usd), _) => (usd, "USD per million tokens"),

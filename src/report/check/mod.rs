@@ -5,9 +5,9 @@ mod junit;
 mod metrics;
 
 use super::ReportError;
-use super::document::{Block, Cell as Shown, Column, Row, Section, Span, Table};
+use super::document::{Block, Cell, Column, Row, Section, Span, Table};
 use super::terminal::{self, Style};
-use crate::comparison::check::{Cell, Check};
+use crate::comparison::check::{Check, CheckedCell};
 use crate::comparison::judge::Verdict;
 use crate::results::ResultsError;
 use crate::results::files::replace_text;
@@ -56,7 +56,7 @@ pub(crate) fn terminal(check: &Check, style: Style) -> String {
 }
 
 /// The cells in a table; the same for every reader, but for the space inside a figure (a comment's columns must not break there).
-fn table(cells: &[&Cell], space: &str) -> Table {
+fn table(cells: &[&CheckedCell], space: &str) -> Table {
     let mut table = Table::new(vec![
         Column::text("cell"),
         Column::number("base, $/M"),
@@ -85,13 +85,13 @@ fn table(cells: &[&Cell], space: &str) -> Table {
             c.judged.pairs.to_string(),
             said(c).replace(' ', space),
         ];
-        table.rows.push(Row::new(cells.map(Shown::text).to_vec()));
+        table.rows.push(Row::new(cells.map(Cell::text).to_vec()));
     }
     table
 }
 
 /// A cell's verdict in words, with its symbol.
-fn said(c: &Cell) -> String {
+fn said(c: &CheckedCell) -> String {
     match &c.failure {
         Some(_) => "❌ FAILED".into(),
         None if c.judged.pairs == 0 && c.base.tokens_per_second.is_none() => "⚠️ no baseline".into(),

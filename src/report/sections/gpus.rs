@@ -149,7 +149,7 @@ fn devices(facts: &Facts) -> Table {
             (None, Some(d)) => format!("{d} datasheet"),
             (None, None) => ABSENT.into(),
         };
-        let bf16 = crate::hardware::device::Format::Bf16;
+        let bf16 = crate::hardware::device::NumberFormat::Bf16;
         let rate = |x: f64| FlopsPerSecond(x).to_string();
         let bytes = |x: f64| BytesPerSecond(x).to_string();
         let cells = [

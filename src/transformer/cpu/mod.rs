@@ -270,7 +270,7 @@ impl Backend for Cpu {
         dbias: Option<&mut Buffer>,
         d: NormDims,
     ) {
-        let saved = norm::Saved { x: x.plain(), gain: gain.plain(), stats: stats.plain(), dout: dout.plain() };
+        let saved = norm::SavedNorm { x: x.plain(), gain: gain.plain(), stats: stats.plain(), dout: dout.plain() };
         norm::backward(&self.pool, saved, dx.plain_mut(), dgain.plain_mut(), dbias.map(Buffer::plain_mut), d);
     }
 
@@ -335,7 +335,8 @@ impl Backend for Cpu {
         dqkv: &mut Buffer,
         d: AttentionDims,
     ) {
-        let saved = attention::Saved { qkv: qkv.plain(), out: out.plain(), dout: dout.plain(), lse: lse.plain() };
+        let saved =
+            attention::SavedAttention { qkv: qkv.plain(), out: out.plain(), dout: dout.plain(), lse: lse.plain() };
         attention::backward(&self.pool, self.precision, saved, dqkv.plain_mut(), d);
     }
     fn cache_append(&self, qkv: &Buffer, cache: &mut Buffer, position: usize, d: AttentionDims, c: CacheDims) {

@@ -59,7 +59,7 @@ fn row(x: &[f32], gain: &[f32], bias: Option<&[f32]>, out: &mut [f32], stats: &m
 
 /// What the backward pass reads.
 #[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
+pub(super) struct SavedNorm<'a> {
     pub x: &'a [f32],
     pub gain: &'a [f32],
     pub stats: &'a [f32],
@@ -68,7 +68,7 @@ pub(super) struct Saved<'a> {
 
 pub(super) fn backward(
     pool: &Pool,
-    s: Saved,
+    s: SavedNorm,
     dx: &mut [f32],
     dgain: &mut [f32],
     dbias: Option<&mut [f32]>,
@@ -103,7 +103,7 @@ pub(super) fn backward(
 }
 
 #[inline(always)]
-fn backward_row(s: &Saved, r: usize, dx: &mut [f32], of_gain: &mut [f32], of_bias: &mut [f32], d: &NormDims) {
+fn backward_row(s: &SavedNorm, r: usize, dx: &mut [f32], of_gain: &mut [f32], of_bias: &mut [f32], d: &NormDims) {
     let c = d.c;
     let (x, dout, gain) = (&s.x[r * c..][..c], &s.dout[r * c..][..c], &s.gain[..c]);
     let (mean, rstd) = (s.stats[2 * r], s.stats[2 * r + 1]);

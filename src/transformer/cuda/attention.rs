@@ -5,7 +5,7 @@
 //! [`LARGEST_HEAD_DIM`]. Gradients are the same in every run.
 
 use super::super::backend::AttentionDims;
-use super::device::{Address, Arg, Device, Facts, Launch, Real};
+use super::device::{Address, Arg, Device, DeviceFacts, Launch, Real};
 use super::launch::{at, int};
 
 /// Beyond it there is no kernel: a workload is refused before it gets here.
@@ -26,7 +26,7 @@ enum Path {
 
 impl Path {
     /// Of the forward pass.
-    fn forward(facts: &Facts, real: Real, head_dim: usize) -> Self {
+    fn forward(facts: &DeviceFacts, real: Real, head_dim: usize) -> Self {
         if real == Real::Bf16 && head_dim.is_multiple_of(8) && head_dim > 128 && facts.capability >= (8, 0) {
             return Self::TensorCores(256);
         }
@@ -34,7 +34,7 @@ impl Path {
     }
 
     /// Of the backward pass, and of the forward one up to a head_dim of 128.
-    fn of(facts: &Facts, real: Real, head_dim: usize) -> Self {
+    fn of(facts: &DeviceFacts, real: Real, head_dim: usize) -> Self {
         let padded = head_dim.next_multiple_of(32);
         let fits = head_dim.is_multiple_of(8) && padded <= 128;
         let hopper = facts.capability == (9, 0) && facts.shared_bytes >= WARPGROUPS_MOST_SHARED_BYTES;
@@ -95,7 +95,7 @@ fn rows_shared_bytes(chunks: usize, rows: usize, weights: usize) -> u32 {
 ///
 /// # Errors
 /// What is needed, what there is, and the remedy.
-pub(super) fn fits(facts: &Facts, real: Real, head_dim: usize) -> Result<(), String> {
+pub(super) fn fits(facts: &DeviceFacts, real: Real, head_dim: usize) -> Result<(), String> {
     let needed = match Path::of(facts, real, head_dim) {
         // The passes forward and backward have the same rows in shared memory, in other roles.
         Path::Rows(chunks) => rows_shared_bytes(chunks, 4 * 32, 2 * 32),

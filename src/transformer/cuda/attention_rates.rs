@@ -6,7 +6,7 @@ use super::super::error::SessionError;
 use super::attention::{self, Backward};
 use super::buffer::Memory;
 use super::device::{Device, Real};
-use super::driver::Gpu;
+use super::driver::CudaGpu;
 use super::limits::{AMOUNT, Amount, best, fill_with_noise, products};
 use serde::Serialize;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ const TOKENS: usize = 4096;
 /// # Errors
 /// What is missing, memory, or what the device says.
 pub(crate) fn attention_rates(ordinal: usize) -> Result<AttentionRates, SessionError> {
-    measure(&(Arc::new(Gpu::open(ordinal)?) as Arc<dyn Device>), AMOUNT, &SHAPES, TOKENS)
+    measure(&(Arc::new(CudaGpu::open(ordinal)?) as Arc<dyn Device>), AMOUNT, &SHAPES, TOKENS)
 }
 
 fn measure(

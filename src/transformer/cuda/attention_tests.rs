@@ -174,7 +174,7 @@ fn attention_by_warpgroups_agrees_with_the_oracle() {
 
 #[test]
 fn kernels_are_chosen_by_format_head_dim_and_device() {
-    let device = |capability, shared_bytes| Facts {
+    let device = |capability, shared_bytes| DeviceFacts {
         name: String::new(),
         capability,
         multiprocessors: 100,
@@ -228,7 +228,7 @@ fn attention_with_little_shared_memory_agrees_with_the_oracle() {
             for real in [Real::F32, Real::Bf16] {
                 let d = AttentionDims { batch: 2, tokens, heads: 4, kv_heads: 2, head_dim, causal };
                 // Of a GPU that has no wgmma.
-                let facts = Facts { capability: (8, 6), ..on.facts().clone() };
+                let facts = DeviceFacts { capability: (8, 6), ..on.facts().clone() };
                 check(&on, real, Path::of(&facts, real, head_dim), d);
             }
         }

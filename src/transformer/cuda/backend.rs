@@ -12,7 +12,7 @@ use super::super::shape::Activation;
 use super::super::{BackendKind, Dtype};
 use super::buffer::{self, Buffer};
 use super::device::{Address, Real};
-use super::state::Place;
+use super::state::Slot;
 use super::{
     Cuda, activation, attention, decode, dropout, elementwise, embedding, loss, norm, optimizer, random, rope, rows,
 };
@@ -195,7 +195,7 @@ impl Backend for Cuda {
     ) {
         let real = x.format();
         let Some(partial) = self.state.scratch(4 * norm::partial_len(self.on(), real, d)) else { return };
-        let saved = norm::Saved { x: x.at(), gain: gain.at(), stats: stats.wide(), dout: dout.at() };
+        let saved = norm::NormInputs { x: x.at(), gain: gain.at(), stats: stats.wide(), dout: dout.at() };
         let dbias = dbias.map(|b| b.wide());
         let to = norm::NormGradients { dx: dx.at(), dgain: dgain.wide(), dbias, partial };
         norm::norm_backward(self.on(), real, saved, to, d);
@@ -381,7 +381,7 @@ impl Backend for Cuda {
     }
     fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
         if let Some(partial) = self.state.scratch(4 * loss::squares_partial_len(self.on(), len)) {
-            let (dx, loss) = (dx.map(|d| d.at()), self.state.at(Place::Loss));
+            let (dx, loss) = (dx.map(|d| d.at()), self.state.at(Slot::Loss));
             let o = loss::SquaredError { x: x.at(), target: target.at(), dx, partial, loss };
             loss::mean_squared_error(self.on(), x.format(), o, len);
         }
@@ -392,7 +392,7 @@ impl Backend for Cuda {
             Loss::Known(loss) => loss,
             Loss::OnDevice => {
                 let mut bytes = [0; 4];
-                self.on().read(self.state.at(Place::Loss), &mut bytes);
+                self.on().read(self.state.at(Slot::Loss), &mut bytes);
                 f32::from_ne_bytes(bytes)
             }
         }
@@ -422,7 +422,7 @@ impl Backend for Cuda {
         let items: Vec<optimizer::Item> = all.into_iter().map(item).collect();
         let table = optimizer::Table::of(&items);
         if let Some(place) = self.state.lasting(table.bytes()) {
-            let step = self.state.tell(Place::Update, &optimizer::constants(update, step));
+            let step = self.state.tell(Slot::Update, &optimizer::constants(update, step));
             optimizer::update(self.on(), buffer::real(self.dtype), update.kind, (place, &table), step);
         }
     }

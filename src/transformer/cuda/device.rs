@@ -51,7 +51,7 @@ impl KernelName {
 
 /// What a device is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
+pub struct DeviceFacts {
     pub name: String,
     /// Compute capability: (9, 0) of an H100.
     pub capability: (u32, u32),
@@ -200,7 +200,7 @@ pub(crate) struct Elsewhere {
 
 /// A machine that kernels run on.
 pub(crate) trait Device: Debug + Send + Sync {
-    fn facts(&self) -> &Facts;
+    fn facts(&self) -> &DeviceFacts;
     fn trace(&self) -> &Trace;
 
     /// Zeroed memory, at least 256-byte aligned.

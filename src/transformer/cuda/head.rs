@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::device::{Address, Device, Matrix, Product, Real};
 use super::linear::{dense, plain};
 use super::loss::{self, LogitRows, Scale, SoftmaxLoss};
-use super::state::{Place, State};
+use super::state::{Slot, State};
 
 /// Bytes of logits that a block has at least, where there are so many: the products over the vocabulary run at their full speed.
 const LEAST_BYTES: usize = if cfg!(test) { 32 << 10 } else { 256 << 20 };
@@ -59,7 +59,7 @@ impl Head<'_> {
         let (rows, stride) = block(d.n, d.k, d.m, real);
         let Some(logits) = self.state.scratch(scratch_bytes(d.n, d.k, d.m, real)) else { return };
         let losses = logits + (rows * stride * real.size()).next_multiple_of(256) as Address;
-        let scale = self.state.at(Place::Scale);
+        let scale = self.state.at(Slot::Scale);
         loss::mean_scale(self.on, targets, scale, d.n);
         for first in (0..d.n).step_by(rows) {
             let n = rows.min(d.n - first);
@@ -79,6 +79,6 @@ impl Head<'_> {
             let plus = (first > 0).then_some(dw.wide());
             self.on.product(&Product { plus, ..plain(transposed, rows_of_x, to, [d.m, n, d.k], self.tf32) });
         }
-        loss::sum(self.on, losses, self.state.at(Place::Loss), d.n, Scale::At(scale));
+        loss::sum(self.on, losses, self.state.at(Slot::Loss), d.n, Scale::At(scale));
     }
 }

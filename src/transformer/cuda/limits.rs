@@ -5,7 +5,7 @@ use super::super::error::SessionError;
 use super::super::random::Stream;
 use super::buffer::Memory;
 use super::device::{Device, Epilogue, Matrix, Product, Real};
-use super::driver::Gpu;
+use super::driver::CudaGpu;
 use half::bf16;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +42,7 @@ const DRAWN: usize = 1 << 20;
 /// # Errors
 /// What is missing, memory, or what the device says.
 pub(crate) fn limits(ordinal: usize) -> Result<Limits, SessionError> {
-    measure(&(Arc::new(Gpu::open(ordinal)?) as Arc<dyn Device>), AMOUNT)
+    measure(&(Arc::new(CudaGpu::open(ordinal)?) as Arc<dyn Device>), AMOUNT)
 }
 
 fn measure(on: &Arc<dyn Device>, amount: Amount) -> Result<Limits, SessionError> {

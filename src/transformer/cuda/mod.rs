@@ -58,12 +58,12 @@ use super::{Dtype, Phase, Workload};
 pub(crate) use attention::LARGEST_HEAD_DIM;
 use buffer::Buffer;
 pub(super) use buffer::bytes;
-use device::{Address, Device, Facts, KernelName};
+use device::{Address, Device, DeviceFacts, KernelName};
 use few_rows::Decode;
 use head::Head;
 use linear::Linear;
 use rehearsal::Rehearsal;
-use state::{Place, State};
+use state::{Slot, State};
 use std::sync::Arc;
 
 /// Bytes of scratch that the largest operation of a step over so many rows takes, and what cuBLASLt is given: what is counted as
@@ -94,7 +94,7 @@ impl Cuda {
     /// # Errors
     /// [`SessionError::NoCuda`], with what is missing; memory.
     pub(crate) fn open(ordinal: usize, dtype: Dtype) -> Result<Self, SessionError> {
-        Self::on_device(Arc::new(driver::Gpu::open(ordinal)?), dtype)
+        Self::on_device(Arc::new(driver::CudaGpu::open(ordinal)?), dtype)
     }
 
     /// Whether this device can do what a workload asks for.
@@ -115,7 +115,7 @@ impl Cuda {
     }
 
     /// The kernels that `what` asks for on a device like this one.
-    pub(crate) fn asked_for<T>(facts: &Facts, dtype: Dtype, what: impl FnOnce(Self) -> T) -> Vec<KernelName> {
+    pub(crate) fn asked_for<T>(facts: &DeviceFacts, dtype: Dtype, what: impl FnOnce(Self) -> T) -> Vec<KernelName> {
         let rehearsal = Arc::new(Rehearsal::of(facts.clone()));
         if let Ok(rank) = Self::on_device(Arc::clone(&rehearsal) as Arc<dyn Device>, dtype) {
             what(rank);
@@ -187,7 +187,7 @@ impl Cuda {
         self.state.position(varying.position);
         self.state.dropout(varying.dropout);
         if let Some((update, step)) = varying.update {
-            self.state.tell(Place::Update, &optimizer::constants(update, step));
+            self.state.tell(Slot::Update, &optimizer::constants(update, step));
         }
     }
 

@@ -19,7 +19,7 @@ use super::super::collective::{Collective, Job, Reduce, Ticket, share};
 use super::super::error::SessionError;
 use super::Cuda;
 use super::buffer::Buffer;
-use super::driver::Gpu;
+use super::driver::CudaGpu;
 use super::driver::nccl::{Call, Communicator, Nccl, NcclFault, Op};
 use super::driver::side::Side;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +38,7 @@ struct Member {
     nccl: &'static Nccl,
     rank: usize,
     size: usize,
-    gpu: Arc<Gpu>,
+    gpu: Arc<CudaGpu>,
 }
 
 impl Member {
@@ -153,7 +153,7 @@ pub(in super::super) fn open(
     let local = net.map_or(Ok(0..all), |net| net.part_of(all))?;
     let here = local.len();
     let first_device = net.map_or(0, |net| net.world.local_rank * here);
-    let gpus = (0..here).map(|i| Gpu::open(first_device + i).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    let gpus = (0..here).map(|i| CudaGpu::open(first_device + i).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
     let ids = identities(parallel, net)?;
     let mut next = ids.into_iter();
     let group =
@@ -192,7 +192,7 @@ pub(in super::super) fn open(
 /// # Errors
 /// What is missing, what a call says, or numbers that are others afterwards.
 pub(crate) fn try_alone(ordinal: usize) -> Result<(), SessionError> {
-    let gpu = Arc::new(Gpu::open(ordinal)?);
+    let gpu = Arc::new(CudaGpu::open(ordinal)?);
     let nccl = Nccl::get().map_err(device)?;
     let id = nccl.unique_id().map_err(device)?;
     let mut joined = nccl.join(id, 1, &[0], |_| gpu.enter()).map_err(device)?;

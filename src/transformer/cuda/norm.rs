@@ -67,7 +67,7 @@ pub(super) fn partial_len(on: &dyn Device, real: Real, d: NormDims) -> usize {
 
 /// What the backward pass reads.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Saved {
+pub(super) struct NormInputs {
     pub x: Address,
     pub gain: Address,
     pub stats: Address,
@@ -86,7 +86,7 @@ pub(super) struct NormGradients {
 
 /// `dx +=` the gradient through the norm; `dgain` and `dbias` become the parameters'. All addresses but `stats` are aligned to 16
 /// bytes.
-pub(super) fn norm_backward(on: &dyn Device, real: Real, s: Saved, to: NormGradients, d: NormDims) {
+pub(super) fn norm_backward(on: &dyn Device, real: Real, s: NormInputs, to: NormGradients, d: NormDims) {
     let (of_warps, grid, threads) = backward(on, real, d);
     let rms = Arg::I32(i32::from(d.rms));
     let args = [at(s.x), at(s.gain), at(s.stats), at(s.dout), at(to.dx), at(to.partial), int(d.n), int(d.c), rms];
@@ -169,7 +169,7 @@ mod tests {
             let (mut out, mut stats) = (array(&vec![0.0; n * c]), array(&vec![0.0; 2 * n]));
             Naive.norm(&array(&x), &array(&gain), None, &mut out, &mut stats, d);
 
-            let saved = Saved {
+            let saved = NormInputs {
                 x: on.put(real, &x),
                 gain: on.put(real, &gain),
                 stats: on.put(Real::F32, &stats),

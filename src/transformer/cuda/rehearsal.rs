@@ -1,7 +1,7 @@
 //! A device that does nothing and notes which kernels it is asked for: gone through beforehand, a step tells what is to be compiled, by
 //! the very code that will ask for it. A kernel that it does not foresee is compiled when it is launched, as without it.
 
-use super::device::{Address, Device, Elsewhere, Facts, KernelName, Launch, Product, Trace};
+use super::device::{Address, Device, DeviceFacts, Elsewhere, KernelName, Launch, Product, Trace};
 use crate::transformer::error::SessionError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 /// Memory that nothing is in.
 #[derive(Debug)]
 pub(super) struct Rehearsal {
-    facts: Facts,
+    facts: DeviceFacts,
     /// Where the next array begins.
     next: AtomicU64,
     asked: Mutex<Vec<KernelName>>,
@@ -20,7 +20,7 @@ pub(super) struct Rehearsal {
 const PAGE: u64 = 4096;
 
 impl Rehearsal {
-    pub(super) fn of(facts: Facts) -> Self {
+    pub(super) fn of(facts: DeviceFacts) -> Self {
         Self { facts, next: AtomicU64::new(PAGE), asked: Mutex::default(), trace: Trace::default() }
     }
 
@@ -31,7 +31,7 @@ impl Rehearsal {
 }
 
 impl Device for Rehearsal {
-    fn facts(&self) -> &Facts {
+    fn facts(&self) -> &DeviceFacts {
         &self.facts
     }
 

@@ -19,10 +19,10 @@ struct Growing {
     kept: Vec<Memory>,
 }
 
-/// What operations read that differs from step to step, a place of the device each; [`Place::BYTES`] apart. An operation is given
+/// What operations read that differs from step to step, a place of the device each; [`Slot::BYTES`] apart. An operation is given
 /// the place and not the value, so that a captured step goes on with what is there when it is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Place {
+pub(super) enum Slot {
     /// Where a pass starts: an `int`.
     Position,
     /// The last loss, an f32.
@@ -35,7 +35,7 @@ pub(super) enum Place {
     Update,
 }
 
-impl Place {
+impl Slot {
     const BYTES: usize = 256;
     const COUNT: usize = 5;
 }
@@ -43,7 +43,7 @@ impl Place {
 #[derive(Debug, Default)]
 struct Inner {
     /// What was written to a place last.
-    told: HashMap<Place, Vec<u8>>,
+    told: HashMap<Slot, Vec<u8>>,
     capturing: bool,
     /// Whether anything has been captured: its addresses must last.
     captured: bool,
@@ -84,7 +84,7 @@ impl State {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub(super) fn new(device: &Arc<dyn Device>) -> Result<Self, SessionError> {
-        let places = Memory::new(device, Place::COUNT * Place::BYTES)?;
+        let places = Memory::new(device, Slot::COUNT * Slot::BYTES)?;
         Ok(Self { device: Arc::clone(device), places, inner: Mutex::default() })
     }
 
@@ -93,12 +93,12 @@ impl State {
     }
 
     /// Where this lies.
-    pub(super) fn at(&self, place: Place) -> Address {
-        self.places.at + (place as usize * Place::BYTES) as Address
+    pub(super) fn at(&self, place: Slot) -> Address {
+        self.places.at + (place as usize * Slot::BYTES) as Address
     }
 
     /// The place that holds these bytes, written if it holds others.
-    pub(super) fn tell(&self, place: Place, bytes: &[u8]) -> Address {
+    pub(super) fn tell(&self, place: Slot, bytes: &[u8]) -> Address {
         let mut inner = self.lock();
         if inner.told.get(&place).is_none_or(|told| told != bytes) {
             if inner.capturing {
@@ -114,12 +114,12 @@ impl State {
 
     /// The word that holds `position`.
     pub(super) fn position(&self, position: usize) -> Address {
-        self.tell(Place::Position, &i32::try_from(position).unwrap_or(i32::MAX).to_ne_bytes())
+        self.tell(Slot::Position, &i32::try_from(position).unwrap_or(i32::MAX).to_ne_bytes())
     }
 
     /// The word that holds the seed of a step's dropout.
     pub(super) fn dropout(&self, seed: u64) -> Address {
-        self.tell(Place::Dropout, &seed.to_ne_bytes())
+        self.tell(Slot::Dropout, &seed.to_ne_bytes())
     }
 
     /// Bytes that stay as long as the device's memory does: written once, and found again by their content. For lists of addresses,

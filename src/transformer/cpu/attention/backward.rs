@@ -6,13 +6,13 @@ use super::super::pool::Pool;
 use super::super::product::pack::Source;
 use super::super::product::panels::{Panels, pack_all};
 use super::super::product::{Precision, Target};
-use super::strip::{Cut, Left, Place, multiply, take, whole, write_rows};
+use super::strip::{Cut, Destination, Left, multiply, take, whole, write_rows};
 use super::{Head, hide, pair_up, scale};
 use crate::transformer::backend::AttentionDims;
 
 /// What the backward pass reads.
 #[derive(Clone, Copy)]
-pub(in crate::transformer::cpu) struct Saved<'a> {
+pub(in crate::transformer::cpu) struct SavedAttention<'a> {
     pub qkv: &'a [f32],
     pub out: &'a [f32],
     pub dout: &'a [f32],
@@ -22,7 +22,7 @@ pub(in crate::transformer::cpu) struct Saved<'a> {
 pub(in crate::transformer::cpu) fn backward(
     pool: &Pool,
     precision: Precision,
-    s: Saved,
+    s: SavedAttention,
     dqkv: &mut [f32],
     d: AttentionDims,
 ) {
@@ -44,7 +44,7 @@ pub(in crate::transformer::cpu) fn backward(
 /// # Safety
 /// No other thread touches this head's queries, keys and values in `dqkv`. `fresh`: the first head of its group, which
 /// overwrites the keys' and values' gradients instead of adding to them.
-unsafe fn backward_head(cut: &Cut, h: &Head, s: &Saved, mut rest: &mut [f32], dqkv: Target, fresh: bool) {
+unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut [f32], dqkv: Target, fresh: bool) {
     let (d, p) = (&cut.d, cut.precision);
     let [q, k, v] = h.columns();
     let width = d.qkv_width();
@@ -133,7 +133,7 @@ unsafe fn add_rows(
         // SAFETY: the caller's.
         unsafe { to.at(row * stride).zero(cut.d.head_dim) };
     }
-    let place = Place { start: to.start(), stride, rows: seen, columns: cut.d.head_dim, factor: 1.0, add: true };
+    let place = Destination { start: to.start(), stride, rows: seen, columns: cut.d.head_dim, factor: 1.0, add: true };
     // SAFETY: the caller's.
     unsafe { multiply(left, right, cut.across, depth, cut.precision, place) };
 }
@@ -141,7 +141,7 @@ unsafe fn add_rows(
 /// Turns scores into probabilities, and their gradients into those of the unscaled scores.
 fn probabilities_and_gradients(
     h: &Head,
-    s: &Saved,
+    s: &SavedAttention,
     strip: usize,
     (first, rows): (usize, usize),
     seen: usize,

@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::product::pack::Source;
 use super::product::panels::{Panels, pack_all};
 use super::product::{Precision, Target};
-pub(super) use backward::{Saved, backward};
+pub(super) use backward::{SavedAttention, backward};
 use strip::{Cut, Left, multiply, take, whole, write_rows};
 
 /// One head of one sequence, by its place in the rows of queries, keys and values.

@@ -91,7 +91,7 @@ pub(super) struct Left<'a> {
 
 /// Where a product goes: rows `stride` apart.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Destination {
     pub start: *mut f32,
     pub stride: usize,
     pub rows: usize,
@@ -110,7 +110,7 @@ pub(super) unsafe fn multiply(
     across: Panels,
     depth: usize,
     precision: Precision,
-    to: Place,
+    to: Destination,
 ) {
     let (kernel, panels) = left.of;
     let all: Vec<KBlock> = k_blocks(left.depth, precision).take_while(|k| k.first < depth).collect();
@@ -169,7 +169,7 @@ pub(super) unsafe fn write_rows(
 }
 
 /// A scratch buffer of whole tiles as the place of a product.
-pub(super) fn whole(to: &mut [f32], stride: usize, rows: usize, factor: f32) -> Place {
+pub(super) fn whole(to: &mut [f32], stride: usize, rows: usize, factor: f32) -> Destination {
     assert!(rows * stride <= to.len(), "a product beyond its scratch");
-    Place { start: to.as_mut_ptr(), stride, rows, columns: stride, factor, add: false }
+    Destination { start: to.as_mut_ptr(), stride, rows, columns: stride, factor, add: false }
 }

@@ -238,7 +238,7 @@ pub(super) unsafe fn product(
     for first in (0..a.rows).step_by(block) {
         let rows = block.min(a.rows - first);
         let kernel = Kernel::of(Instructions::taken(), precision, rows);
-        let job = Job { pool, kernel, precision, k, columns, factor, onto, to, b };
+        let job = BlockedProduct { pool, kernel, precision, k, columns, factor, onto, to, b };
         let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
         // SAFETY: the caller's; the row blocks do not overlap.
         unsafe { job.row_block(first, part) };
@@ -261,7 +261,7 @@ unsafe fn without_depth(to: Target, onto: Onto, rows: usize, columns: usize) {
 }
 
 /// One product.
-struct Job<'a> {
+struct BlockedProduct<'a> {
     pool: &'a Pool,
     kernel: Kernel,
     precision: Precision,
@@ -273,7 +273,7 @@ struct Job<'a> {
     b: Right<'a>,
 }
 
-impl Job<'_> {
+impl BlockedProduct<'_> {
     /// Rows `first..` of the result.
     unsafe fn row_block(&self, first: usize, a: View) {
         let rows = Panels::of(a.rows, self.kernel.rows);
@@ -310,7 +310,7 @@ impl Job<'_> {
                 Right::Packed(w) => &*w.words,
                 Right::View(_) => &*scratch,
             };
-            let place = Place { row: first, rows: a.rows, column, columns };
+            let place = ResultBlock { row: first, rows: a.rows, column, columns };
             let packed = Operands { left: &left, rows, right, columns: block, k_blocks: &k_blocks };
             if rows.count == 1 {
                 // SAFETY: the caller's; both operands are packed.
@@ -323,7 +323,7 @@ impl Job<'_> {
     }
 
     /// A product of one tile's rows: bound by reading the weights, which each thread does panel after panel.
-    unsafe fn few_rows(&self, packed: &Operands, place: &Place) {
+    unsafe fn few_rows(&self, packed: &Operands, place: &ResultBlock) {
         let Operands { left, rows, right, columns: block, k_blocks } = *packed;
         let share = block.count.div_ceil(4 * self.pool.threads).max(1);
         self.pool.each(block.count.div_ceil(share), |task| {
@@ -339,7 +339,7 @@ impl Job<'_> {
 
     /// Every panel of the left block by every panel of the right one. A task's part of the result stays in its core's cache
     /// while the k-blocks are added up.
-    unsafe fn multiply(&self, packed: &Operands, place: &Place) {
+    unsafe fn multiply(&self, packed: &Operands, place: &ResultBlock) {
         let Operands { left, rows, right, columns: block, k_blocks } = *packed;
         let (down, across) = (rows.count.div_ceil(TASK.0), block.count.div_ceil(TASK.1));
         // A thread's tasks are some rows by all columns, so that it uses the left panels that it packed; within them
@@ -368,7 +368,7 @@ impl Job<'_> {
         });
     }
 
-    fn tile(&self, row: usize, panel: usize, k: KBlock, place: &Place, ahead: *const f32) -> Tile {
+    fn tile(&self, row: usize, panel: usize, k: KBlock, place: &ResultBlock, ahead: *const f32) -> Tile {
         let (row, column) = (row * self.kernel.rows, panel * self.kernel.columns);
         let (at_row, at_column) = (place.row + row, place.column + column);
         let stride = self.to.row_stride;
@@ -407,7 +407,7 @@ struct Operands<'a> {
 }
 
 /// Where a block of the result stands.
-struct Place {
+struct ResultBlock {
     row: usize,
     rows: usize,
     column: usize,

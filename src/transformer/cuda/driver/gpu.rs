@@ -1,6 +1,6 @@
 //! One GPU: its context, one stream that everything goes into in order, and memory from the stream's pool.
 
-use super::super::device::{Address, Device, Elsewhere, Facts, Graph, KernelName, Launch, Product, Trace};
+use super::super::device::{Address, Device, DeviceFacts, Elsewhere, Graph, KernelName, Launch, Product, Trace};
 use super::cache::Cache;
 use super::compiler::Compiler;
 use super::fault::{DriverFault, ok};
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The device's primary context, retained once and kept until the process ends: cuBLASLt and NCCL keep state of theirs in it, which
-/// has to outlast every [`Gpu`], and a process that opens a device again finds it as it was.
+/// has to outlast every [`CudaGpu`], and a process that opens a device again finds it as it was.
 fn primary_context(device: sys::CUdevice) -> Result<sys::CUcontext, result::DriverError> {
     static RETAINED: Mutex<BTreeMap<sys::CUdevice, usize>> = Mutex::new(BTreeMap::new());
     let mut retained = lock(&RETAINED);
@@ -37,8 +37,8 @@ fn primary_context(device: sys::CUdevice) -> Result<sys::CUcontext, result::Driv
 
 /// A GPU that operations are put into.
 #[derive(Debug)]
-pub(crate) struct Gpu {
-    facts: Facts,
+pub(crate) struct CudaGpu {
+    facts: DeviceFacts,
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
@@ -55,9 +55,9 @@ pub(crate) struct Gpu {
 }
 
 // SAFETY: context, stream and pool are handles that the driver lets any thread use.
-unsafe impl Send for Gpu {}
+unsafe impl Send for CudaGpu {}
 // SAFETY: as above; what the driver does not guard is behind locks.
-unsafe impl Sync for Gpu {}
+unsafe impl Sync for CudaGpu {}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -67,7 +67,7 @@ fn broken(e: impl Display) -> SessionError {
     SessionError::Device(e.to_string())
 }
 
-impl Gpu {
+impl CudaGpu {
     /// The device of this number among [`available`].
     ///
     /// # Errors
@@ -250,8 +250,8 @@ fn fault(e: result::DriverError) -> SessionError {
     broken(DriverFault::from(e))
 }
 
-impl Device for Gpu {
-    fn facts(&self) -> &Facts {
+impl Device for CudaGpu {
+    fn facts(&self) -> &DeviceFacts {
         &self.facts
     }
 
@@ -386,7 +386,7 @@ impl Device for Gpu {
     }
 }
 
-impl Drop for Gpu {
+impl Drop for CudaGpu {
     fn drop(&mut self) {
         self.enter();
         // SAFETY: the stream is our own; after it nothing uses what is given back below.

@@ -26,12 +26,12 @@ mod switch;
 mod timing;
 mod tried;
 
-use super::device::Facts;
+use super::device::DeviceFacts;
 use compiler::CompileError;
 use cublaslt as lt;
 use cudarc::driver::{result, sys};
 use fault::{DriverFault, ok};
-pub(crate) use gpu::Gpu;
+pub(crate) use gpu::CudaGpu;
 use libraries::{Library, NotFound};
 use std::sync::OnceLock;
 pub(crate) use tried::{Tried, collectives, compile, try_device, usable};
@@ -69,12 +69,12 @@ pub enum Missing {
 ///
 /// # Errors
 /// What is missing, and the remedy.
-pub fn available() -> Result<Vec<Facts>, Missing> {
-    static FOUND: OnceLock<Result<Vec<Facts>, Missing>> = OnceLock::new();
+pub fn available() -> Result<Vec<DeviceFacts>, Missing> {
+    static FOUND: OnceLock<Result<Vec<DeviceFacts>, Missing>> = OnceLock::new();
     FOUND.get_or_init(probe).clone()
 }
 
-fn probe() -> Result<Vec<Facts>, Missing> {
+fn probe() -> Result<Vec<DeviceFacts>, Missing> {
     let driver = driver_version()?;
     let devices = devices()?;
     library(Library::Compiler, driver)?;
@@ -100,7 +100,7 @@ fn driver_version() -> Result<u32, Missing> {
     if major < OLDEST_DRIVER { Err(Missing::NewDriver(major, minor)) } else { Ok(major) }
 }
 
-fn devices() -> Result<Vec<Facts>, Missing> {
+fn devices() -> Result<Vec<DeviceFacts>, Missing> {
     let broken = |e: result::DriverError| Missing::Device(DriverFault::from(e).to_string());
     result::init().map_err(broken)?;
     let count = result::device::get_count().map_err(broken)?;
@@ -112,14 +112,14 @@ fn devices() -> Result<Vec<Facts>, Missing> {
     }
 }
 
-fn facts(ordinal: i32) -> Result<Facts, result::DriverError> {
+fn facts(ordinal: i32) -> Result<DeviceFacts, result::DriverError> {
     use sys::CUdevice_attribute as A;
     let device = result::device::get(ordinal)?;
     let attribute = |which: A| {
         // SAFETY: the device was given by the driver just now.
         unsafe { result::device::get_attribute(device, which) }.map(i32::unsigned_abs)
     };
-    Ok(Facts {
+    Ok(DeviceFacts {
         name: result::device::get_name(device)?,
         capability: (
             attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,

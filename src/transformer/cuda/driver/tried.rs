@@ -5,7 +5,7 @@ use super::super::device::{Arg, Device, KernelName, Launch, Real};
 use super::available;
 use super::cache::Cache;
 use super::compiler::{Compiler, version};
-use super::gpu::Gpu;
+use super::gpu::CudaGpu;
 use super::images::Images;
 use super::libraries::Library;
 use super::nccl::Nccl;
@@ -35,7 +35,7 @@ const WORD: i32 = 0x5eed;
 /// # Errors
 /// What is missing; what the compiler or the driver says; a kernel that leaves nothing.
 pub(crate) fn try_device(ordinal: usize) -> Result<Tried, SessionError> {
-    let gpu = Gpu::open_with(ordinal, Cache::none())?;
+    let gpu = CudaGpu::open_with(ordinal, Cache::none())?;
     let at = gpu.allocate(4)?;
     let (KernelName { file, kernel, real }, args) = (TRIAL, [Arg::Address(at), Arg::I32(WORD)]);
     gpu.launch(&Launch { file, kernel, real, grid: [1; 3], threads: 32, shared_bytes: 0, args: &args });

@@ -16,7 +16,7 @@ pub(in super::super) use recorder::Recorder;
 
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
-use super::device::{Address, Arg, Device, Elsewhere, Facts, Launch, Product, Real, Trace};
+use super::device::{Address, Arg, Device, DeviceFacts, Elsewhere, Launch, Product, Real, Trace};
 use library::{Library, compiler};
 use memory::Memory;
 use std::ffi::c_void;
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The host as a device.
 #[derive(Debug)]
 pub(in super::super) struct HostDevice {
-    facts: Facts,
+    facts: DeviceFacts,
     memory: Mutex<Memory>,
     failure: Mutex<Option<String>>,
     /// Whether it does products with an epilogue in one go, and how many it has done.
@@ -56,12 +56,12 @@ impl HostDevice {
 
     /// One of another compute capability.
     pub(super) fn of_capability(capability: (u32, u32)) -> Option<Self> {
-        Self::new().map(|host| Self { facts: Facts { capability, ..host.facts.clone() }, ..host })
+        Self::new().map(|host| Self { facts: DeviceFacts { capability, ..host.facts.clone() }, ..host })
     }
 
     /// One that has so many bytes of shared memory for a block.
     pub(super) fn with_shared(shared_bytes: u32) -> Option<Self> {
-        Self::new().map(|host| Self { facts: Facts { shared_bytes, ..host.facts.clone() }, ..host })
+        Self::new().map(|host| Self { facts: DeviceFacts { shared_bytes, ..host.facts.clone() }, ..host })
     }
 
     /// One that runs a kernel file with errors put into it: each `(from, to)` replaced, once.
@@ -87,7 +87,7 @@ impl HostDevice {
             eprintln!("skipped: no g++ to compile the CUDA kernels for the host with");
             return None;
         }
-        let facts = Facts {
+        let facts = DeviceFacts {
             name: "host".into(),
             capability: (9, 0),
             // Few, so that grids sized by them stride.
@@ -166,7 +166,7 @@ impl HostDevice {
 }
 
 impl Device for HostDevice {
-    fn facts(&self) -> &Facts {
+    fn facts(&self) -> &DeviceFacts {
         &self.facts
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::super::error::SessionError;
 use super::super::super::memory::DeviceMemory;
-use super::super::device::{Address, Arg, Device, Facts, Graph, Launch, Product, Real, Trace};
+use super::super::device::{Address, Arg, Device, DeviceFacts, Graph, Launch, Product, Real, Trace};
 use super::HostDevice;
 use std::sync::Mutex;
 
@@ -87,7 +87,7 @@ impl Recorder {
 }
 
 impl Device for Recorder {
-    fn facts(&self) -> &Facts {
+    fn facts(&self) -> &DeviceFacts {
         self.host.facts()
     }
     fn trace(&self) -> &Trace {
