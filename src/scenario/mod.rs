@@ -120,7 +120,7 @@ impl Measure {
 }
 
 /// The order in which cells are measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// By a seeded shuffle: drift of the machine does not line up with an axis.

@@ -2,12 +2,11 @@
 
 use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What the scenario asks for; `auto` takes a GPU where there is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BackendChoice {
     Auto,

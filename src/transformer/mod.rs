@@ -63,12 +63,11 @@ mod ranks;
 pub(crate) mod session;
 pub(crate) mod shape;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shape::Shape;
 
 /// What one step does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Forward, backward and optimizer step over `batch` sequences of `seq_len` tokens.
@@ -82,7 +81,7 @@ pub enum Phase {
 }
 
 /// The number format of weights and activations. Accumulation is in f32 always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// 32 bits.
@@ -94,7 +93,7 @@ pub enum Dtype {
 }
 
 /// How the matrices of an inference model are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightFormat {
     /// In the workload's dtype.
@@ -106,7 +105,7 @@ pub enum WeightFormat {
 }
 
 /// Where the operations run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendKind {
     /// The fast CPU path.
@@ -126,7 +125,7 @@ impl BackendKind {
 }
 
 /// Parameter update of a training step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// Stochastic gradient descent, with momentum where it is set.

@@ -8,13 +8,12 @@ use super::super::shape::Shape;
 use super::Collective;
 use super::alone::Alone;
 use super::threads::Exchange;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// What data-parallel ranks keep a part of each, instead of all of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharding {
     /// Nothing: every rank keeps all.
@@ -28,7 +27,7 @@ pub enum Sharding {
 crate::transformer::names!(Sharding { None => "none", Optimizer => "optimizer" });
 
 /// A grid of ranks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Parallel {
     /// Replicas of the model; the batch is split among them.
     pub data: u32,

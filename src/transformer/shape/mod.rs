@@ -6,11 +6,10 @@ pub mod count;
 pub(crate) mod hf_config;
 mod hf_keys;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The families that are built in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// LayerNorm, learned positions, GELU, biases, tied embeddings, causal (Radford et al. 2019).
@@ -23,7 +22,7 @@ pub enum Family {
 }
 
 /// The function between the two products of a feed-forward layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hugging Face's `gelu_new`.
