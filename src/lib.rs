@@ -1,4 +1,6 @@
-//! Centime says what a token costs.
+//! Centime says what a token costs. The program is `centime`; what a program of your own needs stands here, at the crate's root:
+//! [`load`] a scenario, [`plan()`] its trials, [`run_trial`] each, price what was measured ([`usd_per_million_tokens`], or
+//! [`evaluate`] for every metric of a run), [`load_run`] and [`compare`] runs, [`publish`] a report. Nothing else can be reached.
 //!
 //! One direction, no way back (each arrow is a function with plain data on both sides):
 //!
@@ -6,13 +8,10 @@
 //! scenario.yaml -> Scenario -> Plan -> Measurement (per trial, in a child process) -> Results -> Cost -> Comparison -> Report
 //! ```
 //!
-//! The modules are rooms on floors; a room imports from lower floors only, and `tests/architecture.rs` holds it:
+//! Inside, modules stand on floors; a module imports from lower floors only, and `tests/architecture.rs` holds it:
 //! F0 `units`, `stats`, `yaml`, `net`; F1 `hardware`, `transformer`; F2 `scenario`,
 //! `projection`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`, `sweep`; F7 `comparison`; F8 `experiment`, `report`; F9 `cli`.
-
-//! The program is `centime`; what a program of your own needs stands at the crate's root: [`load`] a scenario, [`plan()`] its trials,
-//! [`run_trial`] each, price what was measured ([`usd_per_million_tokens`], or [`evaluate`] for every metric of a run),
-//! [`load_run`] and [`compare`] runs, [`publish`] a report. Everything else may change with any version.
+//! `internal` lists what the program, its tests and its benchmarks reach; it is no part of the interface.
 //!
 //! # Examples
 //!

@@ -1,4 +1,4 @@
-//! Holds the floors of the house: imports go down only, and what must not exist does not.
+//! Holds the floors: imports go down only, and what must not exist does not.
 
 #[path = "common/imports.rs"]
 mod imports;
@@ -6,7 +6,7 @@ mod imports;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms by floor.
+/// Modules by floor.
 const FLOORS: &[(&str, u8)] = &[
     ("units", 0),
     ("stats", 0),
@@ -28,7 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("internal", 10),
 ];
 
-/// Crates that live in one room only.
+/// Crates that live in one module only.
 const KEPT_APART: &[(&str, &[&str])] = &[
     ("polars", &["results"]),
     ("plotters", &["report"]),
@@ -39,7 +39,7 @@ const KEPT_APART: &[(&str, &[&str])] = &[
     ("serde_yaml", &["yaml"]),
 ];
 
-/// What pure rooms may not name.
+/// What pure modules may not name.
 const PURE: &[(&str, &[&str])] = &[
     ("plan", &["std::time", "std::fs", "std::thread", "std::process", "std::env"]),
     ("projection", &["std::fs", "std::io", "std::time", "std::process", "std::env", "std::thread"]),
@@ -71,13 +71,13 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
     all
 }
 
-fn room(path: &str) -> &str {
+fn module_of(path: &str) -> &str {
     let inside = path.strip_prefix("src/").unwrap_or(path);
     inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
 }
 
-fn floor(room: &str) -> Option<u8> {
-    FLOORS.iter().find(|(r, _)| *r == room).map(|(_, f)| *f)
+fn floor(module: &str) -> Option<u8> {
+    FLOORS.iter().find(|(r, _)| *r == module).map(|(_, f)| *f)
 }
 
 /// Code without comments, up to the tests at the end of the file.
@@ -104,7 +104,7 @@ fn faults(path: &str, text: &str) -> Vec<String> {
     if endings.iter().any(|t| path.ends_with(t)) || path.starts_with("src/transformer/cuda/host/") {
         return found;
     }
-    let (here, code) = (room(path), code(text));
+    let (here, code) = (module_of(path), code(text));
     if let Some(own) = floor(here) {
         for (i, _) in code.match_indices("crate::") {
             let target: String = code[i + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -134,7 +134,7 @@ fn faults(path: &str, text: &str) -> Vec<String> {
     }
     let lines = text.lines().count();
     if lines > LONGEST {
-        found.push(format!("{path}: {lines} lines are over {LONGEST}; give the second job a room of its own"));
+        found.push(format!("{path}: {lines} lines are over {LONGEST}; give the second job a file of its own"));
     }
     found
 }

@@ -65,7 +65,7 @@ pub enum Captured {
 /// One parameter of an update: with its gradient and its moments, as many as the kind has.
 #[derive(Debug)]
 pub struct Updated<'a, T> {
-    /// The numbers of parameter and gradient that are updated, all of them unless ranks share the work; moments hold these alone.
+    /// The elements of parameter and gradient that are updated, all of them unless ranks share the work; moments hold these alone.
     pub part: Range<usize>,
     /// What is updated.
     pub parameter: &'a mut T,
@@ -145,11 +145,11 @@ pub struct AttentionDims {
 }
 
 impl AttentionDims {
-    /// Numbers in one row of queries, keys and values.
+    /// Elements in one row of queries, keys and values.
     pub fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
-    /// Numbers in one row of attention's output.
+    /// Elements in one row of attention's output.
     pub fn out_width(&self) -> usize {
         self.heads * self.head_dim
     }
@@ -176,7 +176,7 @@ pub struct CacheDims {
 }
 
 impl CacheDims {
-    /// Numbers in the whole buffer.
+    /// Elements in the whole buffer.
     pub fn len(&self) -> usize {
         2 * self.half()
     }

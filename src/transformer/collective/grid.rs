@@ -31,7 +31,7 @@ crate::transformer::names!(Sharding { None => "none", Optimizer => "optimizer" }
 pub struct Parallel {
     /// Replicas of the model; the batch is split among them.
     pub data: u32,
-    /// Ranks of one replica; heads and feed-forward widths are split among them (Shoeybi et al. 2019, section 3).
+    /// Tensor-parallel ranks of one replica; heads and feed-forward widths are split among them (Shoeybi et al. 2019, section 3).
     pub tensor: u32,
     /// What the replicas keep a part of each.
     pub sharding: Sharding,
@@ -41,7 +41,7 @@ pub struct Parallel {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Indivisible {
-    /// Whether the batch is at fault, or else the number of ranks that split a layer.
+    /// Whether the batch is at fault, or else the number of tensor-parallel ranks.
     pub batch: bool,
     pub message: String,
 }
@@ -89,7 +89,7 @@ impl Parallel {
         Err(Indivisible { batch: false, message })
     }
 
-    /// The part of a model's layers that one rank of a replica holds.
+    /// The part of a model's layers that one tensor-parallel rank holds.
     pub fn part_of(&self, shape: &Shape) -> Shape {
         let t = self.tensor.max(1);
         Shape { n_heads: shape.n_heads / t, n_kv_heads: shape.n_kv_heads / t, d_ff: shape.d_ff / t, ..shape.clone() }

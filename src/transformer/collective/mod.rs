@@ -15,7 +15,7 @@ use super::error::SessionError;
 use std::fmt::Debug;
 use std::ops::Range;
 
-/// How the ranks' numbers become one.
+/// How the ranks' elements become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reduce {
     Sum,
@@ -25,7 +25,7 @@ pub(crate) enum Reduce {
 /// What is done to a bucket of buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Job {
-    /// Every number becomes the sum or mean over the ranks.
+    /// Every element becomes the sum or mean over the ranks.
     AllReduce(Reduce),
     /// The same of the rank's own share ([`share`]) of every buffer; what the others then hold of it is undefined.
     ReduceScatter(Reduce),
@@ -73,10 +73,10 @@ pub(crate) trait Collective<T>: Debug + Send + Sync {
     }
 }
 
-/// Shares start at multiples of so many numbers: a cache line of f32, and whole vectors on every device.
+/// Shares start at multiples of so many elements: a cache line of f32, and whole vectors on every device.
 const GRAIN: usize = 16;
 
-/// The numbers of a buffer of `len` that belong to a rank of `of`: equal stretches in the order of the ranks, the last ones shorter
+/// The elements of a buffer of `len` that belong to a rank of `of`: equal stretches in the order of the ranks, the last ones shorter
 /// or empty where the length does not divide.
 pub(crate) fn share(len: usize, rank: usize, of: usize) -> Range<usize> {
     let each = len.div_ceil(of.max(1)).next_multiple_of(GRAIN);

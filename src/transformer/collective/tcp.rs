@@ -1,5 +1,5 @@
 //! Ranks of several processes whose buffers lie in host memory: a star over TCP for each group. The group's first rank, its hub, is
-//! sent every rank's numbers, adds them in the order of the ranks, and sends the result back: the same bits as
+//! sent every rank's elements, adds them in the order of the ranks, and sends the result back: the same bits as
 //! [`super::threads`] gives.
 //!
 //! The hub moves `2 (ranks - 1)` times a buffer's bytes through one connection after another. That is for tests, and for small
@@ -18,7 +18,7 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Numbers of a message.
+/// Elements of a message.
 const CHUNK: usize = 1 << 16;
 
 /// Between two looks at who has come.
@@ -106,8 +106,8 @@ impl Member {
     }
 }
 
-fn send(link: &Wire, numbers: &[f32], scratch: &mut Vec<u8>) -> Result<(), SessionError> {
-    for chunk in numbers.chunks(CHUNK) {
+fn send(link: &Wire, elements: &[f32], scratch: &mut Vec<u8>) -> Result<(), SessionError> {
+    for chunk in elements.chunks(CHUNK) {
         scratch.clear();
         scratch.extend(chunk.iter().flat_map(|x| x.to_le_bytes()));
         link.send(scratch)?;
@@ -127,8 +127,8 @@ fn with(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>, each: impl Fn(&mut f
     for chunk in to.chunks_mut(CHUNK) {
         link.receive(scratch)?;
         match scratch.as_chunks::<4>() {
-            (numbers, []) if numbers.len() == chunk.len() => {
-                chunk.iter_mut().zip(numbers).for_each(|(x, new)| each(x, f32::from_le_bytes(*new)));
+            (elements, []) if elements.len() == chunk.len() => {
+                chunk.iter_mut().zip(elements).for_each(|(x, new)| each(x, f32::from_le_bytes(*new)));
             }
             _ => return Err(link.lost(How::Wrong("sent another buffer than was expected".into())).into()),
         }

@@ -82,7 +82,7 @@ impl<T: AsMut<[f32]>> Collective<T> for Seat {
         let Some(all) = self.lend(mine) else { return Ticket(0) };
         for buffer in 0..buffers.len() {
             let len = all.iter().filter_map(|lists| lists.get(buffer)).map(|l| l.len).min().unwrap_or(0);
-            // A broadcast is shared out as well: each rank takes its share of the root's numbers to all.
+            // A broadcast is shared out as well: each rank takes its share of the root's elements to all.
             let own = share(len, self.rank, ranks);
             if own.is_empty() {
                 continue;

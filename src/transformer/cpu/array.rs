@@ -112,7 +112,7 @@ impl Array {
     /// # Errors
     /// [`SessionError::OutOfMemory`] when the allocator has no such block.
     pub fn zeros(len: usize) -> Result<Self, SessionError> {
-        let refused = || SessionError::OutOfMemory(format!("no block of {len} f32 numbers"));
+        let refused = || SessionError::OutOfMemory(format!("no block of {len} f32 elements"));
         let bytes = len.max(1).checked_mul(size_of::<f32>()).ok_or_else(refused)?;
         let align = if bytes >= 2 * HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
         let layout = Layout::from_size_align(bytes, align).map_err(|_| refused())?;

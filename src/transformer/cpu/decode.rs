@@ -47,13 +47,13 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
         let mut sums = [0.0f32; BLOCK];
         for (q, row) in query.iter().zip(keys.chunks_exact(capacity)) {
             for (s, k) in sums.iter_mut().zip(&row[b * BLOCK..][..BLOCK]) {
-                *s += q * k.number();
+                *s += q * k.to_f32();
             }
         }
         *block = sums.map(|s| s * scale);
     }
     for (i, s) in rest.iter_mut().enumerate() {
-        let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * row[whole + i].number());
+        let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * row[whole + i].to_f32());
         *s = products.sum::<f32>() * scale;
     }
     let max = maximum(scores);
@@ -68,7 +68,7 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
         let mut sums = [0.0f32; BLOCK];
         for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
             for (o, v) in sums.iter_mut().zip(&value[b * BLOCK..][..BLOCK]) {
-                *o += s * v.number();
+                *o += s * v.to_f32();
             }
         }
         *block = sums.map(|s| s * inverse);
@@ -77,7 +77,7 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
         rest.fill(0.0);
         for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
             for (o, v) in rest.iter_mut().zip(&value[whole..]) {
-                *o += s * inverse * v.number();
+                *o += s * inverse * v.to_f32();
             }
         }
     }

@@ -45,10 +45,10 @@ pub(super) fn backward(
     }
 }
 
-/// A number in the KV cache.
+/// An element in the KV cache.
 pub(super) trait Cached: Copy + Send + Sync {
     fn of(x: f32) -> Self;
-    fn number(self) -> f32;
+    fn to_f32(self) -> f32;
 }
 
 impl Cached for f32 {
@@ -57,7 +57,7 @@ impl Cached for f32 {
         x
     }
     #[inline(always)]
-    fn number(self) -> f32 {
+    fn to_f32(self) -> f32 {
         self
     }
 }
@@ -68,7 +68,7 @@ impl Cached for bf16 {
         Self::from_f32(x)
     }
     #[inline(always)]
-    fn number(self) -> f32 {
+    fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 }

@@ -10,7 +10,7 @@ use super::product::{Onto, Precision, View};
 /// Rows a block: enough for an efficient product, few enough that a block of logits stays small beside the weights.
 pub(super) const BLOCK: usize = 512;
 
-/// Numbers of scratch that a pass over `n` rows of a vocabulary of `v` takes.
+/// Elements of scratch that a pass over `n` rows of a vocabulary of `v` takes.
 pub(super) fn scratch_len(n: usize, v: usize) -> usize {
     n.min(BLOCK) * v
 }

@@ -91,9 +91,9 @@ pub(super) fn weight_words(m: usize, k: usize, dtype: Dtype, weights: WeightForm
     PackedLayout::new(m, k, stored(weights, precision(dtype))).len()
 }
 
-/// Numbers of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank of so
+/// Words of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank of so
 /// many threads: the vocabulary's logits, what each thread's attention holds, and the operands of the largest product.
-pub(super) fn scratch_numbers(
+pub(super) fn scratch_words(
     threads: usize,
     rows: usize,
     attention: AttentionDims,

@@ -168,7 +168,7 @@ impl Pool {
         rows.div_ceil(self.threads).max(least).max(1)
     }
 
-    /// At least `len` numbers of whatever content, on a cache line; given back when dropped.
+    /// At least `len` elements of whatever content, on a cache line; given back when dropped.
     pub(super) fn scratch(&self, len: usize) -> Scratch<'_> {
         let mut free = held(&self.scratch);
         // The tightest that fits; where none does, the largest makes way for a larger one, so that scratch does not pile up.

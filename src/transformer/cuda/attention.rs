@@ -14,11 +14,11 @@ pub(crate) const LARGEST_HEAD_DIM: usize = 256;
 /// Which kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
-    /// bf16 products by wgmma; rows are padded to 64 or 128 numbers.
+    /// bf16 products by wgmma; rows are padded to 64 or 128 elements.
     Warpgroups(usize),
     /// bf16 products by mma.sync; rows are padded to so many numbers: 32, 64, 96, 128 or (forward alone) 256.
     TensorCores(usize),
-    /// f32 arithmetic; rows are padded to so many times 32 numbers: 2, 4 or 8.
+    /// f32 arithmetic; rows are padded to so many times 32 elements: 2, 4 or 8.
     Rows(usize),
     /// The same for 8 times 32 with fewer rows a block, where shared memory is scarce.
     NarrowRows,
@@ -75,7 +75,7 @@ fn key_gradients_shared_bytes(padded: usize, queries: usize) -> u32 {
     ((2 * 128 + 4 * queries) * padded * 2 + 2 * 2 * queries * 4) as u32
 }
 
-/// Of `attention_mma_dq`: 128 queries and their gradients, and two stages of keys and values; one for 128 numbers.
+/// Of `attention_mma_dq`: 128 queries and their gradients, and two stages of keys and values; one for 128 elements.
 fn query_gradients_shared_bytes(padded: usize) -> u32 {
     let (keys, stages) = match padded {
         32 | 64 => (64, 2),
@@ -85,12 +85,12 @@ fn query_gradients_shared_bytes(padded: usize) -> u32 {
     ((2 * 128 + stages * 2 * keys) * padded * 2) as u32
 }
 
-/// Of a kernel in f32 arithmetic: `rows` rows, and 32 numbers for each of `weights` rows.
+/// Of a kernel in f32 arithmetic: `rows` rows, and 32 elements for each of `weights` rows.
 fn rows_shared_bytes(chunks: usize, rows: usize, weights: usize) -> u32 {
     ((rows * (chunks * 32 + 4) + weights * 32) * 4) as u32
 }
 
-/// Whether a block of attention's kernels finds the shared memory that it needs; for f32 rows of over 128 numbers it may not, on what has
+/// Whether a block of attention's kernels finds the shared memory that it needs; for f32 rows of over 128 elements it may not, on what has
 /// less than the 99 KiB of all GPUs since compute capability 8.0.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Attention's kernels, run on the host, against the oracle.
 //!
-//! Tolerance in bf16: every rounding moves a number, of 8 significant bits, by at most u = 2^-8 of itself. What the oracle computes is sums of products;
+//! Tolerance in bf16: every rounding moves an element, of 8 significant bits, by at most u = 2^-8 of itself. What the oracle computes is sums of products;
 //! a factor that the kernels round moves such a sum by at most u times the sum of the products' magnitudes. Rounded are: P in
 //! `out = P V` and `dV = P^T dO`; dS in `dK` and `dQ`; `out` in delta, which moves dS by up to P u sum |dO out|; and each result.
 //! The magnitudes are computed beside the oracle. f32 sums add 2e-5 of the largest result, as elsewhere.
@@ -66,7 +66,7 @@ fn expected(qkv: &[f32], dout: &[f32], d: AttentionDims) -> Expected {
     Expected { out: out.to_vec(), lse: lse.to_vec(), dqkv: dqkv.to_vec(), off_out, off_dqkv }
 }
 
-/// Whether each number is within `off`, where the format rounds, and what f32 sums may be off by.
+/// Whether each element is within `off`, where the format rounds, and what f32 sums may be off by.
 fn near(what: &str, real: Real, got: &[f32], want: &[f32], off: &[f64]) -> Result<(), String> {
     let sums = 2e-5 * f64::from(want.iter().fold(1e-3f32, |m, x| m.max(x.abs())));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {

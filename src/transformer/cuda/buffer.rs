@@ -8,7 +8,7 @@ use super::device::{Address, Device, Real};
 use half::bf16;
 use std::sync::Arc;
 
-/// Numbers that are converted at a time.
+/// Elements that are converted at a time.
 const PIECE: usize = 1 << 20;
 
 /// Bytes of a device, given back when dropped.
@@ -51,13 +51,13 @@ fn formats(category: Category, dtype: Dtype) -> (bool, bool) {
     }
 }
 
-/// Bytes that an array of so many numbers takes.
+/// Bytes that an array of so many elements takes.
 pub(in super::super) fn bytes(len: usize, category: Category, dtype: Dtype) -> u64 {
     let (narrow, wide) = formats(category, dtype);
     len as u64 * (u64::from(narrow) * 2 + u64::from(wide) * 4)
 }
 
-/// An array of numbers.
+/// An array of elements.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(super) len: usize,
@@ -89,7 +89,7 @@ impl Buffer {
 
     /// Its f32, in the categories that have one.
     pub(super) fn wide(&self) -> Address {
-        debug_assert!(self.wide.is_some(), "an array of {} numbers without f32", self.len);
+        debug_assert!(self.wide.is_some(), "an array of {} elements without f32", self.len);
         self.wide.as_ref().map_or(0, |m| m.at)
     }
 
@@ -108,7 +108,7 @@ impl Buffer {
         self.write_at(on, 0, from);
     }
 
-    /// Host to device, from a number on.
+    /// Host to device, from an element on.
     pub(super) fn write_at(&self, on: &dyn Device, offset: usize, from: &[f32]) {
         for (i, piece) in from.chunks(PIECE).enumerate() {
             let first = (offset + i * PIECE) as Address;
@@ -121,7 +121,7 @@ impl Buffer {
         }
     }
 
-    /// Device to host: as many numbers as `to` holds, from `offset`.
+    /// Device to host: as many elements as `to` holds, from `offset`.
     pub(super) fn read(&self, on: &dyn Device, offset: usize, to: &mut [f32]) {
         for (i, piece) in to.chunks_mut(PIECE).enumerate() {
             let first = (offset + i * PIECE) as Address;

@@ -18,7 +18,7 @@ fn tiles(real: Real, m: usize) -> usize {
     m.div_ceil(if is_wide(real, m) { 32 * 16 / real.size() } else { 32 })
 }
 
-/// Numbers of f32 that [`column_sums`] asks for as `partial`.
+/// Elements of f32 that [`column_sums`] asks for as `partial`.
 pub(super) fn partial_len(on: &dyn Device, real: Real, n: usize, m: usize) -> usize {
     shares(on, real, n, m) * m
 }

@@ -306,7 +306,7 @@ fn updates_agree_whole_and_in_part() {
 fn matrices_of_inference_come_in_pieces() {
     let Some(device) = HostDevice::new() else { return };
     let cuda = Cuda::on_device(Arc::new(device), Dtype::Bf16).unwrap();
-    // Rows of 1.5 M numbers: three at a time.
+    // Rows of 1.5 M elements: three at a time.
     let (rows, columns) = (5, 3 << 19);
     let mut next = 0u32;
     let mut write = |rows: &mut [f32]| {

@@ -35,7 +35,7 @@ pub(super) fn cache_append(
 /// How decoding is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Division {
-    /// Lanes that share a position: 8, 16 or 32, of 8 numbers each.
+    /// Lanes that share a position: 8, 16 or 32, of 8 elements each.
     lanes: usize,
     /// Heads that share what a block reads: 1, 2, 4 or 8.
     together: usize,

@@ -101,7 +101,7 @@ impl Launch<'_> {
 pub(crate) struct Matrix {
     pub address: Address,
     pub format: Real,
-    /// Numbers from the start of a row, as it lies, to the start of the next. More than a row has where rows of an odd length
+    /// Elements from the start of a row, as it lies, to the start of the next. More than a row has where rows of an odd length
     /// would start at addresses that no wide access can read.
     pub stride: usize,
     /// Whether the product takes it transposed: `rows x columns` of the product are the matrix's columns and rows.

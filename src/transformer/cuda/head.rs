@@ -1,7 +1,7 @@
 //! The vocabulary projection and its loss, some rows at a time: no more logits are held than [`MOST_BYTES`], and what one block
 //! of them is for (its loss, its part of both gradients) is done before the next is computed.
 //!
-//! Rows of logits are a multiple of 64 numbers apart: GPT-2's vocabulary of 50257 would start them at odd addresses, and a
+//! Rows of logits are a multiple of 64 elements apart: GPT-2's vocabulary of 50257 would start them at odd addresses, and a
 //! product of such rows runs at a fraction of its speed.
 
 use super::super::backend::LinearDims;
@@ -18,16 +18,16 @@ const LEAST_BYTES: usize = if cfg!(test) { 32 << 10 } else { 256 << 20 };
 /// rows that this is.
 const MOST_BYTES: usize = if cfg!(test) { 32 << 10 } else { 1 << 30 };
 
-/// Numbers of `dx` that its product has two waves of tiles of 128 x 256 for, on 132 multiprocessors (H100): `dx [rows, C]` is the
+/// Elements of `dx` that its product has two waves of tiles of 128 x 256 for, on 132 multiprocessors (H100): `dx [rows, C]` is the
 /// smallest result of a block. With 256 MiB, GPT-2's 2,560 rows of 768 are 60 tiles, under half a wave. Fewer blocks also
 /// read and write `dw [V, C]` in f32 fewer times: 0.3 GB each for GPT-2, at 3 TB/s 0.1 ms.
-const NUMBERS_OF_DX: usize = 2 * 132 * 128 * 256;
+const ELEMENTS_OF_DX: usize = 2 * 132 * 128 * 256;
 
-/// Rows of a block, and numbers from one of its rows to the next.
+/// Rows of a block, and elements from one of its rows to the next.
 fn block(n: usize, width: usize, vocabulary: usize, real: Real) -> (usize, usize) {
     let stride = vocabulary.next_multiple_of(64);
     let of_bytes = |bytes: usize| (bytes / (stride * real.size()) / 128 * 128).max(128);
-    let of_dx = NUMBERS_OF_DX.div_ceil(width.max(1)).next_multiple_of(128);
+    let of_dx = ELEMENTS_OF_DX.div_ceil(width.max(1)).next_multiple_of(128);
     (of_dx.clamp(of_bytes(LEAST_BYTES), of_bytes(MOST_BYTES)).min(n.max(1)), stride)
 }
 

@@ -20,12 +20,12 @@ pub(super) fn blocks_of(on: &dyn Device, pieces: usize, a_block: usize, resident
     u32::try_from(pieces.div_ceil(a_block)).unwrap_or(u32::MAX).clamp(1, at_once)
 }
 
-/// Blocks for a kernel that goes over `n` rows of `c` numbers by `over_rows`: a warp takes 128 vectors of 16 bytes at a time.
+/// Blocks for a kernel that goes over `n` rows of `c` elements by `over_rows`: a warp takes 128 vectors of 16 bytes at a time.
 pub(super) fn blocks_over_rows(on: &dyn Device, real: Real, n: usize, c: usize) -> u32 {
     blocks(on, n * vectors(real, c).div_ceil(128), THREADS as usize / 32)
 }
 
-/// Accesses that a row of `c` numbers takes: of 16 bytes where it divides into them, else one by one.
+/// Accesses that a row of `c` elements takes: of 16 bytes where it divides into them, else one by one.
 pub(super) fn vectors(real: Real, c: usize) -> usize {
     let width = 16 / real.size();
     if c.is_multiple_of(width) { c / width } else { c }

@@ -34,7 +34,7 @@ pub(super) struct Amount {
 /// 20 times an H100's level 2 cache.
 pub(super) const AMOUNT: Amount = Amount { size: 8192, copied: 1 << 30, rounds: 5, repeats: 10 };
 
-/// Numbers that are made; the rest repeats them.
+/// Elements that are made; the rest repeats them.
 const DRAWN: usize = 1 << 20;
 
 /// Measures the GPU of this number. Takes about a second, and 2.5 GiB of its memory.

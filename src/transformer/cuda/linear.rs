@@ -7,7 +7,7 @@ use super::device::{Address, Device, Elsewhere, Epilogue, Matrix, Product, Real}
 use super::state::State;
 use super::{activation, columns, elementwise};
 
-/// The first `rows x columns` numbers of an array, dense.
+/// The first `rows x columns` elements of an array, dense.
 pub(super) fn dense(address: Address, format: Real, columns: usize) -> Matrix {
     Matrix { address, format, stride: columns, transposed: false }
 }
@@ -16,7 +16,7 @@ fn transposed(m: Matrix) -> Matrix {
     Matrix { transposed: true, ..m }
 }
 
-/// A product without an end of its own.
+/// A product without an epilogue.
 pub(super) fn plain(a: Matrix, b: Matrix, to: Matrix, [n, k, m]: [usize; 3], tf32: bool) -> Product {
     Product { n, k, m, a, b, to, bias: None, plus: None, epilogue: Epilogue::Nothing, tf32 }
 }
@@ -36,7 +36,7 @@ pub(super) struct Linear<'a> {
 }
 
 impl Linear<'_> {
-    /// `x w^T + bias` into `out`, as a product that may still be given an end.
+    /// `x w^T + bias` into `out`, as a product that may still be given an epilogue.
     fn product(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &Buffer, d: LinearDims) -> Product {
         let LinearDims { n, k, m } = d;
         let x = dense(x.at(), x.format(), k);
@@ -89,7 +89,7 @@ impl Linear<'_> {
         keeps_pre(d.m, out.format()) && self.on.try_product(&fused, &apart)
     }
 
-    /// `dout w`, as a product that may still be given an end.
+    /// `dout w`, as a product that may still be given an epilogue.
     fn of_input(&self, dout: &Buffer, w: &Buffer, dx: &Buffer, d: LinearDims) -> Product {
         let LinearDims { n, k, m } = d;
         let to = dense(dx.at(), dx.format(), k);

@@ -1,8 +1,8 @@
 //! Products of a few rows with all that surrounds them, against the oracle's single operations.
 //!
 //! Tolerance: the oracle's norm is rounded to the format as the kernel's is, so that results differ by their own rounding, by the
-//! order of f32 sums, and by the few normed numbers that lie so near the middle between two bf16 that they went the other way: each
-//! moves a sum by 2^-8 of its term. Weights are of size 1 / sqrt(K), normed numbers and weights at most 4.5 times their size.
+//! order of f32 sums, and by the few normed elements that lie so near the middle between two bf16 that they went the other way: each
+//! moves a sum by 2^-8 of its term. Weights are of size 1 / sqrt(K), normed elements and weights at most 4.5 times their size.
 
 use super::super::backend::{AttentionDims, Backend, Frequencies, LinearDims, NormDims, Store};
 use super::super::cpu::array::Array;

@@ -4,7 +4,7 @@
 //! does it: [`driver`] on a GPU, and in tests the host. Everything is asked for in order, and nothing is waited for but what is
 //! read: a loss, tokens.
 //!
-//! The format of a number follows from what holds it (see `buffer`). With dtype f32, products have exact f32 factors; with tf32
+//! The format of an element follows from what holds it (see `buffer`). With dtype f32, products have exact f32 factors; with tf32
 //! they may round them to TF32; with bf16, activations and what is read of the parameters are bf16. All sums are in f32.
 
 mod activation;

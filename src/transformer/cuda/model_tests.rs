@@ -50,7 +50,7 @@ fn gpt2_agrees_with_pytorch() {
     verify("gpt2.safetensors", Dtype::Bf16);
 }
 
-/// The same without products that have an end of their own, and where these are timed against their steps, which then leave no trace;
+/// The same without products that have an epilogue, and where these are timed against their steps, which then leave no trace;
 /// with them, they are what is asked for.
 #[test]
 fn gpt2_agrees_with_pytorch_in_single_steps_too() {

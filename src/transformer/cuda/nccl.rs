@@ -104,7 +104,7 @@ fn device(e: NcclFault) -> SessionError {
     }
 }
 
-/// What NCCL is asked for, in numbers from the start of a buffer of `len`. Its own scatter and gather have shares of equal length:
+/// What NCCL is asked for, in elements from the start of a buffer of `len`. Its own scatter and gather have shares of equal length:
 /// where ours are not, each rank's is a call of its own.
 fn calls(job: Job, len: usize, rank: usize, size: usize) -> Vec<Call> {
     let shares = || (0..size).map(|r| (r, share(len, r, size))).filter(|(_, s)| !s.is_empty());
@@ -186,11 +186,11 @@ pub(in super::super) fn open(
     Ok((backends, groups))
 }
 
-/// A group of one on the GPU of this number: NCCL is found, joined and asked for each of its calls once, on numbers that all of
+/// A group of one on the GPU of this number: NCCL is found, joined and asked for each of its calls once, on elements that all of
 /// them have to leave as they are. What can be tried of it with a single GPU.
 ///
 /// # Errors
-/// What is missing, what a call says, or numbers that are others afterwards.
+/// What is missing, what a call says, or values that are others afterwards.
 pub(crate) fn try_alone(ordinal: usize) -> Result<(), SessionError> {
     let gpu = Arc::new(CudaGpu::open(ordinal)?);
     let nccl = Nccl::get().map_err(device)?;
@@ -200,8 +200,8 @@ pub(crate) fn try_alone(ordinal: usize) -> Result<(), SessionError> {
     let side = Some(Mutex::new(Side::new().map_err(|e| SessionError::Device(e.to_string()))?));
     let member = Member { gpu: Arc::clone(&gpu), communicator, nccl, rank: 0, size: 1, side };
     let cuda = Cuda::on_device(gpu, Dtype::F32)?;
-    let numbers: Vec<f32> = (0..1001u16).map(f32::from).collect();
-    let mut buffer = cuda.alloc(numbers.len(), Category::Gradients)?;
+    let values: Vec<f32> = (0..1001u16).map(f32::from).collect();
+    let mut buffer = cuda.alloc(values.len(), Category::Gradients)?;
     let jobs = [
         Job::AllReduce(Reduce::Sum),
         Job::AllReduce(Reduce::Mean),
@@ -210,15 +210,15 @@ pub(crate) fn try_alone(ordinal: usize) -> Result<(), SessionError> {
         Job::Broadcast { root: 0 },
     ];
     for job in jobs {
-        cuda.upload(&numbers, &mut buffer);
+        cuda.upload(&values, &mut buffer);
         let ticket = member.start(job, std::slice::from_mut(&mut buffer));
         member.finish(ticket);
-        let mut found = vec![0.0; numbers.len()];
+        let mut found = vec![0.0; values.len()];
         cuda.download(&buffer, 0, &mut found);
         cuda.check()?;
         member.check()?;
-        if found != numbers {
-            return Err(SessionError::Device(format!("NCCL, {job:?} of one rank: other numbers than before")));
+        if found != values {
+            return Err(SessionError::Device(format!("NCCL, {job:?} of one rank: other values than before")));
         }
     }
     Ok(())
@@ -307,7 +307,7 @@ mod tests {
                         assert_eq!(part[share(len, rank, size)], whole[rank][share(len, rank, size)], "{size} {len}");
                     }
                     run(Job::AllGather, &mut parts);
-                    assert_eq!(parts, whole, "{size} ranks, {len} numbers");
+                    assert_eq!(parts, whole, "{size} ranks, {len} elements");
                 }
                 let mut told: Vec<_> = (0..size).map(start).collect();
                 run(Job::Broadcast { root: 1 }, &mut told);

@@ -4,9 +4,9 @@ use super::super::backend::NormDims;
 use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, at_or_null, blocks, blocks_of, int, vectors};
 
-/// The longest row that is a warp's, in numbers.
+/// The longest row that is a warp's, in elements.
 const OF_WARP: usize = 1024;
-/// Numbers that a thread holds of a row that is a block's.
+/// Elements that a thread holds of a row that is a block's.
 const HELD: usize = 16;
 /// Threads of a block whose rows are its warps', in the backward pass.
 const BACKWARD_THREADS: u32 = 128;
@@ -18,7 +18,7 @@ fn threads_of_row(c: usize) -> u32 {
 
 /// Blocks and threads of a forward pass, and whether a row is a block's.
 fn forward(on: &dyn Device, real: Real, d: NormDims) -> (u32, u32, Arg) {
-    // A warp holds 1024 numbers as vectors and 128 of the others; few rows get more threads each.
+    // A warp holds 1024 elements as vectors and 128 of the others; few rows get more threads each.
     let whole = vectors(real, d.c) > OF_WARP * real.size() / 16;
     if !whole {
         return (blocks(on, d.n, THREADS as usize / 32), THREADS, Arg::I32(0));

@@ -5,7 +5,7 @@ use super::super::backend::Update;
 use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, int};
 
-/// Numbers that a block takes; as in the kernel.
+/// Elements that a block takes; as in the kernel.
 const CHUNK: usize = 4096;
 
 /// A parameter and what belongs to it, as they lie on the device. All f32, but for the shadow: the parameter rounded to what

@@ -5,7 +5,7 @@ use super::buffer::Buffer;
 use super::device::{Address, Arg, Device};
 use super::launch::{Kernel, THREADS, at_or_null, blocks, long};
 
-/// Fills `to` with the numbers, in every format that it has.
+/// Fills `to` with the elements, in every format that it has.
 pub(super) fn fill_normal(on: &dyn Device, to: &Buffer, numbers: &Normals) {
     let (real, columns) = (to.format(), numbers.columns);
     let (wide, narrow) = to.each();
@@ -13,7 +13,7 @@ pub(super) fn fill_normal(on: &dyn Device, to: &Buffer, numbers: &Normals) {
     let mut done = 0;
     for block in numbers.blocks.iter().filter(|b| b.rows * columns > 0) {
         let Block { rows, first, stride } = *block;
-        // Rows that follow one another are one, whose numbers need not be looked for by a division.
+        // Rows that follow one another are one, whose elements need not be looked for by a division.
         let whole = stride == columns as u64;
         let (rows, columns) = if whole { (1, rows * columns) } else { (rows, columns) };
         let counter = numbers.key().wrapping_add(first).wrapping_add(1);
@@ -45,7 +45,7 @@ mod tests {
     fn shape(family: Family) -> Shape {
         let spec = ShapeSpec {
             n_layers: Some(2),
-            // Rows of 36, 18 and 27 numbers: the start of few is aligned, and vectors reach from one into the next.
+            // Rows of 36, 18 and 27 elements: the start of few is aligned, and vectors reach from one into the next.
             d_model: Some(36),
             n_heads: Some(6),
             n_kv_heads: (family == Family::Llama).then_some(2),
@@ -98,7 +98,7 @@ mod tests {
         }
     }
 
-    /// Blocks that begin anywhere, rows that lie apart, and more numbers than a grid has threads for.
+    /// Blocks that begin anywhere, rows that lie apart, and more elements than a grid has threads for.
     #[test]
     fn blocks_of_any_size_are_the_hosts() {
         let Some(host) = HostDevice::new() else { return };

@@ -9,7 +9,7 @@ pub(super) fn last_rows(on: &dyn Device, real: Real, x: Address, out: Address, b
     Kernel { on, file: "rows", name: "last_rows", real }.run(blocks_over_rows(on, real, batch, c), THREADS, &args);
 }
 
-/// Numbers of a row that a block has at least: a load of 16 bytes of bf16 for each of 256 threads, twice.
+/// Elements of a row that a block has at least: a load of 16 bytes of bf16 for each of 256 threads, twice.
 const LEAST_PART: usize = 2 * 8 * THREADS as usize;
 
 /// Blocks for each row of [`argmax`]: all of the device for one row, one each for many.
@@ -79,7 +79,7 @@ mod tests {
                 assert_eq!(on.get_words(out, n), Naive.argmax(&array(&x), n, v), "{n} x {v} {real:?}");
             }
         }
-        // Equals in every part, and numbers that nothing is larger than.
+        // Equals in every part, and elements that nothing is larger than.
         for number in [f32::NEG_INFINITY, 1.0] {
             let (n, v) = (1, 9000);
             let same = on.put(Real::F32, &vec![number; v]);

@@ -126,7 +126,7 @@ impl<B: Backend + Clone> Rank<B> {
         (0..self.batch * tokens).map(|_| s.below(self.workload.shape.vocab_size)).collect()
     }
 
-    /// One step of the workload. Of the ranks of a replica, which compute the same, the first tells of it.
+    /// One step of the workload. Of the tensor-parallel ranks, which compute the same, the first tells of it.
     ///
     /// # Errors
     /// A device that failed; another rank that is gone.

@@ -6,7 +6,7 @@
 
 use super::super::backend::{Alloc, Category, Update};
 use super::super::collective::grid::{Parallel, Sharding};
-use super::super::cpu::{Widths, scratch_numbers, weight_words};
+use super::super::cpu::{Widths, scratch_words, weight_words};
 use super::super::error::SessionError;
 use super::super::memory::MemoryParts;
 use super::super::pass::activations::Extent;
@@ -249,7 +249,7 @@ impl Account {
         let vocabulary = if shape.has_vocabulary_head() { shape.vocab_size as usize } else { 0 };
         let attention = Extent { batch, tokens }.attention(shape);
         let widths = Widths { model: shape.d_model as usize, inner: shape.d_ff as usize, vocabulary };
-        self.alloc(scratch_numbers(1, batch * tokens, attention, widths, training), Category::Workspace)
+        self.alloc(scratch_words(1, batch * tokens, attention, widths, training), Category::Workspace)
     }
 }
 

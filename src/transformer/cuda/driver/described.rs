@@ -16,7 +16,7 @@ pub(super) struct Key {
     operands: [(Real, bool, usize, u32); 3],
     bias: bool,
     plus: bool,
-    end: End,
+    epilogue: EpilogueKind,
     /// Alignment of the bias and of what the epilogue works with.
     beside: [u32; 2],
     tf32: bool,
@@ -24,7 +24,7 @@ pub(super) struct Key {
 
 /// An [`Epilogue`] without its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum End {
+pub(super) enum EpilogueKind {
     Nothing,
     Gelu,
     GeluGradient,
@@ -94,11 +94,11 @@ impl Key {
             operands: [operand(&p.a), operand(&p.b), operand(&p.to)],
             bias: p.bias.is_some(),
             plus: p.plus.is_some(),
-            end: match p.epilogue {
-                Epilogue::Nothing => End::Nothing,
-                Epilogue::Gelu { .. } => End::Gelu,
-                Epilogue::GeluGradient { .. } => End::GeluGradient,
-                Epilogue::RowSums { .. } => End::RowSums,
+            epilogue: match p.epilogue {
+                Epilogue::Nothing => EpilogueKind::Nothing,
+                Epilogue::Gelu { .. } => EpilogueKind::Gelu,
+                Epilogue::GeluGradient { .. } => EpilogueKind::GeluGradient,
+                Epilogue::RowSums { .. } => EpilogueKind::RowSums,
             },
             beside: [p.bias.unwrap_or(0), Outputs::of(p).aside].map(alignment),
             tf32: p.tf32,
@@ -108,14 +108,14 @@ impl Key {
     /// `None` for a gradient with a bias, which there is no use for.
     fn epilogue(&self) -> Option<lt::cublasLtEpilogue_t> {
         use lt::cublasLtEpilogue_t as E;
-        Some(match (self.end, self.bias) {
-            (End::Nothing, false) => E::CUBLASLT_EPILOGUE_DEFAULT,
-            (End::Nothing, true) => E::CUBLASLT_EPILOGUE_BIAS,
-            (End::Gelu, false) => E::CUBLASLT_EPILOGUE_GELU_AUX,
-            (End::Gelu, true) => E::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
-            (End::GeluGradient, false) => E::CUBLASLT_EPILOGUE_DGELU,
-            (End::RowSums, false) => E::CUBLASLT_EPILOGUE_BGRADB,
-            (End::GeluGradient | End::RowSums, true) => return None,
+        Some(match (self.epilogue, self.bias) {
+            (EpilogueKind::Nothing, false) => E::CUBLASLT_EPILOGUE_DEFAULT,
+            (EpilogueKind::Nothing, true) => E::CUBLASLT_EPILOGUE_BIAS,
+            (EpilogueKind::Gelu, false) => E::CUBLASLT_EPILOGUE_GELU_AUX,
+            (EpilogueKind::Gelu, true) => E::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+            (EpilogueKind::GeluGradient, false) => E::CUBLASLT_EPILOGUE_DGELU,
+            (EpilogueKind::RowSums, false) => E::CUBLASLT_EPILOGUE_BGRADB,
+            (EpilogueKind::GeluGradient | EpilogueKind::RowSums, true) => return None,
         })
     }
 }
@@ -188,10 +188,10 @@ pub(super) fn describe(p: &Product, key: &Key) -> Result<Plan, DriverFault> {
     set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(p.b.transposed))?;
     set(operation, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(p.a.transposed))?;
     set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
-    if key.end == End::RowSums || p.bias.is_some() {
+    if key.epilogue == EpilogueKind::RowSums || p.bias.is_some() {
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &(format(p.to.format) as i32))?;
     }
-    if matches!(key.end, End::Gelu | End::GeluGradient) {
+    if matches!(key.epilogue, EpilogueKind::Gelu | EpilogueKind::GeluGradient) {
         set(operation, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &(p.m as i64))?;
     }
     Ok(plan)

@@ -81,7 +81,7 @@ pub(crate) enum Op {
     Mean,
 }
 
-/// One call, in place: `at` is where the rank's (or, for whole buffers, the buffer's) numbers begin.
+/// One call, in place: `at` is where the rank's (or, for whole buffers, the buffer's) elements begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     AllReduce {
@@ -89,7 +89,7 @@ pub(crate) enum Call {
         count: usize,
         op: Op,
     },
-    /// `count` numbers a rank, from `at` on.
+    /// `count` elements a rank, from `at` on.
     ReduceScatter {
         at: u64,
         own: u64,

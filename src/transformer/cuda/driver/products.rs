@@ -3,7 +3,7 @@
 //! cuBLASLt reads matrices column by column, ours lie row by row: what lies as `[rows, columns]` row-major is, to it, the transposed
 //! matrix `[columns, rows]`. So `to = a b` is asked for as `to^T = b^T a^T`: its A is our `b`, its B our `a`, its rows are our
 //! columns m and its columns our rows n. A bias, which it adds along its rows, is then ours along a row, as it should be, and the
-//! sums over our `a`'s rows are those of its B (BGRADB: over k, a number for each of its columns).
+//! sums over our `a`'s rows are those of its B (BGRADB: over k, an element for each of its columns).
 //!
 //! For every new shape the library proposes a few algorithms; they are timed in rounds on the very operands, into memory of its own, and
 //! the fastest is kept. A product with an epilogue is then timed against the same in steps, which is as fast or faster on some devices
@@ -341,13 +341,13 @@ mod tests {
             for (transposed, stride, bias, plus) in [(false, 64, None, None), (true, 72, Some(512), Some(256))] {
                 let at = |address| Matrix { address, format: real, stride, transposed };
                 let to = Matrix { transposed: false, ..at(256) };
-                let ends = [
+                let epilogues = [
                     Epilogue::Nothing,
                     Epilogue::Gelu { pre: 1024 },
                     Epilogue::GeluGradient { pre: 1024 },
                     Epilogue::RowSums { sums: 1024 },
                 ];
-                for epilogue in ends {
+                for epilogue in epilogues {
                     let p = Product {
                         n: 64,
                         k: 64,

@@ -1,4 +1,4 @@
-//! What tests of kernels share: numbers in and out of a device, and how near to the oracle they must be.
+//! What tests of kernels share: elements in and out of a device, and how near to the oracle they must be.
 
 use super::super::super::cpu::array::Array;
 use super::super::super::random::Stream;
@@ -7,10 +7,10 @@ use super::HostDevice;
 use half::bf16;
 
 impl HostDevice {
-    /// A new allocation with these numbers in it, rounded to `real`.
-    pub(crate) fn put(&self, real: Real, numbers: &[f32]) -> Address {
-        let at = self.allocate(numbers.len() * real.size()).unwrap();
-        self.set(real, at, numbers);
+    /// A new allocation with these elements in it, rounded to `real`.
+    pub(crate) fn put(&self, real: Real, elements: &[f32]) -> Address {
+        let at = self.allocate(elements.len() * real.size()).unwrap();
+        self.set(real, at, elements);
         at
     }
 
@@ -21,16 +21,16 @@ impl HostDevice {
         at
     }
 
-    /// Overwrites numbers.
-    pub(crate) fn set(&self, real: Real, at: Address, numbers: &[f32]) {
+    /// Overwrites elements.
+    pub(crate) fn set(&self, real: Real, at: Address, elements: &[f32]) {
         let bytes: Vec<u8> = match real {
-            Real::F32 => numbers.iter().flat_map(|x| x.to_ne_bytes()).collect(),
-            Real::Bf16 => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_ne_bytes()).collect(),
+            Real::F32 => elements.iter().flat_map(|x| x.to_ne_bytes()).collect(),
+            Real::Bf16 => elements.iter().flat_map(|x| bf16::from_f32(*x).to_ne_bytes()).collect(),
         };
         self.write(&bytes, at);
     }
 
-    /// Numbers that lie on the device.
+    /// Elements that lie on the device.
     pub(crate) fn get(&self, real: Real, at: Address, len: usize) -> Vec<f32> {
         let mut bytes = vec![0u8; len * real.size()];
         self.read(at, &mut bytes);
@@ -54,9 +54,9 @@ fn bytemuck(words: &[u32]) -> &[u8] {
 }
 
 /// As the oracle takes them.
-pub(in super::super::super) fn array(numbers: &[f32]) -> Array {
-    let mut a = Array::zeros(numbers.len()).unwrap();
-    a.copy_from_slice(numbers);
+pub(in super::super::super) fn array(elements: &[f32]) -> Array {
+    let mut a = Array::zeros(elements.len()).unwrap();
+    a.copy_from_slice(elements);
     a
 }
 
@@ -67,12 +67,12 @@ pub(in super::super::super) fn random(len: usize, stream: u64) -> Vec<f32> {
     x
 }
 
-/// The numbers as `real` holds them: what an oracle must be given.
-pub(in super::super::super) fn rounded(real: Real, mut numbers: Vec<f32>) -> Vec<f32> {
+/// The elements as `real` holds them: what an oracle must be given.
+pub(in super::super::super) fn rounded(real: Real, mut elements: Vec<f32>) -> Vec<f32> {
     if real == Real::Bf16 {
-        numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+        elements.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
     }
-    numbers
+    elements
 }
 
 /// Words below `bound`.
@@ -81,7 +81,7 @@ pub(in super::super::super) fn ids(len: usize, bound: u32, stream: u64) -> Vec<u
     (0..len).map(|_| s.below(bound)).collect()
 }
 
-/// Each number within `relative` of itself and `absolute` of the oracle's.
+/// Each element within `relative` of itself and `absolute` of the oracle's.
 pub(in super::super::super) fn within(what: &str, got: &[f32], want: &[f32], relative: f32, absolute: f32) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (g, w)) in got.iter().zip(want).enumerate() {

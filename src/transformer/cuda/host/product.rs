@@ -19,7 +19,7 @@ fn gelu_slope(x: f64) -> f64 {
     0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * k * (1.0 + 3.0 * 0.044715 * x * x)
 }
 
-/// Rows of `columns` numbers that lie `stride` apart, without what is between them.
+/// Rows of `columns` elements that lie `stride` apart, without what is between them.
 fn rows_at(on: &HostDevice, at: Address, m: &Matrix, rows: usize, columns: usize) -> Vec<f32> {
     let row = |r: usize| on.get(m.format, at + (r * m.stride * m.format.size()) as Address, columns);
     (0..rows).flat_map(row).collect()

@@ -1,7 +1,7 @@
 // The functions between the two products of a feed-forward layer, and their gradients in place.
 //
 // Bytes per output number: forward reads one and writes one (4 with bf16, 8 with f32; SwiGLU reads two: 6 and 12); backward
-// reads pre and dout and writes pre (6 and 12; SwiGLU 10 and 20). About 10 to 30 FLOPs a number: bound by memory.
+// reads pre and dout and writes pre (6 and 12; SwiGLU 10 and 20). About 10 to 30 FLOPs an element: bound by memory.
 #include "curves.h"
 
 template <int KIND>

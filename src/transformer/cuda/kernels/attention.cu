@@ -71,7 +71,7 @@ __device__ __forceinline__ void attend(const real* qkv, real* out, float* lse, i
   }
 }
 
-// Grid: (H, ceil(T / (8 OWN)), B), 256 threads; CHUNKS * 32 numbers hold a row of head_dim. Shared memory: (8 OWN + 64) rows
+// Grid: (H, ceil(T / (8 OWN)), B), 256 threads; CHUNKS * 32 elements hold a row of head_dim. Shared memory: (8 OWN + 64) rows
 // and 8 OWN * 32 weights; `narrow` asks for 93 KiB, for GPUs with 99 a block.
 #define ATTENTION(name, CHUNKS, OWN)                                                                                       \
   KERNEL __launch_bounds__(256, 1) attention_##name(const real* qkv, real* out, float* lse, int tokens, int heads,         \

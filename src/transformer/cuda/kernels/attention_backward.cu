@@ -147,7 +147,7 @@ __device__ __forceinline__ void query_gradients(const real* qkv, const real* dou
   }
 }
 
-// Grids: (KV, ceil(T / (8 OWN)), B) for dkv, (H, ceil(T / (8 OWN)), B) for dq, 256 threads; CHUNKS * 32 numbers hold a row of
+// Grids: (KV, ceil(T / (8 OWN)), B) for dkv, (H, ceil(T / (8 OWN)), B) for dq, 256 threads; CHUNKS * 32 elements hold a row of
 // head_dim. Shared memory: 2 * (8 OWN + 32) rows and 16 OWN * 32 weights; `narrow` asks for 84 KiB, for GPUs with 99 a block.
 #define BACKWARD(name, CHUNKS, OWN)                                                                                        \
   KERNEL __launch_bounds__(256, 1)                                                                                         \

@@ -3,7 +3,7 @@
 #pragma once
 #include "attention_order.h"
 
-// Numbers of a row in shared memory: head_dim padded with zeros to CHUNKS * 32, and 4 more, so that 16-byte reads of one
+// Elements of a row in shared memory: head_dim padded with zeros to CHUNKS * 32, and 4 more, so that 16-byte reads of one
 // column by all lanes fall into different banks.
 template <int CHUNKS>
 constexpr int ROW = CHUNKS * 32 + 4;
@@ -64,12 +64,12 @@ __device__ __forceinline__ void weigh(float (&sums)[R][CHUNKS], const float* wei
   }
 }
 
-// The lane's numbers of a row of head_dim, times `factor`.
+// The lane's elements of a row of head_dim, times `factor`.
 template <int CHUNKS>
-__device__ __forceinline__ void store_row(real* to, const float (&numbers)[CHUNKS], float factor, int head_dim) {
+__device__ __forceinline__ void store_row(real* to, const float (&elements)[CHUNKS], float factor, int head_dim) {
 #pragma unroll
   for (int i = 0; i < CHUNKS; i++) {
     const int column = 32 * i + threadIdx.x % 32;
-    if (column < head_dim) to[column] = from_float<real>(numbers[i] * factor);
+    if (column < head_dim) to[column] = from_float<real>(elements[i] * factor);
   }
 }

@@ -53,7 +53,7 @@ __device__ __forceinline__ unsigned chunk_offset(unsigned row, unsigned chunk) {
   return row * (D * 2) + ((chunk ^ swizzle<D>(row)) << 4);
 }
 
-// Starts the copy of ROWS rows of `head_dim` numbers; `inside` of them are there, the others become zeros. Every row that a
+// Starts the copy of ROWS rows of `head_dim` elements; `inside` of them are there, the others become zeros. Every row that a
 // thread copies has the same chunk and the same swizzle; threads past a multiple of 8 rows copy none.
 template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile(SharedAddress to, const bf16* from, i64 stride, int inside, int head_dim) {
@@ -88,7 +88,7 @@ struct Fragments {
     computed_here(rows);
     computed_here(columns);
   }
-  // `16 step` numbers further on. Where rows are a power of two long, bits of a step that the swizzle may have flipped
+  // `16 step` elements further on. Where rows are a power of two long, bits of a step that the swizzle may have flipped
   // are flipped, the others added; where they are not, the swizzle is undone and done again.
   __device__ __forceinline__ static SharedAddress further(SharedAddress at, unsigned row, int step) {
     if constexpr ((D & (D - 1)) == 0) return (at ^ (step << 5 & 127)) + (step << 5 & ~127);

@@ -75,7 +75,7 @@ __device__ __forceinline__ bf16 to_bf16(float x) {
   return result;
 }
 
-// Two numbers as they lie in memory: `low` first.
+// Two elements as they lie in memory: `low` first.
 __device__ __forceinline__ unsigned to_bf16_pair(float low, float high) {
 #ifdef CENTIME_HOST
   return unsigned(to_bf16(low).bits) | unsigned(to_bf16(high).bits) << 16;
@@ -107,14 +107,14 @@ typedef float real;
 #error "compile with REAL_F32 or REAL_BF16"
 #endif
 
-// Numbers of `real` in 16 bytes, the widest access of a thread.
+// Elements of `real` in 16 bytes, the widest access of a thread.
 constexpr int WIDTH = 16 / sizeof(real);
 
 __device__ __forceinline__ bool aligned(const void* p, unsigned bytes = 16) {
   return (reinterpret_cast<u64>(p) & (bytes - 1)) == 0;
 }
 
-// N numbers from memory to f32 and back, in as few accesses as there can be. `p` is aligned to the smaller of N numbers and
+// N elements from memory to f32 and back, in as few accesses as there can be. `p` is aligned to the smaller of N elements and
 // 16 bytes; N is 1, 2 or a multiple of 4.
 template <int N>
 __device__ __forceinline__ void load(const float* p, float (&to)[N]) {
@@ -214,7 +214,7 @@ __device__ __forceinline__ float block_max(float x) {
   return warp_max(lane < blockDim.x / 32 ? parts[lane] : -INFINITE);
 }
 
-// Up to WIDTH numbers that lie together: `wide`, all of them, aligned, or the first `count`.
+// Up to WIDTH elements that lie together: `wide`, all of them, aligned, or the first `count`.
 struct Part {
   int count;
   bool wide;
@@ -252,7 +252,7 @@ __device__ __forceinline__ void over(i64 len, bool wide, F f) {
 // Vectors of a piece of a row that a warp takes at once: four a lane.
 constexpr unsigned PIECE = 128;
 
-// Calls f(row, column) for every N-th column of `n` rows of `c` numbers, c a multiple of N. A warp takes a piece of a row at
+// Calls f(row, column) for every N-th column of `n` rows of `c` elements, c a multiple of N. A warp takes a piece of a row at
 // a time, so that a few long rows are spread over the device as well as many short ones.
 template <int N, class F>
 __device__ __forceinline__ void over_rows(int n, int c, F f) {

@@ -6,23 +6,23 @@
 //
 // Bytes: 2 B KV length D reals, once; beside them the partial results, B H splits (D + 2) f32 written and read in the L2
 // cache. FLOPs: 4 B H length D: a few for each byte, so memory is the limit. LANES lanes of a warp share a position, 8
-// numbers a lane, and each has U positions of keys and values under way at a time. G heads share what is read (more than
+// elements a lane, and each has U positions of keys and values under way at a time. G heads share what is read (more than
 // that take turns in further blocks).
 #include "common.h"
 
-constexpr int WARPS = 4, NUMBERS = 8;
+constexpr int WARPS = 4, ELEMENTS = 8;
 constexpr float LOG2_E = 1.4426950408889634f;
 
-// Numbers of one lane, as they lie in memory.
+// Elements of one lane, as they lie in memory.
 struct alignas(16) Piece {
-  real numbers[NUMBERS];
+  real elements[ELEMENTS];
 };
 
 // `column` .. + 8 of a row; zeros past head_dim, or everywhere unless `there`.
 __device__ __forceinline__ Piece load_piece(const real* row, int column, int head_dim, bool there) {
   Piece piece = {};
   const real* from = row + column;
-  if (head_dim % NUMBERS == 0) {
+  if (head_dim % ELEMENTS == 0) {
     if (there && column < head_dim) {
       uint4* to = reinterpret_cast<uint4*>(&piece);
 #pragma unroll
@@ -31,8 +31,8 @@ __device__ __forceinline__ Piece load_piece(const real* row, int column, int hea
   } else {
     const int inside = there ? head_dim - column : 0;
 #pragma unroll
-    for (int i = 0; i < NUMBERS; i++) {
-      if (i < inside) piece.numbers[i] = from[i];
+    for (int i = 0; i < ELEMENTS; i++) {
+      if (i < inside) piece.elements[i] = from[i];
     }
   }
   return piece;
@@ -70,14 +70,14 @@ struct Sums {
 // A running softmax over positions and the sum of values that it weighs: 2^scores, relative to 2^largest.
 template <int G>
 struct Running {
-  float largest[G], total[G], sums[G][NUMBERS];
+  float largest[G], total[G], sums[G][ELEMENTS];
 
   __device__ __forceinline__ Running() {
 #pragma unroll
     for (int g = 0; g < G; g++) {
       largest[g] = -INFINITE, total[g] = 0.0f;
 #pragma unroll
-      for (int i = 0; i < NUMBERS; i++) sums[g][i] = 0.0f;
+      for (int i = 0; i < ELEMENTS; i++) sums[g][i] = 0.0f;
     }
   }
   // Takes in what the lane `step` away has.
@@ -90,7 +90,7 @@ struct Running {
       largest[g] = most;
       total[g] = total[g] * mine + __shfl_xor_sync(ALL_LANES, total[g], step) * others;
 #pragma unroll
-      for (int i = 0; i < NUMBERS; i++) {
+      for (int i = 0; i < ELEMENTS; i++) {
         sums[g][i] = sums[g][i] * mine + __shfl_xor_sync(ALL_LANES, sums[g][i], step) * others;
       }
     }
@@ -101,7 +101,7 @@ template <int LANES, int G>
 __device__ __forceinline__ void decode(const real* qkv, const real* keys, const real* values, real* out, float* partial,
                                        unsigned* finished, int heads, int kv_heads, int head_dim, int capacity,
                                        const int* first) {
-  constexpr int U = G == 8 ? 2 : 4, SUBS = 32 / LANES, N = U * G, D = LANES * NUMBERS, STEP = WARPS * SUBS * U;
+  constexpr int U = G == 8 ? 2 : 4, SUBS = 32 / LANES, N = U * G, D = LANES * ELEMENTS, STEP = WARPS * SUBS * U;
   typedef Sums<N, LANES> Split;
   __shared__ float scores[WARPS][SUBS][N];
   __shared__ float of_warps[WARPS][G][D], of_warps_largest[WARPS][G], of_warps_total[WARPS][G];
@@ -119,16 +119,16 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
   const i64 sequence = blockIdx.z;
   const int head = group * sharing + first_head;
   const i64 start = (sequence * kv_heads + group) * capacity * head_dim;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % LANES, sub = threadIdx.x % 32 / LANES, column = lane * NUMBERS;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % LANES, sub = threadIdx.x % 32 / LANES, column = lane * ELEMENTS;
 
   const float scale = LOG2_E * rsqrtf(float(head_dim));
-  float q[G][NUMBERS];
+  float q[G][ELEMENTS];
   const real* query = qkv + sequence * (heads + 2 * kv_heads) * head_dim + head * head_dim;
 #pragma unroll
   for (int g = 0; g < G; g++) {
     const Piece piece = load_piece(query + g * head_dim, column, head_dim, g < counted);
 #pragma unroll
-    for (int i = 0; i < NUMBERS; i++) q[g][i] = to_float(piece.numbers[i]) * scale;
+    for (int i = 0; i < ELEMENTS; i++) q[g][i] = to_float(piece.elements[i]) * scale;
   }
 
   Running<G> running;
@@ -148,7 +148,7 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
       for (int g = 0; g < G; g++) {
         float sum = 0.0f;
 #pragma unroll
-        for (int i = 0; i < NUMBERS; i++) sum += q[g][i] * to_float(k[u].numbers[i]);
+        for (int i = 0; i < ELEMENTS; i++) sum += q[g][i] * to_float(k[u].elements[i]);
         s[g * U + u] = sum;
       }
     }
@@ -175,10 +175,10 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
       for (int u = 0; u < U; u++) sum += p[u] = exp2f(p[u] - offset);
       running.total[g] = running.total[g] * shrink + sum;
 #pragma unroll
-      for (int i = 0; i < NUMBERS; i++) {
+      for (int i = 0; i < ELEMENTS; i++) {
         float x = running.sums[g][i] * shrink;
 #pragma unroll
-        for (int u = 0; u < U; u++) x += p[u] * to_float(v[u].numbers[i]);
+        for (int u = 0; u < U; u++) x += p[u] * to_float(v[u].elements[i]);
         running.sums[g][i] = x;
       }
     }
@@ -258,8 +258,8 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
   }
 }
 
-// Grid: (splits, KV * ceil(H / KV / G), B), 128 threads; a head has at most 8 LANES numbers. `partial` holds
-// B * H * splits * (8 LANES + 2) numbers; `finished`, a count for each (y, z) of the grid, is zero before and after.
+// Grid: (splits, KV * ceil(H / KV / G), B), 128 threads; a head has at most 8 LANES elements. `partial` holds
+// B * H * splits * (8 LANES + 2) elements; `finished`, a count for each (y, z) of the grid, is zero before and after.
 #define DECODE(LANES, G)                                                                                                   \
   KERNEL __launch_bounds__(128, G < (WIDTH == 4 ? 4 : 8) ? 3 : 2) decode_attention_##LANES##_##G(                          \
       const real* qkv, const real* keys, const real* values, real* out, float* partial, unsigned* finished, int heads,     \

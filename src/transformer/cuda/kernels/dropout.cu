@@ -1,6 +1,6 @@
 // Dropout in place, without a stored mask: the backward pass makes the same one from the same seed.
 //
-// Bytes: each number is read and written, 4 with bf16, 8 with f32. Four numbers take one Philox4x32-10 (Salmon et al. 2011):
+// Bytes: each element is read and written, 4 with bf16, 8 with f32. Four elements take one Philox4x32-10 (Salmon et al. 2011):
 // 20 widening products and about 25 other instructions, below what memory takes.
 //
 // Word i % 4 of the counter i / 4 decides on number i, as on the CPU (cpu/dropout.rs).

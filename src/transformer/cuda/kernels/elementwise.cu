@@ -1,7 +1,7 @@
 // Element by element over flat arrays of any length: fill, add, change of format.
 //
 // Bytes per number: fill writes one real; add reads two and writes one (6 with bf16, 12 with f32); narrow and widen read one
-// format and write the other (6 with bf16). At most one FLOP a number: bound by memory.
+// format and write the other (6 with bf16). At most one FLOP an element: bound by memory.
 //
 // A thread takes 16 bytes of the narrowest operand at a time; what is left over, or not aligned, goes one by one.
 #include "common.h"

@@ -1,7 +1,7 @@
 // Rows out of the embedding tables, and gradients back into them. No arithmetic but the additions: bound by memory.
 //
 // embed: n rows of c: reads a row of the table (and one of positions, which the cache holds after the first sequence), writes
-// one: 4 (6) bytes a number with bf16, 8 (12) with f32; n * c additions with positions.
+// one: 4 (6) bytes an element with bf16, 8 (12) with f32; n * c additions with positions.
 // embed_backward: reads each row of dout once, reads and writes each row of the table's gradient that occurs once.
 // positions_backward: reads dout once, writes [context, c] f32.
 //

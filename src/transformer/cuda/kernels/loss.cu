@@ -3,7 +3,7 @@
 // softmax_loss over logits [rows, v], rows `stride` apart: reads each logit twice and writes its gradient in place: 6 bytes a
 // logit with bf16, 12 with f32; without gradients 2 and 4. One exponential a pass: bound by memory. The second reading is from
 // the level 2 cache: rows of bf16 are 100 kB at 50,257 words, and two blocks a multiprocessor keep 26 MB of an H100's 50 in use.
-// squared_error: reads x and target, writes dx: 6 bytes a number with bf16, 12 with f32.
+// squared_error: reads x and target, writes dx: 6 bytes an element with bf16, 12 with f32.
 //
 // Sums over rows and blocks are taken by `sum`, one block, in a fixed order.
 #include "common.h"
@@ -51,7 +51,7 @@ KERNEL __launch_bounds__(512, 2) softmax_loss(real* logits, const unsigned* targ
       for (int j = 0; j < WIDTH; j++) {
         if (j < part.count) top = fmaxf(top, x[j]);
       }
-      // Both are -infinity only where every number so far was: they add nothing.
+      // Both are -infinity only where every element so far was: they add nothing.
       if (top == -INFINITE) return;
       sum *= __expf(largest - top);
 #pragma unroll

@@ -15,12 +15,12 @@
 //     attention leaves room, the next product's first 64 KB a block are asked for while this one still runs.
 // In bf16 the sums are tensor cores': 16 rows of w by 8 rows of x, so that 1 row and 8 cost the same, no lane adds up another's
 // sums, and one kernel serves every n. (Multiply-adds of f32 would be 70 % of all issue slots at n = 8.) In f32, which is for
-// correctness first, they are n multiply-adds a number.
+// correctness first, they are n multiply-adds an element.
 // With n rows, x is read n / 16 times as often as w, from shared memory where it fits (always after a norm), else by way of
 // the L2 cache: at n = 8 and k = 14336 half of w's bytes once more, of that cache's 5.5 TB/s.
 //
 // A block takes a tile: 8 pairs of rows of w, `apart` from each other: what an End needs both of for one result (a gate and its
-// other half, the two numbers that a rotation mixes) is then in one thread. Its warps share the columns, a k-block of 128 bytes a row
+// other half, the two elements that a rotation mixes) is then in one thread. Its warps share the columns, a k-block of 128 bytes a row
 // in turn; lane 4 g + t has 16 bytes of row g and of its partner, at t and at t + 4. The order of sums depends on k alone.
 #pragma once
 #include "tensor_cores.h"
@@ -53,7 +53,7 @@ struct Matvec {
   bool staged;
 
   __device__ __forceinline__ int k_blocks() const { return (k + K_BLOCK - 1) / K_BLOCK; }
-  // Numbers from a row of x to the next in shared memory: 64 bytes more than a multiple of 128, so that the 8 lanes that read at once
+  // Elements from a row of x to the next in shared memory: 64 bytes more than a multiple of 128, so that the 8 lanes that read at once
   // meet in no bank.
   __device__ __forceinline__ int staged_stride() const { return k_blocks() * K_BLOCK + 4 * WIDTH; }
   __device__ __forceinline__ int tiles() const { return ((m + 2 * apart - 1) / (2 * apart) * apart + PAIRS - 1) / PAIRS; }
@@ -156,12 +156,12 @@ struct Sums {
 #pragma unroll
       for (int row = 0; row < MOST_ROWS; row++) {
         if (row >= n) break;
-        float numbers[WIDTH];
-        load(x + row * stride + at, numbers);
+        float elements[WIDTH];
+        load(x + row * stride + at, elements);
 #pragma unroll
         for (int i = 0; i < WIDTH; i++) {
-          low[row] += __uint_as_float(bits[0][i]) * numbers[i];
-          high[row] += __uint_as_float(bits[1][i]) * numbers[i];
+          low[row] += __uint_as_float(bits[0][i]) * elements[i];
+          high[row] += __uint_as_float(bits[1][i]) * elements[i];
         }
       }
     }

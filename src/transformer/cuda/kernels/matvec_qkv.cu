@@ -4,7 +4,7 @@
 #include "rotation.h"
 
 // Row r of x is token r % tokens of sequence r / tokens, at position *first + r % tokens. qkv [n, (H + 2 KV) D]; keys and
-// values [B, KV, capacity, D]. With frequencies [D / 2], pairs are the two numbers that a rotation mixes.
+// values [B, KV, capacity, D]. With frequencies [D / 2], pairs are the two elements that a rotation mixes.
 struct Append {
   const real* bias;
   real *qkv, *keys, *values;
@@ -15,9 +15,9 @@ struct Append {
   __device__ __forceinline__ float biased(int column, float sum) const {
     return bias && column < m ? sum + to_float(bias[column]) : sum;
   }
-  __device__ __forceinline__ void put(int row, int column, int position, float number) const {
+  __device__ __forceinline__ void put(int row, int column, int position, float element) const {
     if (column >= m) return;
-    const real rounded = from_float<real>(number);
+    const real rounded = from_float<real>(element);
     qkv[i64(row) * m + column] = rounded;
     const int head = column / head_dim - heads, inside = column % head_dim;
     if (head < 0 || position >= capacity) return;

@@ -2,23 +2,23 @@
 //
 // Bytes per number, bf16 (f32 twice as many): norm_forward reads x and writes out, 4; norm_backward reads x, dout
 // and dx and writes dx, 8, and a block writes 8 bytes a column of partial sums. Gains, biases and statistics are a row's or a
-// column's worth. 5 to 15 FLOPs a number: bound by memory.
+// column's worth. 5 to 15 FLOPs an element: bound by memory.
 //
 // The backward pass has few warps a multiprocessor, 8 or 16, for the sums that they hold. Its bound on an H100 (3.35 TB/s: 14.5
 // bytes a clock for each multiprocessor; 1000 clocks until memory answers; instructions as counted in the machine code):
 //   c = 768, bf16     8 rows move 49 KB, 3390 clocks; a row's wait and instructions, 650 of each warp, take 2300
 //   c = 4096, bf16    2 rows move 66 KB, 4520 clocks; a row's wait and instructions, 650 of each warp, take 3600
-// The next row's numbers, asked for early, would take registers that f32 rows do not have (they spill), for a wait that the
+// The next row's elements, asked for early, would take registers that f32 rows do not have (they spill), for a wait that the
 // other warps' reading covers.
 //
-// A row of up to 1024 numbers is a warp's, a longer one a block's, so that all of it is held in registers between the passes
+// A row of up to 1024 elements is a warp's, a longer one a block's, so that all of it is held in registers between the passes
 // over it: mean, variance, result. What is longer still is read again in each pass, from caches at best.
 //
 // Variance is the mean of squares of what is left after the mean is taken off (two passes, in registers), as in the oracle:
 // E[x^2] - E[x]^2 loses its digits where the mean is large.
 #include "common.h"
 
-// A row's team: a warp, or the block. Each member holds numbers `at(j)..at(j) + N`, j < HELD, in registers.
+// A row's team: a warp, or the block. Each member holds elements `at(j)..at(j) + N`, j < HELD, in registers.
 template <int N, int HELD, bool WHOLE>
 struct Team {
   int members, me;
@@ -47,11 +47,11 @@ struct Team {
   }
 };
 
-// Vectors of 16 bytes that a thread holds: 32 numbers of a warp's 1024, 16 of a block's (512 threads hold 8192). Rows that are
+// Vectors of 16 bytes that a thread holds: 32 elements of a warp's 1024, 16 of a block's (512 threads hold 8192). Rows that are
 // not vectors are for correctness alone.
 constexpr int OF_WARP = 32 / WIDTH, OF_BLOCK = 16 / WIDTH, SINGLE = 4;
 
-// Numbers as they lie in memory: fewer registers than their f32 take.
+// Elements as they lie in memory: fewer registers than their f32 take.
 template <int N>
 struct Raw {
   static_assert(N == WIDTH);

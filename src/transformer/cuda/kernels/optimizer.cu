@@ -47,7 +47,7 @@ __device__ __forceinline__ void step_of(const Step& s, float g, float& p, float&
   }
 }
 
-// Numbers of an item that a block takes.
+// Elements of an item that a block takes.
 constexpr int CHUNK = 4096;
 
 template <int KIND, int N>
@@ -79,7 +79,7 @@ __device__ __forceinline__ void update_chunk(const Item& item, const Step& s, i6
   for (; i < end; i += blockDim.x) update_at<KIND, 1>(item, s, i);
 }
 
-// Item k takes blocks first_blocks[k]..first_blocks[k + 1], CHUNK numbers each.
+// Item k takes blocks first_blocks[k]..first_blocks[k + 1], CHUNK elements each.
 KERNEL update(const Item* items, const i64* first_blocks, int count, int kind, const Step* step) {
   // Every warp counts the items that start here or before, 32 at a time: loads that do not wait for one another, as a
   // search's would.

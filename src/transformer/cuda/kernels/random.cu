@@ -1,9 +1,9 @@
 // Normal numbers as transformer/random.rs makes them, bit for bit: SplitMix64 of a counter (Steele, Lea & Flood 2014), the sum of
 // its four 16-bit words, one subtraction that is exact and one multiplication.
 //
-// Bytes: each number is written once in each format that its array has, 2, 4 or 6. Instructions: two products of 64 bits, which a GPU
-// puts together from three of 32, five shifts, and the sum: 40 a number as compiled for sm_90a, on 64 lanes of a multiprocessor. Bound by
-// these: 8e9 numbers of bf16 are 16 GB, 5 ms of an H100's memory, and 3.2e11 instructions, 22 ms of its 132 multiprocessors at 1.7 GHz.
+// Bytes: each element is written once in each format that its array has, 2, 4 or 6. Instructions: two products of 64 bits, which a GPU
+// puts together from three of 32, five shifts, and the sum: 40 an element as compiled for sm_90a, on 64 lanes of a multiprocessor. Bound by
+// these: 8e9 elements of bf16 are 16 GB, 5 ms of an H100's memory, and 3.2e11 instructions, 22 ms of its 132 multiprocessors at 1.7 GHz.
 // (One thread of a CPU takes 40 s.)
 #include "common.h"
 

@@ -1,4 +1,4 @@
-// Rows picked out of a matrix, and the largest of each row. last_rows moves 2 * batch * c numbers; argmax reads n * v.
+// Rows picked out of a matrix, and the largest of each row. last_rows moves 2 * batch * c elements; argmax reads n * v.
 //
 // One multiprocessor takes at most 64 bytes a clock from the L2 cache: 128,256 logits in bf16, one row, are 4000 clocks of
 // it, 2.2 us at 1.8 GHz. Shared among 32 blocks it is under a tenth of that, and what a launch takes is left.
@@ -64,10 +64,10 @@ KERNEL argmax(const real* x, float* values, unsigned* indices, unsigned* finishe
     Best mine = {-INFINITE, unsigned(v) - 1};
     const int wide = aligned(row) ? begin + (end - begin) / WIDTH * WIDTH : begin;
     for (int i = begin + int(threadIdx.x) * WIDTH; i < wide; i += int(blockDim.x) * WIDTH) {
-      float numbers[WIDTH];
-      load(row + i, numbers);
+      float elements[WIDTH];
+      load(row + i, elements);
 #pragma unroll
-      for (int j = 0; j < WIDTH; j++) mine = better(mine, {numbers[j], unsigned(i + j)});
+      for (int j = 0; j < WIDTH; j++) mine = better(mine, {elements[j], unsigned(i + j)});
     }
     for (int i = wide + int(threadIdx.x); i < end; i += int(blockDim.x)) mine = better(mine, {to_float(row[i]), unsigned(i)});
     mine = block_best(mine);

@@ -179,7 +179,7 @@ __device__ __forceinline__ void computed_by_now([[maybe_unused]] float x) {
 }
 
 #ifndef CENTIME_HOST
-// Operands of a result's fragments, and their numbers in the text of an instruction.
+// Operands of a result's fragments, and their elements in the text of an instruction.
 #define TILE(c, i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
 #define FOUR_TILES(c, i) TILE(c, i), TILE(c, i + 1), TILE(c, i + 2), TILE(c, i + 3)
 #define BOUND_64(c) FOUR_TILES(c, 0), FOUR_TILES(c, 4)
@@ -248,7 +248,7 @@ __device__ __forceinline__ unsigned panel_offset(unsigned row, unsigned chunk) {
   return chunk / 8 * (ROWS * 128) + row * 128 + ((chunk % 8 ^ (row & 7)) << 4);
 }
 
-// Starts the copy of ROWS rows of `head_dim` numbers into D / 64 panels; `inside` rows are there, the others become zeros.
+// Starts the copy of ROWS rows of `head_dim` elements into D / 64 panels; `inside` rows are there, the others become zeros.
 template <int D, int ROWS, int THREADS>
 __device__ __forceinline__ void load_panels(SharedAddress to, const bf16* from, i64 stride, int inside, int head_dim) {
   constexpr int CHUNKS = D / 8, STEP = THREADS / CHUNKS;

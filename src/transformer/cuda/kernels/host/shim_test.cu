@@ -67,7 +67,7 @@ KERNEL shuffles(int* to) {
 }
 EXPORT(shuffles)
 
-// Each block's sum and largest of its threads' numbers, by common.h.
+// Each block's sum and largest of its threads' elements, by common.h.
 KERNEL reductions(const float* from, float* to) {
   float x = from[blockIdx.x * blockDim.x + threadIdx.x];
   float sum = block_sum(x), largest = block_max(x), again = block_sum(x);
