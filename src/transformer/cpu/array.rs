@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A huge page of x86-64 and of most arm64 systems.
 const HUGE_PAGE: usize = 2 << 20;
-const CACHE_LINE: usize = 64;
+pub(super) const CACHE_LINE: usize = 64;
 
 /// An owned, zeroed, aligned slice of f32.
 #[derive(Debug)]

@@ -20,8 +20,8 @@ pub(super) fn attention<T: Cached>(
     let (keys, values) = cache[..c.len()].split_at(c.half());
     let scale = 1.0 / (dim as f32).sqrt();
     // A key-value head of a sequence and the query heads that share it are a task; their outputs stand side by side.
-    pool.over(writing(&mut out[..d.batch * d.out_width()], group * dim), |i, out| {
-        let scores = &mut *pool.scratch(length);
+    let out = writing(&mut out[..d.batch * d.out_width()], group * dim);
+    pool.over_with(out, length, |i, out, scores| {
         let (b, kv) = (i / d.kv_heads, i % d.kv_heads);
         let start = i * c.capacity * dim;
         let (keys, values) = (&keys[start..][..c.capacity * dim], &values[start..][..length * dim]);

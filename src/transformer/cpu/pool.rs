@@ -1,10 +1,15 @@
 //! The threads of one rank, each on a core of its own, and the scratch memory that operations share.
 //!
 //! A transformer's step is hundreds of operations of a few microseconds to a few milliseconds. Threads that sleep between
-//! them take longer to wake than many of them last, so these spin for a while first: the cores are the rank's own.
+//! them take longer to wake than many of them last, so these spin for a while first, and then sleep: where others compete for a core,
+//! who spins or yields takes it from the thread that is waited for. A worker that is not there yet when all parts are taken is not
+//! waited for.
+//!
+//! Threads stay bound beside a competitor too: with one on one of two cores, two ranks kept 49 % of their throughput bound, 52 %
+//! unbound, and one rank with two threads 53 and 47 % (`ci/stolen-core`).
 
 use super::super::error::SessionError;
-use super::array::Array;
+use super::array::{Array, CACHE_LINE};
 use super::chunks::{Chunked, SyncChunks};
 pub(super) use super::chunks::{reading, writing};
 use std::cell::Cell;
@@ -14,24 +19,36 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Rounds of spinning before a thread sleeps: about a tenth of a millisecond.
+/// Rounds of spinning before a worker without a job sleeps: about a tenth of a millisecond.
 const SPINS: u32 = 4000;
+
+/// Rounds of spinning before a caller sleeps that waits for the last parts: about a millisecond. Where none of its threads lost its
+/// core, it waits for less.
+const CALLER_SPINS: u32 = 40_000;
+
+/// What `Shared::state` is made of: the workers at the job, whether it takes more, the number of the job.
+const ONE_WORKER: usize = 1;
+const WORKERS: usize = (1 << 15) - 1;
+const CLOSED: usize = 1 << 15;
+const ONE_JOB: usize = 1 << 16;
 
 /// What all threads of a pool see.
 #[derive(Debug)]
 struct Shared {
-    /// Counts the jobs; a change tells the workers that there is one.
-    epoch: AtomicUsize,
-    /// The job, as a pointer to the caller's closure; valid while `working` is not zero.
+    /// The number of the last job, [`CLOSED`] once all of its parts are taken, and the [`WORKERS`] that are at it.
+    state: AtomicUsize,
+    /// The job, as a pointer to the caller's closure; valid for workers that are counted in `state`.
     job: AtomicPtr<Job>,
     /// For each thread how many of its own parts have been taken.
     taken: Box<[Taken]>,
-    /// Workers that are not through with this epoch.
-    working: AtomicUsize,
     panicked: AtomicBool,
     leave: AtomicBool,
     asleep: Mutex<usize>,
     wake: Condvar,
+    /// Whether the caller sleeps until no worker is at the job.
+    caller_asleep: AtomicBool,
+    caller: Mutex<()>,
+    done: Condvar,
 }
 
 /// A counter on a cache line of its own.
@@ -43,7 +60,7 @@ struct Taken(AtomicUsize);
 struct Job {
     parts: usize,
     /// SAFETY for callers: the pointer is that of a closure that outlives the epoch.
-    call: unsafe fn(*const (), usize),
+    call: unsafe fn(*const (), usize, usize),
     closure: *const (),
 }
 
@@ -74,14 +91,16 @@ impl Pool {
     /// system allows it. The caller is bound by [`Pool::enter`].
     pub(super) fn new(threads: usize, cores: Option<Vec<usize>>) -> Result<Self, SessionError> {
         let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
+            state: AtomicUsize::new(CLOSED),
             job: AtomicPtr::new(std::ptr::null_mut()),
             taken: (0..threads).map(|_| Taken::default()).collect(),
-            working: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             leave: AtomicBool::new(false),
             asleep: Mutex::new(0),
             wake: Condvar::new(),
+            caller_asleep: AtomicBool::new(false),
+            caller: Mutex::new(()),
+            done: Condvar::new(),
         });
         let core = |i: usize| cores.as_ref().and_then(|c| c.get(i).copied());
         let mut pool = Self {
@@ -117,35 +136,49 @@ impl Pool {
     }
 
     /// Calls `f` with 0 to `parts - 1`, each once, on all threads, neighbouring parts on the same; returns when all calls have.
-    pub(super) fn each<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {
+    pub(super) fn each(&self, parts: usize, f: impl Fn(usize) + Sync) {
+        self.run(parts, |_, part| f(part));
+    }
+
+    /// The same, with scratch of `len` numbers beside each part. It is there for every thread before any begins, so that how much
+    /// memory a job takes does not depend on which thread comes first.
+    pub(super) fn each_with(&self, parts: usize, len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        let stride = len.next_multiple_of(CACHE_LINE / size_of::<f32>()).max(1);
+        let mut all = self.scratch(self.threads * stride);
+        let all = writing(&mut all, stride);
+        let all = SyncChunks(&all);
+        self.run(parts, |thread, part| {
+            // SAFETY: each stretch is one thread's, and it is at one part at a time.
+            f(part, unsafe { &mut all.get(thread)[..len] });
+        });
+    }
+
+    /// Calls `f` with a thread's number and a part's, each part once.
+    fn run<F: Fn(usize, usize) + Sync>(&self, parts: usize, f: F) {
         // Someone else's job, or one inside a job: on this thread alone, which is slower and no less right.
         let busy = if self.workers.is_empty() || parts < 2 || INSIDE.get() { None } else { self.busy.try_lock().ok() };
         if busy.is_none() {
-            (0..parts).for_each(f);
+            (0..parts).for_each(|part| f(0, part));
             return;
         }
-        unsafe fn call<F: Fn(usize)>(closure: *const (), part: usize) {
-            // SAFETY: `closure` is the F below, which lives until every worker has left the epoch.
-            unsafe { (*closure.cast::<F>())(part) };
+        unsafe fn call<F: Fn(usize, usize)>(closure: *const (), thread: usize, part: usize) {
+            // SAFETY: `closure` is the F below, which lives until every worker has left the job.
+            unsafe { (*closure.cast::<F>())(thread, part) };
         }
         let mut job = Job { parts, call: call::<F>, closure: (&raw const f).cast() };
         let s = &*self.shared;
         s.job.store(&raw mut job, Ordering::Relaxed);
         s.taken.iter().for_each(|t| t.0.store(0, Ordering::Relaxed));
-        s.working.store(self.workers.len(), Ordering::Relaxed);
-        s.epoch.fetch_add(1, Ordering::SeqCst);
+        // Open, and nobody at it: no worker counts itself in while it is closed.
+        let number = s.state.load(Ordering::Relaxed) & !(ONE_JOB - 1);
+        s.state.store(number.wrapping_add(ONE_JOB), Ordering::SeqCst);
         if *held(&s.asleep) > 0 {
             s.wake.notify_all();
         }
         INSIDE.set(true);
         let own = catch_unwind(AssertUnwindSafe(|| take_parts(s, 0, parts, &f)));
         INSIDE.set(false);
-        let mut spins = 0u32;
-        while s.working.load(Ordering::Acquire) != 0 {
-            spins = spins.saturating_add(1);
-            // With fewer cores than threads the others need this one.
-            if spins > SPINS { std::thread::yield_now() } else { std::hint::spin_loop() }
-        }
+        close(s);
         let panicked = s.panicked.swap(false, Ordering::Relaxed);
         drop(busy);
         if let Err(payload) = own {
@@ -160,6 +193,15 @@ impl Pool {
         self.each(chunks.count(), |i| {
             // SAFETY: `each` gives every number once.
             f(i, unsafe { shared.get(i) });
+        });
+    }
+
+    /// Calls `f` with each chunk, its number and scratch of `len` numbers, on all threads.
+    pub(super) fn over_with<C: Chunked>(&self, chunks: C, len: usize, f: impl Fn(usize, C::Chunk, &mut [f32]) + Sync) {
+        let shared = SyncChunks(&chunks);
+        self.each_with(chunks.count(), len, |i, scratch| {
+            // SAFETY: `each_with` gives every number once.
+            f(i, unsafe { shared.get(i) }, scratch);
         });
     }
 
@@ -189,7 +231,7 @@ impl Pool {
 
 /// A thread's own parts are a stretch of all, the same in every job of as many parts, so that it finds in its core's caches what
 /// it left there; when they are done it takes what others have not begun.
-fn take_parts(s: &Shared, me: usize, parts: usize, f: &dyn Fn(usize)) {
+fn take_parts(s: &Shared, me: usize, parts: usize, f: &dyn Fn(usize, usize)) {
     let threads = s.taken.len();
     for owner in (me..threads).chain(0..me) {
         let (first, past) = (owner * parts / threads, (owner + 1) * parts / threads);
@@ -198,7 +240,7 @@ fn take_parts(s: &Shared, me: usize, parts: usize, f: &dyn Fn(usize)) {
             if part >= past {
                 break;
             }
-            f(part);
+            f(me, part);
         }
     }
 }
@@ -206,29 +248,60 @@ fn take_parts(s: &Shared, me: usize, parts: usize, f: &dyn Fn(usize)) {
 /// A worker's life.
 fn work(s: &Shared, me: usize) {
     let mut seen = 0;
-    loop {
+    while !s.leave.load(Ordering::Acquire) {
         seen = wait_for_job(s, seen);
-        if s.leave.load(Ordering::Acquire) {
-            return;
+        if !join(s) {
+            continue;
         }
         let job = s.job.load(Ordering::Relaxed).cast_const();
         if !job.is_null() {
-            // SAFETY: the caller keeps the job alive until `working` is zero, and this worker still counts in it.
+            // SAFETY: the caller keeps the job alive until no worker is counted in it, and this one is.
             let Job { parts, call, closure } = unsafe { &*job };
             // SAFETY: the closure is the one that `call` was made for, alive as the job is.
-            let one = |part: usize| unsafe { call(*closure, part) };
+            let one = |thread: usize, part: usize| unsafe { call(*closure, thread, part) };
             if catch_unwind(AssertUnwindSafe(|| take_parts(s, me, *parts, &one))).is_err() {
                 s.panicked.store(true, Ordering::Relaxed);
             }
         }
-        s.working.fetch_sub(1, Ordering::Release);
+        let before = s.state.fetch_sub(ONE_WORKER, Ordering::SeqCst);
+        if before & WORKERS == ONE_WORKER && s.caller_asleep.load(Ordering::SeqCst) {
+            drop(held(&s.caller));
+            s.done.notify_one();
+        }
     }
 }
 
-/// Spins, then sleeps, until the epoch is another one than `seen`.
+/// Counts the calling worker in at the job, if that still takes some.
+fn join(s: &Shared) -> bool {
+    let one_more = |state: usize| (state & CLOSED == 0).then_some(state + ONE_WORKER);
+    s.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+}
+
+/// Lets no more workers in at the job, all parts of which are taken, and returns when those at it have left. Spins, then sleeps: to
+/// give the core away between looks instead would give a slice of time for every look to whoever competes for it.
+fn close(s: &Shared) {
+    let mut state = s.state.fetch_or(CLOSED, Ordering::AcqRel);
+    for _ in 0..CALLER_SPINS {
+        if state & WORKERS == 0 {
+            return;
+        }
+        std::hint::spin_loop();
+        state = s.state.load(Ordering::Acquire);
+    }
+    let mut guard = held(&s.caller);
+    s.caller_asleep.store(true, Ordering::SeqCst);
+    // The last worker counts itself out before it looks who sleeps, so that its end is not missed.
+    while s.state.load(Ordering::SeqCst) & WORKERS != 0 {
+        guard = s.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    }
+    s.caller_asleep.store(false, Ordering::Relaxed);
+}
+
+/// Spins, then sleeps, until there has been another job than the one of number `seen`; its number.
 fn wait_for_job(s: &Shared, seen: usize) -> usize {
+    let number = |order| s.state.load(order) / ONE_JOB;
     for _ in 0..SPINS {
-        let now = s.epoch.load(Ordering::Acquire);
+        let now = number(Ordering::Acquire);
         if now != seen {
             return now;
         }
@@ -236,18 +309,18 @@ fn wait_for_job(s: &Shared, seen: usize) -> usize {
     }
     let mut asleep = held(&s.asleep);
     *asleep += 1;
-    // The caller raises the epoch before it looks who sleeps, so that no job is missed.
-    while s.epoch.load(Ordering::SeqCst) == seen {
+    // The caller counts a job before it looks who sleeps, so that none is missed.
+    while number(Ordering::SeqCst) == seen {
         asleep = s.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
     }
     *asleep -= 1;
-    s.epoch.load(Ordering::Acquire)
+    number(Ordering::Acquire)
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.leave.store(true, Ordering::Release);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        self.shared.state.fetch_add(ONE_JOB, Ordering::SeqCst);
         drop(held(&self.shared.asleep));
         self.shared.wake.notify_all();
         for worker in self.workers.drain(..) {

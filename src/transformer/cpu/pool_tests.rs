@@ -61,3 +61,50 @@ fn a_panic_in_an_operation_reaches_the_caller_and_the_pool_goes_on() {
     });
     assert_eq!(count.load(Ordering::Relaxed), 64);
 }
+
+/// Processor time of the calling thread.
+#[cfg(target_os = "linux")]
+fn thread_seconds() -> f64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_caller_whose_workers_take_long_sleeps_and_leaves_them_its_core() {
+    use std::time::{Duration, Instant};
+    let pool = Pool::new(2, None).unwrap();
+    let begun = AtomicBool::new(false);
+    let caller = std::thread::current().id();
+    let (wall, computed) = (Instant::now(), thread_seconds());
+    pool.each(2, |_| {
+        if std::thread::current().id() == caller {
+            // The other part is the worker's.
+            while !begun.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        } else {
+            begun.store(true, Ordering::Release);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    assert!(wall.elapsed() >= Duration::from_millis(300));
+    let computed = thread_seconds() - computed;
+    assert!(computed < 0.1, "it computed for {computed} s of 0.3");
+}
+
+#[test]
+fn every_thread_has_scratch_of_its_own_and_the_pool_keeps_one_piece_whoever_comes_first() {
+    for threads in [1, 2, 4] {
+        let pool = Pool::new(threads, None).unwrap();
+        for round in 0..100 {
+            pool.each_with(round % 9, 33, |i, scratch| {
+                assert_eq!(scratch.len(), 33);
+                scratch.fill(i as f32);
+                std::hint::spin_loop();
+                assert!(scratch.iter().all(|x| *x == i as f32), "another thread wrote here");
+            });
+        }
+        assert_eq!(held(&pool.scratch).len(), 1);
+    }
+}

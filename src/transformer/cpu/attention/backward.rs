@@ -30,13 +30,12 @@ pub(in crate::transformer::cpu) fn backward(
     let to = Target::new(dqkv, d.qkv_width());
     let group = d.heads / d.kv_heads;
     // Queries of a group add to the same keys and values: a group is one task.
-    pool.each(d.batch * d.kv_heads, |i| {
-        let mut scratch = pool.scratch(cut.backward_len());
+    pool.each_with(d.batch * d.kv_heads, cut.backward_len(), |i, scratch| {
         let (batch, kv) = (i / d.kv_heads, i % d.kv_heads);
         for head in kv * group..(kv + 1) * group {
             let h = Head { qkv: s.qkv, d, batch, head };
             // SAFETY: the queries of these heads and the keys and values that they share are this task's alone.
-            unsafe { backward_head(&cut, &h, &s, &mut scratch, to, head == kv * group) };
+            unsafe { backward_head(&cut, &h, &s, scratch, to, head == kv * group) };
         }
     });
 }

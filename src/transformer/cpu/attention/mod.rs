@@ -83,12 +83,11 @@ pub(super) fn forward(
     // Where there are fewer heads than threads, several share one, and each packs its keys and values.
     let heads = d.batch * d.heads;
     let parts = (2 * pool.threads).div_ceil(heads).min(d.tokens.div_ceil(cut.strip)).max(1);
-    pool.each(heads * parts, |i| {
-        let mut scratch = pool.scratch(cut.forward_len());
+    pool.each_with(heads * parts, cut.forward_len(), |i, scratch| {
         let (h, part) = (i / parts, i % parts);
         let head = Head { qkv, d, batch: h / d.heads, head: h % d.heads };
         // SAFETY: the strips of a part of a head of a sequence are one task's alone.
-        unsafe { forward_head(&cut, &head, (part, parts), &mut scratch, to, lse) };
+        unsafe { forward_head(&cut, &head, (part, parts), scratch, to, lse) };
     });
 }
 
