@@ -46,3 +46,32 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
     }
     assert!(off.is_empty(), "{}", off.join("\n"));
 }
+
+#[test]
+fn what_a_trial_allocates_does_not_depend_on_which_thread_comes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "version: 1\nname: same\ntrial: { model: { n_layers: 2, d_model: 128, n_heads: 4, vocab_size: 2048, context: 256 },\n\
+                \x20        batch: 2, seq_len: 32, cores_per_device: 2 }\n\
+                sweep: { matrix: { phase: [train, prefill, decode] } }\n\
+                measure: { rounds: 25, min_seconds: 0, max_seconds: 0.05, warmup: 1 }\n";
+    std::fs::write(folder.path().join("s.yaml"), text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_centime"))
+        .args(["run", "s.yaml", "--once", "--no-probe", "--no-history", "--quiet", "--out", "out"])
+        .current_dir(folder.path())
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let journal = std::fs::read_to_string(folder.path().join("out/journal.jsonl")).unwrap();
+    let mut of_phase = std::collections::BTreeMap::<String, Vec<u64>>::new();
+    for line in journal.lines().skip(1) {
+        let record: serde_json::Value = serde_json::from_str(&line[line.find('{').unwrap()..]).unwrap();
+        let bytes = record["measurement"]["figures"]["first_allocated_bytes"].as_u64().unwrap();
+        of_phase.entry(record["cell"]["trial"]["workload"]["phase"].to_string()).or_default().push(bytes);
+    }
+    assert_eq!(of_phase.len(), 3);
+    for (phase, bytes) in of_phase {
+        assert_eq!(bytes.len(), 25);
+        assert!(bytes.iter().all(|b| *b == bytes[0]), "{phase}: {bytes:?}");
+    }
+}
