@@ -9,6 +9,7 @@ pub mod cli {
 /// What runs are compared by.
 pub mod comparison {
     pub use crate::comparison::break_even::against_api;
+    pub use crate::comparison::cheapest::{Cheapest, cheapest_of_run};
     pub use crate::comparison::check::{Check, CheckedCell, Method, Side, kept};
     pub use crate::comparison::judge::{Rule, Verdict};
 }
@@ -24,9 +25,15 @@ pub mod cost {
 /// This machine, and the catalog.
 pub mod hardware {
     pub use crate::hardware::gpu::{Gpu, Reason, inspect};
+    pub use crate::hardware::kind::Kind;
     pub use crate::hardware::machine::{Machine, Probe};
     pub use crate::hardware::read::built_in;
     pub use crate::hardware::schema::schema;
+}
+
+/// The order of a sweep.
+pub mod plan {
+    pub use crate::plan::order_of_round;
 }
 
 /// Hardware that is not here.
@@ -64,8 +71,9 @@ pub mod scenario {
     pub use crate::scenario::schema::schema;
 }
 
-/// Random numbers.
+/// Medians, random numbers.
 pub mod stats {
+    pub use crate::stats::median;
     pub use crate::stats::random::SplitMix64;
 }
 

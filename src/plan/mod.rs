@@ -5,6 +5,8 @@
 mod limits;
 mod rounds;
 
+pub use rounds::order_of_round;
+
 use crate::hardware::book::Book;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::Probe;
@@ -145,13 +147,15 @@ impl Plan {
         self.measure.of_launch(self.rounds)
     }
 
-    /// The trials in the order of a round, from 0: the first as planned, each later one shuffled anew unless the file's order is kept.
+    /// The trials in the order of a round, from 0: as [`order_of_round`] has it, unless the file's order is kept.
     pub fn round(&self, round: u32) -> Vec<&PlannedTrial> {
-        let mut order: Vec<&PlannedTrial> = self.trials.iter().collect();
-        if round > 0 && self.order == Order::Shuffled {
-            SplitMix64::new(self.measure.seed.wrapping_add(u64::from(round))).shuffle(&mut order);
+        match self.order {
+            Order::File => self.trials.iter().collect(),
+            Order::Shuffled => {
+                let order = order_of_round(self.trials.len(), self.measure.seed, round);
+                order.into_iter().filter_map(|i| self.trials.get(i)).collect()
+            }
         }
-        order
     }
 }
 

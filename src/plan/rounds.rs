@@ -4,6 +4,7 @@
 use super::MachineFacts;
 use super::limits::time_budget;
 use crate::scenario::{Limits, Measure};
+use crate::stats::random::SplitMix64;
 
 /// Rounds where there is time: fewer tell next to nothing of how launches differ, more cost a start and a warm-up each.
 const ROUNDS: u32 = 3;
@@ -41,9 +42,34 @@ pub(super) fn chosen(measure: &Measure, limits: Limits, steps: &[f64], facts: &M
     (2..=ROUNDS).rev().find(|rounds| total(*rounds) <= most).unwrap_or(1)
 }
 
+/// The order of a round, from 0, of so many trials, by their places in the plan: the first as planned, every second one the one before
+/// backwards, so that a trial that came early comes late and what goes on getting slower or faster meets all alike; the others
+/// shuffled anew.
+pub fn order_of_round(trials: usize, seed: u64, round: u32) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..trials).collect();
+    let forwards = round - round % 2;
+    if forwards > 0 {
+        SplitMix64::new(seed.wrapping_add(u64::from(forwards))).shuffle(&mut order);
+    }
+    if round > forwards {
+        order.reverse();
+    }
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_second_round_is_the_one_before_backwards() {
+        assert_eq!(order_of_round(4, 9, 0), [0, 1, 2, 3]);
+        assert_eq!(order_of_round(4, 9, 1), [3, 2, 1, 0]);
+        let (third, fourth) = (order_of_round(12, 9, 2), order_of_round(12, 9, 3));
+        assert!(third != order_of_round(12, 9, 0) && third != order_of_round(12, 10, 2));
+        assert!(third.iter().eq(fourth.iter().rev()));
+        assert_eq!(order_of_round(0, 9, 3), [0; 0]);
+    }
 
     fn rounds(steps: &[f64], limits: Limits) -> u32 {
         chosen(&Measure::default(), limits, steps, &super::super::tests::facts())

@@ -123,6 +123,25 @@ pub(crate) fn paired(a: &[f64], b: &[f64], prior: &Spread) -> Option<(f64, f64, 
     Some((differences.iter().sum::<f64>() / n, (variance / n).sqrt(), freedom))
 }
 
+/// The variance of a launch's logarithm in a run of several cells, without what differs between cells and between rounds, and its
+/// degrees of freedom: the residuals of a table with two ways (Scheffe 1959, 4.1). Of the cells with most launches; `None` with
+/// fewer than two such cells, or one launch each.
+pub(crate) fn residual_variance(rounds: &[Vec<f64>]) -> Option<(f64, f64)> {
+    let n = rounds.iter().map(Vec::len).max().filter(|n| *n > 1)?;
+    let log = |all: &Vec<f64>| all.iter().map(|x| x.ln()).collect::<Vec<f64>>();
+    let table: Vec<Vec<f64>> = rounds.iter().filter(|all| all.len() == n).map(log).collect();
+    let k = table.len();
+    let mean = |x: &mut dyn Iterator<Item = f64>, n: usize| x.sum::<f64>() / n as f64;
+    let of_round: Vec<f64> = (0..n).map(|j| mean(&mut table.iter().map(|cell| cell[j]), k)).collect();
+    let of_all = mean(&mut of_round.iter().copied(), n);
+    let squares = table.iter().map(|cell| {
+        let of_cell = mean(&mut cell.iter().copied(), n);
+        cell.iter().zip(&of_round).map(|(x, round)| (x - of_cell - round + of_all).powi(2)).sum::<f64>()
+    });
+    let (squares, freedom) = (squares.sum::<f64>(), ((k - 1) * (n - 1)) as f64);
+    (freedom > 0.0 && squares.is_finite()).then(|| (squares / freedom, freedom))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +215,21 @@ mod tests {
                 assert!(share >= 0.93, "{launches} launches, {launch}, {run}: {share}");
             }
         }
+    }
+
+    #[test]
+    fn residuals_are_what_neither_cells_nor_rounds_explain() {
+        // Cells that differ by a factor, rounds that drift: nothing is left.
+        let drifting = [vec![1.0, 1.3, 0.8], vec![2.0, 2.6, 1.6]];
+        let (variance, freedom) = residual_variance(&drifting).unwrap();
+        assert!(variance < 1e-28 && freedom == 2.0, "{variance}");
+        // One launch of four is off by d: (1/4) d^2 is left, with one degree of freedom.
+        let off = [vec![1.0, 1.0], vec![1.0, 0.1f64.exp()], vec![7.0]];
+        let (variance, freedom) = residual_variance(&off).unwrap();
+        assert!((variance - 0.0025).abs() < 1e-12 && freedom == 1.0, "{variance}");
+        assert_eq!(residual_variance(&[vec![1.0], vec![2.0]]), None);
+        assert_eq!(residual_variance(&[vec![1.0, 2.0], vec![2.0]]), None);
+        assert_eq!(residual_variance(&[]), None);
     }
 
     #[test]

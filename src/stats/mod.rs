@@ -10,7 +10,8 @@ pub(crate) mod signed_rank;
 mod stationary;
 
 pub(crate) use median::median_interval;
-pub(crate) use sample::{Sample, median, quantile};
+pub use sample::median;
+pub(crate) use sample::{Sample, quantile};
 use serde::{Deserialize, Serialize};
 pub(crate) use stationary::stationary_from;
 

@@ -2,61 +2,11 @@
 //! planted 5 % slowdowns caught in at least 95 %. The rule's numbers were fixed before these profiles were written; where
 //! one breaks it, a test of its own says how.
 
+use super::machines::{Course, Machine, Random, profiles};
 use centime::internal::comparison::{Rule, Verdict};
-use centime::internal::stats::SplitMix64;
 use std::thread;
 
 const RUNS: u64 = 20_000;
-
-struct Random(SplitMix64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0.draw()
-    }
-
-    fn uniform(&mut self) -> f64 {
-        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
-    fn coin(&mut self) -> bool {
-        self.next() >> 63 == 1
-    }
-
-    /// Box & Muller 1958.
-    fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
-
-/// What a machine does to the logarithm of a launch's time.
-#[derive(Clone, Copy, Debug, Default)]
-struct Machine {
-    /// Noise of each launch.
-    noise: f64,
-    /// Drift from launch to launch, AR(1): standard deviation, and how much of it stays.
-    drift: (f64, f64),
-    /// Launches that are disturbed: how many of them, and by how much at most.
-    spikes: (f64, f64),
-    /// Levels that jump: chance a launch, standard deviation.
-    steps: (f64, f64),
-    /// Interference of a period of four launches.
-    period: f64,
-    /// The first launches are slower, by this much and with this decay a launch.
-    start: (f64, f64),
-    /// A neighbour that comes and goes: chance to come, chance to go, slowdown.
-    neighbour: (f64, f64, f64),
-    /// Two clock speeds that launches fall into: chance of the slower, how much slower.
-    clocks: (f64, f64),
-    /// Student's t with two degrees of freedom.
-    heavy: f64,
-    /// Layout of memory drawn for each launch.
-    layout_of_launch: f64,
-    /// Layout of code drawn for each build: the same for all launches of one program.
-    layout_of_build: f64,
-    /// Drift that goes one way: share a launch.
-    ramp: f64,
-}
 
 /// The rule on one simulated comparison with a true slowdown of the candidate.
 fn verdict(m: &Machine, rule: &Rule, slowdown: f64, seed: u64) -> (Verdict, usize) {
@@ -65,28 +15,10 @@ fn verdict(m: &Machine, rule: &Rule, slowdown: f64, seed: u64) -> (Verdict, usiz
 
 /// As many pairs as the rule may ask for.
 fn pairs(m: &Machine, rule: &Rule, slowdown: f64, seed: u64) -> Vec<f64> {
-    let r = &mut Random(SplitMix64::new(seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ 0x1234_5678));
+    let r = &mut Random::new(seed);
     let builds = [m.layout_of_build * r.normal(), m.layout_of_build * r.normal() + slowdown.ln_1p()];
-    let (mut drift, mut level, mut busy) = (m.drift.0 * r.normal(), 0.0, false);
-    let mut launch_index = 0u32;
-    let mut launch = |r: &mut Random, program: usize| {
-        let (sd, stays) = m.drift;
-        drift = stays * drift + sd * (1.0 - stays * stays).sqrt() * r.normal();
-        if r.uniform() < m.steps.0 {
-            level += m.steps.1 * r.normal();
-        }
-        busy = if busy { r.uniform() >= m.neighbour.1 } else { r.uniform() < m.neighbour.0 };
-        let i = launch_index;
-        launch_index += 1;
-        let mut t = builds[program] + drift + level + m.noise * r.normal() + m.layout_of_launch * r.normal();
-        t += if r.uniform() < m.spikes.0 { m.spikes.1 * r.uniform() } else { 0.0 };
-        t += if i % 4 < 2 { m.period } else { 0.0 };
-        t += m.start.0 * m.start.1.powi(i as i32);
-        t += if busy { m.neighbour.2 } else { 0.0 };
-        t += if r.uniform() < m.clocks.0 { m.clocks.1 } else { 0.0 };
-        t += m.heavy * r.normal() / (-r.uniform().ln()).sqrt().max(1e-3);
-        t + m.ramp * f64::from(i)
-    };
+    let mut course = Course::new(*m, r);
+    let mut launch = |r: &mut Random, program: usize| builds[program] + course.launch(r);
     let mut y = Vec::with_capacity(rule.most_pairs());
     for _ in 0..rule.most_pairs() {
         let candidate_first = r.coin();
@@ -114,36 +46,6 @@ fn rates(m: &Machine, rule: &Rule) -> Rates {
     };
     let ((alarms, _, same), (caught, passed_wrongly, slower)) = (run(0.0, 1), run(0.05, 1 << 40));
     Rates { alarms, caught, passed_wrongly, pairs: (same, slower) }
-}
-
-fn profiles() -> Vec<(&'static str, Machine)> {
-    let m = Machine::default();
-    vec![
-        ("quiet", Machine { noise: 0.003, ..m }),
-        ("hosted", Machine { noise: 0.012, drift: (0.015, 0.9), spikes: (0.05, 0.1), ..m }),
-        ("bad hosted", Machine { noise: 0.02, drift: (0.03, 0.9), spikes: (0.1, 0.2), ..m }),
-        ("period of four", Machine { noise: 0.01, period: 0.08, ..m }),
-        ("levels that jump", Machine { noise: 0.01, steps: (0.1, 0.1), ..m }),
-        ("slow start", Machine { noise: 0.01, start: (0.3, 0.8), ..m }),
-        ("a neighbour", Machine { noise: 0.01, neighbour: (0.05, 0.1, 0.25), ..m }),
-        ("two clocks", Machine { noise: 0.006, clocks: (0.15, 0.06), ..m }),
-        ("heavy tails", Machine { noise: 0.005, heavy: 0.006, ..m }),
-        ("layout of launches", Machine { noise: 0.008, layout_of_launch: 0.01, ..m }),
-        ("a ramp", Machine { noise: 0.01, ramp: 0.004, ..m }),
-        (
-            "all at once",
-            Machine {
-                noise: 0.008,
-                drift: (0.01, 0.8),
-                spikes: (0.03, 0.2),
-                steps: (0.02, 0.05),
-                period: 0.01,
-                start: (0.1, 0.7),
-                neighbour: (0.02, 0.2, 0.1),
-                ..m
-            },
-        ),
-    ]
 }
 
 #[test]
