@@ -95,7 +95,7 @@ pub use runner::measurement::{Figures, Measurement, Status, Stop};
 pub use runner::protocol::ProtocolError;
 pub use runner::{Options, Progress, Request, Stage, run_trial, this_program};
 pub use scenario::trial::Trial;
-pub use scenario::{Cell, Limits, LoadOptions, Measure, Order, Price, Scenario, YamlError, load};
+pub use scenario::{Cell, Limits, LoadOptions, Measure, Order, Price, Scenario, Tolerated, YamlError, load};
 pub use sweep::planning::facts;
 pub use transformer::memory::MemoryParts;
 pub use transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};

@@ -121,6 +121,8 @@ fn a_bad_override_names_itself() {
         ("batch", &["batch"]),
         ("batch=0", &["batch", "0"]),
         ("measure.precisoin=0.1", &["precisoin", "precision"]),
+        ("measure.disturbed.lots=0.1", &["lots", "lost"]),
+        ("measure.disturbed.others=30", &["measure.disturbed.others", "share", "30"]),
         ("price.usd_per_hour=-3", &["usd_per_hour", "-3"]),
     ] {
         fails(&centime(folder.path(), &["plan", "s.yaml", "--set", bad]), 2, words);

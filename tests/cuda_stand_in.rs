@@ -9,7 +9,7 @@ mod stand_in;
 use centime::internal::transformer::{Family, Parallel, Shape, ShapeSpec};
 use centime::{
     BackendKind, Dtype, Measure, Measurement, MemoryParts, OptimizerKind, Options, Order, Phase, Request, Status,
-    Trial, WeightFormat, Workload, run_trial,
+    Tolerated, Trial, WeightFormat, Workload, run_trial,
 };
 use stand_in::StandIn;
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,6 +134,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         order: Order::File,
         timeout_seconds: LONGEST.as_secs_f64(),
         ignore_memory: false,
+        disturbed: Tolerated::default(),
     };
     Request { trial, measure, predicted_memory: MemoryParts::default(), patience_seconds: 0.0 }
 }

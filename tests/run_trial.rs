@@ -3,7 +3,7 @@
 use centime::internal::transformer::{Family, Shape, ShapeSpec};
 use centime::{
     BackendKind, Dtype, Measure, Measurement, MemoryParts, OptimizerKind, Options, Order, Phase, Progress, Request,
-    Stage, Status, Stop, Trial, WeightFormat, Workload, run_trial,
+    Stage, Status, Stop, Tolerated, Trial, WeightFormat, Workload, run_trial,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -48,6 +48,7 @@ fn request(timeout_seconds: f64) -> Request {
             order: Order::File,
             timeout_seconds,
             ignore_memory: false,
+            disturbed: Tolerated::default(),
         },
         predicted_memory: MemoryParts { weights_bytes: 123, ..MemoryParts::default() },
         patience_seconds: 0.0,

@@ -87,6 +87,10 @@ fn the_schema_rejects_what_the_program_rejects() {
         json!({"version": 1, "price": {"usd_per_hour": 0}}),
         json!({"version": 1, "price": {"usd_per_hour": -1}}),
         json!({"version": 1, "measure": {"precision": 2}}),
+        json!({"version": 1, "measure": {"disturbed": {"lost": 0}}}),
+        json!({"version": 1, "measure": {"disturbed": {"others": 1.5}}}),
+        json!({"version": 1, "measure": {"disturbed": {"lots": 0.1}}}),
+        json!({"version": 1, "measure": {"disturbed": 0.1}}),
         json!({"version": 1, "limits": {"cells": 0}}),
         json!({"version": 1, "sweep": {"matrix": {"bacth": [1, 2]}}}),
         json!({"version": 1, "name": "a/b"}),
@@ -98,6 +102,20 @@ fn the_schema_rejects_what_the_program_rejects() {
         std::fs::write(&path, bad.to_string()).unwrap();
         assert!(load(&path, &LoadOptions::default()).is_err(), "the program takes {bad}");
     }
+}
+
+#[test]
+fn what_others_may_take_is_a_key_of_measure() {
+    let good = json!({"version": 1, "measure": {"disturbed": {"lost": 0.05}}});
+    assert_eq!(faults(&good), Vec::<String>::new());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.yaml");
+    std::fs::write(&path, good.to_string()).unwrap();
+    let set = LoadOptions { overrides: vec!["measure.disturbed.others=0.6".into()], ..LoadOptions::default() };
+    let disturbed = load(&path, &set).unwrap().measure.disturbed;
+    assert_eq!((disturbed.lost, disturbed.others), (0.05, 0.6));
+    std::fs::write(&path, json!({"version": 1}).to_string()).unwrap();
+    assert!(load(&path, &LoadOptions::default()).unwrap().measure.disturbed.is_usual());
 }
 
 #[test]

@@ -263,7 +263,7 @@ fn next_look(steps: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Order;
+    use crate::scenario::{Order, Tolerated};
     use crate::transformer::session::StepOutcome;
     use std::cell::Cell;
     use std::rc::Rc;
@@ -339,6 +339,7 @@ mod tests {
             order: Order::File,
             timeout_seconds: 60.0,
             ignore_memory: false,
+            disturbed: Tolerated::default(),
         }
     }
 

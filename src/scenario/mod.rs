@@ -103,6 +103,32 @@ pub struct Measure {
     pub timeout_seconds: f64,
     /// Run trials although they are predicted not to fit into memory.
     pub ignore_memory: bool,
+    /// Above which a trial is disturbed.
+    #[serde(default, skip_serializing_if = "Tolerated::is_usual")]
+    pub disturbed: Tolerated,
+}
+
+/// How much others on the machine may take before a trial's figures are not those of the machine alone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tolerated {
+    /// The largest share of its time that an undisturbed trial may lose.
+    pub lost: f64,
+    /// The largest share of the processor time used meanwhile that others may have beside it.
+    pub others: f64,
+}
+
+impl Default for Tolerated {
+    /// 2 % of its time, about what one launch differs from the next; a tenth of the processor time.
+    fn default() -> Self {
+        Self { lost: 0.02, others: 0.1 }
+    }
+}
+
+impl Tolerated {
+    /// Whether nobody asked for others.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Measure {

@@ -49,6 +49,9 @@ fn parts(path: &str) -> Option<Vec<String>> {
             None => of(&["sweep", rest]),
         },
         Some(("trial", rest)) => field(rest),
+        Some(("measure", rest)) if let Some(bound) = rest.strip_prefix("disturbed.") => {
+            of(&["measure", "disturbed", bound])
+        }
         Some((section, rest)) if SECTIONS.contains(&section) => of(&[section, rest]),
         None if ["name", "description"].contains(&path) => of(&[path]),
         _ => field(path),

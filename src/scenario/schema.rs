@@ -2,7 +2,7 @@
 
 use super::axes::{AXES, Axis, Kind, SECTIONS, section_of};
 use super::presets;
-use super::settings::MOST_ROUNDS;
+use super::settings::{DISTURBED, MOST_ROUNDS};
 use crate::hardware::offer::Term;
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
@@ -87,6 +87,7 @@ fn partial() -> Value {
 
 fn measure() -> Value {
     let above_zero = || json!({"type": "number", "exclusiveMinimum": 0});
+    let share = || json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1});
     section(&[
         (
             "precision",
@@ -109,6 +110,12 @@ fn measure() -> Value {
         ("seed", json!({"type": "integer", "minimum": 0}), "of weights, inputs and the order; default 0"),
         ("order", json!({"enum": ["shuffled", "file"]}), "of execution; default shuffled"),
         ("ignore_memory", json!({"type": "boolean"}), "run trials that are predicted not to fit; default false"),
+        (
+            "disturbed",
+            closed(&[], &DISTURBED.map(|key| (key, share()))),
+            "shares of its time that a trial may lose to others (default lost: 0.02), and of the CPU time that others may use \
+             beside it (default others: 0.1), before its row is called disturbed and measured again",
+        ),
     ])
 }
 

@@ -1,6 +1,6 @@
 //! The sections beside the trial: how to measure, what it costs, and where to stop.
 
-use super::{Limits, Measure, Order};
+use super::{Limits, Measure, Order, Tolerated};
 use crate::units::UsdPerHour;
 use crate::yaml::{Node, Sources, Value, YamlError, entries, flag, number, text, whole};
 
@@ -15,7 +15,10 @@ pub(super) const MEASURE: &[&str] = &[
     "order",
     "timeout_seconds",
     "ignore_memory",
+    "disturbed",
 ];
+/// Keys of `measure.disturbed`.
+pub(super) const DISTURBED: [&str; 2] = ["lost", "others"];
 /// The most launches of a cell.
 pub(super) const MOST_ROUNDS: u32 = 100;
 /// Keys of `limits`.
@@ -34,8 +37,24 @@ impl Default for Measure {
             order: Order::Shuffled,
             timeout_seconds: 600.0,
             ignore_memory: false,
+            disturbed: Tolerated::default(),
         }
     }
+}
+
+/// # Errors
+/// The first field at fault.
+fn disturbed(node: &Node, s: &Sources) -> Result<Tolerated, YamlError> {
+    let mut bounds = Tolerated::default();
+    for e in entries("measure.disturbed", Some(node), &DISTURBED, &[], s)? {
+        let bound = match e.key.as_str() {
+            "lost" => &mut bounds.lost,
+            _ => &mut bounds.others,
+        };
+        let share = "a share from above 0 to 1 (0.02 is two per cent)";
+        *bound = number(e, "measure.disturbed.", |x| x > 0.0 && x <= 1.0, share, s)?;
+    }
+    Ok(bounds)
 }
 
 /// # Errors
@@ -59,6 +78,7 @@ pub(super) fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlE
             "timeout_seconds" => m.timeout_seconds = number(e, p, positive, "seconds above 0", s)?,
             "seed" => m.seed = whole(e, p, 0, s)?,
             "ignore_memory" => m.ignore_memory = flag(e, p, s)?,
+            "disturbed" => m.disturbed = disturbed(&e.node, s)?,
             "rounds" => {
                 m.rounds = match &e.node.value {
                     Value::Text(t) if t == "auto" => None,

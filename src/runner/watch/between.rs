@@ -2,6 +2,7 @@
 
 use super::Disturbance;
 use super::accounts::{Accounts, Core, TICK, Task};
+use crate::scenario::Tolerated;
 
 /// Share of a stretch that a thread has to want to run for others to wait for it: not one that wakes now and then.
 const WANTED: f64 = 0.1;
@@ -20,6 +21,7 @@ pub(super) fn between(first: &Accounts, last: &Accounts, alone: bool) -> Disturb
     let pressure = |i: usize| share(first.pressure[i], last.pressure[i]);
     let major_faults = count(first.major_faults, last.major_faults);
     Disturbance {
+        bounds: Tolerated::default(),
         seconds,
         paused_seconds: None,
         waited: None,

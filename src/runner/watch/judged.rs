@@ -1,6 +1,6 @@
 //! What the watch of several trials says of the machine they ran on: one judgement for runs, reports and the doctor.
 
-use super::{Disturbance, LOST, OTHERS};
+use super::Disturbance;
 use crate::units::Share;
 
 /// Of some trials or launches.
@@ -51,8 +51,8 @@ impl Judged {
         };
         let bounds = format!(
             "a {one} is disturbed when it lost more than {} of its time or others used more than {} of the CPU time",
-            Share(LOST),
-            Share(OTHERS)
+            Share(worst.bounds.lost),
+            Share(worst.bounds.others)
         );
         match self.disturbed {
             0 => {

@@ -1,27 +1,25 @@
 //! Whether a trial had its machine to itself, from the kernel's own accounts: nothing is guessed, and what cannot be read is `None`.
 //!
 //! [`accounts`] reads /proc, /sys and the control group; [`between`] says what two readings tell, pure; [`watcher`] reads while a
-//! trial runs, between its steps. A trial is *disturbed* when it lost more than [`LOST`] of its time, or when others computed
-//! for more than [`OTHERS`] of the processor time that was used: they share caches, memory bandwidth and clock rates even where
-//! they leave the trial its cores.
+//! trial runs, between its steps. A trial is *disturbed* when it lost more of its time than its
+//! scenario's [`Tolerated`] says, or when others computed for more of the processor time that was used: they share caches,
+//! memory bandwidth and clock rates even where they leave the trial its cores.
 
 mod accounts;
 mod between;
 pub(crate) mod judged;
 pub(super) mod watcher;
 
+use crate::scenario::Tolerated;
 use crate::units::Share;
 use serde::{Deserialize, Serialize};
-
-/// The largest share of its time that an undisturbed trial may lose.
-pub(crate) const LOST: f64 = 0.02;
-
-/// The largest share of the processor time used meanwhile that others may have beside an undisturbed trial.
-pub(crate) const OTHERS: f64 = 0.1;
 
 /// What a trial lost, as shares of the time in which its steps were measured, and what else was seen. `None`: the system does not tell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Disturbance {
+    /// Above which it is disturbed.
+    #[serde(default, skip_serializing_if = "Tolerated::is_usual")]
+    pub bounds: Tolerated,
     /// Length of the stretch that the figures are of.
     pub seconds: f64,
     /// For which the trial stood still, from its start on, until the machine was quieter or its patience was spent.
@@ -43,7 +41,7 @@ pub struct Disturbance {
     /// Most processes that computed beside the trial on one of its GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_its_gpus: Option<u32>,
-    /// Measured steps that ran, in part or whole, while more than [`LOST`] was lost. They are counted like any other.
+    /// Measured steps that ran, in part or whole, while more was lost than is allowed. They are counted like any other.
     pub disturbed_steps: Option<u64>,
     /// Times that a thread was taken off its core although it wanted to go on.
     pub preemptions: Option<u64>,
@@ -76,14 +74,19 @@ impl Disturbance {
     /// Whether its figures are not those of this machine alone. `None` where the system does not tell.
     pub fn disturbed(&self) -> Option<bool> {
         let over = |share: Option<f64>, bound: f64| share.map(|s| s > bound);
-        let told = [over(self.lost(), LOST), over(self.others, OTHERS), self.on_its_gpus.map(|n| n > 0)];
+        let told = [
+            over(self.lost(), self.bounds.lost),
+            over(self.others, self.bounds.others),
+            self.on_its_gpus.map(|n| n > 0),
+        ];
         told.into_iter().flatten().reduce(|a, b| a || b)
     }
 
     /// How far it is above what is allowed: what is compared when one of two is to be kept. Up to 1: undisturbed.
     pub fn excess(&self) -> f64 {
         let on_gpus = 2.0 * f64::from(self.on_its_gpus.unwrap_or_default());
-        (self.lost().unwrap_or_default() / LOST).max(self.others.unwrap_or_default() / OTHERS).max(on_gpus)
+        let (lost, others) = (self.lost().unwrap_or_default(), self.others.unwrap_or_default());
+        (lost / self.bounds.lost).max(others / self.bounds.others).max(on_gpus)
     }
 
     /// "12.0 % lost waiting for a core, others used 40.0 % of the CPU time"; empty where it is not disturbed.
@@ -102,11 +105,11 @@ impl Disturbance {
 
     /// The shares that made it disturbed, the largest first; empty where it is not.
     pub fn causes(&self) -> Vec<Cause> {
-        let mut all = if self.lost().is_some_and(|lost| lost > LOST) { self.losses() } else { Vec::new() };
-        all.retain(|c| c.share > LOST / 4.0);
+        let mut all = if self.lost().is_some_and(|lost| lost > self.bounds.lost) { self.losses() } else { Vec::new() };
+        all.retain(|c| c.share > self.bounds.lost / 4.0);
         all.sort_by(|a, b| b.share.total_cmp(&a.share));
         let others = Cause { words: OTHERS_COMPUTED, share: self.others.unwrap_or_default() };
-        if others.share > OTHERS {
+        if others.share > self.bounds.others {
             all.push(others);
         }
         all
@@ -122,6 +125,7 @@ impl Disturbance {
         let sum = |of: fn(&Self) -> Option<u64>| Some(of(self)?.saturating_add(of(next)?));
         let paused = [self.paused_seconds, next.paused_seconds];
         Self {
+            bounds: self.bounds,
             seconds,
             paused_seconds: paused.into_iter().flatten().reduce(|a, b| a + b),
             waited: mean(|d| d.waited),
@@ -199,6 +203,21 @@ mod tests {
         assert_eq!(lost.in_words(), "1.5 % lost waiting for a core, 0.6 % taken by the hypervisor");
         assert_eq!(quiet.in_words(), "");
         assert!(quiet.excess() < 1.0 && lost.excess() > 1.0 && beside.excess() > lost.excess());
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_the_scenario() {
+        let loose = Tolerated { lost: 0.05, others: 0.6 };
+        let seen = Disturbance { waited: Some(0.04), others: Some(0.5), ..Disturbance::default() };
+        let allowed = Disturbance { bounds: loose, ..seen.clone() };
+        assert_eq!((seen.disturbed(), allowed.disturbed()), (Some(true), Some(false)));
+        assert!(seen.excess() > 1.0 && allowed.excess() < 1.0 && allowed.causes().is_empty());
+        // A record of before there were others says nothing of them.
+        let json = serde_json::to_value(&seen).unwrap();
+        assert!(json.get("bounds").is_none());
+        assert_eq!(serde_json::from_value::<Disturbance>(json).unwrap(), seen);
+        let json = serde_json::to_string(&allowed).unwrap();
+        assert_eq!(serde_json::from_str::<Disturbance>(&json).unwrap().bounds, loose);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Watches a trial from inside its process: looks between two steps, never within one, and so seldom that it costs nothing.
 
+use super::Disturbance;
 use super::accounts::{Accounts, TICK, Task, allowed_cores, busy_seconds, tasks};
 use super::between::{between, others_seconds, waited};
-use super::{Disturbance, LOST, OTHERS};
+use crate::scenario::Tolerated;
 use std::time::{Duration, Instant};
 
 /// Seconds between two looks at the threads, at least.
@@ -36,14 +37,15 @@ pub(in crate::runner) struct Seat {
     alone: bool,
     /// Cores that the trial computes on.
     used: u32,
+    bounds: Tolerated,
     /// Seconds for which it may stand still, all in all, until others are done.
     patience: f64,
 }
 
 impl Seat {
     /// Of this process as it is now.
-    pub(crate) fn now(alone: bool, used: u32, patience: f64) -> Self {
-        Self { cores: allowed_cores(), alone, used, patience: if alone { patience } else { 0.0 } }
+    pub(crate) fn now(alone: bool, used: u32, bounds: Tolerated, patience: f64) -> Self {
+        Self { cores: allowed_cores(), alone, used, bounds, patience: if alone { patience } else { 0.0 } }
     }
 }
 
@@ -100,7 +102,7 @@ impl Watcher {
         let now = clock();
         self.paused += now - began;
         // The account of a core may be a tick late.
-        let allowed = OTHERS * (now - began) * f64::from(self.seat.used.max(1)) + TICK;
+        let allowed = self.seat.bounds.others * (now - began) * f64::from(self.seat.used.max(1)) + TICK;
         if others > allowed && self.paused < self.seat.patience {
             return true;
         }
@@ -148,10 +150,12 @@ impl Watcher {
         let theirs = others_seconds(first, &last).filter(|_| self.seat.alone && told.seconds > 0.0);
         let most = theirs.map_or(1.0, |seconds| seconds / told.seconds);
         let waited = share_waited(&self.stretches, from).map(|share| share.min(most));
+        let lost = self.seat.bounds.lost;
         Disturbance {
+            bounds: self.seat.bounds,
             waited,
             paused_seconds: (self.paused > 0.0).then_some(self.paused),
-            disturbed_steps: (!self.stretches.is_empty()).then(|| disturbed_steps(&self.stretches, starts)),
+            disturbed_steps: (!self.stretches.is_empty()).then(|| disturbed_steps(&self.stretches, starts, lost)),
             ..told
         }
     }
@@ -165,8 +169,8 @@ fn share_waited(stretches: &[Stretch], from: f64) -> Option<f64> {
 }
 
 /// Steps that began in a stretch of which too much was lost; looks fall between steps, so that none lies in two.
-fn disturbed_steps(stretches: &[Stretch], starts: &[f64]) -> u64 {
-    let disturbed = stretches.iter().filter(|s| s.waited > LOST * (s.to - s.from));
+fn disturbed_steps(stretches: &[Stretch], starts: &[f64], bound: f64) -> u64 {
+    let disturbed = stretches.iter().filter(|s| s.waited > bound * (s.to - s.from));
     let count = |s: &Stretch| starts.partition_point(|t| *t < s.to) - starts.partition_point(|t| *t < s.from);
     disturbed.map(count).sum::<usize>() as u64
 }
@@ -190,8 +194,8 @@ mod tests {
 
     #[test]
     fn steps_are_disturbed_with_their_stretch() {
-        assert_eq!(disturbed_steps(&STRETCHES, &[0.1, 0.15, 0.2, 0.25, 0.3]), 3);
-        assert_eq!(disturbed_steps(&STRETCHES, &[0.0, 0.1]), 1);
+        assert_eq!(disturbed_steps(&STRETCHES, &[0.1, 0.15, 0.2, 0.25, 0.3], 0.02), 3);
+        assert_eq!(disturbed_steps(&STRETCHES, &[0.0, 0.1], 0.02), 1);
     }
 
     #[test]
@@ -199,7 +203,7 @@ mod tests {
     fn a_thread_that_competes_for_a_core_is_seen_to_wait() {
         let Some(core) = allowed_cores().first().copied().filter(|_| tasks().is_some()) else { return };
         let began = Instant::now();
-        let mut watcher = Watcher::start(Seat::now(false, 1, 0.0), 0.0);
+        let mut watcher = Watcher::start(Seat::now(false, 1, Tolerated::default(), 0.0), 0.0);
         let spin = move || {
             let mut set = rustix::thread::CpuSet::new();
             set.set(core);
