@@ -6,6 +6,7 @@ use crate::hardware::disturbance::disturbances;
 use crate::hardware::gpu::{self, Gpu, Trouble};
 use crate::hardware::machine::{self, Machine, Probe};
 use crate::hardware::probe::probe;
+use crate::sweep::past;
 use crate::transformer::cpu::Instructions;
 use crate::transformer::cuda::driver::{self, Tried};
 use crate::transformer::prepare::supports;
@@ -36,7 +37,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     if a.no_probe {
         rows.say("limits", "", "not probed", "without --no-probe they are measured now");
     } else {
-        limits(&mut rows, &probe(&machine));
+        let probed = probe(&machine);
+        limits(&mut rows, &probed);
+        speed(&mut rows, &machine, &probed);
     }
     gpus(&mut rows);
     backends(&mut rows);
@@ -116,6 +119,19 @@ fn limits(rows: &mut Said, p: &Probe) {
     rows.say("limits", "spread", &Share(p.spread).to_string(), worth);
     let steal = p.steal_share.map_or("n/a".into(), |s| Share(s).to_string());
     rows.say("limits", "steal", &steal, "time that the hypervisor gave to others; over 2 % no verdict is reached");
+}
+
+/// How fast the machine is beside the best that runs on it found.
+fn speed(rows: &mut Said, machine: &Machine, probed: &Probe) {
+    let past = past::file_of(machine).map(|file| past::read(&file)).unwrap_or_default();
+    match past::best_rates(&past) {
+        Some(best) => {
+            let now = probed.rates().of(&best);
+            let value = format!("f32 {}, read {}", Share(now.f32_flops_per_second), Share(now.read_bytes_per_second));
+            rows.say("limits", "speed", &value, &format!("of the best that {} runs on this machine found", past.len()));
+        }
+        None => rows.say("limits", "speed", "n/a", "no earlier run on this machine is known to compare with"),
+    }
 }
 
 fn several_gpus(rows: &mut Said) {

@@ -2,7 +2,7 @@
 
 use crate::hardware::book::Book;
 use crate::hardware::gpu::Gpu;
-use crate::hardware::machine::Probe;
+use crate::hardware::machine::{Probe, Rates};
 use crate::results::record::Record;
 use crate::results::run::Run;
 use crate::runner::measurement::Figures;
@@ -69,6 +69,9 @@ pub struct Context<'a> {
     /// Watts of the machine where they were not measured: stated, or the TDP of its catalog entry.
     pub watts: Option<Watts<'a>>,
     pub probe: Option<&'a Probe>,
+    /// How fast the machine was around the trial's launches, and the best that is known of it.
+    pub rates: Option<Rates>,
+    pub best_rates: Option<Rates>,
     /// GPUs that a trial on the backend `cuda` sees, in its order.
     pub gpus: &'a [Gpu],
     /// Where facts of devices are looked up that were not measured.
@@ -90,11 +93,19 @@ impl<'a> Context<'a> {
             hour: environment.price.for_devices(trial.devices),
             watts: Watts::of(&environment.price, trial, &environment.gpus, book),
             probe: environment.probe.as_ref(),
+            rates: Run::rates_of(record),
+            best_rates: run.best_rates(),
             gpus: &environment.gpus,
             book,
             cores: environment.machine.cores,
             spread: environment.variation().spread,
         }
+    }
+
+    /// What the machine gave around the trial of what the probe before the sweep found, as shares; 1 where no canary was asked.
+    pub fn since_the_probe(&self) -> Rates {
+        let nothing = Rates { f32_flops_per_second: 1.0, read_bytes_per_second: 1.0 };
+        self.rates.zip(self.probe).map_or(nothing, |(now, probe)| now.of(&probe.rates()))
     }
 
     /// What the trial measured, if it ran to its end.

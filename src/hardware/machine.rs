@@ -45,7 +45,54 @@ pub struct Probe {
     pub steal_share: Option<f64>,
 }
 
+/// What all cores gave together at some moment: see [`Canary`](super::canary::Canary).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// f32 multiply-adds.
+    pub f32_flops_per_second: f64,
+    /// Reading a buffer much larger than the caches.
+    pub read_bytes_per_second: f64,
+}
+
+impl Rates {
+    /// The mean of two moments.
+    pub fn mean(&self, other: &Self) -> Self {
+        self.with(other, |a, b| (a + b) / 2.0)
+    }
+
+    /// The higher of each.
+    pub fn best(&self, other: &Self) -> Self {
+        self.with(other, f64::max)
+    }
+
+    /// What these are of others, as shares.
+    pub fn of(&self, others: &Self) -> Self {
+        self.with(others, |a, b| a / b)
+    }
+
+    fn with(&self, other: &Self, f: fn(f64, f64) -> f64) -> Self {
+        Self {
+            f32_flops_per_second: f(self.f32_flops_per_second, other.f32_flops_per_second),
+            read_bytes_per_second: f(self.read_bytes_per_second, other.read_bytes_per_second),
+        }
+    }
+
+    /// The median of each over several moments; `None` without any.
+    pub fn median(all: &[Self]) -> Option<Self> {
+        let of = |f: fn(&Self) -> f64| crate::stats::median(&all.iter().map(f).collect::<Vec<_>>());
+        Some(Self {
+            f32_flops_per_second: of(|r| r.f32_flops_per_second)?,
+            read_bytes_per_second: of(|r| r.read_bytes_per_second)?,
+        })
+    }
+}
+
 impl Probe {
+    /// What it found all cores to give.
+    pub fn rates(&self) -> Rates {
+        Rates { f32_flops_per_second: self.f32_flops_per_second, read_bytes_per_second: self.read_bytes_per_second }
+    }
+
     /// What stands for a machine that nobody probed, by its cores: for estimates, never for figures.
     pub fn assumed(cores: u32) -> Self {
         const FLOPS_OF_A_CORE: f64 = 1e11;

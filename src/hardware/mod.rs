@@ -5,6 +5,7 @@
 
 pub(crate) mod api;
 pub(crate) mod book;
+pub(crate) mod canary;
 pub(crate) mod date;
 pub(crate) mod device;
 pub(crate) mod disturbance;

@@ -38,7 +38,7 @@ fn sorted(x: &[f64]) -> Vec<f64> {
     x
 }
 
-fn median(x: &[f64]) -> f64 {
+pub(super) fn median(x: &[f64]) -> f64 {
     crate::stats::median(x).unwrap_or(0.0)
 }
 
@@ -51,23 +51,27 @@ fn spread(x: &[f64]) -> f64 {
 
 /// FLOP/s of `threads` threads together, a figure a round. `burst(n)` does n units of work and says how many FLOPs a unit is.
 fn compute(threads: usize, burst: fn(u64) -> u64) -> Vec<f64> {
-    // As many units as fill a round, found on one thread.
+    let units = units_for(ROUND_SECONDS, burst);
+    together(threads, ROUNDS, |_, _| burst(units) * units)
+}
+
+/// As many units as take about so long on one thread.
+pub(super) fn units_for(round_seconds: f64, burst: fn(u64) -> u64) -> u64 {
     let mut units = 1000u64;
     loop {
         let start = Instant::now();
         burst(units);
         let seconds = start.elapsed().as_secs_f64();
-        if seconds > ROUND_SECONDS / 2.0 || units > 1 << 40 {
-            break;
+        if seconds > round_seconds / 2.0 || units > 1 << 40 {
+            return units;
         }
-        units = (units as f64 * (ROUND_SECONDS / seconds.max(1e-6)).min(16.0)) as u64;
+        units = (units as f64 * (round_seconds / seconds.max(1e-6)).min(16.0)) as u64;
     }
-    together(threads, |_| burst(units) * units)
 }
 
-/// Runs `work` on all threads at once, [`ROUNDS`] times after one to warm up; what they did together over the time of the
-/// slowest, a second.
-fn together(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> Vec<f64> {
+/// Runs `work` on all threads at once, so many times after one to warm up; what they did together over the time of the slowest, a
+/// second. `work` is given the thread's number and the round's, from 0.
+pub(super) fn together(threads: usize, times: usize, work: impl Fn(usize, usize) -> u64 + Sync) -> Vec<f64> {
     let barrier = Barrier::new(threads);
     let rounds: Vec<Vec<(f64, f64, u64)>> = std::thread::scope(|scope| {
         let epoch = Instant::now();
@@ -75,11 +79,11 @@ fn together(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> Vec<f64> {
         let handles: Vec<_> = (0..threads)
             .map(|i| {
                 scope.spawn(move || {
-                    (0..=ROUNDS)
-                        .map(|_| {
+                    (0..=times)
+                        .map(|round| {
                             barrier.wait();
                             let start = epoch.elapsed().as_secs_f64();
-                            let done = work(i);
+                            let done = work(i, round);
                             (start, epoch.elapsed().as_secs_f64(), done)
                         })
                         .collect::<Vec<_>>()
@@ -88,7 +92,7 @@ fn together(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> Vec<f64> {
             .collect();
         handles.into_iter().filter_map(|h| h.join().ok()).collect()
     });
-    (1..=ROUNDS)
+    (1..=times)
         .map(|r| {
             let of_round = || rounds.iter().filter_map(move |t| t.get(r));
             let start = of_round().fold(f64::INFINITY, |m, t| m.min(t.0));
@@ -138,7 +142,7 @@ fn bf16_avx512(units: u64) -> u64 {
     4 * CHAINS as u64 * 16
 }
 
-fn f32_burst(units: u64) -> u64 {
+pub(super) fn f32_burst(units: u64) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
@@ -192,12 +196,25 @@ fn buffer_bytes(machine: &Machine) -> usize {
 
 /// Bytes a second that `threads` threads read together, each its own part of a buffer of `bytes`.
 fn read(threads: usize, bytes: usize) -> Vec<f64> {
-    let words = bytes / 8 / threads;
-    let parts: Vec<Vec<u64>> = (0..threads).map(|i| on_huge_pages(words, i as u64 + 1)).collect();
-    together(threads, |i| {
-        black_box(sum(&parts[i]));
-        words as u64 * 8
-    })
+    let buffers = of_threads(threads, bytes);
+    together(threads, ROUNDS, |i, _| read_part(&buffers[i], 0, 1))
+}
+
+/// A buffer for each thread, of so many bytes together.
+fn of_threads(threads: usize, bytes: usize) -> Vec<Vec<u64>> {
+    (0..threads).map(|i| on_huge_pages(bytes / 8 / threads, i as u64 + 1)).collect()
+}
+
+/// What the probe's threads read.
+pub(super) fn buffers(machine: &Machine, threads: usize) -> Vec<Vec<u64>> {
+    of_threads(threads, buffer_bytes(machine))
+}
+
+/// Reads one of so many parts of a buffer; how many bytes that are.
+pub(super) fn read_part(buffer: &[u64], part: usize, parts: usize) -> u64 {
+    let words = &buffer[part * buffer.len() / parts..(part + 1) * buffer.len() / parts];
+    black_box(sum(words));
+    words.len() as u64 * 8
 }
 
 fn sum(words: &[u64]) -> u64 {

@@ -59,6 +59,7 @@ fn add(to: &mut Figures, rest: Vec<Figures>) {
             (Some(a), Some(b)) => Some(a.and_then(&b)),
             (a, b) => a.or(b),
         };
+        to.machine_rates.extend(f.machine_rates);
         to.device_memory = larger(to.device_memory, f.device_memory);
         to.telemetry = match (to.telemetry.take(), f.telemetry) {
             (Some(a), Some(b)) => Some(both(a, b, share)),

@@ -7,7 +7,7 @@ use super::merge;
 use super::record::Record;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::kind::Kind;
-use crate::hardware::machine::{Machine, Probe};
+use crate::hardware::machine::{Machine, Probe, Rates};
 use crate::scenario::{Measure, Price};
 use crate::stats::launches::Spread;
 use serde::{Deserialize, Serialize};
@@ -42,12 +42,15 @@ pub struct Environment {
     /// How launches and runs are known to differ on this machine; not in runs of older programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variation: Option<Variation>,
+    /// The best rates that earlier runs on this machine found, where there were some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_rates: Option<Rates>,
     /// GPUs that trials on the backend `cuda` see, in their order; none where no trial asked for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<Gpu>,
     /// Start of the run, RFC 3339, UTC.
     pub started_at: String,
-    /// The command as typed, without the program's path.
+    /// The command as typed, without the program's path: see [`Environment::command_line`].
     pub command: String,
 }
 
@@ -68,6 +71,11 @@ impl Variation {
 }
 
 impl Environment {
+    /// The command as a line that can be typed; older runs left the program's name out.
+    pub fn command_line(&self) -> String {
+        if self.command.starts_with("centime ") { self.command.clone() } else { format!("centime {}", self.command) }
+    }
+
     /// As was known when the run began; of older runs what is assumed of a virtual machine.
     pub fn variation(&self) -> Variation {
         self.variation.unwrap_or(Variation::assumed(Kind::VirtualMachine))
@@ -81,6 +89,19 @@ pub struct Run {
     pub environment: Environment,
     /// One per finished cell, ordered by `cell_index`.
     pub records: Vec<Record>,
+}
+
+impl Run {
+    /// How fast the machine was around the launches of a record, in the median.
+    pub fn rates_of(record: &Record) -> Option<Rates> {
+        Rates::median(&record.measurement.figures.as_ref()?.machine_rates)
+    }
+
+    /// The best rates that are known of the machine, from earlier runs and from this one.
+    pub fn best_rates(&self) -> Option<Rates> {
+        let own = self.records.iter().filter_map(Self::rates_of);
+        own.chain(self.environment.best_rates).reduce(|a, b| a.best(&b))
+    }
 }
 
 /// Name of the environment's file in a run's folder.

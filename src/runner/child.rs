@@ -75,7 +75,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     // Processors of a trial on GPUs idle: what others do on them is no measure of it.
     let alone = request.team.is_none() && request.trial.backend == BackendKind::Cpu;
     let cores = request.trial.devices.saturating_mul(request.trial.cores_per_device);
-    let seat = Seat::now(alone, cores, request.patience_seconds);
+    let seat = Seat::now(alone, cores, request.measure.disturbed, request.patience_seconds);
     say(output, &Message::Ready { baseline_rss_bytes: baseline.now })?;
 
     let faults = Faults::of(&request.trial).map_err(|e| Failure::invalid(e.to_string()))?;
@@ -212,6 +212,7 @@ fn assemble(
         steal_share: watch.steal_share(),
         watts: watch.watts(),
         telemetry,
+        machine_rates: Vec::new(),
         disturbance: Some(disturbance),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::telemetry::Telemetry;
 use super::watch::Disturbance;
+use crate::hardware::machine::Rates;
 use crate::stats::median;
 use crate::transformer::memory::{DeviceMemory, MemoryParts};
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,9 @@ pub struct Figures {
     /// What the GPUs told, of a trial that ran on some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<Telemetry>,
+    /// How fast the machine was around each launch, where a canary was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machine_rates: Vec<Rates>,
     /// Whether the trial had the machine to itself, of trials that were watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disturbance: Option<Disturbance>,

@@ -177,6 +177,7 @@ mod tests {
             steal_share: None,
             watts: None,
             telemetry: None,
+            machine_rates: Vec::new(),
             disturbance: None,
             first_allocated_bytes: None,
         }

@@ -12,6 +12,7 @@ pub(crate) mod patience;
 pub(crate) mod planning;
 pub(crate) mod probing;
 pub(crate) mod resume;
+pub(crate) mod speed;
 pub(crate) mod trials;
 
 pub(crate) use trials::{Outcome, Stage, sweep};

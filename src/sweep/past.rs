@@ -5,7 +5,7 @@
 //! counts as some runs beside it ([`Kind::spread`]). A file that cannot be read or written costs the history and nothing else.
 
 use crate::hardware::kind::Kind;
-use crate::hardware::machine::Machine;
+use crate::hardware::machine::{Machine, Rates};
 use crate::results::run::{Run, Variation};
 use crate::runner::measurement::Status;
 use crate::stats::median;
@@ -29,6 +29,9 @@ pub(crate) struct PastRun {
     pub started_at: String,
     /// Another build of the program is another one: what it changed is no difference between runs.
     pub program: String,
+    /// How fast the machine was, in the median over the launches; not in runs of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Rates>,
     /// By trial: the logarithm of its median step, and the variance between launches that is in it.
     pub trials: BTreeMap<String, (f64, f64)>,
 }
@@ -80,8 +83,14 @@ pub(crate) fn of(run: &Run) -> PastRun {
     PastRun {
         started_at: run.environment.started_at.clone(),
         program: run.environment.program_version.clone(),
+        rates: Rates::median(&run.records.iter().filter_map(Run::rates_of).collect::<Vec<_>>()),
         trials: trials.collect(),
     }
+}
+
+/// The best rates of the machine that earlier runs found, whatever program measured them.
+pub(crate) fn best_rates(past: &[PastRun]) -> Option<Rates> {
+    past.iter().rev().take(LOOKED_AT).filter_map(|r| r.rates).reduce(|a, b| a.best(&b))
 }
 
 /// How this machine's runs differ, from what it is and from its earlier runs.
@@ -121,7 +130,7 @@ mod tests {
 
     fn past(program: &str, moment: usize, values: &[f64]) -> PastRun {
         let trials = values.iter().enumerate().map(|(i, v)| (format!("t{i}"), (*v, 1e-6))).collect();
-        PastRun { started_at: format!("2026-01-01T00:00:{moment:02}Z"), program: program.into(), trials }
+        PastRun { started_at: format!("2026-01-01T00:00:{moment:02}Z"), program: program.into(), rates: None, trials }
     }
 
     /// Runs of ten trials, a run's trials shifted together.
@@ -149,6 +158,19 @@ mod tests {
         // Three runs move it a little.
         let few = variation(kind, &runs(&[0.0, 0.001, -0.001])).spread.run;
         assert!(few < 0.02 && few > quiet.spread.run, "{few}");
+    }
+
+    #[test]
+    fn the_best_rates_are_those_of_any_run_of_any_program() {
+        let with = |rates: Option<(f64, f64)>| {
+            let rates = rates.map(|(f, r)| Rates { f32_flops_per_second: f, read_bytes_per_second: r });
+            PastRun { rates, ..past("a", 0, &[1.0]) }
+        };
+        let runs = [with(Some((2e11, 3e10))), with(None), PastRun { program: "b".into(), ..with(Some((1e11, 4e10))) }];
+        assert_eq!(best_rates(&runs), Some(Rates { f32_flops_per_second: 2e11, read_bytes_per_second: 4e10 }));
+        assert_eq!(best_rates(&runs[1..2]), None);
+        let json = serde_json::to_string(&runs[1]).unwrap();
+        assert!(!json.contains("rates") && serde_json::from_str::<PastRun>(&json).unwrap() == runs[1]);
     }
 
     #[test]

@@ -48,6 +48,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         steal_share: None,
         watts: None,
         telemetry: None,
+        machine_rates: Vec::new(),
         disturbance: None,
         first_allocated_bytes: None,
     };

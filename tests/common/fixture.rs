@@ -6,7 +6,7 @@ use centime::internal::runner::{GpuFigures, Telemetry};
 use centime::internal::transformer::{DeviceMemory, Family, Shape, ShapeSpec, count};
 use centime::{
     BackendKind, Book, Cell, Dtype, Environment, Figures, Measure, Measurement, MemoryParts, OptimizerKind, Order,
-    Phase, Price, Record, Run, Share, Status, Stop, Trial, UsdPerHour, WeightFormat, Workload,
+    Phase, Price, Record, Run, Share, Status, Stop, Tolerated, Trial, UsdPerHour, WeightFormat, Workload,
 };
 use std::sync::OnceLock;
 
@@ -96,6 +96,7 @@ pub(crate) fn measured(trial: &Trial, gflops: f64) -> Measurement {
             steal_share: Some(0.0),
             watts: None,
             telemetry: None,
+            machine_rates: Vec::new(),
             disturbance: None,
             first_allocated_bytes: None,
             step_seconds,
@@ -137,6 +138,7 @@ pub(crate) fn environment(name: &str, axes: &[&str], requested_cells: u32) -> En
             order: Order::Shuffled,
             timeout_seconds: 120.0,
             ignore_memory: false,
+            disturbed: Tolerated::default(),
         },
         price: Price {
             hardware: "local".into(),
@@ -167,6 +169,7 @@ pub(crate) fn environment(name: &str, axes: &[&str], requested_cells: u32) -> En
             spread: 0.013,
             steal_share: Some(0.0),
         }),
+        best_rates: None,
         gpus: Vec::new(),
         started_at: "2026-11-23T10:00:00Z".into(),
         command: format!("run scenarios/{name}.yaml"),

@@ -10,9 +10,10 @@ use super::load::{Selection, load};
 use super::output::{print_run, results_failure as failure};
 use super::price::{Priced, apply, priced, warn_if_stale};
 use super::table::Printed;
+use crate::hardware::canary::Canary;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::kind::Kind;
-use crate::hardware::machine::{self, Machine, Probe};
+use crate::hardware::machine::{self, Machine, Probe, Rates};
 use crate::hardware::probe::probe;
 use crate::hardware::saving;
 use crate::plan::{Plan, PlannedTrial};
@@ -27,6 +28,7 @@ use crate::runner::{Options, Progress, Request, fault, run_trial, this_program};
 use crate::scenario::Scenario;
 use crate::sweep::patience::Patience;
 use crate::sweep::resume::Found;
+use crate::sweep::speed::Followed;
 use crate::sweep::{self, identity, past, planning, probing, resume};
 use anyhow::Context;
 use std::collections::HashSet;
@@ -120,17 +122,19 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let gpus = if found.gpus.is_empty() { planning::gpus(&scenario).unwrap_or_default() } else { found.gpus };
     let gpus = if a.no_probe { gpus } else { probing::probed(gpus, &mut say) };
     let history = past::file_of(&machine).filter(|_| !a.no_history && fault::requested().is_none());
-    let variation = found.variation.unwrap_or_else(|| {
-        let before = history.as_deref().map(past::read).unwrap_or_default();
-        past::variation(Kind::of_this_machine(), &before)
-    });
-    let environment = environment(&scenario, &plan, &key, machine, (probed, gpus, variation), found.started_at);
+    let before = history.as_deref().map(past::read).unwrap_or_default();
+    let variation = found.variation.unwrap_or_else(|| past::variation(Kind::of_this_machine(), &before));
+    // Under faults the machine is not what is measured; several nodes are not one.
+    let canary = (probed.is_some() && processes == 1 && fault::requested().is_none()).then(|| Canary::of(&machine));
+    let known = Known { probe: probed, gpus, variation, best_rates: past::best_rates(&before) };
+    let environment = environment(&scenario, &plan, &key, machine, known, found.started_at);
     save_environment(&out, &environment).map_err(failure)?;
     let journal = resume::open(&out, &key, &mut say).map_err(failure)?;
     // Figures made under faults are no measurements that could be better.
     let again = if a.once || fault::requested().is_some() { 0 } else { AGAIN };
-    let outcome =
-        measure(&scenario, &plan, found.records, journal, (done, a.quiet, again), &interrupted, leader.as_mut())?;
+    let followed = Followed::by(canary.map(|c| Box::new(move || c.now()) as Box<_>));
+    let how = How { done, quiet: a.quiet, again, followed };
+    let outcome = measure(&scenario, &plan, found.records, journal, how, &interrupted, leader.as_mut())?;
     let broken = leader.as_ref().and_then(Leader::broken).map(String::from);
     leader.into_iter().for_each(Leader::end);
     let run = Run { environment, records: outcome.records };
@@ -203,12 +207,20 @@ fn launches_in(plan: &Plan) -> usize {
     left_out + (plan.trials.len() - left_out) * plan.rounds as usize
 }
 
+/// What is known of this machine beside its facts.
+struct Known {
+    probe: Option<Probe>,
+    gpus: Vec<Gpu>,
+    variation: Variation,
+    best_rates: Option<Rates>,
+}
+
 fn environment(
     scenario: &Scenario,
     plan: &Plan,
     key: &RunKey,
     machine: Machine,
-    (probe, gpus, variation): (Option<Probe>, Vec<Gpu>, Variation),
+    known: Known,
     started_at: Option<String>,
 ) -> Environment {
     let mut trials: Vec<&PlannedTrial> = plan.trials.iter().collect();
@@ -224,12 +236,23 @@ fn environment(
         price: scenario.price.clone(),
         program_version: key.program_version.clone(),
         machine,
-        variation: Some(variation),
-        probe,
-        gpus,
+        variation: Some(known.variation),
+        probe: known.probe,
+        best_rates: known.best_rates,
+        gpus: known.gpus,
         started_at: started_at.unwrap_or_else(|| timestamp::rfc3339(SystemTime::now())),
         command: identity::command(std::env::args_os()),
     }
+}
+
+/// How the trials are measured and shown.
+struct How<'a> {
+    /// Launches that are there already.
+    done: usize,
+    quiet: bool,
+    /// How often a disturbed launch is made again.
+    again: u32,
+    followed: Followed<'a>,
 }
 
 fn measure(
@@ -237,13 +260,13 @@ fn measure(
     plan: &Plan,
     records: Vec<Record>,
     mut journal: crate::results::journal::Journal,
-    (done, quiet, again): (usize, bool, u32),
+    mut how: How,
     interrupted: &AtomicBool,
     mut leader: Option<&mut Leader>,
 ) -> Result<sweep::Outcome, Failure> {
     let program = this_program().context("finding this program's own file").map_err(Failure::Io)?;
     let options = Options { program, variables: Vec::new() };
-    let mut display = progress::display(launches_in(plan), done, quiet);
+    let mut display = progress::display(launches_in(plan), how.done, how.quiet);
     // Under faults others are part of what is tested.
     let mut patience = if fault::requested().is_some() { Patience::NONE } else { Patience::of(plan) };
     let mut stage = sweep::Stage {
@@ -253,7 +276,7 @@ fn measure(
                 return leader.run(&trial.id, &request, &options, progress, interrupted);
             }
             let request = Request { patience_seconds: patience.next(), ..request };
-            let measurement = run_trial(&request, &options, progress, interrupted);
+            let measurement = how.followed.around(|| run_trial(&request, &options, progress, interrupted));
             patience.spent(&measurement);
             measurement
         },
@@ -261,7 +284,7 @@ fn measure(
         display: display.as_mut(),
         now: &|| timestamp::rfc3339(SystemTime::now()),
         interrupted,
-        again,
+        again: how.again,
     };
     sweep::sweep(plan, scenario.usd_per_hour(), records, &mut stage).map_err(failure)
 }

@@ -25,7 +25,8 @@ pub(crate) static PEAK_FLOPS: Metric = Metric {
     quantity: Quantity::FlopsPerSecond,
     provenance: Provenance::Measured,
     direction: Direction::Neutral,
-    formula: "probed rate for the dtype, on as many cores or GPUs as the trial occupies; the datasheet's for a GPU that was not probed",
+    formula: "probed rate for the dtype, on as many cores or GPUs as the trial occupies, times what the machine gave around the launches of \
+              what the probe had found; the datasheet's for a GPU that was not probed",
     source: "probed on this machine before the sweep, or the device catalog; the report says which",
     compute: |c| Estimate::exact(peak_flops(c)?)?.positive(),
 };
@@ -117,12 +118,14 @@ fn peak_flops(c: &Context) -> Option<f64> {
     }
     let (probe, used) = (c.probe?, cores_in_use(c)?);
     let f32_peak = between(probe.f32_flops_per_second_one_core, probe.f32_flops_per_second, used, c.cores)?;
+    // Of that very time.
+    let share = c.since_the_probe().f32_flops_per_second;
     match c.record.cell.trial.workload.dtype {
-        Dtype::F32 => Some(f32_peak),
+        Dtype::F32 => Some(f32_peak * share),
         // A format of GPUs, which this probe does not cover.
         Dtype::Tf32 => None,
         // Probed on all cores only; on fewer it is taken to scale as f32 does.
-        Dtype::Bf16 => Some(probe.bf16_flops_per_second? * f32_peak / probe.f32_flops_per_second),
+        Dtype::Bf16 => Some(probe.bf16_flops_per_second? * f32_peak / probe.f32_flops_per_second * share),
     }
 }
 
@@ -131,12 +134,31 @@ fn peak_bandwidth(c: &Context) -> Option<f64> {
         return Some(peaks::bandwidth(c)?.0);
     }
     let (probe, used) = (c.probe?, cores_in_use(c)?);
-    between(probe.read_bytes_per_second_one_core, probe.read_bytes_per_second, used, c.cores)
+    let probed = between(probe.read_bytes_per_second_one_core, probe.read_bytes_per_second, used, c.cores)?;
+    Some(probed * c.since_the_probe().read_bytes_per_second)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
+    use crate::hardware::machine::Rates;
+
+    #[test]
+    fn shares_are_of_what_the_machine_gave_around_the_trial() {
+        let mut run = fixture::heads();
+        let peak =
+            |run: &crate::results::run::Run| peak_flops(&Context::of(run, &run.records[0], fixture::book())).unwrap();
+        let probed = peak(&run);
+        let rates = run.environment.probe.as_ref().unwrap().rates();
+        let slow = Rates { f32_flops_per_second: 0.5 * rates.f32_flops_per_second, ..rates };
+        run.records[0].measurement.figures.as_mut().unwrap().machine_rates = vec![slow, rates, slow];
+        assert!((peak(&run) / probed - 0.5).abs() < 1e-12);
+        // The probe was disturbed, and the launches were not: no share of over 100 %.
+        run.environment.probe.as_mut().unwrap().f32_flops_per_second *= 0.25;
+        run.environment.probe.as_mut().unwrap().f32_flops_per_second_one_core *= 0.25;
+        assert!((peak(&run) / probed - 0.5).abs() < 1e-12);
+    }
 
     #[test]
     fn a_limit_of_some_cores_lies_on_the_line_between_one_and_all() {

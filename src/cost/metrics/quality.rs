@@ -34,7 +34,7 @@ pub(crate) static DISTURBANCE: Metric = Metric {
     provenance: Provenance::Measured,
     direction: Direction::Lower,
     formula: "share of the measured time that the trial lost: waiting for a core, held by a quota, taken by the hypervisor, slowed by \
-              heat, short of memory; above 2 % the row is disturbed",
+              heat, short of memory; above measure.disturbed.lost (2 %) the row is disturbed",
     source: "the kernel's accounts of the trial's threads, the cores and the control group",
     compute: |c| Estimate::exact(c.figures()?.disturbance.as_ref()?.lost()?),
 };
@@ -46,9 +46,35 @@ pub(crate) static OTHERS: Metric = Metric {
     quantity: Quantity::Share,
     provenance: Provenance::Measured,
     direction: Direction::Lower,
-    formula: "processor time of others / all that was used on the trial's cores meanwhile; above 10 % the row is disturbed",
+    formula: "processor time of others / all that was used on the trial's cores meanwhile; above measure.disturbed.others (10 %) \
+              the row is disturbed",
     source: "the kernel's account of the cores, less the trial's own",
     compute: |c| Estimate::exact(c.figures()?.disturbance.as_ref()?.others?),
+};
+
+pub(crate) static MACHINE_SPEED: Metric = Metric {
+    name: "machine_speed",
+    label: "speed",
+    unit: "% of the best known",
+    quantity: Quantity::Share,
+    provenance: Provenance::Measured,
+    direction: Direction::Higher,
+    formula: "f32 rate of all cores before and after each launch, median over the launches / the best that this run and earlier ones \
+              on the machine found",
+    source: "a canary of about 30 ms, the probe's work in short",
+    compute: |c| Estimate::exact(c.rates?.of(&c.best_rates?).f32_flops_per_second)?.positive(),
+};
+
+pub(crate) static MACHINE_BANDWIDTH: Metric = Metric {
+    name: "machine_bandwidth",
+    label: "bandwidth",
+    unit: "% of the best known",
+    quantity: Quantity::Share,
+    provenance: Provenance::Measured,
+    direction: Direction::Higher,
+    formula: "as machine_speed, of the rate at which all cores read memory",
+    source: "a canary of about 30 ms, the probe's work in short",
+    compute: |c| Estimate::exact(c.rates?.of(&c.best_rates?).read_bytes_per_second)?.positive(),
 };
 
 pub(crate) static STEAL: Metric = Metric {

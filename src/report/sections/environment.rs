@@ -1,9 +1,11 @@
 //! The machine, its limits as probed, and what its figures are worth.
 
+use crate::cost::metrics::{MACHINE_BANDWIDTH, MACHINE_SPEED};
 use crate::report::document::{Block, Cell, Column, Row, Table, paragraph};
 use crate::report::facts::Facts;
 use crate::report::format::ABSENT;
 use crate::runner::watch::judged::Judged;
+use crate::stats::median;
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
 pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
@@ -32,9 +34,33 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
         let (all, one) = (BytesPerSecond(p.read_bytes_per_second), BytesPerSecond(p.read_bytes_per_second_one_core));
         say("read bandwidth, probed", format!("{all} (one core: {one})"));
     }
+    if let Some(speed) = speed(facts) {
+        say("speed during the run", speed);
+    }
     say("started", e.started_at.clone());
     say("program", format!("centime {}", e.program_version));
     vec![paragraph(worth(facts)), Block::Table(table)]
+}
+
+/// Shares of the best rates that are known of the machine: the median over the trials, and the lowest.
+fn speed(facts: &Facts) -> Option<String> {
+    let of = |metric| {
+        let measured = facts.measured();
+        let shares: Vec<f64> = measured.iter().filter_map(|&i| Some(facts.get(i, metric)?.value)).collect();
+        Some((median(&shares)?, shares.iter().copied().fold(f64::INFINITY, f64::min)))
+    };
+    let ((f32, f32_least), (read, read_least)) = (of(&MACHINE_SPEED)?, of(&MACHINE_BANDWIDTH)?);
+    let since = match facts.run.environment.best_rates {
+        Some(_) => "earlier runs here and this one",
+        None => "this run",
+    };
+    Some(format!(
+        "f32 {} (lowest {}), reading {} (lowest {}) of the best rates that {since} found",
+        Share(f32),
+        Share(f32_least),
+        Share(read),
+        Share(read_least)
+    ))
 }
 
 /// A sentence on the noise, so that a reader knows what the figures are worth.

@@ -2,15 +2,14 @@
 
 use crate::cost::metric::{Context, Metric};
 use crate::cost::metrics::{
-    MBU, MFU, PEAK_GPU_MEMORY, PEAK_MEMORY, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION,
-    USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT,
+    MACHINE_SPEED, MBU, MFU, PEAK_GPU_MEMORY, PEAK_MEMORY, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TTFT,
+    USD_PER_MILLION, USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT,
 };
 use crate::cost::peaks::{self, Source};
 use crate::report::document::{Block, Cell, Column, Row, Table};
 use crate::report::facts::Facts;
 use crate::report::format::{plus_minus, shown};
 use crate::runner::measurement::{Figures, Status, Stop};
-use crate::runner::watch::{LOST, OTHERS};
 use crate::units::Share;
 
 /// One column of figures.
@@ -164,7 +163,8 @@ fn meaning_of_disturbed(facts: &Facts) -> String {
     if !facts.measured().iter().any(|&i| facts.disturbed(i)) {
         return String::new();
     }
-    let (lost, others) = (Share(LOST), Share(OTHERS));
+    let bounds = facts.run.environment.measure.disturbed;
+    let (lost, others) = (Share(bounds.lost), Share(bounds.others));
     format!(
         "\"Disturbed\": others took more than {lost} of the trial's time, or used more than {others} of the CPU time meanwhile (the \
          kernel's accounts): its figures are not those of this machine alone. "
@@ -174,7 +174,7 @@ fn meaning_of_disturbed(facts: &Facts) -> String {
 /// "disturbed: 12.0 % lost waiting for a core"; without the causes where there is little room.
 fn disturbed(figures: &Figures, wide: bool) -> String {
     let Some(d) = figures.disturbance.as_ref().filter(|_| figures.disturbed()) else { return String::new() };
-    match d.lost().filter(|lost| *lost > LOST) {
+    match d.lost().filter(|lost| *lost > d.bounds.lost) {
         _ if wide => format!("disturbed: {}", d.in_words()),
         Some(lost) => format!("disturbed: {} lost", Share(lost)),
         None => "disturbed: others computed".into(),
@@ -190,6 +190,9 @@ fn limits(facts: &Facts) -> &'static str {
         .collect();
     let any = |source| sources.contains(&source);
     match (any(Source::Probed), any(Source::Datasheet)) {
+        (_, false) if facts.any(&MACHINE_SPEED) => {
+            "MFU is against a peak that was probed on this machine, at the speed that it had around each launch."
+        }
         (_, false) => "MFU is against a peak that was probed on this machine.",
         (false, true) => "MFU and MBU are against the datasheet's peaks (the GPU was not probed).",
         (true, true) => "MFU and MBU are against peaks that were probed, or the datasheet's: see the table of GPUs.",

@@ -26,6 +26,7 @@ fn leader(status: Status) -> Measurement {
         watts: None,
         telemetry: None,
         first_allocated_bytes: None,
+        machine_rates: Vec::new(),
         disturbance: None,
         device_memory: None,
     };
