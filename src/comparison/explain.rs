@@ -1,12 +1,14 @@
 //! Why one run's tokens cost what they do beside another's: the change split into its factors.
 
+use super::ratio::{geometric_mean, ratio};
 use crate::cost::decomposition::{Part, Role};
 use crate::cost::evaluate::evaluate;
 use crate::cost::factors::{Factors, between, change};
-use crate::cost::metric::Context;
-use crate::cost::metrics::USD_PER_MILLION;
+use crate::cost::metric::{Context, Estimate};
+use crate::cost::metrics::{TOKENS_PER_SECOND, USD_PER_MILLION};
 use crate::hardware::book::Book;
 use crate::results::run::Run;
+use crate::runner::watch::judged::Judged;
 use std::collections::HashMap;
 
 /// A factor of the cost on both sides: the geometric means over the trials.
@@ -37,6 +39,25 @@ pub(crate) struct Explanation {
     pub after: f64,
     pub sides: Vec<Side>,
     pub basis: Basis,
+    /// How far others on the machine disturbed the trials of each run.
+    pub disturbed: [Judged; 2],
+    /// How many times as many tokens a second; with the interval of two other runs. `None` without common trials.
+    pub throughput: Option<Estimate>,
+}
+
+impl Explanation {
+    /// The run whose tokens got slower because others disturbed it, as far as the kernel's accounts say: more of its trials were
+    /// disturbed, and it is the slower one.
+    pub(crate) fn slowed_by_others(&self) -> Option<usize> {
+        let share = |judged: &Judged| judged.disturbed as f64 / judged.watched.max(1) as f64;
+        let [first, second] = self.disturbed.each_ref().map(share);
+        let slower = self.throughput?.value < 1.0;
+        match (first < second, second < first) {
+            (true, _) if slower => Some(1),
+            (_, true) if !slower => Some(0),
+            _ => None,
+        }
+    }
 }
 
 /// Why nothing can be explained.
@@ -63,12 +84,29 @@ pub(crate) fn explain(a: &Run, b: &Run, book: &Book) -> Result<Explanation, Unex
         first.iter().filter_map(|(i, f)| Some((*f, **by_id.get(a.records[*i].trial_id.as_str())?))).collect();
     if !common.is_empty() {
         let n = common.len();
-        return mean(&common, Basis::Common(n));
+        let found = mean(&common, Basis::Common(n))?;
+        return Ok(Explanation { throughput: throughput(a, b, book), disturbed: [a, b].map(judged), ..found });
     }
     let (i, j) = (cheapest(a, book).ok_or(Unexplained::NoCost(1))?, cheapest(b, book).ok_or(Unexplained::NoCost(2))?);
     let of = |all: &[(usize, Factors)], at: usize| all.iter().find(|(k, _)| *k == at).map(|(_, f)| *f);
     let pair = of(&first, i).zip(of(&second, j)).ok_or(Unexplained::NoCost(1))?;
-    mean(&[pair], Basis::Cheapest(i, j))
+    Ok(Explanation { disturbed: [a, b].map(judged), ..mean(&[pair], Basis::Cheapest(i, j))? })
+}
+
+fn judged(run: &Run) -> Judged {
+    let figures = run.records.iter().filter_map(|r| r.measurement.figures.as_ref());
+    Judged::of(figures.filter_map(|f| f.disturbance.as_ref()))
+}
+
+/// The geometric mean of the second run's throughput over the first's.
+fn throughput(a: &Run, b: &Run, book: &Book) -> Option<Estimate> {
+    let (first, second) = (evaluate(a, book), evaluate(b, book));
+    let by_id: HashMap<&str, usize> = b.records.iter().enumerate().map(|(j, r)| (r.trial_id.as_str(), j)).collect();
+    let pairs = a.records.iter().enumerate().filter_map(|(i, r)| {
+        let then = first[i].get(&TOKENS_PER_SECOND)?;
+        ratio(&second[*by_id.get(r.trial_id.as_str())?].get(&TOKENS_PER_SECOND)?, &then)
+    });
+    geometric_mean(&pairs.collect::<Vec<_>>())
 }
 
 /// The factors of every trial that has a cost.
@@ -105,7 +143,8 @@ fn mean(pairs: &[(Factors, Factors)], basis: Basis) -> Result<Explanation, Unexp
         (side.before, side.after) = (side.before.exp(), side.after.exp());
     }
     let cost = |of: fn(&(Factors, Factors)) -> f64| pairs.iter().map(of).sum::<f64>() / n;
-    Ok(Explanation { before: cost(|p| p.0.cost()), after: cost(|p| p.1.cost()), sides, basis })
+    let (before, after) = (cost(|p| p.0.cost()), cost(|p| p.1.cost()));
+    Ok(Explanation { before, after, sides, basis, disturbed: Default::default(), throughput: None })
 }
 
 fn reached(f: &Factors) -> Factors {
@@ -116,6 +155,7 @@ fn reached(f: &Factors) -> Factors {
 mod tests {
     use super::*;
     use crate::fixture;
+    use crate::runner::watch::Disturbance;
     use crate::units::{Share, UsdPerHour};
 
     fn sum(e: &Explanation) -> f64 {
@@ -142,6 +182,23 @@ mod tests {
         assert!((side("MFU").after / side("MFU").before - 1.5).abs() < 1e-9 && side("MFU").change < 0.0);
         assert!(side("utilisation").change > 0.0);
         assert_eq!(side("FLOPs per token").change, 0.0);
+    }
+
+    #[test]
+    fn a_run_that_others_slowed_down_is_named_and_one_that_was_disturbed_and_is_faster_is_not() {
+        let quiet = fixture::sweep();
+        let changed = |factor: f64| {
+            let mut run = quiet.clone();
+            for f in run.records.iter_mut().filter_map(|r| r.measurement.figures.as_mut()) {
+                f.step_seconds.iter_mut().for_each(|s| *s *= factor);
+                f.disturbance = Some(Disturbance { seconds: 1.0, waited: Some(0.3), ..Disturbance::default() });
+            }
+            run
+        };
+        let of = |a: &Run, b: &Run| explain(a, b, fixture::book()).unwrap().slowed_by_others();
+        assert_eq!((of(&quiet, &changed(1.3)), of(&changed(1.3), &quiet)), (Some(1), Some(0)));
+        assert_eq!((of(&quiet, &changed(0.7)), of(&quiet, &quiet)), (None, None));
+        assert_eq!(of(&changed(1.0), &changed(1.5)), None, "both were");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::cost::metric::{Estimate, Quantity};
 use crate::hardware::book::Book;
 use crate::results::run::Run;
 use crate::results::table::{DataColumn, DataTable, Values};
+use crate::sweep::identity::check_of;
 
 /// Several runs and what can be said of them together.
 #[derive(Debug)]
@@ -45,6 +46,27 @@ impl<'a> Comparison<'a> {
 
     pub(super) fn found(&self) -> &RunComparison {
         &self.found
+    }
+
+    /// How a difference between two runs that they cannot show is found, if there is one.
+    pub(super) fn way_to_know(&self, first: usize, second: usize) -> Vec<Span> {
+        let (Some(a), Some(b)) = (self.runs.get(first), self.runs.get(second)) else { return Vec::new() };
+        let [a, b] = [&a.environment, &b.environment];
+        let label = |run: usize| self.labels.get(run).map_or("", String::as_str);
+        let more = Span::code(format!("{} --fresh --set measure.rounds=10", b.command_line().replace(" --fresh", "")));
+        if a.machine.fingerprint() != b.machine.fingerprint() {
+            return vec![Span::plain("They are of two machines: more launches on each see smaller ones: "), more];
+        }
+        if a.program_version == b.program_version {
+            return vec![Span::plain("Both are of one program: what differs is the machine. More launches: "), more];
+        }
+        let check = check_of(&b.command_line(), &format!("CENTIME-OF-{}", label(first)));
+        let check = check.unwrap_or_else(|| "centime check SCENARIO --baseline-bin PROGRAM".into());
+        vec![
+            Span::plain("Both programs measured in pairs see smaller ones: "),
+            Span::code(check),
+            Span::plain(format!(", with the program of {} at work and that of {} named.", label(second), label(first))),
+        ]
     }
 
     /// The table, what the runs are, the totals, and what is missing.
@@ -246,6 +268,27 @@ mod tests {
         assert!(text.contains("a in 9 and b in 0 of 9 trials"), "{text}");
         assert!(text.contains("not measured by all"), "{text}");
         assert_eq!(c.data().rows(), 18);
+    }
+
+    #[test]
+    fn what_two_runs_cannot_show_they_say_and_how_it_is_known() {
+        let labels = ["old".to_string(), "new".to_string()];
+        let said = |runs: [Run; 2]| {
+            let c = Comparison::of(&labels, &runs, fixture::book());
+            comparison(&c, &Asked::default()).unwrap().markdown()
+        };
+        let run = fixture::sweep();
+        let same = said([run.clone(), run.clone()]);
+        assert!(same.contains("; the smallest that they could show is ") && !same.contains("show is 0.0 %"), "{same}");
+        assert!(same.contains("Both are of one program") && same.contains("measure.rounds=10"), "{same}");
+        let mut built = run.clone();
+        built.environment.program_version = "0.2.0".into();
+        let programs = said([run.clone(), built]);
+        let scenario = run.environment.command.replace("run ", "");
+        assert!(programs.contains(&format!("centime check {scenario} --baseline-bin CENTIME-OF-old")), "{programs}");
+        let mut elsewhere = run.clone();
+        elsewhere.environment.machine.cores += 1;
+        assert!(said([run, elsewhere]).contains("They are of two machines"));
     }
 
     #[test]

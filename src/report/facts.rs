@@ -90,7 +90,7 @@ impl<'a> Facts<'a> {
     /// Whether no figure is this machine's alone, so that there is no answer. The command that measures again.
     pub(super) fn busy(&self) -> Option<String> {
         let measured = self.measured();
-        let command = &self.run.environment.command;
+        let command = self.run.environment.command_line();
         let fresh = if command.contains("--fresh") { "" } else { " --fresh" };
         let all = !measured.is_empty() && measured.iter().all(|&i| self.disturbed(i));
         all.then(|| format!("{command}{fresh}"))

@@ -23,7 +23,7 @@ pub(crate) fn key(scenario: &Scenario, machine: &Machine, program_version: Strin
 
 /// What decides the meaning of a figure. Faults do: figures made under them must never be taken for measurements.
 fn settings(measure: &Measure, processes: usize) -> String {
-    let Measure { precision, min_seconds, max_seconds, warmup_steps, rounds, .. } = measure;
+    let Measure { precision, min_seconds, max_seconds, warmup_steps, rounds, disturbed, .. } = measure;
     let mut settings = serde_json::json!({
         "precision": precision,
         "min_seconds": min_seconds,
@@ -31,6 +31,10 @@ fn settings(measure: &Measure, processes: usize) -> String {
         "warmup_steps": warmup_steps,
         "rounds": rounds,
     });
+    // Which launches were made again depends on it.
+    if !disturbed.is_usual() {
+        settings["disturbed"] = serde_json::json!(disturbed);
+    }
     if processes > 1 {
         settings["processes"] = processes.into();
     }
@@ -73,6 +77,49 @@ pub(crate) fn command(arguments: impl Iterator<Item = std::ffi::OsString>) -> St
     std::iter::once("centime".to_string()).chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
+/// The `centime check` that measures in pairs what a `centime run`, as [`command`] wrote it, measured: the same scenario with the same
+/// overrides, against another program. `None` where the line names no scenario.
+pub(crate) fn check_of(run: &str, baseline: &str) -> Option<String> {
+    let mut words = words(run).into_iter().skip_while(|w| *w != "run").skip(1);
+    let (mut file, mut kept) = (None, Vec::new());
+    while let Some(word) = words.next() {
+        let option = word.split('=').next().unwrap_or(word);
+        match option {
+            "--set" | "--max-cells" | "--price-book" => {
+                kept.push(word);
+                if option == word {
+                    kept.push(words.next()?);
+                }
+            }
+            "--out" | "--price" | "--format" if option == word => drop(words.next()),
+            _ if word.starts_with('-') => {}
+            _ => file = file.or(Some(word)),
+        }
+    }
+    let scenario = std::iter::once(file?).chain(kept).collect::<Vec<_>>().join(" ");
+    Some(format!("centime check {scenario} --baseline-bin {}", quote(baseline)))
+}
+
+/// The words of a line that [`command`] wrote, quoted as they are there.
+fn words(line: &str) -> Vec<&str> {
+    let (mut words, mut quoted, mut escaped, mut start) = (Vec::new(), false, false, 0);
+    for (at, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if !quoted => escaped = true,
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => {
+                words.push(&line[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    words.push(&line[start..]);
+    words.retain(|w| !w.is_empty());
+    words
+}
+
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
@@ -87,6 +134,29 @@ mod tests {
         let words = ["/usr/bin/centime", "run", "a b.yaml", "--set", "sweep.matrix.batch=[1,2]", "it's", ""];
         let expected = r"centime run 'a b.yaml' --set 'sweep.matrix.batch=[1,2]' 'it'\''s' ''";
         assert_eq!(command(words.into_iter().map(Into::into)), expected);
+    }
+
+    #[test]
+    fn the_check_of_a_run_has_its_scenario_and_overrides_and_nothing_of_its_output() {
+        let typed = [
+            "x",
+            "run",
+            "--quiet",
+            "a b.yaml",
+            "--set",
+            "sweep.matrix.batch=[1, 2]",
+            "--out",
+            "o",
+            "--once",
+            "--set=seed=3",
+        ];
+        let line = command(typed.into_iter().map(Into::into));
+        assert_eq!(
+            check_of(&line, "old one").unwrap(),
+            "centime check 'a b.yaml' --set 'sweep.matrix.batch=[1, 2]' --set=seed=3 --baseline-bin 'old one'"
+        );
+        assert_eq!(words(r"a 'b c'\''d' e"), ["a", r"'b c'\''d'", "e"]);
+        assert_eq!((check_of("centime run --fresh", "b"), check_of("", "b")), (None, None));
     }
 
     #[test]

@@ -70,14 +70,17 @@ fn answer(c: &Comparison, facts: &[Facts], asked: &Asked, even: &[BreakEven]) ->
             let others = (0..c.runs().len()).filter(|r| *r != best);
             let against: Vec<(usize, Estimate)> =
                 others.filter_map(|r| Some((r, geometric(&c.found().pairings, best, r)?))).collect();
-            let tied: Vec<String> =
-                against.iter().filter(|(_, r)| change(r) == Change::WithinNoise).map(|(r, _)| label(c, *r)).collect();
+            let tied: Vec<usize> =
+                against.iter().filter(|(_, r)| change(r) == Change::WithinNoise).map(|(r, _)| *r).collect();
+            let least = against.iter().filter_map(|(_, r)| r.relative_half_width()).fold(0.0, f64::max);
             if tied.is_empty() {
                 said.push(Span::plain("Tokens are cheapest on "));
                 said.push(Span::strong(label(c, best)));
             } else {
                 said.push(Span::plain("No difference that these runs can show between "));
-                said.push(Span::strong(format!("{} and {}", label(c, best), listed(&tied))));
+                let names: Vec<String> = tied.iter().map(|r| label(c, *r)).collect();
+                said.push(Span::strong(format!("{} and {}", label(c, best), listed(&names))));
+                said.push(Span::plain(format!("; the smallest that they could show is {}", Share(least))));
             }
             let parts: Vec<String> =
                 against.iter().map(|(r, e)| format!("{} against {}", percent_change(e), label(c, *r))).collect();
@@ -86,12 +89,9 @@ fn answer(c: &Comparison, facts: &[Facts], asked: &Asked, even: &[BreakEven]) ->
                 listed(&parts),
                 counted(c.common(), "common trial")
             )));
-            let least = against.iter().filter_map(|(_, r)| r.relative_half_width()).fold(0.0, f64::max);
-            if !tied.is_empty() && least > 0.0 {
-                said.push(Span::plain(format!(
-                    " Less than {} they cannot show; `centime check` measures two programs in pairs and sees smaller ones.",
-                    Share(least)
-                )));
+            if let Some(other) = tied.first() {
+                said.push(Span::plain(" "));
+                said.extend(c.way_to_know(best.min(*other), best.max(*other)));
             }
         }
         None => said.push(Span::plain("Which is cheapest cannot be said: a run has no price. Give one with --price.")),

@@ -2,6 +2,7 @@
 
 use super::Page;
 use crate::comparison::explain::{Basis, Explanation, Side};
+use crate::comparison::ratio::{Change, change};
 use crate::cost::decomposition::Role;
 use crate::cost::metric::Quantity;
 use crate::cost::metrics::USD_PER_MILLION;
@@ -10,7 +11,7 @@ use crate::report::charts::waterfall::{Step, Total, waterfall};
 use crate::report::charts::{self, DrawError, tick};
 use crate::report::document::{Block, Cell, Column, Document, Row, Section, Span, Table, paragraph};
 use crate::report::facts::Facts;
-use crate::report::format::{bare, counted, listed, signed_usd};
+use crate::report::format::{bare, counted, listed, percent_change, signed_usd};
 use crate::results::run::Run;
 use crate::units::{Flops, FlopsPerSecond, Share, significant};
 
@@ -35,7 +36,7 @@ pub(crate) fn explanation(labels: [&str; 2], runs: [&Run; 2], book: &Book, e: &E
         &steps,
     );
     let blocks = vec![
-        Block::Answer(sentence(labels, e)),
+        Block::Answer(disturbed(labels, runs, e).into_iter().chain(sentence(labels, e)).chain(unseen(e)).collect()),
         Block::Chart(charts::chart(drawn)?),
         Block::Table(table(labels, e)),
         paragraph(basis(runs, book, &e.basis)),
@@ -75,6 +76,34 @@ fn value(factor: &str, x: f64) -> String {
         "peak rate" | "FLOP/s reached" => FlopsPerSecond(x).to_string(),
         _ => significant(x, 3),
     }
+}
+
+/// What others on the machine did comes before every factor: it is in them.
+fn disturbed(labels: [&str; 2], runs: [&Run; 2], e: &Explanation) -> Vec<Span> {
+    let Some(slower) = e.slowed_by_others() else { return Vec::new() };
+    let judged = &e.disturbed[slower];
+    let worst = judged.worst.as_ref().map_or(String::new(), |w| format!(" (the worst: {})", w.in_words()));
+    vec![
+        Span::strong(format!("{} was disturbed", labels[slower])),
+        Span::plain(format!(
+            ": others on the machine took from {} of its {}{worst}, and that is in every figure below; measure it again: ",
+            judged.disturbed,
+            counted(judged.watched, "trial")
+        )),
+        Span::code(runs[slower].environment.command_line()),
+        Span::plain(". "),
+    ]
+}
+
+/// What the runs cannot show of the throughput.
+fn unseen(e: &Explanation) -> Option<Span> {
+    let throughput = e.throughput.filter(|t| change(t) == Change::WithinNoise)?;
+    let least = throughput.relative_half_width()?;
+    Some(Span::plain(format!(
+        " The throughputs ({}) do not differ by more than two runs of one program do: less than {} these cannot show.",
+        percent_change(&throughput),
+        Share(least)
+    )))
 }
 
 fn sentence(labels: [&str; 2], e: &Explanation) -> Vec<Span> {
@@ -155,5 +184,36 @@ fn basis(runs: [&Run; 2], book: &Book, basis: &Basis) -> String {
             Facts::of(runs[0], book).name(*a),
             Facts::of(runs[1], book).name(*b)
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::explain::explain;
+    use crate::fixture;
+    use crate::runner::watch::Disturbance;
+
+    #[test]
+    fn others_on_the_machine_are_named_before_any_factor_and_equal_runs_say_what_they_cannot_show() {
+        let quiet = fixture::sweep();
+        let mut slowed = quiet.clone();
+        for f in slowed.records.iter_mut().filter_map(|r| r.measurement.figures.as_mut()) {
+            f.step_seconds.iter_mut().for_each(|s| *s *= 2.0);
+            f.disturbance = Some(Disturbance { seconds: 1.0, waited: Some(0.4), ..Disturbance::default() });
+        }
+        let said = |other: &Run| {
+            let found = explain(&quiet, other, fixture::book()).unwrap();
+            explanation(["a", "b"], [&quiet, other], fixture::book(), &found).unwrap().markdown()
+        };
+        let disturbed = said(&slowed);
+        let answer = disturbed.lines().find(|l| l.starts_with('>')).unwrap();
+        assert!(
+            answer.starts_with("> **b was disturbed**: others on the machine took from 9 of its 9 trials"),
+            "{answer}"
+        );
+        assert!(answer.contains("(the worst: 40.0 % lost waiting for a core)") && answer.contains("MFU"), "{answer}");
+        let same = said(&quiet);
+        assert!(!same.contains("was disturbed") && same.contains("these cannot show"), "{same}");
     }
 }

@@ -6,7 +6,7 @@ use crate::report::facts::Facts;
 pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let file = |name: &str, what: &str| vec![Span::code(name), Span::plain(format!(": {what}"))];
     vec![
-        Block::Command(format!("centime {}", facts.run.environment.command)),
+        Block::Command(facts.run.environment.command_line()),
         paragraph("In this folder:"),
         Block::List(vec![
             file(
