@@ -3,7 +3,7 @@
 
 use centime::internal::transformer::{
     Activation, Alloc, AttentionDims, Backend, CacheDims, Category, Cpu, Family, Frequencies, LinearDims, NormDims,
-    Parallel, Rope, SessionOptions, Shape, ShapeSpec, Store, Update, Updated, count, prepare,
+    Parallel, Rope, Scores, SessionOptions, Shape, ShapeSpec, Store, Update, Updated, count, prepare,
 };
 use centime::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use criterion::measurement::WallTime;
@@ -110,7 +110,7 @@ fn peer(x: &[f32], w: &[f32], out: &mut [f32], d: LinearDims) {
 
 fn attention(b: &mut Bench) {
     let (batch, tokens, heads, head_dim) = (4, 256, 12, 64);
-    let d = AttentionDims { batch, tokens, heads, kv_heads: heads, head_dim, causal: true };
+    let d = AttentionDims { batch, tokens, heads, kv_heads: heads, head_dim, causal: true, scores: Scores::default() };
     let rows = batch * tokens;
     let (mut qkv, dout) = (b.buffer(rows * 3 * C), b.buffer(rows * C));
     let (mut out, mut lse, mut dqkv) = (b.buffer(rows * C), b.buffer(rows * heads), b.buffer(rows * 3 * C));
@@ -137,7 +137,7 @@ fn rows(b: &mut Bench) {
     let (mut out, mut stats, mut dx) = (b.buffer(N * C), b.buffer(2 * N), b.buffer(N * C));
     let (mut dgain, mut dbias) = (b.buffer(C), b.buffer(C));
     for rms in [false, true] {
-        let d = NormDims { n: N, c: C, eps: 1e-5, rms };
+        let d = NormDims { n: N, c: C, eps: 1e-5, rms, gain_offset: 0.0 };
         let name = if rms { "rms_norm" } else { "layer_norm" };
         b.time(name, bytes(2 * N * C), |cpu| {
             cpu.norm(&x, &gain, (!rms).then_some(&bias), &mut out, &mut stats, d);
@@ -167,7 +167,7 @@ fn vocabulary(b: &mut Bench) {
     b.time("embed", bytes(3 * N * C), |cpu| cpu.embed(&ids, 256, 0, &table, Some(&positions), &mut out, C));
     let d = LinearDims { n: N, k: C, m: V };
     b.time("cross_entropy with gradients", flops(6 * N * C * V), |cpu| {
-        cpu.cross_entropy(&x, &table, &ids, Some((&mut dx, &mut dtable)), d);
+        cpu.cross_entropy(&x, &table, &ids, Some((&mut dx, &mut dtable)), None, d);
     });
 }
 
@@ -243,6 +243,7 @@ fn steps(c: &mut Criterion) {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            prefill_chunk: None,
         };
         let threads = all_cores() as u32;
         let options = SessionOptions {

@@ -78,6 +78,7 @@ fn projecting(c: &mut Criterion) {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            prefill_chunk: None,
         };
         b.iter(|| {
             for row in 0..1000 {

@@ -1,7 +1,7 @@
 //! Public models, by the numbers of their configs: parameters as published, KV cache and FLOPs a token as counted here by hand.
 
 use centime::internal::transformer::{Parallel, Shape, Sharding, count, shape_from_hf_config};
-use centime::{Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use centime::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 /// Layers, width, heads, KV heads, head size, feed-forward width, vocabulary, tied embeddings; parameters as the model's card or its
 /// index of weights states them.
@@ -57,6 +57,89 @@ fn config(k: &Known) -> String {
     )
 }
 
+/// Of other families: what their configs say, and the parameters that their cards or indices of weights state.
+const FAMILIES: &[(&str, &str, u64)] = &[
+    (
+        "Pythia 6.9B",
+        r#"{"model_type": "gpt_neox", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,
+            "intermediate_size": 16384, "vocab_size": 50432, "rotary_pct": 0.25, "rotary_emb_base": 10000, "layer_norm_eps": 1e-5,
+            "max_position_embeddings": 2048, "hidden_act": "gelu", "use_parallel_residual": true, "tie_word_embeddings": false}"#,
+        6_857_302_016,
+    ),
+    (
+        "Falcon 7B",
+        r#"{"model_type": "falcon", "num_hidden_layers": 32, "hidden_size": 4544, "num_attention_heads": 71, "vocab_size": 65024,
+            "multi_query": true, "parallel_attn": true, "bias": false, "alibi": false, "new_decoder_architecture": false}"#,
+        6_921_720_704,
+    ),
+    (
+        "OPT 6.7B",
+        r#"{"model_type": "opt", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "ffn_dim": 16384,
+            "vocab_size": 50272, "max_position_embeddings": 2048, "word_embed_proj_dim": 4096, "pad_token_id": 1,
+            "do_layer_norm_before": true, "activation_function": "relu"}"#,
+        6_658_473_984,
+    ),
+    (
+        "BLOOM 7.1B",
+        r#"{"model_type": "bloom", "n_layer": 30, "hidden_size": 4096, "n_head": 32, "vocab_size": 250880}"#,
+        7_069_016_064,
+    ),
+    (
+        "StarCoder2 7B",
+        r#"{"model_type": "starcoder2", "num_hidden_layers": 32, "hidden_size": 4608, "num_attention_heads": 36,
+            "num_key_value_heads": 4, "intermediate_size": 18432, "vocab_size": 49152, "sliding_window": 4096, "use_bias": true,
+            "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 16384, "tie_word_embeddings": false}"#,
+        7_400_416_256,
+    ),
+    (
+        "Phi-3 mini",
+        r#"{"model_type": "phi3", "num_hidden_layers": 32, "hidden_size": 3072, "num_attention_heads": 32, "num_key_value_heads": 32,
+            "intermediate_size": 8192, "vocab_size": 32064, "sliding_window": 2047, "max_position_embeddings": 4096}"#,
+        3_821_079_552,
+    ),
+    (
+        "Gemma 7B",
+        r#"{"model_type": "gemma", "num_hidden_layers": 28, "hidden_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 16,
+            "head_dim": 256, "intermediate_size": 24576, "vocab_size": 256000, "hidden_act": "gelu"}"#,
+        8_537_680_896,
+    ),
+    (
+        "Gemma 2 9B",
+        r#"{"model_type": "gemma2", "num_hidden_layers": 42, "hidden_size": 3584, "num_attention_heads": 16, "num_key_value_heads": 8,
+            "head_dim": 256, "intermediate_size": 14336, "vocab_size": 256000, "sliding_window": 4096, "query_pre_attn_scalar": 256,
+            "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "cache_implementation": "hybrid"}"#,
+        9_241_705_984,
+    ),
+    (
+        "Gemma 3 1B",
+        r#"{"model_type": "gemma3_text", "num_hidden_layers": 26, "hidden_size": 1152, "num_attention_heads": 4,
+            "num_key_value_heads": 1, "head_dim": 256, "intermediate_size": 6912, "vocab_size": 262144, "sliding_window": 512,
+            "sliding_window_pattern": 6, "query_pre_attn_scalar": 256, "rope_theta": 1000000, "rope_local_base_freq": 10000}"#,
+        999_885_952,
+    ),
+    (
+        "Qwen3 8B",
+        r#"{"model_type": "qwen3", "num_hidden_layers": 36, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "head_dim": 128, "intermediate_size": 12288, "vocab_size": 151936, "use_sliding_window": false, "max_window_layers": 36,
+            "rope_theta": 1000000, "tie_word_embeddings": false}"#,
+        8_190_735_360,
+    ),
+    (
+        "OLMo 2 7B",
+        r#"{"model_type": "olmo2", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 32,
+            "intermediate_size": 11008, "vocab_size": 100352, "rope_theta": 500000, "tie_word_embeddings": false}"#,
+        7_298_617_344,
+    ),
+];
+
+#[test]
+fn configs_of_every_family_give_the_published_parameters() {
+    for (name, config, parameters) in FAMILIES {
+        let shape = shape_from_hf_config(config).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(count::parameters(&shape), Ok(*parameters), "{name}");
+    }
+}
+
 #[test]
 fn public_configs_give_the_published_parameters() {
     assert!(KNOWN.len() >= 30);
@@ -78,6 +161,7 @@ fn decode(shape: Shape) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        prefill_chunk: None,
     }
 }
 
@@ -97,17 +181,25 @@ fn kv_bytes_and_flops_a_token_are_those_counted_by_hand() {
     }
 }
 
-/// Longer sequences would be counted, run and priced as full attention.
+/// Layers with a window hold no more keys and values than it, and attend to no more.
 #[test]
-fn past_a_sliding_window_a_workload_is_refused() {
+fn a_sliding_window_is_counted() {
     let mistral = config(KNOWN.iter().find(|k| k.1 == "mistral").unwrap());
-    let of = |json: &str, prompt_len| {
-        let w = Workload { prompt_len, ..decode(shape_from_hf_config(json).unwrap()) };
-        w.check(&Parallel { data: 1, tensor: 1, sharding: Sharding::None }).map_err(|e| e.to_string())
-    };
+    let of = |json: &str, prompt_len| Workload { prompt_len, ..decode(shape_from_hf_config(json).unwrap()) };
     let windowed = mistral.replacen('{', r#"{"sliding_window": 4096, "#, 1);
-    assert_eq!(of(&windowed, 4094), Ok(()));
-    let said = of(&windowed, 8192).unwrap_err();
-    assert!(said.starts_with("prompt_len: 8194 tokens exceed the model's sliding window of 4096"), "{said}");
-    assert_eq!(of(&mistral, 8192), Ok(()));
+    let (layers, attn, kv) = (32, 32 * 128, 8 * 128);
+    let flops = |w: &Workload| count::flops_per_step(w).unwrap().get();
+    let bytes = |w: &Workload| count::bytes_per_decode_step(w).unwrap().unwrap().get();
+    for (prompt, seen) in [(1000, 1001), (16_000, 4096)] {
+        let (with, without) = (of(&windowed, prompt), of(&mistral, prompt));
+        assert_eq!(flops(&without) - flops(&with), 4 * layers * attn * (u64::from(prompt) + 1 - seen));
+        assert_eq!(bytes(&without) - bytes(&with), 2 * 2 * layers * kv * (u64::from(prompt) + 1 - seen));
+    }
+    let memory = |w: &Workload| {
+        count::memory(BackendKind::Cpu, w, &Parallel { data: 1, tensor: 1, sharding: Sharding::None })
+            .unwrap()
+            .kv_cache_bytes
+    };
+    assert_eq!(memory(&of(&windowed, 16_000)), 2 * 2 * layers * kv * 4096);
+    assert_eq!(memory(&of(&mistral, 16_000)), 2 * 2 * layers * kv * 16_002);
 }

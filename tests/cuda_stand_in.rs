@@ -115,6 +115,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        prefill_chunk: None,
     };
     let trial = Trial {
         model: "tiny".into(),

@@ -28,6 +28,7 @@ fn request(timeout_seconds: f64) -> Request {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        prefill_chunk: None,
     };
     Request {
         trial: Trial {

@@ -23,9 +23,29 @@ fn every_golden_file_passes_on_both_backends() {
     assert_eq!(text.matches(" on naive").count() + text.matches(" on cpu").count(), 6, "{text}");
 }
 
+/// Of the families: the same, made with their library's models.
+fn families() -> Vec<String> {
+    let folder = format!("{}/tests/golden/families", env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path().to_str().unwrap().to_string()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_family_agrees_with_its_own_library() {
+    let files = families();
+    assert!(files.len() >= 12, "{files:?}");
+    let (ok, _, text) = verify(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(ok, "{text}");
+    assert_eq!(text.matches("  greedy ").count(), 2 * files.len(), "{text}");
+    assert_eq!(text.matches("  optimizer adamw ").count(), 2 * files.len(), "{text}");
+}
+
 #[test]
 fn every_instruction_path_passes_in_f32_and_in_bf16() {
-    let files = ["gpt2", "llama-gqa", "keras-block"].map(golden);
+    let mut files = ["gpt2", "llama-gqa", "keras-block"].map(golden).to_vec();
+    files.extend(families());
     let mut taken = 0;
     for path in ["portable", "avx2", "avx512", "avx512bf16"] {
         for dtype in ["f32", "bf16"] {

@@ -84,5 +84,6 @@ fn workload(
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        prefill_chunk: None,
     })
 }

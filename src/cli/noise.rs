@@ -112,6 +112,7 @@ fn request(cores: u32) -> Result<Request, Failure> {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        prefill_chunk: None,
     };
     let trial = Trial {
         model: "gpt2 2x128".into(),

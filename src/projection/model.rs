@@ -1,6 +1,6 @@
 //! Sizes of a model as the projection sees them: real numbers, so that any published row fits.
 
-use crate::transformer::shape::{Activation, Shape};
+use crate::transformer::shape::Shape;
 
 /// Feed-forward layers of which a token passes a few (mixture of experts).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -252,10 +252,20 @@ impl From<(&Shape, u64)> for Model {
             head_dim: f64::from(s.head_dim),
             d_ff: f64::from(s.d_ff),
             vocab: f64::from(s.vocab_size),
-            gated: matches!(s.activation, Activation::SwiGlu),
+            gated: s.activation.gated(),
             tied: s.tied_embeddings,
-            experts: None,
-            attending: Attending::default(),
+            experts: s.experts.map(|e| Experts {
+                count: f64::from(e.count),
+                active: f64::from(e.per_token),
+                shared_width: 0.0,
+                layers: f64::from(s.n_layers),
+                dense_width: 0.0,
+            }),
+            attending: Attending {
+                latent: None,
+                window: s.window.map_or(0.0, f64::from),
+                windowed_layers: (0..s.n_layers as usize).filter(|l| s.window_of(*l).is_some()).count() as f64,
+            },
             parameters: parameters as f64,
         }
     }

@@ -112,6 +112,7 @@ mod tests {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            prefill_chunk: None,
         }
     }
 

@@ -1,44 +1,14 @@
 //! The fields of a trial: one table from which the YAML keys, the axes of a sweep, the JSON Schema and the columns follow.
 //! A new field is one entry.
 
-use super::draft::Draft;
+pub(crate) use super::axis::{Axis, Kind};
 use super::presets;
-use super::trial::{BackendChoice, Trial};
-use super::values::{count, flag, float, int, number, text, used, word};
+use super::trial::BackendChoice;
+use super::values::{count, flag, float, int, number, probability, text, used, word};
 use crate::transformer::collective::grid::Sharding;
 use crate::transformer::shape::{Activation, Family};
 use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
-use crate::yaml::{Value, did_you_mean};
-
-/// What the schema says of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Count,
-    Number,
-    Flag,
-    Text,
-    /// One of these words.
-    Word(&'static [&'static str]),
-}
-
-/// One field of a trial.
-#[derive(Debug)]
-pub(crate) struct Axis {
-    /// Path in the trial: `model.d_model`, `batch`.
-    pub path: &'static str,
-    /// Other names for the last part of the path: Hugging Face's, llama-bench's.
-    pub aliases: &'static [&'static str],
-    /// How tables and charts call it.
-    pub label: &'static str,
-    /// Unit in charts; empty for a pure number or a word.
-    pub unit: &'static str,
-    pub kind: Kind,
-    /// Default and meaning, for the schema.
-    pub doc: &'static str,
-    pub set: fn(&mut Draft, &Value) -> Result<(), String>,
-    /// What a finished trial has there; null where its phase does not use the field.
-    pub get: fn(&Trial) -> Value,
-}
+use crate::yaml::Value;
 
 macro_rules! axis {
     ($path:literal, [$($alias:literal),*], $label:literal, $unit:literal, $kind:expr, $doc:literal, |$d:ident, $v:ident| $set:expr, |$t:ident| $get:expr) => {
@@ -58,7 +28,7 @@ pub(crate) const AXES: &[Axis] = &[
         "family",
         "",
         Kind::Word(Family::WORDS),
-        "gpt2, llama or block; default gpt2",
+        "a set of parts, by the name of the models that have it; default gpt2",
         |d, v| d.family = Some(word::<Family>(v)?),
         |t| text(t.workload.shape.family.name())
     ),
@@ -69,7 +39,7 @@ pub(crate) const AXES: &[Axis] = &[
         "",
         Kind::Text,
         "a known model; sizes given beside it override it",
-        |d, v| d.preset = Some(preset(v)?),
+        |d, v| d.preset = Some(presets::named(v)?),
         |t| text(&t.model)
     ),
     axis!(
@@ -151,6 +121,36 @@ pub(crate) const AXES: &[Axis] = &[
         "positions known; default 1024 (llama: 2048)",
         |d, v| d.spec.context = Some(count(v)?),
         |t| int(t.workload.shape.context)
+    ),
+    axis!(
+        "model.window",
+        ["sliding_window"],
+        "window",
+        "tokens",
+        Kind::Count,
+        "tokens that attention looks back over, in the layers that have a sliding window; default all",
+        |d, v| d.spec.window = Some(count(v)?),
+        |t| t.workload.shape.window.map_or(Value::Null, int)
+    ),
+    axis!(
+        "model.n_experts",
+        ["num_local_experts", "num_experts"],
+        "experts",
+        "",
+        Kind::Count,
+        "experts a layer, each of width d_ff; default none, mixtral 8, qwen3-moe 128",
+        |d, v| d.spec.n_experts = Some(count(v)?),
+        |t| t.workload.shape.experts.map_or(Value::Null, |e| int(e.count))
+    ),
+    axis!(
+        "model.experts_per_token",
+        ["num_experts_per_tok"],
+        "experts a token",
+        "",
+        Kind::Count,
+        "experts that a token goes to; default 2, qwen3-moe 8",
+        |d, v| d.spec.experts_per_token = Some(count(v)?),
+        |t| t.workload.shape.experts.map_or(Value::Null, |e| int(e.per_token))
     ),
     axis!(
         "model.tied_embeddings",
@@ -363,32 +363,26 @@ pub(crate) const AXES: &[Axis] = &[
         |t| if t.workload.phase == Phase::Train { text(t.workload.optimizer.name()) } else { Value::Null }
     ),
     axis!(
+        "prefill_chunk",
+        [],
+        "chunk",
+        "tokens",
+        Kind::Count,
+        "tokens of a prompt processed at a time (cpu); default all, and 2048 / batch where batch * prompt_len is over 8192",
+        |d, v| d.prefill_chunk = Some(count(v)?),
+        |t| t.workload.prefill_chunk.map_or(Value::Null, int)
+    ),
+    axis!(
         "dropout",
         [],
         "dropout",
         "",
         Kind::Number,
         "probability in training, from 0 to below 1; default 0",
-        |d, v| d.dropout = dropout(v)?,
+        |d, v| d.dropout = probability(v)?,
         |t| if t.workload.phase == Phase::Train { float(t.workload.dropout) } else { Value::Null }
     ),
 ];
-
-fn preset(v: &Value) -> Result<String, String> {
-    let name = v.to_string();
-    let all = presets::all();
-    match all.iter().find(|p| p.name == name) {
-        Some(p) => Ok(p.name.into()),
-        None => {
-            Err(format!("`{name}` is unknown; {}", did_you_mean(&name, all.iter().map(|p| p.name), std::iter::empty())))
-        }
-    }
-}
-
-fn dropout(v: &Value) -> Result<f32, String> {
-    let p = number(v)?;
-    if (0.0..1.0).contains(&p) { Ok(p) } else { Err(format!("{p} is not a probability from 0 to below 1")) }
-}
 
 /// A field's value as every table and message names it: "d_model 256", or "adamw" where the word says what it is.
 pub(crate) fn said(path: &str, value: &str) -> String {

@@ -31,6 +31,7 @@ pub(crate) struct Draft {
     pub cores_per_device: u32,
     pub optimizer: OptimizerKind,
     pub dropout: f32,
+    pub prefill_chunk: Option<u32>,
 }
 
 /// What a Hugging Face config says of a model, and what the model is called.
@@ -65,6 +66,7 @@ impl Default for Draft {
             cores_per_device: 1,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            prefill_chunk: None,
         }
     }
 }
@@ -129,6 +131,7 @@ impl Draft {
             weights: self.weights,
             optimizer: self.optimizer,
             dropout: self.dropout,
+            prefill_chunk: self.prefill_chunk,
         };
         let parallel = self.parallel()?;
         workload.check(&parallel).map_err(|e| (e.field.into(), e.message))?;
@@ -206,7 +209,11 @@ fn over(base: ShapeSpec, own: &ShapeSpec) -> ShapeSpec {
         activation: own.activation.or(base.activation),
         norm_eps: own.norm_eps.or(base.norm_eps),
         rope_theta: own.rope_theta.or(base.rope_theta),
-        rope_scaling: own.rope_scaling.or(base.rope_scaling),
+        rope_scaling: own.rope_scaling.clone().or(base.rope_scaling),
+        n_experts: own.n_experts.or(base.n_experts),
+        experts_per_token: own.experts_per_token.or(base.experts_per_token),
+        normalised_experts: own.normalised_experts.or(base.normalised_experts),
+        parts: own.parts.clone().or(base.parts),
     }
 }
 

@@ -4,6 +4,7 @@
 //! of devices, of the clock or of results.
 
 pub(crate) mod axes;
+mod axis;
 mod base;
 pub(crate) mod budget;
 mod document;

@@ -70,6 +70,12 @@ pub(super) fn text(s: &str) -> Value {
     Value::Text(s.into())
 }
 
+/// A probability below 1.
+pub(super) fn probability(v: &Value) -> Result<f32, String> {
+    let p = number(v)?;
+    if (0.0..1.0).contains(&p) { Ok(p) } else { Err(format!("{p} is not a probability from 0 to below 1")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,8 @@
 //! whoever prepares a session.
 
 use super::collective::grid::Parallel;
-use super::shape::Family;
+use super::shape::RopeScaling;
+use super::shape::parts::Positions;
 use super::{Phase, Workload};
 
 /// Why a workload cannot run.
@@ -38,16 +39,19 @@ impl Workload {
             return fault("new_tokens", format!("{} makes no token with 0; use 1 or more", self.phase));
         }
         let (longest, context) = (self.longest_sequence(), self.shape.context);
-        if self.shape.family == Family::Gpt2 && longest > context {
+        if self.shape.parts().positions == Positions::Learned && longest > context {
             let with = if makes_tokens { format!(" (with new_tokens = {})", self.new_tokens) } else { String::new() };
             let message = format!(
                 "{longest} tokens{with} exceed the {context} learned positions; shorten, or raise model.context"
             );
             return fault(length.0, message);
         }
-        if let Some(window) = self.shape.window.filter(|w| longest > *w) {
+        if let Some(RopeScaling::LongRope { original_context, .. }) = &self.shape.rope.scaling
+            && longest > *original_context
+        {
             let message = format!(
-                "{longest} tokens exceed the model's sliding window of {window}, past which attention is not built in; shorten"
+                "{longest} tokens exceed the {original_context} that this model's rotary positions are for unstretched; longrope's long \
+                 factors are not built in; shorten"
             );
             return fault(length.0, message);
         }

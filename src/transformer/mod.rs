@@ -178,6 +178,9 @@ pub struct Workload {
     pub optimizer: OptimizerKind,
     /// Probability that dropout zeroes an activation in training; 0 leaves the operation out.
     pub dropout: f32,
+    /// Tokens of a prompt that are processed at a time; `None`: all, or on a CPU, where that would be many rows, fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill_chunk: Option<u32>,
 }
 
 impl Workload {
@@ -193,6 +196,20 @@ impl Workload {
             Phase::Prefill => batch * u64::from(self.prompt_len),
             Phase::Decode => batch,
             Phase::Generate => batch * (u64::from(self.prompt_len) + u64::from(self.new_tokens)),
+        }
+    }
+
+    /// Tokens of each of `batch` prompts that a backend processes at a time: as stated, or so many that a CPU's activations stay small
+    /// beside a large model's weights. Results are the same.
+    pub fn stretch_of_prompt(&self, on: BackendKind, batch: usize) -> usize {
+        /// Rows up to which a prompt is processed whole, and of a stretch where it is not: enough that weights are read seldom.
+        const WHOLE: usize = 8192;
+        const STRETCH: usize = 2048;
+        let prompt = self.prompt_len as usize;
+        match self.prefill_chunk {
+            Some(chunk) => (chunk as usize).clamp(1, prompt.max(1)),
+            None if on == BackendKind::Cuda || batch * prompt <= WHOLE => prompt,
+            None => (STRETCH / batch.max(1)).clamp(64, prompt),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the operations of [`super::backend`] are told: dimensions, constants, and what becomes of a result.
 
 use super::random::mix;
-use super::shape::Rope;
+use super::shape::{Rope, RopeScaling};
 use super::{Dtype, OptimizerKind};
 use std::ops::Range;
 
@@ -127,6 +127,36 @@ pub enum Store {
     Accumulate,
 }
 
+/// How the product of a query and a key becomes a score, and which keys have one, beside the causal mask.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// What the product is multiplied by; `None` for 1 / sqrt(D).
+    pub scale: Option<f32>,
+    /// Scores s become `cap tanh(s / cap)`.
+    pub soft_cap: Option<f32>,
+    /// Keys that a query sees at most, its own the last of them. Only of causal attention.
+    pub window: Option<usize>,
+    /// Whether a score falls with the distance, at a slope of the head's ([`alibi_slope`]).
+    pub alibi: bool,
+    /// Whether a logit of the head stands beside the scores ([`super::backend::Parts::sinks`]), so that the softmax's denominator is what
+    /// the log of it says and not what the scores add up to.
+    pub sinks: bool,
+}
+
+impl Scores {
+    /// Of most models.
+    pub(crate) const PLAIN: Self = Self { scale: None, soft_cap: None, window: None, alibi: false, sinks: false };
+}
+
+/// What a head's score loses for every position that the key stands before the query: a geometric series from 2^(-8/n), of the
+/// largest power of two n that is no more than the heads, and every other number of the next one's for the rest (Press et al. 2022,
+/// section 3, as BLOOM has it).
+pub(super) fn alibi_slope(head: usize, heads: usize) -> f32 {
+    let whole = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
+    let slope = |n: usize, i: usize| 2f64.powf(-8.0 * (i + 1) as f64 / n as f64) as f32;
+    if head < whole { slope(whole, head) } else { slope(2 * whole, 2 * (head - whole)) }
+}
+
 /// Attention over whole sequences.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionDims {
@@ -142,9 +172,25 @@ pub struct AttentionDims {
     pub head_dim: usize,
     /// A token sees those before it and itself.
     pub causal: bool,
+    /// How scores become weights.
+    pub scores: Scores,
 }
 
 impl AttentionDims {
+    /// What the product of a query and a key is multiplied by.
+    pub fn scale(&self) -> f64 {
+        self.scores.scale.map_or(1.0 / (self.head_dim as f64).sqrt(), f64::from)
+    }
+    /// Keys that the query at a position sees.
+    pub fn seen(&self, position: usize) -> Range<usize> {
+        let past = if self.causal { position + 1 } else { self.tokens };
+        let first = self.scores.window.filter(|_| self.causal).map_or(0, |w| past.saturating_sub(w));
+        first..past
+    }
+    /// What a score gains with the key's position, in a head: a constant for each query is lost in the softmax.
+    pub fn slope(&self, head: usize) -> f32 {
+        if self.scores.alibi { alibi_slope(head, self.heads) } else { 0.0 }
+    }
     /// Elements in one row of queries, keys and values.
     pub fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
@@ -205,6 +251,39 @@ pub struct NormDims {
     pub eps: f32,
     /// RMSNorm: no mean is taken off.
     pub rms: bool,
+    /// The gain is this much more than its parameter: 0, or 1 in Gemma.
+    pub gain_offset: f32,
+}
+
+/// Norms of queries and keys: RMSNorm of every head by itself, or of all query heads together and all key heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNormDims {
+    /// The rows of queries, keys and values that it is of.
+    pub of: AttentionDims,
+    pub whole: bool,
+    pub eps: f32,
+    pub gain_offset: f32,
+}
+
+impl QkNormDims {
+    /// Elements of queries and keys in a row.
+    pub fn width(&self) -> usize {
+        (self.of.heads + self.of.kv_heads) * self.of.head_dim
+    }
+    /// Stretches of a row that are normed, each: where it starts, how long it is, and whether it is of the keys.
+    pub fn stretches(&self) -> impl Iterator<Item = (usize, usize, bool)> + use<> {
+        let AttentionDims { heads, kv_heads, head_dim, .. } = self.of;
+        let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
+        let whole = self.whole;
+        let of = move |len: usize| if whole { len } else { head_dim };
+        let (q, k) = (of(queries), of(keys));
+        let queries_at = (0..queries).step_by(q).map(move |at| (at, q, false));
+        queries_at.chain((0..keys).step_by(k).map(move |at| (queries + at, k, true)))
+    }
+    /// Stretches of a row: statistics are `[N, this]`.
+    pub fn count(&self) -> usize {
+        if self.whole { 2 } else { self.of.heads + self.of.kv_heads }
+    }
 }
 
 /// Where dropout is applied: which elements fall follows from the key and the element's index alone, so that the backward
@@ -263,32 +342,72 @@ pub struct Update {
     pub eps_before_correction: bool,
 }
 
+/// A token whose place has no row in the table's gradient.
+pub(crate) const IGNORED_TOKEN: u32 = u32::MAX;
+
 /// A target that takes no part in the loss (Hugging Face's -100).
 pub(crate) const IGNORED_TARGET: u32 = u32::MAX;
 
-/// `D/2` angles a position, in radians: `position * theta^(-2i/D)`, stretched for long contexts where the model says so.
+/// R/2 angles a position, in radians, of the R rotated elements of a head: `position * theta^(-2i/R)`, stretched for long contexts
+/// where the model says so.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Frequencies(pub Vec<f32>);
+pub struct Frequencies {
+    /// R/2 angles a position.
+    pub radians: Vec<f32>,
+    /// What rotated elements are multiplied by.
+    pub factor: f32,
+}
 
 impl Frequencies {
-    /// Su et al. 2021, equation 15; the stretch is Llama 3.1's, as Hugging Face computes it.
-    pub fn new(rope: &Rope, head_dim: usize) -> Self {
-        let base = |i: usize| f64::from(rope.theta).powf(-2.0 * i as f64 / head_dim as f64);
-        let stretch = |f: f64| {
-            let Some(s) = rope.scaling else { return f };
-            let (factor, low, high) =
-                (f64::from(s.factor), f64::from(s.low_freq_factor), f64::from(s.high_freq_factor));
-            let wavelength = 2.0 * std::f64::consts::PI / f;
-            let original = f64::from(s.original_context);
-            if wavelength < original / high {
-                f
-            } else if wavelength > original / low {
-                f / factor
-            } else {
-                let smooth = (original / wavelength - low) / (high - low);
-                (1.0 - smooth) * f / factor + smooth * f
+    /// Su et al. 2021, equation 15; the stretches are computed as Hugging Face computes them.
+    pub fn new(rope: &Rope, rotary_dim: usize) -> Self {
+        let theta = f64::from(rope.theta);
+        let base = |i: usize| theta.powf(-2.0 * i as f64 / rotary_dim as f64);
+        let plain = (0..rotary_dim / 2).map(base);
+        let (radians, factor): (Vec<f64>, f32) = match &rope.scaling {
+            None => (plain.collect(), 1.0),
+            Some(RopeScaling::Linear { factor }) => (plain.map(|f| f / f64::from(*factor)).collect(), 1.0),
+            Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context }) => {
+                let numbers = [*factor, *low_freq_factor, *high_freq_factor, *original_context as f32];
+                (plain.map(|f| llama3(f, numbers.map(f64::from))).collect(), 1.0)
+            }
+            Some(RopeScaling::LongRope { short, attention_factor, .. }) => {
+                let by = short.iter().copied().chain(std::iter::repeat(1.0));
+                (plain.zip(by).map(|(f, by)| f / f64::from(by)).collect(), *attention_factor)
+            }
+            Some(RopeScaling::Yarn { factor, beta_fast, beta_slow, original_context, truncate, attention_factor }) => {
+                let pair = |turns: f32| {
+                    let context = f64::from(*original_context) / (f64::from(turns) * 2.0 * std::f64::consts::PI);
+                    rotary_dim as f64 * context.ln() / (2.0 * theta.ln())
+                };
+                let (mut low, mut high) = (pair(*beta_fast), pair(*beta_slow));
+                if *truncate {
+                    (low, high) = (low.floor(), high.ceil());
+                }
+                let (low, mut high) = (low.max(0.0), high.min(rotary_dim as f64 - 1.0));
+                if low == high {
+                    high += 0.001;
+                }
+                let stretched = |(i, f): (usize, f64)| {
+                    let by = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+                    by * f / f64::from(*factor) + (1.0 - by) * f
+                };
+                (plain.enumerate().map(stretched).collect(), *attention_factor)
             }
         };
-        Self((0..head_dim / 2).map(|i| stretch(base(i)) as f32).collect())
+        Self { radians: radians.into_iter().map(|f| f as f32).collect(), factor }
+    }
+}
+
+/// `[factor, low_freq_factor, high_freq_factor, original context]`
+fn llama3(f: f64, [factor, low, high, original]: [f64; 4]) -> f64 {
+    let wavelength = 2.0 * std::f64::consts::PI / f;
+    if wavelength < original / high {
+        f
+    } else if wavelength > original / low {
+        f / factor
+    } else {
+        let smooth = (original / wavelength - low) / (high - low);
+        (1.0 - smooth) * f / factor + smooth * f
     }
 }

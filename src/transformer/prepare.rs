@@ -111,6 +111,9 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     if let Err(e) = w.check(&options.parallel) {
         return invalid(e.to_string());
     }
+    if let Some(what) = (options.backend == BackendKind::Cuda).then(|| cuda::parts::lacking(w)).flatten() {
+        return invalid(format!("{what} are not built into backend cuda (model {}); use backend: cpu", w.shape.family));
+    }
     if options.backend == BackendKind::Cuda && w.shape.head_dim as usize > cuda::LARGEST_HEAD_DIM {
         return invalid(format!(
             "head_dim {} is beyond the {} of backend cuda; use more heads, or backend: cpu",

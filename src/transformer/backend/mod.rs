@@ -9,35 +9,33 @@
 //!
 //! Deliberately absent: streams, devices, allocation strategies. A backend owns those.
 
+mod alloc;
 pub(in crate::transformer) mod composed;
+mod experts;
+mod on_host;
+mod parts;
+
+pub use alloc::Alloc;
+pub(crate) use experts::{ExpertDims, Experts, ExpertsBackward};
+pub(crate) use parts::Parts;
 
 use super::error::SessionError;
 use super::memory::DeviceMemory;
 pub use super::operands::{
-    AttentionDims, CacheDims, Category, Frequencies, LinearDims, NormDims, Store, Update, Updated,
+    AttentionDims, CacheDims, Category, Frequencies, LinearDims, NormDims, Scores, Store, Update, Updated,
 };
 pub(crate) use super::operands::{
-    CachePlace, Captured, Dropout, IGNORED_TARGET, Loss, NormBefore, NormedLinear, Tokens, Varying,
+    CachePlace, Captured, Dropout, IGNORED_TARGET, IGNORED_TOKEN, Loss, NormBefore, NormedLinear, QkNormDims, Tokens,
+    Varying,
 };
 use super::random::Normals;
 use super::shape::Activation;
 use super::{BackendKind, Dtype};
 
-/// Where buffers come from. Apart from [`Backend`], so that the account of memory can run the very code that allocates,
-/// with buffers that only count.
-pub trait Alloc {
-    /// A device array of f32, zeroed when made.
-    type Buffer;
-
-    /// # Errors
-    /// [`SessionError::OutOfMemory`].
-    fn alloc(&self, len: usize, category: Category) -> Result<Self::Buffer, SessionError>;
-}
-
 /// The operations. Every method that can fail does so by the device or by memory; shapes are the caller's promise and are
 /// checked by debug assertions and slice bounds.
 #[allow(clippy::too_many_arguments)]
-pub trait Backend: Alloc {
+pub trait Backend: Parts {
     /// Which one it is.
     fn kind(&self) -> BackendKind;
     /// The format that products take their factors in, and that the KV cache is kept in.
@@ -131,12 +129,13 @@ pub trait Backend: Alloc {
             Tokens::Placed(b) => self.embed(&self.tokens(b, n), tokens, first_position, table, positions, out, c),
         }
     }
-    /// `dtable[ids[r]] += dout[r]` (the one the tied head has written, or zeroed by the caller), and, where there are learned
-    /// positions, `dpositions[r % tokens] =` the sum over the batch, rows past `tokens` zero.
+    /// `dtable[ids[r]] += dout[r]`, but for [`IGNORED_TOKEN`] (the one the tied head has written, or zeroed by the caller), and, where there are learned
+    /// positions, `dpositions[first_position + r % tokens] =` the sum over the batch, all other rows zero.
     fn embed_backward(
         &self,
         ids: &[u32],
         tokens: usize,
+        first_position: usize,
         dout: &Self::Buffer,
         dtable: &mut Self::Buffer,
         dpositions: Option<&mut Self::Buffer>,
@@ -149,14 +148,15 @@ pub trait Backend: Alloc {
         ids: Tokens<'_, Self::Buffer>,
         n: usize,
         tokens: usize,
+        first: usize,
         dout: &Self::Buffer,
         dtable: &mut Self::Buffer,
         dpositions: Option<&mut Self::Buffer>,
         c: usize,
     ) {
         match ids {
-            Tokens::Host(ids) => self.embed_backward(ids, tokens, dout, dtable, dpositions, c),
-            Tokens::Placed(b) => self.embed_backward(&self.tokens(b, n), tokens, dout, dtable, dpositions, c),
+            Tokens::Host(ids) => self.embed_backward(ids, tokens, first, dout, dtable, dpositions, c),
+            Tokens::Placed(b) => self.embed_backward(&self.tokens(b, n), tokens, first, dout, dtable, dpositions, c),
         }
     }
 
@@ -206,7 +206,7 @@ pub trait Backend: Alloc {
         self.copy(plus, out, d.n * d.m);
         self.linear(x, w, bias, out, Store::Accumulate, d);
     }
-    /// `pre [N, M] = x w^T + bias`, `out [N, F] = f(pre)`; M is F, or 2 F for SwiGLU.
+    /// `pre [N, M] = x w^T + bias`, `out [N, F] = f(pre)`; M is F, or 2 F where it is gated.
     fn linear_activation(
         &self,
         kind: Activation,
@@ -218,7 +218,7 @@ pub trait Backend: Alloc {
         d: LinearDims,
     ) {
         self.linear(x, w, bias, pre, Store::Overwrite, d);
-        let f = if kind == Activation::SwiGlu { d.m / 2 } else { d.m };
+        let f = if kind.gated() { d.m / 2 } else { d.m };
         self.activation(kind, pre, out, d.n, f);
     }
     /// `out [N, M] = norm(x) w^T + bias`
@@ -274,13 +274,13 @@ pub trait Backend: Alloc {
         d: LinearDims,
     );
 
-    /// `out [N, F] = f(pre)`; `pre` is `[N, F]`, or `[N, 2 F]` (gate, up) for SwiGLU.
+    /// `out [N, F] = f(pre)`; `pre` is `[N, F]`, or `[N, 2 F]` (gate, up) where it is gated.
     fn activation(&self, kind: Activation, pre: &Self::Buffer, out: &mut Self::Buffer, n: usize, f: usize);
     /// `dpre = f'(pre) dout`, `pre` being replaced by its gradient in place.
     fn activation_backward(&self, kind: Activation, pre: &mut Self::Buffer, dout: &Self::Buffer, n: usize, f: usize);
 
-    /// Turns queries and keys of `qkv` by their positions `first_position + row % tokens`; `inverse` turns back (gradients).
-    /// Pairs are `(i, i + D/2)`, as in Hugging Face's Llama.
+    /// Rotates queries and keys of `qkv` by their positions `first_position + row % tokens`; `inverse` rotates back (gradients).
+    /// Pairs are `(i, i + R/2)` of the R elements of a head that are rotated, as in Hugging Face's Llama.
     fn rope(
         &self,
         qkv: &mut Self::Buffer,
@@ -290,7 +290,8 @@ pub trait Backend: Alloc {
         d: AttentionDims,
     );
 
-    /// `out [N, H*D] = softmax(Q K^T / sqrt(D)) V`; `lse [N, H]` takes the log of the softmax's denominator.
+    /// `out [N, H*D] = softmax(scores) V`, scores of `Q K^T` as [`AttentionDims`] says; `lse [N, H]` takes the log of the softmax's
+    /// denominator.
     fn attention(&self, qkv: &Self::Buffer, out: &mut Self::Buffer, lse: &mut Self::Buffer, d: AttentionDims);
     /// `dqkv =` the gradient, `dout` that of `out`.
     fn attention_backward(
@@ -303,7 +304,8 @@ pub trait Backend: Alloc {
         d: AttentionDims,
     );
 
-    /// Copies keys and values of `qkv` (`d.tokens` a sequence) into the cache from `position` on.
+    /// Copies keys and values of `qkv` (`d.tokens` a sequence) into the cache from `position` on. Past its capacity they take the
+    /// places of the oldest.
     fn cache_append(
         &self,
         qkv: &Self::Buffer,
@@ -312,7 +314,8 @@ pub trait Backend: Alloc {
         d: AttentionDims,
         c: CacheDims,
     );
-    /// Attention of the one query a sequence (`d.tokens` = 1) over the first `length` positions of the cache.
+    /// Attention of the one query a sequence (`d.tokens` = 1) over the first `length` places of the cache. A window is the cache's
+    /// capacity, and not looked at here.
     fn attention_cached(
         &self,
         qkv: &Self::Buffer,
@@ -327,14 +330,16 @@ pub trait Backend: Alloc {
     /// seed it is its own backward pass.
     fn dropout(&self, x: &mut Self::Buffer, len: usize, dropout: Dropout);
 
-    /// Mean cross-entropy of `softmax(x [N, C] w[V, C]^T)` against `targets`, [`IGNORED_TARGET`]s left out. With `gradients`,
-    /// `dx =` and `dw =` their gradients. An implementation need not hold all logits at once.
+    /// Mean cross-entropy of `softmax(x [N, C] w[V, C]^T)` against `targets`, [`IGNORED_TARGET`]s left out; with a cap, logits are
+    /// as of [`Backend::soft_cap`]. With `gradients`, `dx =` and `dw =` their gradients. An implementation need not hold all logits at
+    /// once.
     fn cross_entropy(
         &self,
         x: &Self::Buffer,
         w: &Self::Buffer,
         targets: &[u32],
         gradients: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
+        cap: Option<f32>,
         d: LinearDims,
     ) -> Loss;
     /// [`Backend::cross_entropy`] of targets that are where the backend keeps tokens.
@@ -344,11 +349,12 @@ pub trait Backend: Alloc {
         w: &Self::Buffer,
         targets: Tokens<'_, Self::Buffer>,
         gradients: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
+        cap: Option<f32>,
         d: LinearDims,
     ) -> Loss {
         match targets {
-            Tokens::Host(targets) => self.cross_entropy(x, w, targets, gradients, d),
-            Tokens::Placed(b) => self.cross_entropy(x, w, &self.tokens(b, d.n), gradients, d),
+            Tokens::Host(targets) => self.cross_entropy(x, w, targets, gradients, cap, d),
+            Tokens::Placed(b) => self.cross_entropy(x, w, &self.tokens(b, d.n), gradients, cap, d),
         }
     }
     /// Mean of squared differences over the first `len` numbers; `dx = 2 (x - target) / len`.

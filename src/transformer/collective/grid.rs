@@ -5,6 +5,7 @@
 //! node.
 
 use super::super::shape::Shape;
+use super::super::shape::parts::{Positions, QkNorm};
 use super::Collective;
 use super::alone::Alone;
 use super::threads::Exchange;
@@ -77,6 +78,10 @@ impl Parallel {
             return Err(Indivisible { batch: true, message });
         }
         let t = self.tensor;
+        if let Some(what) = split_by_nobody(shape).filter(|_| t > 1) {
+            let message = format!("{what} are not built in where ranks split the layers; use parallel.tensor: 1");
+            return Err(Indivisible { batch: false, message });
+        }
         let parts = [("n_heads", shape.n_heads), ("n_kv_heads", shape.n_kv_heads), ("d_ff", shape.d_ff)];
         // Heads of keys and values are not copied: each belongs to one rank.
         let Some((field, size)) = parts.into_iter().find(|(_, size)| t == 0 || !size.is_multiple_of(t)) else {
@@ -138,6 +143,19 @@ pub(crate) fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel) -> Vec<Groups<T>>
     };
     let all = parallel.ranks().unwrap_or(0) as usize;
     groups(parallel, 0..all, seats).unwrap_or_else(|never| match never {})
+}
+
+/// What a model has whose gradients, or whose meaning, would be of all heads together.
+fn split_by_nobody(shape: &Shape) -> Option<&'static str> {
+    let parts = shape.parts();
+    if shape.experts.is_some() {
+        return Some("experts");
+    }
+    match (parts.qk_norm, parts.positions) {
+        (QkNorm::Head | QkNorm::Whole, _) => Some("norms of queries and keys"),
+        (QkNorm::None, Positions::Alibi) => Some("slopes of scores by head (ALiBi)"),
+        _ => None,
+    }
 }
 
 fn gcd(a: u32, b: u32) -> u32 {

@@ -56,6 +56,7 @@ trait Operation {
     fn step(&self, u: &Update, g: &Array, o: &mut [Array]);
     fn dropout(&self, x: &mut Array, d: Dropout);
     fn squares(&self, x: &Array, t: &Array, dx: &mut Array, loss: &mut Array);
+    fn experts(&self, inputs: [&Array; 5], o: &mut [Array], d: ExpertDims);
 }
 
 /// Runs an operation on copies of its inputs and outputs in a backend's own buffers, and brings the outputs back.
@@ -79,6 +80,21 @@ fn on<B: Backend, const I: usize, const O: usize>(
 }
 
 impl<B: Backend> Operation for B {
+    fn experts(&self, [x, up, down, logits, dout]: [&Array; 5], o: &mut [Array], d: ExpertDims) {
+        let [out, weights, dup, ddown, dx, dweights, dlogits] = o else { unreachable!() };
+        let (inputs, outputs) = ([x, up, down, logits, dout], [out, weights, dup, ddown, dx, dweights, dlogits]);
+        on(self, inputs, outputs, |[x, up, down, logits, dout], [out, weights, dup, ddown, dx, dweights, dlogits]| {
+            let new = |len| self.alloc(len, Category::Activations).unwrap();
+            let (mut chosen, mut pre) = (new(d.rows()), new(d.rows() * d.kind.inner(d.f)));
+            let mut act = new(d.rows() * d.f);
+            self.route(logits, &mut chosen, weights, d);
+            let of = Experts { up, down, biases: None, chosen: &chosen, weights, d };
+            Parts::experts(self, x, &of, &mut pre, &mut act, out);
+            let to = ExpertsBackward { pre: &mut pre, act: &mut act, dup, ddown, dbiases: None, dx, dweights };
+            self.experts_backward(x, &of, dout, to);
+            self.route_backward(logits, &chosen, dweights, dlogits, d);
+        });
+    }
     fn linear(&self, x: &Array, w: &Array, b: Option<&Array>, out: &mut Array, s: Store, d: LinearDims) {
         match b {
             Some(b) => on(self, [x, w, b], [out], |[x, w, b], [out]| Backend::linear(self, x, w, Some(b), out, s, d)),
@@ -130,8 +146,8 @@ impl<B: Backend> Operation for B {
     fn cross_entropy(&self, x: &Array, w: &Array, t: &[u32], o: &mut [Array], d: LinearDims) {
         let [dx, dw, loss] = o else { unreachable!() };
         on(self, [x, w], [dx, dw], |[x, w], [dx, dw]| {
-            loss[0] = self.read_loss(Backend::cross_entropy(self, x, w, t, Some((dx, dw)), d));
-            loss[1] = self.read_loss(Backend::cross_entropy(self, x, w, t, None, d));
+            loss[0] = self.read_loss(Backend::cross_entropy(self, x, w, t, Some((dx, dw)), None, d));
+            loss[1] = self.read_loss(Backend::cross_entropy(self, x, w, t, None, None, d));
         });
     }
     fn embed(&self, ids: &[u32], tokens: usize, table: &Array, pos: &Array, o: &mut [Array], c: usize) {
@@ -139,7 +155,7 @@ impl<B: Backend> Operation for B {
         let dout = random(ids.len() * c, 3);
         on(self, [table, pos, &dout], [out, dtable, dpos], |[table, pos, dout], [out, dtable, dpos]| {
             Backend::embed(self, ids, tokens, 0, table, Some(pos), out, c);
-            self.embed_backward(ids, tokens, dout, dtable, Some(dpos), c);
+            self.embed_backward(ids, tokens, 0, dout, dtable, Some(dpos), c);
         });
     }
     fn step(&self, u: &Update, g: &Array, o: &mut [Array]) {
@@ -189,7 +205,7 @@ fn linear_layers_agree_at_odd_shapes() {
 fn norms_agree_at_odd_shapes() {
     for (n, c) in [(1, 1), (3, 17), (5, 48), (33, 100), (7, 769)] {
         for rms in [false, true] {
-            let d = NormDims { n, c, eps: 1e-5, rms };
+            let d = NormDims { n, c, eps: 1e-5, rms, gain_offset: 0.0 };
             let (x, g, b) = (random(n * c, 1), random(c, 2), random(c, 3));
             both(&format!("norm {d:?}"), &[n * c, 2 * n, n * c, c, c], |o, out| {
                 o.norm(&x, &g, (!rms).then_some(&b), out, d);
@@ -200,9 +216,9 @@ fn norms_agree_at_odd_shapes() {
 
 #[test]
 fn activations_agree() {
-    for kind in [Activation::Relu, Activation::GeluTanh, Activation::GeluErf, Activation::SwiGlu] {
+    for kind in Activation::ALL.iter().copied() {
         for (n, f) in [(1, 1), (3, 19), (7, 64), (20, 33)] {
-            let inner = if kind == Activation::SwiGlu { 2 * f } else { f };
+            let inner = kind.inner(f);
             let dout = random(n * f, 1);
             both(&format!("{kind:?} {n} x {f}"), &[n * inner, n * f], |o, out| {
                 let [pre, out] = out else { unreachable!() };
@@ -218,7 +234,7 @@ fn attention_dims() -> Vec<AttentionDims> {
         [(1, 1, 1, 1, 2), (2, 7, 3, 3, 8), (1, 65, 4, 2, 16), (3, 130, 2, 1, 10), (1, 200, 6, 2, 64)]
     {
         for causal in [true, false] {
-            all.push(AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal });
+            all.push(AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal, scores: Scores::default() });
         }
     }
     all
@@ -333,4 +349,19 @@ fn embeddings_updates_dropout_and_squares_agree() {
 #[test]
 fn backends_tell_their_names() {
     assert_eq!((Cpu::new(1, None).unwrap().kind(), Naive.kind()), (BackendKind::Cpu, BackendKind::Naive));
+}
+
+/// Routes and experts, forward and backward; few tokens leave experts without any.
+#[test]
+fn experts_agree() {
+    for (n, c, f, experts, per_token) in [(1, 8, 5, 4, 2), (7, 17, 9, 3, 3), (40, 24, 33, 8, 2), (70, 16, 12, 5, 1)] {
+        for (normalised, kind) in [(true, Activation::SwiGlu), (false, Activation::GeluTanh)] {
+            let d = ExpertDims { n, c, f, experts, per_token, normalised, kind };
+            let inner = kind.inner(f);
+            let [x, up, down] = [n * c, experts * inner * c, experts * c * f].map(|len| random(len, len as u64));
+            let (logits, dout) = (random(n * experts, 77), random(n * c, 78));
+            let outs = [n * c, d.rows(), experts * inner * c, experts * c * f, n * c, d.rows(), n * experts];
+            both(&format!("{d:?}"), &outs, |backend, o| backend.experts([&x, &up, &down, &logits, &dout], o, d));
+        }
+    }
 }

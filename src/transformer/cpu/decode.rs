@@ -4,7 +4,7 @@
 use super::super::backend::{AttentionDims, CacheDims};
 use super::embedding::Cached;
 use super::instructions::vectorised;
-use super::math::{exp, maximum, sum};
+use super::math::{exp, maximum, sum, tanh};
 use super::pool::{Pool, writing};
 
 pub(super) fn attention<T: Cached>(
@@ -18,7 +18,6 @@ pub(super) fn attention<T: Cached>(
 ) {
     let (dim, group) = (d.head_dim, d.heads / d.kv_heads);
     let (keys, values) = cache[..c.len()].split_at(c.half());
-    let scale = 1.0 / (dim as f32).sqrt();
     // A key-value head of a sequence and the query heads that share it are a task; their outputs stand side by side.
     let out = writing(&mut out[..d.batch * d.out_width()], group * dim);
     pool.over_with(out, length, |i, out, scores| {
@@ -27,9 +26,10 @@ pub(super) fn attention<T: Cached>(
         let (keys, values) = (&keys[start..][..c.capacity * dim], &values[start..][..length * dim]);
         for (g, out) in out.chunks_exact_mut(dim).enumerate() {
             let query = &qkv[b * d.qkv_width() + (kv * group + g) * dim..][..dim];
+            let of = OfHead { scale: d.scale() as f32, cap: d.scores.soft_cap, slope: d.slope(kv * group + g) };
             vectorised(
                 #[inline(always)]
-                || head(query, keys, values, scores, out, scale),
+                || head(query, keys, values, scores, out, of),
             );
         }
     });
@@ -38,8 +38,18 @@ pub(super) fn attention<T: Cached>(
 /// Positions whose scores, or dimensions whose sums, are worked on at a time: four AVX-512 registers.
 const BLOCK: usize = 64;
 
+/// How a head's scores come about.
+#[derive(Clone, Copy)]
+struct OfHead {
+    scale: f32,
+    cap: Option<f32>,
+    /// What a score gains with the key's position.
+    slope: f32,
+}
+
 #[inline(always)]
-fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], out: &mut [f32], scale: f32) {
+fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], out: &mut [f32], of: OfHead) {
+    let scale = of.scale;
     let capacity = keys.len() / query.len();
     let (blocks, rest) = scores.as_chunks_mut::<BLOCK>();
     let whole = blocks.len() * BLOCK;
@@ -55,6 +65,13 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
     for (i, s) in rest.iter_mut().enumerate() {
         let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * row[whole + i].to_f32());
         *s = products.sum::<f32>() * scale;
+    }
+    if let Some(cap) = of.cap {
+        let inverse = 1.0 / cap;
+        scores.iter_mut().for_each(|s| *s = cap * tanh(*s * inverse));
+    }
+    if of.slope != 0.0 {
+        scores.iter_mut().enumerate().for_each(|(i, s)| *s += of.slope * i as f32);
     }
     let max = maximum(scores);
     for s in scores.iter_mut() {

@@ -1,6 +1,6 @@
 //! Rows in and out of tables: embeddings, the KV cache, the largest of a row. Bound by memory; the same on both CPU backends.
 
-use super::super::backend::{AttentionDims, CacheDims};
+use super::super::backend::{AttentionDims, CacheDims, IGNORED_TOKEN};
 use half::bf16;
 
 /// `out = table[id] (+ positions[position])`
@@ -23,7 +23,7 @@ pub(super) fn add_position(position: usize, positions: Option<&[f32]>, out: &mut
 /// Scatters `dout [N, C]` into the table's gradient (added) and the positions' (overwritten).
 pub(super) fn backward(
     ids: &[u32],
-    tokens: usize,
+    (tokens, first): (usize, usize),
     dout: &[f32],
     dtable: &mut [f32],
     dpositions: Option<&mut [f32]>,
@@ -34,13 +34,13 @@ pub(super) fn backward(
             *t += f;
         }
     };
-    for (&id, d) in ids.iter().zip(dout.chunks_exact(c)) {
+    for (&id, d) in ids.iter().zip(dout.chunks_exact(c)).filter(|(id, _)| **id != IGNORED_TOKEN) {
         add(&mut dtable[id as usize * c..][..c], d);
     }
     if let Some(positions) = dpositions {
         positions.fill(0.0);
         for (r, d) in dout.chunks_exact(c).take(ids.len()).enumerate() {
-            add(&mut positions[(r % tokens) * c..][..c], d);
+            add(&mut positions[(first + r % tokens) * c..][..c], d);
         }
     }
 }
@@ -73,7 +73,7 @@ impl Cached for bf16 {
     }
 }
 
-/// Copies the keys and values of `qkv [B * T, (H + 2 KV) * D]` into the cache from `position` on.
+/// Copies the keys and values of `qkv [B * T, (H + 2 KV) * D]` into the cache from `position` on, in turn past its capacity.
 pub(super) fn cache_append(qkv: &[f32], cache: &mut [f32], position: usize, d: AttentionDims, c: CacheDims) {
     let (keys, values) = cache.split_at_mut(c.half());
     let head = c.capacity * d.head_dim;
@@ -93,12 +93,14 @@ pub(super) fn cache_append_head<T: Cached>(
     c: CacheDims,
 ) {
     let dim = d.head_dim;
-    for t in 0..d.tokens {
+    // What would be overwritten at once is not written.
+    for t in d.tokens.saturating_sub(c.capacity)..d.tokens {
+        let place = (position + t) % c.capacity;
         let row = &qkv[(batch * d.tokens + t) * d.qkv_width() + d.heads * dim..][..2 * d.kv_heads * dim];
         let value = &row[(d.kv_heads + head) * dim..][..dim];
-        values[(position + t) * dim..][..dim].iter_mut().zip(value).for_each(|(to, v)| *to = T::of(*v));
+        values[place * dim..][..dim].iter_mut().zip(value).for_each(|(to, v)| *to = T::of(*v));
         for (i, k) in row[head * dim..][..dim].iter().enumerate() {
-            keys[i * c.capacity + position + t] = T::of(*k);
+            keys[i * c.capacity + place] = T::of(*k);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::backend::{IGNORED_TARGET, LinearDims};
 use super::instructions::vectorised;
-use super::math::{exp, maximum, sum};
+use super::math::{exp, maximum, sum, tanh};
 use super::matmul::matmul;
 use super::pool::{Pool, reading, writing};
 use super::product::{Onto, Precision, View};
@@ -22,6 +22,7 @@ pub(super) fn cross_entropy(
     w: &[f32],
     targets: &[u32],
     mut gradients: Option<(&mut [f32], &mut [f32])>,
+    cap: Option<f32>,
     d: LinearDims,
 ) -> f32 {
     let LinearDims { n, k, m: v } = d;
@@ -39,7 +40,12 @@ pub(super) fn cross_entropy(
         pool.over(parts, |i, (row, loss)| {
             loss[0] = vectorised(
                 #[inline(always)]
-                || softmax_row(row, targets[first + i], wanted, counted),
+                || match cap {
+                    None => softmax_row(row, targets[first + i], wanted, counted),
+                    Some(cap) => {
+                        capped_row(row, targets[first + i], wanted.then_some(&mut *pool.scratch(v)), counted, cap)
+                    }
+                },
             );
         });
         if let Some((dx, dw)) = gradients.as_mut() {
@@ -75,6 +81,18 @@ fn softmax_row(row: &mut [f32], target: u32, wanted: bool, counted: f32) -> f32 
         row[target as usize] -= 1.0 / counted;
     }
     max + total.ln() - of_target
+}
+
+/// [`softmax_row`] of logits l as `cap tanh(l / cap)`, which `room` keeps until the gradient, where there is one, has gone through it.
+#[inline(always)]
+fn capped_row(row: &mut [f32], target: u32, room: Option<&mut [f32]>, counted: f32, cap: f32) -> f32 {
+    let inverse = 1.0 / cap;
+    row.iter_mut().for_each(|l| *l = cap * tanh(*l * inverse));
+    let Some(capped) = room.map(|room| &mut room[..row.len()]) else { return softmax_row(row, target, false, counted) };
+    capped.copy_from_slice(row);
+    let loss = softmax_row(row, target, true, counted);
+    row.iter_mut().zip(capped).for_each(|(g, l)| *g *= 1.0 - (*l * inverse) * (*l * inverse));
+    loss
 }
 
 pub(super) fn mean_squared_error(pool: &Pool, x: &[f32], target: &[f32], dx: Option<&mut [f32]>) -> f32 {

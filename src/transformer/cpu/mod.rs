@@ -3,6 +3,8 @@
 pub(crate) mod array;
 pub(crate) mod buffer;
 pub(crate) mod naive;
+mod naive_curves;
+mod naive_parts;
 
 #[cfg(test)]
 mod conformance;
@@ -13,21 +15,24 @@ mod chunks;
 mod decode;
 mod dropout;
 mod embedding;
+mod experts;
 pub(crate) mod instructions;
 mod loss;
 mod math;
 mod matmul;
 mod norm;
+mod parts;
 pub(in crate::transformer) mod pool;
 mod product;
+mod qk_norm;
 mod rope;
 mod update;
 
 pub(crate) use instructions::Instructions;
 
 use super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store,
-    Update, Updated,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, ExpertDims, Frequencies, LinearDims, Loss, NormDims,
+    Store, Update, Updated,
 };
 use super::error::SessionError;
 use super::shape::Activation;
@@ -100,11 +105,12 @@ pub(super) fn scratch_words(
     widths: Widths,
     training: bool,
 ) -> usize {
-    let Widths { model, inner, vocabulary } = widths;
+    let Widths { model, inner, vocabulary, experts, gathered } = widths;
+    let experts = experts.map_or(0, |d| experts::scratch_len(d, training));
     let widest = inner.max(attention.qkv_width());
     let forward = product::scratch_words(rows, model.max(inner), widest);
     if !training {
-        return forward + threads * attention::scratch_len(attention, false);
+        return forward + experts + threads * (gathered + attention::scratch_len(attention, false));
     }
     let logits = loss::scratch_len(rows, vocabulary) + rows;
     let products = [
@@ -114,7 +120,7 @@ pub(super) fn scratch_words(
         product::scratch_words(vocabulary, loss::BLOCK.min(rows), model),
     ];
     let packed = products.into_iter().max().unwrap_or(0);
-    logits + threads * attention::scratch_len(attention, true) + packed
+    logits + experts + threads * attention::scratch_len(attention, true) + packed
 }
 
 /// The widths of a model that decide how much its operations pack.
@@ -123,6 +129,9 @@ pub(super) struct Widths {
     pub model: usize,
     pub inner: usize,
     pub vocabulary: usize,
+    pub experts: Option<ExpertDims>,
+    /// Elements of keys and values that a thread gathers where a prompt is processed in stretches.
+    pub gathered: usize,
 }
 
 impl Cpu {
@@ -238,13 +247,14 @@ impl Backend for Cpu {
         &self,
         ids: &[u32],
         tokens: usize,
+        first: usize,
         dout: &Buffer,
         dtable: &mut Buffer,
         dpositions: Option<&mut Buffer>,
         c: usize,
     ) {
         let dpositions = dpositions.map(Buffer::plain_mut);
-        embedding::backward(ids, tokens, dout.plain(), dtable.plain_mut(), dpositions, c);
+        embedding::backward(ids, (tokens, first), dout.plain(), dtable.plain_mut(), dpositions, c);
     }
 
     fn norm(
@@ -373,11 +383,12 @@ impl Backend for Cpu {
         w: &Buffer,
         targets: &[u32],
         gradients: Option<(&mut Buffer, &mut Buffer)>,
+        cap: Option<f32>,
         d: LinearDims,
     ) -> Loss {
         let gradients = gradients.map(|(dx, dw)| (dx.plain_mut(), dw.plain_mut()));
         let (x, w) = (x.plain(), w.plain());
-        Loss::Known(loss::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, d))
+        Loss::Known(loss::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, cap, d))
     }
     fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
         let dx = dx.map(|d| &mut d.plain_mut()[..len]);

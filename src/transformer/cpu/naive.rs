@@ -8,6 +8,7 @@ use super::super::error::SessionError;
 use super::super::shape::Activation;
 use super::super::{BackendKind, OptimizerKind};
 use super::array::Array;
+use super::naive_curves::{activate, other_half};
 use super::{dropout, embedding};
 
 /// The backend of plain loops.
@@ -22,58 +23,29 @@ impl Alloc for Naive {
     }
 }
 
-/// f(x) and f'(x).
-fn activate(kind: Activation, x: f64) -> (f64, f64) {
-    match kind {
-        Activation::Relu => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
-        Activation::GeluTanh => {
-            let k = (2.0 / std::f64::consts::PI).sqrt();
-            let t = (k * (x + 0.044715 * x * x * x)).tanh();
-            (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * k * (1.0 + 3.0 * 0.044715 * x * x))
-        }
-        Activation::GeluErf => {
-            let phi = 0.5 * (1.0 + erf(x / std::f64::consts::SQRT_2));
-            (x * phi, phi + x * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt())
-        }
-        Activation::SwiGlu => {
-            let s = 1.0 / (1.0 + (-x).exp());
-            (x * s, s * (1.0 + x * (1.0 - s)))
-        }
-    }
-}
-
-/// The error function, to 1e-15: the Maclaurin series up to 3, the continued fraction beyond (Abramowitz & Stegun 7.1.5,
-/// 7.1.14).
-fn erf(x: f64) -> f64 {
-    let a = x.abs();
-    let value = if a < 3.0 {
-        let mut term = a;
-        let mut sum = a;
-        for n in 1..100 {
-            term *= -a * a / f64::from(n);
-            sum += term / f64::from(2 * n + 1);
-        }
-        sum * 2.0 / std::f64::consts::PI.sqrt()
-    } else {
-        let tail = (1..=60).rev().fold(0.0, |t, n| f64::from(n) / 2.0 / (a + t));
-        1.0 - (-a * a).exp() / std::f64::consts::PI.sqrt() / (a + tail)
-    };
-    value.copysign(x)
-}
-
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
 }
 
 /// Where in a row of queries, keys and values head `h`'s query starts, and the key and value it shares.
-fn head_offsets(d: &AttentionDims, h: usize) -> (usize, usize, usize) {
+pub(super) fn head_offsets(d: &AttentionDims, h: usize) -> (usize, usize, usize) {
     let group = h / (d.heads / d.kv_heads);
     (h * d.head_dim, (d.heads + group) * d.head_dim, (d.heads + d.kv_heads + group) * d.head_dim)
 }
 
-/// softmax(q k^T / sqrt(D)) over the given keys, and the log of its denominator.
-fn probabilities<'a>(q: &[f32], keys: impl Iterator<Item = &'a [f32]>, scale: f64) -> (Vec<f64>, f64) {
-    let scores: Vec<f64> = keys.map(|k| dot(q, k) * scale).collect();
+/// The softmax of the scores of the given keys, whose first stands at position `first`, for head `h`, and the log of its denominator.
+pub(super) fn probabilities<'a>(
+    q: &[f32],
+    keys: impl Iterator<Item = &'a [f32]>,
+    (first, h): (usize, usize),
+    d: &AttentionDims,
+) -> (Vec<f64>, f64) {
+    let score = |(s, k): (usize, &[f32])| {
+        let score = dot(q, k) * d.scale();
+        let capped = d.scores.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+        capped + f64::from(d.slope(h)) * (first + s) as f64
+    };
+    let scores: Vec<f64> = keys.enumerate().map(score).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
     (scores.iter().map(|s| (s - max).exp() / total).collect(), max + total.ln())
@@ -119,12 +91,13 @@ impl Backend for Naive {
         &self,
         ids: &[u32],
         tokens: usize,
+        first: usize,
         dout: &Array,
         dtable: &mut Array,
         dpositions: Option<&mut Array>,
         c: usize,
     ) {
-        embedding::backward(ids, tokens, dout, dtable, dpositions.map(|p| &mut **p), c);
+        embedding::backward(ids, (tokens, first), dout, dtable, dpositions.map(|p| &mut **p), c);
     }
 
     fn norm(&self, x: &Array, gain: &Array, bias: Option<&Array>, out: &mut Array, stats: &mut Array, d: NormDims) {
@@ -135,7 +108,7 @@ impl Backend for Naive {
             let variance = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / c;
             let rstd = 1.0 / (variance + f64::from(d.eps)).sqrt();
             for i in 0..d.c {
-                let normed = (f64::from(row[i]) - mean) * rstd * f64::from(gain[i]);
+                let normed = (f64::from(row[i]) - mean) * rstd * (f64::from(gain[i]) + f64::from(d.gain_offset));
                 out[r * d.c + i] = (normed + bias.map_or(0.0, |b| f64::from(b[i]))) as f32;
             }
             stats[2 * r] = mean as f32;
@@ -158,7 +131,8 @@ impl Backend for Naive {
         for r in 0..d.n {
             let (mean, rstd) = (f64::from(stats[2 * r]), f64::from(stats[2 * r + 1]));
             let hat = |i: usize| (f64::from(x[r * d.c + i]) - mean) * rstd;
-            let g = |i: usize| f64::from(dout[r * d.c + i]) * f64::from(gain[i]);
+            let gain = |i: usize| f64::from(gain[i]) + f64::from(d.gain_offset);
+            let g = |i: usize| f64::from(dout[r * d.c + i]) * gain(i);
             let sum_g = if d.rms { 0.0 } else { (0..d.c).map(g).sum::<f64>() / c };
             let sum_gh = (0..d.c).map(|i| g(i) * hat(i)).sum::<f64>() / c;
             for i in 0..d.c {
@@ -212,9 +186,9 @@ impl Backend for Naive {
     fn activation(&self, kind: Activation, pre: &Array, out: &mut Array, n: usize, f: usize) {
         for r in 0..n {
             for i in 0..f {
-                out[r * f + i] = if kind == Activation::SwiGlu {
+                out[r * f + i] = if kind.gated() {
                     let row = &pre[2 * r * f..][..2 * f];
-                    (activate(kind, f64::from(row[i])).0 * f64::from(row[f + i])) as f32
+                    (activate(kind, f64::from(row[i])).0 * other_half(kind, f64::from(row[f + i])).0) as f32
                 } else {
                     activate(kind, f64::from(pre[r * f + i])).0 as f32
                 };
@@ -225,10 +199,11 @@ impl Backend for Naive {
         for r in 0..n {
             for i in 0..f {
                 let d = f64::from(dout[r * f + i]);
-                if kind == Activation::SwiGlu {
+                if kind.gated() {
                     let row = &mut pre[2 * r * f..][..2 * f];
                     let (value, slope) = activate(kind, f64::from(row[i]));
-                    (row[i], row[f + i]) = ((d * slope * f64::from(row[f + i])) as f32, (d * value) as f32);
+                    let (other, of_other) = other_half(kind, f64::from(row[f + i]));
+                    (row[i], row[f + i]) = ((d * slope * other) as f32, (d * value * of_other) as f32);
                 } else {
                     pre[r * f + i] = (d * activate(kind, f64::from(pre[r * f + i])).1) as f32;
                 }
@@ -237,13 +212,13 @@ impl Backend for Naive {
     }
 
     fn rope(&self, qkv: &mut Array, frequencies: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
-        let half = d.head_dim / 2;
+        let (half, by) = (frequencies.radians.len(), f64::from(frequencies.factor));
         for r in 0..d.rows() {
             for h in 0..d.heads + d.kv_heads {
                 let head = &mut qkv[r * d.qkv_width() + h * d.head_dim..][..d.head_dim];
-                for (i, &f) in frequencies.0.iter().enumerate() {
+                for (i, &f) in frequencies.radians.iter().enumerate() {
                     let angle = (first + r % d.tokens) as f64 * f64::from(f) * if inverse { -1.0 } else { 1.0 };
-                    let (a, b) = (f64::from(head[i]), f64::from(head[i + half]));
+                    let (a, b) = (by * f64::from(head[i]), by * f64::from(head[i + half]));
                     head[i] = (a * angle.cos() - b * angle.sin()) as f32;
                     head[i + half] = (b * angle.cos() + a * angle.sin()) as f32;
                 }
@@ -253,45 +228,60 @@ impl Backend for Naive {
 
     fn attention(&self, qkv: &Array, out: &mut Array, lse: &mut Array, d: AttentionDims) {
         let (width, dim) = (d.qkv_width(), d.head_dim);
-        let scale = 1.0 / (dim as f64).sqrt();
         for b in 0..d.batch {
             for h in 0..d.heads {
                 let (q, k, v) = head_offsets(&d, h);
                 for t in 0..d.tokens {
                     let r = b * d.tokens + t;
-                    let seen = if d.causal { t + 1 } else { d.tokens };
-                    let keys = (0..seen).map(|s| &qkv[(b * d.tokens + s) * width + k..][..dim]);
-                    let (p, denominator) = probabilities(&qkv[r * width + q..][..dim], keys, scale);
+                    let seen = d.seen(t);
+                    let keys = seen.clone().map(|s| &qkv[(b * d.tokens + s) * width + k..][..dim]);
+                    let (p, denominator) = probabilities(&qkv[r * width + q..][..dim], keys, (seen.start, h), &d);
                     lse[r * d.heads + h] = denominator as f32;
                     for i in 0..dim {
-                        let sum: f64 =
-                            (0..seen).map(|s| p[s] * f64::from(qkv[(b * d.tokens + s) * width + v + i])).sum();
+                        let values = seen.clone().map(|s| f64::from(qkv[(b * d.tokens + s) * width + v + i]));
+                        let sum: f64 = p.iter().zip(values).map(|(p, v)| p * v).sum();
                         out[r * d.out_width() + h * dim + i] = sum as f32;
                     }
                 }
             }
         }
     }
-    fn attention_backward(&self, qkv: &Array, _: &Array, dout: &Array, _: &Array, dqkv: &mut Array, d: AttentionDims) {
+    fn attention_backward(
+        &self,
+        qkv: &Array,
+        _: &Array,
+        dout: &Array,
+        lse: &Array,
+        dqkv: &mut Array,
+        d: AttentionDims,
+    ) {
         let (width, dim) = (d.qkv_width(), d.head_dim);
-        let scale = 1.0 / (dim as f64).sqrt();
+        let scale = d.scale();
         let mut sums = vec![0.0f64; d.rows() * width];
         for b in 0..d.batch {
             for h in 0..d.heads {
                 let (q, k, v) = head_offsets(&d, h);
                 for t in 0..d.tokens {
                     let r = b * d.tokens + t;
-                    let seen = if d.causal { t + 1 } else { d.tokens };
+                    let seen = d.seen(t);
                     let row = |s: usize| (b * d.tokens + s) * width;
-                    let keys = (0..seen).map(|s| &qkv[row(s) + k..][..dim]);
-                    let (p, _) = probabilities(&qkv[r * width + q..][..dim], keys, scale);
+                    let query = &qkv[r * width + q..][..dim];
+                    let keys = seen.clone().map(|s| &qkv[row(s) + k..][..dim]);
+                    let (mut p, own) = probabilities(query, keys, (seen.start, h), &d);
+                    // Where something stands beside the scores, the denominator is another one.
+                    let beside = (own - f64::from(lse[r * d.heads + h])).exp();
+                    if d.scores.sinks {
+                        p.iter_mut().for_each(|p| *p *= beside);
+                    }
                     let go = &dout[r * d.out_width() + h * dim..][..dim];
-                    let dp: Vec<f64> = (0..seen).map(|s| dot(go, &qkv[row(s) + v..][..dim])).collect();
+                    let dp: Vec<f64> = seen.clone().map(|s| dot(go, &qkv[row(s) + v..][..dim])).collect();
                     let mean: f64 = p.iter().zip(&dp).map(|(p, g)| p * g).sum();
-                    for s in 0..seen {
-                        let ds = p[s] * (dp[s] - mean) * scale;
+                    for ((s, p), dp) in seen.zip(p).zip(dp) {
+                        let uncapped = dot(query, &qkv[row(s) + k..][..dim]) * scale;
+                        let slope = |cap: f32| 1.0 - (uncapped / f64::from(cap)).tanh().powi(2);
+                        let ds = p * (dp - mean) * d.scores.soft_cap.map_or(1.0, slope) * scale;
                         for i in 0..dim {
-                            sums[row(s) + v + i] += p[s] * f64::from(go[i]);
+                            sums[row(s) + v + i] += p * f64::from(go[i]);
                             sums[row(s) + k + i] += ds * f64::from(qkv[r * width + q + i]);
                             sums[r * width + q + i] += ds * f64::from(qkv[row(s) + k + i]);
                         }
@@ -317,14 +307,13 @@ impl Backend for Naive {
         c: CacheDims,
     ) {
         let dim = d.head_dim;
-        let scale = 1.0 / (dim as f64).sqrt();
         for b in 0..d.batch {
             for h in 0..d.heads {
                 let start = (b * d.kv_heads + h / (d.heads / d.kv_heads)) * c.capacity * dim;
                 let query = &qkv[b * d.qkv_width() + h * dim..][..dim];
                 let key = |s: usize| (0..dim).map(|i| cache[start + i * c.capacity + s]).collect::<Vec<f32>>();
                 let keys: Vec<_> = (0..length).map(key).collect();
-                let (p, _) = probabilities(query, keys.iter().map(Vec::as_slice), scale);
+                let (p, _) = probabilities(query, keys.iter().map(Vec::as_slice), (0, h), &d);
                 for i in 0..dim {
                     let sum: f64 = (0..length).map(|s| p[s] * f64::from(cache[c.half() + start + s * dim + i])).sum();
                     out[b * d.out_width() + h * dim + i] = sum as f32;
@@ -343,6 +332,7 @@ impl Backend for Naive {
         w: &Array,
         targets: &[u32],
         mut gradients: Option<(&mut Array, &mut Array)>,
+        cap: Option<f32>,
         d: LinearDims,
     ) -> Loss {
         let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1) as f64;
@@ -350,7 +340,11 @@ impl Backend for Naive {
         let mut dw = vec![0.0f64; if gradients.is_some() { d.m * d.k } else { 0 }];
         for r in 0..d.n {
             let row = &x[r * d.k..][..d.k];
-            let mut p: Vec<f64> = (0..d.m).map(|o| dot(row, &w[o * d.k..][..d.k])).collect();
+            let logit = |o: usize| {
+                let logit = dot(row, &w[o * d.k..][..d.k]);
+                cap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh())
+            };
+            let mut p: Vec<f64> = (0..d.m).map(logit).collect();
             let max = p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = p.iter().map(|l| (l - max).exp()).sum();
             let target = targets[r] as usize;
@@ -361,7 +355,8 @@ impl Backend for Naive {
             let Some((dx, _)) = gradients.as_mut() else { continue };
             for (o, l) in p.iter_mut().enumerate() {
                 let hit = if o == target { 1.0 } else { 0.0 };
-                *l = if kept { ((*l - max).exp() / sum - hit) / counted } else { 0.0 };
+                let slope = cap.map_or(1.0, |cap| 1.0 - (*l / f64::from(cap)).powi(2));
+                *l = if kept { ((*l - max).exp() / sum - hit) / counted * slope } else { 0.0 };
             }
             for i in 0..d.k {
                 dx[r * d.k + i] = (0..d.m).map(|o| p[o] * f64::from(w[o * d.k + i])).sum::<f64>() as f32;

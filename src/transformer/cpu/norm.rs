@@ -44,12 +44,12 @@ fn row(x: &[f32], gain: &[f32], bias: Option<&[f32]>, out: &mut [f32], stats: &m
         Some(bias) => {
             let bias = &bias[..x.len()];
             for (i, out) in out.iter_mut().enumerate() {
-                *out = (x[i] - mean) * rstd * gain[i] + bias[i];
+                *out = (x[i] - mean) * rstd * (gain[i] + d.gain_offset) + bias[i];
             }
         }
         None => {
             for (i, out) in out.iter_mut().enumerate() {
-                *out = (x[i] - mean) * rstd * gain[i];
+                *out = (x[i] - mean) * rstd * (gain[i] + d.gain_offset);
             }
         }
     }
@@ -110,7 +110,7 @@ fn backward_row(s: &SavedNorm, r: usize, dx: &mut [f32], of_gain: &mut [f32], of
     let (of_gain, of_bias, dx) = (&mut of_gain[..c], &mut of_bias[..c], &mut dx[..c]);
     let mut weighted = 0.0;
     if !d.rms {
-        weighted = dot(dout, gain) / c as f32;
+        weighted = (dot(dout, gain) + d.gain_offset * sum(dout)) / c as f32;
     }
     let mut along = [0.0f32; 16];
     for i in 0..c {
@@ -122,13 +122,13 @@ fn backward_row(s: &SavedNorm, r: usize, dx: &mut [f32], of_gain: &mut [f32], of
     for at in (0..whole).step_by(16) {
         for (lane, a) in along.iter_mut().enumerate() {
             let i = at + lane;
-            *a += dout[i] * gain[i] * ((x[i] - mean) * rstd);
+            *a += dout[i] * (gain[i] + d.gain_offset) * ((x[i] - mean) * rstd);
         }
     }
-    let rest: f32 = (whole..c).map(|i| dout[i] * gain[i] * ((x[i] - mean) * rstd)).sum();
+    let rest: f32 = (whole..c).map(|i| dout[i] * (gain[i] + d.gain_offset) * ((x[i] - mean) * rstd)).sum();
     let along = (along.iter().sum::<f32>() + rest) / c as f32;
     for i in 0..c {
         let hat = (x[i] - mean) * rstd;
-        dx[i] += rstd * (dout[i] * gain[i] - weighted - hat * along);
+        dx[i] += rstd * (dout[i] * (gain[i] + d.gain_offset) - weighted - hat * along);
     }
 }

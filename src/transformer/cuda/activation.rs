@@ -11,6 +11,9 @@ pub(super) fn number(kind: Activation) -> Arg {
         Activation::GeluErf => 1,
         Activation::Relu => 2,
         Activation::SwiGlu => 3,
+        Activation::GeGlu => 4,
+        // Refused before anything is asked for (parts.rs).
+        Activation::ClampedSwiGlu => 5,
     })
 }
 
@@ -23,15 +26,16 @@ fn run(
     n: usize,
     f: usize,
 ) {
-    let grid = match kind {
-        Activation::SwiGlu => blocks_over_rows(on, real, n, f),
-        _ => blocks(on, (n * f).div_ceil(16 / real.size()), THREADS as usize),
+    let grid = if kind.gated() {
+        blocks_over_rows(on, real, n, f)
+    } else {
+        blocks(on, (n * f).div_ceil(16 / real.size()), THREADS as usize)
     };
     let args = [number(kind), at(pre), at(other), int(n), int(f)];
     Kernel { on, file: "activation", name, real }.run(grid, THREADS, &args);
 }
 
-/// `out [n, F] = f(pre)`; `pre` is `[n, F]`, or `[n, 2 F]` (gate, up) for SwiGLU.
+/// `out [n, F] = f(pre)`; `pre` is `[n, F]`, or `[n, 2 F]` (gate, up) where it is gated.
 pub(super) fn activation(
     on: &dyn Device,
     real: Real,
@@ -67,11 +71,11 @@ mod tests {
     #[test]
     fn activations_and_their_gradients_agree() {
         let Some(on) = HostDevice::new() else { return };
-        for kind in [Activation::Relu, Activation::GeluTanh, Activation::GeluErf, Activation::SwiGlu] {
+        for kind in Activation::ALL.iter().copied().filter(|k| *k != Activation::ClampedSwiGlu) {
             for (n, f) in [(1, 1), (3, 7), (5, 8), (2, 31), (7, 64), (3, 1033), (4, 2072)] {
                 for real in [Real::F32, Real::Bf16] {
                     let what = format!("{kind:?} {n} x {f} {real:?}");
-                    let inner = if kind == Activation::SwiGlu { 2 * f } else { f };
+                    let inner = kind.inner(f);
                     let spread: Vec<f32> = random(n * inner, 1).iter().map(|x| 3.0 * x).collect();
                     let (pre, dout) = (rounded(real, spread), rounded(real, random(n * f, 2)));
                     let (pre_at, dout_at) = (on.put(real, &pre), on.put(real, &dout));

@@ -10,7 +10,15 @@ type Fault = (&'static str, &'static [(&'static str, &'static str)]);
 
 fn each_is_noticed(file: &'static str, path: impl Fn(usize) -> Path, head_dims: &[usize], faults: &[Fault]) {
     // Four tiles and more, so that every place is used again; queries that do not fill their block.
-    let dims = |head_dim| AttentionDims { batch: 1, tokens: 520, heads: 1, kv_heads: 1, head_dim, causal: true };
+    let dims = |head_dim| AttentionDims {
+        batch: 1,
+        tokens: 520,
+        heads: 1,
+        kv_heads: 1,
+        head_dim,
+        causal: true,
+        scores: super::super::super::backend::Scores::default(),
+    };
     let device = |edits: &[_]| HostDevice::with_errors(file, Real::Bf16, edits).unwrap();
     let Some(sound) = device(&[]) else { return };
     for &head_dim in head_dims {

@@ -1,7 +1,7 @@
 //! How fast attention's kernels are by themselves, beside the matrix product that they are held against: in a step, norms, rotary
 //! positions and products hide what they reach.
 
-use super::super::backend::AttentionDims;
+use super::super::backend::{AttentionDims, Scores};
 use super::super::error::SessionError;
 use super::attention::{self, Backward};
 use super::buffer::Memory;
@@ -53,7 +53,11 @@ fn measure(
 ) -> Result<AttentionRates, SessionError> {
     let before = products(on, amount, Real::Bf16, false)?;
     let rate = |[batch, heads, kv_heads, head_dim]: [usize; 4]| {
-        one(on, amount, AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true })
+        one(
+            on,
+            amount,
+            AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true, scores: Scores::default() },
+        )
     };
     let shapes = shapes.iter().map(|shape| rate(*shape)).collect::<Result<_, _>>()?;
     let after = products(on, amount, Real::Bf16, false)?;
@@ -112,7 +116,15 @@ mod tests {
 
     #[test]
     fn a_masked_pair_is_not_counted() {
-        let d = AttentionDims { batch: 2, tokens: 3, heads: 4, kv_heads: 2, head_dim: 8, causal: true };
+        let d = AttentionDims {
+            batch: 2,
+            tokens: 3,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 8,
+            causal: true,
+            scores: Scores::default(),
+        };
         assert_eq!(pairs(&d), 8.0 * 6.0);
         assert_eq!(pairs(&AttentionDims { causal: false, ..d }), 8.0 * 9.0);
     }

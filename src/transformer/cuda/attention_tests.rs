@@ -5,7 +5,7 @@
 //! `out = P V` and `dV = P^T dO`; dS in `dK` and `dQ`; `out` in delta, which moves dS by up to P u sum |dO out|; and each result.
 //! The magnitudes are computed beside the oracle. f32 sums add 2e-5 of the largest result, as elsewhere.
 
-use super::super::super::backend::Backend;
+use super::super::super::backend::{Backend, Scores};
 use super::super::super::cpu::array::Array;
 use super::super::super::cpu::naive::Naive;
 use super::super::host::{HostDevice, random, rounded};
@@ -126,13 +126,37 @@ fn shapes(head_dims: &[usize]) -> Vec<AttentionDims> {
     let mut all = Vec::new();
     for causal in [true, false] {
         for &head_dim in head_dims {
-            all.push(AttentionDims { batch: 2, tokens: 65, heads: 4, kv_heads: 2, head_dim, causal });
-            all.push(AttentionDims { batch: 1, tokens: 130, heads: 1, kv_heads: 1, head_dim, causal });
+            all.push(AttentionDims {
+                batch: 2,
+                tokens: 65,
+                heads: 4,
+                kv_heads: 2,
+                head_dim,
+                causal,
+                scores: Scores::default(),
+            });
+            all.push(AttentionDims {
+                batch: 1,
+                tokens: 130,
+                heads: 1,
+                kv_heads: 1,
+                head_dim,
+                causal,
+                scores: Scores::default(),
+            });
         }
         for (batch, tokens, heads, kv_heads) in
             [(3, 1, 6, 1), (2, 7, 4, 2), (3, 63, 1, 1), (1, 64, 2, 2), (2, 128, 2, 1), (1, 130, 6, 1), (1, 257, 2, 1)]
         {
-            all.push(AttentionDims { batch, tokens, heads, kv_heads, head_dim: head_dims[0], causal });
+            all.push(AttentionDims {
+                batch,
+                tokens,
+                heads,
+                kv_heads,
+                head_dim: head_dims[0],
+                causal,
+                scores: Scores::default(),
+            });
         }
     }
     all
@@ -155,11 +179,19 @@ fn attention_on_tensor_cores_agrees_with_the_oracle() {
         check(&on, Real::Bf16, Path::TensorCores(d.head_dim.next_multiple_of(32)), d);
     }
     for head_dim in [128, 256] {
-        let d = AttentionDims { batch: 1, tokens: 257, heads: 2, kv_heads: 1, head_dim, causal: true };
+        let d = AttentionDims {
+            batch: 1,
+            tokens: 257,
+            heads: 2,
+            kv_heads: 1,
+            head_dim,
+            causal: true,
+            scores: Scores::default(),
+        };
         check(&on, Real::Bf16, Path::TensorCores(head_dim), d);
     }
     for (head_dim, tokens, causal) in [(136, 65, true), (200, 130, false), (256, 1, true), (256, 63, false)] {
-        let d = AttentionDims { batch: 2, tokens, heads: 4, kv_heads: 2, head_dim, causal };
+        let d = AttentionDims { batch: 2, tokens, heads: 4, kv_heads: 2, head_dim, causal, scores: Scores::default() };
         check(&on, Real::Bf16, Path::TensorCores(256), d);
     }
 }
@@ -226,7 +258,15 @@ fn attention_with_little_shared_memory_agrees_with_the_oracle() {
     for causal in [true, false] {
         for (head_dim, tokens) in [(130, 7), (256, 65), (128, 200), (96, 65), (64, 65)] {
             for real in [Real::F32, Real::Bf16] {
-                let d = AttentionDims { batch: 2, tokens, heads: 4, kv_heads: 2, head_dim, causal };
+                let d = AttentionDims {
+                    batch: 2,
+                    tokens,
+                    heads: 4,
+                    kv_heads: 2,
+                    head_dim,
+                    causal,
+                    scores: Scores::default(),
+                };
                 // Of a GPU that has no wgmma.
                 let facts = DeviceFacts { capability: (8, 6), ..on.facts().clone() };
                 check(&on, real, Path::of(&facts, real, head_dim), d);
@@ -253,7 +293,15 @@ fn long_blocks_start_first() {
     for (batch, tokens, kv_heads) in
         [(1, 4096, 8), (1, 8192, 8), (2, 4096, 8), (4, 2048, 8), (8, 1024, 12), (1, 4096, 32)]
     {
-        let d = AttentionDims { batch, tokens, heads: kv_heads, kv_heads, head_dim: 128, causal: true };
+        let d = AttentionDims {
+            batch,
+            tokens,
+            heads: kv_heads,
+            kv_heads,
+            head_dim: 128,
+            causal: true,
+            scores: Scores::default(),
+        };
         let [heads, tiles, sequences] = grid(&d, 128, d.kv_heads);
         assert_eq!([heads as usize, tiles as usize, sequences as usize], [kv_heads, tokens / 128, batch]);
         // Two query tiles fewer for each further tile of keys, and what a block takes to start and end.
@@ -280,7 +328,15 @@ fn large_scores_neither_overflow_nor_vanish() {
         (Real::Bf16, Path::Warpgroups(64), 64),
         (Real::Bf16, Path::Warpgroups(128), 128),
     ] {
-        let d = AttentionDims { batch: 1, tokens: 170, heads: 1, kv_heads: 1, head_dim, causal: true };
+        let d = AttentionDims {
+            batch: 1,
+            tokens: 170,
+            heads: 1,
+            kv_heads: 1,
+            head_dim,
+            causal: true,
+            scores: Scores::default(),
+        };
         // Scores of several hundred: exp of them alone is past f32.
         let qkv: Vec<f32> = rounded(real, random(d.rows() * d.qkv_width(), 3)).iter().map(|x| x * 16.0).collect();
         let want = expected(&qkv, &vec![0.0; d.rows() * d.out_width()], d);

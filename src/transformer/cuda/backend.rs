@@ -142,6 +142,7 @@ impl Backend for Cuda {
         &self,
         ids: &[u32],
         tokens: usize,
+        _first: usize,
         dout: &Buffer,
         dtable: &mut Buffer,
         dpositions: Option<&mut Buffer>,
@@ -156,19 +157,19 @@ impl Backend for Cuda {
         ids: Tokens<'_, Buffer>,
         n: usize,
         tokens: usize,
+        first: usize,
         dout: &Buffer,
         dtable: &mut Buffer,
         dpositions: Option<&mut Buffer>,
         c: usize,
     ) {
         match ids {
-            Tokens::Host(ids) => self.embed_backward(ids, tokens, dout, dtable, dpositions, c),
+            Tokens::Host(ids) => self.embed_backward(ids, tokens, first, dout, dtable, dpositions, c),
             Tokens::Placed(b) => {
                 self.embed_backward_at(b.wide(), dout, dtable, dpositions, embedding::Rows { n, tokens, c });
             }
         }
     }
-
     fn norm(
         &self,
         x: &Buffer,
@@ -200,7 +201,6 @@ impl Backend for Cuda {
         let to = norm::NormGradients { dx: dx.at(), dgain: dgain.wide(), dbias, partial };
         norm::norm_backward(self.on(), real, saved, to, d);
     }
-
     fn linear(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &mut Buffer, into: Store, d: LinearDims) {
         let plus = (into == Store::Accumulate).then_some(&*out);
         self.affine(x, w, bias, plus, out, d);
@@ -233,7 +233,7 @@ impl Backend for Cuda {
             return;
         }
         self.linear(x, w, bias, pre, Store::Overwrite, d);
-        let f = if kind == Activation::SwiGlu { d.m / 2 } else { d.m };
+        let f = if kind.gated() { d.m / 2 } else { d.m };
         self.activation(kind, pre, out, d.n, f);
     }
     fn norm_linear(&self, of: NormedLinear<'_, Buffer>, out: &mut Buffer) {
@@ -349,13 +349,13 @@ impl Backend for Cuda {
     fn dropout(&self, x: &mut Buffer, len: usize, d: Dropout) {
         dropout::dropout(self.on(), x.format(), x.at(), len, self.state.dropout(d.seed), d);
     }
-
     fn cross_entropy(
         &self,
         x: &Buffer,
         w: &Buffer,
         targets: &[u32],
         gradients: Option<(&mut Buffer, &mut Buffer)>,
+        _cap: Option<f32>,
         d: LinearDims,
     ) -> Loss {
         if let Some(placed) = self.state.put(targets) {
@@ -369,10 +369,11 @@ impl Backend for Cuda {
         w: &Buffer,
         targets: Tokens<'_, Buffer>,
         gradients: Option<(&mut Buffer, &mut Buffer)>,
+        cap: Option<f32>,
         d: LinearDims,
     ) -> Loss {
         match targets {
-            Tokens::Host(targets) => self.cross_entropy(x, w, targets, gradients, d),
+            Tokens::Host(targets) => self.cross_entropy(x, w, targets, gradients, cap, d),
             Tokens::Placed(b) => {
                 self.head().cross_entropy(x, w, b.wide(), gradients.map(|(dx, dw)| (&*dx, &*dw)), d);
                 Loss::OnDevice
@@ -426,7 +427,6 @@ impl Backend for Cuda {
             optimizer::update(self.on(), buffer::real(self.dtype), update.kind, (place, &table), step);
         }
     }
-
     fn captured(&self, varying: &Varying<'_>, captured: &mut Captured, step: &mut dyn FnMut()) {
         self.repeat(varying, captured, step);
     }

@@ -108,8 +108,8 @@ fn linear_layers_and_their_ends_agree() {
         both!(format!("linear_dw {d:?}"), [x, out, (m * k, Gradients), (m, Gradients)], |on, [x, dout, dw, db]| {
             on.linear_dw(&x, &dout, &mut dw, Some(&mut db), d);
         });
-        for kind in [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::SwiGlu] {
-            let inner = if kind == Activation::SwiGlu { 2 * m } else { m };
+        for kind in Activation::ALL.iter().copied().filter(|k| *k != Activation::ClampedSwiGlu) {
+            let inner = kind.inner(m);
             let d = LinearDims { n, k, m: inner };
             both!(
                 format!("{kind:?} {d:?}"),
@@ -145,8 +145,8 @@ fn gradients_of_linear_layers_agree_fused_and_not() {
                     on.linear_dw(&x, &dout, &mut alone, None, d);
                 }
             );
-            for kind in [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::SwiGlu] {
-                let inner = if kind == Activation::SwiGlu { 2 * n * k } else { n * k };
+            for kind in Activation::ALL.iter().copied().filter(|k| *k != Activation::ClampedSwiGlu) {
+                let inner = n * kind.inner(k);
                 both!(
                     Arc::clone(host) as Arc<dyn Device>,
                     format!("linear_dx_activation {kind:?} {d:?}"),
@@ -168,7 +168,7 @@ fn gradients_of_linear_layers_agree_fused_and_not() {
 fn norms_agree() {
     for (n, c) in [(1, 1), (5, 48), (7, 769)] {
         for rms in [false, true] {
-            let d = NormDims { n, c, eps: 1e-5, rms };
+            let d = NormDims { n, c, eps: 1e-5, rms, gain_offset: 0.0 };
             let x = (n * c, Activations);
             both!(format!("{d:?}"), [x, (c, Weights), (c, Weights), x, (2 * n, Statistics)], |on,
                                                                                               [
@@ -194,7 +194,7 @@ fn norms_agree() {
 #[test]
 fn attention_rope_and_the_cache_agree() {
     for (batch, tokens, heads, kv_heads, head_dim) in [(2, 7, 3, 3, 8), (1, 65, 4, 2, 16), (1, 40, 2, 1, 10)] {
-        let d = AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true };
+        let d = AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true, scores: Scores::default() };
         let (qkv, out) = ((d.rows() * d.qkv_width(), Activations), (d.rows() * d.out_width(), Activations));
         both!(format!("{d:?}"), [qkv, out, (d.rows() * heads, Statistics)], |on, [qkv, out, lse]| {
             on.attention(&qkv, &mut out, &mut lse, d);
@@ -235,8 +235,8 @@ fn losses_agree_in_one_block_and_in_several() {
             dw,
             loss,
         ]| {
-            let with = on.read_loss(on.cross_entropy(&x, &w, &targets, Some((&mut dx, &mut dw)), d));
-            let without = on.read_loss(on.cross_entropy(&x, &w, &targets, None, d));
+            let with = on.read_loss(on.cross_entropy(&x, &w, &targets, Some((&mut dx, &mut dw)), None, d));
+            let without = on.read_loss(on.cross_entropy(&x, &w, &targets, None, None, d));
             on.upload(&[with, without], &mut loss);
         });
     }
@@ -258,7 +258,7 @@ fn embeddings_rows_and_flat_operations_agree() {
         on.embed_tokens(Tokens::Placed(&tokens), 6, 3, 0, &t, None, &mut again, 5);
     });
     both!("embed_backward", [out, (35, Gradients), (20, Gradients)], |on, [dout, dt, dp]| {
-        on.embed_backward(&ids, 3, &dout, &mut dt, Some(&mut dp), 5);
+        on.embed_backward(&ids, 3, 0, &dout, &mut dt, Some(&mut dp), 5);
     });
     both!("last rows", [(30, Activations), (10, Activations)], |on, [x, out]| { on.last_rows(&x, &mut out, 2, 3, 5) });
     both!("argmax", [(60, Statistics), (3, Statistics)], |on, [x, tokens]| {

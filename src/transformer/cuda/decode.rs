@@ -127,7 +127,7 @@ fn decode_by(by: Division, on: &dyn Device, real: Real, o: Decode, d: &Attention
 #[cfg(test)]
 mod tests {
     use super::super::super::Dtype;
-    use super::super::super::backend::{Backend, CacheDims};
+    use super::super::super::backend::{Backend, CacheDims, Scores};
     use super::super::super::cpu::array::Array;
     use super::super::super::cpu::naive::Naive;
     use super::super::host::{HostDevice, close, random, rounded};
@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn dims(batch: usize, heads: usize, kv_heads: usize, head_dim: usize) -> AttentionDims {
-        AttentionDims { batch, tokens: 1, heads, kv_heads, head_dim, causal: true }
+        AttentionDims { batch, tokens: 1, heads, kv_heads, head_dim, causal: true, scores: Scores::default() }
     }
 
     #[test]

@@ -141,7 +141,7 @@ mod tests {
                 positions_backward(&on, real, dout_at, dpositions, context, d);
                 on.wait().unwrap();
                 let (mut want, mut want_positions) = (array(&before), array(&vec![1.0; context * c]));
-                Naive.embed_backward(&ids, tokens, &array(&dout), &mut want, Some(&mut want_positions), c);
+                Naive.embed_backward(&ids, tokens, 0, &array(&dout), &mut want, Some(&mut want_positions), c);
                 close(&format!("dtable {what}"), Real::F32, &on.get(Real::F32, dtable, v * c), &want);
                 let got = on.get(Real::F32, dpositions, context * c);
                 close(&format!("dpositions {what}"), Real::F32, &got, &want_positions);

@@ -112,7 +112,7 @@ impl Matvec {
 
     /// `pre [n, m] = norm(x) w^T + bias`, `out = f(pre)`: `[n, m]`, or `[n, m / 2]` for SwiGLU.
     pub(super) fn up(&self, on: &dyn Device, kind: Activation, pre: Address, out: Address) {
-        let apart = if kind == Activation::SwiGlu { self.d.m / 2 } else { MOST_ROWS };
+        let apart = if kind.gated() { self.d.m / 2 } else { MOST_ROWS };
         self.run(on, "matvec_up", apart, &[at(pre), at(out), activation::number(kind)]);
     }
 

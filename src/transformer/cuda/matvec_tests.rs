@@ -4,7 +4,7 @@
 //! order of f32 sums, and by the few normed elements that lie so near the middle between two bf16 that they went the other way: each
 //! moves a sum by 2^-8 of its term. Weights are of size 1 / sqrt(K), normed elements and weights at most 4.5 times their size.
 
-use super::super::backend::{AttentionDims, Backend, Frequencies, LinearDims, NormDims, Store};
+use super::super::backend::{AttentionDims, Backend, Frequencies, LinearDims, NormDims, Scores, Store};
 use super::super::cpu::array::Array;
 use super::super::cpu::naive::Naive;
 use super::super::shape::{Activation, Rope};
@@ -36,7 +36,7 @@ impl Case {
         let (mut stats, mut input) = (array(&vec![0.0; 2 * n]), array(&x));
         let rms = norm == Some(true);
         if norm.is_some() {
-            let dims = NormDims { n, c: k, eps: 1e-5, rms };
+            let dims = NormDims { n, c: k, eps: 1e-5, rms, gain_offset: 0.0 };
             let shift = (!rms).then(|| array(&shift));
             Naive.norm(&array(&x), &array(&gain), shift.as_ref(), &mut input, &mut stats, dims);
             input = array(&rounded(real, input.to_vec()));
@@ -132,11 +132,11 @@ fn a_residual_is_added_and_may_be_the_result_and_logits_are_f32() {
 #[test]
 fn the_first_product_of_a_feed_forward_layer_is_kept_and_activated() {
     let Some(on) = HostDevice::new() else { return };
-    let kinds = [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::SwiGlu];
+    let kinds = Activation::ALL;
     for real in REALS {
         for (i, (n, k, f)) in [(1, 64, 34), (8, 40, 7), (2, 1096, 21), (5, 512, 48)].into_iter().enumerate() {
-            for kind in kinds {
-                let m = if kind == Activation::SwiGlu { 2 * f } else { f };
+            for kind in kinds.iter().copied().filter(|k| *k != Activation::ClampedSwiGlu) {
+                let m = kind.inner(f);
                 let norm = [None, Some(true), Some(false)][i % 3];
                 let case = Case::new(&on, real, LinearDims { n, k, m }, norm, i % 2 == 0);
                 let (pre, out) = (on.put(real, &vec![f32::NAN; n * m]), on.put(real, &vec![f32::NAN; n * f]));
@@ -146,7 +146,7 @@ fn the_first_product_of_a_feed_forward_layer_is_kept_and_activated() {
                 let mut want = array(&vec![0.0; n * f]);
                 Naive.activation(kind, &case.sums, &mut want, n, f);
                 // Slopes are at most 1.13, and SwiGLU's halves, of size 1 with a bias of size 1, are multiplied.
-                let steepness = if kind == Activation::SwiGlu { 2.2 * 4.5 * 1.5 } else { 1.2 };
+                let steepness = if kind.gated() { 2.2 * 4.5 * 1.5 } else { 1.2 };
                 case.close(&on.get(real, out, n * f), &want, steepness);
             }
         }
@@ -173,7 +173,7 @@ fn check_cache(on: &HostDevice, real: Real, d: AttentionDims, k: usize, rotary: 
     let [keys, values] = [(); 2].map(|()| on.put(real, &vec![-7.0; half]));
     let first = on.put_words(&[position as u32]);
     let qkv = on.put(real, &vec![f32::NAN; n * m]);
-    let frequencies: Option<Address> = rotary.then(|| on.put(Real::F32, &f.0));
+    let frequencies: Option<Address> = rotary.then(|| on.put(Real::F32, &f.radians));
     case.matvec.qkv(on, qkv, CacheAt { keys, values, capacity, first, frequencies }, d);
     case.done(on);
     let mut want = array(&case.sums);
@@ -207,14 +207,22 @@ fn queries_and_keys_are_rotated_and_the_cache_has_what_it_should() {
         [(1, 1, 4, 4, 64), (3, 1, 4, 2, 10), (2, 3, 6, 2, 16), (1, 8, 3, 1, 34), (8, 1, 2, 2, 2), (1, 5, 1, 1, 128)];
     for real in REALS {
         for (batch, tokens, heads, kv_heads, head_dim) in sizes {
-            let d = AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true };
+            let d = AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true, scores: Scores::default() };
             for (k, position) in [(72, 0), (648, 17)] {
                 check_cache(&on, real, d, k, true, position);
                 check_cache(&on, real, d, k, false, position);
             }
         }
         // Without rotations a head may be of any width.
-        let odd = AttentionDims { batch: 2, tokens: 2, heads: 3, kv_heads: 1, head_dim: 7, causal: true };
+        let odd = AttentionDims {
+            batch: 2,
+            tokens: 2,
+            heads: 3,
+            kv_heads: 1,
+            head_dim: 7,
+            causal: true,
+            scores: Scores::default(),
+        };
         check_cache(&on, real, odd, 40, false, 3);
     }
 }

@@ -41,6 +41,7 @@ mod norm;
 #[cfg(test)]
 mod operations_tests;
 mod optimizer;
+pub(crate) mod parts;
 mod random;
 #[cfg(test)]
 mod ranks_tests;

@@ -50,6 +50,13 @@ fn gpt2_agrees_with_pytorch() {
     verify("gpt2.safetensors", Dtype::Bf16);
 }
 
+/// Of the other families those whose parts the kernels have.
+#[test]
+fn phi3_agrees_with_pytorch() {
+    verify("families/phi3.safetensors", Dtype::F32);
+    verify("families/phi3.safetensors", Dtype::Bf16);
+}
+
 /// The same without products that have an epilogue, and where these are timed against their steps, which then leave no trace;
 /// with them, they are what is asked for.
 #[test]
@@ -99,7 +106,7 @@ fn decoded(device: Arc<dyn Device>, family: Family, dtype: Dtype) -> Vec<Vec<u32
 
 fn decoded_by(cuda: Cuda, family: Family) -> Vec<Vec<u32>> {
     let model = Model::new(cuda.clone(), &shape(family), 5, Purpose::Inference).unwrap();
-    let mut inference = Inference::new(&cuda, &model.shape, 2, 6, 9, cuda.dtype).unwrap();
+    let mut inference = Inference::new(&cuda, &model.shape, 2, (6, 6), 9, cuda.dtype).unwrap();
     let prompts: Vec<u32> = (0..12).map(|i| i * 7 % 61).collect();
     model.prefill(&prompts, &mut inference);
     model.argmax(&mut inference);
@@ -180,6 +187,7 @@ fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            prefill_chunk: None,
         };
         let cuda = Cuda::on_device(Arc::clone(&host) as Arc<dyn Device>, dtype).unwrap();
         let before = host.in_use();
@@ -196,7 +204,7 @@ fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
             drop(training);
             held
         } else {
-            let inference = inference(&cuda, &workload, &workload.shape, 2).unwrap();
+            let inference = inference(&cuda, &workload, &workload.shape, 2, BackendKind::Cuda).unwrap();
             let held = host.in_use() - before;
             drop(inference);
             held

@@ -129,7 +129,9 @@ mod tests {
     fn dims() -> Vec<(NormDims, Real)> {
         let all = |(n, c)| {
             [false, true]
-                .map(|rms| [Real::F32, Real::Bf16].map(|real| (NormDims { n, c, eps: 1e-5, rms }, real)))
+                .map(|rms| {
+                    [Real::F32, Real::Bf16].map(|real| (NormDims { n, c, eps: 1e-5, rms, gain_offset: 0.0 }, real))
+                })
                 .concat()
         };
         SHAPES.into_iter().flat_map(all).collect()

@@ -58,6 +58,7 @@ pub(super) fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        prefill_chunk: None,
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn rope(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::backend::{Backend, Frequencies};
+    use super::super::super::backend::{Backend, Frequencies, Scores};
     use super::super::super::cpu::naive::Naive;
     use super::super::super::shape::Rope;
     use super::super::host::{HostDevice, array, close, random, rounded, within};
@@ -54,6 +54,7 @@ mod tests {
                 kv_heads,
                 head_dim,
                 causal: true,
+                scores: Scores::default(),
             })
             .collect()
     }
@@ -66,7 +67,7 @@ mod tests {
                 for (first, inverse) in [(0, false), (3, true), (131_000, false)] {
                     let f = Frequencies::new(&Rope { theta: 500_000.0, scaling: None }, d.head_dim);
                     let before = rounded(real, random(d.rows() * d.qkv_width(), 1));
-                    let (qkv, frequencies) = (on.put(real, &before), on.put(Real::F32, &f.0));
+                    let (qkv, frequencies) = (on.put(real, &before), on.put(Real::F32, &f.radians));
                     let first_at = on.put_words(&[first as u32]);
                     rope(&on, real, qkv, frequencies, first_at, inverse, d);
                     on.wait().unwrap();
@@ -84,7 +85,7 @@ mod tests {
         for d in dims() {
             let f = Frequencies::new(&Rope { theta: 10_000.0, scaling: None }, d.head_dim);
             let before = random(d.rows() * d.qkv_width(), 1);
-            let (qkv, frequencies) = (on.put(Real::F32, &before), on.put(Real::F32, &f.0));
+            let (qkv, frequencies) = (on.put(Real::F32, &before), on.put(Real::F32, &f.radians));
             let first = on.put_words(&[77]);
             rope(&on, Real::F32, qkv, frequencies, first, false, d);
             rope(&on, Real::F32, qkv, frequencies, first, true, d);

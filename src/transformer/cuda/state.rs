@@ -159,10 +159,10 @@ impl State {
         if let Some(known) = inner.angles.iter().find(|a| a.of == *of) {
             return Some(known.memory.at);
         }
-        match Memory::new(&self.device, 4 * of.0.len()) {
+        match Memory::new(&self.device, 4 * of.radians.len()) {
             Ok(memory) => {
                 let at = memory.at;
-                self.device.write(&words(of.0.iter().map(|x| x.to_ne_bytes())), at);
+                self.device.write(&words(of.radians.iter().map(|x| x.to_ne_bytes())), at);
                 inner.angles.push(Angles { of: of.clone(), memory });
                 Some(at)
             }

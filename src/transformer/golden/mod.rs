@@ -236,6 +236,9 @@ impl<'a, B: Backend> Bench<'a, B> {
                 let len = n * m.shape.vocab_size as usize;
                 let mut logits = m.backend.alloc(len, Category::Activations)?;
                 m.backend.linear(output, &m.parameters[head], None, &mut logits, Store::Overwrite, m.head_dims(n));
+                if let Some(cap) = m.shape.parts().logit_cap {
+                    m.backend.soft_cap(&mut logits, len, cap);
+                }
                 ("logits", self.host(&logits, len))
             }
             None => ("output", self.host(output, n * m.shape.d_model as usize)),
@@ -322,7 +325,7 @@ impl<'a, B: Backend> Bench<'a, B> {
             self.model.forward(&self.ids, &mut a, None);
             let loss = self.model.backward(&self.ids, &targets, &mut a, &mut scratch, &mut gradients, None);
             self.check_loss(&group, &format!("optim/{name}/loss{step}"), loss, groups);
-            self.mark_noise(gradients.buffers(), &mut noise);
+            self.mark_noise(gradients.buffers(), update.learning_rate * (step + 1) as f32, &mut noise);
             if update.eps_before_correction {
                 self.square_slices(&scratch.stream, gradients.buffers(), update, &mut state);
             }
@@ -363,10 +366,19 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 
     /// Marks elements whose gradient has been rounding noise in some step.
-    fn mark_noise(&self, gradients: &[B::Buffer], noise: &mut Vec<Vec<bool>>) {
+    fn mark_noise(&self, gradients: &[B::Buffer], moved: f32, noise: &mut Vec<Vec<bool>>) {
         let specs = &self.model.index.specs;
-        let host: Vec<Vec<f32>> = gradients.iter().zip(specs).map(|(g, s)| self.host(g, s.len())).collect();
-        let below = |scale, of_all| noise::below(self.model.backend.dtype(), &self.model.shape, scale, of_all);
+        let hosts = |all: &[B::Buffer]| all.iter().zip(specs).map(|(b, s)| self.host(b, s.len())).collect::<Vec<_>>();
+        let (host, parameters) = (hosts(gradients), hosts(&self.model.parameters));
+        let largest = |all: &mut dyn Iterator<Item = f32>| all.fold(0.0f32, |m, x| m.max(x.abs()));
+        let after_noise = noise.iter().flatten().any(|noise| *noise);
+        let floor = FLOOR as f32 * largest(&mut parameters.iter().flatten().copied());
+        let below = |place: &Place, scale, of_all| {
+            let of_place = (0..place.len()).map(|i| parameters[place.parameter][place.position(i)]);
+            let of_parameter = largest(&mut of_place.into_iter()).max(floor);
+            let steps = noise::Steps { moved, scale: of_parameter, len: place.len(), after_noise };
+            noise::below(self.model.backend.dtype(), &self.model.shape, steps, scale, of_all)
+        };
         noise::mark(&host, self.places.values(), below, noise);
     }
 
@@ -377,7 +389,8 @@ impl<'a, B: Backend> Bench<'a, B> {
             return Err(self.golden.fault("greedy does not begin with the first tokens of input_ids"));
         }
         let m = &self.model;
-        let mut inference = Inference::new(&m.backend, &m.shape, rows, prompt, length - prompt, m.backend.dtype())?;
+        let mut inference =
+            Inference::new(&m.backend, &m.shape, rows, (prompt, prompt), length - prompt, m.backend.dtype())?;
         let prompts: Vec<u32> = theirs.chunks_exact(length).flat_map(|r| r[..prompt].iter().copied()).collect();
         m.prefill(&prompts, &mut inference);
         let mut different = 0;

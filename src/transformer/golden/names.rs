@@ -1,6 +1,7 @@
-//! Where a foreign parameter stands in ours: Hugging Face's GPT-2 and Llama, and Keras's block.
+//! Where a foreign parameter stands in ours: Hugging Face's families, and Keras's block.
 
 use super::super::pass::model::{Index, LayerIndex, Linear, Norm};
+use super::super::shape::parts::Residual;
 use super::super::shape::{Family, Shape};
 use std::collections::BTreeMap;
 
@@ -16,6 +17,52 @@ pub(super) struct Place {
     pub columns: usize,
     /// The file holds `[columns, rows]`.
     pub transposed: bool,
+    /// The file has queries, keys and values head by head.
+    pub by_heads: Option<ByHeads>,
+    /// The file has a matrix `[K, M]` of each of several experts, whose `[M, K]` stand one below the other here.
+    pub by_experts: Option<ByExperts>,
+}
+
+/// Matrices of experts, transposed in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ByExperts {
+    /// M, rows of one expert here.
+    pub rows: usize,
+    /// Whether gate and up take turns in the file, and stand one below the other here.
+    pub in_turns: bool,
+}
+
+impl ByExperts {
+    /// Our row and column of a foreign element, of matrices of so many columns.
+    fn place(self, i: usize, columns: usize) -> (usize, usize) {
+        let Self { rows, in_turns } = self;
+        let (expert, column, row) = (i / (rows * columns), i / rows % columns, i % rows);
+        let row = if in_turns { row % 2 * (rows / 2) + row / 2 } else { row };
+        (expert * rows + row, column)
+    }
+}
+
+/// Rows of queries, keys and values that stand together for each key and value head: the queries that share it, then it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ByHeads {
+    pub kv_heads: usize,
+    /// Query heads of a group.
+    pub queries: usize,
+    pub head_dim: usize,
+}
+
+impl ByHeads {
+    /// Our row of a foreign one.
+    fn row(self, foreign: usize) -> usize {
+        let Self { kv_heads, queries, head_dim } = self;
+        let (group, in_group) = (foreign / ((queries + 2) * head_dim), foreign % ((queries + 2) * head_dim));
+        let head = match in_group / head_dim {
+            query if query < queries => group * queries + query,
+            key if key == queries => kv_heads * queries + group,
+            _ => kv_heads * (queries + 1) + group,
+        };
+        head * head_dim + in_group % head_dim
+    }
 }
 
 impl Place {
@@ -28,6 +75,8 @@ impl Place {
     pub(super) fn position(&self, i: usize) -> usize {
         let (row, column) =
             if self.transposed { (i % self.rows, i / self.rows) } else { (i / self.columns, i % self.columns) };
+        let (row, column) = self.by_experts.map_or((row, column), |by| by.place(i, self.columns));
+        let row = self.by_heads.map_or(row, |by| by.row(row));
         (self.row + row) * self.columns + column
     }
 }
@@ -36,22 +85,64 @@ struct Names<'a> {
     index: &'a Index,
     places: BTreeMap<String, Place>,
     transposed: bool,
+    by_heads: Option<ByHeads>,
 }
 
 impl Names<'_> {
     fn whole(&mut self, name: &str, parameter: usize) {
         let spec = &self.index.specs[parameter];
         let (rows, columns) = if spec.rows == 1 { (spec.columns, 1) } else { (spec.rows, spec.columns) };
-        self.places.insert(name.into(), Place { parameter, row: 0, rows, columns, transposed: false });
+        self.places.insert(
+            name.into(),
+            Place { parameter, row: 0, rows, columns, transposed: false, by_heads: None, by_experts: None },
+        );
     }
 
     /// Rows of a linear layer's weight, and the same stretch of its bias.
     fn part(&mut self, names: [&str; 2], l: &Linear, row: usize, rows: usize) {
         let columns = self.index.specs[l.weight].columns;
-        let transposed = self.transposed;
-        self.places.insert(names[0].into(), Place { parameter: l.weight, row, rows, columns, transposed });
+        let (transposed, by_heads) = (self.transposed, self.by_heads);
+        self.places.insert(
+            names[0].into(),
+            Place { parameter: l.weight, row, rows, columns, transposed, by_heads, by_experts: None },
+        );
         if let Some(parameter) = l.bias {
-            self.places.insert(names[1].into(), Place { parameter, row, rows, columns: 1, transposed: false });
+            self.places.insert(
+                names[1].into(),
+                Place { parameter, row, rows, columns: 1, transposed: false, by_heads, by_experts: None },
+            );
+        }
+    }
+
+    /// Queries, keys and values as one product, head by head.
+    fn linear_by_heads(&mut self, name: &str, l: &Linear, s: &Shape) {
+        let (kv_heads, queries) = (s.n_kv_heads as usize, (s.n_heads / s.n_kv_heads) as usize);
+        self.by_heads = Some(ByHeads { kv_heads, queries, head_dim: s.head_dim as usize });
+        self.linear(name, l);
+        self.by_heads = None;
+    }
+
+    /// Gate and up, each by a name.
+    fn gated(&mut self, names: [String; 2], l: &Linear, f: usize) {
+        for (i, name) in names.into_iter().enumerate() {
+            self.part([&format!("{name}.weight"), &format!("{name}.bias")], l, i * f, f);
+        }
+    }
+
+    /// All experts' matrices, and their biases `[E, M]`.
+    fn experts(&mut self, name: &str, l: &Linear, by: ByExperts) {
+        self.part([name, &format!("{name}_bias")], l, 0, self.index.specs[l.weight].rows);
+        for name in [name.to_string(), format!("{name}_bias")] {
+            if let Some(place) = self.places.get_mut(&name) {
+                place.by_experts = Some(by);
+            }
+        }
+    }
+
+    /// The head, where it is no one else's.
+    fn head(&mut self, name: &str) {
+        if let (Some(head), false) = (self.index.head, self.index.tied()) {
+            self.whole(name, head);
         }
     }
 
@@ -71,12 +162,15 @@ impl Names<'_> {
 
 /// The foreign names of every parameter of a shape.
 pub(super) fn places(s: &Shape, index: &Index) -> BTreeMap<String, Place> {
-    let transposed = s.family != Family::Llama;
-    let mut n = Names { index, places: BTreeMap::new(), transposed };
+    let transposed = matches!(s.family, Family::Gpt2 | Family::Block);
+    let mut n = Names { index, places: BTreeMap::new(), transposed, by_heads: None };
     match s.family {
         Family::Gpt2 => gpt2(&mut n, index),
-        Family::Llama => llama(&mut n, s, index),
         Family::Block => block(&mut n, s, index),
+        Family::GptNeox => gpt_neox(&mut n, s, index),
+        Family::Falcon | Family::Bloom => bloom(&mut n, s, index),
+        Family::Opt => opt(&mut n, s, index),
+        _ => llama(&mut n, s, index),
     }
     n.places
 }
@@ -96,32 +190,127 @@ fn gpt2(n: &mut Names, index: &Index) {
         n.linear(&format!("{h}.mlp.c_proj"), &layer.down);
     }
     n.norm("transformer.ln_f", index.last_norm.as_ref());
-    if let (Some(head), false) = (index.head, index.tied()) {
-        n.whole("lm_head.weight", head);
-    }
+    n.head("lm_head.weight");
 }
 
+/// Llama's names, which most families took over, and what single ones call otherwise.
 fn llama(n: &mut Names, s: &Shape, index: &Index) {
     n.whole("model.embed_tokens.weight", index.table);
+    let f = s.d_ff as usize;
     for (l, layer) in index.layers.iter().enumerate() {
         let h = format!("model.layers.{l}");
         n.norm(&format!("{h}.input_layernorm"), layer.norm1.as_ref());
-        qkv(n, s, layer, |part| {
-            [format!("{h}.self_attn.{}_proj.weight", &part[..1]), format!("{h}.self_attn.{}_proj.bias", &part[..1])]
-        });
-        n.linear(&format!("{h}.self_attn.o_proj"), &layer.out);
-        n.norm(&format!("{h}.post_attention_layernorm"), layer.norm2.as_ref());
-        let f = s.d_ff as usize;
-        for (i, part) in ["gate_proj", "up_proj"].into_iter().enumerate() {
-            let name = format!("{h}.mlp.{part}");
-            n.part([&format!("{name}.weight"), &format!("{name}.bias")], &layer.up, i * f, f);
+        if s.family == Family::Phi3 {
+            n.linear(&format!("{h}.self_attn.qkv_proj"), &layer.qkv);
+            n.linear(&format!("{h}.mlp.gate_up_proj"), &layer.up);
+        } else {
+            qkv(n, s, layer, |part| ["weight", "bias"].map(|end| format!("{h}.self_attn.{}_proj.{end}", &part[..1])));
         }
-        n.linear(&format!("{h}.mlp.down_proj"), &layer.down);
+        if let Some(gains) = layer.qk_norm {
+            gains
+                .into_iter()
+                .zip(["q", "k"])
+                .for_each(|(gain, of)| n.whole(&format!("{h}.self_attn.{of}_norm.weight"), gain));
+        }
+        n.linear(&format!("{h}.self_attn.o_proj"), &layer.out);
+        // Where norms stand on both sides of a branch, the one before the feed-forward layer is not the one after attention.
+        let before = if layer.norm1_after.is_some() { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+        n.norm(&format!("{h}.{before}"), layer.norm2.as_ref());
+        n.norm(&format!("{h}.post_attention_layernorm"), layer.norm1_after.as_ref());
+        n.norm(&format!("{h}.post_feedforward_layernorm"), layer.norm2_after.as_ref());
+        match s.family {
+            Family::Phi3 => n.linear(&format!("{h}.mlp.down_proj"), &layer.down),
+            Family::Starcoder2 => {
+                n.linear(&format!("{h}.mlp.c_fc"), &layer.up);
+                n.linear(&format!("{h}.mlp.c_proj"), &layer.down);
+            }
+            Family::GptOss => {
+                let c = s.d_model as usize;
+                n.experts(
+                    &format!("{h}.mlp.experts.gate_up_proj"),
+                    &layer.up,
+                    ByExperts { rows: 2 * f, in_turns: true },
+                );
+                n.experts(&format!("{h}.mlp.experts.down_proj"), &layer.down, ByExperts { rows: c, in_turns: false });
+                if let Some(router) = &layer.router {
+                    n.linear(&format!("{h}.mlp.router"), router);
+                }
+                if let Some(sinks) = layer.sinks {
+                    n.whole(&format!("{h}.self_attn.sinks"), sinks);
+                }
+            }
+            Family::Mixtral | Family::Qwen3Moe => {
+                n.whole(&format!("{h}.mlp.experts.gate_up_proj"), layer.up.weight);
+                n.whole(&format!("{h}.mlp.experts.down_proj"), layer.down.weight);
+                if let Some(router) = &layer.router {
+                    n.linear(&format!("{h}.mlp.gate"), router);
+                }
+            }
+            _ => {
+                n.gated([format!("{h}.mlp.gate_proj"), format!("{h}.mlp.up_proj")], &layer.up, f);
+                n.linear(&format!("{h}.mlp.down_proj"), &layer.down);
+            }
+        }
     }
     n.norm("model.norm", index.last_norm.as_ref());
-    if let (Some(head), false) = (index.head, index.tied()) {
-        n.whole("lm_head.weight", head);
+    n.head("lm_head.weight");
+}
+
+fn gpt_neox(n: &mut Names, s: &Shape, index: &Index) {
+    n.whole("gpt_neox.embed_in.weight", index.table);
+    for (l, layer) in index.layers.iter().enumerate() {
+        let h = format!("gpt_neox.layers.{l}");
+        n.norm(&format!("{h}.input_layernorm"), layer.norm1.as_ref());
+        n.norm(&format!("{h}.post_attention_layernorm"), layer.norm2.as_ref());
+        n.linear_by_heads(&format!("{h}.attention.query_key_value"), &layer.qkv, s);
+        n.linear(&format!("{h}.attention.dense"), &layer.out);
+        n.linear(&format!("{h}.mlp.dense_h_to_4h"), &layer.up);
+        n.linear(&format!("{h}.mlp.dense_4h_to_h"), &layer.down);
     }
+    n.norm("gpt_neox.final_layer_norm", index.last_norm.as_ref());
+    // `embed_out` before version 5 of Hugging Face's library; a file has one of the two.
+    n.head("lm_head.weight");
+}
+
+/// BLOOM's names, and Falcon's.
+fn bloom(n: &mut Names, s: &Shape, index: &Index) {
+    n.whole("transformer.word_embeddings.weight", index.table);
+    n.norm("transformer.word_embeddings_layernorm", index.embedding_norm.as_ref());
+    // Falcon's layers of 40 billion parameters and more, whose branches have a norm each.
+    let two = s.family == Family::Falcon && s.parts().residual == Residual::Parallel;
+    let norms = if two { ["ln_attn", "ln_mlp"] } else { ["input_layernorm", "post_attention_layernorm"] };
+    for (l, layer) in index.layers.iter().enumerate() {
+        let h = format!("transformer.h.{l}");
+        n.norm(&format!("{h}.{}", norms[0]), layer.norm1.as_ref());
+        if layer.norm2 != layer.norm1 {
+            n.norm(&format!("{h}.{}", norms[1]), layer.norm2.as_ref());
+        }
+        n.linear_by_heads(&format!("{h}.self_attention.query_key_value"), &layer.qkv, s);
+        n.linear(&format!("{h}.self_attention.dense"), &layer.out);
+        n.linear(&format!("{h}.mlp.dense_h_to_4h"), &layer.up);
+        n.linear(&format!("{h}.mlp.dense_4h_to_h"), &layer.down);
+    }
+    n.norm("transformer.ln_f", index.last_norm.as_ref());
+    n.head("lm_head.weight");
+}
+
+fn opt(n: &mut Names, s: &Shape, index: &Index) {
+    let d = "model.decoder";
+    n.whole(&format!("{d}.embed_tokens.weight"), index.table);
+    if let Some(p) = index.positions {
+        n.whole(&format!("{d}.embed_positions.weight"), p);
+    }
+    for (l, layer) in index.layers.iter().enumerate() {
+        let h = format!("{d}.layers.{l}");
+        n.norm(&format!("{h}.self_attn_layer_norm"), layer.norm1.as_ref());
+        qkv(n, s, layer, |part| ["weight", "bias"].map(|end| format!("{h}.self_attn.{}_proj.{end}", &part[..1])));
+        n.linear(&format!("{h}.self_attn.out_proj"), &layer.out);
+        n.norm(&format!("{h}.final_layer_norm"), layer.norm2.as_ref());
+        n.linear(&format!("{h}.fc1"), &layer.up);
+        n.linear(&format!("{h}.fc2"), &layer.down);
+    }
+    n.norm(&format!("{d}.final_layer_norm"), index.last_norm.as_ref());
+    n.head("lm_head.weight");
 }
 
 fn block(n: &mut Names, s: &Shape, index: &Index) {

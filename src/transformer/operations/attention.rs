@@ -1,6 +1,6 @@
 //! Attention over whole sequences and its gradient, and rotary positions.
 
-use super::super::backend::{AttentionDims, Backend, Category, Frequencies};
+use super::super::backend::{AttentionDims, Backend, Category, Frequencies, Scores};
 use super::super::shape::{Rope, RopeScaling};
 use super::Size;
 use super::attention_bounds::{Errors, errors};
@@ -21,7 +21,7 @@ fn dims(size: Size) -> Vec<AttentionDims> {
     let mut all = Vec::new();
     for causal in [true, false] {
         let mut add = |(batch, tokens, heads, kv_heads), head_dim| {
-            all.push(AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal });
+            all.push(AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal, scores: Scores::default() });
         };
         SHORT.into_iter().for_each(|d| add(d, 64));
         ODD_HEAD_DIMS.into_iter().for_each(|head_dim| add((2, 65, 2, 1), head_dim));
@@ -54,12 +54,18 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
 }
 
 pub(super) fn text(d: AttentionDims) -> String {
-    let AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal } = d;
-    format!("B {batch} T {tokens} H {heads} KV {kv_heads} D {head_dim}{}", if causal { " causal" } else { "" })
+    let AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal, .. } = d;
+    let mut text =
+        format!("B {batch} T {tokens} H {heads} KV {kv_heads} D {head_dim}{}", if causal { " causal" } else { "" });
+    let Scores { scale, soft_cap, window, alibi, .. } = d.scores;
+    scale.iter().for_each(|s| text += &format!(" scale {s}"));
+    soft_cap.iter().for_each(|c| text += &format!(" cap {c}"));
+    window.iter().for_each(|w| text += &format!(" window {w}"));
+    text + if alibi { " ALiBi" } else { "" }
 }
 
-fn attention<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
-    let (rows, seen) = (d.rows(), if d.causal { d.tokens.div_ceil(2) } else { d.tokens });
+pub(super) fn attention<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
+    let (rows, seen) = (d.rows(), d.seen(d.tokens / 2).len());
     // The three bounds are of one pass.
     let once = Arc::new(OnceLock::new());
     let of = move |part: fn(&Errors) -> &Vec<f64>| {
@@ -87,26 +93,39 @@ fn attention<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
 pub(super) const ANGLE: f64 = 1e-6;
 
 fn rope<B: Backend + 'static>(d: AttentionDims, first: usize, inverse: bool) -> Case<B> {
-    let scaling = RopeScaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64 };
+    let scaling =
+        RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 64 };
     let frequencies = Frequencies::new(&Rope { theta: 10_000.0, scaling: inverse.then_some(scaling) }, d.head_dim);
+    rope_by(frequencies, d, first, inverse)
+}
+
+/// By these frequencies, on a part of each head where they are of a part.
+pub(super) fn rope_by<B: Backend + 'static>(
+    by_these: Frequencies,
+    d: AttentionDims,
+    first: usize,
+    inverse: bool,
+) -> Case<B> {
+    let (half, longer) = (by_these.radians.len(), f64::from(by_these.factor));
     let off = by(move |b: &Known<'_>| {
-        let (dim, half) = (d.head_dim, d.head_dim / 2);
+        let dim = d.head_dim;
         let one = |i: usize| {
             let in_row = i % d.qkv_width();
-            if in_row / dim >= d.heads + d.kv_heads {
+            if in_row / dim >= d.heads + d.kv_heads || in_row % dim >= 2 * half {
                 return 0.0;
             }
             let other = if in_row % dim < half { i + half } else { i - half };
             let both = f64::from(b.before[0][i].abs()) + f64::from(b.before[0][other].abs());
-            (ANGLE + 4.0 * UNIT) * both
+            (ANGLE + 4.0 * UNIT) * both * longer
         };
         (0..b.before[0].len()).map(one).collect()
     });
     let slots = vec![changed("rope", d.rows() * d.qkv_width(), Activations, off)];
-    let shape = format!("{} from {first}{}", text(d), if inverse { " back" } else { "" });
+    let part = if 2 * half < d.head_dim { format!(" R {}", 2 * half) } else { String::new() };
+    let shape = format!("{}{part} from {first}{}", text(d), if inverse { " back" } else { "" });
     Case::new("rope", shape, d.rows() * d.qkv_width(), slots, move |on: &B, b| {
         if let [qkv] = b {
-            on.rope(qkv, &frequencies, first, inverse, d);
+            on.rope(qkv, &by_these, first, inverse, d);
         }
         Ok(())
     })

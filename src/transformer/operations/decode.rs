@@ -1,13 +1,14 @@
 //! The KV cache and attention over it: a step by itself, and steps that a backend may capture and replay.
 
-use super::super::backend::{AttentionDims, Backend, CacheDims, Captured, Category, Frequencies, Varying};
+use super::super::backend::{AttentionDims, Backend, CacheDims, Captured, Category, Frequencies, Scores, Varying};
 use super::super::shape::Rope;
 use super::Size;
 use super::attention::{HEAD_DIMS, text};
-use super::attention_bounds::of_share;
+use super::attention_bounds::{of_shaping, of_share, shaped};
 use super::bounds::{length, longest, sum};
 use super::case::{Case, Known, by, given, result};
 use Category::{Activations, KvCache};
+use std::ops::Range;
 
 /// Batch, length of the context, query heads, and heads of keys and values.
 const SHORT: [(usize, usize, usize, usize); 6] =
@@ -17,7 +18,15 @@ const LONG: [(usize, usize, usize, usize); 6] =
 
 pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     let mut add = |(batch, length, heads, kv_heads), head_dim| {
-        to.push(cached(AttentionDims { batch, tokens: length, heads, kv_heads, head_dim, causal: true }));
+        to.push(cached(AttentionDims {
+            batch,
+            tokens: length,
+            heads,
+            kv_heads,
+            head_dim,
+            causal: true,
+            scores: Scores::default(),
+        }));
     };
     SHORT.into_iter().for_each(|d| add(d, 64));
     for head_dim in [8, 10, 40, 130].into_iter().chain(HEAD_DIMS) {
@@ -30,7 +39,15 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
         }
     }
     for head_dim in [64, 128] {
-        to.push(captured_steps(AttentionDims { batch: 2, tokens: 1, heads: 4, kv_heads: 2, head_dim, causal: true }));
+        to.push(captured_steps(AttentionDims {
+            batch: 2,
+            tokens: 1,
+            heads: 4,
+            kv_heads: 2,
+            head_dim,
+            causal: true,
+            scores: Scores::default(),
+        }));
     }
 }
 
@@ -38,26 +55,27 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
 fn of_query(
     q: &[f32],
     row: impl Fn(usize, usize) -> Vec<f32>,
-    seen: usize,
+    seen: Range<usize>,
     d: AttentionDims,
     off: f64,
     u: f64,
 ) -> Vec<f64> {
-    let (dim, scale) = (d.head_dim, 1.0 / (d.head_dim as f64).sqrt());
+    let (dim, scale) = (d.head_dim, d.scale());
     let mut all = Vec::with_capacity(d.out_width());
     for h in 0..d.heads {
         let group = h / (d.heads / d.kv_heads);
-        let keys: Vec<Vec<f32>> = (0..seen).map(|s| row(s, (d.heads + group) * dim)).collect();
+        let keys: Vec<Vec<f32>> = seen.clone().map(|s| row(s, (d.heads + group) * dim)).collect();
         let query = &q[h * dim..][..dim];
-        let scores: Vec<f64> = keys.iter().map(|k| f64::from(super::bounds::dot(query, k)) * scale).collect();
+        let score = |(s, k): (usize, &Vec<f32>)| shaped(&d, h, f64::from(super::bounds::dot(query, k)), s).0;
+        let scores: Vec<f64> = seen.clone().zip(&keys).map(score).collect();
         let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
         let products = length(query) * keys.iter().map(|k| longest(k, dim)).fold(0.0, f64::max) * scale;
         // Query and key are off by `off` each; what that makes of a share is not small enough to be linear.
-        let share = of_share(products, dim) + (2.0 * off * products).exp_m1();
-        let by = 2.0 * share + u + off + sum(seen);
+        let share = of_share(products, dim) + of_shaping(&d, h, seen.end) + (2.0 * off * products).exp_m1();
+        let by = 2.0 * share + u + off + sum(seen.len());
         let mut result = vec![0.0; dim];
-        for (s, score) in scores.iter().enumerate() {
+        for (s, score) in seen.clone().zip(&scores) {
             let p = (score - most).exp() / total;
             let value = row(s, (d.heads + d.kv_heads + group) * dim);
             result.iter_mut().zip(&value).for_each(|(e, v)| *e += p * by * f64::from(v.abs()));
@@ -67,8 +85,9 @@ fn of_query(
     all
 }
 
-/// A prompt of all tokens but the last goes into the cache, then the last, whose attention is computed.
-fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
+/// A prompt of all tokens but the last goes into the cache, then the last, whose attention is computed. With a window the cache holds no
+/// more than that.
+pub(super) fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     let AttentionDims { batch, tokens, kv_heads, head_dim, .. } = d;
     let (one, before) = (AttentionDims { tokens: 1, ..d }, AttentionDims { tokens: tokens - 1, ..d });
     let width = d.qkv_width();
@@ -79,7 +98,14 @@ fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
                 let (from, r) = if s + 1 < tokens { (0, sequence * (tokens - 1) + s) } else { (1, sequence) };
                 b.before[from][r * width + column..][..head_dim].to_vec()
             };
-            all.extend(of_query(&b.before[1][sequence * width..][..width], row, tokens, d, 0.0, b.format.on_the_way()));
+            all.extend(of_query(
+                &b.before[1][sequence * width..][..width],
+                row,
+                d.seen(tokens - 1),
+                d,
+                0.0,
+                b.format.on_the_way(),
+            ));
         }
         all
     });
@@ -90,13 +116,19 @@ fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     ];
     Case::new("attention_cached", text(d), 8 * d.rows() * d.heads * head_dim, slots, move |on: &B, b| {
         if let [prompt, qkv, out] = b {
-            let c = CacheDims { batch, kv_heads, head_dim, capacity: tokens + 3, dtype: on.dtype() };
+            let c = CacheDims {
+                batch,
+                kv_heads,
+                head_dim,
+                capacity: d.scores.window.unwrap_or(tokens + 3),
+                dtype: on.dtype(),
+            };
             let mut cache = on.alloc(c.words(), KvCache)?;
             if tokens > 1 {
                 on.cache_append(prompt, &mut cache, 0, before, c);
             }
             on.cache_append(qkv, &mut cache, tokens - 1, one, c);
-            on.attention_cached(qkv, &cache, out, tokens, one, c);
+            on.attention_cached(qkv, &cache, out, tokens.min(c.capacity), one, c);
         }
         Ok(())
     })
@@ -119,7 +151,7 @@ fn captured_steps<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
                 let of = |s: usize| &b.before[s][sequence * width..][..width];
                 let rows: Vec<Vec<f32>> = (0..=step).map(|s| rotated(of(s), &frequencies(d), s, d)).collect();
                 let row = |s: usize, column: usize| rows[s][column..][..head_dim].to_vec();
-                all.extend(of_query(&rows[step], row, step + 1, d, u, b.format.on_the_way()));
+                all.extend(of_query(&rows[step], row, 0..step + 1, d, u, b.format.on_the_way()));
             }
             all
         })
@@ -156,7 +188,7 @@ fn rotated(row: &[f32], by: &Frequencies, position: usize, d: AttentionDims) -> 
     let (dim, half) = (d.head_dim, d.head_dim / 2);
     let mut row = row.to_vec();
     for head in row.chunks_exact_mut(dim).take(d.heads + d.kv_heads) {
-        for (i, f) in by.0.iter().enumerate() {
+        for (i, f) in by.radians.iter().enumerate() {
             let (sine, cosine) = (position as f32 * f).sin_cos();
             (head[i], head[i + half]) =
                 (head[i] * cosine - head[i + half] * sine, head[i + half] * cosine + head[i] * sine);

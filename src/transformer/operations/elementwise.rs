@@ -7,12 +7,12 @@ use super::bounds::{FUNCTION, UNIT};
 use super::case::{Allowed, Case, Known, by, changed, given, result};
 use Category::{Activations, Gradients, Statistics, Weights};
 
-pub(super) const ACTIVATIONS: [Activation; 4] =
-    [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::SwiGlu];
+pub(super) const ACTIVATIONS: [Activation; 5] =
+    [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::SwiGlu, Activation::GeGlu];
 
 /// Width of an activation's argument.
 pub(super) fn inner(kind: Activation, f: usize) -> usize {
-    if kind == Activation::SwiGlu { 2 * f } else { f }
+    kind.inner(f)
 }
 
 pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
@@ -33,7 +33,7 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
 /// The slope of SwiGLU's and GELU's gate is below 1.13, and so is what it is computed from; errors are those of the function, of its
 /// argument and of what it is multiplied by.
 fn activation<B: Backend + 'static>(kind: Activation, n: usize, f: usize) -> Case<B> {
-    let (wide, gated) = (inner(kind, f), kind == Activation::SwiGlu);
+    let (wide, gated) = (inner(kind, f), kind.gated());
     let forward = by(move |b: &Known<'_>| {
         let x = |at: usize| f64::from(b.before[0][at].abs());
         let one = |i: usize| {

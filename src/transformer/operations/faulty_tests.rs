@@ -2,7 +2,7 @@
 
 use super::super::BackendKind;
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Parts, Store,
     Update, Updated,
 };
 use super::super::cpu::array::Array;
@@ -32,6 +32,7 @@ pub(crate) const METHODS: &[&str] = &[
     "attention",
     "attention_backward",
     "attention_cached",
+    "attention_after",
     "dropout",
     "cross_entropy",
     "mean_squared_error",
@@ -114,12 +115,13 @@ impl Backend for Faulty {
         &self,
         ids: &[u32],
         tokens: usize,
+        first: usize,
         dout: &Array,
         dtable: &mut Array,
         dpositions: Option<&mut Array>,
         c: usize,
     ) {
-        Naive.embed_backward(ids, tokens, dout, dtable, dpositions, c);
+        Naive.embed_backward(ids, tokens, first, dout, dtable, dpositions, c);
         self.damage("embed_backward", dtable);
     }
     fn norm_backward(
@@ -166,10 +168,11 @@ impl Backend for Faulty {
         w: &Array,
         targets: &[u32],
         gradients: Option<(&mut Array, &mut Array)>,
+        cap: Option<f32>,
         d: LinearDims,
     ) -> Loss {
-        let Some((dx, dw)) = gradients else { return Naive.cross_entropy(x, w, targets, None, d) };
-        let loss = Naive.cross_entropy(x, w, targets, Some((dx, dw)), d);
+        let Some((dx, dw)) = gradients else { return Naive.cross_entropy(x, w, targets, None, cap, d) };
+        let loss = Naive.cross_entropy(x, w, targets, Some((dx, dw)), cap, d);
         self.damage("cross_entropy", dw);
         loss
     }
@@ -188,5 +191,21 @@ impl Backend for Faulty {
         let of_naive = Updated { part, parameter: &mut *parameter, gradient, first, second };
         Naive.update(update, step, of_naive);
         self.damage("update", parameter);
+    }
+}
+
+impl Parts for Faulty {
+    fn attention_after(
+        &self,
+        qkv: &Array,
+        cache: &Array,
+        out: &mut Array,
+        lse: &mut Array,
+        position: usize,
+        d: AttentionDims,
+        c: CacheDims,
+    ) {
+        Naive.attention_after(qkv, cache, out, lse, position, d, c);
+        self.damage("attention_after", out);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::backend::{
     AttentionDims, Backend, CacheDims, CachePlace, Category, Frequencies, LinearDims, NormBefore, NormDims,
-    NormedLinear,
+    NormedLinear, Scores,
 };
 use super::super::error::SessionError;
 use super::super::shape::{Activation, Rope};
@@ -60,7 +60,7 @@ struct Of {
 
 impl Of {
     fn norm(self) -> NormDims {
-        NormDims { n: self.d.n, c: self.d.k, eps: 1e-5, rms: self.rms == Some(true) }
+        NormDims { n: self.d.n, c: self.d.k, eps: 1e-5, rms: self.rms == Some(true), gain_offset: 0.0 }
     }
 
     fn text(self) -> String {
@@ -146,12 +146,12 @@ fn norm_linear<B: Backend + 'static>(of: Of) -> Case<B> {
 /// function carries that on.
 fn norm_linear_activation<B: Backend + 'static>(kind: Activation, of: Of) -> Case<B> {
     let LinearDims { n, k, m } = of.d;
-    let f = if kind == Activation::SwiGlu { m / 2 } else { m };
+    let f = if kind.gated() { m / 2 } else { m };
     let of_result = by(move |b: &Known<'_>| {
         let off = b.stored(5, of.sums(b, Activations));
         let pre = |i: usize| (f64::from(b.after[5][i].abs()), off[i]);
         let one = |i: usize| {
-            if kind != Activation::SwiGlu {
+            if !kind.gated() {
                 let (x, off) = pre(i);
                 return 1.13 * off + FUNCTION * x;
             }
@@ -180,7 +180,7 @@ fn norm_qkv_cached<B: Backend + 'static>(
     (batch, tokens, heads, kv_heads, head_dim, k, position): Cached,
     rotary: bool,
 ) -> Case<B> {
-    let d = AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true };
+    let d = AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true, scores: Scores::default() };
     let (n, m) = (d.rows(), d.qkv_width());
     let of = Of { rms: Some(rotary), d: LinearDims { n, k, m } };
     let off = by(move |b: &Known<'_>| {

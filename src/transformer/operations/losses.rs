@@ -15,7 +15,7 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
         dims.extend([(17, 64, 50257), (130, 100, 50257), (1025, 64, 1000)]);
         lengths.push((1 << 22) + 3);
     }
-    to.extend(dims.into_iter().map(|(n, k, m)| cross_entropy(LinearDims { n, k, m })));
+    to.extend(dims.into_iter().map(|(n, k, m)| cross_entropy(LinearDims { n, k, m }, None)));
     to.extend(lengths.into_iter().map(mean_squared_error));
 }
 
@@ -30,7 +30,7 @@ struct Errors {
 /// A logit is off by its sum, and in bf16 by its storage. Of the log of the softmax's denominator that is the mean over the
 /// probabilities; a probability moves by its own logit's error and by that, which is not small enough to be linear. A logit's
 /// gradient is rounded where products take it.
-fn errors(b: &Known<'_>, targets: &[u32], d: LinearDims) -> Errors {
+fn errors(b: &Known<'_>, targets: &[u32], cap: Option<f64>, d: LinearDims) -> Errors {
     let LinearDims { n, k, m: v } = d;
     let (x, w) = (&b.before[0], &b.before[1]);
     let counted = targets.iter().filter(|t| **t != IGNORED_TARGET).count().max(1) as f64;
@@ -41,9 +41,12 @@ fn errors(b: &Known<'_>, targets: &[u32], d: LinearDims) -> Errors {
     for (r, target) in targets.iter().enumerate().filter(|(_, t)| **t != IGNORED_TARGET) {
         let row = &x[r * k..][..k];
         let absolute: Vec<f32> = row.iter().map(|x| x.abs()).collect();
-        let logits: Vec<f64> = w.chunks_exact(k).map(|w| f64::from(dot(row, w))).collect();
+        let capped = |l: f64| cap.map_or(l, |cap| cap * (l / cap).tanh());
+        let logits: Vec<f64> = w.chunks_exact(k).map(|w| capped(f64::from(dot(row, w)))).collect();
         let of_sum = |o: usize| sum(k) * f64::from(dot(&absolute, &magnitudes[o * k..][..k]));
-        let off: Vec<f64> = (0..v).map(|o| of_sum(o) + b.format.on_the_way() * logits[o].abs()).collect();
+        // A cap has a slope below 1, and a function's error.
+        let of_cap = cap.map_or(0.0, |cap| FUNCTION * cap);
+        let off: Vec<f64> = (0..v).map(|o| of_sum(o) + b.format.on_the_way() * logits[o].abs() + of_cap).collect();
         let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = logits.iter().map(|l| (l - most).exp()).sum();
         let p = |o: usize| (logits[o] - most).exp() / total;
@@ -55,8 +58,12 @@ fn errors(b: &Known<'_>, targets: &[u32], d: LinearDims) -> Errors {
             let p = p(o);
             let slope = if o == *target as usize { 1.0 - p } else { p } / counted;
             let range = logits[o].abs().max(most.abs());
-            let off =
-                p / counted * ((off[o] + of_total).exp_m1() + 4.0 * UNIT * range + FUNCTION) + (u + 4.0 * UNIT) * slope;
+            let off_logit = off[o];
+            let off = p / counted * ((off_logit + of_total).exp_m1() + 4.0 * UNIT * range + FUNCTION)
+                + (u + 4.0 * UNIT) * slope;
+            // The slope of the cap moves by at most twice what the logit does, of the cap.
+            let of_slope = cap.map_or(0.0, |cap| 2.0 * (off_logit / cap + FUNCTION));
+            let off = off + of_slope * (slope + off);
             let weight = &w[o * k..][..k];
             let (by_x, by_w) = (off + over_words * slope, off + over_rows * slope);
             e.dx[r * k..][..k].iter_mut().zip(weight).for_each(|(e, w)| *e += by_x * f64::from(w.abs()));
@@ -67,7 +74,7 @@ fn errors(b: &Known<'_>, targets: &[u32], d: LinearDims) -> Errors {
     e
 }
 
-fn cross_entropy<B: Backend + 'static>(d: LinearDims) -> Case<B> {
+pub(super) fn cross_entropy<B: Backend + 'static>(d: LinearDims, cap: Option<f32>) -> Case<B> {
     let LinearDims { n, k, m } = d;
     let mut targets = below(n, m as u32, 7);
     targets.iter_mut().skip(3).step_by(4).for_each(|t| *t = IGNORED_TARGET);
@@ -75,7 +82,7 @@ fn cross_entropy<B: Backend + 'static>(d: LinearDims) -> Case<B> {
     let known = targets.clone();
     let of = move |part: fn(&Errors) -> Vec<f64>| {
         let (once, targets) = (Arc::clone(&once), known.clone());
-        by(move |b: &Known<'_>| part(once.get_or_init(|| errors(b, &targets, d))))
+        by(move |b: &Known<'_>| part(once.get_or_init(|| errors(b, &targets, cap.map(f64::from), d))))
     };
     let slots = vec![
         given(n * k, Activations),
@@ -86,13 +93,14 @@ fn cross_entropy<B: Backend + 'static>(d: LinearDims) -> Case<B> {
         result("cross_entropy_tokens", n * k, Activations, of(|e| e.dx.clone())),
         result("cross_entropy_tokens", m * k, Gradients, of(|e| e.dw.clone())),
     ];
-    Case::new("cross_entropy", format!("N {n} C {k} V {m}"), 8 * n * k * m, slots, move |on: &B, b| {
+    let capped = cap.map_or(String::new(), |cap| format!(" cap {cap}"));
+    Case::new("cross_entropy", format!("N {n} C {k} V {m}{capped}"), 8 * n * k * m, slots, move |on: &B, b| {
         if let [x, w, dx, dw, loss, placed_dx, placed_dw] = b {
-            let with = on.read_loss(on.cross_entropy(x, w, &targets, Some((dx, dw)), d));
-            let without = on.read_loss(on.cross_entropy(x, w, &targets, None, d));
+            let with = on.read_loss(on.cross_entropy(x, w, &targets, Some((dx, dw)), cap, d));
+            let without = on.read_loss(on.cross_entropy(x, w, &targets, None, cap, d));
             let mut kept = on.alloc(n, Statistics)?;
             on.put_tokens(&targets, &mut kept);
-            let placed = on.cross_entropy_tokens(x, w, Tokens::Placed(&kept), Some((placed_dx, placed_dw)), d);
+            let placed = on.cross_entropy_tokens(x, w, Tokens::Placed(&kept), Some((placed_dx, placed_dw)), cap, d);
             on.upload(&[with, without, on.read_loss(placed)], loss);
         }
         Ok(())

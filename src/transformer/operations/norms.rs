@@ -13,14 +13,15 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     }
     for (n, c) in dims {
         for rms in [false, true] {
-            let d = NormDims { n, c, eps: 1e-5, rms };
+            let d = NormDims { n, c, eps: 1e-5, rms, gain_offset: 0.0 };
             to.extend([norm(d), backward(d)]);
         }
     }
 }
 
 fn text(d: NormDims) -> String {
-    format!("N {} C {}{}", d.n, d.c, if d.rms { " rms" } else { "" })
+    let gain = if d.gain_offset == 0.0 { String::new() } else { format!(" by {} + w", d.gain_offset) };
+    format!("N {} C {}{}{gain}", d.n, d.c, if d.rms { " rms" } else { "" })
 }
 
 /// A row's mean, 1 / deviation, and what the two may be off by.
@@ -46,7 +47,7 @@ pub(super) fn normed(x: &[f32], gain: &[f32], bias: Option<&[f32]>, d: NormDims)
     let of_row = |row: &[f32]| {
         let [(mean, off_mean), (rstd, off_rstd)] = statistics(row, d);
         let one = |(i, x): (usize, &f32)| {
-            let (gain, apart) = (f64::from(gain[i]), f64::from(*x) - mean);
+            let (gain, apart) = (f64::from(gain[i]) + f64::from(d.gain_offset), f64::from(*x) - mean);
             let bias = bias.map_or(0.0, |b| f64::from(b[i]));
             let off = gain.abs() * (off_mean * rstd + apart.abs() * (off_rstd + 4.0 * UNIT * rstd));
             (apart * rstd * gain + bias, off + 2.0 * UNIT * bias.abs())
@@ -56,7 +57,7 @@ pub(super) fn normed(x: &[f32], gain: &[f32], bias: Option<&[f32]>, d: NormDims)
     x.chunks_exact(d.c).flat_map(of_row).collect()
 }
 
-fn norm<B: Backend + 'static>(d: NormDims) -> Case<B> {
+pub(super) fn norm<B: Backend + 'static>(d: NormDims) -> Case<B> {
     let NormDims { n, c, .. } = d;
     let rows = move |b: &Known<'_>| b.before[0].chunks_exact(c).map(|row| statistics(row, d)).collect::<Vec<_>>();
     let of_out = by(move |b: &Known<'_>| {
@@ -80,7 +81,7 @@ fn norm<B: Backend + 'static>(d: NormDims) -> Case<B> {
 }
 
 /// Statistics are given: a mean of nearly 0 and deviations around 1, as the rows have.
-fn backward<B: Backend + 'static>(d: NormDims) -> Case<B> {
+pub(super) fn backward<B: Backend + 'static>(d: NormDims) -> Case<B> {
     let NormDims { n, c, .. } = d;
     let given_stats: Vec<f32> = normal(2 * n, 41)
         .chunks_exact(2)
@@ -91,7 +92,8 @@ fn backward<B: Backend + 'static>(d: NormDims) -> Case<B> {
         ((f64::from(b.before[0][i]) - mean).abs() * rstd, rstd)
     };
     let of_x = by(move |b: &Known<'_>| {
-        let of_norm = |i: usize| f64::from(b.before[3][i].abs()) * f64::from(b.before[1][i % c].abs());
+        let gain = |i: usize| f64::from(b.before[1][i % c].abs()) + f64::from(d.gain_offset);
+        let of_norm = |i: usize| f64::from(b.before[3][i].abs()) * gain(i);
         let mut off = Vec::with_capacity(n * c);
         for r in 0..n {
             let row = r * c..(r + 1) * c;

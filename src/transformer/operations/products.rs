@@ -161,7 +161,7 @@ fn linear_activation<B: Backend + 'static>(kind: Activation, d: LinearDims) -> C
         let off = b.stored(3, b.sums_before(3, k + 1, |i| b.before[2][i % m]));
         let pre = |i: usize| (f64::from(b.after[3][i].abs()), off[i]);
         let one = |i: usize| {
-            if kind != Activation::SwiGlu {
+            if !kind.gated() {
                 let (x, off) = pre(i);
                 return 1.13 * off + FUNCTION * x;
             }
@@ -211,7 +211,7 @@ fn linear_dx_activation<B: Backend + 'static>(kind: Activation, d: LinearDims) -
             let (r, c) = (i / wide, i % f);
             let (value, off) = (f64::from(hidden[r * f + c].abs()), sum(m) * f64::from(sums[r * f + c]));
             let (off, x) = (off + u * (value + off), |at: usize| f64::from(b.before[2][at].abs()));
-            let other = if kind != Activation::SwiGlu {
+            let other = if !kind.gated() {
                 1.0
             } else if i % wide < f {
                 x(i + f)

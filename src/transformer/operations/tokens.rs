@@ -1,6 +1,6 @@
 //! Rows in and out of tables, the last rows of sequences, and the largest of a row.
 
-use super::super::backend::{Backend, Category, Tokens};
+use super::super::backend::{Backend, Category, IGNORED_TOKEN, Tokens};
 use super::Size;
 use super::case::{Allowed, Case, below, changed, given, normal, result, these};
 use Category::{Activations, Gradients, Statistics, Weights};
@@ -14,7 +14,11 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
         rows.extend([(1, 50257), (17, 50257), (3, 128_256)]);
     }
     for (n, tokens, v, c) in tables {
-        to.extend([embed(n, tokens, v, c), embed_backward(n, tokens, v, c), last_rows(n / tokens, tokens, c)]);
+        to.extend([
+            embed(n, tokens, v, c),
+            embed_backward((n, tokens, v, c), 0, None),
+            last_rows(n / tokens, tokens, c),
+        ]);
     }
     to.extend(rows.into_iter().map(|(n, v)| largest(n, v)));
 }
@@ -41,8 +45,14 @@ fn embed<B: Backend + 'static>(n: usize, tokens: usize, v: usize, c: usize) -> C
     })
 }
 
-fn embed_backward<B: Backend + 'static>(n: usize, tokens: usize, v: usize, c: usize) -> Case<B> {
-    let ids = below(n, v as u32, 5);
+/// Rows of positions from `first` on; `ignored`: every so many tokens, one that has no row in the table's gradient.
+pub(super) fn embed_backward<B: Backend + 'static>(
+    (n, tokens, v, c): (usize, usize, usize, usize),
+    first: usize,
+    ignored: Option<usize>,
+) -> Case<B> {
+    let mut ids = below(n, v as u32, 5);
+    ids.iter_mut().step_by(ignored.unwrap_or(n)).skip(1).for_each(|id| *id = IGNORED_TOKEN);
     let often = (0..v as u32).map(|w| ids.iter().filter(|id| **id == w).count());
     let most = if v < 1000 { often.max().unwrap_or(0) } else { n };
     let slots = vec![
@@ -52,13 +62,14 @@ fn embed_backward<B: Backend + 'static>(n: usize, tokens: usize, v: usize, c: us
         changed("embed_backward", v * c, Gradients, Allowed::Sum(most + 1)),
         changed("embed_backward_tokens", v * c, Gradients, Allowed::Sum(most + 1)),
     ];
-    Case::new("embed_backward", format!("N {n} T {tokens} V {v} C {c}"), n * c, slots, move |on: &B, b| {
+    let from = if first > 0 { format!(" from {first}") } else { String::new() };
+    Case::new("embed_backward", format!("N {n} T {tokens} V {v} C {c}{from}"), n * c, slots, move |on: &B, b| {
         if let [dout, table, positions, alone, placed] = b {
-            on.embed_backward(&ids, tokens, dout, table, Some(positions), c);
-            on.embed_backward(&ids, tokens, dout, alone, None, c);
+            on.embed_backward(&ids, tokens, first, dout, table, Some(positions), c);
+            on.embed_backward(&ids, tokens, first, dout, alone, None, c);
             let mut kept = on.alloc(n, Statistics)?;
             on.put_tokens(&ids, &mut kept);
-            on.embed_backward_tokens(Tokens::Placed(&kept), n, tokens, dout, placed, None, c);
+            on.embed_backward_tokens(Tokens::Placed(&kept), n, tokens, first, dout, placed, None, c);
         }
         Ok(())
     })

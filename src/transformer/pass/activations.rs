@@ -1,8 +1,9 @@
 //! What a forward pass leaves behind: everything for training, one layer's worth for inference.
 
-use super::super::backend::{Alloc, AttentionDims, Category};
+use super::super::backend::{Alloc, AttentionDims, Category, ExpertDims, QkNormDims};
 use super::super::error::SessionError;
-use super::super::shape::{Activation, Family, Shape};
+use super::super::shape::parts::{NormKind, QkNorm};
+use super::super::shape::{Mixture, Shape};
 
 /// How many sequences of how many tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +18,16 @@ impl Extent {
         self.batch * self.tokens
     }
 
-    /// The dimensions of attention over whole sequences of this extent.
-    pub(crate) fn attention(&self, s: &Shape) -> AttentionDims {
+    /// The dimensions of a layer's attention over whole sequences of this extent.
+    pub(crate) fn attention(&self, s: &Shape, layer: usize) -> AttentionDims {
         AttentionDims {
             batch: self.batch,
             tokens: self.tokens,
             heads: s.n_heads as usize,
             kv_heads: s.n_kv_heads as usize,
             head_dim: s.head_dim as usize,
-            causal: s.family != Family::Block,
+            causal: s.causal(),
+            scores: s.scores(layer),
         }
     }
 }
@@ -37,13 +39,37 @@ pub(crate) struct LayerActivations<T> {
     pub norm1: Option<T>,
     /// `[N, (H + 2 KV) * D]`
     pub qkv: T,
+    /// Of the norms of queries and keys, where a backward pass will follow.
+    pub qk_norm: Option<BeforeNorm<T>>,
     /// `[N, H * D]`
     pub attention: T,
     /// `[N, H]`
     pub lse: T,
     pub norm2: Option<T>,
-    /// `[N, F]`, or `[N, 2 F]` for SwiGLU
+    /// Where the tokens go, in layers of experts.
+    pub routed: Option<RoutedTokens<T>>,
+    /// `[N, F]`, or `[N, 2 F]` (gate, up) where it is gated
     pub pre: T,
+    /// What attention and the feed-forward layer say, `[N, C]`, where norms stand after them.
+    pub after: Option<[BeforeNorm<T>; 2]>,
+}
+
+/// Which experts tokens go to.
+#[derive(Debug)]
+pub(crate) struct RoutedTokens<T> {
+    /// `[N, E]`
+    pub logits: T,
+    /// `[N, K]`, as tokens are kept
+    pub chosen: T,
+    /// `[N, K]`
+    pub weights: T,
+}
+
+/// What a norm was given, and its statistics.
+#[derive(Debug)]
+pub(crate) struct BeforeNorm<T> {
+    pub x: T,
+    pub stats: T,
 }
 
 /// What one layer after the other writes into the same place. The backward pass makes it again from what is kept: elementwise
@@ -54,12 +80,16 @@ pub(crate) struct Shared<T> {
     pub normed: Option<T>,
     /// The hidden activation, `[N, F]`
     pub act: T,
+    /// What experts say, `[N, C]`, where there are any
+    pub experts: Option<T>,
 }
 
 /// A whole pass's.
 #[derive(Debug)]
 pub(crate) struct Activations<T> {
     pub extent: Extent,
+    /// The embedding, `[N, C]`, where it is normed.
+    pub embedding: Option<BeforeNorm<T>>,
     /// The stream `[N, C]` before, within and after the layers: 2 L + 1 for training, 2 in turn for inference.
     pub residual: Vec<T>,
     /// L for training, 1 for inference.
@@ -89,33 +119,54 @@ impl<T> Activations<T> {
     ) -> Result<Self, SessionError> {
         let n = extent.rows();
         let [c, f, h] = [s.d_model, s.d_ff, s.n_heads].map(|x| x as usize);
-        let inner = if s.activation == Activation::SwiGlu { 2 * f } else { f };
+        // Every token has a row in each expert that it goes to.
+        let of_experts = s.experts.map(|e| [e.count, e.per_token].map(|x| x as usize));
+        let hidden_rows = n * of_experts.map_or(1, |[_, per_token]| per_token);
         let new = |len: usize| a.alloc(len, Category::Activations);
         let statistics = |len: usize| a.alloc(len, Category::Statistics);
-        // The block has no norms.
-        let of_norm = |len: usize| (s.family != Family::Block).then(|| new(len)).transpose();
-        let norm_statistics = || (s.family != Family::Block).then(|| statistics(n * 2)).transpose();
+        let parts = s.parts();
+        let norms = parts.norm != NormKind::None;
+        let before = || parts.norm_before().then(|| statistics(n * 2)).transpose();
+        let kept = || -> Result<_, SessionError> { Ok(BeforeNorm { x: new(n * c)?, stats: statistics(n * 2)? }) };
         let (streams, layers) = match keep {
             Keep::All => (2 * s.n_layers as usize + 1, s.n_layers as usize),
             Keep::OneLayer => (2, 1),
         };
-        let d = extent.attention(s);
+        let d = extent.attention(s, 0);
+        let qk = (keep == Keep::All).then(|| qk_norm_dims(s, d)).flatten();
         let layer = || -> Result<LayerActivations<T>, SessionError> {
             Ok(LayerActivations {
-                norm1: norm_statistics()?,
+                norm1: before()?,
                 qkv: new(n * d.qkv_width())?,
+                qk_norm: qk
+                    .map(|q| {
+                        Ok::<_, SessionError>(BeforeNorm { x: new(n * q.width())?, stats: statistics(n * q.count())? })
+                    })
+                    .transpose()?,
                 attention: new(n * d.out_width())?,
                 lse: statistics(n * h)?,
-                norm2: norm_statistics()?,
-                pre: new(n * inner)?,
+                norm2: before()?,
+                routed: of_experts
+                    .map(|[experts, per_token]| {
+                        let (chosen, weights) = (statistics(n * per_token)?, statistics(n * per_token)?);
+                        Ok::<_, SessionError>(RoutedTokens { logits: statistics(n * experts)?, chosen, weights })
+                    })
+                    .transpose()?,
+                pre: new(hidden_rows * s.activation.inner(f))?,
+                after: parts.norm_after().then(|| Ok::<_, SessionError>([kept()?, kept()?])).transpose()?,
             })
         };
         Ok(Self {
             extent,
+            embedding: parts.embedding_norm.then(kept).transpose()?,
             residual: (0..streams).map(|_| new(n * c)).collect::<Result<_, _>>()?,
             layers: (0..layers).map(|_| layer()).collect::<Result<_, _>>()?,
-            shared: Shared { normed: of_norm(n * c)?, act: new(n * f)? },
-            last: of_norm(n * c)?.zip(norm_statistics()?),
+            shared: Shared {
+                normed: parts.norm_before().then(|| new(n * c)).transpose()?,
+                act: new(hidden_rows * f)?,
+                experts: s.experts.map(|_| new(n * c)).transpose()?,
+            },
+            last: norms.then(|| Ok::<_, SessionError>((new(n * c)?, statistics(n * 2)?))).transpose()?,
         })
     }
 
@@ -128,6 +179,23 @@ impl<T> Activations<T> {
     }
 }
 
+/// The norms of a model's queries and keys, where it has them.
+pub(in crate::transformer) fn qk_norm_dims(s: &Shape, of: AttentionDims) -> Option<QkNormDims> {
+    let whole = match s.parts().qk_norm {
+        QkNorm::None => return None,
+        QkNorm::Head => false,
+        QkNorm::Whole => true,
+    };
+    Some(QkNormDims { of, whole, eps: s.norm_eps, gain_offset: s.parts().norm.gain_offset() })
+}
+
+/// The experts of a model's layers for `n` tokens, where it has them.
+pub(in crate::transformer) fn expert_dims(s: &Shape, n: usize) -> Option<ExpertDims> {
+    let Mixture { count, per_token, normalised } = s.experts?;
+    let (c, f) = (s.d_model as usize, s.d_ff as usize);
+    Some(ExpertDims { n, c, f, experts: count as usize, per_token: per_token as usize, normalised, kind: s.activation })
+}
+
 /// What a backward pass needs beside the activations.
 #[derive(Debug)]
 pub(crate) struct Scratch<T> {
@@ -135,8 +203,15 @@ pub(crate) struct Scratch<T> {
     pub stream: T,
     /// Gradient of a branch, `[N, C]`
     pub branch: T,
+    /// Where both branches read one stream, `[N, C]`: the stream's gradient before the first of them has added its own, or, where
+    /// they share a norm, what the first has to say of its result.
+    pub aside: Option<T>,
+    /// Of what a norm after a branch was given, `[N, C]`, where there are such norms.
+    pub before_norm: Option<T>,
     /// `[N, F]`
     pub act: T,
+    /// Gradients of the weights and of the logits of experts, where there are any.
+    pub routed: Option<[T; 2]>,
     /// `[N, H * D]`
     pub attention: T,
     /// `[N, (H + 2 KV) * D]`
@@ -150,12 +225,21 @@ impl<T> Scratch<T> {
     /// [`SessionError::OutOfMemory`].
     pub(crate) fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, extent: Extent) -> Result<Self, SessionError> {
         let n = extent.rows();
-        let d = extent.attention(s);
+        let d = extent.attention(s, 0);
         let new = |len: usize| a.alloc(len, Category::Activations);
         Ok(Self {
             stream: new(n * s.d_model as usize)?,
             branch: new(n * s.d_model as usize)?,
-            act: new(n * s.d_ff as usize)?,
+            aside: s.parts().parallel().then(|| new(n * s.d_model as usize)).transpose()?,
+            before_norm: s.parts().norm_after().then(|| new(n * s.d_model as usize)).transpose()?,
+            act: new(n * s.d_ff as usize * s.experts.map_or(1, |e| e.per_token as usize))?,
+            routed: s
+                .experts
+                .map(|e| {
+                    let new = |len: u32| a.alloc(n * len as usize, Category::Statistics);
+                    Ok::<_, SessionError>([new(e.per_token)?, new(e.count)?])
+                })
+                .transpose()?,
             attention: new(n * d.out_width())?,
             qkv: new(n * d.qkv_width())?,
         })

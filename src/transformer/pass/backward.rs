@@ -4,11 +4,14 @@
 //! that a backend need never hold all logits. Where ranks split the layers, the gradient of what enters the split products is
 //! summed over them.
 
-use super::super::backend::{Backend, Dropout, LinearDims, Loss, Store, Tokens};
-use super::activations::{Activations, Extent, LayerActivations, Scratch, Shared};
+use super::super::backend::{Backend, Dropout, ExpertsBackward, IGNORED_TOKEN, LinearDims, Loss, Store, Tokens};
+use super::super::shape::parts::Residual;
+use super::activations::{
+    Activations, BeforeNorm, Extent, LayerActivations, Scratch, Shared, expert_dims, qk_norm_dims,
+};
 use super::forward::{Place, StepDropout};
 use super::gradients::Gradients;
-use super::model::{LayerIndex, Linear, Model, Norm};
+use super::model::{Linear, Model, Norm};
 use std::ops::Range;
 
 /// What the model should have said.
@@ -20,6 +23,25 @@ pub(crate) enum Targets<'a, T> {
     Placed(&'a T),
     /// A vector for every position, `[N, C]`, for the block.
     Vectors(&'a T),
+}
+
+/// One of a layer's branches: the stream `x` that it read, and what its forward pass left behind.
+struct Half<'a, T> {
+    l: usize,
+    extent: Extent,
+    x: &'a T,
+    act: &'a mut LayerActivations<T>,
+    shared: &'a mut Shared<T>,
+}
+
+/// What stands between a branch's last product and the stream.
+struct EndFrom<'a, T> {
+    /// The stream's gradient.
+    stream: &'a T,
+    /// Room for the gradient of what the norm was given.
+    room: Option<&'a mut T>,
+    norm: Option<(&'a Norm, &'a BeforeNorm<T>)>,
+    dropout: Option<Dropout>,
 }
 
 impl<B: Backend> Model<B> {
@@ -38,7 +60,8 @@ impl<B: Backend> Model<B> {
 
     fn token_loss(&self, output: &B::Buffer, targets: Tokens<'_, B::Buffer>, extent: Extent) -> Loss {
         let head = &self.parameters[self.index.head.unwrap_or(self.index.table)];
-        self.backend.cross_entropy_tokens(output, head, targets, None, self.head_dims(extent.rows()))
+        let cap = self.shape.parts().logit_cap;
+        self.backend.cross_entropy_tokens(output, head, targets, None, cap, self.head_dims(extent.rows()))
     }
 
     pub(in crate::transformer) fn head_dims(&self, n: usize) -> LinearDims {
@@ -60,7 +83,7 @@ impl<B: Backend> Model<B> {
         for l in (0..self.index.layers.len()).rev() {
             self.layer_backward(l, a, scratch, gradients, dropout);
         }
-        self.stem_backward(Tokens::Host(ids), a.extent, scratch, gradients, dropout);
+        self.stem_backward(Tokens::Host(ids), a, scratch, gradients, dropout);
         self.backend.read_loss(loss)
     }
 
@@ -84,7 +107,7 @@ impl<B: Backend> Model<B> {
             let parameters = self.index.of_layer(l);
             finished(self, parameters, gradients);
         }
-        self.stem_backward(ids, a.extent, scratch, gradients, dropout);
+        self.stem_backward(ids, a, scratch, gradients, dropout);
         let layers = self.index.of_layers();
         for parameters in [0..layers.start, layers.end..self.index.specs.len()] {
             if !parameters.is_empty() {
@@ -102,27 +125,42 @@ impl<B: Backend> Model<B> {
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<StepDropout>,
     ) {
-        let (extent, layer) = (a.extent, &self.index.layers[l]);
-        let (n, act) = (extent.rows(), &mut a.layers[l]);
+        let (n, residual) = (a.extent.rows(), self.shape.parts().residual);
+        if let (Residual::Parallel, Some(aside)) = (residual, &mut scratch.aside) {
+            self.backend.copy(&scratch.stream, aside, n * self.shape.d_model as usize);
+        }
+        let read = if self.shape.parts().parallel() { 2 * l } else { 2 * l + 1 };
         let d = dropout.map(|d| d.at(Place::FeedForward(l)));
-        self.feed_forward_backward(layer, &a.residual[2 * l + 1], (act, &mut a.shared), scratch, gradients, n, d);
+        let (act, shared) = (&mut a.layers[l], &mut a.shared);
+        let half = Half { l, extent: a.extent, x: &a.residual[read], act, shared };
+        self.feed_forward_backward(half, scratch, gradients, d);
         let d = dropout.map(|d| d.at(Place::Attention(l)));
-        self.attention_half_backward(layer, &a.residual[2 * l], (act, &mut a.shared), scratch, gradients, extent, d);
+        let (act, shared) = (&mut a.layers[l], &mut a.shared);
+        let half = Half { l, extent: a.extent, x: &a.residual[2 * l], act, shared };
+        self.attention_half_backward(half, scratch, gradients, d);
     }
 
     fn stem_backward(
         &self,
         ids: Tokens<'_, B::Buffer>,
-        extent: Extent,
+        a: &Activations<B::Buffer>,
         scratch: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<StepDropout>,
     ) {
+        let len = a.extent.rows() * self.shape.d_model as usize;
         if let (Some(d), true) = (dropout, self.residual()) {
-            let len = extent.rows() * self.shape.d_model as usize;
             self.backend.dropout(&mut scratch.stream, len, d.at(Place::Embedding));
         }
-        self.embedding_backward(ids, extent, scratch, gradients);
+        if self.shape.parts().scaled_embedding {
+            self.backend.scale(&mut scratch.stream, len, self.embedding_scale());
+        }
+        if let (Some(norm), Some(BeforeNorm { x, stats })) = (&self.index.embedding_norm, &a.embedding) {
+            std::mem::swap(&mut scratch.stream, &mut scratch.branch);
+            self.backend.fill(&mut scratch.stream, 0.0);
+            self.norm_backward(norm, x, stats, scratch, gradients, a.extent.rows());
+        }
+        self.embedding_backward(ids, a.extent, scratch, gradients);
     }
 
     fn head_backward(
@@ -160,7 +198,8 @@ impl<B: Backend> Model<B> {
     ) -> Loss {
         let head = self.index.head.unwrap_or(self.index.table);
         let (into, w) = ((&mut scratch.branch, gradients.of(head)), &self.parameters[head]);
-        self.backend.cross_entropy_tokens(output, w, targets, Some(into), self.head_dims(n))
+        let cap = self.shape.parts().logit_cap;
+        self.backend.cross_entropy_tokens(output, w, targets, Some(into), cap, self.head_dims(n))
     }
 
     /// `stream +=` the gradient of `branch` through the norm.
@@ -188,32 +227,62 @@ impl<B: Backend> Model<B> {
         self.backend.linear_dx(dout, &self.parameters[l.weight], dx, Store::Overwrite, self.linear_dims(l, n));
     }
 
-    /// Gradient of a branch's end, which the stream's is unless dropout stands between; `branch` is room for it.
+    /// The gradient of a branch's last product, which the stream's is unless dropout or a norm stands between.
     fn branch_end<'a>(
         &self,
-        stream: &'a B::Buffer,
+        from: EndFrom<'a, B::Buffer>,
         branch: &'a mut B::Buffer,
+        gradients: &mut Gradients<B::Buffer>,
         n: usize,
-        dropout: Option<Dropout>,
     ) -> &'a B::Buffer {
-        let Some(d) = dropout else { return stream };
+        let EndFrom { stream, room, norm, dropout } = from;
+        if dropout.is_none() && norm.is_none() {
+            return stream;
+        }
         let len = n * self.shape.d_model as usize;
         self.backend.copy(stream, branch, len);
-        self.backend.dropout(branch, len, d);
+        if let Some(d) = dropout {
+            self.backend.dropout(branch, len, d);
+        }
+        if let (Some((norm, BeforeNorm { x, stats })), Some(room)) = (norm, room) {
+            let (gain, bias) = gradients.weight_and_bias(norm.gain, norm.bias);
+            self.backend.fill(room, 0.0);
+            let weight = &self.parameters[norm.gain];
+            self.backend.norm_backward(x, weight, stats, branch, room, gain, bias, self.norm_dims(n));
+            return room;
+        }
         branch
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// What a branch says of the stream that it reads, `branch`, is added to the stream's gradient, or replaces it where the branch
+    /// replaces the stream.
+    fn branch_start(
+        &self,
+        norm: Option<&Norm>,
+        x: &B::Buffer,
+        stats: Option<&B::Buffer>,
+        (s, gradients): (&mut Scratch<B::Buffer>, &mut Gradients<B::Buffer>),
+        n: usize,
+    ) {
+        match (norm, stats) {
+            (Some(norm), Some(stats)) => self.norm_backward(norm, x, stats, s, gradients, n),
+            _ if self.residual() => self.backend.add(&s.branch, &mut s.stream, n * self.shape.d_model as usize),
+            _ => std::mem::swap(&mut s.stream, &mut s.branch),
+        }
+    }
+
     fn feed_forward_backward(
         &self,
-        layer: &LayerIndex,
-        x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        half: Half<'_, B::Buffer>,
         s: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
-        n: usize,
         dropout: Option<Dropout>,
     ) {
+        if self.shape.experts.is_some() {
+            return self.experts_backward(half, s, gradients, dropout);
+        }
+        let Half { l, extent, x, act, shared } = half;
+        let (n, layer) = (extent.rows(), &self.index.layers[l]);
         let (f, kind) = (self.shape.d_ff as usize, self.shape.activation);
         // At a branch's end, or, where there is no stream to add it to, on the hidden activation.
         let (of_branch, of_hidden) = if self.residual() { (dropout, None) } else { (None, dropout) };
@@ -222,7 +291,9 @@ impl<B: Backend> Model<B> {
         if let Some(d) = of_hidden {
             self.backend.dropout(&mut shared.act, n * f, self.of_part(d));
         }
-        let dout = self.branch_end(&s.stream, &mut s.branch, n, of_branch);
+        let norm = layer.norm2_after.as_ref().zip(act.after.as_ref().map(|[_, second]| second));
+        let from = EndFrom { stream: &s.stream, room: s.before_norm.as_mut(), norm, dropout: of_branch };
+        let dout = self.branch_end(from, &mut s.branch, gradients, n);
         self.linear_dw(&layer.down, &shared.act, dout, gradients, n);
         if let Some(d) = of_hidden {
             self.linear_dx(&layer.down, dout, &mut s.act, n);
@@ -232,50 +303,89 @@ impl<B: Backend> Model<B> {
             let (w, d) = (&self.parameters[layer.down.weight], self.linear_dims(&layer.down, n));
             self.backend.linear_dx_activation(kind, dout, w, &mut act.pre, &mut s.act, d);
         }
-        if let (Some(norm), Some(out), Some(stats)) = (&layer.norm2, &mut shared.normed, &mut act.norm2) {
-            self.norm(norm, x, out, stats, n);
-        }
-        let input = shared.normed.as_ref().unwrap_or(x);
+        let input = self.input_again(layer.norm2.as_ref(), x, &mut shared.normed, act.norm2.as_mut(), n);
         self.linear_dw(&layer.up, input, &act.pre, gradients, n);
         self.linear_dx(&layer.up, &act.pre, &mut s.branch, n);
         self.sum_over_parts(&mut s.branch);
-        match (&layer.norm2, &act.norm2) {
-            (Some(norm), Some(stats)) => self.norm_backward(norm, x, stats, s, gradients, n),
-            _ => std::mem::swap(&mut s.stream, &mut s.branch),
+        match (self.shape.parts().residual, &mut s.aside) {
+            // The norm is attention's too: it goes through it once, with what attention says.
+            (Residual::ParallelOneNorm, Some(aside)) => std::mem::swap(aside, &mut s.branch),
+            _ => self.branch_start(layer.norm2.as_ref(), x, act.norm2.as_ref(), (s, gradients), n),
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn attention_half_backward(
+    /// The same of experts.
+    fn experts_backward(
         &self,
-        layer: &LayerIndex,
-        x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        half: Half<'_, B::Buffer>,
         s: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
-        extent: Extent,
         dropout: Option<Dropout>,
     ) {
-        let n = extent.rows();
-        let d = extent.attention(&self.shape);
-        let dout = self.branch_end(&s.stream, &mut s.branch, n, dropout);
+        let Half { l, extent, x, act, shared } = half;
+        let (n, layer) = (extent.rows(), &self.index.layers[l]);
+        let (Some(d), Some(router)) = (expert_dims(&self.shape, n), &layer.router) else { return };
+        let (Some(routed), Some([dweights, dlogits])) = (&act.routed, &mut s.routed) else { return };
+        let norm = layer.norm2_after.as_ref().zip(act.after.as_ref().map(|[_, second]| second));
+        let from = EndFrom { stream: &s.stream, room: s.before_norm.as_mut(), norm, dropout };
+        let dout = self.branch_end(from, &mut s.branch, gradients, n);
+        let Shared { normed, experts: Some(dx), .. } = shared else { return };
+        let input = self.input_again(layer.norm2.as_ref(), x, normed, act.norm2.as_mut(), n);
+        let [dup, of_up, ddown, of_down] = gradients.four([layer.up, layer.down]);
+        let dbiases = of_up.zip(of_down).map(|(up, down)| [up, down]);
+        let (Some(dup), Some(ddown)) = (dup, ddown) else { return };
+        let to = ExpertsBackward { pre: &mut act.pre, act: &mut s.act, dup, ddown, dbiases, dx, dweights };
+        let experts = self.experts_of(layer, &routed.chosen, &routed.weights, d);
+        self.backend.experts_backward(input, &experts, dout, to);
+        self.backend.route_backward(&routed.logits, &routed.chosen, dweights, dlogits, d);
+        self.linear_dw(router, input, dlogits, gradients, n);
+        let of_router = self.linear_dims(router, n);
+        self.backend.linear_dx(dlogits, &self.parameters[router.weight], dx, Store::Accumulate, of_router);
+        std::mem::swap(dx, &mut s.branch);
+        self.branch_start(layer.norm2.as_ref(), x, act.norm2.as_ref(), (s, gradients), n);
+    }
+
+    fn attention_half_backward(
+        &self,
+        half: Half<'_, B::Buffer>,
+        s: &mut Scratch<B::Buffer>,
+        gradients: &mut Gradients<B::Buffer>,
+        dropout: Option<Dropout>,
+    ) {
+        let Half { l, extent, x, act, shared } = half;
+        let (n, layer, d) = (extent.rows(), &self.index.layers[l], extent.attention(&self.shape, l));
+        let norm = layer.norm1_after.as_ref().zip(act.after.as_ref().map(|[first, _]| first));
+        let stream = match (self.shape.parts().residual, &s.aside) {
+            (Residual::Parallel, Some(aside)) => aside,
+            _ => &s.stream,
+        };
+        let from = EndFrom { stream, room: s.before_norm.as_mut(), norm, dropout };
+        let dout = self.branch_end(from, &mut s.branch, gradients, n);
         self.linear_dw(&layer.out, &act.attention, dout, gradients, n);
         self.linear_dx(&layer.out, dout, &mut s.attention, n);
+        if let Some(sinks) = layer.sinks {
+            let (at, to) = (&self.parameters[sinks], gradients.of(sinks));
+            self.backend.sinks_backward(at, &act.attention, &s.attention, &act.lse, to, d);
+        }
         self.backend.attention_backward(&act.qkv, &act.attention, &s.attention, &act.lse, &mut s.qkv, d);
-        if let Some(f) = &self.frequencies {
+        if let Some(f) = self.frequencies(l) {
             self.backend.rope(&mut s.qkv, f, 0, true, d);
         }
-        if let (Some(norm), Some(out), Some(stats)) = (&layer.norm1, &mut shared.normed, &mut act.norm1) {
-            self.norm(norm, x, out, stats, n);
+        if let (Some([q, k]), Some(before), Some(d)) = (layer.qk_norm, &act.qk_norm, qk_norm_dims(&self.shape, d)) {
+            let (of_q, of_k) = gradients.weight_and_bias(q, Some(k));
+            let gains = [q, k].map(|g| &self.parameters[g]);
+            if let Some(of_k) = of_k {
+                self.backend.qk_norm_backward(&before.x, gains, &before.stats, &mut s.qkv, [of_q, of_k], d);
+            }
         }
-        let input = shared.normed.as_ref().unwrap_or(x);
+        let input = self.input_again(layer.norm1.as_ref(), x, &mut shared.normed, act.norm1.as_mut(), n);
         self.linear_dw(&layer.qkv, input, &s.qkv, gradients, n);
         self.linear_dx(&layer.qkv, &s.qkv, &mut s.branch, n);
         self.sum_over_parts(&mut s.branch);
-        match (&layer.norm1, &act.norm1) {
-            (Some(norm), Some(stats)) => self.norm_backward(norm, x, stats, s, gradients, n),
-            _ => std::mem::swap(&mut s.stream, &mut s.branch),
+        if let (Residual::ParallelOneNorm, Some(aside)) = (self.shape.parts().residual, &s.aside) {
+            self.backend.add(aside, &mut s.branch, n * self.shape.d_model as usize);
         }
+        self.branch_start(layer.norm1.as_ref(), x, act.norm1.as_ref(), (s, gradients), n);
     }
 
     fn embedding_backward(
@@ -288,8 +398,17 @@ impl<B: Backend> Model<B> {
         if !self.index.tied() {
             self.backend.fill(gradients.of(self.index.table), 0.0);
         }
-        let c = self.shape.d_model as usize;
+        let (c, first) = (self.shape.d_model as usize, self.shape.parts().position_offset as usize);
         let (table, positions) = gradients.weight_and_bias(self.index.table, self.index.positions);
-        self.backend.embed_backward_tokens(ids, extent.rows(), extent.tokens, &s.stream, table, positions, c);
+        if let Some(padding) = self.shape.parts().padding_token {
+            let mut ids = match ids {
+                Tokens::Host(ids) => ids.to_vec(),
+                Tokens::Placed(placed) => self.backend.tokens(placed, extent.rows()),
+            };
+            ids.iter_mut().filter(|id| **id == padding).for_each(|id| *id = IGNORED_TOKEN);
+            self.backend.embed_backward(&ids, extent.tokens, first, &s.stream, table, positions, c);
+            return;
+        }
+        self.backend.embed_backward_tokens(ids, extent.rows(), extent.tokens, first, &s.stream, table, positions, c);
     }
 }

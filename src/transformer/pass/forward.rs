@@ -1,20 +1,24 @@
 //! The forward pass: one definition for every family, backend and phase.
 //!
-//! Per layer, with a residual stream x (the block has neither norms nor residuals):
-//! `x += out(attention(qkv(norm1(x))))`, `x += down(activation(up(norm2(x))))`.
+//! Per layer, with a residual stream x: `x += out(attention(qkv(norm1(x))))`, `x += down(activation(up(norm2(x))))`. Norms stand
+//! before branches, after them, or both; the branches follow one another or read the same x; the block has neither norms nor
+//! residuals. Which it is, the shape's parts say.
 //!
-//! Dropout, in training: on the embedding and on both branches (GPT-2, Llama); on attention's output and on the hidden
+//! Dropout, in training: on the embedding and on both branches (where there are residuals); on attention's output and on the hidden
 //! activation (block). Attention probabilities are never dropped: the fused kernels do not hold them.
 //!
 //! Where ranks split the layers (Shoeybi et al. 2019, section 3), each computes its own heads and its own stretch of the hidden
 //! activation; the two products that end the branches are summed over the ranks. All else every rank computes whole.
 
 use super::super::backend::{
-    Backend, CachePlace, Dropout, LinearDims, NormBefore, NormDims, NormedLinear, Store, Tokens,
+    AttentionDims, Backend, CachePlace, Dropout, ExpertDims, Experts, LinearDims, NormBefore, NormDims, NormedLinear,
+    Store, Tokens,
 };
 use super::super::collective::{Job, Reduce};
-use super::super::shape::Family;
-use super::activations::{Activations, Extent, LayerActivations, Shared};
+use super::super::shape::parts::{NormKind, Residual};
+use super::activations::{
+    Activations, BeforeNorm, Extent, LayerActivations, RoutedTokens, Shared, expert_dims, qk_norm_dims,
+};
 use super::generate::Cache;
 use super::model::{LayerIndex, Linear, Model, Norm};
 
@@ -44,10 +48,18 @@ impl StepDropout {
     }
 }
 
+/// Where a branch ends: its last product, and the norm that stands after it.
+struct BranchEnd<'a, T> {
+    linear: &'a Linear,
+    norm: Option<(&'a Norm, &'a mut BeforeNorm<T>)>,
+    dropout: Option<Dropout>,
+}
+
 impl<B: Backend> Model<B> {
     pub(in crate::transformer) fn norm_dims(&self, n: usize) -> NormDims {
-        let s = &self.shape;
-        NormDims { n, c: s.d_model as usize, eps: s.norm_eps, rms: s.family == Family::Llama }
+        let (s, kind) = (&self.shape, self.shape.parts().norm);
+        let rms = kind != NormKind::Layer;
+        NormDims { n, c: s.d_model as usize, eps: s.norm_eps, rms, gain_offset: kind.gain_offset() }
     }
 
     pub(in crate::transformer) fn linear_dims(&self, l: &Linear, n: usize) -> LinearDims {
@@ -56,7 +68,7 @@ impl<B: Backend> Model<B> {
     }
 
     pub(in crate::transformer) fn residual(&self) -> bool {
-        self.shape.family != Family::Block
+        self.shape.parts().residual != Residual::None
     }
 
     fn weight_and_bias(&self, l: &Linear) -> (&B::Buffer, Option<&B::Buffer>) {
@@ -123,101 +135,234 @@ impl<B: Backend> Model<B> {
         mut cache: Option<&mut Cache<B::Buffer>>,
     ) {
         let n = a.extent.rows();
-        let c = self.shape.d_model as usize;
         let first = cache.as_ref().map_or(0, |k| k.length);
-        let positions = self.index.positions.map(|i| &self.parameters[i]);
-        let table = &self.parameters[self.index.table];
-        self.backend.embed_tokens(ids, n, a.extent.tokens, first, table, positions, &mut a.residual[0], c);
-        if let (Some(d), true) = (dropout, self.residual()) {
-            self.backend.dropout(&mut a.residual[0], n * c, d.at(Place::Embedding));
-        }
+        self.embed(ids, first, a, dropout);
         let (streams, kept) = (a.residual.len(), a.layers.len());
         for (l, layer) in self.index.layers.iter().enumerate() {
             let act = &mut a.layers[l % kept];
-            let (x, mid) = two(&mut a.residual, (2 * l) % streams, (2 * l + 1) % streams);
-            let cached = cache.as_deref_mut().map(|k| (k, l));
-            self.attention_half(
-                layer,
-                x,
-                mid,
-                (act, &mut a.shared),
-                a.extent,
-                dropout.map(|d| d.at(Place::Attention(l))),
-                cached,
-            );
-            let (mid, out) = two(&mut a.residual, (2 * l + 1) % streams, (2 * l + 2) % streams);
-            self.feed_forward_half(
-                layer,
-                mid,
-                out,
-                (act, &mut a.shared),
-                n,
-                dropout.map(|d| d.at(Place::FeedForward(l))),
-            );
+            let [x, mid, out] = [2 * l, 2 * l + 1, 2 * l + 2].map(|at| at % streams);
+            let cached = cache.as_deref_mut();
+            self.attend(l, &a.residual[x], (act, &mut a.shared), a.extent, cached);
+            let norm = layer.norm1_after.as_ref().zip(act.after.as_mut().map(|[first, _]| first));
+            let end = BranchEnd { linear: &layer.out, norm, dropout: dropout.map(|d| d.at(Place::Attention(l))) };
+            let (stream, to) = two(&mut a.residual, x, mid);
+            self.branch(end, &act.attention, stream, to, n);
+
+            let read = if self.shape.parts().parallel() { x } else { mid };
+            let of_feed_forward = dropout.map(|d| d.at(Place::FeedForward(l)));
+            self.feed_forward(layer, &a.residual[read], (act, &mut a.shared), n, of_feed_forward);
+            let norm = layer.norm2_after.as_ref().zip(act.after.as_mut().map(|[_, second]| second));
+            let end = BranchEnd { linear: &layer.down, norm, dropout: of_feed_forward.filter(|_| self.residual()) };
+            let (stream, to) = two(&mut a.residual, mid, out);
+            match &mut a.shared.experts {
+                Some(said) => self.join(end, said, stream, to, n),
+                None => self.branch(end, &a.shared.act, stream, to, n),
+            }
         }
         if let Some(k) = cache {
             k.length = first + a.extent.tokens;
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn attention_half(
+    /// The stream before the first layer.
+    fn embed(
         &self,
-        layer: &LayerIndex,
-        x: &B::Buffer,
-        out: &mut B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
-        extent: Extent,
-        dropout: Option<Dropout>,
-        cached: Option<(&mut Cache<B::Buffer>, usize)>,
+        ids: Tokens<'_, B::Buffer>,
+        first: usize,
+        a: &mut Activations<B::Buffer>,
+        dropout: Option<StepDropout>,
     ) {
-        let n = extent.rows();
-        let d = extent.attention(&self.shape);
-        let room = shared.normed.as_mut().zip(act.norm1.as_mut());
-        let input = self.after_norm(layer.norm1.as_ref(), &layer.qkv, x, room, n);
-        let angles = self.frequencies.as_ref();
-        match cached {
-            Some((k, l)) => {
-                let (position, dims) = (k.length, k.dims);
-                let place = CachePlace { layer: &mut k.layers[l], position, dims };
-                self.backend.norm_qkv_cached(input, angles, &mut act.qkv, place, d);
-                if extent.tokens == 1 {
-                    self.backend.attention_cached(&act.qkv, &k.layers[l], &mut act.attention, position + 1, d, dims);
-                } else {
-                    self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
-                }
+        let (n, c, parts) = (a.extent.rows(), self.shape.d_model as usize, self.shape.parts());
+        let positions = self.index.positions.map(|i| &self.parameters[i]);
+        let (table, first) = (&self.parameters[self.index.table], first + parts.position_offset as usize);
+        let stream = &mut a.residual[0];
+        match (&self.index.embedding_norm, &mut a.embedding) {
+            (Some(norm), Some(BeforeNorm { x, stats })) => {
+                self.backend.embed_tokens(ids, n, a.extent.tokens, first, table, positions, x, c);
+                self.norm(norm, x, stream, stats, n);
             }
-            None => {
-                self.backend.norm_linear(input, &mut act.qkv);
-                if let Some(f) = angles {
-                    self.backend.rope(&mut act.qkv, f, 0, false, d);
-                }
-                self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
-            }
+            _ => self.backend.embed_tokens(ids, n, a.extent.tokens, first, table, positions, stream, c),
         }
-        self.branch(&layer.out, &act.attention, x, out, n, dropout);
+        if parts.scaled_embedding {
+            self.backend.scale(stream, n * c, self.embedding_scale());
+        }
+        if let (Some(d), true) = (dropout, self.residual()) {
+            self.backend.dropout(stream, n * c, d.at(Place::Embedding));
+        }
     }
 
-    fn feed_forward_half(
+    /// What embeddings are multiplied by, where they are.
+    pub(super) fn embedding_scale(&self) -> f32 {
+        (self.shape.d_model as f32).sqrt()
+    }
+
+    /// Attention of a layer over the stream `x`, up to its last product.
+    fn attend(
+        &self,
+        l: usize,
+        x: &B::Buffer,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        extent: Extent,
+        cache: Option<&mut Cache<B::Buffer>>,
+    ) {
+        let (layer, d) = (&self.index.layers[l], extent.attention(&self.shape, l));
+        match cache {
+            None => {
+                self.queries_and_keys(l, x, (act, shared), 0, d);
+                self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
+            }
+            Some(k) => self.attend_cached(l, x, (act, shared), k, d),
+        }
+        if let Some(sinks) = layer.sinks {
+            self.backend.sinks(&self.parameters[sinks], &mut act.attention, &mut act.lse, d);
+        }
+    }
+
+    /// Queries, keys and values of positions from `first` on.
+    fn queries_and_keys(
+        &self,
+        l: usize,
+        x: &B::Buffer,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        first: usize,
+        d: AttentionDims,
+    ) {
+        let layer = &self.index.layers[l];
+        let room = shared.normed.as_mut().zip(act.norm1.as_mut());
+        let input = self.after_norm(layer.norm1.as_ref(), &layer.qkv, x, room, d.rows());
+        self.backend.norm_linear(input, &mut act.qkv);
+        self.qk_norm(layer, act, d);
+        if let Some(f) = self.frequencies(l) {
+            self.backend.rope(&mut act.qkv, f, first, false, d);
+        }
+    }
+
+    /// Attention over what the cache holds and the tokens themselves, which are appended to it.
+    fn attend_cached(
+        &self,
+        l: usize,
+        x: &B::Buffer,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        k: &mut Cache<B::Buffer>,
+        d: AttentionDims,
+    ) {
+        let (position, dims, layer) = (k.length, k.dims(l), &self.index.layers[l]);
+        // A stretch of a prompt sees its own keys where they are: a window's cache may not hold them beside what is before. So does
+        // a token with a sink beside its scores, which needs their denominator.
+        if layer.sinks.is_some() || (d.tokens > 1 && position > 0) {
+            self.queries_and_keys(l, x, (act, shared), position, d);
+            let (out, lse) = (&mut act.attention, &mut act.lse);
+            self.backend.attention_after(&act.qkv, &k.layers[l], out, lse, position, d, dims);
+            self.backend.cache_append(&act.qkv, &mut k.layers[l], position, d, dims);
+            return;
+        }
+        if layer.qk_norm.is_some() {
+            self.queries_and_keys(l, x, (act, shared), position, d);
+            self.backend.cache_append(&act.qkv, &mut k.layers[l], position, d, dims);
+        } else {
+            let room = shared.normed.as_mut().zip(act.norm1.as_mut());
+            let input = self.after_norm(layer.norm1.as_ref(), &layer.qkv, x, room, d.rows());
+            let place = CachePlace { layer: &mut k.layers[l], position, dims };
+            self.backend.norm_qkv_cached(input, self.frequencies(l), &mut act.qkv, place, d);
+        }
+        if d.tokens == 1 {
+            let length = (position + 1).min(dims.capacity);
+            self.backend.attention_cached(&act.qkv, &k.layers[l], &mut act.attention, length, d, dims);
+        } else {
+            self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
+        }
+    }
+
+    /// Norms of queries and keys, in place; what they were is kept where a backward pass will follow.
+    fn qk_norm(&self, layer: &LayerIndex, act: &mut LayerActivations<B::Buffer>, of: AttentionDims) {
+        let Some((gains, d)) = layer.qk_norm.zip(qk_norm_dims(&self.shape, of)) else { return };
+        let kept = act.qk_norm.as_mut().map(|BeforeNorm { x, stats }| (x, stats));
+        self.backend.qk_norm(&mut act.qkv, gains.map(|g| &self.parameters[g]), kept, d);
+    }
+
+    /// The feed-forward layer over the stream `x`, up to its last product.
+    fn feed_forward(
         &self,
         layer: &LayerIndex,
         x: &B::Buffer,
-        out: &mut B::Buffer,
         (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
         n: usize,
         dropout: Option<Dropout>,
     ) {
-        let f = self.shape.d_ff as usize;
+        if let (Some(d), Some(router)) = (expert_dims(&self.shape, n), &layer.router) {
+            return self.experts(layer, router, x, (act, shared), d);
+        }
         let room = shared.normed.as_mut().zip(act.norm2.as_mut());
         let input = self.after_norm(layer.norm2.as_ref(), &layer.up, x, room, n);
         self.backend.norm_linear_activation(self.shape.activation, input, &mut act.pre, &mut shared.act);
-        if self.residual() {
-            self.branch(&layer.down, &shared.act, x, out, n, dropout);
-        } else {
-            if let Some(d) = dropout {
-                self.backend.dropout(&mut shared.act, n * f, self.of_part(d));
+        if let Some(d) = dropout.filter(|_| !self.residual()) {
+            self.backend.dropout(&mut shared.act, n * self.shape.d_ff as usize, self.of_part(d));
+        }
+    }
+
+    /// The same of experts, up to what they say together.
+    fn experts(
+        &self,
+        layer: &LayerIndex,
+        router: &Linear,
+        x: &B::Buffer,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        d: ExpertDims,
+    ) {
+        let Shared { normed, act: hidden, experts: Some(said) } = shared else { return };
+        let input = self.input_again(layer.norm2.as_ref(), x, normed, act.norm2.as_mut(), d.n);
+        let Some(RoutedTokens { logits, chosen, weights }) = &mut act.routed else { return };
+        let (w, bias) = self.weight_and_bias(router);
+        self.backend.linear(input, w, bias, logits, Store::Overwrite, self.linear_dims(router, d.n));
+        self.backend.route(logits, chosen, weights, d);
+        self.backend.experts(input, &self.experts_of(layer, chosen, weights, d), &mut act.pre, hidden, said);
+    }
+
+    /// A layer's experts, and where tokens go.
+    pub(super) fn experts_of<'a>(
+        &'a self,
+        layer: &LayerIndex,
+        chosen: &'a B::Buffer,
+        weights: &'a B::Buffer,
+        d: ExpertDims,
+    ) -> Experts<'a, B::Buffer> {
+        let [(up, of_up), (down, of_down)] = [&layer.up, &layer.down].map(|l| self.weight_and_bias(l));
+        Experts { up, down, biases: of_up.zip(of_down).map(|(up, down)| [up, down]), chosen, weights, d }
+    }
+
+    /// `out = x + dropout(norm(said))`, of what a branch says already.
+    fn join(&self, end: BranchEnd<'_, B::Buffer>, said: &B::Buffer, x: &B::Buffer, out: &mut B::Buffer, n: usize) {
+        let len = n * self.shape.d_model as usize;
+        match end.norm {
+            Some((norm, BeforeNorm { x, stats })) => {
+                self.backend.copy(said, x, len);
+                self.norm(norm, x, out, stats, n);
             }
-            self.end_of_branch(&layer.down, &shared.act, None, out, n);
+            None => self.backend.copy(said, out, len),
+        }
+        if let Some(d) = end.dropout {
+            self.backend.dropout(out, len, d);
+        }
+        if self.residual() {
+            self.backend.add(x, out, len);
+        }
+    }
+
+    /// A branch's first norm, as the input of what follows it; the stream itself where there is none.
+    pub(super) fn input_again<'a>(
+        &self,
+        norm: Option<&Norm>,
+        x: &'a B::Buffer,
+        normed: &'a mut Option<B::Buffer>,
+        stats: Option<&mut B::Buffer>,
+        n: usize,
+    ) -> &'a B::Buffer {
+        match (norm, normed, stats) {
+            (Some(norm), Some(out), Some(stats)) => {
+                self.norm(norm, x, out, stats, n);
+                out
+            }
+            _ => x,
         }
     }
 
@@ -243,28 +388,25 @@ impl<B: Backend> Model<B> {
         Dropout { part: self.tensor.rank() as u64, ..d }
     }
 
-    /// `out = x + dropout(linear(input))`, or without `x` where the family has no residuals.
-    fn branch(
-        &self,
-        l: &Linear,
-        input: &B::Buffer,
-        x: &B::Buffer,
-        out: &mut B::Buffer,
-        n: usize,
-        dropout: Option<Dropout>,
-    ) {
+    /// `out = x + dropout(norm(linear(input)))`, as far as the branch has them, or without `x` where there are no residuals.
+    fn branch(&self, end: BranchEnd<'_, B::Buffer>, input: &B::Buffer, x: &B::Buffer, out: &mut B::Buffer, n: usize) {
+        let BranchEnd { linear, norm, dropout } = end;
         let len = n * self.shape.d_model as usize;
-        match (self.residual(), dropout) {
-            (true, None) => self.end_of_branch(l, input, Some(x), out, n),
-            (residual, dropout) => {
-                self.end_of_branch(l, input, None, out, n);
-                if let Some(d) = dropout {
-                    self.backend.dropout(out, len, d);
-                }
-                if residual {
-                    self.backend.add(x, out, len);
-                }
+        if self.residual() && dropout.is_none() && norm.is_none() {
+            return self.end_of_branch(linear, input, Some(x), out, n);
+        }
+        match norm {
+            Some((norm, BeforeNorm { x, stats })) => {
+                self.end_of_branch(linear, input, None, x, n);
+                self.norm(norm, x, out, stats, n);
             }
+            None => self.end_of_branch(linear, input, None, out, n),
+        }
+        if let Some(d) = dropout {
+            self.backend.dropout(out, len, d);
+        }
+        if self.residual() {
+            self.backend.add(x, out, len);
         }
     }
 }

@@ -11,8 +11,11 @@ use super::model::{Linear, Model};
 #[derive(Debug)]
 pub(crate) struct Cache<T> {
     pub layers: Vec<T>,
-    pub dims: CacheDims,
-    /// Positions that are filled.
+    /// Of a layer that sees all before.
+    dims: CacheDims,
+    /// Positions that layers with a window keep: the last ones, in turn.
+    windows: Vec<Option<usize>>,
+    /// Positions that have been filled.
     pub length: usize,
 }
 
@@ -30,9 +33,23 @@ impl<T> Cache<T> {
     ) -> Result<Self, SessionError> {
         let (kv_heads, head_dim) = (s.n_kv_heads as usize, s.head_dim as usize);
         let dims = CacheDims { batch, kv_heads, head_dim, capacity, dtype };
-        let layers =
-            (0..s.n_layers).map(|_| a.alloc(dims.words(), Category::KvCache)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { layers, dims, length: 0 })
+        let windows = (0..s.n_layers as usize).map(|l| s.window_of(l)).collect();
+        let mut cache = Self { layers: Vec::new(), dims, windows, length: 0 };
+        for l in 0..s.n_layers as usize {
+            cache.layers.push(a.alloc(cache.dims(l).words(), Category::KvCache)?);
+        }
+        Ok(cache)
+    }
+
+    /// The dimensions of a layer's: one with a window holds no more than that.
+    pub(crate) fn dims(&self, layer: usize) -> CacheDims {
+        let capacity = self.windows[layer].map_or(self.dims.capacity, |w| w.min(self.dims.capacity));
+        CacheDims { capacity, ..self.dims }
+    }
+
+    /// Whether there is no place for another position.
+    pub(crate) fn is_full(&self) -> bool {
+        self.length >= self.dims.capacity
     }
 }
 
@@ -54,7 +71,8 @@ pub(crate) struct Inference<T> {
 }
 
 impl<T> Inference<T> {
-    /// Buffers for `batch` prompts of `prompt` tokens and up to `new` tokens after them (0: no cache).
+    /// Buffers for `batch` prompts of `prompt` tokens, processed `chunk` of each at a time, and up to `new` tokens after them. Without
+    /// new tokens and with whole prompts there is no cache.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
@@ -62,16 +80,16 @@ impl<T> Inference<T> {
         a: &A,
         s: &Shape,
         batch: usize,
-        prompt: usize,
+        (prompt, chunk): (usize, usize),
         new: usize,
         dtype: Dtype,
     ) -> Result<Self, SessionError> {
-        let decode = new > 0;
+        let (decode, chunk) = (new > 0, chunk.clamp(1, prompt.max(1)));
         let extent = |tokens| Extent { batch, tokens };
         Ok(Self {
-            prompt: Activations::new(a, s, extent(prompt), Keep::OneLayer)?,
+            prompt: Activations::new(a, s, extent(chunk), Keep::OneLayer)?,
             token: decode.then(|| Activations::new(a, s, extent(1), Keep::OneLayer)).transpose()?,
-            cache: decode.then(|| Cache::new(a, s, batch, prompt + new, dtype)).transpose()?,
+            cache: (decode || chunk < prompt).then(|| Cache::new(a, s, batch, prompt + new, dtype)).transpose()?,
             last: a.alloc(batch * s.d_model as usize, Category::Activations)?,
             logits: a
                 .alloc(batch * if s.has_vocabulary_head() { s.vocab_size as usize } else { 0 }, Category::Statistics)?,
@@ -82,21 +100,33 @@ impl<T> Inference<T> {
 }
 
 impl<B: Backend> Model<B> {
-    /// Processes the prompts `ids [B, T]` from an empty cache. The last positions' logits are in `inference.logits` after.
+    /// Processes the prompts `ids [B, T]` from an empty cache, a stretch of all at a time. The last positions' logits are in
+    /// `inference.logits` after.
     pub(crate) fn prefill(&self, ids: &[u32], inference: &mut Inference<B::Buffer>) {
         let Inference { prompt, cache, last, logits, .. } = inference;
         if let Some(k) = cache.as_mut() {
             k.length = 0;
         }
-        self.layers(Tokens::Host(ids), prompt, None, cache.as_mut());
+        let (whole, chunk) = (ids.len() / prompt.extent.batch, prompt.extent.tokens);
+        for first in (0..whole).step_by(chunk) {
+            prompt.extent.tokens = chunk.min(whole - first);
+            if prompt.extent.tokens == whole {
+                self.layers(Tokens::Host(ids), prompt, None, cache.as_mut());
+            } else {
+                let rows = ids.chunks_exact(whole).flat_map(|row| &row[first..first + prompt.extent.tokens]);
+                let stretch: Vec<u32> = rows.copied().collect();
+                self.layers(Tokens::Host(&stretch), prompt, None, cache.as_mut());
+            }
+        }
         self.last_logits(prompt, last, logits);
+        prompt.extent.tokens = chunk;
     }
 
     /// Processes one token a sequence at the cache's end. Without a cache, or with a full one, nothing is done and `false`
     /// comes back.
     pub(crate) fn decode(&self, ids: &[u32], inference: &mut Inference<B::Buffer>) -> bool {
         let Inference { token: Some(token), cache: Some(cache), last, logits, .. } = inference else { return false };
-        if cache.length >= cache.dims.capacity {
+        if cache.is_full() {
             return false;
         }
         self.layers(Tokens::Host(ids), token, None, Some(cache));
@@ -119,6 +149,9 @@ impl<B: Backend> Model<B> {
             let head = Linear { weight: head, bias: None };
             let input = self.after_norm(self.index.last_norm.as_ref(), &head, x, room, *batch);
             self.backend.norm_linear(input, logits);
+            if let Some(cap) = self.shape.parts().logit_cap {
+                self.backend.soft_cap(logits, *batch * self.shape.vocab_size as usize, cap);
+            }
         }
     }
 
@@ -139,10 +172,10 @@ impl<B: Backend> Model<B> {
         let Inference { token: Some(token), cache: Some(cache), last, logits, chosen, captured, .. } = inference else {
             return false;
         };
-        let position = cache.length;
-        if position >= cache.dims.capacity {
+        if cache.is_full() {
             return false;
         }
+        let position = cache.length;
         let (batch, vocabulary) = (token.extent.batch, self.shape.vocab_size as usize);
         let varying = Varying { position, ..Varying::default() };
         self.backend.captured(&varying, captured, &mut || {

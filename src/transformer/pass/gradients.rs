@@ -4,7 +4,7 @@
 
 use super::super::backend::{Alloc, Category};
 use super::super::error::SessionError;
-use super::model::Index;
+use super::model::{Index, Linear};
 use std::ops::Range;
 
 /// Gradients by parameter.
@@ -70,6 +70,13 @@ impl<T> Gradients<T> {
         let (weight, bias) = (self.slot(weight), bias.map(|b| self.slot(b)));
         let (head, tail) = self.buffers.split_at_mut(weight + 1);
         (&mut head[weight], bias.map(|b| &mut tail[b - weight - 1]))
+    }
+
+    /// Weight and bias of two layers at once, as far as there are any; the second stands after the first, as [`Index`] lays them.
+    pub(super) fn four(&mut self, [first, second]: [Linear; 2]) -> [Option<&mut T>; 4] {
+        let slots = [Some(first.weight), first.bias, Some(second.weight), second.bias].map(|p| p.map(|p| self.slot(p)));
+        let mut rest = self.buffers.iter_mut().enumerate();
+        slots.map(|slot| slot.and_then(|slot| rest.find(|(i, _)| *i == slot).map(|(_, buffer)| buffer)))
     }
 
     /// The gradients of neighbouring parameters, of one layer or of none: a bucket of what ranks exchange.

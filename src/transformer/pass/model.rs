@@ -8,7 +8,8 @@ use super::super::collective::alone::Alone;
 use super::super::collective::grid::Parallel;
 use super::super::error::SessionError;
 use super::super::random::{Block, Normals, Stream};
-use super::super::shape::{Activation, Family, Shape};
+use super::super::shape::Shape;
+use super::super::shape::parts::{NormKind, Parts, Positions, QkNorm, Residual};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub(crate) struct Spec {
     pub columns: usize,
     pub start: Start,
     pub split: Split,
+    /// Whether it is of all the experts of a layer, one after the other.
+    pub of_experts: bool,
 }
 
 /// How a matrix is split among the ranks of a replica; a bias goes with its rows. What is not named here, every rank has whole.
@@ -87,16 +90,28 @@ pub(crate) struct Linear {
 /// Where a layer's parameters stand in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LayerIndex {
+    /// Before attention.
     pub norm1: Option<Norm>,
     /// `[(H + 2 KV) * D, C]`: queries, keys, values.
     pub qkv: Linear,
+    /// Gains of the norms of queries and keys.
+    pub qk_norm: Option<[usize; 2]>,
+    /// `[H]`, a logit beside each head's scores
+    pub sinks: Option<usize>,
     /// `[C, H * D]`
     pub out: Linear,
+    /// After attention.
+    pub norm1_after: Option<Norm>,
+    /// Before the feed-forward layer; `norm1` itself where the branches share one.
     pub norm2: Option<Norm>,
-    /// `[F, C]`, or `[2 F, C]` (gate, up) for SwiGLU
+    /// `[E, C]`, in layers of experts
+    pub router: Option<Linear>,
+    /// `[F, C]`, or `[2 F, C]` (gate, up) where it is gated; of every expert, one after the other, where there are experts
     pub up: Linear,
-    /// `[C, F]`
+    /// `[C, F]`; of every expert
     pub down: Linear,
+    /// After the feed-forward layer.
+    pub norm2_after: Option<Norm>,
 }
 
 /// Where every parameter stands in the list.
@@ -107,7 +122,11 @@ pub(crate) struct Index {
     pub table: usize,
     /// `[P, C]`, learned positions
     pub positions: Option<usize>,
+    /// Of the embedding
+    pub embedding_norm: Option<Norm>,
     pub layers: Vec<LayerIndex>,
+    /// All layers' parameters.
+    of_layers: Range<usize>,
     pub last_norm: Option<Norm>,
     /// `[V, C]`; the table's own index where embeddings are tied; `None` for the block
     pub head: Option<usize>,
@@ -118,7 +137,7 @@ struct Builder(Vec<Spec>);
 
 impl Builder {
     fn push(&mut self, name: String, rows: usize, columns: usize, start: Start) -> usize {
-        self.0.push(Spec { name, rows, columns, start, split: Split::Whole });
+        self.0.push(Spec { name, rows, columns, start, split: Split::Whole, of_experts: false });
         self.0.len() - 1
     }
     fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool, split: Split) -> Linear {
@@ -126,15 +145,55 @@ impl Builder {
         self.0[weight].split = split;
         Linear { weight, bias: bias.then(|| self.push(format!("{name}.bias"), 1, rows, Start::Zero)) }
     }
-    fn norm(&mut self, name: &str, s: &Shape) -> Option<Norm> {
-        let c = s.d_model as usize;
-        let bias = match s.family {
-            Family::Gpt2 => true,
-            Family::Llama => false,
-            Family::Block => return None,
+    fn norm(&mut self, name: &str, c: usize, kind: NormKind) -> Option<Norm> {
+        let start = match kind {
+            NormKind::None => return None,
+            NormKind::Layer | NormKind::Rms => Start::One,
+            NormKind::RmsPlusOne => Start::Zero,
         };
-        let gain = self.push(format!("{name}.gain"), 1, c, Start::One);
-        Some(Norm { gain, bias: bias.then(|| self.push(format!("{name}.bias"), 1, c, Start::Zero)) })
+        let gain = self.push(format!("{name}.gain"), 1, c, start);
+        let bias = (kind == NormKind::Layer).then(|| self.push(format!("{name}.bias"), 1, c, Start::Zero));
+        Some(Norm { gain, bias })
+    }
+
+    fn layer(&mut self, l: usize, s: &Shape) -> LayerIndex {
+        let (parts, c, f) = (s.parts(), s.d_model as usize, s.d_ff as usize);
+        let [a, kv] = [s.d_attn(), s.d_kv()].map(|x| x as usize);
+        let named = |name: &str| format!("layers.{l}.{name}");
+        let norm_if =
+            |b: &mut Self, name: &str, there: bool| there.then(|| b.norm(&named(name), c, parts.norm)).flatten();
+        let norm1 = norm_if(self, "norm1", parts.norm_before());
+        let qkv = self.linear(&named("qkv"), a + 2 * kv, c, s.qkv_bias, Split::Rows([a, kv, kv]));
+        let qk_norm = self.qk_norm(&named("qk_norm"), s, parts);
+        let sinks = parts.sinks.then(|| self.push(named("sinks"), 1, s.n_heads as usize, Start::Zero));
+        let out = self.linear(&named("out"), c, a, s.attn_out_bias, Split::Columns);
+        let norm1_after = norm_if(self, "norm1_after", parts.norm_after());
+        let norm2 = match parts.residual {
+            Residual::ParallelOneNorm => norm1,
+            _ => norm_if(self, "norm2", parts.norm_before()),
+        };
+        let gated = if s.activation.gated() { f } else { 0 };
+        let experts = s.experts.map_or(1, |e| e.count as usize);
+        let router = s.experts.map(|_| self.linear(&named("router"), experts, c, s.mlp_bias, Split::Whole));
+        let of_up = if s.experts.is_some() { Split::Whole } else { Split::Rows([f, gated, 0]) };
+        let of_down = if s.experts.is_some() { Split::Whole } else { Split::Columns };
+        let up = self.linear(&named("up"), experts * s.activation.inner(f), c, s.mlp_bias, of_up);
+        let down = self.linear(&named("down"), experts * c, f, s.mlp_bias, of_down);
+        if s.experts.is_some() {
+            [up, down].iter().for_each(|l| self.0[l.weight].of_experts = true);
+        }
+        let norm2_after = norm_if(self, "norm2_after", parts.norm_after());
+        LayerIndex { norm1, qkv, qk_norm, sinks, out, norm1_after, norm2, router, up, down, norm2_after }
+    }
+
+    fn qk_norm(&mut self, name: &str, s: &Shape, parts: &Parts) -> Option<[usize; 2]> {
+        let [q, k] = match parts.qk_norm {
+            QkNorm::None => return None,
+            QkNorm::Head => [s.head_dim; 2],
+            QkNorm::Whole => [s.d_attn(), s.d_kv()],
+        };
+        let of = |b: &mut Self, name: String, len: u32| b.norm(&name, len as usize, parts.norm).map(|n| n.gain);
+        of(self, format!("{name}.q"), q).zip(of(self, format!("{name}.k"), k)).map(|(q, k)| [q, k])
     }
 }
 
@@ -142,29 +201,20 @@ impl Index {
     /// The parameters of a shape, or of a rank's part of it ([`Parallel::part_of`]).
     pub(crate) fn new(s: &Shape) -> Self {
         let mut b = Builder::default();
-        let [c, v, f] = [s.d_model, s.vocab_size, s.d_ff].map(|x| x as usize);
+        let (parts, [c, v]) = (s.parts(), [s.d_model, s.vocab_size].map(|x| x as usize));
         let table = b.push("embedding".into(), v, c, Start::Normal);
-        let positions =
-            (s.family == Family::Gpt2).then(|| b.push("positions".into(), s.context as usize, c, Start::Normal));
-        let qkv = (s.d_attn() + 2 * s.d_kv()) as usize;
-        let (inner, gated) = if s.activation == Activation::SwiGlu { (2 * f, f) } else { (f, 0) };
-        let (by_heads, by_width) =
-            (Split::Rows([s.d_attn(), s.d_kv(), s.d_kv()].map(|x| x as usize)), Split::Rows([f, gated, 0]));
-        let layers = (0..s.n_layers)
-            .map(|l| LayerIndex {
-                norm1: b.norm(&format!("layers.{l}.norm1"), s),
-                qkv: b.linear(&format!("layers.{l}.qkv"), qkv, c, s.qkv_bias, by_heads),
-                out: b.linear(&format!("layers.{l}.out"), c, s.d_attn() as usize, s.attn_out_bias, Split::Columns),
-                norm2: b.norm(&format!("layers.{l}.norm2"), s),
-                up: b.linear(&format!("layers.{l}.up"), inner, c, s.mlp_bias, by_width),
-                down: b.linear(&format!("layers.{l}.down"), c, f, s.mlp_bias, Split::Columns),
-            })
-            .collect();
-        let last_norm = b.norm("last_norm", s);
+        let rows = (s.context + parts.position_offset) as usize;
+        let learned = parts.positions == Positions::Learned;
+        let positions = learned.then(|| b.push("positions".into(), rows, c, Start::Normal));
+        let embedding_norm = parts.embedding_norm.then(|| b.norm("embedding_norm", c, parts.norm)).flatten();
+        let first = b.0.len();
+        let layers = (0..s.n_layers as usize).map(|l| b.layer(l, s)).collect();
+        let of_layers = first..b.0.len();
+        let last_norm = b.norm("last_norm", c, parts.norm);
         let head = s
             .has_vocabulary_head()
             .then(|| if s.tied_embeddings { table } else { b.push("head".into(), v, c, Start::Normal) });
-        Self { specs: b.0, table, positions, layers, last_norm, head }
+        Self { specs: b.0, table, positions, embedding_norm, layers, of_layers, last_norm, head }
     }
 
     /// The parameters of one layer, which stand together; every layer has as many, in the same order.
@@ -176,10 +226,7 @@ impl Index {
 
     /// The parameters of all layers.
     pub(crate) fn of_layers(&self) -> Range<usize> {
-        let first = |l: &LayerIndex| l.norm1.map_or(l.qkv.weight, |n| n.gain);
-        let start = self.layers.first().map_or(self.specs.len(), first);
-        let past = |l: &LayerIndex| l.down.bias.unwrap_or(l.down.weight) + 1;
-        start..self.layers.last().map_or(start, past)
+        self.of_layers.clone()
     }
 
     /// Whether the embedding's gradient is first written by the tied head.
@@ -187,11 +234,12 @@ impl Index {
         self.head == Some(self.table)
     }
 
-    /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied).
+    /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied). Experts' are
+    /// multiplied by in groups.
     pub(crate) fn is_weight(&self, parameter: usize) -> bool {
         let spec = &self.specs[parameter];
         let lookup_only = Some(parameter) == self.positions || (parameter == self.table && !self.tied());
-        spec.rows > 1 && !lookup_only
+        spec.rows > 1 && !lookup_only && !spec.of_experts
     }
 
     /// Parameters as they start, from a seed; the same for every backend, and the `rank`-th part of them for a rank of `of`.
@@ -243,8 +291,8 @@ pub(crate) struct Model<B: Backend> {
     pub shape: Shape,
     pub index: Index,
     pub parameters: Vec<B::Buffer>,
-    /// Of the rotary positions, where the family has them.
-    pub frequencies: Option<Frequencies>,
+    /// Of the rotary positions, where the model has them: of layers that see all before, and of those with a window.
+    frequencies: Option<[Frequencies; 2]>,
     /// The ranks that hold the other parts of its layers.
     pub tensor: Arc<dyn Collective<B::Buffer>>,
 }
@@ -273,21 +321,29 @@ impl<B: Backend> Model<B> {
         let shape = Parallel { tensor: ranks, ..Parallel::replicas(1) }.part_of(shape);
         let index = Index::new(&shape);
         let parameters = index.initialise(&backend, seed, purpose, (tensor.rank(), tensor.size()))?;
-        let frequencies =
-            (shape.family == Family::Llama).then(|| Frequencies::new(&shape.rope, shape.head_dim as usize));
+        let rotary = shape.parts().positions == Positions::Rotary;
+        let frequencies = rotary.then(|| {
+            [shape.rope.clone(), shape.local_rope()].map(|r| Frequencies::new(&r, shape.rotary_dim() as usize))
+        });
         Ok(Self { backend, shape, index, parameters, frequencies, tensor })
+    }
+
+    /// Of a layer's rotary positions.
+    pub(in crate::transformer) fn frequencies(&self, layer: usize) -> Option<&Frequencies> {
+        self.frequencies
+            .as_ref()
+            .map(|[whole, local]| if self.shape.window_of(layer).is_some() { local } else { whole })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transformer::shape::ShapeSpec;
-    use crate::transformer::shape::count;
+    use crate::transformer::shape::{Family, ShapeSpec, count};
 
     #[test]
     fn the_list_holds_as_many_numbers_as_the_count_says() {
-        for family in [Family::Gpt2, Family::Llama, Family::Block] {
+        for family in Family::ALL.iter().copied() {
             for spec in [
                 ShapeSpec::default(),
                 ShapeSpec { tied_embeddings: Some(true), n_layers: Some(3), ..ShapeSpec::default() },

@@ -317,6 +317,7 @@ fn workload(family: Family, phase: Phase) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        prefill_chunk: None,
     }
 }
 

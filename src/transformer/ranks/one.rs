@@ -10,7 +10,7 @@ use super::super::pass::generate::Inference;
 use super::super::pass::model::{Model, Purpose};
 use super::super::random::{Normals, Stream, mix};
 use super::super::shape::Shape;
-use super::super::{Phase, Workload};
+use super::super::{BackendKind, Phase, Workload};
 use super::exchange::{Seat, layers_kept};
 use super::training::{Keeping, Training};
 use std::time::Instant;
@@ -29,9 +29,11 @@ pub(in crate::transformer) fn inference<T, A: Alloc<Buffer = T>>(
     w: &Workload,
     shape: &Shape,
     batch: usize,
+    on: BackendKind,
 ) -> Result<Inference<T>, SessionError> {
     let new = if w.phase == Phase::Prefill { 0 } else { w.new_tokens as usize };
-    Inference::new(a, shape, batch, w.prompt_len as usize, new, w.dtype)
+    let prompt = (w.prompt_len as usize, w.stretch_of_prompt(on, batch));
+    Inference::new(a, shape, batch, prompt, new, w.dtype)
 }
 
 enum Work<T> {
@@ -89,7 +91,7 @@ impl<B: Backend + Clone> Rank<B> {
                 }
                 Work::Train(t)
             }
-            _ => Work::Infer(inference(&model.backend, workload, &model.shape, batch)?),
+            _ => Work::Infer(inference(&model.backend, workload, &model.shape, batch, model.backend.kind())?),
         };
         let mut rank = Self { model, workload: workload.clone(), seat, update, batch, steps: 0, next: None, work };
         if workload.phase == Phase::Decode {

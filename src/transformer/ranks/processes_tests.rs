@@ -27,6 +27,7 @@ fn workload(phase: Phase) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.1,
+        prefill_chunk: None,
     }
 }
 

@@ -9,12 +9,13 @@ use super::super::collective::grid::{Parallel, Sharding};
 use super::super::cpu::{Widths, scratch_words, weight_words};
 use super::super::error::SessionError;
 use super::super::memory::MemoryParts;
-use super::super::pass::activations::Extent;
+use super::super::pass::activations::{Extent, expert_dims};
 use super::super::pass::model::Index;
 use super::super::ranks::one::inference;
 use super::super::ranks::training::{Keeping, Training};
 use super::super::{BackendKind, Dtype, Phase, WeightFormat, Workload, cuda};
-use super::{Activation, Family, Shape};
+use super::Shape;
+use super::parts::{NormKind, Positions, QkNorm, Residual};
 use crate::units::{Bytes, Flops};
 use std::cell::RefCell;
 
@@ -31,26 +32,56 @@ fn sum(terms: &[u64]) -> Result<u64, CountOverflow> {
     terms.iter().try_fold(0u64, |a, &b| a.checked_add(b)).ok_or(CountOverflow)
 }
 
-/// Parameters of one layer that take part in matrix products.
-fn layer_matmul(s: &Shape) -> Result<u64, CountOverflow> {
+/// Parameters of one layer that take part in matrix products, with so many of its experts.
+fn layer_matmul(s: &Shape, experts: u64) -> Result<u64, CountOverflow> {
     let [c, a, kv, f] = [s.d_model, s.d_attn(), s.d_kv(), s.d_ff].map(u64::from);
-    let feed_forward = if s.activation == Activation::SwiGlu { 3 } else { 2 };
-    sum(&[product(&[c, a])?, product(&[2, c, kv])?, product(&[a, c])?, product(&[feed_forward, c, f])?])
+    let feed_forward = if s.activation.gated() { 3 } else { 2 };
+    let router = product(&[s.experts.map_or(0, |e| u64::from(e.count)), c])?;
+    sum(&[
+        product(&[c, a])?,
+        product(&[2, c, kv])?,
+        product(&[a, c])?,
+        product(&[experts, feed_forward, c, f])?,
+        router,
+    ])
 }
 
-/// Biases and norm gains of one layer.
-fn layer_vectors(s: &Shape) -> Result<u64, CountOverflow> {
+/// Experts of a layer: all, and those that a token goes to; a dense layer is one.
+fn experts(s: &Shape) -> [u64; 2] {
+    s.experts.map_or([1, 1], |e| [e.count, e.per_token].map(u64::from))
+}
+
+/// Vectors of a norm's parameters: gain and bias.
+fn norm_vectors(kind: NormKind) -> u64 {
+    match kind {
+        NormKind::None => 0,
+        NormKind::Rms | NormKind::RmsPlusOne => 1,
+        NormKind::Layer => 2,
+    }
+}
+
+/// Biases and norm gains of one layer, with so many of its experts.
+fn layer_vectors(s: &Shape, with: u64) -> Result<u64, CountOverflow> {
     let [c, a, kv, f] = [s.d_model, s.d_attn(), s.d_kv(), s.d_ff].map(u64::from);
-    let norms = match s.family {
-        Family::Gpt2 => 4 * c,
-        Family::Llama => 2 * c,
-        Family::Block => 0,
+    let parts = s.parts();
+    let before = match (parts.norm_before(), parts.residual) {
+        (false, _) => 0,
+        (true, Residual::ParallelOneNorm) => 1,
+        (true, _) => 2,
+    };
+    let norms = (before + if parts.norm_after() { 2 } else { 0 }) * norm_vectors(parts.norm) * c;
+    let qk_norm = match parts.qk_norm {
+        QkNorm::None => 0,
+        QkNorm::Head => 2 * u64::from(s.head_dim),
+        QkNorm::Whole => a + kv,
     };
     let qkv = if s.qkv_bias { a + 2 * kv } else { 0 };
     let out = if s.attn_out_bias { c } else { 0 };
-    let inner = if s.activation == Activation::SwiGlu { 2 * f } else { f };
-    let mlp = if s.mlp_bias { inner + c } else { 0 };
-    sum(&[norms, qkv, out, mlp])
+    let inner = if s.activation.gated() { 2 * f } else { f };
+    let router = s.experts.map_or(0, |e| u64::from(e.count));
+    let mlp = if s.mlp_bias { sum(&[product(&[with, inner + c])?, router])? } else { 0 };
+    let sinks = if parts.sinks { u64::from(s.n_heads) } else { 0 };
+    sum(&[norms, qk_norm, qkv, out, mlp, sinks])
 }
 
 /// Every trainable number of the model: biases, norms and positions included, tied embeddings once.
@@ -58,31 +89,58 @@ fn layer_vectors(s: &Shape) -> Result<u64, CountOverflow> {
 /// # Errors
 /// [`CountOverflow`].
 pub fn parameters(s: &Shape) -> Result<u64, CountOverflow> {
+    parameters_with(s, experts(s)[0])
+}
+
+/// Those of them that a token goes through: of each layer as many experts as it is sent to.
+///
+/// # Errors
+/// [`CountOverflow`].
+pub fn active_parameters(s: &Shape) -> Result<u64, CountOverflow> {
+    parameters_with(s, experts(s)[1])
+}
+
+fn parameters_with(s: &Shape, with: u64) -> Result<u64, CountOverflow> {
     let [l, c, v, p] = [s.n_layers, s.d_model, s.vocab_size, s.context].map(u64::from);
-    let positions = if s.family == Family::Gpt2 { product(&[p, c])? } else { 0 };
+    let parts = s.parts();
+    let rows = p + u64::from(parts.position_offset);
+    let positions = if parts.positions == Positions::Learned { product(&[rows, c])? } else { 0 };
     let head = if s.has_vocabulary_head() && !s.tied_embeddings { product(&[v, c])? } else { 0 };
-    let last_norm = match s.family {
-        Family::Gpt2 => 2 * c,
-        Family::Llama => c,
-        Family::Block => 0,
-    };
-    let layers = product(&[l, sum(&[layer_matmul(s)?, layer_vectors(s)?])?])?;
-    sum(&[product(&[v, c])?, positions, head, last_norm, layers])
+    let norms = (1 + u64::from(parts.embedding_norm)) * norm_vectors(parts.norm) * c;
+    let layers = product(&[l, sum(&[layer_matmul(s, with)?, layer_vectors(s, with)?])?])?;
+    sum(&[product(&[v, c])?, positions, head, norms, layers])
 }
 
 /// Parameters that take part in a matrix product for every token; `head` says whether the vocabulary projection counts.
 fn matmul_parameters(s: &Shape, head: bool) -> Result<u64, CountOverflow> {
     let projection =
         if head && s.has_vocabulary_head() { product(&[u64::from(s.vocab_size), u64::from(s.d_model)])? } else { 0 };
-    sum(&[product(&[u64::from(s.n_layers), layer_matmul(s)?])?, projection])
+    sum(&[product(&[u64::from(s.n_layers), layer_matmul(s, experts(s)[1])?])?, projection])
 }
 
-/// Forward FLOPs of one token: `2 * N_matmul + 4 * n_layers * d_attn * context`; `head` adds the vocabulary projection.
-fn forward(s: &Shape, context: u64, head: bool) -> Result<u64, CountOverflow> {
+/// Positions that a token's attention is over in all layers together, from what it is over where there is a window, and where none is.
+fn over_layers(s: &Shape, positions: impl Fn(Option<u64>) -> u64) -> Result<u64, CountOverflow> {
+    let windowed = (0..s.n_layers as usize).filter_map(|l| s.window_of(l)).count() as u64;
+    let whole = u64::from(s.n_layers) - windowed;
+    let of_window = if windowed > 0 { product(&[windowed, positions(s.window.map(u64::from))])? } else { 0 };
+    sum(&[of_window, product(&[whole, positions(None)])?])
+}
+
+/// Forward FLOPs of one token: `2 * N_matmul + 4 * d_attn * positions`, summed over the layers; `head` adds the vocabulary projection.
+fn forward(s: &Shape, positions: impl Fn(Option<u64>) -> u64, head: bool) -> Result<u64, CountOverflow> {
     sum(&[
         product(&[2, matmul_parameters(s, head)?])?,
-        product(&[4, u64::from(s.n_layers), u64::from(s.d_attn()), context])?,
+        product(&[4, u64::from(s.d_attn()), over_layers(s, positions)?])?,
     ])
+}
+
+/// Positions that a token of a sequence is counted with: all, or as many as a window holds; `causal`: those before it and itself, on
+/// average over the sequence, rounded up.
+fn in_sequence(t: u64, causal: bool) -> impl Fn(Option<u64>) -> u64 {
+    move |window| {
+        let window = window.unwrap_or(t).min(t);
+        if causal { (window * (window + 1) / 2 + (t - window) * window).div_ceil(t.max(1)) } else { window }
+    }
 }
 
 /// Model FLOPs of one step by the PaLM convention. In prefill the vocabulary projection counts once a sequence, because only
@@ -100,29 +158,29 @@ pub fn flops_per_step(w: &Workload) -> Result<Flops, CountOverflow> {
 /// # Errors
 /// [`CountOverflow`].
 pub fn causal_flops_per_step(w: &Workload) -> Result<Flops, CountOverflow> {
-    step_flops(w, w.shape.family != Family::Block).map(Flops)
+    step_flops(w, w.shape.causal()).map(Flops)
 }
 
 fn step_flops(w: &Workload, causal: bool) -> Result<u64, CountOverflow> {
     let s = &w.shape;
     let b = u64::from(w.batch);
-    let average = |t: u64| if causal { t.div_ceil(2) + u64::from(t.is_multiple_of(2)) } else { t };
+    let decoded = |window: Option<u64>| window.unwrap_or(u64::MAX).min(mean_decode_context(w));
     let head = product(&[2, u64::from(s.vocab_size), u64::from(s.d_model)])?;
     let head = if s.has_vocabulary_head() { head } else { 0 };
     let prompt = || {
         let t = u64::from(w.prompt_len);
-        sum(&[product(&[t, forward(s, average(t), false)?])?, head])
+        sum(&[product(&[t, forward(s, in_sequence(t, causal), false)?])?, head])
     };
     match w.phase {
         Phase::Train => {
             let t = u64::from(w.seq_len);
-            product(&[3, b, t, forward(s, average(t), true)?])
+            product(&[3, b, t, forward(s, in_sequence(t, causal), true)?])
         }
         Phase::Prefill => product(&[b, prompt()?]),
-        Phase::Decode => product(&[b, forward(s, mean_decode_context(w), true)?]),
+        Phase::Decode => product(&[b, forward(s, decoded, true)?]),
         Phase::Generate => {
             let steps = u64::from(w.new_tokens.saturating_sub(1));
-            let decode = product(&[steps, forward(s, mean_decode_context(w), true)?])?;
+            let decode = product(&[steps, forward(s, decoded, true)?])?;
             product(&[b, sum(&[prompt()?, decode])?])
         }
     }
@@ -133,13 +191,20 @@ fn mean_decode_context(w: &Workload) -> u64 {
     u64::from(w.prompt_len) + u64::from(w.new_tokens).div_ceil(2)
 }
 
-/// Bytes of keys and values of one token: `2 * n_layers * n_kv_heads * head_dim * size`.
+/// Bytes of keys and values of one token: `2 * n_layers * n_kv_heads * head_dim * size`. Past a window its layers hold no more.
 ///
 /// # Errors
 /// [`CountOverflow`].
 pub fn kv_bytes_per_token(w: &Workload) -> Result<Bytes, CountOverflow> {
     let s = &w.shape;
     product(&[2, u64::from(s.n_layers), u64::from(s.d_kv()), w.dtype.size()]).map(Bytes)
+}
+
+/// Experts of a layer that so many tokens go to, expected where each goes to its K of E as likely as to any other:
+/// `E (1 - (1 - K/E)^B)`. A dense layer is one.
+pub fn distinct_experts(s: &Shape, tokens: u32) -> f64 {
+    let [count, per_token] = experts(s).map(|x| x as f64);
+    count * (1.0 - (1.0 - per_token / count).powi(i32::try_from(tokens).unwrap_or(i32::MAX)))
 }
 
 /// Bytes that a decode step has to read: the weights of its products once, and the KV cache at its mean length. `None` in
@@ -152,14 +217,17 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
         return Ok(None);
     }
     let s = &w.shape;
-    let vectors = product(&[u64::from(s.n_layers), layer_vectors(s)?])?;
-    let matrices = matmul_parameters(s, true)?;
+    let distinct = distinct_experts(s, w.batch).ceil() as u64;
+    let vectors = product(&[u64::from(s.n_layers), layer_vectors(s, distinct)?])?;
+    let head = if s.has_vocabulary_head() { product(&[u64::from(s.vocab_size), u64::from(s.d_model)])? } else { 0 };
+    let matrices = sum(&[product(&[u64::from(s.n_layers), layer_matmul(s, distinct)?])?, head])?;
     let weights = match w.weights {
         WeightFormat::Dtype => product(&[sum(&[matrices, vectors])?, w.dtype.size()])?,
         // Besides a byte a number, an f32 for every 64.
         WeightFormat::Int8 => sum(&[matrices, matrices / 16, product(&[vectors, w.dtype.size()])?])?,
     };
-    let cache = product(&[u64::from(w.batch), mean_decode_context(w), kv_bytes_per_token(w)?.get()])?;
+    let positions = over_layers(s, |window| window.unwrap_or(u64::MAX).min(mean_decode_context(w)))?;
+    let cache = product(&[2, u64::from(w.batch), positions, u64::from(s.d_kv()), w.dtype.size()])?;
     sum(&[weights, cache]).map(|b| Some(Bytes(b)))
 }
 
@@ -175,7 +243,7 @@ pub fn memory(on: BackendKind, w: &Workload, parallel: &Parallel) -> Result<Memo
     let rows = product(&[u64::from(w.batch), u64::from(w.longest_sequence())])?;
     let widest = [w.shape.d_ff, w.shape.d_attn(), w.shape.d_model].into_iter().max().map_or(0, u64::from);
     product(&[parameters(&w.shape)?, 16])?;
-    product(&[rows, widest, u64::from(w.shape.n_layers), 256])?;
+    product(&[rows, widest, experts(&w.shape)[1], u64::from(w.shape.n_layers), 256])?;
     product(&[rows, u64::from(w.shape.vocab_size), 16])?;
     let account = Account { parts: RefCell::default(), cuda: (on == BackendKind::Cuda).then_some(w.dtype) };
     let batch = (u64::from(w.batch) / data).max(1) as usize;
@@ -236,10 +304,12 @@ impl Account {
             self.alloc(words, category)?;
         }
         let tokens = if training { w.seq_len } else { w.prompt_len } as usize;
+        let on = if self.cuda.is_some() { BackendKind::Cuda } else { BackendKind::Cpu };
+        let stretch = if training { tokens } else { w.stretch_of_prompt(on, batch) };
         if training {
             Training::new(self, shape, &index, Extent { batch, tokens }, &Update::new(w.optimizer), keeping)?;
         } else {
-            inference(self, w, shape, batch)?;
+            inference(self, w, shape, batch, on)?;
         }
         if self.cuda.is_some() {
             let mut parts = self.parts.borrow_mut();
@@ -247,15 +317,21 @@ impl Account {
             return Ok(());
         }
         let vocabulary = if shape.has_vocabulary_head() { shape.vocab_size as usize } else { 0 };
-        let attention = Extent { batch, tokens }.attention(shape);
-        let widths = Widths { model: shape.d_model as usize, inner: shape.d_ff as usize, vocabulary };
-        self.alloc(scratch_words(1, batch * tokens, attention, widths, training), Category::Workspace)
+        let attention = Extent { batch, tokens }.attention(shape, 0);
+        let widths = Widths {
+            model: shape.d_model as usize,
+            inner: shape.d_ff as usize,
+            vocabulary,
+            experts: expert_dims(shape, batch * stretch),
+            gathered: if stretch < tokens { 2 * tokens * shape.head_dim as usize } else { 0 },
+        };
+        self.alloc(scratch_words(1, batch * stretch, attention, widths, training), Category::Workspace)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::ShapeSpec;
+    use super::super::{Family, ShapeSpec};
     use super::*;
 
     #[test]
@@ -299,6 +375,6 @@ mod tests {
             ..ShapeSpec::default()
         };
         let huge = Shape { d_ff: 1 << 20, ..Shape::new(Family::Block, &huge).unwrap() };
-        assert_eq!(parameters(&huge).and_then(|_| forward(&huge, u64::MAX, true)), Err(CountOverflow));
+        assert_eq!(parameters(&huge).and_then(|_| forward(&huge, |_| u64::MAX, true)), Err(CountOverflow));
     }
 }

@@ -121,8 +121,98 @@ const LLAMA: &[&str] = &[
     "vocab_size",
 ];
 
-/// Of Llama's kin: from which layer on Qwen 2 would use its window (it is taken for all), and the order in which rotary pairs lie.
-const LLAMA_HARMLESS: &[&str] = &["max_window_layers", "rope_interleaved"];
+/// Of Llama's kin: the order in which rotary pairs lie.
+const LLAMA_HARMLESS: &[&str] = &["rope_interleaved"];
+
+/// Of single families beside those of Llama.
+fn own(family: Family) -> &'static [&'static str] {
+    match family {
+        Family::Qwen2 | Family::Qwen3 => &["max_window_layers"],
+        Family::Mixtral => &["num_experts_per_tok", "num_local_experts", "router_aux_loss_coef", "router_jitter_noise"],
+        Family::GptOss => &[
+            "experts_per_token",
+            "initial_context_length",
+            "num_experts_per_tok",
+            "num_local_experts",
+            "router_aux_loss_coef",
+            "swiglu_alpha",
+            "swiglu_limit",
+        ],
+        Family::Qwen3Moe => &[
+            "decoder_sparse_step",
+            "max_window_layers",
+            "mlp_only_layers",
+            "moe_intermediate_size",
+            "norm_topk_prob",
+            "num_experts",
+            "num_experts_per_tok",
+            "num_local_experts",
+            "router_aux_loss_coef",
+        ],
+        Family::Phi3 => &["embd_pdrop", "original_max_position_embeddings", "resid_pdrop"],
+        Family::Gemma | Family::Gemma2 | Family::Gemma3 => &[
+            "_sliding_window_pattern",
+            "attn_logit_softcapping",
+            "cache_implementation",
+            "final_logit_softcapping",
+            "hidden_activation",
+            "query_pre_attn_scalar",
+            "rope_local_base_freq",
+            "sliding_window_pattern",
+            "use_bidirectional_attention",
+        ],
+        Family::GptNeox => {
+            &["classifier_dropout", "layer_norm_eps", "rotary_emb_base", "rotary_pct", "use_parallel_residual"]
+        }
+        Family::Falcon => &[
+            "activation",
+            "alibi",
+            "bias",
+            "ffn_hidden_size",
+            "layer_norm_epsilon",
+            "multi_query",
+            "n_head",
+            "n_head_kv",
+            "n_layer",
+            "new_decoder_architecture",
+            "num_kv_heads",
+            "num_ln_in_parallel_attn",
+            "parallel_attn",
+        ],
+        Family::Starcoder2 => &["embedding_dropout", "norm_epsilon", "residual_dropout", "use_bias"],
+        Family::Opt => &[
+            "_remove_final_layer_norm",
+            "activation_dropout",
+            "activation_function",
+            "do_layer_norm_before",
+            "dropout",
+            "enable_bias",
+            "ffn_dim",
+            "init_std",
+            "layer_norm_elementwise_affine",
+            "layerdrop",
+            "word_embed_proj_dim",
+        ],
+        Family::Bloom => &[
+            "apply_residual_connection_post_layernorm",
+            "attention_softmax_in_fp32",
+            "bias_dropout_fusion",
+            "layer_norm_epsilon",
+            "masked_softmax_fusion",
+            "n_embed",
+            "n_head",
+            "n_inner",
+            "n_layer",
+            "offset_alibi",
+            "seq_length",
+            "skip_bias_add",
+            "skip_bias_add_qkv",
+            "slow_but_exact",
+            "unk_token_id",
+        ],
+        Family::Gpt2 | Family::Llama | Family::Block | Family::Mistral | Family::Olmo2 => &[],
+    }
+}
 
 /// Whether a value says that something is not there: what nobody asks for needs no meaning.
 pub(super) fn off(value: &Value) -> bool {
@@ -137,7 +227,7 @@ pub(super) fn off(value: &Value) -> bool {
 /// Whether a key is read or harmless.
 pub(super) fn known(family: Family, key: &str) -> bool {
     let of_family = if family == Family::Gpt2 { [GPT2, GPT2_HARMLESS] } else { [LLAMA, LLAMA_HARMLESS] };
-    HARMLESS.contains(&key) || of_family.iter().any(|keys| keys.contains(&key))
+    HARMLESS.contains(&key) || of_family.iter().any(|keys| keys.contains(&key)) || own(family).contains(&key)
 }
 
 /// A value as an error quotes it.

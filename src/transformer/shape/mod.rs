@@ -3,23 +3,18 @@
 //! A [`Shape`] is checked in its one constructor, so that no later code asks again whether heads divide the width.
 
 pub mod count;
+mod family;
 pub(crate) mod hf_config;
+mod hf_families;
 mod hf_keys;
+mod hf_reader;
+mod hf_rope;
+pub(crate) mod parts;
 
+use super::operands::Scores;
+pub use family::Family;
+use parts::{NormKind, Parts, Positions, QkNorm, Residual};
 use serde::{Deserialize, Serialize};
-
-/// The families that are built in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// LayerNorm, learned positions, GELU, biases, tied embeddings, causal (Radford et al. 2019).
-    Gpt2,
-    /// RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases, causal (Touvron et al. 2023).
-    Llama,
-    /// Embedding, multi-head attention without a mask, ReLU feed-forward, linear output, mean squared error:
-    /// the model of a Keras article. No norms, no residuals, no positions.
-    Block,
-}
 
 /// The function between the two products of a feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,27 +28,68 @@ pub enum Activation {
     Relu,
     /// silu(gate) * up, with two input products.
     SwiGlu,
+    /// gelu_tanh(gate) * up, with two input products.
+    GeGlu,
+    /// gate sigmoid(1.702 gate) * (up + 1), gate at most 7 and up between -7 and 7 (gpt-oss).
+    ClampedSwiGlu,
 }
 
-crate::transformer::names!(Family { Gpt2 => "gpt2", Llama => "llama", Block => "block" });
-crate::transformer::names!(Activation { GeluTanh => "gelu_tanh", GeluErf => "gelu_erf", Relu => "relu", SwiGlu => "swi_glu" });
+impl Activation {
+    /// Whether it has two input products, gate and up.
+    pub fn gated(self) -> bool {
+        matches!(self, Self::SwiGlu | Self::GeGlu | Self::ClampedSwiGlu)
+    }
+
+    /// Rows of its input product, for a feed-forward width.
+    pub fn inner(self, f: usize) -> usize {
+        if self.gated() { 2 * f } else { f }
+    }
+}
+
+crate::transformer::names!(Activation { GeluTanh => "gelu_tanh", GeluErf => "gelu_erf", Relu => "relu", SwiGlu => "swi_glu", GeGlu => "ge_glu", ClampedSwiGlu => "clamped_swi_glu" });
 
 /// Frequencies of rotary positions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rope {
     /// Base of the frequencies (Su et al. 2021: 10,000).
     pub theta: f32,
-    /// Llama 3.1's stretch of the low frequencies; `None` leaves the frequencies as they are.
+    /// A stretch of the frequencies for contexts longer than the model was first trained on; `None` leaves them as they are.
     pub scaling: Option<RopeScaling>,
 }
 
-/// Llama 3.1's frequency scaling (Hugging Face `rope_type: llama3`).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RopeScaling {
-    pub factor: f32,
-    pub low_freq_factor: f32,
-    pub high_freq_factor: f32,
-    pub original_context: u32,
+/// How frequencies are stretched, by Hugging Face's `rope_type`. As written, the kinds have different fields.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RopeScaling {
+    /// Llama 3.1's: the low ones only.
+    Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context: u32 },
+    /// By parts, with hotter scores (Peng et al. 2023).
+    Yarn {
+        factor: f32,
+        /// Turns over the original context above which a frequency stays, and below which it is divided by the factor.
+        beta_fast: f32,
+        beta_slow: f32,
+        original_context: u32,
+        /// Whether the bounds between are rounded to whole pairs.
+        truncate: bool,
+        /// What queries and keys are multiplied by.
+        attention_factor: f32,
+    },
+    /// Each by a factor of its own, in contexts up to the original one and beyond it (Ding et al. 2024).
+    LongRope { short: Vec<f32>, long: Vec<f32>, original_context: u32, attention_factor: f32 },
+    /// All by one factor (Chen et al. 2023).
+    Linear { factor: f32 },
+}
+
+/// Feed-forward layers of which a token goes through a few (Shazeer et al. 2017).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mixture {
+    /// E, experts a layer
+    pub count: u32,
+    /// K, experts that a token goes to: those with the largest logits
+    pub per_token: u32,
+    /// Whether the weights of a token's experts are made to add up to 1.
+    pub normalised: bool,
 }
 
 /// A checked model shape.
@@ -77,7 +113,7 @@ pub struct Shape {
     pub vocab_size: u32,
     /// Positions that the model knows; learned in GPT-2, a limit only elsewhere
     pub context: u32,
-    /// Tokens that attention looks back over, where the model has a sliding window: longer sequences are not built in.
+    /// Tokens that attention looks back over, the token itself among them, in the layers with a sliding window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
     /// Output projection shares the embedding's weights
@@ -94,6 +130,12 @@ pub struct Shape {
     pub norm_eps: f32,
     /// Frequencies of rotary positions, where the family has them.
     pub rope: Rope,
+    /// Of a mixture of experts; `d_ff` is the width of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<Mixture>,
+    /// Where they are other ones than the family's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) own_parts: Option<Parts>,
 }
 
 /// Why a shape cannot be; the message offers values that work.
@@ -133,25 +175,38 @@ pub struct ShapeSpec {
     pub norm_eps: Option<f32>,
     pub rope_theta: Option<f32>,
     pub rope_scaling: Option<RopeScaling>,
+    pub parts: Option<Parts>,
+    /// Experts a layer; none in most models.
+    pub n_experts: Option<u32>,
+    /// Experts that a token goes to.
+    pub experts_per_token: Option<u32>,
+    /// Whether the weights of a token's experts are made to add up to 1.
+    pub normalised_experts: Option<bool>,
+}
+
+impl ShapeSpec {
+    /// The parts, to be changed from the family's usual ones.
+    fn parts_of(&mut self, family: Family) -> &mut Parts {
+        self.parts.get_or_insert_with(|| family.parts().clone())
+    }
 }
 
 impl Shape {
     /// Completes and checks a specification.
     ///
-    /// Usual values: GPT-2 small's dimensions for `gpt2`, a 134M Llama for `llama`, the article's for `block`; `d_ff` is 4 C
-    /// (gpt2), 8/3 C rounded up to a multiple of 32 (llama), C (block).
+    /// Usual values: GPT-2 small's dimensions for `gpt2`, the article's for `block`, a 134M Llama's for the others; `d_ff` is C in the
+    /// block, 8/3 C rounded up to a multiple of 32 where it is gated, and 4 C otherwise.
     ///
     /// # Errors
     /// A dimension that is zero or over [`MAX_DIMENSION`]; heads that do not divide the width; kv heads that do not divide the
     /// heads; an odd head_dim where positions are rotary. Each names the field and values that work.
     pub fn new(family: Family, spec: &ShapeSpec) -> Result<Self, ShapeError> {
-        let (layers, width, heads, vocab, context) = match family {
-            Family::Gpt2 => (12, 768, 12, 50257, 1024),
-            Family::Llama => (12, 768, 12, 32000, 2048),
-            Family::Block => (1, 1024, 8, 10000, 1024),
-        };
-        let d_model = dimension("d_model", spec.d_model.unwrap_or(width))?;
-        let n_heads = dimension("n_heads", spec.n_heads.unwrap_or(heads))?;
+        let usual = family.usual();
+        let parts = spec.parts.as_ref().unwrap_or(family.parts());
+        // Families whose queries, keys and values are one square product with equal heads.
+        let square = matches!(family, Family::Gpt2 | Family::Block);
+        let d_model = dimension("d_model", spec.d_model.unwrap_or(usual.d_model))?;
+        let n_heads = dimension("n_heads", spec.n_heads.unwrap_or(usual.n_heads))?;
         let head_dim = match spec.head_dim {
             Some(d) => dimension("head_dim", d)?,
             None if d_model % n_heads == 0 => d_model / n_heads,
@@ -162,7 +217,7 @@ impl Shape {
                 ));
             }
         };
-        if family != Family::Llama && head_dim.checked_mul(n_heads) != Some(d_model) {
+        if square && head_dim.checked_mul(n_heads) != Some(d_model) {
             return Err(fault(
                 "head_dim",
                 format!(
@@ -177,24 +232,26 @@ impl Shape {
                 format!("{n_kv_heads} does not divide n_heads = {n_heads}; use {}", near_divisors(n_heads, n_kv_heads)),
             ));
         }
-        if family != Family::Llama && n_kv_heads != n_heads {
+        if square && n_kv_heads != n_heads {
             return Err(fault(
                 "n_kv_heads",
-                format!("grouped heads exist in family: llama only; leave it out, or use {n_heads}"),
+                format!("family {family} has no grouped heads; leave it out, or use {n_heads}"),
             ));
         }
-        if family == Family::Llama && head_dim % 2 != 0 {
-            return Err(fault(
-                "head_dim",
-                format!("{head_dim} is odd, and rotary positions turn pairs; use {} or {}", head_dim - 1, head_dim + 1),
-            ));
-        }
-        let d_ff = match (spec.d_ff, family) {
-            (Some(f), _) => dimension("d_ff", f)?,
-            (None, Family::Gpt2) => dimension("d_ff", 4 * d_model)?,
-            (None, Family::Llama) => dimension("d_ff", (d_model * 8 / 3).div_ceil(32) * 32)?,
-            (None, Family::Block) => d_model,
+        check_parts(parts, head_dim)?;
+        let activation = spec.activation.unwrap_or(usual.activation);
+        let d_ff = match spec.d_ff {
+            Some(f) => dimension("d_ff", f)?,
+            None if family == Family::Block => d_model,
+            None if activation.gated() => dimension("d_ff", (d_model * 8 / 3).div_ceil(32) * 32)?,
+            None => dimension("d_ff", 4 * d_model)?,
         };
+        if spec.window.is_some() && parts.positions == Positions::Alibi {
+            return Err(fault("window", "a window with ALiBi is not built in; leave it out".into()));
+        }
+        if spec.window == Some(0) {
+            return Err(fault("window", "0 tokens would see nothing; use 1 or more".into()));
+        }
         let norm_eps = spec.norm_eps.unwrap_or(1e-5);
         if !(norm_eps.is_finite() && norm_eps > 0.0) {
             return Err(fault("norm_eps", format!("{norm_eps} is not a positive number; 1e-5 is usual")));
@@ -203,34 +260,68 @@ impl Shape {
         if !(theta.is_finite() && theta > 1.0) {
             return Err(fault("rope_theta", format!("{theta} is not a number over 1; 10000 is usual")));
         }
-        let llama = family == Family::Llama;
         Ok(Self {
             family,
-            n_layers: dimension("n_layers", spec.n_layers.unwrap_or(layers))?,
+            n_layers: dimension("n_layers", spec.n_layers.unwrap_or(usual.n_layers))?,
             d_model,
             n_heads,
             n_kv_heads,
             head_dim,
             d_ff,
-            vocab_size: dimension("vocab_size", spec.vocab_size.unwrap_or(vocab))?,
-            context: match spec.context.unwrap_or(context) {
+            vocab_size: dimension("vocab_size", spec.vocab_size.unwrap_or(usual.vocab_size))?,
+            context: match spec.context.unwrap_or(usual.context) {
                 0 => return Err(fault("context", "0 positions hold no token; use 1 or more".into())),
                 c if c > 1 << 24 => return Err(fault("context", format!("{c} is over 16777216 positions"))),
                 c => c,
             },
             window: spec.window,
-            tied_embeddings: spec.tied_embeddings.unwrap_or(family == Family::Gpt2),
-            qkv_bias: spec.qkv_bias.unwrap_or(!llama),
-            attn_out_bias: spec.attn_out_bias.or(spec.qkv_bias).unwrap_or(!llama),
-            mlp_bias: spec.mlp_bias.unwrap_or(!llama),
-            activation: spec.activation.unwrap_or(match family {
-                Family::Gpt2 => Activation::GeluTanh,
-                Family::Llama => Activation::SwiGlu,
-                Family::Block => Activation::Relu,
-            }),
+            tied_embeddings: spec.tied_embeddings.unwrap_or(usual.tied_embeddings),
+            qkv_bias: spec.qkv_bias.unwrap_or(usual.qkv_bias),
+            attn_out_bias: spec.attn_out_bias.or(spec.qkv_bias).unwrap_or(usual.attn_out_bias),
+            mlp_bias: spec.mlp_bias.unwrap_or(usual.mlp_bias),
+            activation,
             norm_eps,
-            rope: Rope { theta, scaling: spec.rope_scaling },
+            rope: Rope { theta, scaling: spec.rope_scaling.clone() },
+            experts: mixture(family, spec)?,
+            own_parts: spec.parts.clone().filter(|parts| parts != family.parts()),
         })
+    }
+
+    /// What the model is put together from.
+    pub fn parts(&self) -> &Parts {
+        self.own_parts.as_ref().unwrap_or(self.family.parts())
+    }
+
+    /// Elements of a head that are rotated, where positions are rotary.
+    pub fn rotary_dim(&self) -> u32 {
+        self.parts().rotary_dim.unwrap_or(self.head_dim)
+    }
+
+    /// Whether a token sees only those before it.
+    pub fn causal(&self) -> bool {
+        self.parts().residual != Residual::None
+    }
+
+    /// Tokens that a layer's attention looks back over, where it has a window.
+    pub fn window_of(&self, layer: usize) -> Option<usize> {
+        self.window.filter(|_| self.parts().has_window(layer)).map(|w| w as usize)
+    }
+
+    /// Rotary positions of the layers with a window.
+    pub fn local_rope(&self) -> Rope {
+        self.parts().local_theta.map_or_else(|| self.rope.clone(), |theta| Rope { theta, scaling: None })
+    }
+
+    /// How a layer's scores become weights.
+    pub fn scores(&self, layer: usize) -> Scores {
+        let parts = self.parts();
+        Scores {
+            scale: parts.score_scale,
+            soft_cap: parts.score_cap,
+            window: self.window_of(layer),
+            alibi: parts.positions == Positions::Alibi,
+            sinks: parts.sinks,
+        }
     }
 
     /// H * D: the width of the queries, and of what attention hands on.
@@ -245,8 +336,54 @@ impl Shape {
 
     /// Whether the model predicts tokens (and can decode); the block regresses vectors.
     pub fn has_vocabulary_head(&self) -> bool {
-        self.family != Family::Block
+        self.parts().residual != Residual::None
     }
+}
+
+fn mixture(family: Family, spec: &ShapeSpec) -> Result<Option<Mixture>, ShapeError> {
+    let usual = family.experts();
+    let Some(count) = spec.n_experts.or(usual.map(|(count, _)| count)) else {
+        return match spec.experts_per_token {
+            Some(_) => {
+                Err(fault("experts_per_token", "there are no experts to choose from; give n_experts too".into()))
+            }
+            None => Ok(None),
+        };
+    };
+    let count = dimension("n_experts", count)?;
+    let per_token = spec.experts_per_token.or(usual.map(|(_, k)| k)).unwrap_or(2);
+    let per_token = dimension("experts_per_token", per_token)?;
+    if per_token > count {
+        let message = format!("{per_token} experts for a token are more than there are; use {count} or fewer");
+        return Err(fault("experts_per_token", message));
+    }
+    Ok(Some(Mixture { count, per_token, normalised: spec.normalised_experts.unwrap_or(true) }))
+}
+
+fn check_parts(parts: &Parts, head_dim: u32) -> Result<(), ShapeError> {
+    let positive = |field, x: Option<f32>| match x {
+        Some(x) if !(x.is_finite() && x > 0.0) => Err(fault(field, format!("{x} is not a positive number"))),
+        _ => Ok(()),
+    };
+    positive("score_scale", parts.score_scale)?;
+    positive("score_cap", parts.score_cap)?;
+    positive("logit_cap", parts.logit_cap)?;
+    if parts.positions == Positions::Rotary {
+        let rotated = parts.rotary_dim.unwrap_or(head_dim);
+        if rotated == 0 || rotated % 2 != 0 || rotated > head_dim {
+            let field = if parts.rotary_dim.is_some() { "rotary_dim" } else { "head_dim" };
+            let below = rotated.min(head_dim) / 2 * 2;
+            let works = if below > 0 && below != rotated { format!("{below} or {}", below + 2) } else { "2".into() };
+            return Err(fault(
+                field,
+                format!("{rotated} does not divide into the pairs that rotary positions turn; use {works}"),
+            ));
+        }
+    }
+    if parts.qk_norm != QkNorm::None && matches!(parts.norm, NormKind::None | NormKind::Layer) {
+        return Err(fault("qk_norm", "norms of queries and keys are built in as RMSNorm only".into()));
+    }
+    Ok(())
 }
 
 fn dimension(field: &'static str, value: u32) -> Result<u32, ShapeError> {

@@ -7,7 +7,7 @@ use super::super::product::pack::Source;
 use super::super::product::panels::{Panels, pack_all};
 use super::super::product::{Precision, Target};
 use super::strip::{Cut, Destination, Left, multiply, take, whole, write_rows};
-use super::{Head, hide, pair_up, scale};
+use super::{Head, Shaping, Strip, pair_up};
 use crate::transformer::backend::AttentionDims;
 
 /// What the backward pass reads.
@@ -67,7 +67,7 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut 
     let (dkeys, dvalues) = (dqkv.at(start + k), dqkv.at(start + v));
     for first in (0..d.tokens).step_by(cut.strip) {
         let rows = cut.strip.min(d.tokens - first);
-        let seen = h.seen(first, rows);
+        let of = Strip::new(cut, h, first, rows);
         let at = h.row(first) * d.out_width() + h.head * d.head_dim;
         let dout = Source { data: &s.dout[at..], item_stride: d.out_width(), depth_stride: 1 };
         let dout_across = Source { item_stride: 1, depth_stride: d.out_width(), ..dout };
@@ -75,12 +75,12 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut 
         pack_all(douts, strip, rows, d.head_dim, dout, p);
         pack_all(queries_across, cut.across, d.head_dim, rows, h.dimensions(q, first), p);
         pack_all(douts_across, cut.across, d.head_dim, rows, dout_across, p);
-        let key_rows = seen.next_multiple_of(cut.by_key.1.width);
-        // SAFETY: the scratch is this task's; scores hold whole tiles.
-        unsafe { multiply(keys, queries, strip, d.head_dim, p, whole(scores, cut.strip, key_rows, scale(d))) };
-        // SAFETY: as above; slopes hold whole tiles.
-        unsafe { multiply(values, douts, strip, d.head_dim, p, whole(slopes, cut.strip, key_rows, 1.0)) };
-        probabilities_and_gradients(h, s, cut.strip, (first, rows), seen, scores, slopes);
+        // SAFETY: the scratch is this task's; scores and slopes hold whole tiles.
+        unsafe {
+            multiply(keys, queries, strip, 0..d.head_dim, p, of.place(cut, scores, d.scale() as f32));
+            multiply(values, douts, strip, 0..d.head_dim, p, of.place(cut, slopes, 1.0));
+        }
+        probabilities_and_gradients(h, s, of, rows, scores, slopes);
         // A causal strip is the first to write the keys at its own place; without a mask the first strip writes all.
         let written = if !fresh {
             d.tokens
@@ -92,86 +92,93 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut 
             0
         };
         for (from, right, to) in [(&*scores, &*douts_across, dvalues), (&*slopes, &*queries_across, dkeys)] {
-            let source = Source { data: &from[..seen * cut.strip], item_stride: cut.strip, depth_stride: 1 };
-            pack_all(transposed, cut.by_key.1, seen, rows, source, p);
+            let data = &from[of.from * cut.strip..of.past * cut.strip];
+            let source = Source { data, item_stride: cut.strip, depth_stride: 1 };
+            pack_all(transposed, cut.by_key.1, of.past - of.from, rows, source, p);
             let left = Left { words: transposed, of: cut.by_key, depth: rows };
             // SAFETY: this group's keys and values are this task's.
-            unsafe { add_rows(left, right, cut, rows, to, width, (seen, written)) };
+            unsafe { add_rows(left, right, cut, to, width, (of, written)) };
         }
         let right = match p {
             Precision::F32 => &*slopes,
             Precision::Bf16 => {
-                paired[..(seen) * cut.strip].copy_from_slice(&slopes[..seen * cut.strip]);
-                pair_up(paired, cut.strip, seen);
+                of.of(paired).copy_from_slice(of.of(slopes));
+                pair_up(paired, of);
                 &*paired
             }
         };
         let whole_rows = cut.by_dimension.1.count * cut.by_dimension.1.width;
         // SAFETY: as above.
-        unsafe { multiply(transposed_keys, right, strip, seen, p, whole(output, cut.strip, whole_rows, 1.0)) };
+        unsafe {
+            multiply(transposed_keys, right, strip, of.from..of.past, p, whole(output, cut.strip, whole_rows, 1.0))
+        };
         let at = |i: usize| dqkv.at(start + (first + i) * width + q);
         // SAFETY: these queries' gradients are this task's.
         unsafe { write_rows(cut, output, by_query, rows, at, &[1.0; 32]) };
     }
 }
 
-/// Adds a product to the gradients of the keys (or values) `0..seen`; those from `written` on have no value yet.
+/// Adds a product to the gradients of the strip's keys (or values); those from `written` on have no value yet.
 ///
 /// # Safety
 /// No other thread touches them.
-unsafe fn add_rows(
-    left: Left,
-    right: &[f32],
-    cut: &Cut,
-    depth: usize,
-    to: Target,
-    stride: usize,
-    (seen, written): (usize, usize),
-) {
-    for row in written..seen {
+unsafe fn add_rows(left: Left, right: &[f32], cut: &Cut, to: Target, stride: usize, (of, written): (Strip, usize)) {
+    for row in written..of.past {
         // SAFETY: the caller's.
         unsafe { to.at(row * stride).zero(cut.d.head_dim) };
     }
-    let place = Destination { start: to.start(), stride, rows: seen, columns: cut.d.head_dim, factor: 1.0, add: true };
+    let (rows, columns) = (of.past - of.from, cut.d.head_dim);
+    let start = to.at(of.from * stride).start();
+    let place = Destination { start, stride, rows, skipped: 0, columns, factor: 1.0, add: true };
     // SAFETY: the caller's.
-    unsafe { multiply(left, right, cut.across, depth, cut.precision, place) };
+    unsafe { multiply(left, right, cut.across, 0..left.depth, cut.precision, place) };
 }
 
 /// Turns scores into probabilities, and their gradients into those of the unscaled scores.
 fn probabilities_and_gradients(
     h: &Head,
     s: &SavedAttention,
-    strip: usize,
-    (first, rows): (usize, usize),
-    seen: usize,
+    of: Strip,
+    rows: usize,
     scores: &mut [f32],
     slopes: &mut [f32],
 ) {
     let d = &h.d;
-    let (mut logs, mut means) = ([f32::INFINITY; 32], [0.0f32; 32]);
+    let (mut logs, mut means, mut caps) = ([f32::INFINITY; 32], [0.0f32; 32], [1.0f32; 32]);
     for i in 0..rows {
-        let r = h.row(first + i);
+        let r = h.row(of.first + i);
         let at = r * d.out_width() + h.head * d.head_dim;
         let pairs = s.out[at..][..d.head_dim].iter().zip(&s.dout[at..]);
         logs[i] = s.lse[r * d.heads + h.head];
         means[i] = pairs.map(|(o, g)| o * g).sum();
     }
-    let scale = scale(d);
+    let (scale, strip, shaping) = (d.scale() as f32, of.width, Shaping::of(h));
     vectorised(
         #[inline(always)]
         || {
-            let (scores, slopes) = (&mut scores[..seen * strip], &mut slopes[..seen * strip]);
-            for (p, dp) in scores.chunks_exact_mut(strip).zip(slopes.chunks_exact_mut(strip)) {
+            let (scores, slopes) = (of.of(scores), of.of(slopes));
+            let rows = scores.chunks_exact_mut(strip).zip(slopes.chunks_exact_mut(strip));
+            for (key, (p, dp)) in (of.from..).zip(rows) {
+                if !shaping.is_plain() {
+                    let (cap, uncapped) = (Shaping { slope: 0.0, ..shaping }, Shaping { cap: None, ..shaping });
+                    cap.apply(key, p);
+                    // The slope of the cap, by which the gradient will be multiplied.
+                    if let Some(cap) = shaping.cap {
+                        caps.iter_mut().zip(&*p).for_each(|(c, s)| *c = 1.0 - (s / cap) * (s / cap));
+                    }
+                    uncapped.apply(key, p);
+                }
                 for (((p, dp), log), mean) in p.iter_mut().zip(dp.iter_mut()).zip(&logs).zip(&means) {
                     // A query beyond the strip's end has no denominator and weighs nothing.
                     *p = if *log < f32::INFINITY { exp(*p - *log) } else { 0.0 };
                     *dp = *p * (*dp - *mean) * scale;
                 }
+                if shaping.cap.is_some() {
+                    dp.iter_mut().zip(&caps).for_each(|(dp, c)| *dp *= c);
+                }
             }
-            if d.causal {
-                hide(scores, strip, first, 0.0);
-                hide(slopes, strip, first, 0.0);
-            }
+            of.hide(scores, 0.0);
+            of.hide(slopes, 0.0);
         },
     );
 }

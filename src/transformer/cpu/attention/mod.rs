@@ -6,17 +6,20 @@
 //! strip are not computed. Source of the recomputed probabilities in the backward pass: Dao et al. 2022, appendix B.
 
 mod backward;
+mod chunk;
 mod strip;
 
 use super::super::backend::AttentionDims;
 use super::instructions::vectorised;
-use super::math::exp;
+use super::math::{exp, tanh};
 use super::pool::Pool;
 use super::product::pack::Source;
-use super::product::panels::{Panels, pack_all};
+use super::product::panels::{Panels, k_block, pack_all};
 use super::product::{Precision, Target};
 pub(super) use backward::{SavedAttention, backward};
-use strip::{Cut, Left, multiply, take, whole, write_rows};
+pub(super) use chunk::{Chunk, after_cache};
+use std::ops::Range;
+use strip::{Cut, Destination, Left, multiply, take, whole, write_rows};
 
 /// One head of one sequence, by its place in the rows of queries, keys and values.
 #[derive(Clone, Copy)]
@@ -53,14 +56,108 @@ impl<'a> Head<'a> {
         let s = self.tokens(column, first);
         Source { item_stride: 1, depth_stride: s.item_stride, ..s }
     }
+    /// Its own keys and values, of all its tokens.
+    fn own(&self) -> Context<'a> {
+        let [_, k, v] = self.columns();
+        Context { keys: self.tokens(k, 0), values: self.dimensions(v, 0), count: self.d.tokens, before: 0 }
+    }
     /// Keys that the queries `first..first + rows` see together.
-    fn seen(&self, first: usize, rows: usize) -> usize {
-        if self.d.causal { first + rows } else { self.d.tokens }
+    fn seen(&self, first: usize, rows: usize) -> Range<usize> {
+        self.d.seen(first).start..self.d.seen(first + rows - 1).end
     }
 }
 
-fn scale(d: &AttentionDims) -> f32 {
-    1.0 / (d.head_dim as f32).sqrt()
+/// Keys (tokens as items) and values (dimensions as items) that a head's queries look at.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    keys: Source<'a>,
+    values: Source<'a>,
+    count: usize,
+    /// Of these, how many stand before the first query's own.
+    before: usize,
+}
+
+/// What becomes of a head's scores before the softmax.
+#[derive(Clone, Copy)]
+struct Shaping {
+    cap: Option<f32>,
+    /// What a score gains with the key's position.
+    slope: f32,
+}
+
+impl Shaping {
+    fn of(h: &Head) -> Self {
+        Self { cap: h.d.scores.soft_cap, slope: h.d.slope(h.head) }
+    }
+
+    /// A row of scores of one key.
+    #[inline(always)]
+    fn apply(self, key: usize, row: &mut [f32]) {
+        if let Some(cap) = self.cap {
+            let inverse = 1.0 / cap;
+            row.iter_mut().for_each(|s| *s = cap * tanh(*s * inverse));
+        }
+        if self.slope != 0.0 {
+            let gain = self.slope * key as f32;
+            row.iter_mut().for_each(|s| *s += gain);
+        }
+    }
+
+    fn is_plain(self) -> bool {
+        self.cap.is_none() && self.slope == 0.0
+    }
+}
+
+/// Scores of a strip that begins with the query `first`: rows of keys, those before `from` not computed and not read.
+#[derive(Clone, Copy)]
+struct Strip {
+    width: usize,
+    first: usize,
+    from: usize,
+    past: usize,
+    causal: bool,
+    window: Option<usize>,
+}
+
+impl Strip {
+    fn new(cut: &Cut, h: &Head, first: usize, rows: usize) -> Self {
+        let Range { start, end } = h.seen(first, rows);
+        // Whole k-blocks of the product with the values.
+        let from = start - start % k_block(cut.precision);
+        let AttentionDims { causal, scores, .. } = h.d;
+        Self { width: cut.strip, first, from, past: end, causal, window: scores.window.filter(|_| causal) }
+    }
+
+    /// The rows in question.
+    fn of<'b>(&self, scores: &'b mut [f32]) -> &'b mut [f32] {
+        &mut scores[self.from * self.width..self.past * self.width]
+    }
+
+    /// Where whole tiles of scores go, rows before `from` left out as far as tiles allow.
+    fn place(&self, cut: &Cut, scores: &mut [f32], factor: f32) -> Destination {
+        let width = cut.by_key.1.width;
+        let place = whole(scores, self.width, self.past.next_multiple_of(width), factor);
+        Destination { skipped: self.from / width * width, ..place }
+    }
+
+    /// Sets what a query must not see: keys after its own, and those before its window. `scores` begin with the row `from`.
+    #[inline(always)]
+    fn hide(&self, scores: &mut [f32], value: f32) {
+        if !self.causal {
+            return;
+        }
+        let rows = || (self.from..).zip(0..self.past - self.from);
+        for (key, row) in rows().filter(|(key, _)| *key > self.first) {
+            let hidden = (key - self.first).min(self.width);
+            scores[row * self.width..][..hidden].fill(value);
+        }
+        let Some(window) = self.window else { return };
+        // The query i of the strip sees no key before first + i + 1 - window.
+        for (key, row) in rows() {
+            let past = (key + window).saturating_sub(self.first).min(self.width);
+            scores[row * self.width..][past..self.width].fill(value);
+        }
+    }
 }
 
 /// Words of scratch that a thread needs, forward and backward.
@@ -87,55 +184,54 @@ pub(super) fn forward(
         let (h, part) = (i / parts, i % parts);
         let head = Head { qkv, d, batch: h / d.heads, head: h % d.heads };
         // SAFETY: the strips of a part of a head of a sequence are one task's alone.
-        unsafe { forward_head(&cut, &head, (part, parts), scratch, to, lse) };
+        unsafe { forward_head(&cut, &head, head.own(), (part, parts), scratch, to, lse) };
     });
 }
 
 /// # Safety
 /// No other thread touches this part's strips of `out` and `lse`.
-unsafe fn forward_head(cut: &Cut, h: &Head, part: (usize, usize), mut rest: &mut [f32], out: Target, lse: Target) {
-    let (d, p) = (&cut.d, cut.precision);
-    let [q, k, v] = h.columns();
+unsafe fn forward_head(
+    cut: &Cut,
+    h: &Head,
+    context: Context,
+    part: (usize, usize),
+    mut rest: &mut [f32],
+    out: Target,
+    lse: Target,
+) {
+    let (d, p) = (&h.d, cut.precision);
+    let [q, ..] = h.columns();
     let keys = take(&mut rest, cut.keys_len());
     let values = take(&mut rest, cut.dimensions_len());
     let queries = take(&mut rest, cut.strip_len());
     let scores = take(&mut rest, cut.scores_len());
     let output = take(&mut rest, cut.output_len());
     let by_query = take(&mut rest, cut.rows_len());
-    pack_all(keys, cut.by_key.1, d.tokens, d.head_dim, h.tokens(k, 0), p);
-    pack_all(values, cut.by_dimension.1, d.head_dim, d.tokens, h.dimensions(v, 0), p);
+    pack_all(keys, cut.by_key.1, context.count, d.head_dim, context.keys, p);
+    pack_all(values, cut.by_dimension.1, d.head_dim, context.count, context.values, p);
     let (keys, values) = (
         Left { words: keys, of: cut.by_key, depth: d.head_dim },
-        Left { words: values, of: cut.by_dimension, depth: d.tokens },
+        Left { words: values, of: cut.by_dimension, depth: context.count },
     );
     let strip = Panels::of(cut.strip, cut.strip);
     for first in (part.0 * cut.strip..d.tokens).step_by(cut.strip * part.1) {
         let rows = cut.strip.min(d.tokens - first);
-        let seen = h.seen(first, rows);
+        let s = Strip::new(cut, h, context.before + first, rows);
         pack_all(queries, strip, rows, d.head_dim, h.tokens(q, first), p);
         // SAFETY: the scratch is this task's; scores and output hold whole tiles.
-        unsafe {
-            multiply(
-                keys,
-                queries,
-                strip,
-                d.head_dim,
-                p,
-                whole(scores, cut.strip, seen.next_multiple_of(cut.by_key.1.width), scale(d)),
-            );
-        }
+        unsafe { multiply(keys, queries, strip, 0..d.head_dim, p, s.place(cut, scores, d.scale() as f32)) };
         let mut inverse = [0.0f32; 32];
-        let sums = softmax(scores, cut.strip, first, seen, d.causal, &mut inverse);
+        let sums = softmax(scores, s, Shaping::of(h), &mut inverse);
         for (i, log) in sums.iter().take(rows).enumerate() {
             // SAFETY: this strip's are this task's.
             unsafe { lse.at(h.row(first + i) * d.heads + h.head).write(*log) };
         }
         if p == Precision::Bf16 {
-            pair_up(scores, cut.strip, seen);
+            pair_up(scores, s);
         }
         let whole_rows = cut.by_dimension.1.count * cut.by_dimension.1.width;
         // SAFETY: as above.
-        unsafe { multiply(values, scores, strip, seen, p, whole(output, cut.strip, whole_rows, 1.0)) };
+        unsafe { multiply(values, scores, strip, s.from..s.past, p, whole(output, cut.strip, whole_rows, 1.0)) };
         let at = |i: usize| out.at(h.row(first + i) * d.out_width() + h.head * d.head_dim);
         // SAFETY: these queries' outputs are this task's.
         unsafe { write_rows(cut, output, by_query, rows, at, &inverse) };
@@ -144,22 +240,17 @@ unsafe fn forward_head(cut: &Cut, h: &Head, part: (usize, usize), mut rest: &mut
 
 /// Turns scores `[keys, strip]` into e^(score - max) a query, and gives the logs of the denominators; `inverse` takes
 /// 1 / denominator. Keys that a query does not see weigh nothing.
-fn softmax(
-    scores: &mut [f32],
-    strip: usize,
-    first: usize,
-    seen: usize,
-    causal: bool,
-    inverse: &mut [f32; 32],
-) -> [f32; 32] {
+fn softmax(scores: &mut [f32], s: Strip, shaping: Shaping, inverse: &mut [f32; 32]) -> [f32; 32] {
+    let strip = s.width;
     let mut logs = [0.0f32; 32];
     vectorised(
         #[inline(always)]
         || {
-            let scores = &mut scores[..seen * strip];
-            if causal {
-                hide(scores, strip, first, -1e30);
+            let scores = s.of(scores);
+            if !shaping.is_plain() {
+                (s.from..).zip(scores.chunks_exact_mut(strip)).for_each(|(key, row)| shaping.apply(key, row));
             }
+            s.hide(scores, -1e30);
             // Whole registers, whatever the strip's width.
             for at in (0..strip).step_by(16) {
                 let mut most = [f32::NEG_INFINITY; 16];
@@ -185,24 +276,17 @@ fn softmax(
     logs
 }
 
-/// Sets what a query must not see: keys after its own.
-#[inline(always)]
-fn hide(scores: &mut [f32], strip: usize, first: usize, value: f32) {
-    for (key, row) in scores.chunks_exact_mut(strip).enumerate().skip(first + 1) {
-        let hidden = (key - first).min(strip);
-        row[..hidden].fill(value);
-    }
-}
-
 /// Makes pairs of bf16 of neighbouring keys, in place: row e takes rows 2 e and 2 e + 1.
-fn pair_up(scores: &mut [f32], strip: usize, seen: usize) {
+fn pair_up(scores: &mut [f32], s: Strip) {
+    let (strip, seen) = (s.width, s.past);
     vectorised(
         #[inline(always)]
         || {
             if !seen.is_multiple_of(2) {
                 scores[seen * strip..(seen + 1) * strip].fill(0.0);
             }
-            for e in 0..seen.div_ceil(2) {
+            // `from` is even.
+            for e in s.from / 2..seen.div_ceil(2) {
                 for i in 0..strip {
                     let (low, high) = (scores[2 * e * strip + i], scores[(2 * e + 1) * strip + i]);
                     scores[e * strip + i] = f32::from_bits(round(low) >> 16 | round(high) & 0xffff_0000);

@@ -6,6 +6,7 @@ use super::super::product::pack::{Source, SourceTile, pack, words};
 use super::super::product::panels::{KBlock, Panels, k_blocks};
 use super::super::product::{Precision, Target};
 use crate::transformer::backend::AttentionDims;
+use std::ops::Range;
 use std::ptr::null;
 
 /// How the operands of one call are cut up.
@@ -95,12 +96,14 @@ pub(super) struct Destination {
     pub start: *mut f32,
     pub stride: usize,
     pub rows: usize,
+    /// Rows at the beginning that are left alone, whole panels of them.
+    pub skipped: usize,
     pub columns: usize,
     pub factor: f32,
     pub add: bool,
 }
 
-/// `to (+)= factor * left right` over the first `depth` elements of the inner dimension.
+/// `to (+)= factor * left right` over a part of the inner dimension that begins with a k-block.
 ///
 /// # Safety
 /// No other thread touches the place; it holds whole tiles where its rows or columns say so.
@@ -108,22 +111,22 @@ pub(super) unsafe fn multiply(
     left: Left,
     right: &[f32],
     across: Panels,
-    depth: usize,
+    depth: Range<usize>,
     precision: Precision,
     to: Destination,
 ) {
     let (kernel, panels) = left.of;
-    let all: Vec<KBlock> = k_blocks(left.depth, precision).take_while(|k| k.first < depth).collect();
-    for panel in 0..to.rows.div_ceil(panels.width) {
+    let all: Vec<KBlock> = k_blocks(left.depth, precision).filter(|k| depth.contains(&k.first)).collect();
+    for panel in to.skipped / panels.width..to.rows.div_ceil(panels.width) {
         for column in 0..across.count {
             for k in &all {
-                let len = k.len.min(depth - k.first);
+                let len = k.len.min(depth.end - k.first);
                 let a = left.words[panels.at(*k, panel)..].as_ptr();
                 let b = right[across.at(*k, column)..].as_ptr();
                 let (row, at) = (panel * panels.width, column * across.width);
                 // SAFETY: within the place.
                 let start = unsafe { to.start.add(row * to.stride + at) };
-                let base = if to.add || k.first > 0 { start.cast_const() } else { null() };
+                let base = if to.add || k.first > depth.start { start.cast_const() } else { null() };
                 let tile = Tile {
                     start,
                     stride: to.stride,
@@ -171,5 +174,5 @@ pub(super) unsafe fn write_rows(
 /// A scratch buffer of whole tiles as the place of a product.
 pub(super) fn whole(to: &mut [f32], stride: usize, rows: usize, factor: f32) -> Destination {
     assert!(rows * stride <= to.len(), "a product beyond its scratch");
-    Destination { start: to.as_mut_ptr(), stride, rows, columns: stride, factor, add: false }
+    Destination { start: to.as_mut_ptr(), stride, rows, skipped: 0, columns: stride, factor, add: false }
 }

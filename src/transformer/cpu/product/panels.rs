@@ -19,9 +19,14 @@ pub(in crate::transformer::cpu) struct KBlock {
     pub words: usize,
 }
 
+/// Elements of a whole k-block.
+pub(in crate::transformer::cpu) fn k_block(precision: Precision) -> usize {
+    if precision == Precision::Bf16 { 2 * K_BLOCK } else { K_BLOCK }
+}
+
 /// The blocks of an inner dimension of `k` elements.
 pub(in crate::transformer::cpu) fn k_blocks(k: usize, precision: Precision) -> impl Iterator<Item = KBlock> {
-    let step = if precision == Precision::Bf16 { 2 * K_BLOCK } else { K_BLOCK };
+    let step = k_block(precision);
     (0..k).step_by(step).map(move |first| {
         let len = step.min(k - first);
         KBlock { first, len, words_before: words(first, precision), words: words(len, precision) }

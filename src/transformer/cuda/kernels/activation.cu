@@ -1,7 +1,7 @@
 // The functions between the two products of a feed-forward layer, and their gradients in place.
 //
-// Bytes per output number: forward reads one and writes one (4 with bf16, 8 with f32; SwiGLU reads two: 6 and 12); backward
-// reads pre and dout and writes pre (6 and 12; SwiGLU 10 and 20). About 10 to 30 FLOPs an element: bound by memory.
+// Bytes per output number: forward reads one and writes one (4 with bf16, 8 with f32; gated reads two: 6 and 12); backward
+// reads pre and dout and writes pre (6 and 12; gated 10 and 20). About 10 to 30 FLOPs an element: bound by memory.
 #include "curves.h"
 
 template <int KIND>
@@ -27,8 +27,8 @@ __device__ __forceinline__ void backward(real* pre, const real* dout, i64 len) {
   });
 }
 
-// pre [n, 2 f]: gate, then up; out [n, f] = silu(gate) up.
-template <int N>
+// pre [n, 2 f]: gate, then up; out [n, f] = curve(gate) up.
+template <int KIND, int N>
 __device__ __forceinline__ void gated(const real* pre, real* out, int n, int f) {
   over_rows<N>(n, f, [&](int r, int i) {
     const real* row = pre + 2 * i64(r) * f + i;
@@ -36,12 +36,12 @@ __device__ __forceinline__ void gated(const real* pre, real* out, int n, int f) 
     load(row, gate);
     load(row + f, up);
 #pragma unroll
-    for (int j = 0; j < N; j++) gate[j] = curve<SWIGLU>(gate[j]).value * up[j];
+    for (int j = 0; j < N; j++) gate[j] = curve<KIND>(gate[j]).value * up[j];
     store(out + i64(r) * f + i, gate);
   });
 }
 
-template <int N>
+template <int KIND, int N>
 __device__ __forceinline__ void gated_backward(real* pre, const real* dout, int n, int f) {
   over_rows<N>(n, f, [&](int r, int i) {
     real* row = pre + 2 * i64(r) * f + i;
@@ -51,7 +51,7 @@ __device__ __forceinline__ void gated_backward(real* pre, const real* dout, int 
     load(dout + i64(r) * f + i, d);
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const Curve c = curve<SWIGLU>(gate[j]);
+      const Curve c = curve<KIND>(gate[j]);
       gate[j] = d[j] * c.slope * up[j];
       up[j] = d[j] * c.value;
     }
@@ -66,8 +66,10 @@ KERNEL activation(int kind, const real* pre, real* out, int n, int f) {
   if (kind == GELU_TANH) forward<GELU_TANH>(pre, out, len);
   else if (kind == GELU_ERF) forward<GELU_ERF>(pre, out, len);
   else if (kind == RELU) forward<RELU>(pre, out, len);
-  else if (wide) gated<WIDTH>(pre, out, n, f);
-  else gated<1>(pre, out, n, f);
+  else if (kind == SWIGLU && wide) gated<SWIGLU, WIDTH>(pre, out, n, f);
+  else if (kind == SWIGLU) gated<SWIGLU, 1>(pre, out, n, f);
+  else if (wide) gated<GEGLU, WIDTH>(pre, out, n, f);
+  else gated<GEGLU, 1>(pre, out, n, f);
 }
 
 KERNEL activation_backward(int kind, real* pre, const real* dout, int n, int f) {
@@ -76,8 +78,10 @@ KERNEL activation_backward(int kind, real* pre, const real* dout, int n, int f) 
   if (kind == GELU_TANH) backward<GELU_TANH>(pre, dout, len);
   else if (kind == GELU_ERF) backward<GELU_ERF>(pre, dout, len);
   else if (kind == RELU) backward<RELU>(pre, dout, len);
-  else if (wide) gated_backward<WIDTH>(pre, dout, n, f);
-  else gated_backward<1>(pre, dout, n, f);
+  else if (kind == SWIGLU && wide) gated_backward<SWIGLU, WIDTH>(pre, dout, n, f);
+  else if (kind == SWIGLU) gated_backward<SWIGLU, 1>(pre, dout, n, f);
+  else if (wide) gated_backward<GEGLU, WIDTH>(pre, dout, n, f);
+  else gated_backward<GEGLU, 1>(pre, dout, n, f);
 }
 
 EXPORT(activation)

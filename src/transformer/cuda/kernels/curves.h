@@ -7,7 +7,7 @@
 #include "common.h"
 
 // In the order of shape::Activation.
-enum { GELU_TANH, GELU_ERF, RELU, SWIGLU };
+enum { GELU_TANH, GELU_ERF, RELU, SWIGLU, GEGLU };
 
 __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
@@ -17,7 +17,7 @@ struct Curve {
 
 template <int KIND>
 __device__ __forceinline__ Curve curve(float x) {
-  if constexpr (KIND == GELU_TANH) {
+  if constexpr (KIND == GELU_TANH || KIND == GEGLU) {
     constexpr float ROOT = 0.7978845608f, CUBIC = 0.044715f;  // sqrt(2/pi)
     const float s = sigmoid(2.0f * ROOT * x * (1.0f + CUBIC * x * x));
     return {x * s, s + 2.0f * x * s * (1.0f - s) * ROOT * (1.0f + 3.0f * CUBIC * x * x)};

@@ -2,7 +2,7 @@
 #include "curves.h"
 #include "matvec.h"
 
-// pre [n, m] = norm(x) w^T + bias, out = f(pre): [n, m], or [n, m / 2] for SwiGLU, whose pairs are a gate and its other half.
+// pre [n, m] = norm(x) w^T + bias, out = f(pre): [n, m], or [n, m / 2] for SwiGLU and GeGLU, whose pairs are a gate and its other half.
 struct Activate {
   const real* bias;
   real *pre, *out;
@@ -19,10 +19,11 @@ struct Activate {
     return sum;
   }
   __device__ __forceinline__ void operator()(int row, RowPair columns, float low, float high) const {
-    if (kind == SWIGLU) {
+    if (kind == SWIGLU || kind == GEGLU) {
       if (columns.high >= m) return;
       const float gate = keep(row, columns.low, low), up = keep(row, columns.high, high);
-      out[i64(row) * (m / 2) + columns.low] = from_float<real>(curve<SWIGLU>(gate).value * up);
+      const float value = kind == SWIGLU ? curve<SWIGLU>(gate).value : curve<GEGLU>(gate).value;
+      out[i64(row) * (m / 2) + columns.low] = from_float<real>(value * up);
       return;
     }
     if (columns.low < m) out[i64(row) * m + columns.low] = from_float<real>(of(keep(row, columns.low, low)));
@@ -30,7 +31,7 @@ struct Activate {
   }
 };
 
-// Grid and threads as of matvec_linear; `apart` is m / 2 for SwiGLU.
+// Grid and threads as of matvec_linear; `apart` is m / 2 for SwiGLU and GeGLU.
 KERNEL __launch_bounds__(256, 2) matvec_up(const real* x, const real* w, int n, int k, int m, int apart, const real* gain,
                                            const real* shift, float* stats, float eps, int rms, int staged,
                                            const real* bias, real* pre, real* out, int kind) {

@@ -1,0 +1,286 @@
+//! Operations that a backend without kernels for them does on the host: read back, computed in f64 as the formula reads, written. The
+//! oracle has them so; for a device they are right and slow, and a workload that needs them is refused there.
+
+use super::experts::{ExpertDims, Experts, ExpertsBackward};
+use super::{AttentionDims, Backend, QkNormDims};
+
+fn read<B: Backend + ?Sized>(on: &B, from: &B::Buffer, len: usize) -> Vec<f32> {
+    let mut host = vec![0.0; len];
+    on.download(from, 0, &mut host);
+    host
+}
+
+/// `x[i] = f(x[i])` for the first `len` elements.
+pub(super) fn map<B: Backend + ?Sized>(on: &B, x: &mut B::Buffer, len: usize, f: impl Fn(f32) -> f32) {
+    let mut host = read(on, x, len);
+    host.iter_mut().for_each(|x| *x = f(*x));
+    on.upload(&host, x);
+}
+
+/// [`Backend::qk_norm`]
+pub(super) fn qk_norm<B: Backend + ?Sized>(
+    on: &B,
+    qkv: &mut B::Buffer,
+    gains: [&B::Buffer; 2],
+    kept: Option<(&mut B::Buffer, &mut B::Buffer)>,
+    d: QkNormDims,
+) {
+    let (n, width, row) = (d.of.rows(), d.width(), d.of.qkv_width());
+    let gains = host_gains(on, gains, d);
+    let mut host = read(on, qkv, n * row);
+    let (mut x, mut stats) = (vec![0.0f32; n * width], vec![0.0f32; n * d.count()]);
+    for r in 0..n {
+        x[r * width..][..width].copy_from_slice(&host[r * row..][..width]);
+        for (i, (at, len, of_keys)) in d.stretches().enumerate() {
+            let stretch = &mut host[r * row + at..][..len];
+            let squares: f64 = stretch.iter().map(|x| f64::from(*x).powi(2)).sum();
+            let rstd = 1.0 / (squares / len as f64 + f64::from(d.eps)).sqrt();
+            stats[r * d.count() + i] = rstd as f32;
+            let gains = &gains[usize::from(of_keys)];
+            stretch.iter_mut().zip(gains).for_each(|(x, g)| *x = (f64::from(*x) * rstd * g) as f32);
+        }
+    }
+    on.upload(&host, qkv);
+    if let Some((before, of_stats)) = kept {
+        on.upload(&x, before);
+        on.upload(&stats, of_stats);
+    }
+}
+
+/// [`Backend::qk_norm_backward`]
+pub(super) fn qk_norm_backward<B: Backend + ?Sized>(
+    on: &B,
+    (x, stats): (&B::Buffer, &B::Buffer),
+    gains: [&B::Buffer; 2],
+    dqkv: &mut B::Buffer,
+    dgains: [&mut B::Buffer; 2],
+    d: QkNormDims,
+) {
+    let (n, width, row) = (d.of.rows(), d.width(), d.of.qkv_width());
+    let (x, stats) = (read(on, x, n * width), read(on, stats, n * d.count()));
+    let gains = host_gains(on, gains, d);
+    let mut host = read(on, dqkv, n * row);
+    let mut of_gains = gains.each_ref().map(|g| vec![0.0f64; g.len()]);
+    for r in 0..n {
+        for (i, (at, len, of_keys)) in d.stretches().enumerate() {
+            let (x, rstd) = (&x[r * width + at..][..len], f64::from(stats[r * d.count() + i]));
+            let (gains, sums) = (&gains[usize::from(of_keys)], &mut of_gains[usize::from(of_keys)]);
+            let dout = &mut host[r * row + at..][..len];
+            let hat = |j: usize| f64::from(x[j]) * rstd;
+            let along = (0..len).map(|j| f64::from(dout[j]) * gains[j] * hat(j)).sum::<f64>() / len as f64;
+            for j in 0..len {
+                sums[j] += f64::from(dout[j]) * hat(j);
+                dout[j] = (rstd * (f64::from(dout[j]) * gains[j] - hat(j) * along)) as f32;
+            }
+        }
+    }
+    on.upload(&host, dqkv);
+    for (to, sums) in dgains.into_iter().zip(of_gains) {
+        on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), to);
+    }
+}
+
+/// The gains of queries and of keys.
+fn host_gains<B: Backend + ?Sized>(on: &B, gains: [&B::Buffer; 2], d: QkNormDims) -> [Vec<f64>; 2] {
+    let AttentionDims { heads, kv_heads, head_dim, .. } = d.of;
+    let lens = if d.whole { [heads * head_dim, kv_heads * head_dim] } else { [head_dim; 2] };
+    let [q, k] = gains;
+    [(q, lens[0]), (k, lens[1])]
+        .map(|(gain, len)| read(on, gain, len).into_iter().map(|g| f64::from(g) + f64::from(d.gain_offset)).collect())
+}
+
+/// Of a row of logits the experts chosen, with the softmax over all.
+fn chosen_of(logits: &[f32], d: ExpertDims) -> (Vec<usize>, Vec<f64>) {
+    let mut order: Vec<usize> = (0..d.experts).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+    order.truncate(d.per_token);
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exp: Vec<f64> = logits.iter().map(|l| (f64::from(*l) - f64::from(max)).exp()).collect();
+    let total: f64 = exp.iter().sum();
+    (order, exp.into_iter().map(|e| e / total).collect())
+}
+
+/// [`Backend::route`]
+pub(super) fn route<B: Backend + ?Sized>(
+    on: &B,
+    logits: &B::Buffer,
+    chosen: &mut B::Buffer,
+    weights: &mut B::Buffer,
+    d: ExpertDims,
+) {
+    let logits = read(on, logits, d.n * d.experts);
+    let (mut all, mut of) = (Vec::new(), Vec::new());
+    for row in logits.chunks_exact(d.experts) {
+        let (experts, p) = chosen_of(row, d);
+        let sum = if d.normalised { experts.iter().map(|e| p[*e]).sum::<f64>() } else { 1.0 };
+        of.extend(experts.iter().map(|e| (p[*e] / sum) as f32));
+        all.extend(experts.iter().map(|e| *e as u32));
+    }
+    on.put_tokens(&all, chosen);
+    on.upload(&of, weights);
+}
+
+/// [`Backend::route_backward`], of `[logits, chosen, dweights]`.
+pub(super) fn route_backward<B: Backend + ?Sized>(
+    on: &B,
+    [logits, chosen, dweights]: [&B::Buffer; 3],
+    dlogits: &mut B::Buffer,
+    d: ExpertDims,
+) {
+    let (logits, dweights) = (read(on, logits, d.n * d.experts), read(on, dweights, d.rows()));
+    let chosen = on.tokens(chosen, d.rows());
+    let mut all = vec![0.0f32; d.n * d.experts];
+    for (r, to) in all.chunks_exact_mut(d.experts).enumerate() {
+        let (_, p) = chosen_of(&logits[r * d.experts..][..d.experts], d);
+        let of_token =
+            || (r * d.per_token..(r + 1) * d.per_token).map(|i| (chosen[i] as usize, f64::from(dweights[i])));
+        let sum = if d.normalised { of_token().map(|(e, _)| p[e]).sum::<f64>() } else { 1.0 };
+        let mean: f64 = of_token().map(|(e, g)| p[e] / sum * g).sum();
+        // Over the chosen alone where their weights add up to 1; else what is taken from one goes to all experts.
+        if d.normalised {
+            of_token().for_each(|(e, g)| to[e] = (p[e] / sum * (g - mean)) as f32);
+        } else {
+            to.iter_mut().zip(&p).for_each(|(to, p)| *to = (-p * mean) as f32);
+            of_token().for_each(|(e, g)| to[e] = (p[e] * (g - mean)) as f32);
+        }
+    }
+    on.upload(&all, dlogits);
+}
+
+/// The biases of a layer's experts, zero where there are none.
+fn host_biases<B: Backend + ?Sized>(on: &B, of: &Experts<'_, B::Buffer>, inner: usize) -> [Vec<f32>; 2] {
+    let lens = [of.d.experts * inner, of.d.experts * of.d.c];
+    match of.biases {
+        Some([up, down]) => [read(on, up, lens[0]), read(on, down, lens[1])],
+        None => lens.map(|len| vec![0.0; len]),
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// [`Backend::experts`]; rows are in the order of the tokens.
+pub(super) fn experts<B: Backend + ?Sized>(
+    on: &B,
+    x: &B::Buffer,
+    of: &Experts<'_, B::Buffer>,
+    pre: &mut B::Buffer,
+    act: &mut B::Buffer,
+    out: &mut B::Buffer,
+) {
+    let (d, inner) = (of.d, of.d.kind.inner(of.d.f));
+    let (x, chosen, weights) = (read(on, x, d.n * d.c), on.tokens(of.chosen, d.rows()), read(on, of.weights, d.rows()));
+    let (up, down) = (read(on, of.up, d.experts * inner * d.c), read(on, of.down, d.experts * d.c * d.f));
+    let [of_up, of_down] = host_biases(on, of, inner);
+    let mut hidden = Vec::with_capacity(d.rows() * inner);
+    for (i, e) in chosen.iter().enumerate() {
+        let row = &x[i / d.per_token * d.c..][..d.c];
+        let rows = up[*e as usize * inner * d.c..][..inner * d.c].chunks_exact(d.c).zip(&of_up[*e as usize * inner..]);
+        hidden.extend(rows.map(|(w, b)| (dot(row, w) + f64::from(*b)) as f32));
+    }
+    on.upload(&hidden, pre);
+    on.activation(d.kind, pre, act, d.rows(), d.f);
+    let act = read(on, act, d.rows() * d.f);
+    let mut sums = vec![0.0f64; d.n * d.c];
+    for (i, (e, by)) in chosen.iter().zip(&weights).enumerate() {
+        let rows = down[*e as usize * d.c * d.f..][..d.c * d.f].chunks_exact(d.f).zip(&of_down[*e as usize * d.c..]);
+        let (act, to) = (&act[i * d.f..][..d.f], &mut sums[i / d.per_token * d.c..][..d.c]);
+        to.iter_mut().zip(rows).for_each(|(to, (w, b))| *to += f64::from(*by) * (dot(act, w) + f64::from(*b)));
+    }
+    on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), out);
+}
+
+/// [`Backend::experts_backward`]
+pub(super) fn experts_backward<B: Backend + ?Sized>(
+    on: &B,
+    x: &B::Buffer,
+    of: &Experts<'_, B::Buffer>,
+    dout: &B::Buffer,
+    to: ExpertsBackward<'_, B::Buffer>,
+) {
+    let (d, inner) = (of.d, of.d.kind.inner(of.d.f));
+    let (x, dout) = (read(on, x, d.n * d.c), read(on, dout, d.n * d.c));
+    let (chosen, weights) = (on.tokens(of.chosen, d.rows()), read(on, of.weights, d.rows()));
+    let (up, down) = (read(on, of.up, d.experts * inner * d.c), read(on, of.down, d.experts * d.c * d.f));
+    on.activation(d.kind, to.pre, to.act, d.rows(), d.f);
+    let act = read(on, to.act, d.rows() * d.f);
+    let [_, of_down] = host_biases(on, of, inner);
+    let (mut ddown, mut dact, mut dweights) = (vec![0.0f64; down.len()], vec![0.0f32; act.len()], Vec::new());
+    let mut dbiases = [vec![0.0f64; d.experts * inner], vec![0.0f64; d.experts * d.c]];
+    for (i, (e, by)) in chosen.iter().zip(&weights).enumerate() {
+        let (g, act) = (&dout[i / d.per_token * d.c..][..d.c], &act[i * d.f..][..d.f]);
+        let first = *e as usize * d.c * d.f;
+        let along = (0..d.f)
+            .map(|j| g.iter().enumerate().map(|(o, g)| f64::from(*g) * f64::from(down[first + o * d.f + j])).sum());
+        let along: Vec<f64> = along.collect();
+        let said = along.iter().zip(act).map(|(g, a)| g * f64::from(*a)).sum::<f64>();
+        dweights.push((said + dot(g, &of_down[*e as usize * d.c..][..d.c])) as f32);
+        let of_bias = &mut dbiases[1][*e as usize * d.c..][..d.c];
+        of_bias.iter_mut().zip(g).for_each(|(to, g)| *to += f64::from(*by) * f64::from(*g));
+        dact[i * d.f..][..d.f].iter_mut().zip(&along).for_each(|(to, g)| *to = (f64::from(*by) * g) as f32);
+        for (o, g) in g.iter().enumerate() {
+            let row = &mut ddown[first + o * d.f..][..d.f];
+            row.iter_mut().zip(act).for_each(|(to, a)| *to += f64::from(*by) * f64::from(*g) * f64::from(*a));
+        }
+    }
+    on.upload(&dact, to.act);
+    on.activation_backward(d.kind, to.pre, to.act, d.rows(), d.f);
+    let dpre = read(on, to.pre, d.rows() * inner);
+    let (mut dup, mut dx) = (vec![0.0f64; up.len()], vec![0.0f64; d.n * d.c]);
+    for (i, e) in chosen.iter().enumerate() {
+        let (row, first) = (i / d.per_token * d.c, *e as usize * inner * d.c);
+        for (o, g) in dpre[i * inner..][..inner].iter().enumerate() {
+            let at = first + o * d.c;
+            dbiases[0][*e as usize * inner + o] += f64::from(*g);
+            for j in 0..d.c {
+                dup[at + j] += f64::from(*g) * f64::from(x[row + j]);
+                dx[row + j] += f64::from(*g) * f64::from(up[at + j]);
+            }
+        }
+    }
+    let of_biases = to.dbiases.into_iter().flat_map(|to| dbiases.clone().into_iter().zip(to));
+    for (sums, buffer) in [(ddown, to.ddown), (dup, to.dup), (dx, to.dx)].into_iter().chain(of_biases) {
+        on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), buffer);
+    }
+    on.upload(&dweights, to.dweights);
+}
+
+/// `Parts::sinks`
+pub(super) fn sinks<B: Backend + ?Sized>(
+    on: &B,
+    sinks: &B::Buffer,
+    out: &mut B::Buffer,
+    lse: &mut B::Buffer,
+    d: AttentionDims,
+) {
+    let (sinks, mut logs) = (read(on, sinks, d.heads), read(on, lse, d.rows() * d.heads));
+    let mut host = read(on, out, d.rows() * d.out_width());
+    for (i, (head, log)) in host.chunks_exact_mut(d.head_dim).zip(&mut logs).enumerate() {
+        let (sink, own) = (f64::from(sinks[i % d.heads]), f64::from(*log));
+        let both = own.max(sink) + (-(own - sink).abs()).exp().ln_1p();
+        head.iter_mut().for_each(|x| *x = (f64::from(*x) * (own - both).exp()) as f32);
+        *log = both as f32;
+    }
+    on.upload(&host, out);
+    on.upload(&logs, lse);
+}
+
+/// `Parts::sinks_backward`, of `[sinks, out, dout, lse]`: a sink weighs exp(sink - lse), and what the
+/// others say of the result grows as it shrinks.
+pub(super) fn sinks_backward<B: Backend + ?Sized>(
+    on: &B,
+    [sinks, out, dout, lse]: [&B::Buffer; 4],
+    dsinks: &mut B::Buffer,
+    d: AttentionDims,
+) {
+    let (sinks, logs) = (read(on, sinks, d.heads), read(on, lse, d.rows() * d.heads));
+    let [out, dout] = [out, dout].map(|b| read(on, b, d.rows() * d.out_width()));
+    let mut sums = vec![0.0f64; d.heads];
+    let heads = out.chunks_exact(d.head_dim).zip(dout.chunks_exact(d.head_dim));
+    for (i, ((out, dout), log)) in heads.zip(&logs).enumerate() {
+        let h = i % d.heads;
+        sums[h] -= (f64::from(sinks[h]) - f64::from(*log)).exp() * dot(out, dout);
+    }
+    on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), dsinks);
+}

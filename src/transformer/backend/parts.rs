@@ -1,0 +1,135 @@
+//! Operations that only some models are made of: norms of queries and keys, caps, scaled embeddings, experts; and prompts in stretches.
+//! What has a body here is computed on the host where a backend has nothing better.
+
+use super::experts::{ExpertDims, Experts, ExpertsBackward};
+use super::{Alloc, AttentionDims, Backend, CacheDims, QkNormDims, on_host};
+
+/// Beside [`Backend`], of which it is a part.
+#[allow(clippy::too_many_arguments)]
+pub trait Parts: Alloc {
+    /// Attention of the stretch of a prompt in `qkv`, whose queries begin at `position`, over what the cache holds before it and over
+    /// itself; the stretch is not in the cache yet. `lse` is as of [`Backend::attention`], but for a constant of each query with ALiBi.
+    fn attention_after(
+        &self,
+        qkv: &Self::Buffer,
+        cache: &Self::Buffer,
+        out: &mut Self::Buffer,
+        lse: &mut Self::Buffer,
+        position: usize,
+        d: AttentionDims,
+        c: CacheDims,
+    );
+
+    /// A logit of each head, `sinks [H]`, joins its scores in the softmax: `out [N, H*D]` shrinks and `lse [N, H]` grows.
+    fn sinks(&self, sinks: &Self::Buffer, out: &mut Self::Buffer, lse: &mut Self::Buffer, d: AttentionDims)
+    where
+        Self: Backend,
+    {
+        on_host::sinks(self, sinks, out, lse, d);
+    }
+    /// `dsinks [H]`, from what attention's gradient is computed from.
+    fn sinks_backward(
+        &self,
+        sinks: &Self::Buffer,
+        out: &Self::Buffer,
+        dout: &Self::Buffer,
+        lse: &Self::Buffer,
+        dsinks: &mut Self::Buffer,
+        d: AttentionDims,
+    ) where
+        Self: Backend,
+    {
+        on_host::sinks_backward(self, [sinks, out, dout, lse], dsinks, d);
+    }
+
+    /// Norms queries and keys in place, by a gain of each; `kept` takes what they were, `[N, (H + KV) * D]`, and the reciprocal roots
+    /// of their mean squares, `[N, stretches]`, for the backward pass.
+    fn qk_norm(
+        &self,
+        qkv: &mut Self::Buffer,
+        gains: [&Self::Buffer; 2],
+        kept: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
+        d: QkNormDims,
+    ) where
+        Self: Backend,
+    {
+        on_host::qk_norm(self, qkv, gains, kept, d);
+    }
+    /// Gradients of queries and keys, in `dqkv`, become those of what was normed; gradients of the gains are overwritten.
+    fn qk_norm_backward(
+        &self,
+        x: &Self::Buffer,
+        gains: [&Self::Buffer; 2],
+        stats: &Self::Buffer,
+        dqkv: &mut Self::Buffer,
+        dgains: [&mut Self::Buffer; 2],
+        d: QkNormDims,
+    ) where
+        Self: Backend,
+    {
+        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, d);
+    }
+
+    /// `x[i] *= factor` for the first `len` elements.
+    fn scale(&self, x: &mut Self::Buffer, len: usize, factor: f32)
+    where
+        Self: Backend,
+    {
+        on_host::map(self, x, len, |x| x * factor);
+    }
+    /// `x[i] = cap tanh(x[i] / cap)` for the first `len` elements.
+    fn soft_cap(&self, x: &mut Self::Buffer, len: usize, cap: f32)
+    where
+        Self: Backend,
+    {
+        on_host::map(self, x, len, |x| (f64::from(cap) * (f64::from(x) / f64::from(cap)).tanh()) as f32);
+    }
+
+    /// Of every token's `logits [N, E]` the K largest, the first of equals: `chosen [N, K]` (as tokens are kept) and `weights [N, K]`, the
+    /// softmax over all experts, divided by its sum over the chosen where that is 1.
+    fn route(&self, logits: &Self::Buffer, chosen: &mut Self::Buffer, weights: &mut Self::Buffer, d: ExpertDims)
+    where
+        Self: Backend,
+    {
+        on_host::route(self, logits, chosen, weights, d);
+    }
+    /// `dlogits [N, E]` from the gradient of the weights.
+    fn route_backward(
+        &self,
+        logits: &Self::Buffer,
+        chosen: &Self::Buffer,
+        dweights: &Self::Buffer,
+        dlogits: &mut Self::Buffer,
+        d: ExpertDims,
+    ) where
+        Self: Backend,
+    {
+        on_host::route_backward(self, [logits, chosen, dweights], dlogits, d);
+    }
+    /// `out [N, C]`: of each token what its experts say, weighted. `pre [N * K, inner]` is kept for the backward pass, in an order of
+    /// the backend's own; `act [N * K, F]` is room.
+    fn experts(
+        &self,
+        x: &Self::Buffer,
+        of: &Experts<'_, Self::Buffer>,
+        pre: &mut Self::Buffer,
+        act: &mut Self::Buffer,
+        out: &mut Self::Buffer,
+    ) where
+        Self: Backend,
+    {
+        on_host::experts(self, x, of, pre, act, out);
+    }
+    /// The gradients of [`Backend::experts`], `dout` being that of `out`; all are overwritten.
+    fn experts_backward(
+        &self,
+        x: &Self::Buffer,
+        of: &Experts<'_, Self::Buffer>,
+        dout: &Self::Buffer,
+        to: ExpertsBackward<'_, Self::Buffer>,
+    ) where
+        Self: Backend,
+    {
+        on_host::experts_backward(self, x, of, dout, to);
+    }
+}

@@ -1,0 +1,279 @@
+//! Layers of experts: tokens are grouped by the experts that they go to, and each expert multiplies its own in one product. No expert
+//! is padded to the fullest, and none without tokens is read.
+
+use super::super::backend::{ExpertDims, Experts, ExpertsBackward, LinearDims};
+use super::activation;
+use super::buffer::Buffer;
+use super::math::dot;
+use super::matmul::{FEW_ROWS, few_rows, matmul};
+use super::pool::{Pool, Scratch, reading, writing};
+use super::product::{Onto, Precision, View};
+use std::ops::Range;
+
+/// Where the rows of each expert are, and which token and slot each row is of.
+pub(super) struct Groups {
+    /// Rows of expert `e`: `starts[e]..starts[e + 1]`.
+    starts: Vec<usize>,
+    /// `token * K + slot`, by row.
+    order: Vec<usize>,
+}
+
+impl Groups {
+    /// From the experts chosen, `[N, K]`, in the order of the tokens within each.
+    pub(super) fn of(chosen: &[f32], d: ExpertDims) -> Self {
+        let experts = || chosen[..d.rows()].iter().map(|c| (c.to_bits() as usize).min(d.experts - 1));
+        let mut starts = vec![0; d.experts + 1];
+        experts().for_each(|e| starts[e + 1] += 1);
+        (0..d.experts).for_each(|e| starts[e + 1] += starts[e]);
+        let (mut next, mut order) = (starts.clone(), vec![0; d.rows()]);
+        for (place, e) in experts().enumerate() {
+            order[next[e]] = place;
+            next[e] += 1;
+        }
+        Self { starts, order }
+    }
+
+    /// Experts that have rows, with them.
+    fn each(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        (0..self.starts.len() - 1).map(|e| (e, self.starts[e]..self.starts[e + 1])).filter(|(_, rows)| !rows.is_empty())
+    }
+
+    /// The row of each token and slot.
+    fn places(&self) -> Vec<usize> {
+        let mut places = vec![0; self.order.len()];
+        self.order.iter().enumerate().for_each(|(row, place)| places[*place] = row);
+        places
+    }
+
+    /// Rows of `[N, C]` for each of ours.
+    fn gather<'p>(&self, pool: &'p Pool, x: &[f32], d: ExpertDims) -> Scratch<'p> {
+        let mut rows = pool.scratch(d.rows() * d.c);
+        let share = pool.share(d.rows(), 16);
+        pool.over(writing(&mut rows, share * d.c), |part, rows| {
+            for (row, place) in rows.chunks_exact_mut(d.c).zip(&self.order[part * share..]) {
+                row.copy_from_slice(&x[place / d.per_token * d.c..][..d.c]);
+            }
+        });
+        rows
+    }
+}
+
+/// Weights of all experts, `[E * M, K]`, and their biases.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub w: &'a [f32],
+    pub bias: Option<&'a [f32]>,
+    pub m: usize,
+    pub k: usize,
+}
+
+impl Weights<'_> {
+    /// Of one expert.
+    fn of(&self, e: usize) -> View<'_> {
+        View::dense(&self.w[e * self.m * self.k..][..self.m * self.k], self.m, self.k)
+    }
+}
+
+/// `out [rows, M] = x [rows, K] w[M, K]^T + bias` for each expert's rows and weights.
+fn grouped(pool: &Pool, precision: Precision, g: &Groups, x: &[f32], w: Weights, out: &mut [f32]) {
+    let Weights { k, m, .. } = w;
+    for (e, rows) in g.each() {
+        let (n, bias) = (rows.len(), w.bias.map(|b| &b[e * m..][..m]));
+        let (x, out) = (&x[rows.start * k..rows.end * k], &mut out[rows.start * m..rows.end * m]);
+        if n <= FEW_ROWS && precision == Precision::F32 {
+            few_rows(pool, x, &w.w[e * m * k..][..m * k], bias, out, false, LinearDims { n, k, m });
+        } else {
+            let onto = bias.map_or(Onto::Nothing, Onto::Bias);
+            matmul(pool, precision, out, onto, View::dense(x, n, k), w.of(e).transposed());
+        }
+    }
+}
+
+/// `dx [rows, K] = dout [rows, M] w[M, K]` for each expert's rows and weights.
+fn grouped_back(pool: &Pool, precision: Precision, g: &Groups, dout: &[f32], w: Weights, dx: &mut [f32]) {
+    for (e, rows) in g.each() {
+        let (dout, dx) = (&dout[rows.start * w.m..rows.end * w.m], &mut dx[rows.start * w.k..rows.end * w.k]);
+        matmul(pool, precision, dx, Onto::Nothing, View::dense(dout, rows.len(), w.m), w.of(e));
+    }
+}
+
+/// The experts chosen and their weights, `[N, K]` each.
+#[derive(Clone, Copy)]
+pub(super) struct Routed<'a> {
+    pub chosen: &'a [f32],
+    pub weights: &'a [f32],
+}
+
+/// First and second products, and routes of a layer, in host memory.
+pub(super) fn parts<'a>(of: &Experts<'a, Buffer>) -> ([Weights<'a>; 2], Routed<'a>) {
+    let [up, down] = of.biases.map_or([None, None], |b| b.map(|b| Some(b.plain())));
+    let (c, f) = (of.d.c, of.d.f);
+    let up = Weights { w: of.up.plain(), bias: up, m: of.d.kind.inner(f), k: c };
+    let down = Weights { w: of.down.plain(), bias: down, m: c, k: f };
+    ([up, down], Routed { chosen: of.chosen.plain(), weights: of.weights.plain() })
+}
+
+pub(super) fn forward(
+    pool: &Pool,
+    precision: Precision,
+    x: &[f32],
+    ([up, down], routed): ([Weights; 2], Routed),
+    [pre, act, out]: [&mut [f32]; 3],
+    d: ExpertDims,
+) {
+    let g = Groups::of(routed.chosen, d);
+    let mut rows = g.gather(pool, x, d);
+    grouped(pool, precision, &g, &rows, up, pre);
+    activation::forward(pool, d.kind, pre, act, d.rows(), d.f);
+    grouped(pool, precision, &g, act, down, &mut rows);
+    let weights = &routed.weights[..d.rows()];
+    combine(pool, &rows, &g.places(), |place| weights[place], out, d);
+}
+
+/// `out[token] =` the sum over its slots of their rows, each times a factor.
+fn combine(
+    pool: &Pool,
+    rows: &[f32],
+    places: &[usize],
+    factor: impl Fn(usize) -> f32 + Sync,
+    out: &mut [f32],
+    d: ExpertDims,
+) {
+    let share = pool.share(d.n, 8);
+    pool.over(writing(&mut out[..d.n * d.c], share * d.c), |part, out| {
+        for (i, out) in out.chunks_exact_mut(d.c).enumerate() {
+            out.fill(0.0);
+            let token = part * share + i;
+            for place in token * d.per_token..(token + 1) * d.per_token {
+                let (row, by) = (&rows[places[place] * d.c..][..d.c], factor(place));
+                out.iter_mut().zip(row).for_each(|(o, r)| *o += by * r);
+            }
+        }
+    });
+}
+
+/// What the backward pass reads.
+#[derive(Clone, Copy)]
+pub(super) struct SavedExperts<'a> {
+    pub x: &'a [f32],
+    pub of: ([Weights<'a>; 2], Routed<'a>),
+    pub dout: &'a [f32],
+}
+
+/// What it writes: `pre` becomes its gradient, `act` is room.
+pub(super) struct ExpertGradients<'a> {
+    pub pre: &'a mut [f32],
+    pub act: &'a mut [f32],
+    pub dup: &'a mut [f32],
+    pub ddown: &'a mut [f32],
+    pub dbiases: Option<[&'a mut [f32]; 2]>,
+    pub dx: &'a mut [f32],
+    pub dweights: &'a mut [f32],
+}
+
+/// Buffers in host memory.
+pub(super) fn gradients(to: ExpertsBackward<'_, Buffer>) -> ExpertGradients<'_> {
+    let ExpertsBackward { pre, act, dup, ddown, dbiases, dx, dweights } = to;
+    let dbiases = dbiases.map(|b| b.map(Buffer::plain_mut));
+    let (pre, act, dx) = (pre.plain_mut(), act.plain_mut(), dx.plain_mut());
+    ExpertGradients {
+        pre,
+        act,
+        dx,
+        dbiases,
+        dup: dup.plain_mut(),
+        ddown: ddown.plain_mut(),
+        dweights: dweights.plain_mut(),
+    }
+}
+
+pub(super) fn backward(pool: &Pool, precision: Precision, s: SavedExperts, to: ExpertGradients, d: ExpertDims) {
+    let ExpertGradients { pre, act, dup, ddown, dbiases, dx, dweights } = to;
+    let ([up, down], routed) = s.of;
+    let g = Groups::of(routed.chosen, d);
+    activation::forward(pool, d.kind, pre, act, d.rows(), d.f);
+    let mut douts = g.gather(pool, s.dout, d);
+    let mut dact = pool.scratch(d.rows() * d.f);
+    grouped_back(pool, precision, &g, &douts, down, &mut dact);
+    weigh(pool, &g, [&mut dact, &mut douts], act, (down.bias, routed.weights), dweights, d);
+    weight_gradients(pool, precision, &g, &douts, act, ddown, (d.c, d.f));
+    activation::backward(pool, d.kind, pre, &dact, d.rows(), d.f);
+    if let Some([of_up, of_down]) = dbiases {
+        bias_gradients(&g, pre, of_up, up.m);
+        bias_gradients(&g, &douts, of_down, down.m);
+    }
+    let mut rows = g.gather(pool, s.x, d);
+    weight_gradients(pool, precision, &g, pre, &rows, dup, (up.m, d.c));
+    grouped_back(pool, precision, &g, pre, up, &mut rows);
+    combine(pool, &rows, &g.places(), |_| 1.0, dx, d);
+}
+
+/// The gradient of the weights, and gradients `[dact, douts]` weighted by them: with what an expert says weighted by w, the gradient
+/// of w is that of its result along it, `act dact + bias dout`, before they are weighted.
+fn weigh(
+    pool: &Pool,
+    g: &Groups,
+    [dact, douts]: [&mut [f32]; 2],
+    act: &[f32],
+    (bias, weights): (Option<&[f32]>, &[f32]),
+    dweights: &mut [f32],
+    d: ExpertDims,
+) {
+    let mut experts = vec![0; d.rows()];
+    g.each().for_each(|(e, rows)| experts[rows].fill(e));
+    let share = pool.share(d.rows(), 16);
+    let mut of_weights = pool.scratch(d.rows());
+    let gradients =
+        (writing(&mut dact[..d.rows() * d.f], share * d.f), writing(&mut douts[..d.rows() * d.c], share * d.c));
+    let parts = (gradients, (writing(&mut of_weights, share), reading(&act[..d.rows() * d.f], share * d.f)));
+    pool.over(parts, |part, ((dact, douts), (of_weights, act))| {
+        let rows = dact.chunks_exact_mut(d.f).zip(douts.chunks_exact_mut(d.c));
+        let saved = of_weights.iter_mut().zip(act.chunks_exact(d.f));
+        for (i, ((dact, dout), (of_weight, act))) in rows.zip(saved).enumerate() {
+            let row = part * share + i;
+            let of_bias = bias.map_or(0.0, |b| dot(&b[experts[row] * d.c..][..d.c], dout));
+            *of_weight = dot(act, dact) + of_bias;
+            let by = weights[g.order[row]];
+            dact.iter_mut().chain(dout).for_each(|x| *x *= by);
+        }
+    });
+    g.order.iter().zip(of_weights.iter()).for_each(|(place, g)| dweights[*place] = *g);
+}
+
+/// Column sums of each expert's rows.
+fn bias_gradients(g: &Groups, dout: &[f32], to: &mut [f32], m: usize) {
+    to.fill(0.0);
+    for (e, rows) in g.each() {
+        let to = &mut to[e * m..][..m];
+        dout[rows.start * m..rows.end * m]
+            .chunks_exact(m)
+            .for_each(|row| to.iter_mut().zip(row).for_each(|(t, d)| *t += d));
+    }
+}
+
+/// `dw[e] [M, K] = dout[e]^T x[e]` for every expert, zero where it has no rows.
+fn weight_gradients(
+    pool: &Pool,
+    precision: Precision,
+    g: &Groups,
+    dout: &[f32],
+    x: &[f32],
+    dw: &mut [f32],
+    (m, k): (usize, usize),
+) {
+    for (e, pair) in g.starts.windows(2).enumerate() {
+        let (dw, n, first) = (&mut dw[e * m * k..][..m * k], pair[1] - pair[0], pair[0]);
+        if n == 0 {
+            dw.fill(0.0);
+            continue;
+        }
+        let (dout, x) = (View::dense(&dout[first * m..][..n * m], n, m), View::dense(&x[first * k..][..n * k], n, k));
+        matmul(pool, precision, dw, Onto::Nothing, dout.transposed(), x);
+    }
+}
+
+/// Elements of scratch that forward and backward passes take.
+pub(super) fn scratch_len(d: ExpertDims, training: bool) -> usize {
+    let forward = d.rows() * d.c;
+    if training { 2 * forward + d.rows() * (d.f + 1) } else { forward }
+}

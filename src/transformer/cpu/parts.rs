@@ -1,0 +1,65 @@
+//! What only some models are made of, on the fast backend.
+
+use super::super::Dtype;
+use super::super::backend::{AttentionDims, CacheDims, Experts, ExpertsBackward, Parts, QkNormDims};
+use super::array::halves;
+use super::buffer::Buffer;
+use super::pool::writing;
+use super::{Cpu, activation, attention, experts, qk_norm};
+
+impl Parts for Cpu {
+    fn attention_after(
+        &self,
+        qkv: &Buffer,
+        cache: &Buffer,
+        out: &mut Buffer,
+        lse: &mut Buffer,
+        position: usize,
+        d: AttentionDims,
+        c: CacheDims,
+    ) {
+        let (qkv, cache, out, lse) = (qkv.plain(), cache.plain(), out.plain_mut(), lse.plain_mut());
+        match c.dtype {
+            Dtype::F32 | Dtype::Tf32 => {
+                let chunk = attention::Chunk { qkv, cache, position, d, c };
+                attention::after_cache(&self.pool, self.precision, chunk, out, lse);
+            }
+            Dtype::Bf16 => {
+                let chunk = attention::Chunk { qkv, cache: halves(cache), position, d, c };
+                attention::after_cache(&self.pool, self.precision, chunk, out, lse);
+            }
+        }
+    }
+
+    fn experts(&self, x: &Buffer, of: &Experts<'_, Buffer>, pre: &mut Buffer, act: &mut Buffer, out: &mut Buffer) {
+        let to = [pre.plain_mut(), act.plain_mut(), out.plain_mut()];
+        experts::forward(&self.pool, self.precision, x.plain(), experts::parts(of), to, of.d);
+    }
+    fn experts_backward(&self, x: &Buffer, of: &Experts<'_, Buffer>, dout: &Buffer, to: ExpertsBackward<'_, Buffer>) {
+        let saved = experts::SavedExperts { x: x.plain(), of: experts::parts(of), dout: dout.plain() };
+        experts::backward(&self.pool, self.precision, saved, experts::gradients(to), of.d);
+    }
+    fn qk_norm(&self, qkv: &mut Buffer, gains: [&Buffer; 2], kept: Option<(&mut Buffer, &mut Buffer)>, d: QkNormDims) {
+        let kept = kept.map(|(x, stats)| (x.plain_mut(), stats.plain_mut()));
+        qk_norm::forward(&self.pool, qkv.plain_mut(), gains.map(Buffer::plain), kept, d);
+    }
+    fn qk_norm_backward(
+        &self,
+        x: &Buffer,
+        gains: [&Buffer; 2],
+        stats: &Buffer,
+        dqkv: &mut Buffer,
+        dgains: [&mut Buffer; 2],
+        d: QkNormDims,
+    ) {
+        let saved = qk_norm::SavedQkNorm { x: x.plain(), stats: stats.plain(), gains: gains.map(Buffer::plain) };
+        qk_norm::backward(&self.pool, saved, dqkv.plain_mut(), dgains.map(Buffer::plain_mut), d);
+    }
+    fn scale(&self, x: &mut Buffer, len: usize, factor: f32) {
+        let share = self.pool.share(len, 1 << 14);
+        self.pool.over(writing(&mut x.plain_mut()[..len], share), |_, x| x.iter_mut().for_each(|x| *x *= factor));
+    }
+    fn soft_cap(&self, x: &mut Buffer, len: usize, cap: f32) {
+        activation::soft_cap(&self.pool, &mut x.plain_mut()[..len], cap);
+    }
+}
