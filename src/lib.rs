@@ -65,6 +65,7 @@ mod comparison;
 mod cost;
 mod experiment;
 mod hardware;
+mod import;
 #[doc(hidden)]
 pub mod internal;
 mod net;

@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("runner", 4),
     ("results", 5),
     ("cost", 6),
+    ("import", 6),
     ("sweep", 6),
     ("comparison", 7),
     ("experiment", 8),

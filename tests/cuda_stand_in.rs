@@ -123,6 +123,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         backend: BackendKind::Cuda,
         devices: 1,
         parallel: None,
+        engine: None,
         cores_per_device: 1,
     };
     let measure = Measure {

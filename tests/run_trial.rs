@@ -37,6 +37,7 @@ fn request(timeout_seconds: f64) -> Request {
             backend: BackendKind::Cpu,
             devices: 1,
             parallel: None,
+            engine: None,
             cores_per_device: 1,
         },
         measure: Measure {

@@ -7,14 +7,14 @@ use super::price::warn_if_stale;
 use super::table::{Format, Printed};
 use crate::comparison::check::{Check, kept};
 use crate::comparison::judge::{Rule, Verdict};
-use crate::experiment::design::Design;
+use crate::experiment::design::{Baseline, Design};
 use crate::experiment::stored::StoredError;
 use crate::experiment::{duel, stored};
 use crate::plan::PlannedTrial;
 use crate::report::check as render;
 use crate::results::lock::lock_machine;
 use crate::runner::{fault, this_program};
-use crate::scenario::budget;
+use crate::scenario::{Scenario, budget};
 use anyhow::{Context, anyhow};
 use std::path::PathBuf;
 
@@ -22,7 +22,9 @@ use std::path::PathBuf;
 ///
 /// Against another build (`--baseline-bin`): launches of both in pairs, in one job on one machine, a coin deciding who goes
 /// first; looks after 12, 16, 24, 32 and 48 pairs; false alarms in at most 1 % of checks, 5 % slowdowns caught in at least 95 %
-/// of them on all machines that were simulated. Against a stored run (`--baseline`): advisory. Without either, budgets alone.
+/// of them on all machines that were simulated. Two forms of the scenario (`--head-set`, `--baseline-set`: another command, flag,
+/// variable or shape on either side), so that a program of your own is gated: the same design and verdicts. Against a stored run
+/// (`--baseline`): advisory. Without any of these, budgets alone.
 ///
 /// Writes check.md (a comment for a pull request), check.json, junit.xml, bmf.json (Bencher) and benchmark.json
 /// (github-action-benchmark).
@@ -36,6 +38,12 @@ pub(super) struct Arguments {
     /// A stored run to compare with: the advisory form.
     #[arg(long, value_name = "DIR")]
     baseline: Option<PathBuf>,
+    /// A field of the scenario as the head has it: engine.command=[python3,new.py]. May be repeated.
+    #[arg(long, value_name = "PATH=VALUE", conflicts_with_all = ["baseline", "baseline_bin"])]
+    head_set: Vec<String>,
+    /// A field of the scenario as the baseline has it. May be repeated.
+    #[arg(long, value_name = "PATH=VALUE", conflicts_with_all = ["baseline", "baseline_bin"])]
+    baseline_set: Vec<String>,
     /// Limits on cost, memory and latency of cells.
     #[arg(long, value_name = "FILE")]
     budget: Option<PathBuf>,
@@ -81,8 +89,47 @@ fn share(text: &str) -> Result<f64, String> {
     x.ok_or_else(|| "expected a share above 0 and below 1, such as 0.05".into())
 }
 
+/// The scenario with these fields, and its trials in the order of execution.
+fn planned(a: &Arguments, set: &[String]) -> Result<(Scenario, Vec<PlannedTrial>), Failure> {
+    let mut selection = a.selection.clone();
+    selection.set.extend_from_slice(set);
+    let scenario = load(&selection)?;
+    let plan = super::plan::make(&scenario, None)?;
+    Ok((scenario, plan.trials))
+}
+
+/// The two forms of the scenario: their trials, each cell's as the head and as the baseline has it, and what the baseline is called.
+fn against_trials(a: &Arguments, head: &mut Vec<PlannedTrial>) -> Result<Baseline, Failure> {
+    let (_, base) = planned(a, &a.baseline_set)?;
+    let cells = |trials: &[PlannedTrial]| {
+        let mut all: Vec<_> = trials.iter().map(|t| (t.cell_index, t.cell.coordinates.clone())).collect();
+        all.sort_unstable();
+        all
+    };
+    if cells(head) != cells(&base) {
+        return Err(Failure::Usage(anyhow!(
+            "expected the same cells on both sides, found {} of the head and {} of the baseline that differ; change fields of the trial, \
+             not the sweep",
+            head.len(),
+            base.len()
+        )));
+    }
+    let mut trials = Vec::new();
+    head.retain(|t| {
+        let other = base.iter().find(|b| b.cell_index == t.cell_index && b.skip.is_none() && t.skip.is_none());
+        trials.extend(other.cloned());
+        other.is_some()
+    });
+    Ok(Baseline::Trials { trials, name: form(&a.baseline_set) })
+}
+
+/// What a form of the scenario is called.
+fn form(set: &[String]) -> String {
+    if set.is_empty() { "the scenario as it is".into() } else { set.join(", ") }
+}
+
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
-    let scenario = load(&a.selection)?;
+    let (scenario, mut trials) = planned(a, &a.head_set)?;
     let budgets = a.budget.as_ref().map(|f| budget::load(f).map_err(|e| Failure::yaml(&e))).transpose()?;
     if !(a.seconds > 0.0 && a.seconds <= 3600.0) {
         return Err(Failure::Usage(anyhow!("--seconds: expected a number above 0, up to 3600")));
@@ -96,8 +143,13 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         )));
     }
     warn_if_stale(&scenario.price);
-    let plan = super::plan::make(&scenario, None)?;
-    let trials: Vec<PlannedTrial> = plan.trials.into_iter().filter(|t| t.skip.is_none()).collect();
+    let forms = !(a.head_set.is_empty() && a.baseline_set.is_empty());
+    let baseline = match &a.baseline_bin {
+        Some(program) => Some(Baseline::Build(program.clone())),
+        None if forms => Some(against_trials(a, &mut trials)?),
+        None => None,
+    };
+    trials.retain(|t| t.skip.is_none());
     if trials.is_empty() {
         return Err(Failure::Usage(anyhow!("{}: every trial is skipped; nothing can be checked", scenario.name)));
     }
@@ -120,6 +172,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         file: a.selection.file.clone(),
         set: a.selection.set.clone(),
         baseline_name: a.baseline_name.clone(),
+        head_name: forms.then(|| form(&a.head_set)),
         command: a.reproduce.clone().unwrap_or_else(super::run::command_line),
     };
     let _alone = lock_machine().map_err(results_failure)?;
@@ -128,8 +181,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
             eprintln!("{text}");
         }
     };
-    let mut check = match (&a.baseline_bin, &a.baseline) {
-        (Some(program), _) => duel::check(&design, program, &mut say),
+    let mut check = match (&baseline, &a.baseline) {
+        (Some(baseline), _) => duel::check(&design, baseline, &mut say),
         (None, Some(folder)) => stored::check(&design, folder).map_err(failure)?,
         (None, None) => stored::first(&design),
     };

@@ -10,6 +10,7 @@ pub(crate) mod exit;
 mod explain;
 mod hardware;
 mod history;
+mod import;
 mod init;
 mod launcher;
 mod load;
@@ -52,6 +53,7 @@ enum Command {
     Project(project::Arguments),
     Hardware(hardware::Arguments),
     History(history::Arguments),
+    Import(import::Arguments),
     Verify(verify::Arguments),
     Doctor(doctor::Arguments),
     Init(init::Arguments),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Project(a) => project::run(&a),
         Command::Hardware(a) => hardware::run(&a),
         Command::History(a) => history::run(&a),
+        Command::Import(a) => import::run(&a),
         Command::Verify(a) => verify::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Init(a) => init::run(&a),

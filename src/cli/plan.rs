@@ -94,15 +94,16 @@ pub(super) fn print(scenario: &Scenario, plan: &Plan, format: Format) -> Result<
 
 fn row(t: &PlannedTrial) -> Vec<Value> {
     let m = &t.memory;
-    let bytes = |b: u64| Value::from((Bytes(b).to_string(), b));
+    let own = t.cell.trial.engine.is_none();
+    let bytes = |b: u64| if own { Value::from((Bytes(b).to_string(), b)) } else { String::new().into() };
     vec![
         (t.run_order.to_string(), u64::from(t.run_order)).into(),
         t.id.clone().into(),
         t.cell.name().into(),
         t.cell.trial.model.clone().into(),
         t.cell.trial.workload.phase.to_string().into(),
-        (grouped(t.parameters), t.parameters).into(),
-        (t.flops_per_step.to_string(), t.flops_per_step.get()).into(),
+        counted(grouped(t.parameters), t.parameters),
+        counted(t.flops_per_step.to_string(), t.flops_per_step.get()),
         bytes(m.total().map_or(u64::MAX, |b| b.get())),
         bytes(m.weights_bytes),
         bytes(m.gradients_bytes),
@@ -113,6 +114,11 @@ fn row(t: &PlannedTrial) -> Vec<Value> {
         (t.estimate.to_string(), t.estimate.get()).into(),
         t.skip.as_ref().map_or(String::new(), |s| format!("skipped: {s}")).into(),
     ]
+}
+
+/// A count; blank where there is nothing to count by.
+fn counted(text: String, n: u64) -> Value {
+    if n == 0 { String::new().into() } else { (text, n).into() }
 }
 
 /// "quickstart: 12 trials, about 40.0 s, about $0.00095 at $0.08560/h".

@@ -124,10 +124,15 @@ fn cheapest(run: &Run, book: &Book) -> Option<usize> {
 fn mean(pairs: &[(Factors, Factors)], basis: Basis) -> Result<Explanation, Unexplained> {
     let n = pairs.len() as f64;
     let mut sides: Vec<Side> = Vec::new();
-    // Where one trial's peak is not known, all are split without it.
-    let whole = pairs.iter().all(|(a, b)| between(a, b).len() == 6);
+    // Where one trial's peak is not known, all are split without it; the same goes for the work in a token.
+    let fewest = pairs.iter().map(|(a, b)| between(a, b).len()).min();
+    let alike = |f: &Factors| match fewest {
+        Some(6) => *f,
+        Some(5) => reached(f),
+        _ => f.in_tokens(),
+    };
     for (a, b) in pairs {
-        let (a, b) = if whole { (*a, *b) } else { (reached(a), reached(b)) };
+        let (a, b) = (alike(a), alike(b));
         let parts: Vec<Part> = change(&a, &b).map_err(|e| Unexplained::Factor(e.to_string()))?;
         for (k, (factor, part)) in between(&a, &b).iter().zip(&parts).enumerate() {
             if sides.len() <= k {

@@ -31,7 +31,7 @@ pub(crate) fn projected(run: &Run, c: &Calibration) -> Vec<Compared> {
     let one = |(record, r): (usize, &crate::results::record::Record)| {
         let trial = &r.cell.trial;
         let figures = r.measurement.figures.as_ref().filter(|_| r.measurement.status == Status::Ok)?;
-        if trial.backend != BackendKind::Cpu {
+        if trial.backend != BackendKind::Cpu || !trial.states_model() {
             return None;
         }
         let used = trial.devices.checked_mul(trial.cores_per_device)?;

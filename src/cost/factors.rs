@@ -37,6 +37,8 @@ pub enum Speed {
     },
     /// Only what was reached is known.
     Reached(f64),
+    /// Tokens a second of a device: the work in a token is not known, and counts as 1.
+    Tokens(f64),
 }
 
 impl Factors {
@@ -46,9 +48,14 @@ impl Factors {
         let devices = f64::from(trial.devices);
         let throughput = (TOKENS_PER_SECOND.compute)(c)?.value;
         let tokens = c.figures()?.tokens_per_step as f64;
-        let flops_per_token = count::flops_per_step(&trial.workload).ok()?.get() as f64 / tokens;
+        let work = match trial.states_model() {
+            true => Some(count::flops_per_step(&trial.workload).ok()?.get() as f64 / tokens),
+            false => None,
+        };
+        let flops_per_token = work.unwrap_or(1.0);
         let reached = throughput * flops_per_token / devices;
         let speed = match (PEAK_FLOPS.compute)(c) {
+            _ if work.is_none() => Speed::Tokens(reached),
             Some(peak) => Speed::Split { peak: peak.value / devices, mfu: reached * devices / peak.value },
             None => Speed::Reached(reached),
         };
@@ -66,8 +73,13 @@ impl Factors {
     pub fn reached(&self) -> f64 {
         match self.speed {
             Speed::Split { peak, mfu } => peak * mfu,
-            Speed::Reached(rate) => rate,
+            Speed::Reached(rate) | Speed::Tokens(rate) => rate,
         }
+    }
+
+    /// The same without the work in a token, as a program's are whose model is not known.
+    pub(crate) fn in_tokens(&self) -> Self {
+        Self { flops_per_token: 1.0, speed: Speed::Tokens(self.reached() / self.flops_per_token), ..*self }
     }
 
     /// USD for 1e6 tokens.
@@ -85,8 +97,13 @@ pub(crate) fn between(a: &Factors, b: &Factors) -> Vec<Factor> {
         factor("price", Role::Multiplies, a.price, b.price),
         factor("utilisation", Role::Divides, a.utilisation, b.utilisation),
         factor("devices", Role::Divides, a.devices, b.devices),
-        factor("FLOPs per token", Role::Multiplies, a.flops_per_token, b.flops_per_token),
     ];
+    if matches!((a.speed, b.speed), (Speed::Tokens(_), _) | (_, Speed::Tokens(_))) {
+        let [a, b] = [a, b].map(|f| f.in_tokens().reached());
+        all.push(factor("tokens/s of a device", Role::Divides, a, b));
+        return all;
+    }
+    all.push(factor("FLOPs per token", Role::Multiplies, a.flops_per_token, b.flops_per_token));
     match (a.speed, b.speed) {
         (Speed::Split { peak: p, mfu: m }, Speed::Split { peak: q, mfu: n }) => {
             all.push(factor("peak rate", Role::Divides, p, q));

@@ -26,8 +26,19 @@ pub(crate) struct Design {
     pub set: Vec<String>,
     /// What the report calls the baseline, where its file's name says little.
     pub baseline_name: Option<String>,
+    /// What the report calls the head, where it is not a program but a form of the scenario.
+    pub head_name: Option<String>,
     /// What a reader types to reproduce it.
     pub command: String,
+}
+
+/// What launches are paired with.
+#[derive(Clone, Debug)]
+pub(crate) enum Baseline {
+    /// Another build of this program, for the same trials.
+    Build(PathBuf),
+    /// This program, for trials that were changed: one for each of the design's, in its order; and what they are called.
+    Trials { trials: Vec<PlannedTrial>, name: String },
 }
 
 impl Design {
@@ -43,7 +54,9 @@ impl Design {
             machine: machine::inspect().fingerprint(),
             price: price.usd_per_hour.map_or("n/a".into(), |p| format!("{p} ({}{seen})", price.hardware)),
             base: self.baseline_name.clone().unwrap_or(base),
-            head: if self.own_head {
+            head: if let Some(name) = &self.head_name {
+                name.clone()
+            } else if self.own_head {
                 concat!("this build, centime ", env!("CARGO_PKG_VERSION")).into()
             } else {
                 shown(&self.head)

@@ -1,7 +1,7 @@
 //! Two programs on one machine in one job: fresh launches in pairs, a coin for who goes first, looks in between.
 
-use super::design::{Design, shown};
-use super::launch::{Launch, launch, side};
+use super::design::{Baseline, Design, shown};
+use super::launch::{Launch, launch, one_figure, side};
 use crate::comparison::check::{Check, CheckedCell};
 use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Verdict, control_alarms};
@@ -10,7 +10,7 @@ use crate::runner::ask::ask;
 use crate::stats::random::SplitMix64;
 use crate::units::Share;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// More steal than this, and what was timed is the hypervisor.
 const MOST_STEAL: f64 = 0.02;
@@ -31,18 +31,50 @@ struct Seen {
     failed: bool,
 }
 
-pub(crate) fn check(design: &Design, baseline: &Path, say: &mut dyn FnMut(String)) -> Check {
-    let mut random = SplitMix64::new(design.seed ^ 0x5DEE_CE66_D1CE_4E5B);
-    let mut seen: Vec<Seen> = design.trials.iter().map(|_| Seen::default()).collect();
-    let programs: [PathBuf; 2] = [baseline.to_path_buf(), design.head.clone()];
-    let mut control = Vec::new();
-    let cells = seen.len();
-    // One launch of each side that does not count: files are in memory after it.
-    for program in &programs {
-        if let Err(why) = launch(design, program, &design.trials[0], &mut random) {
-            say(format!("the first launch of {} failed ({why})", shown(program)));
+/// The two sides of a check, baseline and head: which program runs which trials.
+struct Sides<'a> {
+    programs: [&'a Path; 2],
+    trials: [&'a [PlannedTrial]; 2],
+}
+
+impl<'a> Sides<'a> {
+    fn of(design: &'a Design, baseline: &'a Baseline) -> Self {
+        let (program, trials) = match baseline {
+            Baseline::Build(program) => (program.as_path(), design.trials.as_slice()),
+            Baseline::Trials { trials, .. } => (design.head.as_path(), trials.as_slice()),
+        };
+        Self { programs: [program, &design.head], trials: [trials, &design.trials] }
+    }
+
+    /// A fresh launch of one side's cell.
+    fn launch(&self, design: &Design, side: usize, c: usize, random: &mut SplitMix64) -> Result<Launch, String> {
+        launch(design, self.programs[side], &self.trials[side][c], random)
+    }
+
+    /// One launch of each side that does not count: files are in memory after it. Of programs that are launched for every figure one
+    /// of each cell, since they do not warm up within a launch.
+    fn warm_up(&self, design: &Design, random: &mut SplitMix64, say: &mut dyn FnMut(String)) {
+        for (side, trials) in self.trials.iter().enumerate() {
+            for (c, trial) in trials.iter().enumerate() {
+                if c > 0 && !one_figure(trial) {
+                    continue;
+                }
+                if let Err(why) = self.launch(design, side, c, random) {
+                    say(format!("the first launch of {} failed ({why})", shown(self.programs[side])));
+                }
+            }
         }
     }
+}
+
+/// Launches of both sides in pairs until every cell is decided or there have been enough of them.
+pub(crate) fn check(design: &Design, baseline: &Baseline, say: &mut dyn FnMut(String)) -> Check {
+    let mut random = SplitMix64::new(design.seed ^ 0x5DEE_CE66_D1CE_4E5B);
+    let mut seen: Vec<Seen> = design.trials.iter().map(|_| Seen::default()).collect();
+    let sides = Sides::of(design, baseline);
+    let mut control = Vec::new();
+    let cells = seen.len();
+    sides.warm_up(design, &mut random, say);
     for round in 1..=design.rule.most_pairs() {
         let mut open: Vec<usize> = (0..cells).filter(|c| seen[*c].decided.is_none() && !seen[*c].failed).collect();
         if open.is_empty() {
@@ -50,14 +82,11 @@ pub(crate) fn check(design: &Design, baseline: &Path, say: &mut dyn FnMut(String
         }
         random.shuffle(&mut open);
         for &c in &open {
-            pair(design, &programs, c, &mut seen[c], &mut random);
+            pair(design, &sides, c, &mut seen[c], &mut random);
         }
         // The control arm: the baseline against itself, one cell a round.
         let c = open[random.below(open.len())];
-        if let (Ok(a), Ok(b)) = (
-            launch(design, &programs[0], &design.trials[c], &mut random),
-            launch(design, &programs[0], &design.trials[c], &mut random),
-        ) {
+        if let (Ok(a), Ok(b)) = (sides.launch(design, 0, c, &mut random), sides.launch(design, 0, c, &mut random)) {
             let y = (a.tokens_per_second / b.tokens_per_second).ln();
             control.push(if random.coin() { y } else { -y });
         }
@@ -85,13 +114,20 @@ pub(crate) fn check(design: &Design, baseline: &Path, say: &mut dyn FnMut(String
     let launches = seen.iter().flat_map(|s| s.base.iter().chain(&s.head));
     let gpus = of_gpus(launches.filter_map(|l| l.figures.telemetry.as_ref()));
     guards.extend(gpus.guards);
-    let plans = exact_plan(design, baseline);
-    if let Err(why) = &plans {
-        say(format!("the baseline's own counts are not known ({why}); its figures are compared alone"));
-    }
-    let plans = plans.unwrap_or_default();
-    let measured: Vec<CheckedCell> = seen.iter().enumerate().map(|(c, s)| cell(design, c, s, &plans)).collect();
-    let method = design.method(shown(baseline), control.len(), steal);
+    let (counts, name) = match baseline {
+        Baseline::Build(program) => {
+            let counts = exact_plan(design, program);
+            if let Err(why) = &counts {
+                say(format!("the baseline's own counts are not known ({why}); its figures are compared alone"));
+            }
+            (Some(counts.unwrap_or_default()), shown(program))
+        }
+        // What was changed may change them.
+        Baseline::Trials { name, .. } => (None, name.clone()),
+    };
+    let measured: Vec<CheckedCell> =
+        seen.iter().enumerate().map(|(c, s)| cell(design, c, s, counts.as_ref())).collect();
+    let method = design.method(name, control.len(), steal);
     Check {
         version: 1,
         scenario: design.scenario.name.clone(),
@@ -106,12 +142,12 @@ pub(crate) fn check(design: &Design, baseline: &Path, say: &mut dyn FnMut(String
     }
 }
 
-fn pair(design: &Design, programs: &[PathBuf; 2], c: usize, seen: &mut Seen, random: &mut SplitMix64) {
+fn pair(design: &Design, sides: &Sides, c: usize, seen: &mut Seen, random: &mut SplitMix64) {
     let head_first = random.coin();
     let order = if head_first { [1, 0] } else { [0, 1] };
     let mut of = [None, None];
     for side in order {
-        match launch(design, &programs[side], &design.trials[c], random) {
+        match sides.launch(design, side, c, random) {
             Ok(launch) => of[side] = Some(launch),
             Err(why) => seen.failures.push(format!("{}: {why}", ["baseline", "head"][side])),
         }
@@ -148,7 +184,7 @@ fn exact_plan(design: &Design, baseline: &Path) -> Result<Counts, String> {
     Ok(rows.iter().filter_map(row).collect())
 }
 
-fn cell(design: &Design, c: usize, seen: &Seen, counts: &Counts) -> CheckedCell {
+fn cell(design: &Design, c: usize, seen: &Seen, counts: Option<&Counts>) -> CheckedCell {
     let trial = &design.trials[c];
     let failure = seen.failed.then(|| seen.failures.first().cloned().unwrap_or_default());
     CheckedCell {
@@ -162,20 +198,23 @@ fn cell(design: &Design, c: usize, seen: &Seen, counts: &Counts) -> CheckedCell 
     }
 }
 
-/// What has to be the same and is not.
-fn findings(trial: &PlannedTrial, seen: &Seen, counts: &Counts) -> Vec<String> {
+/// What has to be the same and is not: of two builds everything that is counted, of two forms of a scenario the tokens of a step.
+fn findings(trial: &PlannedTrial, seen: &Seen, counts: Option<&Counts>) -> Vec<String> {
     let mut found = Vec::new();
     let mut differs = |what: &str, a: u64, b: u64| {
         if a != b {
             found.push(format!("{what}: {a} before, {b} now"));
         }
     };
-    if let Some((parameters, flops)) = counts.get(&trial.id) {
+    if let Some((parameters, flops)) = counts.and_then(|c| c.get(&trial.id)) {
         differs("parameters", *parameters, trial.parameters);
         differs("FLOPs of a step", *flops, trial.flops_per_step.get());
     }
     if let (Some(a), Some(b)) = (seen.base.first(), seen.head.first()) {
         differs("tokens of a step", a.figures.tokens_per_step, b.figures.tokens_per_step);
+        if counts.is_none() {
+            return found;
+        }
         if trial.cell.trial.backend.repeats_bits() {
             differs("checksum of the output", a.figures.checksum.into(), b.figures.checksum.into());
         }

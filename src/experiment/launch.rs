@@ -5,6 +5,7 @@ use crate::comparison::check::Side;
 use crate::plan::PlannedTrial;
 use crate::runner::measurement::{Figures, Status};
 use crate::runner::{Options, Request, run_trial};
+use crate::scenario::engine::Each;
 use crate::scenario::{Measure, Price};
 use crate::stats::median;
 use crate::stats::random::SplitMix64;
@@ -21,6 +22,11 @@ pub(crate) struct Launch {
     pub figures: Figures,
 }
 
+/// Whether a trial's program is launched for every figure: what it finds in memory is all that a launch before it can have warmed.
+pub(crate) fn one_figure(trial: &PlannedTrial) -> bool {
+    trial.cell.trial.engine.as_ref().is_some_and(|e| e.each() == Each::Launch)
+}
+
 /// A fresh process of a program for one trial: its figures, or why there are none. The environment is padded by up to 4095
 /// random bytes, so that where the stack lies is not the same for all launches of a program (Mytkowicz et al. 2009).
 ///
@@ -33,8 +39,10 @@ pub(crate) fn launch(
     random: &mut SplitMix64,
 ) -> Result<Launch, String> {
     let seconds = design.launch_seconds;
+    let stated = &design.scenario.measure;
+    let warmup_steps = stated.warmup_steps.or(one_figure(trial).then_some(0));
     let measure =
-        Measure { precision: 0.5, min_seconds: seconds, max_seconds: 2.0 * seconds, ..design.scenario.measure.clone() };
+        Measure { precision: 0.5, min_seconds: seconds, max_seconds: 2.0 * seconds, warmup_steps, ..stated.clone() };
     // Both programs of a pair meet what there is.
     let patience_seconds = 0.0;
     let request =

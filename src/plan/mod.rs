@@ -70,7 +70,7 @@ pub struct PlannedTrial {
     pub id: String,
     /// What is measured.
     pub cell: Cell,
-    /// Parameters of the model.
+    /// Parameters of the model; 0 where that of another program is not stated, as the FLOPs are.
     pub parameters: u64,
     /// Model FLOPs of a step.
     pub flops_per_step: Flops,
@@ -163,16 +163,27 @@ impl Plan {
 fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &MachineFacts) -> Result<PlannedTrial, PlanError> {
     let w = &cell.trial.workload;
     let too_large = |e: count::CountOverflow| PlanError { cell: cell.name(), message: e.to_string() };
-    let memory = count::memory(cell.trial.backend, w, &cell.trial.parallel()).map_err(too_large)?;
-    let flops_per_step = count::flops_per_step(w).map_err(too_large)?;
+    // What another program takes, only that program knows.
+    let memory = match cell.trial.engine {
+        None => count::memory(cell.trial.backend, w, &cell.trial.parallel()).map_err(too_large)?,
+        Some(_) => MemoryParts::default(),
+    };
+    let (parameters, flops_per_step) = match cell.trial.states_model() {
+        true => (count::parameters(&w.shape).map_err(too_large)?, count::flops_per_step(w).map_err(too_large)?),
+        false => (0, Flops(0)),
+    };
     let cores = cell.trial.devices.saturating_mul(cell.trial.cores_per_device);
-    let step = step_seconds(cell, cores, facts);
+    let step = match cell.trial.engine {
+        None => step_seconds(cell, cores, facts),
+        // So that the estimate is what the scenario lets it take.
+        Some(_) => scenario.measure.max_seconds / rounds::MEASURED_STEPS,
+    };
     Ok(PlannedTrial {
         cell_index: index,
         run_order: index,
         id: cell.trial.id(),
         cell: cell.clone(),
-        parameters: count::parameters(&w.shape).map_err(too_large)?,
+        parameters,
         flops_per_step,
         memory,
         estimate: Seconds(step),

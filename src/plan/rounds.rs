@@ -16,7 +16,7 @@ const OVERHEAD_SECONDS: f64 = 0.3;
 /// Steps of warm-up that an estimate assumes.
 const WARMUP_STEPS: f64 = 4.0;
 /// Steps after which an estimate assumes the median to be known well enough.
-const MEASURED_STEPS: f64 = 8.0;
+pub(crate) const MEASURED_STEPS: f64 = 8.0;
 
 /// Estimated seconds of all launches of a cell whose steps take so long.
 pub(super) fn seconds_of_cell(step: f64, measure: &Measure, rounds: u32) -> f64 {

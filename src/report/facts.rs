@@ -10,7 +10,7 @@ use crate::results::record::Record;
 use crate::results::run::Run;
 use crate::runner::measurement::{Figures, Status};
 use crate::scenario::Value;
-use crate::scenario::axes::{AXES, Axis, said};
+use crate::scenario::axes::{AXES, Axis, label, said};
 
 /// A run and everything that is computed from it once.
 #[derive(Debug)]
@@ -151,18 +151,13 @@ fn varied(run: &Run, path: &str) -> Varied {
         }
     }
     let known = axis(path);
-    Varied {
-        path: path.into(),
-        label: known.map_or(path, |a| a.label).into(),
-        unit: known.map_or("", |a| a.unit),
-        values,
-    }
+    Varied { path: path.into(), label: label(path).into(), unit: known.map_or("", |a| a.unit), values }
 }
 
 /// What the trial has there, or what the scenario set it to where the trial has no such field.
 fn value_of(record: &Record, path: &str) -> Option<String> {
     let set = || record.cell.coordinates.iter().find(|(p, _)| p == path).map(|(_, v)| v.clone());
-    match axis(path).map(|a| (a.get)(&record.cell.trial)) {
+    match axis(path).map(|a| a.of(&record.cell.trial)) {
         Some(Value::Null) | None => set(),
         Some(value) => Some(value.to_string()),
     }

@@ -34,7 +34,11 @@ pub(super) fn table(facts: &Facts) -> DataTable {
         ("predicted_workspace_bytes", |m| m.workspace_bytes),
     ];
     for (name, of) in parts {
-        b.integer(name, |r| i64::try_from(of(&r.measurement.predicted_memory)).ok());
+        // Of another program nothing is predicted.
+        b.integer(name, |r| {
+            let bytes = of(&r.measurement.predicted_memory);
+            i64::try_from(bytes).ok().filter(|_| r.cell.trial.engine.is_none())
+        });
     }
     b.disturbance();
     b.of_figures("warmup_steps", |f| Some(f.warmup_steps.into()));
@@ -61,6 +65,7 @@ fn stop_name(stop: Stop) -> &'static str {
         Stop::Precision => "precision",
         Stop::MaxSeconds => "max_seconds",
         Stop::MaxSteps => "max_steps",
+        Stop::Ended => "ended",
     }
 }
 
@@ -138,7 +143,7 @@ impl Builder<'_> {
     /// A field of the trial, under its path.
     fn field(&mut self, axis: &Axis) {
         let name = if axis.path == "model.preset" { "model" } else { axis.path };
-        let get = |r: &Record| (axis.get)(&r.cell.trial);
+        let get = |r: &Record| axis.of(&r.cell.trial);
         match axis.kind {
             Kind::Count => self.integer(name, |r| match get(r) {
                 Value::Integer(i) => Some(i),
@@ -157,7 +162,7 @@ impl Builder<'_> {
                 let values = self.records.iter().map(one).collect();
                 self.push(name, Values::Flag(values));
             }
-            Kind::Text | Kind::Word(_) => self.text(name, |r| match get(r) {
+            _ => self.text(name, |r| match get(r) {
                 Value::Text(t) => Some(t),
                 _ => None,
             }),

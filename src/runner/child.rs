@@ -2,12 +2,15 @@
 
 use super::allocation;
 use super::clock::{Clock, Monotonic, Watch};
+use super::engine::EngineSession;
 use super::fault::Faults;
 use super::measure::{Measured, Onlooker, measure};
 use super::measurement::Figures;
 use super::measurement::Stop;
 use super::memory;
-use super::protocol::{Fault, Message, PROTOCOL_VERSION, ProtocolError, Team, TrialRequest, read_request, send};
+use super::protocol::{
+    ENGINE_PROTOCOL, Fault, Message, PROTOCOL_VERSION, ProtocolError, Team, TrialRequest, read_request, send,
+};
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
 use super::telemetry::summary::Steps;
@@ -15,6 +18,7 @@ use super::watch::Disturbance;
 use super::watch::watcher::{Seat, Watcher};
 use crate::hardware::gpu::nvml;
 use crate::net::rendezvous::listen;
+use crate::scenario::engine::Engine;
 use crate::scenario::trial::Trial;
 use crate::transformer::BackendKind;
 use crate::transformer::collective::net::Net;
@@ -41,6 +45,7 @@ impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
         let kind = match &error {
             SessionError::OutOfMemory(_) => Fault::Oom,
+            SessionError::Crashed(_) => Fault::Device,
             e if e.is_consequence() => Fault::Lost,
             SessionError::Device(_) => Fault::Device,
             _ => Fault::Invalid,
@@ -63,7 +68,7 @@ pub fn serve(input: impl Read, mut output: impl Write) -> Result<(), ProtocolErr
 }
 
 fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, Failure> {
-    if request.protocol != PROTOCOL_VERSION {
+    if ![PROTOCOL_VERSION, ENGINE_PROTOCOL].contains(&request.protocol) {
         let theirs = request.protocol;
         return Err(Failure::invalid(format!(
             "the program was replaced during the run (protocol {theirs}, here {PROTOCOL_VERSION}); start the run again"
@@ -73,16 +78,23 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let baseline = memory::resident().ok_or_else(no_memory_facts)?;
     memory::volunteer_for_the_oom_killer();
     // Processors of a trial on GPUs idle: what others do on them is no measure of it.
-    let alone = request.team.is_none() && request.trial.backend == BackendKind::Cpu;
+    let of_its_own = request.trial.engine.is_some();
+    let alone = request.team.is_none() && request.trial.backend == BackendKind::Cpu && !of_its_own;
     let cores = request.trial.devices.saturating_mul(request.trial.cores_per_device);
     let seat = Seat::now(alone, cores, request.measure.disturbed, request.patience_seconds);
     say(output, &Message::Ready { baseline_rss_bytes: baseline.now })?;
 
     let faults = Faults::of(&request.trial).map_err(|e| Failure::invalid(e.to_string()))?;
     faults.strike();
-    let mut session = match faults.session(&request.trial) {
-        Some(session) => session,
-        None => session_of(request, output)?,
+    let mut settings = request.measure.clone();
+    let mut session = match (faults.session(&request.trial), &request.trial.engine) {
+        (Some(session), _) => session,
+        (None, Some(engine)) => {
+            let session = engine_of(engine, request)?;
+            settings.warmup_steps = settings.warmup_steps.or(session.warm_up());
+            Box::new(session)
+        }
+        (None, None) => session_of(request, output)?,
     };
     session = faults.disturbed(session);
     if request.team.as_ref().is_some_and(|team| team.world.rank > 0) {
@@ -93,7 +105,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let whole = request.team.as_ref().is_none_or(|team| team.world.local_size == team.world.size);
     let sampler = if whole { sampler(&request.trial, &faults, clock) } else { None };
     let (mut lost, mut watcher) = (None, Watcher::start(seat, clock.now().as_secs_f64()));
-    let measured = measure(session.as_mut(), &request.measure, &clock, &mut watcher, &mut |progress| {
+    let measured = measure(session.as_mut(), &settings, &clock, &mut watcher, &mut |progress| {
         // A parent that is gone takes this process with it; should it not, the trial's end will tell.
         if lost.is_none() {
             lost = say(output, &Message::Progress(progress)).err();
@@ -112,7 +124,33 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let on_its_gpus = telemetry.as_ref().and_then(Telemetry::other_processes);
     let disturbance = Disturbance { on_its_gpus, ..disturbance };
     let figures = assemble(measured, &request.trial, [baseline.now, peak], &watch, (telemetry, disturbance));
+    let figures = session.elsewhere().into_iter().fold(figures, of_other_processes);
     Ok(Figures { watts: figures.watts.filter(|_| whole), ..figures })
+}
+
+/// Figures of a trial that other processes ran: this one's memory and disturbance are not theirs.
+fn of_other_processes(figures: Figures, peak_rss_bytes: u64) -> Figures {
+    let mut telemetry = figures.telemetry;
+    // Those that compute on the GPUs are the trial's own.
+    telemetry.iter_mut().flat_map(|t| &mut t.gpus).for_each(|gpu| gpu.other_processes = None);
+    Figures {
+        peak_rss_bytes,
+        baseline_rss_bytes: 0,
+        peak_allocated_bytes: 0,
+        first_allocated_bytes: None,
+        telemetry,
+        disturbance: None,
+        ..figures
+    }
+}
+
+fn engine_of(engine: &Engine, request: &TrialRequest) -> Result<EngineSession, Failure> {
+    if request.team.is_some() {
+        return Err(Failure::invalid(
+            "a program is started once: run centime without a launcher, and have the command start the others (torchrun in its command)",
+        ));
+    }
+    Ok(EngineSession::start(engine, &request.trial)?)
 }
 
 impl Onlooker for Watcher {
@@ -214,5 +252,6 @@ fn assemble(
         telemetry,
         machine_rates: Vec::new(),
         disturbance: Some(disturbance),
+        served: vec![],
     }
 }

@@ -147,11 +147,16 @@ impl Steps<'_> {
         self.tally.seconds.len() >= MOST_STEPS
     }
 
-    fn step(&mut self) -> Result<(), SessionError> {
+    /// One step; whether there was one.
+    fn step(&mut self) -> Result<bool, SessionError> {
         let start = self.clock.now();
-        let outcome = self.session.step()?;
+        let outcome = match self.session.step() {
+            Err(SessionError::Ended) => return Ok(false),
+            outcome => outcome?,
+        };
         let end = self.clock.now();
-        self.tally.seconds.push(end.saturating_sub(start).as_secs_f64());
+        let timed = || end.saturating_sub(start).as_secs_f64();
+        self.tally.seconds.push(self.session.last_seconds().unwrap_or_else(timed));
         self.tally.starts.push(start.as_secs_f64());
         self.tally.first_tokens.extend(outcome.first_token_seconds);
         self.tally.tokens_per_step = outcome.tokens;
@@ -166,7 +171,7 @@ impl Steps<'_> {
         if self.onlooker.look(end) {
             self.stand_still();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Until the machine is quieter. The time does not count.
@@ -201,8 +206,7 @@ impl Steps<'_> {
 
     /// Runs a fixed number of steps; returns how many to discard: all.
     fn warm_up_for(&mut self, count: usize) -> Result<usize, SessionError> {
-        while self.tally.seconds.len() < count && !self.full() {
-            self.step()?;
+        while self.tally.seconds.len() < count && !self.full() && self.step()? {
             self.report(None);
         }
         let discard = self.tally.seconds.len();
@@ -214,16 +218,16 @@ impl Steps<'_> {
     fn warm_up_until_stationary(&mut self, budget: f64) -> Result<usize, SessionError> {
         let mut look_at = 1;
         loop {
-            self.step()?;
+            let ended = !self.step()?;
             self.report(None);
             let steps = self.tally.seconds.len();
-            if steps >= look_at {
+            if steps >= look_at || ended {
                 look_at = next_look(steps);
                 if let Some(from) = stats::stationary_from(&self.tally.seconds) {
                     return Ok(from.clamp(1, steps));
                 }
             }
-            if self.elapsed() >= budget || self.full() {
+            if self.elapsed() >= budget || self.full() || ended {
                 return Ok(steps);
             }
         }
@@ -236,7 +240,9 @@ impl Steps<'_> {
         let mut look_at = 1;
         let mut precision = None;
         loop {
-            self.step()?;
+            if !self.step()? {
+                return self.ended();
+            }
             self.report(precision);
             let steps = self.tally.seconds.len();
             let elapsed = before + self.elapsed();
@@ -252,6 +258,17 @@ impl Steps<'_> {
                 }
             }
         }
+    }
+
+    /// There are no more steps: what was measured so far is what there is.
+    fn ended(&self) -> Result<(Stop, Option<f64>), SessionError> {
+        if self.tally.seconds.is_empty() {
+            return Err(SessionError::Invalid(format!(
+                "the program ended after {} steps, all of them warm-up; have it run for more, or set measure.warmup to fewer",
+                self.tally.done
+            )));
+        }
+        Ok((Stop::Ended, precision::reached(&self.tally.seconds)))
     }
 }
 

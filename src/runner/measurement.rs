@@ -1,5 +1,6 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
+use super::served::Served;
 use super::telemetry::Telemetry;
 use super::watch::Disturbance;
 use crate::hardware::machine::Rates;
@@ -56,6 +57,8 @@ pub enum Stop {
     MaxSeconds,
     /// As many samples as a row holds were there first: a million.
     MaxSteps,
+    /// The program that was measured ended first.
+    Ended,
 }
 
 /// The figures of a trial that ran.
@@ -106,6 +109,9 @@ pub struct Figures {
     /// Whether the trial had the machine to itself, of trials that were watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disturbance: Option<Disturbance>,
+    /// Of requests to a server: what a load generator told of each launch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub served: Vec<Served>,
 }
 
 impl Figures {

@@ -14,6 +14,11 @@ pub(super) fn resident() -> Option<Resident> {
     parse_status(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
+/// The same of another process.
+pub(super) fn resident_of(pid: u32) -> Option<Resident> {
+    parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
 fn parse_status(status: &str) -> Option<Resident> {
     let field = |name: &str| {
         let line = status.lines().find_map(|l| l.strip_prefix(name))?;

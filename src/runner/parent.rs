@@ -3,7 +3,7 @@
 use super::measurement::{Figures, Measurement, Status};
 use super::memory;
 use super::process::{Pipes, Process};
-use super::protocol::{Fault, Message, PROTOCOL_VERSION, Progress, Team, TrialRequest};
+use super::protocol::{ENGINE_PROTOCOL, Fault, Message, PROTOCOL_VERSION, Progress, Team, TrialRequest};
 use super::verdict::{Cut, Ending, judge};
 use crate::scenario::{Measure, trial::Trial};
 use crate::transformer::memory::MemoryParts;
@@ -177,7 +177,8 @@ impl Attended {
 fn ask(mut stdin: ChildStdin, request: &Request, team: Option<Team>) {
     let (trial, measure) = (request.trial.clone(), request.measure.clone());
     let patience_seconds = request.patience_seconds;
-    let request = TrialRequest { protocol: PROTOCOL_VERSION, trial, measure, team, patience_seconds };
+    let protocol = if trial.engine.is_some() { ENGINE_PROTOCOL } else { PROTOCOL_VERSION };
+    let request = TrialRequest { protocol, trial, measure, team, patience_seconds };
     // A request is a few kilobytes and fits into the pipe whether or not anybody reads.
     let _ = serde_json::to_vec(&request).map(|text| stdin.write_all(&text));
 }

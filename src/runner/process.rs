@@ -1,5 +1,6 @@
 //! The trial's process: started in a group of its own, bound to its parent's life, killed as a group, reaped always.
 
+use super::family::{self, descendants};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -50,19 +51,8 @@ impl Process {
             process.kill();
             return Err(io::Error::other("the trial's process has no pipes"));
         };
-        process.keep_tail_of(stderr)?;
+        process.stderr = keep_tail(stderr)?;
         Ok((process, Pipes { stdin, stdout }))
-    }
-
-    fn keep_tail_of(&mut self, mut stderr: ChildStderr) -> io::Result<()> {
-        let tail = Arc::clone(&self.stderr);
-        let read = move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = stderr.read(&mut buffer) {
-                tail.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..n]);
-            }
-        };
-        thread::Builder::new().name("trial-stderr".into()).spawn(read).map(drop)
     }
 
     /// The last of what the trial wrote to stderr so far.
@@ -78,15 +68,18 @@ impl Process {
         self.reaped
     }
 
-    /// Kills the whole group, and waits for the process; how it ended.
+    /// Kills the whole group and everyone whom it started, and waits for the process; how it ended.
     pub(super) fn kill(&mut self) -> Option<ExitStatus> {
         if self.reaped.is_none() {
+            // A program under the trial may have left the group.
+            let below = descendants(self.child.id());
             // The group exists as long as its leader is not reaped; one that has ended by itself is no error.
             #[cfg(unix)]
             if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
             }
             let _ = self.child.kill();
+            family::kill(&below);
             self.reaped = self.child.wait().ok();
         }
         self.reaped
@@ -97,6 +90,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Reads a stream of errors on a thread of its own and keeps the end of it.
+pub(super) fn keep_tail(mut stderr: ChildStderr) -> io::Result<Arc<Mutex<Tail>>> {
+    let kept: Arc<Mutex<Tail>> = Arc::default();
+    let tail = Arc::clone(&kept);
+    let read = move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = stderr.read(&mut buffer) {
+            tail.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..n]);
+        }
+    };
+    thread::Builder::new().name("stderr".into()).spawn(read).map(|_| kept)
 }
 
 /// Takes away what would change how many threads a trial computes with: the scenario alone says that.
@@ -113,11 +119,17 @@ fn decides_threads(name: &OsStr) -> bool {
 }
 
 /// Puts the child into a group of its own, and has the kernel kill it when the thread that started it ends.
-#[cfg(target_os = "linux")]
 fn bind_to_parent(command: &mut Command) {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    die_with_parent(command);
+}
+
+/// Has the kernel kill the child when the thread that started it ends.
+#[cfg(target_os = "linux")]
+pub(super) fn die_with_parent(command: &mut Command) {
     use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
     use std::os::unix::process::CommandExt;
-    command.process_group(0);
     let parent = getpid();
     let bind = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -128,18 +140,12 @@ fn bind_to_parent(command: &mut Command) {
     unsafe { command.pre_exec(bind) };
 }
 
-#[cfg(all(unix, not(target_os = "linux")))]
-fn bind_to_parent(command: &mut Command) {
-    use std::os::unix::process::CommandExt;
-    command.process_group(0);
-}
-
-#[cfg(not(unix))]
-fn bind_to_parent(_: &mut Command) {}
+#[cfg(not(target_os = "linux"))]
+pub(super) fn die_with_parent(_: &mut Command) {}
 
 /// The last bytes of a stream.
 #[derive(Debug, Default)]
-struct Tail {
+pub(super) struct Tail {
     bytes: Vec<u8>,
 }
 
@@ -153,7 +159,7 @@ impl Tail {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let from = self.bytes.len().saturating_sub(STDERR_KEPT);
         String::from_utf8_lossy(&self.bytes[from..]).into_owned()
     }

@@ -13,6 +13,9 @@ use std::io::{self, Read, Write};
 /// what it knew, and what a child may be asked without (fields with defaults), does not change it.
 pub(crate) const PROTOCOL_VERSION: u32 = 1;
 
+/// Version of a request for a trial that another program runs: a build from before would run the built-in transformer instead.
+pub(crate) const ENGINE_PROTOCOL: u32 = 2;
+
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
 
@@ -91,7 +94,7 @@ impl Progress {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Fault {
     Oom,
-    /// A device failed or was lost in the middle of the trial.
+    /// A device failed or was lost in the middle of the trial, or the program that was measured crashed.
     Device,
     /// The trial cannot be run as asked, or its figures are not to be trusted.
     Invalid,

@@ -80,15 +80,18 @@ fn judge_exit(exit: ExitStatus, ending: &Ending) -> (Status, String) {
     }
     match signal(exit) {
         Some(9) if ending.oom_killed => (Status::Oom, "killed by the kernel, which was out of memory".into()),
-        Some(number) => {
-            let how = format!("killed by signal {number}{}", signal_name(number));
-            (Status::Crashed, with_quote(&how, &ending.stderr))
-        }
-        None => {
-            let how = exit.code().map_or("ended abnormally".into(), |code| format!("exited with code {code}"));
-            (Status::Crashed, with_quote(&how, &ending.stderr))
-        }
+        _ => (Status::Crashed, exited(exit, &ending.stderr)),
     }
+}
+
+/// How a process ended badly, with the end of what it said.
+pub(super) fn exited(exit: ExitStatus, stderr: &str) -> String {
+    let how = match (signal(exit), exit.code()) {
+        (Some(number), _) => format!("killed by signal {number}{}", signal_name(number)),
+        (None, Some(code)) => format!("exited with code {code}"),
+        (None, None) => "ended abnormally".into(),
+    };
+    with_quote(&how, stderr)
 }
 
 #[cfg(unix)]
@@ -179,6 +182,7 @@ mod tests {
             telemetry: None,
             machine_rates: Vec::new(),
             disturbance: None,
+            served: vec![],
             first_allocated_bytes: None,
         }
     }

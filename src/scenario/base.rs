@@ -3,8 +3,11 @@
 use super::axes::{self, AXES, SECTIONS, section_of};
 use super::draft::{Config, Draft};
 use crate::transformer::shape::hf_config::spec_from_hf_config;
-use crate::yaml::{self, Entry, Node, Place, Sources, YamlError, fields};
+use crate::yaml::{self, Entry, Node, Place, Sources, Value, YamlError, fields};
 use std::path::Path;
+
+/// The engine of a trial that names no other: Centime's own transformer.
+pub(crate) const BUILT_IN: &str = "built-in";
 
 /// The trial before anything is swept.
 #[derive(Debug)]
@@ -42,7 +45,9 @@ pub(super) fn read(root: &Node, s: &Sources) -> Result<Base, YamlError> {
     let own: Vec<&str> = outer().map(|a| a.path).chain(SECTIONS.iter().copied()).collect();
     let aliases: Vec<&str> = outer().flat_map(|a| a.aliases).copied().collect();
     for e in fields::entries("trial", section.map(|e| &e.node), &own, &aliases, s)? {
-        if SECTIONS.contains(&e.key.as_str()) {
+        if e.key == "engine" && e.node.value == Value::Text(BUILT_IN.into()) {
+            base.places.push(("engine", e.node.place));
+        } else if SECTIONS.contains(&e.key.as_str()) {
             let inner = || AXES.iter().filter(|a| section_of(a.path) == Some(&e.key));
             let mut own: Vec<&str> = inner().map(|a| &a.path[e.key.len() + 1..]).collect();
             own.extend((e.key == "model").then_some("hf_config"));

@@ -1,5 +1,6 @@
 //! A trial in the making: what has been said so far, and the checks that make it a [`Trial`].
 
+use super::engine::read::EngineDraft;
 use super::presets;
 use super::trial::{BackendChoice, Trial};
 use crate::transformer::collective::grid::{Parallel, Sharding};
@@ -32,6 +33,7 @@ pub(crate) struct Draft {
     pub optimizer: OptimizerKind,
     pub dropout: f32,
     pub prefill_chunk: Option<u32>,
+    pub engine: EngineDraft,
 }
 
 /// What a Hugging Face config says of a model, and what the model is called.
@@ -67,6 +69,7 @@ impl Default for Draft {
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
             prefill_chunk: None,
+            engine: EngineDraft::default(),
         }
     }
 }
@@ -114,7 +117,12 @@ impl Draft {
         }
     }
 
-    /// The checked trial; `auto` becomes CUDA where there is a GPU.
+    /// Whether anything is said of the model.
+    pub(crate) fn states_model(&self) -> bool {
+        self.preset.is_some() || self.config.is_some() || self.family.is_some() || self.spec != ShapeSpec::default()
+    }
+
+    /// The checked trial, as the built-in transformer would run it; `auto` becomes CUDA where there is a GPU.
     ///
     /// # Errors
     /// The field at fault, what is wrong with it, and the remedy.
@@ -134,7 +142,10 @@ impl Draft {
             prefill_chunk: self.prefill_chunk,
         };
         let parallel = self.parallel()?;
-        workload.check(&parallel).map_err(|e| (e.field.into(), e.message))?;
+        // What another program can do, that program knows.
+        if self.engine.command.is_none() {
+            workload.check(&parallel).map_err(|e| (e.field.into(), e.message))?;
+        }
         let backend = match self.backend {
             BackendChoice::Cpu => BackendKind::Cpu,
             BackendChoice::Naive => BackendKind::Naive,
@@ -144,7 +155,8 @@ impl Draft {
         };
         let devices = parallel.ranks().unwrap_or(u32::MAX);
         let cores_per_device = self.cores_per_device;
-        let trial = Trial { model, workload, backend, devices, cores_per_device, parallel: Some(parallel) };
+        let trial =
+            Trial { model, workload, backend, devices, cores_per_device, parallel: Some(parallel), engine: None };
         Ok(trial.canonical())
     }
 

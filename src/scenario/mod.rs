@@ -4,11 +4,11 @@
 //! of devices, of the clock or of results.
 
 pub(crate) mod axes;
-mod axis;
 mod base;
 pub(crate) mod budget;
 mod document;
 mod draft;
+pub(crate) mod engine;
 mod merge;
 mod names;
 mod overrides;

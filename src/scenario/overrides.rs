@@ -1,6 +1,6 @@
 //! `--set path=value`: fields of the trial, of the sweep and of the settings, from the command line.
 
-use super::axes::{self, AXES};
+use super::axes::{AXES, Field};
 use super::merge::merged;
 use super::{TOP, names};
 use crate::yaml::{Entry, Node, Origin, Place, Sources, Value, YamlError, did_you_mean, parse};
@@ -59,8 +59,9 @@ fn parts(path: &str) -> Option<Vec<String>> {
 }
 
 fn field(path: &str) -> Option<Vec<String>> {
-    let own = if path == "model.hf_config" { path } else { axes::find(path)?.path };
-    Some(std::iter::once("trial").chain(own.split('.')).map(str::to_string).collect())
+    let own = if path == "model.hf_config" { path.to_string() } else { Field::named(path)?.path };
+    // A variable's name may hold anything.
+    Some(std::iter::once("trial").chain(own.splitn(3, '.')).map(str::to_string).collect())
 }
 
 fn unknown(path: &str) -> String {

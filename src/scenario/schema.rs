@@ -1,6 +1,8 @@
 //! The JSON Schema of scenario files, for editors: made from the same tables that the reader uses.
 
 use super::axes::{AXES, Axis, Kind, SECTIONS, section_of};
+use super::base::BUILT_IN;
+use super::engine::{Each, Figure, Ready};
 use super::presets;
 use super::settings::{DISTURBED, MOST_ROUNDS};
 use crate::hardware::offer::Term;
@@ -18,9 +20,21 @@ fn one(axis: &Axis) -> Value {
         Kind::Number => json!({"type": "number"}),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Word(words) => json!({"enum": words}),
+        Kind::Free => json!({"type": "string", "minLength": 1, "maxLength": 80}),
+        Kind::Words => json!({"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}),
+        Kind::Variables => json!({"type": ["object", "null"], "additionalProperties": {"type": ["string", "integer"]}}),
+        Kind::Reads => reads(),
         Kind::Text => json!({"enum": presets::all().iter().map(|p| p.name).collect::<Vec<_>>()}),
     };
     or_variable(kind)
+}
+
+/// How a program's output is read.
+fn reads() -> Value {
+    let path = json!({"type": "string", "pattern": r"^\$"});
+    let mut fields: Vec<(&str, Value)> = Figure::WORDS.iter().map(|name| (*name, path.clone())).collect();
+    fields.extend([("each", json!({"enum": Each::WORDS})), ("pattern", json!({"type": "string"}))]);
+    json!({"anyOf": [{"enum": Ready::WORDS}, closed(&[], &fields)]})
 }
 
 /// A range stands for whole numbers: 16..256*2, 1..8+1, 16-256*2.
@@ -55,18 +69,20 @@ fn names(axis: &Axis, swept: bool) -> Vec<String> {
 }
 
 fn trial() -> Value {
-    let (mut outer, mut model, mut parallel) = (Map::new(), Map::new(), Map::new());
+    let (mut outer, mut model, mut parallel, mut engine) = (Map::new(), Map::new(), Map::new(), Map::new());
     for axis in AXES {
         for name in names(axis, false) {
             match section_of(axis.path) {
                 Some("model") if !name.contains('.') => drop(model.insert(name, described(axis))),
                 Some("parallel") => drop(parallel.insert(name["parallel.".len()..].into(), described(axis))),
+                Some("engine") => drop(engine.insert(name["engine.".len()..].into(), described(axis))),
                 None => drop(outer.insert(name, described(axis))),
                 _ => {}
             }
         }
     }
     outer.insert("parallel".into(), object(parallel));
+    outer.insert("engine".into(), json!({"anyOf": [{"const": BUILT_IN}, object(engine)]}));
     model.insert("hf_config".into(), json!({"type": "string", "description": "path of a Hugging Face config.json"}));
     outer.insert("model".into(), object(model));
     object(outer)
@@ -74,7 +90,11 @@ fn trial() -> Value {
 
 fn axes(value: impl Fn(&Axis) -> Value) -> Value {
     let all = AXES.iter().flat_map(|a| names(a, true).into_iter().map(move |n| (n, a)));
-    object(all.map(|(n, a)| (n, value(a))).collect())
+    let mut axes = object(all.map(|(n, a)| (n, value(a))).collect());
+    let text = json!({"type": ["string", "integer"]});
+    axes["patternProperties"] =
+        json!({r"^engine\.env\..": {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}});
+    axes
 }
 
 fn partial() -> Value {

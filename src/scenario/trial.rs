@@ -1,5 +1,6 @@
 //! One trial: a point of the sweep, checked and complete.
 
+use super::engine::{Engine, Reads};
 use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct Trial {
     /// How the devices share the workload, where it is not by whole replicas alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<Parallel>,
+    /// The program that runs it, where that is not the built-in transformer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
 }
 
 impl Trial {
@@ -48,6 +52,7 @@ impl Trial {
         ];
         // Whole replicas are not spelt out: trials keep the ids that they had before there was anything else.
         canonical.extend(self.parallel.map(|p| serde_json::json!(p)));
+        canonical.extend(self.engine.as_ref().map(|e| serde_json::json!({ "engine": e })));
         let digest = Sha256::digest(serde_json::Value::Array(canonical).to_string().as_bytes());
         digest.iter().take(6).map(|b| format!("{b:02x}")).collect()
     }
@@ -74,6 +79,16 @@ impl Trial {
         }
         self.parallel = (parallel != Parallel::replicas(self.devices)).then_some(parallel);
         self
+    }
+
+    /// Whether the shape of the model is known: that of a program only where the scenario states it.
+    pub(crate) fn states_model(&self) -> bool {
+        self.engine.as_ref().is_none_or(|e| e.states_model)
+    }
+
+    /// Whether another tool measured it, and its file was read.
+    pub fn is_imported(&self) -> bool {
+        self.engine.as_ref().is_some_and(|e| matches!(e.reads, Reads::Imported { .. }))
     }
 
     /// How the devices share the workload.

@@ -6,6 +6,7 @@
 
 use crate::hardware::kind::Kind;
 use crate::hardware::machine::{Machine, Rates};
+use crate::results::record::Record;
 use crate::results::run::{Run, Variation};
 use crate::runner::measurement::Status;
 use crate::stats::median;
@@ -74,7 +75,9 @@ pub(crate) fn keep(file: &Path, run: PastRun) -> std::io::Result<()> {
 /// What a finished run leaves.
 pub(crate) fn of(run: &Run) -> PastRun {
     let spread = run.environment.variation().spread;
-    let trials = run.records.iter().filter(|r| r.measurement.status == Status::Ok).filter_map(|r| {
+    // How another program's launches differ is that program's affair.
+    let own = |r: &&Record| r.measurement.status == Status::Ok && r.cell.trial.engine.is_none();
+    let trials = run.records.iter().filter(own).filter_map(|r| {
         let rounds = r.measurement.figures.as_ref()?.medians_of_launches();
         let logs: Vec<f64> = rounds.iter().map(|m| m.ln()).collect();
         let of_launches = spread.launch.powi(2) / logs.len().max(1) as f64;

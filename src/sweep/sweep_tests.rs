@@ -50,6 +50,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         telemetry: None,
         machine_rates: Vec::new(),
         disturbance: None,
+        served: vec![],
         first_allocated_bytes: None,
     };
     let figures = (status == Status::Ok).then_some(figures);

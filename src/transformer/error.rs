@@ -26,6 +26,12 @@ pub enum SessionError {
     Apart(String),
     #[error("out of memory: {0}")]
     OutOfMemory(String),
+    /// A program that was measured in the transformer's place.
+    #[error("{0}")]
+    Crashed(String),
+    /// There are no more steps: the program has ended, and ended well.
+    #[error("the program has ended")]
+    Ended,
 }
 
 impl SessionError {

@@ -48,6 +48,16 @@ pub trait Session {
         None
     }
 
+    /// How long the last step took by the session's own account, in seconds; `None`: as whoever drives it has timed it.
+    fn last_seconds(&self) -> Option<f64> {
+        None
+    }
+
+    /// Of a session whose work other processes do: the most resident bytes that they have held together so far.
+    fn elsewhere(&self) -> Option<u64> {
+        None
+    }
+
     /// In a process that does not lead: steps when it is told to, until it is told that there are no more; the seconds of each.
     ///
     /// # Errors

@@ -42,6 +42,7 @@ pub(crate) fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Tri
         backend: BackendKind::Cpu,
         devices,
         parallel: None,
+        engine: None,
         cores_per_device: 1,
     }
 }
@@ -99,6 +100,7 @@ pub(crate) fn measured(trial: &Trial, gflops: f64) -> Measurement {
             telemetry: None,
             machine_rates: Vec::new(),
             disturbance: None,
+            served: vec![],
             first_allocated_bytes: None,
             step_seconds,
         }),

@@ -89,6 +89,10 @@ fn foot(c: &Calibration) -> String {
 /// A row for each engine: a good one, and this program where it was measured.
 fn rows_of(cell: &Cell, on: &On, book: &Book, c: &Calibration) -> Result<Vec<Vec<Value>>, Failure> {
     let w = &cell.trial.workload;
+    if !cell.trial.states_model() {
+        let message = "the model of the program is not stated, so nothing can be projected; give trial.model";
+        return Err(Failure::Usage(anyhow!("{}: {message}", cell.name())));
+    }
     let count = on.count.unwrap_or(cell.trial.devices);
     let p = match project(w, &on.unit, count, c) {
         Ok(p) => p,

@@ -3,7 +3,7 @@
 mod progress;
 mod signals;
 mod team;
-mod timestamp;
+pub(super) mod timestamp;
 
 use super::Failure;
 use super::load::{Selection, load};

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The moment in UTC, to the second. A clock before 1970 reads as 1970.
-pub(super) fn rfc3339(moment: SystemTime) -> String {
+pub(in crate::cli) fn rfc3339(moment: SystemTime) -> String {
     let seconds = moment.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (year, month, day) = civil(seconds / 86_400);
     let of_day = seconds % 86_400;

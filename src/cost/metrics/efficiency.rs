@@ -15,7 +15,7 @@ pub(crate) static FLOPS_PER_SECOND: Metric = Metric {
     direction: Direction::Higher,
     formula: "model FLOPs of a step / median step_seconds",
     source: "Chowdhery et al. 2022 (PaLM), appendix B: matrix products and full attention, no recomputation",
-    compute: |c| rate(c, count::flops_per_step(&c.record.cell.trial.workload).ok()?.get() as f64),
+    compute: |c| rate(c, count::flops_per_step(known(c)?).ok()?.get() as f64),
 };
 
 pub(crate) static PEAK_FLOPS: Metric = Metric {
@@ -65,7 +65,7 @@ pub(crate) static MFU_CAUSAL: Metric = share(
     "what a kernel that skips the masked half has to do; beside the convention",
     |c| {
         let peak = peak_flops(c)?;
-        let flops = count::causal_flops_per_step(&c.record.cell.trial.workload).ok()?.get() as f64;
+        let flops = count::causal_flops_per_step(known(c)?).ok()?.get() as f64;
         rate(c, flops)?.increasing(|f| f / peak)?.positive()
     },
 );
@@ -76,11 +76,17 @@ pub(crate) static MBU: Metric = share(
     "bytes a decode step has to read (weights once a replica, KV cache once) / median step_seconds / read bandwidth: probed, or a GPU's datasheet's",
     "Databricks 2023, LLM inference performance engineering",
     |c| {
-        let bytes = decode_bytes(&c.record.cell.trial.workload, c.record.cell.trial.parallel().data)?;
+        let bytes = decode_bytes(known(c)?, c.record.cell.trial.parallel().data)?;
         let bandwidth = peak_bandwidth(c)?;
         rate(c, bytes)?.increasing(|r| r / bandwidth)?.positive()
     },
 );
+
+/// The workload, where the model's shape is known.
+fn known<'a>(c: &Context<'a>) -> Option<&'a Workload> {
+    let trial = &c.record.cell.trial;
+    trial.states_model().then_some(&trial.workload)
+}
 
 fn rate(c: &Context, amount: f64) -> Option<Estimate> {
     steps::median(c, &c.figures()?.step_seconds)?.decreasing(|s| amount / s)?.positive()

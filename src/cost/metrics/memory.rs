@@ -27,8 +27,8 @@ pub(crate) static PEAK_MEMORY: Metric = bytes(
     "peak_memory_bytes",
     "peak memory",
     Provenance::Measured,
-    "highest resident bytes of the trial's process",
-    "the operating system's high-water mark of the process",
+    "highest resident bytes of the trial's process; of a program, those of all its processes together",
+    "the operating system's high-water mark of the process; of several processes, looked at 20 times a second",
     |c| exact(c.figures()?.peak_rss_bytes),
 );
 
@@ -43,7 +43,9 @@ pub(crate) static MODEL_MEMORY: Metric = bytes(
         if let Some(devices) = f.device_memory {
             return exact(devices.peak_allocated_bytes);
         }
-        exact(f.peak_rss_bytes.checked_sub(f.baseline_rss_bytes)?)
+        // What another program took before its model is not known.
+        let baseline = Some(f.baseline_rss_bytes).filter(|b| *b > 0)?;
+        exact(f.peak_rss_bytes.checked_sub(baseline)?)
     },
 );
 

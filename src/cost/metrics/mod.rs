@@ -7,6 +7,7 @@ mod latency;
 mod memory;
 mod money;
 mod quality;
+mod serving;
 mod throughput;
 
 pub(crate) use efficiency::{FLOPS_PER_SECOND, MBU, MFU, MFU_CAUSAL, PEAK_FLOPS};
@@ -18,6 +19,9 @@ pub(crate) use memory::{
 };
 pub(crate) use money::{TOKENS_PER_USD, USD_PER_MILLION, USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT};
 pub(crate) use quality::{DISTURBANCE, MACHINE_BANDWIDTH, MACHINE_SPEED, OTHERS, PRECISION, SAMPLES, STEAL};
+pub(crate) use serving::{
+    E2E, E2E_P99, FAILED_REQUESTS, ITL, OUTPUT_TOKENS_PER_SECOND, REQUESTS_PER_SECOND, TPOT_P99, TTFT_P99,
+};
 pub(crate) use throughput::{TOKENS_PER_SECOND, TOKENS_PER_SECOND_PER_DEVICE};
 
 use super::metric::Metric;
@@ -36,6 +40,14 @@ pub(crate) const METRICS: &[&Metric] = &[
     &STEP_P99,
     &TTFT,
     &TPOT,
+    &TTFT_P99,
+    &TPOT_P99,
+    &ITL,
+    &E2E,
+    &E2E_P99,
+    &OUTPUT_TOKENS_PER_SECOND,
+    &REQUESTS_PER_SECOND,
+    &FAILED_REQUESTS,
     &FLOPS_PER_SECOND,
     &PEAK_FLOPS,
     &MFU,

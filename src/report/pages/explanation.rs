@@ -44,7 +44,8 @@ pub(crate) fn explanation(labels: [&str; 2], runs: [&Run; 2], book: &Book, e: &E
             "A cost per million tokens is price * FLOPs per token * 1e6 / (3600 * devices * utilisation * peak rate * MFU). Each \
              factor's part is the logarithmic mean of both costs times the logarithm of its ratio (Ang 2005, LMDI-I), so that the \
              parts add up to the change and nothing is left over. Devices are those at work for each unit that is paid for. \
-             Prices and utilisation are quoted, the rest is measured; the peak is probed.",
+             Prices and utilisation are quoted, the rest is measured; the peak is probed. Of a program whose model the scenario does not \
+             state, tokens/s of a device stand for FLOPs per token, peak rate and MFU.",
         ),
     ];
     Ok(Page {

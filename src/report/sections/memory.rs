@@ -39,7 +39,10 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     let mut table = Table::new(columns);
     for (i, record) in facts.records().iter().enumerate() {
         let mut cells = vec![Cell::text(facts.name(i))];
-        cells.extend(parts.iter().map(|(_, of)| bytes(of(&record.measurement.predicted_memory))));
+        // Of another program nothing is predicted.
+        let own = record.cell.trial.engine.is_none();
+        let part = |of: fn(&MemoryParts) -> u64| bytes(of(&record.measurement.predicted_memory));
+        cells.extend(parts.iter().map(|(_, of)| if own { part(*of) } else { Cell::text(ABSENT) }));
         let [predicted, allocated, model, peak] =
             [&PREDICTED_MEMORY, &PEAK_ALLOCATED, &MODEL_MEMORY, &PEAK_MEMORY].map(|m| (m, facts.get(i, m)));
         let ratio = predicted.1.zip(model.1).map(|(p, m)| m.value / p.value);

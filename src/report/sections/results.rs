@@ -2,8 +2,9 @@
 
 use crate::cost::metric::{Context, Metric};
 use crate::cost::metrics::{
-    MACHINE_SPEED, MBU, MFU, PEAK_GPU_MEMORY, PEAK_MEMORY, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TTFT,
-    USD_PER_MILLION, USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT,
+    E2E, MACHINE_SPEED, MBU, MFU, OUTPUT_TOKENS_PER_SECOND, PEAK_GPU_MEMORY, PEAK_MEMORY, REQUESTS_PER_SECOND,
+    STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TPOT_P99, TTFT, TTFT_P99, USD_PER_MILLION, USD_PER_MILLION_INPUT,
+    USD_PER_MILLION_OUTPUT,
 };
 use crate::cost::peaks::{self, Source};
 use crate::report::document::{Block, Cell, Column, Row, Table};
@@ -34,6 +35,11 @@ const COLUMNS: &[Shown] = &[
     Shown { wide_only: true, ..column(&STEP_P99) },
     column(&TTFT),
     column(&TPOT),
+    Shown { wide_only: true, ..column(&TTFT_P99) },
+    Shown { wide_only: true, ..column(&TPOT_P99) },
+    column(&E2E),
+    column(&OUTPUT_TOKENS_PER_SECOND),
+    column(&REQUESTS_PER_SECOND),
     column(&MFU),
     column(&MBU),
     column(&PEAK_MEMORY),
@@ -141,10 +147,12 @@ fn notes(facts: &Facts, wide: bool) -> Vec<String> {
             Some(c) if c.tied.contains(&i) => "within noise of the cheapest",
             _ => "",
         };
-        let stopped = m.figures.as_ref().is_some_and(|f| {
+        let own = !record.cell.trial.is_imported();
+        let stopped = m.figures.as_ref().filter(|_| own).is_some_and(|f| {
             // What each of several launches reached, all of them know better.
             let of_cell = |reached: f64| reached / (f.launches.len().max(1) as f64).sqrt();
-            f.stopped_by == Stop::MaxSeconds && f.precision_reached.is_none_or(|reached| of_cell(reached) > precision)
+            matches!(f.stopped_by, Stop::MaxSeconds | Stop::Ended)
+                && f.precision_reached.is_none_or(|reached| of_cell(reached) > precision)
         });
         let short = if stopped { "time was up first" } else { "" };
         let gpus = m.figures.as_ref().and_then(|f| f.telemetry.as_ref()).map(super::gpus::note).unwrap_or_default();

@@ -33,11 +33,11 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
         let days = tokens / rate.value / price.utilisation.get() / 86_400.0;
         let usd = at(rate.value).map(|(_, usd)| usd);
         let ends = rate.interval().and_then(|(low, high)| Some((at(high)?.1, at(low)?.1)));
-        let parameters = count::parameters(&trial.workload.shape).unwrap_or_default();
+        let parameters = count::parameters(&trial.workload.shape).ok().filter(|_| trial.states_model());
         table.rows.push(Row::new(vec![
             Cell::text(facts.name(i)),
             Cell::text(&trial.model),
-            Cell::number(grouped(parameters), parameters as f64),
+            parameters.map_or(Cell::text(ABSENT), |n| Cell::number(grouped(n), n as f64)),
             Cell::number(trial.devices.to_string(), f64::from(trial.devices)),
             Cell::number(significant(days, 3), days),
             usd.map_or(Cell::text(ABSENT), |u| Cell::number(u.to_string(), u.get())),

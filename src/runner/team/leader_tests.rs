@@ -28,6 +28,7 @@ fn leader(status: Status) -> Measurement {
         first_allocated_bytes: None,
         machine_rates: Vec::new(),
         disturbance: None,
+        served: vec![],
         device_memory: None,
     };
     m.figures = (status == Status::Ok).then_some(records);

@@ -1,6 +1,6 @@
 //! The axes of a sweep as the file states them: what is crossed, what moves together, and partial trials.
 
-use crate::scenario::axes::{self, AXES, Axis, Kind};
+use crate::scenario::axes::{self, AXES, Field, Kind};
 use crate::scenario::draft::Draft;
 use crate::scenario::ranges;
 use crate::yaml::{Entry, Node, Place, Sources, Value, YamlError, did_you_mean};
@@ -8,28 +8,51 @@ use crate::yaml::{Entry, Node, Place, Sources, Value, YamlError, did_you_mean};
 /// One value of an axis and where it is written.
 #[derive(Clone, Debug)]
 pub(super) struct Setting {
-    pub axis: &'static Axis,
-    pub value: Value,
+    pub field: Field,
+    /// As its axis takes it.
+    value: Value,
+    shown: String,
     pub place: Option<Place>,
 }
 
 impl Setting {
-    fn new(axis: &'static Axis, value: Value, place: Option<Place>, s: &Sources) -> Result<Self, YamlError> {
-        (axis.set)(&mut Draft::default(), &value).map_err(|m| s.fault(place, format!("{}: {m}", axis.path)))?;
-        Ok(Self { axis, value, place })
+    fn new(field: &Field, value: Value, place: Option<Place>, s: &Sources) -> Result<Self, YamlError> {
+        let shown = shown(&value);
+        let setting = Self { field: field.clone(), value: field.value(value), shown, place };
+        setting.apply(&mut Draft::default()).map_err(|m| s.fault(place, m))?;
+        Ok(setting)
+    }
+
+    /// Sets the field.
+    ///
+    /// # Errors
+    /// The path, and why its value is none.
+    pub(crate) fn apply(&self, draft: &mut Draft) -> Result<(), String> {
+        (self.field.axis.set)(draft, &self.value).map_err(|m| format!("{}: {m}", self.field.path))
     }
 
     /// Path and value as text.
     pub(super) fn coordinate(&self) -> (String, String) {
-        (self.axis.path.to_string(), self.value.to_string())
+        (self.field.path.clone(), self.shown.clone())
+    }
+}
+
+/// A value as names of cells have it; a command by its words, how its output is read by its parts.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::List(words) => words.iter().map(|w| w.value.to_string()).collect::<Vec<_>>().join(" "),
+        Value::Map(parts) => {
+            parts.iter().map(|e| format!("{}: {}", e.key, e.node.value)).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
     }
 }
 
 /// Axes that move together: the settings of each position.
 pub(super) type Group = Vec<Vec<Setting>>;
 
-fn axis_of(e: &Entry, s: &Sources) -> Result<&'static Axis, YamlError> {
-    axes::find(&e.key).ok_or_else(|| {
+fn field_of(e: &Entry, s: &Sources) -> Result<Field, YamlError> {
+    Field::named(&e.key).ok_or_else(|| {
         let aliases = AXES.iter().flat_map(|a| a.aliases.iter().copied());
         let hint = did_you_mean(&e.key, AXES.iter().map(|a| a.path), aliases);
         s.fault(e.place, format!("no field `{}` in a trial to sweep over; {hint}", e.key))
@@ -37,7 +60,7 @@ fn axis_of(e: &Entry, s: &Sources) -> Result<&'static Axis, YamlError> {
 }
 
 /// The values of an axis: a list (with ranges in it), a range, or one value.
-fn values(e: &Entry, axis: &'static Axis, s: &Sources) -> Result<Vec<Setting>, YamlError> {
+fn values(e: &Entry, field: &Field, s: &Sources) -> Result<Vec<Setting>, YamlError> {
     let nodes = match &e.node.value {
         Value::List(list) => list.as_slice(),
         _ => std::slice::from_ref(&e.node),
@@ -45,17 +68,17 @@ fn values(e: &Entry, axis: &'static Axis, s: &Sources) -> Result<Vec<Setting>, Y
     let mut out = Vec::new();
     for node in nodes {
         let range = match &node.value {
-            Value::Text(t) if axis.kind == Kind::Count => {
-                ranges::expand(t).map_err(|m| s.fault(node.place, format!("{}: {m}", axis.path)))?
+            Value::Text(t) if field.axis.kind == Kind::Count => {
+                ranges::expand(t).map_err(|m| s.fault(node.place, format!("{}: {m}", field.path)))?
             }
             _ => None,
         };
         for value in range.map_or(vec![node.value.clone()], |r| r.into_iter().map(Value::Integer).collect()) {
-            out.push(Setting::new(axis, value, node.place, s)?);
+            out.push(Setting::new(field, value, node.place, s)?);
         }
     }
     if out.is_empty() {
-        let message = format!("{}: an axis without values sweeps nothing; give at least one", axis.path);
+        let message = format!("{}: an axis without values sweeps nothing; give at least one", field.path);
         return Err(s.fault(e.node.place, message));
     }
     Ok(out)
@@ -65,7 +88,7 @@ fn values(e: &Entry, axis: &'static Axis, s: &Sources) -> Result<Vec<Setting>, Y
 #[derive(Debug)]
 pub(super) struct Axes<'a> {
     /// Swept axes and where they are named.
-    pub seen: Vec<(&'static Axis, Option<Place>)>,
+    pub seen: Vec<(String, Option<Place>)>,
     pub groups: Vec<Group>,
     sources: &'a Sources,
 }
@@ -76,12 +99,12 @@ impl<'a> Axes<'a> {
         Self { seen: Vec::new(), groups: Vec::new(), sources }
     }
 
-    fn note(&mut self, axis: &'static Axis, place: Option<Place>) -> Result<(), YamlError> {
-        if let Some((_, first)) = self.seen.iter().find(|(a, _)| a.path == axis.path) {
+    fn note(&mut self, path: &str, place: Option<Place>) -> Result<(), YamlError> {
+        if let Some((_, first)) = self.seen.iter().find(|(seen, _)| seen == path) {
             let at = first.map_or(String::new(), |p| format!(", first in line {}, column {}", p.line, p.column));
-            return Err(self.sources.fault(place, format!("{} is swept twice{at}; keep one of the two", axis.path)));
+            return Err(self.sources.fault(place, format!("{path} is swept twice{at}; keep one of the two")));
         }
-        self.seen.push((axis, place));
+        self.seen.push((path.to_string(), place));
         Ok(())
     }
 
@@ -91,9 +114,9 @@ impl<'a> Axes<'a> {
     /// No map, an unknown or repeated axis, a value that the field cannot have.
     pub(super) fn matrix(&mut self, node: &Node) -> Result<(), YamlError> {
         for e in map(node, "sweep.matrix", self.sources)? {
-            let axis = axis_of(e, self.sources)?;
-            self.note(axis, e.place)?;
-            self.groups.push(values(e, axis, self.sources)?.into_iter().map(|v| vec![v]).collect());
+            let field = field_of(e, self.sources)?;
+            self.note(&field.path, e.place)?;
+            self.groups.push(values(e, &field, self.sources)?.into_iter().map(|v| vec![v]).collect());
         }
         Ok(())
     }
@@ -104,24 +127,24 @@ impl<'a> Axes<'a> {
     /// As for the matrix; axes of unequal length.
     pub(super) fn zip(&mut self, node: &Node) -> Result<(), YamlError> {
         let mut group: Group = Vec::new();
-        let mut first: Option<&'static str> = None;
+        let mut first: Option<String> = None;
         for e in map(node, "sweep.zip", self.sources)? {
-            let axis = axis_of(e, self.sources)?;
-            self.note(axis, e.place)?;
-            let values = values(e, axis, self.sources)?;
-            match first {
+            let field = field_of(e, self.sources)?;
+            self.note(&field.path, e.place)?;
+            let values = values(e, &field, self.sources)?;
+            match &first {
                 None => group = values.into_iter().map(|v| vec![v]).collect(),
                 Some(name) if values.len() != group.len() => {
                     let (n, m) = (values.len(), group.len());
                     let message = format!(
                         "{} has {n} values and {name} has {m}; axes that move together have equally many",
-                        axis.path
+                        field.path
                     );
                     return Err(self.sources.fault(e.place, message));
                 }
                 Some(_) => group.iter_mut().zip(values).for_each(|(g, v)| g.push(v)),
             }
-            first = first.or(Some(axis.path));
+            first = first.or(Some(field.path));
         }
         if !group.is_empty() {
             self.groups.push(group);
@@ -137,11 +160,11 @@ impl<'a> Axes<'a> {
 pub(super) fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, YamlError> {
     let mut out: Vec<Setting> = Vec::new();
     let mut add = |e: &Entry, key: &str| {
-        let axis = axis_of(&Entry { key: key.into(), ..e.clone() }, s)?;
-        if out.iter().any(|o| o.axis.path == axis.path) {
-            return Err(s.fault(e.place, format!("{} is given twice; keep one of the two", axis.path)));
+        let field = field_of(&Entry { key: key.into(), ..e.clone() }, s)?;
+        if out.iter().any(|o| o.field.path == field.path) {
+            return Err(s.fault(e.place, format!("{} is given twice; keep one of the two", field.path)));
         }
-        out.push(Setting::new(axis, e.node.value.clone(), e.node.place, s)?);
+        out.push(Setting::new(&field, e.node.value.clone(), e.node.place, s)?);
         Ok(())
     };
     for e in map(node, "a partial trial", s)? {

@@ -9,9 +9,10 @@
 mod axis;
 
 use super::Cell;
-use super::axes::{Axis, section_of};
+use super::axes::section_of;
 use super::base::Base;
 use super::draft::Draft;
+use super::engine::complete::complete;
 use crate::yaml::{Node, Place, Sources, YamlError, entries};
 use axis::{Axes, Setting, list, partial};
 use std::collections::HashSet;
@@ -68,7 +69,7 @@ pub(super) fn expand(
     if maker.cells.is_empty() {
         return Err(s.fault(place, "the sweep excludes every cell; keep one to measure"));
     }
-    Ok(Sweep { axes: axes.seen.iter().map(|(a, _)| a.path.to_string()).collect(), cells: maker.cells })
+    Ok(Sweep { axes: axes.seen.into_iter().map(|(path, _)| path).collect(), cells: maker.cells })
 }
 
 /// Cells of the crossed groups. A sweep of nothing but further cells consists of these; the base alone is a cell only where
@@ -119,13 +120,15 @@ impl<'a> Maker<'a> {
     fn cell(&mut self, settings: &[&Setting], excludable: bool) -> Result<(), YamlError> {
         let mut draft = self.base.draft.clone();
         for setting in settings {
-            let Setting { axis, value, place } = setting;
-            (axis.set)(&mut draft, value).map_err(|m| self.s.fault(*place, format!("{}: {m}", axis.path)))?;
+            setting.apply(&mut draft).map_err(|m| self.s.fault(setting.place, m))?;
         }
         if excludable && self.excluded(&draft) {
             return Ok(());
         }
-        let trial = draft.finish(self.cuda).map_err(|(path, message)| self.fault(&path, &message, settings))?;
+        let trial = draft
+            .finish(self.cuda)
+            .and_then(|trial| complete(trial, &draft))
+            .map_err(|(path, message)| self.fault(&path, &message, settings))?;
         let coordinates: Vec<_> = settings.iter().map(|s| s.coordinate()).collect();
         if !self.ids.insert(trial.id()) {
             let message = format!(
@@ -151,13 +154,13 @@ impl<'a> Maker<'a> {
 
     /// Points at what the sweep sets, or else at what the base says.
     fn fault(&self, path: &str, message: &str, settings: &[&Setting]) -> YamlError {
-        let beside = |a: &Axis| section_of(a.path) == section_of(path);
+        let beside = |s: &Setting| section_of(&s.field.path) == section_of(path);
         let place = settings
             .iter()
-            .find(|s| s.axis.path == path)
+            .find(|s| s.field.path == path)
             .and_then(|s| s.place)
             .or_else(|| self.base.place(path))
-            .or_else(|| settings.iter().rfind(|s| beside(s.axis)).and_then(|s| s.place))
+            .or_else(|| settings.iter().rfind(|s| beside(s)).and_then(|s| s.place))
             .or_else(|| self.base.near(path));
         let coordinates: Vec<_> = settings.iter().map(|s| s.coordinate()).collect();
         match coordinates.as_slice() {
@@ -170,19 +173,19 @@ impl<'a> Maker<'a> {
 /// Whether a draft has a value already: setting it changes nothing, or nothing of the shape that comes of it.
 fn has(draft: &Draft, wanted: &Setting) -> bool {
     let mut changed = draft.clone();
-    if (wanted.axis.set)(&mut changed, &wanted.value).is_err() {
+    if wanted.apply(&mut changed).is_err() {
         return false;
     }
     if changed == *draft {
         return true;
     }
     if let (Ok(a), Ok(b)) = (draft.parallel(), changed.parallel())
-        && (wanted.axis.path == "devices" || section_of(wanted.axis.path) == Some("parallel"))
+        && (wanted.field.path == "devices" || section_of(&wanted.field.path) == Some("parallel"))
     {
         return a == b;
     }
     let shapes = (draft.shape(), changed.shape());
-    wanted.axis.path.starts_with("model.") && matches!(shapes, (Ok((_, a)), Ok((_, b))) if a == b)
+    wanted.field.path.starts_with("model.") && matches!(shapes, (Ok((_, a)), Ok((_, b))) if a == b)
 }
 
 fn shown(coordinates: &[(String, String)]) -> String {

@@ -1,10 +1,11 @@
-//! The fields of a trial: one table from which the YAML keys, the axes of a sweep, the JSON Schema and the columns follow.
-//! A new field is one entry.
+//! The table itself.
 
-pub(crate) use super::axis::{Axis, Kind};
-use super::presets;
-use super::trial::BackendChoice;
-use super::values::{count, flag, float, int, number, probability, text, used, word};
+use super::{Axis, Kind};
+use crate::scenario::engine::Engine;
+use crate::scenario::engine::read::{name, reads, variables, words};
+use crate::scenario::presets;
+use crate::scenario::trial::BackendChoice;
+use crate::scenario::values::{count, flag, float, int, number, probability, text, used, word};
 use crate::transformer::collective::grid::Sharding;
 use crate::transformer::shape::{Activation, Family};
 use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
@@ -382,61 +383,49 @@ pub(crate) const AXES: &[Axis] = &[
         |d, v| d.dropout = probability(v)?,
         |t| if t.workload.phase == Phase::Train { float(t.workload.dropout) } else { Value::Null }
     ),
+    axis!(
+        "engine.command",
+        [],
+        "engine",
+        "",
+        Kind::Words,
+        "a program that runs the workload, and its arguments, started without a shell; {batch} stands for that field of the trial",
+        |d, v| d.engine.command = Some(words(v)?),
+        |t| t.engine.as_ref().map_or(Value::Null, |e| text(&e.command.join(" ")))
+    ),
+    axis!(
+        "engine.reads",
+        [],
+        "reads",
+        "",
+        Kind::Reads,
+        "how figures are had from what the program prints: llama-bench, torchrun, vllm-throughput, paths into JSON, or a pattern",
+        |d, v| d.engine.reads = Some(reads(v)?),
+        |t| t.engine.as_ref().map_or(Value::Null, |e| text(&e.reads.in_words()))
+    ),
+    axis!(
+        "engine.name",
+        [],
+        "program",
+        "",
+        Kind::Free,
+        "what the program is called; default its file's name",
+        |d, v| d.engine.name = Some(name(v)?),
+        |t| t.engine.as_ref().map_or(Value::Null, |_| text(&t.model))
+    ),
+    axis!(
+        "engine.env",
+        [],
+        "environment",
+        "",
+        Kind::Variables,
+        "variables that the program sees beside yours; engine.env.NAME is swept",
+        |d, v| d.engine.env.extend(variables(v)?),
+        |t| t.engine.as_ref().map_or(Value::Null, |e| text(&environment(e)))
+    ),
 ];
 
-/// A field's value as every table and message names it: "d_model 256", or "adamw" where the word says what it is.
-pub(crate) fn said(path: &str, value: &str) -> String {
-    match AXES.iter().find(|a| a.path == path) {
-        // `none` and `dtype` say nothing by themselves.
-        Some(Axis { kind: Kind::Word(words), .. }) if !words.contains(&"none") && !words.contains(&"dtype") => {
-            value.into()
-        }
-        Some(axis) => format!("{} {value}", axis.label),
-        None => format!("{path} {value}"),
-    }
-}
-
-/// Sections of a trial, whose fields are written below them: `model.d_model`.
-pub(crate) const SECTIONS: &[&str] = &["model", "parallel"];
-
-/// The section of a field; none for those of the trial itself.
-pub(crate) fn section_of(path: &str) -> Option<&str> {
-    path.split_once('.').map(|(section, _)| section)
-}
-
-/// The field that a path names, by its own name or an alias, with or without `model.`.
-pub(crate) fn find(path: &str) -> Option<&'static Axis> {
-    let bare = path.strip_prefix("model.").unwrap_or(path);
-    AXES.iter().find(|a| a.path == path).or_else(|| {
-        AXES.iter().find(|a| {
-            let in_model = a.path.starts_with("model.");
-            (in_model || !path.starts_with("model."))
-                && (a.aliases.contains(&bare) || (in_model && &a.path[6..] == bare))
-        })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_is_named_by_its_label_or_by_itself() {
-        assert_eq!(said("model.n_heads", "4") + ", " + &said("optimizer", "adamw"), "heads 4, adamw");
-        assert_eq!(said("parallel.sharding", "none") + ", " + &said("weights", "int8"), "sharding none, weights int8");
-    }
-
-    #[test]
-    fn aliases_find_their_field_and_paths_are_distinct() {
-        assert_eq!(find("hidden_size").unwrap().path, "model.d_model");
-        assert_eq!(find("model.num_attention_heads").unwrap().path, "model.n_heads");
-        assert_eq!(find("isl").unwrap().path, "prompt_len");
-        assert_eq!(find("d_model").unwrap().path, "model.d_model");
-        assert!(find("model.batch").is_none());
-        let mut names: Vec<&str> = AXES.iter().flat_map(|a| a.aliases.iter().copied().chain([a.path])).collect();
-        let all = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), all);
-    }
+/// "OMP_NUM_THREADS=2 MODE=fast".
+fn environment(engine: &Engine) -> String {
+    engine.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }

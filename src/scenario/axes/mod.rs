@@ -1,0 +1,155 @@
+//! The fields of a trial: one table from which the YAML keys, the axes of a sweep, the JSON Schema and the columns follow.
+//! A new field is one entry.
+
+mod table;
+
+use super::draft::Draft;
+use super::trial::Trial;
+use crate::yaml::{Entry, Node, Value};
+pub(crate) use table::AXES;
+
+/// What the schema says of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Count,
+    Number,
+    Flag,
+    /// The name of a preset.
+    Text,
+    /// A name of the user's own.
+    Free,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A program and its arguments.
+    Words,
+    /// How a program's output is read.
+    Reads,
+    /// Variables of an environment.
+    Variables,
+}
+
+/// One field of a trial.
+#[derive(Debug)]
+pub(crate) struct Axis {
+    /// Path in the trial: `model.d_model`, `batch`.
+    pub path: &'static str,
+    /// Other names for the last part of the path: Hugging Face's, llama-bench's.
+    pub aliases: &'static [&'static str],
+    /// How tables and charts call it.
+    pub label: &'static str,
+    /// Unit in charts; empty for a pure number or a word.
+    pub unit: &'static str,
+    pub kind: Kind,
+    /// Default and meaning, for the schema.
+    pub doc: &'static str,
+    pub set: fn(&mut Draft, &Value) -> Result<(), String>,
+    /// What a finished trial has there; null where its phase does not use the field.
+    pub(super) get: fn(&Trial) -> Value,
+}
+
+impl Axis {
+    /// What a finished trial has there; null where its phase does not use the field, and where nothing is known of it: of a program's
+    /// model only what the scenario states.
+    pub(crate) fn of(&self, trial: &Trial) -> Value {
+        let of_model = ["dtype", "weights", "optimizer", "dropout", "parallel.sharding"].contains(&self.path)
+            || (section_of(self.path) == Some("model") && self.path != "model.preset");
+        // Where a tool of others measured, its file does not say.
+        let of_machine = ["backend", "cores_per_device"].contains(&self.path);
+        let unknown = (of_model && !trial.states_model()) || (of_machine && trial.is_imported());
+        if unknown { Value::Null } else { (self.get)(trial) }
+    }
+}
+
+/// A field's value as every table and message names it: "d_model 256", or "adamw" where the word says what it is.
+pub(crate) fn said(path: &str, value: &str) -> String {
+    match AXES.iter().find(|a| a.path == path) {
+        // `none` and `dtype` say nothing by themselves.
+        Some(Axis { kind: Kind::Word(words), .. }) if !words.contains(&"none") && !words.contains(&"dtype") => {
+            value.into()
+        }
+        _ => format!("{} {value}", label(path)),
+    }
+}
+
+/// How tables and charts call a field; a program's variable by its own name.
+pub(crate) fn label(path: &str) -> &str {
+    let known = AXES.iter().find(|a| a.path == path).map(|a| a.label);
+    known.or_else(|| path.strip_prefix(ENVIRONMENT)).unwrap_or(path)
+}
+
+/// Sections of a trial, whose fields are written below them: `model.d_model`.
+pub(crate) const SECTIONS: &[&str] = &["model", "parallel", "engine"];
+
+/// What the paths of an engine's variables begin with.
+const ENVIRONMENT: &str = "engine.env.";
+
+/// A field that can be set by itself: one of the table, or one of a program's variables.
+#[derive(Clone, Debug)]
+pub(crate) struct Field {
+    pub axis: &'static Axis,
+    /// Its own: `batch`, `engine.env.OMP_NUM_THREADS`.
+    pub path: String,
+    variable: bool,
+}
+
+impl Field {
+    /// The field that a path names: as [`find`] does, or by a variable's name.
+    pub(crate) fn named(path: &str) -> Option<Self> {
+        let variable = path.strip_prefix(ENVIRONMENT).filter(|name| !name.is_empty());
+        let axis = if variable.is_some() { find("engine.env") } else { find(path) }?;
+        let path = if variable.is_some() { path } else { axis.path }.to_string();
+        Some(Self { axis, path, variable: variable.is_some() })
+    }
+
+    /// Its value as its axis takes it: that of a variable is a map of one.
+    pub(crate) fn value(&self, value: Value) -> Value {
+        if !self.variable {
+            return value;
+        }
+        let key = self.path.strip_prefix(ENVIRONMENT).unwrap_or(&self.path).to_string();
+        Value::Map(vec![Entry { key, place: None, node: Node { place: None, value } }])
+    }
+}
+
+/// The section of a field; none for those of the trial itself.
+pub(crate) fn section_of(path: &str) -> Option<&str> {
+    path.split_once('.').map(|(section, _)| section)
+}
+
+/// The field that a path names, by its own name or an alias, with or without `model.`.
+pub(crate) fn find(path: &str) -> Option<&'static Axis> {
+    let bare = path.strip_prefix("model.").unwrap_or(path);
+    AXES.iter().find(|a| a.path == path).or_else(|| {
+        AXES.iter().find(|a| {
+            let in_model = a.path.starts_with("model.");
+            (in_model || !path.starts_with("model."))
+                && (a.aliases.contains(&bare) || (in_model && &a.path[6..] == bare))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_named_by_its_label_or_by_itself() {
+        assert_eq!(said("model.n_heads", "4") + ", " + &said("optimizer", "adamw"), "heads 4, adamw");
+        assert_eq!(said("engine.env.MODE", "fast"), "MODE fast");
+        assert_eq!(said("parallel.sharding", "none") + ", " + &said("weights", "int8"), "sharding none, weights int8");
+    }
+
+    #[test]
+    fn aliases_find_their_field_and_paths_are_distinct() {
+        assert_eq!(find("hidden_size").unwrap().path, "model.d_model");
+        assert_eq!(find("model.num_attention_heads").unwrap().path, "model.n_heads");
+        assert_eq!(find("isl").unwrap().path, "prompt_len");
+        assert_eq!(find("d_model").unwrap().path, "model.d_model");
+        assert!(find("model.batch").is_none());
+        let mut names: Vec<&str> = AXES.iter().flat_map(|a| a.aliases.iter().copied().chain([a.path])).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
