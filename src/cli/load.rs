@@ -13,6 +13,7 @@ pub(super) struct Selection {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Override a field: batch=4, model.n_layers=2, measure.max_seconds=3, sweep.matrix.batch=[1,2]. May be repeated.
+    #[allow(rustdoc::broken_intra_doc_links, reason = "a list, in the text that --help shows")]
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub set: Vec<String>,
     /// Most cells that the sweep may have.

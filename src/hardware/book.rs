@@ -96,7 +96,7 @@ impl Book {
     /// own offers go before ours.
     ///
     /// # Errors
-    /// [`NoOffer`]: nothing is called so, or nothing of it is offered under these conditions.
+    /// `NoOffer`: nothing is called so, or nothing of it is offered under these conditions.
     pub fn find(&self, query: &Query) -> Result<&Offer, NoOffer> {
         let named: Vec<(usize, &Offer)> = self.called(&query.what);
         let fits = |o: &Offer| {

@@ -23,7 +23,7 @@ pub(super) fn with_unit(quantity: Quantity, x: f64) -> String {
     }
 }
 
-/// A value whose unit stands elsewhere, such as in the heading that [`heading`] gives.
+/// A value whose unit stands elsewhere, such as in a table's heading.
 pub(super) fn bare(quantity: Quantity, x: f64) -> String {
     match quantity {
         Quantity::TokensPerSecond | Quantity::TokensPerUsd | Quantity::Count if (1000.0..1e15).contains(&x) => {

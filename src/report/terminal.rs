@@ -7,7 +7,7 @@ use super::fit::{Grid, draw};
 /// How the terminal wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// Columns of the terminal; `None` where there is none: text is not broken then, and tables have [`WITHOUT_TERMINAL`].
+    /// Columns of the terminal; `None` where there is none: text is not broken then, and tables have `WITHOUT_TERMINAL`.
     pub width: Option<u16>,
     /// Bold and colour are understood.
     pub colour: bool,

@@ -18,7 +18,7 @@ pub struct Record {
     pub cell_index: u32,
     /// Place in the order of execution, from 0.
     pub run_order: u32,
-    /// Which launch of its cell this is, from 0. A record of a whole cell is what [`super::merge`] makes of its launches.
+    /// Which launch of its cell this is, from 0. A record of a whole cell is what `results::merge` makes of its launches.
     #[serde(default, skip_serializing_if = "is_first")]
     pub round: u32,
     /// How often this launch was made again because others disturbed it.

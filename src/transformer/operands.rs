@@ -31,7 +31,8 @@ pub enum Category {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
     Known(f32),
-    /// On the device, or still to be computed: [`Backend::read_loss`] reads the one that was asked for last.
+    /// On the device, or still to be computed: [`Backend::read_loss`](super::backend::Backend::read_loss) reads the one that was
+    /// asked for last.
     OnDevice,
 }
 
@@ -39,7 +40,8 @@ pub enum Loss {
 #[derive(Debug)]
 pub enum Tokens<'a, T> {
     Host(&'a [u32]),
-    /// As [`Backend::put_tokens`] and [`Backend::argmax_into`] leave them.
+    /// As [`Backend::put_tokens`](super::backend::Backend::put_tokens) and
+    /// [`Backend::argmax_into`](super::backend::Backend::argmax_into) leave them.
     Placed(&'a T),
 }
 
@@ -50,7 +52,7 @@ impl<T> Clone for Tokens<'_, T> {
 }
 impl<T> Copy for Tokens<'_, T> {}
 
-/// Whether a step's operations have been captured ([`Backend::captured`]).
+/// Whether a step's operations have been captured ([`Backend::captured`](super::backend::Backend::captured)).
 #[derive(Debug, Default)]
 pub enum Captured {
     #[default]
@@ -309,7 +311,8 @@ impl Dropout {
     }
 }
 
-/// What differs from one run of a captured step to the next, apart from the contents of buffers ([`Backend::captured`]).
+/// What differs from one run of a captured step to the next, apart from the contents of buffers
+/// ([`Backend::captured`](super::backend::Backend::captured)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Varying<'a> {
     /// Position that all operations start from.

@@ -203,7 +203,7 @@ pub(crate) fn all(sensors: &dyn Sensors) -> Result<Vec<Gpu>, Trouble> {
 /// The machine's GPUs, or why there are none.
 ///
 /// # Errors
-/// [`Trouble`]: no driver, no GPU, or a driver that does not tell.
+/// `Trouble`: no driver, no GPU, or a driver that does not tell.
 pub fn inspect() -> Result<Vec<Gpu>, Trouble> {
     all(nvml::open()?.as_ref())
 }

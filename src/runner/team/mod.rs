@@ -2,7 +2,7 @@
 //!
 //! Rank 0 leads: it says which trial runs next and where its child waits for the others'; the others ([`Follower`]) run their parts and
 //! say how they ended. What happens inside a trial its children settle among themselves. Both sides speak JSON in frames
-//! ([`Wire`]), and every few seconds nothing (an empty frame), so that a node that vanished is missed.
+//! ([`crate::net::wire::Wire`]), and every few seconds nothing (an empty frame), so that a node that vanished is missed.
 
 mod connection;
 mod follower;

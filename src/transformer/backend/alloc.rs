@@ -10,6 +10,6 @@ pub trait Alloc {
     type Buffer;
 
     /// # Errors
-    /// [`SessionError::OutOfMemory`].
+    /// `SessionError::OutOfMemory`.
     fn alloc(&self, len: usize, category: Category) -> Result<Self::Buffer, SessionError>;
 }

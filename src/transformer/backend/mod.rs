@@ -59,7 +59,7 @@ pub trait Backend: Parts {
     /// order.
     ///
     /// # Errors
-    /// [`SessionError::OutOfMemory`].
+    /// `SessionError::OutOfMemory`.
     fn weights(
         &self,
         rows: usize,
@@ -75,7 +75,7 @@ pub trait Backend: Parts {
     /// [`Backend::weights`] of normal numbers, whose bits are the same on every backend before they are rounded to its format.
     ///
     /// # Errors
-    /// [`SessionError::OutOfMemory`].
+    /// `SessionError::OutOfMemory`.
     fn normal_weights(&self, numbers: &Normals) -> Result<Self::Buffer, SessionError> {
         let (columns, mut row) = (numbers.columns, 0);
         self.weights(numbers.len() / columns.max(1), columns, &mut |rows| {
@@ -330,7 +330,7 @@ pub trait Backend: Parts {
     /// seed it is its own backward pass.
     fn dropout(&self, x: &mut Self::Buffer, len: usize, dropout: Dropout);
 
-    /// Mean cross-entropy of `softmax(x [N, C] w[V, C]^T)` against `targets`, [`IGNORED_TARGET`]s left out; with a cap, logits are
+    /// Mean cross-entropy of `softmax(x [N, C] w[V, C]^T)` against `targets`, `IGNORED_TARGET`s left out; with a cap, logits are
     /// as of [`Backend::soft_cap`]. With `gradients`, `dx =` and `dw =` their gradients. An implementation need not hold all logits at
     /// once.
     fn cross_entropy(

@@ -2,7 +2,7 @@
 //! every kernel. `centime verify --operations` runs it on a real device, tests run it on the CPU's instruction paths and on the host
 //! as a device.
 //!
-//! A new operation is a [`Case`](case::Case) in one of the lists below: the buffers that it works on, what it does with them on any
+//! A new operation is a [`Case`] in one of the lists below: the buffers that it works on, what it does with them on any
 //! backend, and how far each result may be off (`bounds`). Tests find a method of the trait and a kernel that no case reaches.
 //!
 //! The oracle computes in f64, one thread a case. Deliberately absent: the model, which golden files check, and time.

@@ -198,7 +198,7 @@ impl Shape {
     /// block, 8/3 C rounded up to a multiple of 32 where it is gated, and 4 C otherwise.
     ///
     /// # Errors
-    /// A dimension that is zero or over [`MAX_DIMENSION`]; heads that do not divide the width; kv heads that do not divide the
+    /// A dimension that is zero or over 2^20; heads that do not divide the width; kv heads that do not divide the
     /// heads; an odd head_dim where positions are rotary. Each names the field and values that work.
     pub fn new(family: Family, spec: &ShapeSpec) -> Result<Self, ShapeError> {
         let usual = family.usual();
