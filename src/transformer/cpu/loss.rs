@@ -15,6 +15,7 @@ pub(super) fn scratch_len(n: usize, v: usize) -> usize {
     n.min(BLOCK) * v
 }
 
+#[allow(clippy::too_many_arguments, reason = "the operands of `Backend::cross_entropy`")]
 pub(super) fn cross_entropy(
     pool: &Pool,
     precision: Precision,

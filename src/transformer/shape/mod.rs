@@ -370,7 +370,7 @@ fn check_parts(parts: &Parts, head_dim: u32) -> Result<(), ShapeError> {
     positive("logit_cap", parts.logit_cap)?;
     if parts.positions == Positions::Rotary {
         let rotated = parts.rotary_dim.unwrap_or(head_dim);
-        if rotated == 0 || rotated % 2 != 0 || rotated > head_dim {
+        if rotated == 0 || !rotated.is_multiple_of(2) || rotated > head_dim {
             let field = if parts.rotary_dim.is_some() { "rotary_dim" } else { "head_dim" };
             let below = rotated.min(head_dim) / 2 * 2;
             let works = if below > 0 && below != rotated { format!("{below} or {}", below + 2) } else { "2".into() };

@@ -75,11 +75,10 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut 
         pack_all(douts, strip, rows, d.head_dim, dout, p);
         pack_all(queries_across, cut.across, d.head_dim, rows, h.dimensions(q, first), p);
         pack_all(douts_across, cut.across, d.head_dim, rows, dout_across, p);
-        // SAFETY: the scratch is this task's; scores and slopes hold whole tiles.
-        unsafe {
-            multiply(keys, queries, strip, 0..d.head_dim, p, of.place(cut, scores, d.scale() as f32));
-            multiply(values, douts, strip, 0..d.head_dim, p, of.place(cut, slopes, 1.0));
-        }
+        // SAFETY: the scratch is this task's; scores hold whole tiles.
+        unsafe { multiply(keys, queries, strip, 0..d.head_dim, p, of.place(cut, scores, d.scale() as f32)) };
+        // SAFETY: as above; slopes hold whole tiles.
+        unsafe { multiply(values, douts, strip, 0..d.head_dim, p, of.place(cut, slopes, 1.0)) };
         probabilities_and_gradients(h, s, of, rows, scores, slopes);
         // A causal strip is the first to write the keys at its own place; without a mask the first strip writes all.
         let written = if !fresh {
