@@ -26,6 +26,7 @@ pub(in crate::transformer) mod pool;
 mod product;
 mod qk_norm;
 mod rope;
+mod routes;
 mod update;
 
 pub(crate) use instructions::Instructions;

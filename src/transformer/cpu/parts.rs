@@ -1,11 +1,11 @@
 //! What only some models are made of, on the fast backend.
 
 use super::super::Dtype;
-use super::super::backend::{AttentionDims, CacheDims, Experts, ExpertsBackward, Parts, QkNormDims};
+use super::super::backend::{AttentionDims, CacheDims, ExpertDims, Experts, ExpertsBackward, Parts, QkNormDims};
 use super::array::halves;
 use super::buffer::Buffer;
 use super::pool::writing;
-use super::{Cpu, activation, attention, experts, qk_norm};
+use super::{Cpu, activation, attention, experts, qk_norm, routes};
 
 impl Parts for Cpu {
     fn attention_after(
@@ -31,6 +31,28 @@ impl Parts for Cpu {
         }
     }
 
+    fn route(&self, logits: &Buffer, chosen: &mut Buffer, weights: &mut Buffer, d: ExpertDims) {
+        routes::route(&self.pool, logits.plain(), chosen.plain_mut(), weights.plain_mut(), d);
+    }
+    fn route_backward(&self, logits: &Buffer, chosen: &Buffer, dweights: &Buffer, dlogits: &mut Buffer, d: ExpertDims) {
+        let from = [logits.plain(), chosen.plain(), dweights.plain()];
+        routes::route_backward(&self.pool, from, dlogits.plain_mut(), d);
+    }
+    fn sinks(&self, sinks: &Buffer, out: &mut Buffer, lse: &mut Buffer, d: AttentionDims) {
+        routes::sinks(&self.pool, sinks.plain(), out.plain_mut(), lse.plain_mut(), d);
+    }
+    fn sinks_backward(
+        &self,
+        sinks: &Buffer,
+        out: &Buffer,
+        dout: &Buffer,
+        lse: &Buffer,
+        dsinks: &mut Buffer,
+        d: AttentionDims,
+    ) {
+        let from = [sinks.plain(), out.plain(), dout.plain(), lse.plain()];
+        routes::sinks_backward(&self.pool, from, dsinks.plain_mut(), d);
+    }
     fn experts(&self, x: &Buffer, of: &Experts<'_, Buffer>, pre: &mut Buffer, act: &mut Buffer, out: &mut Buffer) {
         let to = [pre.plain_mut(), act.plain_mut(), out.plain_mut()];
         experts::forward(&self.pool, self.precision, x.plain(), experts::parts(of), to, of.d);
