@@ -98,6 +98,14 @@ fn run_golden(a: &Arguments) -> Result<(), Failure> {
     for file in &a.files {
         let golden = Golden::open(file).map_err(failure)?;
         for &backend in &backends {
+            if a.dtype != Dtype::F32 && golden.shape.experts.is_some() {
+                println!(
+                    "{} on {backend}: skipped, which experts a token goes to hangs on rounding in {}",
+                    file.display(),
+                    a.dtype
+                );
+                continue;
+            }
             let lacking = parts::lacking_for(&golden.shape, golden.longest_sequence(), true);
             if let (BackendKind::Cuda, Some(what)) = (backend, lacking) {
                 println!("{} on {backend}: skipped, {what} are not built in there", file.display());
@@ -197,6 +205,7 @@ fn print(groups: &[Group], tolerance: f64) -> usize {
         let verdict = if g.passes(tolerance) { "ok" } else { "FAILED" };
         let noise = match g.left_out {
             0 => String::new(),
+            n if g.name == "greedy" => format!("; {n} sequences end in a tie of this format"),
             n => format!("; {n} elements left out, their gradient is noise in this format"),
         };
         println!(

@@ -5,6 +5,7 @@
 //! zero by the softmax's invariance) is held to an absolute bound instead of to its noise. After optimizer steps, elements
 //! whose gradient is such noise (`noise`) are left out and counted: Adam divides the noise by itself.
 
+mod comparison;
 mod file;
 mod names;
 mod noise;
@@ -19,61 +20,12 @@ use super::pass::gradients::Gradients;
 use super::pass::model::{Model, Purpose};
 use super::pass::optimizer::State;
 use super::shape::Family;
+pub(crate) use comparison::Group;
+use comparison::{Comparison, FLOOR, merge};
 pub(crate) use file::{Golden, GoldenError, Tensor};
 use names::Place;
 use std::collections::BTreeMap;
 pub(crate) use tolerance::tolerance;
-
-/// The least scale of a tensor, of the largest number of its group.
-const FLOOR: f64 = 1e-3;
-
-/// What a group of comparisons came to.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Group {
-    /// "logits", "loss", "gradients", "optimizer adamw", "greedy" ...
-    pub name: String,
-    /// Tensors (for greedy: sequences) compared.
-    pub compared: usize,
-    /// The largest relative error; for greedy tokens the share that differs.
-    pub error: f64,
-    /// Which tensor has it.
-    pub worst: String,
-    /// Elements left out because their gradient is rounding noise.
-    pub left_out: usize,
-}
-
-impl Group {
-    /// Whether the group is within a tolerance (a NaN is not).
-    pub(crate) fn passes(&self, tolerance: f64) -> bool {
-        self.error <= tolerance
-    }
-}
-
-struct Comparison {
-    group: Group,
-    floor: f64,
-}
-
-impl Comparison {
-    fn new(name: impl Into<String>, theirs: impl Iterator<Item = f32>) -> Self {
-        let floor = FLOOR * theirs.fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
-        Self { group: Group { name: name.into(), compared: 0, error: 0.0, worst: String::new(), left_out: 0 }, floor }
-    }
-
-    fn add(&mut self, name: &str, pairs: impl Iterator<Item = (f32, f32)> + Clone) {
-        let scale = pairs.clone().fold(self.floor, |m, (_, theirs)| m.max(f64::from(theirs.abs())));
-        let difference = pairs.fold(0.0f64, |m, (ours, theirs)| {
-            let d = (f64::from(ours) - f64::from(theirs)).abs();
-            if d.is_nan() { f64::INFINITY } else { m.max(d) }
-        });
-        let error = if difference == 0.0 { 0.0 } else { difference / scale };
-        self.group.compared += 1;
-        if error >= self.group.error {
-            self.group.error = error;
-            self.group.worst = name.into();
-        }
-    }
-}
 
 /// The model of a golden file on a backend, with everything that a check needs.
 struct Bench<'a, B: Backend> {
@@ -393,10 +345,14 @@ impl<'a, B: Backend> Bench<'a, B> {
             Inference::new(&m.backend, &m.shape, rows, (prompt, prompt), length - prompt, m.backend.dtype())?;
         let prompts: Vec<u32> = theirs.chunks_exact(length).flat_map(|r| r[..prompt].iter().copied()).collect();
         m.prefill(&prompts, &mut inference);
-        let mut different = 0;
+        // Where the two are within the tolerance of one another, either is right, and what follows is another text.
+        let (mut different, mut tied) = (0, vec![false; rows]);
         for at in prompt..length {
             let next = m.greedy(&inference);
-            different += next.iter().enumerate().filter(|(r, t)| theirs[r * length + at] != **t).count();
+            for (r, ours) in next.iter().enumerate().filter(|(r, t)| theirs[r * length + at] != **t) {
+                tied[r] |= self.is_tie(&inference, r, [*ours, theirs[r * length + at]]);
+                different += usize::from(!tied[r]);
+            }
             if at + 1 < length {
                 m.decode(&next, &mut inference);
             }
@@ -407,9 +363,20 @@ impl<'a, B: Backend> Bench<'a, B> {
             compared: rows,
             error: different as f64 / total.max(1) as f64,
             worst: format!("{different} of {total} tokens differ"),
-            left_out: 0,
+            left_out: tied.iter().filter(|tied| **tied).count(),
         });
         Ok(())
+    }
+
+    /// Whether two tokens' logits of a row are within the tolerance of one another.
+    fn is_tie(&self, inference: &Inference<B::Buffer>, row: usize, tokens: [u32; 2]) -> bool {
+        let v = self.model.shape.vocab_size as usize;
+        let mut logits = vec![0.0; v];
+        self.model.backend.download(&inference.logits, row * v, &mut logits);
+        let scale = logits.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let [ours, theirs] = tokens.map(|t| logits.get(t as usize).copied().unwrap_or(f32::NEG_INFINITY));
+        let tolerance = tolerance(self.model.backend.dtype(), WeightFormat::Dtype, &self.model.shape);
+        f64::from(ours - theirs) <= tolerance * f64::from(scale)
     }
 
     /// How many tokens the greedy rows share with the inputs: the prompt. (Were a made token equal to the input's by chance,
@@ -420,20 +387,5 @@ impl<'a, B: Backend> Bench<'a, B> {
             greedy[r * length..][..length].iter().zip(input).take_while(|(a, b)| a == b).count()
         };
         (0..rows).map(row).min().unwrap_or(0).min(length.saturating_sub(1))
-    }
-}
-
-/// Adds a group's findings to the one of the same name.
-fn merge(groups: &mut Vec<Group>, new: Group) {
-    match groups.iter_mut().find(|g| g.name == new.name) {
-        Some(g) => {
-            g.compared += new.compared;
-            g.left_out = g.left_out.max(new.left_out);
-            if new.error >= g.error {
-                g.error = new.error;
-                g.worst = new.worst;
-            }
-        }
-        None => groups.push(new),
     }
 }

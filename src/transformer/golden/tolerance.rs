@@ -12,7 +12,8 @@ pub(super) const TOLERANCE: f64 = 1e-4;
 /// 2 u, at random. A gradient has gone through about 14 products a layer (4 forward, 8 backward, 2 of attention each way);
 /// independent errors add up as the root of their number, and the largest of thousands of elements is three times the
 /// typical one: 6 u sqrt(14 L + 2). A ReLU whose input is within that of zero may be open on one side and shut on the other,
-/// which takes a token's whole share out of a gradient or puts it in: twice as much. f32's bound is the fixed one that the
+/// which takes a token's whole share out of a gradient or puts it in: twice as much in a layer, and what layers do so is independent:
+/// the root of their number. f32's bound is the fixed one that the
 /// field agrees on. TF32 keeps 11 bits, and tensor cores may cut the rest off instead of rounding it: u = 2^-11.
 ///
 /// Weights of 8 bits: a step of a group of 64 numbers is its largest / 127, about 2.5 of their deviations, so that each factor is
@@ -23,7 +24,7 @@ pub(crate) fn tolerance(dtype: Dtype, weights: WeightFormat, shape: &Shape) -> f
         let of_product = 2.5 / 127.0 / 12f64.sqrt() * 2f64.sqrt();
         return 3.0 * of_product * f64::from(4 * shape.n_layers + 1).sqrt();
     }
-    let jumps = if shape.activation == Activation::Relu { 2.0 } else { 1.0 };
+    let jumps = if shape.activation == Activation::Relu { 2.0 * f64::from(shape.n_layers).sqrt() } else { 1.0 };
     let of_unit = |u: f64| jumps * 6.0 * u * f64::from(14 * shape.n_layers + 2).sqrt();
     match dtype {
         Dtype::F32 => TOLERANCE,
