@@ -30,7 +30,7 @@ pub(crate) fn cheapest(costs: &[Option<Estimate>]) -> Option<Cheapest> {
 const SURE: f64 = 0.95;
 
 /// The lowest of `costs` of one run. Its cells are compared launch by launch of the same round, since drift of the machine meets both
-/// alike; another one is tied unless it is dearer with [`SURE`] of all comparisons together (Bonferroni; two-sided, since it is the
+/// alike; another one is tied unless it is dearer with `SURE` of all comparisons together (Bonferroni; two-sided, since it is the
 /// figures themselves that say which is the lowest). What a comparison leaves open is the larger of two: what its own launches and the
 /// machine's kind say, and what all launches of the run say alone, since a machine may be worse than its kind. How often that is
 /// wrong on twelve simulated machines, `tests/simulated/answers.rs` says. `rounds`: each record's medians in the order of rounds.

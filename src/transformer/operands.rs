@@ -138,9 +138,9 @@ pub struct Scores {
     pub soft_cap: Option<f32>,
     /// Keys that a query sees at most, its own the last of them. Only of causal attention.
     pub window: Option<usize>,
-    /// Whether a score falls with the distance, at a slope of the head's ([`alibi_slope`]).
+    /// Whether a score falls with the distance, at a slope of the head's (`alibi_slope`).
     pub alibi: bool,
-    /// Whether a logit of the head stands beside the scores ([`super::backend::Parts::sinks`]), so that the softmax's denominator is what
+    /// Whether a logit of the head stands beside the scores (`Parts::sinks`), so that the softmax's denominator is what
     /// the log of it says and not what the scores add up to.
     pub sinks: bool,
 }

@@ -129,7 +129,7 @@ pub trait Backend: Parts {
             Tokens::Placed(b) => self.embed(&self.tokens(b, n), tokens, first_position, table, positions, out, c),
         }
     }
-    /// `dtable[ids[r]] += dout[r]`, but for [`IGNORED_TOKEN`] (the one the tied head has written, or zeroed by the caller), and, where there are learned
+    /// `dtable[ids[r]] += dout[r]`, but for `IGNORED_TOKEN` (the one the tied head has written, or zeroed by the caller), and, where there are learned
     /// positions, `dpositions[first_position + r % tokens] =` the sum over the batch, all other rows zero.
     fn embed_backward(
         &self,
@@ -331,7 +331,7 @@ pub trait Backend: Parts {
     fn dropout(&self, x: &mut Self::Buffer, len: usize, dropout: Dropout);
 
     /// Mean cross-entropy of `softmax(x [N, C] w[V, C]^T)` against `targets`, `IGNORED_TARGET`s left out; with a cap, logits are
-    /// as of [`Backend::soft_cap`]. With `gradients`, `dx =` and `dw =` their gradients. An implementation need not hold all logits at
+    /// as of `Parts::soft_cap`. With `gradients`, `dx =` and `dw =` their gradients. An implementation need not hold all logits at
     /// once.
     fn cross_entropy(
         &self,

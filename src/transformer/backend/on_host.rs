@@ -17,7 +17,7 @@ pub(super) fn map<B: Backend + ?Sized>(on: &B, x: &mut B::Buffer, len: usize, f:
     on.upload(&host, x);
 }
 
-/// [`Backend::qk_norm`]
+/// `Parts::qk_norm`
 pub(super) fn qk_norm<B: Backend + ?Sized>(
     on: &B,
     qkv: &mut B::Buffer,
@@ -47,7 +47,7 @@ pub(super) fn qk_norm<B: Backend + ?Sized>(
     }
 }
 
-/// [`Backend::qk_norm_backward`]
+/// `Parts::qk_norm_backward`
 pub(super) fn qk_norm_backward<B: Backend + ?Sized>(
     on: &B,
     (x, stats): (&B::Buffer, &B::Buffer),
@@ -100,7 +100,7 @@ fn chosen_of(logits: &[f32], d: ExpertDims) -> (Vec<usize>, Vec<f64>) {
     (order, exp.into_iter().map(|e| e / total).collect())
 }
 
-/// [`Backend::route`]
+/// `Parts::route`
 pub(super) fn route<B: Backend + ?Sized>(
     on: &B,
     logits: &B::Buffer,
@@ -120,7 +120,7 @@ pub(super) fn route<B: Backend + ?Sized>(
     on.upload(&of, weights);
 }
 
-/// [`Backend::route_backward`], of `[logits, chosen, dweights]`.
+/// `Parts::route_backward`, of `[logits, chosen, dweights]`.
 pub(super) fn route_backward<B: Backend + ?Sized>(
     on: &B,
     [logits, chosen, dweights]: [&B::Buffer; 3],
@@ -160,7 +160,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// [`Backend::experts`]; rows are in the order of the tokens.
+/// `Parts::experts`; rows are in the order of the tokens.
 pub(super) fn experts<B: Backend + ?Sized>(
     on: &B,
     x: &B::Buffer,
@@ -191,7 +191,7 @@ pub(super) fn experts<B: Backend + ?Sized>(
     on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), out);
 }
 
-/// [`Backend::experts_backward`]
+/// `Parts::experts_backward`
 pub(super) fn experts_backward<B: Backend + ?Sized>(
     on: &B,
     x: &B::Buffer,

@@ -120,7 +120,7 @@ pub trait Parts: Alloc {
     {
         on_host::experts(self, x, of, pre, act, out);
     }
-    /// The gradients of [`Backend::experts`], `dout` being that of `out`; all are overwritten.
+    /// The gradients of `Parts::experts`, `dout` being that of `out`; all are overwritten.
     fn experts_backward(
         &self,
         x: &Self::Buffer,

@@ -5,7 +5,7 @@ use super::parts::{NormKind, NormPlace, Parts, Positions, QkNorm, Residual};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
-/// The families that are built in. Each is a set of [`Parts`] and of usual values; the model is put together from the parts alone.
+/// The families that are built in. Each is a set of `Parts` and of usual values; the model is put together from the parts alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {

@@ -1,6 +1,6 @@
 //! Shapes from Hugging Face `config.json` files.
 //!
-//! Every key of a config is read, or known to change neither sizes nor work ([`hf_keys`]), or an error that names it: a model is never
+//! Every key of a config is read, or known to change neither sizes nor work (`hf_keys`), or an error that names it: a model is never
 //! counted, run and priced as another one. A config of several parts (vision and language, say) is read for its language model.
 
 use super::hf_families;
