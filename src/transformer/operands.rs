@@ -282,6 +282,11 @@ impl QkNormDims {
         let queries_at = (0..queries).step_by(q).map(move |at| (at, q, false));
         queries_at.chain((0..keys).step_by(k).map(move |at| (queries + at, k, true)))
     }
+    /// Elements of the gains of queries and of keys.
+    pub(crate) fn gains(&self) -> [usize; 2] {
+        let AttentionDims { heads, kv_heads, head_dim, .. } = self.of;
+        if self.whole { [heads * head_dim, kv_heads * head_dim] } else { [head_dim; 2] }
+    }
     /// Stretches of a row: statistics are `[N, this]`.
     pub fn count(&self) -> usize {
         if self.whole { 2 } else { self.of.heads + self.of.kv_heads }

@@ -129,8 +129,9 @@ pub trait Backend: Parts {
             Tokens::Placed(b) => self.embed(&self.tokens(b, n), tokens, first_position, table, positions, out, c),
         }
     }
-    /// `dtable[ids[r]] += dout[r]`, but for `IGNORED_TOKEN` (the one the tied head has written, or zeroed by the caller), and, where there are learned
-    /// positions, `dpositions[first_position + r % tokens] =` the sum over the batch, all other rows zero.
+    /// `dtable[ids[r]] += dout[r]`, but for `IGNORED_TOKEN` (the table is the one that the tied head has written, or zeroed by the
+    /// caller), and, where there are learned positions, `dpositions[first_position + r % tokens] =` the sum over the batch, all other
+    /// rows zero.
     fn embed_backward(
         &self,
         ids: &[u32],

@@ -10,6 +10,10 @@ fn read<B: Backend + ?Sized>(on: &B, from: &B::Buffer, len: usize) -> Vec<f32> {
     host
 }
 
+fn write<B: Backend + ?Sized>(on: &B, sums: Vec<f64>, to: &mut B::Buffer) {
+    on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), to);
+}
+
 /// `x[i] = f(x[i])` for the first `len` elements.
 pub(super) fn map<B: Backend + ?Sized>(on: &B, x: &mut B::Buffer, len: usize, f: impl Fn(f32) -> f32) {
     let mut host = read(on, x, len);
@@ -76,16 +80,14 @@ pub(super) fn qk_norm_backward<B: Backend + ?Sized>(
     }
     on.upload(&host, dqkv);
     for (to, sums) in dgains.into_iter().zip(of_gains) {
-        on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), to);
+        write(on, sums, to);
     }
 }
 
 /// The gains of queries and of keys.
 fn host_gains<B: Backend + ?Sized>(on: &B, gains: [&B::Buffer; 2], d: QkNormDims) -> [Vec<f64>; 2] {
-    let AttentionDims { heads, kv_heads, head_dim, .. } = d.of;
-    let lens = if d.whole { [heads * head_dim, kv_heads * head_dim] } else { [head_dim; 2] };
-    let [q, k] = gains;
-    [(q, lens[0]), (k, lens[1])]
+    let ([q, k], [of_q, of_k]) = (gains, d.gains());
+    [(q, of_q), (k, of_k)]
         .map(|(gain, len)| read(on, gain, len).into_iter().map(|g| f64::from(g) + f64::from(d.gain_offset)).collect())
 }
 
@@ -241,7 +243,7 @@ pub(super) fn experts_backward<B: Backend + ?Sized>(
     }
     let of_biases = to.dbiases.into_iter().flat_map(|to| dbiases.clone().into_iter().zip(to));
     for (sums, buffer) in [(ddown, to.ddown), (dup, to.dup), (dx, to.dx)].into_iter().chain(of_biases) {
-        on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), buffer);
+        write(on, sums, buffer);
     }
     on.upload(&dweights, to.dweights);
 }
@@ -282,5 +284,5 @@ pub(super) fn sinks_backward<B: Backend + ?Sized>(
         let h = i % d.heads;
         sums[h] -= (f64::from(sinks[h]) - f64::from(*log)).exp() * dot(out, dout);
     }
-    on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), dsinks);
+    write(on, sums, dsinks);
 }

@@ -86,7 +86,7 @@ pub trait Parts: Alloc {
     }
 
     /// Of every token's `logits [N, E]` the K largest, the first of equals: `chosen [N, K]` (as tokens are kept) and `weights [N, K]`, the
-    /// softmax over all experts, divided by its sum over the chosen where that is 1.
+    /// softmax over all experts, divided by its sum over the chosen where [`ExpertDims::normalised`].
     fn route(&self, logits: &Self::Buffer, chosen: &mut Self::Buffer, weights: &mut Self::Buffer, d: ExpertDims)
     where
         Self: Backend,

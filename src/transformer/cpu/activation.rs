@@ -2,7 +2,7 @@
 
 use super::super::shape::Activation;
 use super::instructions::vectorised;
-use super::math::{exp, normal_cdf, sigmoid, tanh};
+use super::math::{self, exp, normal_cdf, sigmoid, tanh};
 use super::pool::{Pool, reading, writing};
 
 /// sqrt(2 / pi)
@@ -65,31 +65,27 @@ pub(super) fn forward(pool: &Pool, kind: Activation, pre: &[f32], out: &mut [f32
     let rows = pool.share(n, 1);
     let parts = (writing(&mut out[..n * f], rows * f), reading(&pre[..n * inner], rows * inner));
     pool.over(parts, |_, (out, pre)| match kind {
+        // One loop a function: the match stays outside of it.
         Activation::SwiGlu => gate(
             out,
             pre,
             f,
             #[inline(always)]
-            |x| value(Activation::SwiGlu, x),
+            |g, u| value(Activation::SwiGlu, g) * u,
         ),
         Activation::GeGlu => gate(
             out,
             pre,
             f,
             #[inline(always)]
-            |x| value(Activation::GeGlu, x),
+            |g, u| value(Activation::GeGlu, g) * u,
         ),
-        // One loop a function: the match stays outside of it.
-        Activation::ClampedSwiGlu => vectorised(
+        Activation::ClampedSwiGlu => gate(
+            out,
+            pre,
+            f,
             #[inline(always)]
-            || {
-                for (out, pre) in out.chunks_exact_mut(f).zip(pre.chunks_exact(2 * f)) {
-                    let (gate, up) = pre.split_at(f);
-                    for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-                        *o = value(Activation::ClampedSwiGlu, *g) * (u.clamp(-CLAMP, CLAMP) + 1.0);
-                    }
-                }
-            },
+            |g, u| value(Activation::ClampedSwiGlu, g) * (u.clamp(-CLAMP, CLAMP) + 1.0),
         ),
         Activation::Relu => map(
             out,
@@ -112,34 +108,34 @@ pub(super) fn forward(pool: &Pool, kind: Activation, pre: &[f32], out: &mut [f32
     });
 }
 
-/// `out [n, f]` of `pre [n, 2 f]`: gate, then up.
+/// `out [n, f]` of `pre [n, 2 f]`: gate, then up, by a function of both.
 #[inline(always)]
-fn gate(out: &mut [f32], pre: &[f32], f: usize, value: impl Fn(f32) -> f32) {
+fn gate(out: &mut [f32], pre: &[f32], f: usize, of: impl Fn(f32, f32) -> f32) {
     vectorised(
         #[inline(always)]
         || {
             for (out, pre) in out.chunks_exact_mut(f).zip(pre.chunks_exact(2 * f)) {
                 let (gate, up) = pre.split_at(f);
                 for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-                    *o = value(*g) * u;
+                    *o = of(*g, *u);
                 }
             }
         },
     );
 }
 
-/// The same back, in place, by the function's value and slope.
+/// The same back, in place: the gate's slope and what it is multiplied by, and the slope of the other half.
 #[inline(always)]
-fn gate_backward(pre: &mut [f32], dout: &[f32], f: usize, curve: impl Fn(f32) -> (f32, f32)) {
+fn gate_backward(pre: &mut [f32], dout: &[f32], f: usize, slopes: impl Fn(f32, f32) -> (f32, f32, f32)) {
     vectorised(
         #[inline(always)]
         || {
             for (pre, dout) in pre.chunks_exact_mut(2 * f).zip(dout.chunks_exact(f)) {
                 let (gate, up) = pre.split_at_mut(f);
                 for ((g, u), d) in gate.iter_mut().zip(up).zip(dout) {
-                    let ((value, slope), y) = (curve(*g), *u);
-                    *g = d * slope * y;
-                    *u = d * value;
+                    let (of_gate, other, of_up) = slopes(*g, *u);
+                    *g = d * of_gate * other;
+                    *u = d * of_up;
                 }
             }
         },
@@ -149,11 +145,10 @@ fn gate_backward(pre: &mut [f32], dout: &[f32], f: usize, curve: impl Fn(f32) ->
 /// `x = cap tanh(x / cap)`
 pub(super) fn soft_cap(pool: &Pool, x: &mut [f32], cap: f32) {
     let share = pool.share(x.len(), 1 << 12);
-    let inverse = 1.0 / cap;
     pool.over(writing(x, share), |_, x| {
         vectorised(
             #[inline(always)]
-            || x.iter_mut().for_each(|x| *x = cap * tanh(*x * inverse)),
+            || math::soft_cap(x, cap),
         );
     });
 }
@@ -180,26 +175,23 @@ pub(super) fn backward(pool: &Pool, kind: Activation, pre: &mut [f32], dout: &[f
             dout,
             f,
             #[inline(always)]
-            |x| (value(Activation::SwiGlu, x), slope(Activation::SwiGlu, x)),
+            |g, u| (slope(Activation::SwiGlu, g), u, value(Activation::SwiGlu, g)),
         ),
         Activation::GeGlu => gate_backward(
             pre,
             dout,
             f,
             #[inline(always)]
-            |x| (value(Activation::GeGlu, x), slope(Activation::GeGlu, x)),
+            |g, u| (slope(Activation::GeGlu, g), u, value(Activation::GeGlu, g)),
         ),
-        Activation::ClampedSwiGlu => vectorised(
+        Activation::ClampedSwiGlu => gate_backward(
+            pre,
+            dout,
+            f,
             #[inline(always)]
-            || {
-                for (pre, dout) in pre.chunks_exact_mut(2 * f).zip(dout.chunks_exact(f)) {
-                    let (gate, up) = pre.split_at_mut(f);
-                    for ((g, u), d) in gate.iter_mut().zip(up).zip(dout) {
-                        let (x, y) = (*g, *u);
-                        *g = d * slope(Activation::ClampedSwiGlu, x) * (y.clamp(-CLAMP, CLAMP) + 1.0);
-                        *u = if y.abs() > CLAMP { 0.0 } else { d * value(Activation::ClampedSwiGlu, x) };
-                    }
-                }
+            |g, u| {
+                let of_up = if u.abs() > CLAMP { 0.0 } else { value(Activation::ClampedSwiGlu, g) };
+                (slope(Activation::ClampedSwiGlu, g), u.clamp(-CLAMP, CLAMP) + 1.0, of_up)
             },
         ),
         Activation::Relu => scale(

@@ -4,7 +4,7 @@
 use super::super::backend::{AttentionDims, CacheDims};
 use super::embedding::Cached;
 use super::instructions::vectorised;
-use super::math::{exp, maximum, sum, tanh};
+use super::math::{exp, maximum, soft_cap, sum};
 use super::pool::{Pool, writing};
 
 pub(super) fn attention<T: Cached>(
@@ -67,8 +67,7 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
         *s = products.sum::<f32>() * scale;
     }
     if let Some(cap) = of.cap {
-        let inverse = 1.0 / cap;
-        scores.iter_mut().for_each(|s| *s = cap * tanh(*s * inverse));
+        soft_cap(scores, cap);
     }
     if of.slope != 0.0 {
         scores.iter_mut().enumerate().for_each(|(i, s)| *s += of.slope * i as f32);

@@ -2,7 +2,7 @@
 
 use super::super::backend::{IGNORED_TARGET, LinearDims};
 use super::instructions::vectorised;
-use super::math::{exp, maximum, sum, tanh};
+use super::math::{exp, maximum, soft_cap, sum};
 use super::matmul::matmul;
 use super::pool::{Pool, reading, writing};
 use super::product::{Onto, Precision, View};
@@ -88,7 +88,7 @@ fn softmax_row(row: &mut [f32], target: u32, wanted: bool, counted: f32) -> f32 
 #[inline(always)]
 fn capped_row(row: &mut [f32], target: u32, room: Option<&mut [f32]>, counted: f32, cap: f32) -> f32 {
     let inverse = 1.0 / cap;
-    row.iter_mut().for_each(|l| *l = cap * tanh(*l * inverse));
+    soft_cap(row, cap);
     let Some(capped) = room.map(|room| &mut room[..row.len()]) else { return softmax_row(row, target, false, counted) };
     capped.copy_from_slice(row);
     let loss = softmax_row(row, target, true, counted);

@@ -87,6 +87,13 @@ pub(super) fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (exp(2.0 * x) + 1.0)
 }
 
+/// `x = cap tanh(x / cap)`
+#[inline(always)]
+pub(super) fn soft_cap(x: &mut [f32], cap: f32) {
+    let inverse = 1.0 / cap;
+    x.iter_mut().for_each(|x| *x = cap * tanh(*x * inverse));
+}
+
 /// 1 / (1 + e^-x)
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {

@@ -60,9 +60,8 @@ pub(super) struct SavedQkNorm<'a> {
 
 pub(super) fn backward(pool: &Pool, s: SavedQkNorm, dqkv: &mut [f32], dgains: [&mut [f32]; 2], d: QkNormDims) {
     let (n, row, width, count) = (d.of.rows(), d.of.qkv_width(), d.width(), d.count());
-    let (heads, dim) = (if d.whole { d.of.heads } else { 1 }, d.of.head_dim);
-    let of_queries = heads * dim;
-    let gains = of_queries + if d.whole { d.of.kv_heads * dim } else { dim };
+    let [of_queries, of_keys] = d.gains();
+    let gains = of_queries + of_keys;
     let rows = pool.share(n, 4);
     // A thread sums its own rows' part of the gains' gradients, and the parts are added at the end.
     let mut sums = pool.scratch(n.div_ceil(rows) * gains);
@@ -83,7 +82,7 @@ pub(super) fn backward(pool: &Pool, s: SavedQkNorm, dqkv: &mut [f32], dgains: [&
     let [of_q, of_k] = dgains;
     let total = |at: usize| sums.chunks_exact(gains).map(|part| part[at]).sum::<f32>();
     of_q[..of_queries].iter_mut().enumerate().for_each(|(i, g)| *g = total(i));
-    of_k[..gains - of_queries].iter_mut().enumerate().for_each(|(i, g)| *g = total(of_queries + i));
+    of_k[..of_keys].iter_mut().enumerate().for_each(|(i, g)| *g = total(of_queries + i));
 }
 
 /// `dout` becomes the gradient of `x`; `sums` gains that of the gain.

@@ -126,11 +126,6 @@ fn places(d: QkNormDims) -> impl Iterator<Item = (usize, usize, usize, (usize, u
     })
 }
 
-fn gains(d: QkNormDims) -> [usize; 2] {
-    let AttentionDims { heads, kv_heads, head_dim, .. } = d.of;
-    if d.whole { [heads * head_dim, kv_heads * head_dim] } else { [head_dim; 2] }
-}
-
 /// A mean square is off by its sum, its root by half of that; the result by that and its own roundings.
 fn of_root(len: usize) -> f64 {
     sum(len) / 2.0 + 8.0 * UNIT
@@ -158,7 +153,7 @@ fn qk_norm<B: Backend + 'static>(d: QkNormDims) -> Case<B> {
         }
         off
     });
-    let [q, k] = gains(d);
+    let [q, k] = d.gains();
     let slots = vec![
         changed("qk_norm", rows * row, Activations, of_result),
         given(q, Weights),
@@ -200,7 +195,7 @@ fn qk_norm_backward<B: Backend + 'static>(d: QkNormDims) -> Case<B> {
     });
     let of_gain = move |keys: bool| {
         by(move |b: &Known<'_>| {
-            let mut off = vec![0.0; gains(d)[usize::from(keys)]];
+            let mut off = vec![0.0; d.gains()[usize::from(keys)]];
             for place in places(d).filter(|(.., (_, _, of_keys))| *of_keys == keys) {
                 let (hat, _, _, g) = element(b, place);
                 off[place.2] += (sum(rows * d.of.heads) + of_root(place.3.1)) * hat * g;
@@ -208,7 +203,7 @@ fn qk_norm_backward<B: Backend + 'static>(d: QkNormDims) -> Case<B> {
             off
         })
     };
-    let [q, k] = gains(d);
+    let [q, k] = d.gains();
     let slots = vec![
         given(rows * row, Activations),
         given(q, Weights),

@@ -11,7 +11,7 @@ mod strip;
 
 use super::super::backend::AttentionDims;
 use super::instructions::vectorised;
-use super::math::{exp, tanh};
+use super::math::{exp, soft_cap};
 use super::pool::Pool;
 use super::product::pack::Source;
 use super::product::panels::{Panels, k_block, pack_all};
@@ -94,8 +94,7 @@ impl Shaping {
     #[inline(always)]
     fn apply(self, key: usize, row: &mut [f32]) {
         if let Some(cap) = self.cap {
-            let inverse = 1.0 / cap;
-            row.iter_mut().for_each(|s| *s = cap * tanh(*s * inverse));
+            soft_cap(row, cap);
         }
         if self.slope != 0.0 {
             let gain = self.slope * key as f32;
