@@ -5,7 +5,7 @@ use half::bf16;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A huge page of x86-64 and of most arm64 systems.
 const HUGE_PAGE: usize = 2 << 20;
@@ -52,16 +52,35 @@ const SLAB: usize = 64 << 20;
 /// Bytes of the first one: a small model does not ask for much. Each next one is twice as large.
 const FIRST_SLAB: usize = 2 << 20;
 
-/// Cuts arrays from slabs, one after another.
+/// Cuts arrays from slabs, one after another. What is left of a slab goes to the next arrays that are small enough: a slab's last
+/// huge page is resident whether its end is used or not.
 #[derive(Debug, Default)]
 pub(super) struct Slabs(Mutex<Cutting>);
 
-/// The slab that is being cut, how much of it is gone, and how many there have been.
+/// The slabs that have room, oldest first, how much of each is gone, and how many there have been.
 #[derive(Debug, Default)]
 struct Cutting {
-    slab: Option<Arc<Slab>>,
-    used: usize,
+    open: Vec<(Weak<Slab>, usize)>,
     made: u32,
+}
+
+impl Cutting {
+    /// A slab with room for `bytes`, and where in it they begin.
+    fn room(&mut self, bytes: usize) -> Result<(Arc<Slab>, usize), SessionError> {
+        for (slab, used) in &mut self.open {
+            if let Some(slab) = slab.upgrade().filter(|slab| *used + bytes <= slab.layout.size()) {
+                let at = *used;
+                *used += bytes;
+                return Ok((slab, at));
+            }
+        }
+        self.open.retain(|(slab, used)| slab.upgrade().is_some_and(|slab| *used < slab.layout.size()));
+        let size = (FIRST_SLAB << self.made.min(5)).max(bytes.next_multiple_of(HUGE_PAGE));
+        let slab = Arc::new(Slab::new(size)?);
+        self.made += 1;
+        self.open.push((Arc::downgrade(&slab), bytes));
+        Ok((slab, 0))
+    }
 }
 
 impl Slabs {
@@ -74,20 +93,11 @@ impl Slabs {
         if bytes >= SLAB / 4 {
             return Array::zeros(len);
         }
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (slab, at) = match current.slab.take() {
-            Some(slab) if current.used + bytes <= slab.layout.size() => (slab, current.used),
-            _ => {
-                let size = (FIRST_SLAB << current.made.min(5)).max(bytes.next_multiple_of(HUGE_PAGE));
-                current.made += 1;
-                (Arc::new(Slab::new(size)?), 0)
-            }
-        };
-        // SAFETY: the part is within the slab, and no other array has it: `used` only grows.
+        let (slab, at) = self.0.lock().unwrap_or_else(PoisonError::into_inner).room(bytes)?;
+        // SAFETY: the part is within the slab, and no other array has it: what is gone of a slab only grows.
         let start = unsafe { slab.start.add(at) };
         // SAFETY: as above.
         unsafe { start.as_ptr().write_bytes(0, bytes) };
-        (current.slab, current.used) = (Some(Arc::clone(&slab)), at + bytes);
         Ok(Array { start: start.cast(), len, memory: Memory::Part { _of: slab } })
     }
 }
@@ -217,6 +227,17 @@ mod tests {
         }
         assert!(all.iter().enumerate().all(|(i, a)| a.iter().all(|x| *x == i as f32)));
         assert_eq!(slabs.zeros(SLAB).unwrap().len(), SLAB);
+    }
+
+    #[test]
+    fn what_is_left_of_a_slab_goes_to_arrays_that_fit() {
+        let slabs = Slabs::default();
+        let third = FIRST_SLAB / size_of::<f32>() / 3;
+        let [first, second, large, small] = [third, third, FIRST_SLAB, third].map(|len| slabs.zeros(len).unwrap());
+        let after = |a: &Array| a.as_ptr() as usize + (a.len() * size_of::<f32>()).next_multiple_of(CACHE_LINE);
+        assert_eq!(second.as_ptr() as usize, after(&first));
+        assert_eq!(small.as_ptr() as usize, after(&second));
+        assert!(large.len() == FIRST_SLAB && large.iter().all(|x| *x == 0.0));
     }
 
     #[test]

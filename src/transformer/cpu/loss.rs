@@ -12,7 +12,7 @@ pub(super) const BLOCK: usize = 512;
 
 /// Elements of scratch that a pass over `n` rows of a vocabulary of `v` takes.
 pub(super) fn scratch_len(n: usize, v: usize) -> usize {
-    n.min(BLOCK) * v
+    n.min(BLOCK) * v + n
 }
 
 #[allow(clippy::too_many_arguments, reason = "the operands of `Backend::cross_entropy`")]
@@ -29,8 +29,8 @@ pub(super) fn cross_entropy(
     let LinearDims { n, k, m: v } = d;
     let weights = View::dense(&w[..v * k], v, k);
     let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1) as f32;
-    let mut logits = pool.scratch(scratch_len(n, v));
-    let mut losses = pool.scratch(n);
+    let mut scratch = pool.scratch(scratch_len(n, v));
+    let (logits, losses) = scratch.split_at_mut(n.min(BLOCK) * v);
     for first in (0..n).step_by(BLOCK) {
         let rows = BLOCK.min(n - first);
         let logits = &mut logits[..rows * v];

@@ -113,7 +113,7 @@ pub(super) fn scratch_words(
     if !training {
         return forward + experts + threads * (gathered + attention::scratch_len(attention, false));
     }
-    let logits = loss::scratch_len(rows, vocabulary) + rows;
+    let logits = loss::scratch_len(rows, vocabulary);
     let products = [
         forward,
         product::scratch_words(widest, rows, model.max(inner)),
