@@ -130,7 +130,71 @@ const FAMILIES: &[(&str, &str, u64)] = &[
             "intermediate_size": 11008, "vocab_size": 100352, "rope_theta": 500000, "tie_word_embeddings": false}"#,
         7_298_617_344,
     ),
+    ("DeepSeek-V2-Lite", DEEPSEEK_V2_LITE, 15_706_484_224),
+    ("DeepSeek-V2", DEEPSEEK_V2, 235_741_434_880),
+    ("DeepSeek-V3", DEEPSEEK_V3, 671_026_419_200),
+    ("Kimi K2", KIMI_K2, 1_026_408_232_448),
 ];
+
+const DEEPSEEK_V2_LITE: &str = r#"{"model_type": "deepseek_v2", "hidden_size": 2048, "num_hidden_layers": 27,
+    "num_attention_heads": 16, "num_key_value_heads": 16, "intermediate_size": 10944, "moe_intermediate_size": 1408,
+    "vocab_size": 102400, "n_routed_experts": 64, "num_experts_per_tok": 6, "n_shared_experts": 2, "first_k_dense_replace": 1,
+    "moe_layer_freq": 1, "q_lora_rank": null, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+    "v_head_dim": 128, "norm_topk_prob": false, "routed_scaling_factor": 1.0, "scoring_func": "softmax", "topk_method": "greedy",
+    "n_group": 1, "topk_group": 1, "max_position_embeddings": 163840, "tie_word_embeddings": false}"#;
+
+const DEEPSEEK_V2: &str = r#"{"model_type": "deepseek_v2", "hidden_size": 5120, "num_hidden_layers": 60,
+    "num_attention_heads": 128, "num_key_value_heads": 128, "intermediate_size": 12288, "moe_intermediate_size": 1536,
+    "vocab_size": 102400, "n_routed_experts": 160, "num_experts_per_tok": 6, "n_shared_experts": 2, "first_k_dense_replace": 1,
+    "moe_layer_freq": 1, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+    "v_head_dim": 128, "norm_topk_prob": false, "routed_scaling_factor": 16.0, "scoring_func": "softmax",
+    "topk_method": "group_limited_greedy", "n_group": 8, "topk_group": 3, "max_position_embeddings": 163840}"#;
+
+const DEEPSEEK_V3: &str = r#"{"model_type": "deepseek_v3", "hidden_size": 7168, "num_hidden_layers": 61,
+    "num_attention_heads": 128, "num_key_value_heads": 128, "intermediate_size": 18432, "moe_intermediate_size": 2048,
+    "vocab_size": 129280, "n_routed_experts": 256, "num_experts_per_tok": 8, "n_shared_experts": 1, "first_k_dense_replace": 3,
+    "moe_layer_freq": 1, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+    "v_head_dim": 128, "norm_topk_prob": true, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid", "topk_method": "noaux_tc",
+    "n_group": 8, "topk_group": 4, "num_nextn_predict_layers": 1, "ep_size": 1, "max_position_embeddings": 163840,
+    "rope_scaling": {"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1,
+        "original_max_position_embeddings": 4096}}"#;
+
+const KIMI_K2: &str = r#"{"model_type": "kimi_k2", "hidden_size": 7168, "num_hidden_layers": 61, "num_attention_heads": 64,
+    "num_key_value_heads": 64, "intermediate_size": 18432, "moe_intermediate_size": 2048, "vocab_size": 163840,
+    "n_routed_experts": 384, "num_experts_per_tok": 8, "n_shared_experts": 1, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+    "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+    "norm_topk_prob": true, "routed_scaling_factor": 2.827, "scoring_func": "sigmoid", "topk_method": "noaux_tc", "n_group": 1,
+    "topk_group": 1, "num_nextn_predict_layers": 0, "max_position_embeddings": 131072, "rope_theta": 50000.0}"#;
+
+/// By hand, in bf16. All four have latents of 512 and rotated keys of 64: a step of decoding meets them, 101 positions on average, with
+/// every head at 576 + 512 numbers a position, and its products are those of the weights that a token goes through.
+#[test]
+fn latents_are_what_a_token_leaves_in_the_cache_and_what_decoding_attends_to() {
+    for (config, layers, width, heads, q_rank, [experts, each], [expert, dense_width], [shared, dense], vocabulary) in [
+        (DEEPSEEK_V2_LITE, 27, 2048, 16, 0, [64, 6], [1408, 10944], [2, 1], 102_400),
+        (DEEPSEEK_V2, 60, 5120, 128, 1536, [160, 6], [1536, 12288], [2, 1], 102_400),
+        (DEEPSEEK_V3, 61, 7168, 128, 1536, [256, 8], [2048, 18432], [1, 3], 129_280),
+        (KIMI_K2, 61, 7168, 64, 1536, [384, 8], [2048, 18432], [1, 1], 163_840u64),
+    ] {
+        let w = decode(shape_from_hf_config(config).unwrap());
+        assert_eq!(count::kv_bytes_per_token(&w).unwrap().get(), layers * 576 * 2, "{config}");
+        let queries = if q_rank == 0 { width * heads * 192 } else { width * q_rank + q_rank * heads * 192 };
+        let attention = queries + width * 576 + 512 * heads * 256 + heads * 128 * width;
+        let of_experts = (each + shared) * 3 * width * expert + experts * width;
+        let products =
+            layers * attention + dense * 3 * width * dense_width + (layers - dense) * of_experts + width * vocabulary;
+        let attended = layers * 2 * heads * (576 + 512) * 101;
+        assert_eq!(count::flops_per_step(&w).unwrap().get(), 2 * products + attended, "{config}");
+    }
+}
+
+/// As their authors state: 2.4 (without one of the tables), 21, 37 and 32 thousand millions.
+#[test]
+fn a_token_goes_through_a_few_of_the_parameters() {
+    let active = |config: &str| count::active_parameters(&shape_from_hf_config(config).unwrap()).unwrap();
+    assert_eq!(active(DEEPSEEK_V2_LITE) - 2048 * 102_400, 2_451_435_008);
+    assert_eq!([DEEPSEEK_V2, DEEPSEEK_V3, KIMI_K2].map(active), [21_375_800_320, 37_552_297_472, 32_861_500_928]);
+}
 
 #[test]
 fn configs_of_every_family_give_the_published_parameters() {

@@ -1,6 +1,7 @@
 //! Sizes of a model as the projection sees them: real numbers, so that any published row fits.
 
 use crate::transformer::shape::Shape;
+use crate::transformer::shape::layers::attention_matrices;
 
 /// Feed-forward layers of which a token passes a few (mixture of experts).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Experts {
 pub struct Attending {
     /// Values kept of a token and layer, where they are not keys and values of each head.
     pub latent: Option<f64>,
+    /// Weights of a layer's attention where it is through such a vector; those of DeepSeek's models where nothing is said.
+    pub latent_weights: Option<f64>,
     /// Tokens that the windowed layers look back.
     pub window: f64,
     pub windowed_layers: f64,
@@ -137,6 +140,9 @@ impl Model {
 
     /// Weights of a layer's attention.
     pub fn attention_parameters(&self) -> f64 {
+        if let Some(weights) = self.attending.latent_weights {
+            return weights;
+        }
         match self.attending.latent {
             // Queries through a rank of 1536, keys and values through the latent, heads of 128 and 64 with positions
             // (DeepSeek-V2, table of sizes).
@@ -250,19 +256,20 @@ impl From<(&Shape, u64)> for Model {
             heads: f64::from(s.n_heads),
             kv_heads: f64::from(s.n_kv_heads),
             head_dim: f64::from(s.head_dim),
-            d_ff: f64::from(s.d_ff),
+            d_ff: f64::from(s.d_ff_expert()),
             vocab: f64::from(s.vocab_size),
             gated: s.activation.gated(),
             tied: s.tied_embeddings,
             experts: s.experts.map(|e| Experts {
                 count: f64::from(e.count),
                 active: f64::from(e.per_token),
-                shared_width: 0.0,
-                layers: f64::from(s.n_layers),
-                dense_width: 0.0,
+                shared_width: f64::from(s.d_ff_shared()),
+                layers: f64::from(s.n_layers - e.dense_layers),
+                dense_width: f64::from(s.d_ff),
             }),
             attending: Attending {
-                latent: None,
+                latent: s.latent.map(|l| f64::from(l.cached())),
+                latent_weights: s.latent.and_then(|_| attention_matrices(s).ok()).map(|n| n as f64),
                 window: s.window.map_or(0.0, f64::from),
                 windowed_layers: (0..s.n_layers as usize).filter(|l| s.window_of(*l).is_some()).count() as f64,
             },
@@ -315,7 +322,7 @@ mod tests {
             m.active_parameters()
         );
         assert!((m.cache_bytes_per_token(2.0) / 70e3 - 1.0).abs() < 0.01);
-        let windows = Attending { latent: None, window: 128.0, windowed_layers: 12.0 };
+        let windows = Attending { window: 128.0, windowed_layers: 12.0, ..Attending::default() };
         let oss = Model { layers: 24.0, attending: windows, ..m };
         assert_eq!((oss.seen(64.0), oss.seen(8192.0)), (64.0, 0.5 * 8192.0 + 64.0));
     }

@@ -225,6 +225,11 @@ fn over(base: ShapeSpec, own: &ShapeSpec) -> ShapeSpec {
         n_experts: own.n_experts.or(base.n_experts),
         experts_per_token: own.experts_per_token.or(base.experts_per_token),
         normalised_experts: own.normalised_experts.or(base.normalised_experts),
+        n_shared_experts: own.n_shared_experts.or(base.n_shared_experts),
+        d_ff_expert: own.d_ff_expert.or(base.d_ff_expert),
+        first_dense_layers: own.first_dense_layers.or(base.first_dense_layers),
+        routing: own.routing.or(base.routing),
+        latent: own.latent.over(base.latent),
         parts: own.parts.clone().or(base.parts),
     }
 }

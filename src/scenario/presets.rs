@@ -1,6 +1,6 @@
 //! Known models by name.
 
-use crate::transformer::shape::{Family, RopeScaling, ShapeSpec};
+use crate::transformer::shape::{Family, RopeScaling, Routing, ShapeSpec};
 use crate::yaml::{Value, did_you_mean};
 
 /// Sizes of a known model.
@@ -95,6 +95,31 @@ fn stretched(mut p: Preset, factor: f32) -> Preset {
     p
 }
 
+/// Latents, experts and hotter scores of DeepSeek's models. `sizes`: layers, width, heads, d_ff, d_ff of an expert, experts, experts a
+/// token, layers without experts, vocabulary, context; `yarn`: factor, and by how much the logarithm of it makes scores hotter.
+fn deepseek(name: &'static str, of: Family, sizes: [u32; 10], (factor, hotter): (f32, f32), parameters: u64) -> Preset {
+    let [layers, width, heads, ff, expert, experts, each, dense, vocabulary, context] = sizes;
+    let sizes = [layers, width, heads, heads, 0, ff, vocabulary, context];
+    let hotter = 1.0 + hotter * factor.ln();
+    let mut parts = of.parts().clone();
+    // Of the two parts of a head, 128 and 64.
+    parts.score_scale = Some(hotter * hotter / 192f32.sqrt());
+    with(family(name, of, sizes, parameters), |s| {
+        s.head_dim = None;
+        (s.norm_eps, s.parts) = (Some(1e-6), Some(parts));
+        (s.n_experts, s.experts_per_token, s.d_ff_expert) = (Some(experts), Some(each), Some(expert));
+        s.first_dense_layers = Some(dense);
+        s.rope_scaling = Some(RopeScaling::Yarn {
+            factor,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            original_context: 4096,
+            truncate: true,
+            attention_factor: 1.0,
+        });
+    })
+}
+
 /// All presets.
 pub(super) fn all() -> Vec<Preset> {
     vec![
@@ -121,6 +146,34 @@ pub(super) fn all() -> Vec<Preset> {
         gemma_2("gemma-2-2b", [26, 2304, 8, 4, 256, 9216, 256_000, 8192], 256.0, 2_614_341_888),
         gemma_2("gemma-2-9b", [42, 3584, 16, 8, 256, 14336, 256_000, 8192], 256.0, 9_241_705_984),
         gemma_2("gemma-2-27b", [46, 4608, 32, 16, 128, 36864, 256_000, 8192], 144.0, 27_227_128_320),
+        deepseek(
+            "deepseek-v2-lite",
+            Family::DeepseekV2,
+            [27, 2048, 16, 10944, 1408, 64, 6, 1, 102_400, 163_840],
+            (40.0, 0.0707),
+            15_706_484_224,
+        ),
+        deepseek(
+            "deepseek-v3",
+            Family::DeepseekV3,
+            [61, 7168, 128, 18432, 2048, 256, 8, 3, 129_280, 163_840],
+            (40.0, 0.1),
+            671_026_419_200,
+        ),
+        with(
+            deepseek(
+                "kimi-k2",
+                Family::DeepseekV3,
+                [61, 7168, 64, 18432, 2048, 384, 8, 1, 163_840, 131_072],
+                (32.0, 0.1),
+                1_026_408_232_448,
+            ),
+            |s| {
+                s.rope_theta = Some(5e4);
+                let by = Family::DeepseekV3.routing();
+                s.routing = Some(Routing { groups: 1, groups_per_token: 1, scale: 2.827, ..by });
+            },
+        ),
         Preset { name: "article-block", family: Family::Block, spec: ShapeSpec::default(), parameters: 16_537_600 },
     ]
 }

@@ -17,6 +17,7 @@ fn or_variable(kind: Value) -> Value {
 fn one(axis: &Axis) -> Value {
     let kind = match axis.kind {
         Kind::Count => json!({"type": "integer", "minimum": 1}),
+        Kind::Whole => json!({"type": "integer", "minimum": 0}),
         Kind::Number => json!({"type": "number"}),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Word(words) => json!({"enum": words}),
@@ -40,7 +41,8 @@ fn reads() -> Value {
 /// A range stands for whole numbers: 16..256*2, 1..8+1, 16-256*2.
 fn many(axis: &Axis) -> Value {
     let range = json!({"type": "string", "pattern": r"^\s*\d+\s*(\.\.|-)\s*\d+\s*([+*]\s*\d+)?\s*$"});
-    let item = if axis.kind == Kind::Count { json!({"anyOf": [one(axis), range]}) } else { one(axis) };
+    let item =
+        if matches!(axis.kind, Kind::Count | Kind::Whole) { json!({"anyOf": [one(axis), range]}) } else { one(axis) };
     json!({"description": axis.doc, "anyOf": [item, {"type": "array", "items": item, "minItems": 1}]})
 }
 

@@ -23,6 +23,11 @@ pub(super) fn count(v: &Value) -> Result<u32, String> {
     }
 }
 
+/// 0, or a count.
+pub(super) fn whole(v: &Value) -> Result<u32, String> {
+    if *v == Value::Integer(0) { Ok(0) } else { count(v).map_err(|e| e.replace("from 1 up", "from 0 up")) }
+}
+
 pub(super) fn number(v: &Value) -> Result<f32, String> {
     match v {
         Value::Integer(i) => Ok(*i as f32),

@@ -182,7 +182,7 @@ impl Known {
             dense_width,
         });
         let (window, windowed_layers) = self.window.unwrap_or((0.0, 0.0));
-        let attending = Attending { latent: self.latent, window, windowed_layers };
+        let attending = Attending { latent: self.latent, latent_weights: None, window, windowed_layers };
         Model::with_experts(self.sizes, Some(self.parameters), experts, attending)
     }
 }
@@ -239,6 +239,7 @@ fn attending(remarks: &str, layers: f64) -> Attending {
     let window = number_after(remarks, "sliding-window attention (");
     Attending {
         latent,
+        latent_weights: None,
         window: window.unwrap_or(0.0),
         windowed_layers: match window {
             Some(_) if remarks.contains("every other layer") => layers / 2.0,

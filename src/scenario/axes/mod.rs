@@ -1,17 +1,45 @@
 //! The fields of a trial: one table from which the YAML keys, the axes of a sweep, the JSON Schema and the columns follow.
 //! A new field is one entry.
 
+macro_rules! axis {
+    ($path:literal, [$($alias:literal),*], $label:literal, $unit:literal, $kind:expr, $doc:literal, |$d:ident, $v:ident| $set:expr, |$t:ident| $get:expr) => {
+        Axis {
+            path: $path, aliases: &[$($alias),*], label: $label, unit: $unit, kind: $kind, doc: $doc,
+            set: |$d, $v| { $set; Ok(()) },
+            get: |$t| $get,
+        }
+    };
+}
+
+mod model;
 mod table;
 
 use super::draft::Draft;
 use super::trial::Trial;
 use crate::yaml::{Entry, Node, Value};
-pub(crate) use table::AXES;
+use model::MODEL;
+use table::TRIAL;
+
+/// Every field of a trial.
+pub(crate) const AXES: &[Axis] =
+    &joined::<{ MODEL.len() }, { TRIAL.len() }, { MODEL.len() + TRIAL.len() }>(MODEL, TRIAL);
+
+const fn joined<const A: usize, const B: usize, const N: usize>(first: [Axis; A], second: [Axis; B]) -> [Axis; N] {
+    let mut all = [first[0]; N];
+    let mut at = 1;
+    while at < N {
+        all[at] = if at < A { first[at] } else { second[at - A] };
+        at += 1;
+    }
+    all
+}
 
 /// What the schema says of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Count,
+    /// A whole number, 0 among them.
+    Whole,
     Number,
     Flag,
     /// The name of a preset.
@@ -29,7 +57,7 @@ pub(crate) enum Kind {
 }
 
 /// One field of a trial.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Axis {
     /// Path in the trial: `model.d_model`, `batch`.
     pub path: &'static str,

@@ -68,7 +68,7 @@ fn values(e: &Entry, field: &Field, s: &Sources) -> Result<Vec<Setting>, YamlErr
     let mut out = Vec::new();
     for node in nodes {
         let range = match &node.value {
-            Value::Text(t) if field.axis.kind == Kind::Count => {
+            Value::Text(t) if matches!(field.axis.kind, Kind::Count | Kind::Whole) => {
                 ranges::expand(t).map_err(|m| s.fault(node.place, format!("{}: {m}", field.path)))?
             }
             _ => None,

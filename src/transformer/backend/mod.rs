@@ -12,11 +12,14 @@
 mod alloc;
 pub(in crate::transformer) mod composed;
 mod experts;
+mod latent;
+mod latent_on_host;
 mod on_host;
 mod parts;
 
 pub use alloc::Alloc;
 pub(crate) use experts::{ExpertDims, Experts, ExpertsBackward};
+pub(crate) use latent::{BlockCopy, Blocks, LatentDims};
 pub(crate) use parts::Parts;
 
 use super::error::SessionError;

@@ -3,8 +3,9 @@
 
 use super::experts::{ExpertDims, Experts, ExpertsBackward};
 use super::{AttentionDims, Backend, QkNormDims};
+use crate::transformer::shape::{Routing, Scoring};
 
-fn read<B: Backend + ?Sized>(on: &B, from: &B::Buffer, len: usize) -> Vec<f32> {
+pub(super) fn read<B: Backend + ?Sized>(on: &B, from: &B::Buffer, len: usize) -> Vec<f32> {
     let mut host = vec![0.0; len];
     on.download(from, 0, &mut host);
     host
@@ -91,59 +92,98 @@ fn host_gains<B: Backend + ?Sized>(on: &B, gains: [&B::Buffer; 2], d: QkNormDims
         .map(|(gain, len)| read(on, gain, len).into_iter().map(|g| f64::from(g) + f64::from(d.gain_offset)).collect())
 }
 
-/// Of a row of logits the experts chosen, with the softmax over all.
-fn chosen_of(logits: &[f32], d: ExpertDims) -> (Vec<usize>, Vec<f64>) {
-    let mut order: Vec<usize> = (0..d.experts).collect();
-    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
-    order.truncate(d.per_token);
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exp: Vec<f64> = logits.iter().map(|l| (f64::from(*l) - f64::from(max)).exp()).collect();
-    let total: f64 = exp.iter().sum();
-    (order, exp.into_iter().map(|e| e / total).collect())
+/// What a row of logits says of each expert.
+fn scores_of(logits: &[f32], by: Routing) -> Vec<f64> {
+    let logits = logits.iter().map(|l| f64::from(*l));
+    match by.scoring {
+        Scoring::Sigmoid => logits.map(|l| 1.0 / (1.0 + (-l).exp())).collect(),
+        Scoring::Softmax => {
+            let max = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+            let exp: Vec<f64> = logits.map(|l| (l - max).exp()).collect();
+            let total: f64 = exp.iter().sum();
+            exp.into_iter().map(|e| e / total).collect()
+        }
+    }
 }
 
-/// `Parts::route`
+/// The first so many of all, the largest first, the first of equals.
+fn largest(of: &[f64], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..of.len()).collect();
+    order.sort_by(|a, b| of[*b].total_cmp(&of[*a]).then(a.cmp(b)));
+    order.truncate(count);
+    order
+}
+
+/// The experts chosen by these numbers, from the groups that are chosen first.
+fn chosen_by(mut keys: Vec<f64>, d: ExpertDims, by: Routing) -> Vec<usize> {
+    let each = d.experts / by.groups as usize;
+    let best = |group: &[f64]| {
+        let two = largest(group, if by.corrected { 2 } else { 1 });
+        two.iter().map(|e| group[*e]).sum::<f64>()
+    };
+    let groups = largest(&keys.chunks_exact(each).map(best).collect::<Vec<_>>(), by.groups_per_token as usize);
+    let out = |e: usize| !groups.contains(&(e / each));
+    keys.iter_mut().enumerate().filter(|(e, _)| out(*e)).for_each(|(_, key)| *key = f64::NEG_INFINITY);
+    largest(&keys, d.per_token)
+}
+
+/// `Parts::route_by`
 pub(super) fn route<B: Backend + ?Sized>(
     on: &B,
     logits: &B::Buffer,
-    chosen: &mut B::Buffer,
-    weights: &mut B::Buffer,
+    correction: Option<&B::Buffer>,
+    (chosen, weights): (&mut B::Buffer, &mut B::Buffer),
     d: ExpertDims,
+    by: Routing,
 ) {
     let logits = read(on, logits, d.n * d.experts);
+    let correction = correction.map_or(vec![0.0; d.experts], |c| read(on, c, d.experts));
     let (mut all, mut of) = (Vec::new(), Vec::new());
     for row in logits.chunks_exact(d.experts) {
-        let (experts, p) = chosen_of(row, d);
-        let sum = if d.normalised { experts.iter().map(|e| p[*e]).sum::<f64>() } else { 1.0 };
-        of.extend(experts.iter().map(|e| (p[*e] / sum) as f32));
+        let scores = scores_of(row, by);
+        // The softmax's order is that of the logits, which have fewer equals.
+        let keys = match (by.scoring, by.corrected) {
+            (Scoring::Softmax, false) => row.iter().map(|l| f64::from(*l)).collect(),
+            _ => scores.iter().zip(&correction).map(|(s, c)| s + f64::from(*c)).collect(),
+        };
+        let experts = chosen_by(keys, d, by);
+        let sum = if d.normalised { experts.iter().map(|e| scores[*e]).sum::<f64>() } else { 1.0 };
+        of.extend(experts.iter().map(|e| (scores[*e] / sum * f64::from(by.scale)) as f32));
         all.extend(experts.iter().map(|e| *e as u32));
     }
     on.put_tokens(&all, chosen);
     on.upload(&of, weights);
 }
 
-/// `Parts::route_backward`, of `[logits, chosen, dweights]`.
+/// `Parts::route_by_backward`, of `[logits, chosen, dweights]`.
 pub(super) fn route_backward<B: Backend + ?Sized>(
     on: &B,
     [logits, chosen, dweights]: [&B::Buffer; 3],
     dlogits: &mut B::Buffer,
     d: ExpertDims,
+    by: Routing,
 ) {
     let (logits, dweights) = (read(on, logits, d.n * d.experts), read(on, dweights, d.rows()));
     let chosen = on.tokens(chosen, d.rows());
     let mut all = vec![0.0f32; d.n * d.experts];
     for (r, to) in all.chunks_exact_mut(d.experts).enumerate() {
-        let (_, p) = chosen_of(&logits[r * d.experts..][..d.experts], d);
-        let of_token =
-            || (r * d.per_token..(r + 1) * d.per_token).map(|i| (chosen[i] as usize, f64::from(dweights[i])));
+        let p = scores_of(&logits[r * d.experts..][..d.experts], by);
+        let gradient = |i: usize| f64::from(dweights[i]) * f64::from(by.scale);
+        let of_token = || (r * d.per_token..(r + 1) * d.per_token).map(|i| (chosen[i] as usize, gradient(i)));
         let sum = if d.normalised { of_token().map(|(e, _)| p[e]).sum::<f64>() } else { 1.0 };
         let mean: f64 = of_token().map(|(e, g)| p[e] / sum * g).sum();
-        // Over the chosen alone where their weights add up to 1; else what is taken from one goes to all experts.
-        if d.normalised {
-            of_token().for_each(|(e, g)| to[e] = (p[e] / sum * (g - mean)) as f32);
-        } else {
-            to.iter_mut().zip(&p).for_each(|(to, p)| *to = (-p * mean) as f32);
-            of_token().for_each(|(e, g)| to[e] = (p[e] * (g - mean)) as f32);
+        match (by.scoring, d.normalised) {
+            // Over the chosen alone where their weights add up to 1; else what is taken from one goes to all experts.
+            (Scoring::Softmax, true) => of_token().for_each(|(e, g)| to[e] = (p[e] / sum * (g - mean)) as f32),
+            (Scoring::Softmax, false) => {
+                to.iter_mut().zip(&p).for_each(|(to, p)| *to = (-p * mean) as f32);
+                of_token().for_each(|(e, g)| to[e] = (p[e] * (g - mean)) as f32);
+            }
+            // Each by itself, but for what the others lose by the sum.
+            (Scoring::Sigmoid, normalised) => {
+                let others = if normalised { mean } else { 0.0 };
+                of_token().for_each(|(e, g)| to[e] = (p[e] / sum * (1.0 - p[e]) * (g - others)) as f32);
+            }
         }
     }
     on.upload(&all, dlogits);
@@ -158,7 +198,7 @@ fn host_biases<B: Backend + ?Sized>(on: &B, of: &Experts<'_, B::Buffer>, inner: 
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 

@@ -1,8 +1,11 @@
-//! Operations that only some models are made of: norms of queries and keys, caps, scaled embeddings, experts; and prompts in stretches.
+//! Operations that only some models are made of: norms of queries and keys, caps, scaled embeddings, experts, latent
+//! attention; and prompts in stretches.
 //! What has a body here is computed on the host where a backend has nothing better.
 
 use super::experts::{ExpertDims, Experts, ExpertsBackward};
-use super::{Alloc, AttentionDims, Backend, CacheDims, QkNormDims, on_host};
+use super::latent::{BlockCopy, LatentDims};
+use super::{Alloc, AttentionDims, Backend, CacheDims, QkNormDims, latent_on_host, on_host};
+use crate::transformer::shape::Routing;
 
 /// Beside [`Backend`], of which it is a part.
 #[allow(clippy::too_many_arguments)]
@@ -91,7 +94,7 @@ pub trait Parts: Alloc {
     where
         Self: Backend,
     {
-        on_host::route(self, logits, chosen, weights, d);
+        on_host::route(self, logits, None, (chosen, weights), d, Routing::PLAIN);
     }
     /// `dlogits [N, E]` from the gradient of the weights.
     fn route_backward(
@@ -104,7 +107,34 @@ pub trait Parts: Alloc {
     ) where
         Self: Backend,
     {
-        on_host::route_backward(self, [logits, chosen, dweights], dlogits, d);
+        on_host::route_backward(self, [logits, chosen, dweights], dlogits, d, Routing::PLAIN);
+    }
+    /// `Parts::route` by another rule than the plain one; `correction [E]` is added to scores where experts are chosen, where the rule
+    /// has it.
+    fn route_by(
+        &self,
+        logits: &Self::Buffer,
+        correction: Option<&Self::Buffer>,
+        chosen: &mut Self::Buffer,
+        weights: &mut Self::Buffer,
+        (d, by): (ExpertDims, Routing),
+    ) where
+        Self: Backend,
+    {
+        on_host::route(self, logits, correction, (chosen, weights), d, by);
+    }
+    /// [`Parts::route_backward`] by another rule. A correction has no gradient.
+    fn route_by_backward(
+        &self,
+        logits: &Self::Buffer,
+        chosen: &Self::Buffer,
+        dweights: &Self::Buffer,
+        dlogits: &mut Self::Buffer,
+        (d, by): (ExpertDims, Routing),
+    ) where
+        Self: Backend,
+    {
+        on_host::route_backward(self, [logits, chosen, dweights], dlogits, d, by);
     }
     /// `out [N, C]`: of each token what its experts say, weighted. `pre [N * K, inner]` is kept for the backward pass, in an order of
     /// the backend's own; `act [N * K, F]` is room.
@@ -131,5 +161,41 @@ pub trait Parts: Alloc {
         Self: Backend,
     {
         on_host::experts_backward(self, x, of, dout, to);
+    }
+
+    /// Copies blocks of rows, or adds them up: what one buffer has of every head to where another has it.
+    fn copy_blocks(&self, from: &Self::Buffer, to: &mut Self::Buffer, d: BlockCopy)
+    where
+        Self: Backend,
+    {
+        latent_on_host::copy_blocks(self, from, to, d);
+    }
+    /// Puts `latent [N, R]` and `rotated [N, P]` of `d.tokens` a sequence into the cache `[B, capacity, R + P]`, from `position` on.
+    fn latent_append(
+        &self,
+        latent: &Self::Buffer,
+        rotated: &Self::Buffer,
+        cache: &mut Self::Buffer,
+        position: usize,
+        d: LatentDims,
+    ) where
+        Self: Backend,
+    {
+        latent_on_host::append(self, [latent, rotated], cache, position, d);
+    }
+    /// `out [N, H * value]`: attention of `queries [N, H * (P + nope)]`, the first of each sequence at `position`, over what the cache
+    /// holds up to each of them. Keys and values are `w [H * (nope + value), R]` times its latents.
+    fn latent_attention(
+        &self,
+        queries: &Self::Buffer,
+        w: &Self::Buffer,
+        cache: &Self::Buffer,
+        out: &mut Self::Buffer,
+        position: usize,
+        d: LatentDims,
+    ) where
+        Self: Backend,
+    {
+        latent_on_host::attention(self, [queries, w, cache], out, position, d);
     }
 }

@@ -151,6 +151,9 @@ fn split_by_nobody(shape: &Shape) -> Option<&'static str> {
     if shape.experts.is_some() {
         return Some("experts");
     }
+    if shape.latent.is_some() {
+        return Some("latents of keys and values");
+    }
     match (parts.qk_norm, parts.positions) {
         (QkNorm::Head | QkNorm::Whole, _) => Some("norms of queries and keys"),
         (QkNorm::None, Positions::Alibi) => Some("slopes of scores by head (ALiBi)"),

@@ -8,6 +8,8 @@ mod naive_parts;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod parts_tests;
 
 mod activation;
 mod attention;
@@ -17,6 +19,7 @@ mod dropout;
 mod embedding;
 mod experts;
 pub(crate) mod instructions;
+mod latent;
 mod loss;
 mod math;
 mod matmul;
@@ -32,8 +35,8 @@ mod update;
 pub(crate) use instructions::Instructions;
 
 use super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, ExpertDims, Frequencies, LinearDims, Loss, NormDims,
-    Store, Update, Updated,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, ExpertDims, Frequencies, LatentDims, LinearDims, Loss,
+    NormDims, Store, Update, Updated,
 };
 use super::error::SessionError;
 use super::shape::Activation;
@@ -106,12 +109,13 @@ pub(super) fn scratch_words(
     widths: Widths,
     training: bool,
 ) -> usize {
-    let Widths { model, inner, vocabulary, experts, gathered } = widths;
+    let Widths { model, inner, attended, vocabulary, experts, latent, gathered } = widths;
+    let latent = latent.map_or(0, |d| latent::scratch_len(d, threads));
     let experts = experts.map_or(0, |d| experts::scratch_len(d, training));
-    let widest = inner.max(attention.qkv_width());
+    let widest = inner.max(attended);
     let forward = product::scratch_words(rows, model.max(inner), widest);
     if !training {
-        return forward + experts + threads * (gathered + attention::scratch_len(attention, false));
+        return forward + experts + latent + threads * (gathered + attention::scratch_len(attention, false));
     }
     let logits = loss::scratch_len(rows, vocabulary);
     let products = [
@@ -129,8 +133,12 @@ pub(super) fn scratch_words(
 pub(super) struct Widths {
     pub model: usize,
     pub inner: usize,
+    /// Of the product that makes queries, keys and values, or the widest of several.
+    pub attended: usize,
     pub vocabulary: usize,
     pub experts: Option<ExpertDims>,
+    /// Where attention is over a cache of latents.
+    pub latent: Option<LatentDims>,
     /// Elements of keys and values that a thread gathers where a prompt is processed in stretches.
     pub gathered: usize,
 }

@@ -1,11 +1,15 @@
 //! What only some models are made of, on the fast backend.
 
 use super::super::Dtype;
-use super::super::backend::{AttentionDims, CacheDims, ExpertDims, Experts, ExpertsBackward, Parts, QkNormDims};
-use super::array::halves;
+use super::super::backend::{
+    AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts, QkNormDims,
+};
+use super::super::shape::Routing;
+use super::array::{halves, halves_mut};
 use super::buffer::Buffer;
 use super::pool::writing;
-use super::{Cpu, activation, attention, experts, qk_norm, routes};
+use super::routes::Rule;
+use super::{Cpu, activation, attention, experts, latent, qk_norm, routes};
 
 impl Parts for Cpu {
     fn attention_after(
@@ -32,11 +36,35 @@ impl Parts for Cpu {
     }
 
     fn route(&self, logits: &Buffer, chosen: &mut Buffer, weights: &mut Buffer, d: ExpertDims) {
-        routes::route(&self.pool, logits.plain(), chosen.plain_mut(), weights.plain_mut(), d);
+        let (chosen, weights) = (chosen.plain_mut(), weights.plain_mut());
+        routes::route(&self.pool, logits.plain(), chosen, weights, d, Rule::PLAIN);
     }
     fn route_backward(&self, logits: &Buffer, chosen: &Buffer, dweights: &Buffer, dlogits: &mut Buffer, d: ExpertDims) {
         let from = [logits.plain(), chosen.plain(), dweights.plain()];
-        routes::route_backward(&self.pool, from, dlogits.plain_mut(), d);
+        routes::route_backward(&self.pool, from, dlogits.plain_mut(), d, Routing::PLAIN);
+    }
+    fn route_by(
+        &self,
+        logits: &Buffer,
+        correction: Option<&Buffer>,
+        chosen: &mut Buffer,
+        weights: &mut Buffer,
+        (d, by): (ExpertDims, Routing),
+    ) {
+        let (chosen, weights) = (chosen.plain_mut(), weights.plain_mut());
+        let rule = Rule { by, correction: correction.map(Buffer::plain) };
+        routes::route(&self.pool, logits.plain(), chosen, weights, d, rule);
+    }
+    fn route_by_backward(
+        &self,
+        logits: &Buffer,
+        chosen: &Buffer,
+        dweights: &Buffer,
+        dlogits: &mut Buffer,
+        (d, by): (ExpertDims, Routing),
+    ) {
+        let from = [logits.plain(), chosen.plain(), dweights.plain()];
+        routes::route_backward(&self.pool, from, dlogits.plain_mut(), d, by);
     }
     fn sinks(&self, sinks: &Buffer, out: &mut Buffer, lse: &mut Buffer, d: AttentionDims) {
         routes::sinks(&self.pool, sinks.plain(), out.plain_mut(), lse.plain_mut(), d);
@@ -83,5 +111,37 @@ impl Parts for Cpu {
     }
     fn soft_cap(&self, x: &mut Buffer, len: usize, cap: f32) {
         activation::soft_cap(&self.pool, &mut x.plain_mut()[..len], cap);
+    }
+
+    fn copy_blocks(&self, from: &Buffer, to: &mut Buffer, d: BlockCopy) {
+        latent::copy_blocks(&self.pool, from.plain(), to.plain_mut(), d);
+    }
+    fn latent_append(&self, latent: &Buffer, rotated: &Buffer, cache: &mut Buffer, position: usize, d: LatentDims) {
+        let (rows, cache) = ([latent.plain(), rotated.plain()], cache.plain_mut());
+        match d.dtype {
+            Dtype::F32 | Dtype::Tf32 => latent::append(rows, cache, position, d),
+            Dtype::Bf16 => latent::append(rows, halves_mut(cache), position, d),
+        }
+    }
+    fn latent_attention(
+        &self,
+        queries: &Buffer,
+        w: &Buffer,
+        cache: &Buffer,
+        out: &mut Buffer,
+        position: usize,
+        d: LatentDims,
+    ) {
+        let (queries, w, cache, out) = (queries.plain(), w.plain(), cache.plain(), out.plain_mut());
+        match d.dtype {
+            Dtype::F32 | Dtype::Tf32 => {
+                let of = latent::Reads { queries, w, cache, position, d };
+                latent::attention(&self.pool, self.precision, of, out);
+            }
+            Dtype::Bf16 => {
+                let of = latent::Reads { queries, w, cache: halves(cache), position, d };
+                latent::attention(&self.pool, self.precision, of, out);
+            }
+        }
     }
 }

@@ -25,6 +25,10 @@ pub(crate) fn lacking_for(shape: &Shape, longest: u64, training: bool) -> Option
         Some(RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. }) if attention_factor != 1.0
     );
     let all = [
+        (shape.latent.is_some(), "latents of keys and values"),
+        (shape.experts.is_some_and(|e| !e.routing.is_plain()), "experts chosen by groups or sigmoids"),
+        (shape.experts.is_some_and(|e| e.shared > 0), "shared experts"),
+        (shape.experts.is_some_and(|e| e.dense_layers > 0), "layers without experts before others"),
         (shape.experts.is_some(), "experts"),
         (shape.activation == Activation::ClampedSwiGlu, "clamped activations"),
         (parts.sinks, "sinks beside scores"),

@@ -5,6 +5,7 @@ use super::super::OptimizerKind;
 use super::super::backend::Update;
 use super::super::shape::hf_config::shape_from_hf_config;
 use super::super::shape::{Family, Shape, ShapeSpec};
+use super::names::{LATENT_AND_ROTATED, ROTATED};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -71,6 +72,9 @@ impl Golden {
             };
         }
         let shape = shape(&metadata).map_err(content)?;
+        if let Some(latent) = shape.latent {
+            take_apart(&mut floats, latent.kv_rank as usize);
+        }
         Ok(Self { path: path.into(), shape, floats, integers, optimizers: optimizers(&metadata) })
     }
 
@@ -91,6 +95,21 @@ impl Golden {
         let [rows, columns] = dimensions.as_slice() else { return None };
         let id = |v: &i64| u32::try_from(*v).unwrap_or(super::super::backend::IGNORED_TARGET);
         Some((*rows, *columns, values.iter().map(id).collect()))
+    }
+}
+
+/// Of the tensors that hold rows of two parameters: the first so many stay, the others get a name of their own.
+fn take_apart(floats: &mut BTreeMap<String, Tensor>, rows: usize) {
+    let names = floats.keys().filter(|name| name.ends_with(LATENT_AND_ROTATED));
+    for name in names.cloned().collect::<Vec<_>>() {
+        let Some(Tensor { dimensions, values }) = floats.get_mut(&name) else { continue };
+        let &mut [all, columns] = dimensions.as_mut_slice() else { continue };
+        if all <= rows || values.len() != all * columns {
+            continue;
+        }
+        let rest = Tensor { dimensions: vec![all - rows, columns], values: values.split_off(rows * columns) };
+        dimensions[0] = rows;
+        floats.insert(name + ROTATED, rest);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where a foreign parameter stands in ours: Hugging Face's families, and Keras's block.
 
-use super::super::pass::model::{Index, LayerIndex, Linear, Norm};
+use super::super::pass::model::{Index, LatentIndex, LayerIndex, Linear, Norm};
 use super::super::shape::parts::Residual;
-use super::super::shape::{Family, Shape};
+use super::super::shape::{Family, Latent, Shape};
 use std::collections::BTreeMap;
 
 /// A foreign tensor is these rows of our parameter, or their transpose.
@@ -42,26 +42,48 @@ impl ByExperts {
     }
 }
 
-/// Rows of queries, keys and values that stand together for each key and value head: the queries that share it, then it.
+/// In which order the file has the rows of heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ByHeads {
-    pub kv_heads: usize,
-    /// Query heads of a group.
-    pub queries: usize,
-    pub head_dim: usize,
+pub(super) enum ByHeads {
+    /// Rows of queries, keys and values that stand together for each key and value head: the queries that share it, then it.
+    Together {
+        kv_heads: usize,
+        /// Query heads of a group.
+        queries: usize,
+        head_dim: usize,
+    },
+    /// Rows of a head that are rotated stand after those that are not; here before them.
+    RotatedLast {
+        nope: usize,
+        rope: usize,
+        /// Whether the two of a pair are neighbours in the file, and half of `rope` apart here.
+        interleaved: bool,
+    },
 }
 
 impl ByHeads {
     /// Our row of a foreign one.
     fn row(self, foreign: usize) -> usize {
-        let Self { kv_heads, queries, head_dim } = self;
-        let (group, in_group) = (foreign / ((queries + 2) * head_dim), foreign % ((queries + 2) * head_dim));
-        let head = match in_group / head_dim {
-            query if query < queries => group * queries + query,
-            key if key == queries => kv_heads * queries + group,
-            _ => kv_heads * (queries + 1) + group,
-        };
-        head * head_dim + in_group % head_dim
+        match self {
+            Self::Together { kv_heads, queries, head_dim } => {
+                let (group, in_group) = (foreign / ((queries + 2) * head_dim), foreign % ((queries + 2) * head_dim));
+                let head = match in_group / head_dim {
+                    query if query < queries => group * queries + query,
+                    key if key == queries => kv_heads * queries + group,
+                    _ => kv_heads * (queries + 1) + group,
+                };
+                head * head_dim + in_group % head_dim
+            }
+            Self::RotatedLast { nope, rope, interleaved } => {
+                let (head, row) = (foreign / (nope + rope), foreign % (nope + rope));
+                let row = match row.checked_sub(nope) {
+                    None => rope + row,
+                    Some(turned) if interleaved => turned % 2 * (rope / 2) + turned / 2,
+                    Some(turned) => turned,
+                };
+                head * (nope + rope) + row
+            }
+        }
     }
 }
 
@@ -117,7 +139,7 @@ impl Names<'_> {
     /// Queries, keys and values as one product, head by head.
     fn linear_by_heads(&mut self, name: &str, l: &Linear, s: &Shape) {
         let (kv_heads, queries) = (s.n_kv_heads as usize, (s.n_heads / s.n_kv_heads) as usize);
-        self.by_heads = Some(ByHeads { kv_heads, queries, head_dim: s.head_dim as usize });
+        self.by_heads = Some(ByHeads::Together { kv_heads, queries, head_dim: s.head_dim as usize });
         self.linear(name, l);
         self.by_heads = None;
     }
@@ -200,7 +222,9 @@ fn llama(n: &mut Names, s: &Shape, index: &Index) {
     for (l, layer) in index.layers.iter().enumerate() {
         let h = format!("model.layers.{l}");
         n.norm(&format!("{h}.input_layernorm"), layer.norm1.as_ref());
-        if s.family == Family::Phi3 {
+        if let (Some(index), Some(sizes)) = (&layer.latent, s.latent) {
+            latents(n, &format!("{h}.self_attn"), (layer, index), sizes);
+        } else if s.family == Family::Phi3 {
             n.linear(&format!("{h}.self_attn.qkv_proj"), &layer.qkv);
             n.linear(&format!("{h}.mlp.gate_up_proj"), &layer.up);
         } else {
@@ -239,13 +263,7 @@ fn llama(n: &mut Names, s: &Shape, index: &Index) {
                     n.whole(&format!("{h}.self_attn.sinks"), sinks);
                 }
             }
-            Family::Mixtral | Family::Qwen3Moe => {
-                n.whole(&format!("{h}.mlp.experts.gate_up_proj"), layer.up.weight);
-                n.whole(&format!("{h}.mlp.experts.down_proj"), layer.down.weight);
-                if let Some(router) = &layer.router {
-                    n.linear(&format!("{h}.mlp.gate"), router);
-                }
-            }
+            _ if layer.router.is_some() => experts(n, &format!("{h}.mlp"), s, layer),
             _ => {
                 n.gated([format!("{h}.mlp.gate_proj"), format!("{h}.mlp.up_proj")], &layer.up, f);
                 n.linear(&format!("{h}.mlp.down_proj"), &layer.down);
@@ -254,6 +272,50 @@ fn llama(n: &mut Names, s: &Shape, index: &Index) {
     }
     n.norm("model.norm", index.last_norm.as_ref());
     n.head("lm_head.weight");
+}
+
+/// Experts, each a matrix of the same tensor, and those that every token goes through.
+fn experts(n: &mut Names, mlp: &str, s: &Shape, layer: &LayerIndex) {
+    n.whole(&format!("{mlp}.experts.gate_up_proj"), layer.up.weight);
+    n.whole(&format!("{mlp}.experts.down_proj"), layer.down.weight);
+    if let Some(router) = &layer.router {
+        n.linear(&format!("{mlp}.gate"), router);
+    }
+    if let Some(correction) = layer.correction {
+        n.whole(&format!("{mlp}.gate.e_score_correction_bias"), correction);
+    }
+    if let Some([up, down]) = &layer.shared {
+        let of = format!("{mlp}.shared_experts");
+        n.gated([format!("{of}.gate_proj"), format!("{of}.up_proj")], up, s.d_ff_shared() as usize);
+        n.linear(&format!("{of}.down_proj"), down);
+    }
+}
+
+/// What follows the name of a tensor for those of its rows that make the rotated key of all heads (`file.rs` takes them apart).
+pub(super) const ROTATED: &str = ".rotated";
+
+/// The tensor that holds both those rows and those of the latent.
+pub(super) const LATENT_AND_ROTATED: &str = "kv_a_proj_with_mqa.weight";
+
+fn latents(n: &mut Names, attention: &str, (layer, index): (&LayerIndex, &LatentIndex), sizes: Latent) {
+    let order = |nope: u32| {
+        let [nope, rope] = [nope, sizes.rope].map(|x| x as usize);
+        Some(ByHeads::RotatedLast { nope, rope, interleaved: sizes.interleaved })
+    };
+    let queries = if index.queries.is_some() { "q_b_proj" } else { "q_proj" };
+    if let Some((down, norm)) = &index.queries {
+        n.linear(&format!("{attention}.q_a_proj"), down);
+        n.norm(&format!("{attention}.q_a_layernorm"), Some(norm));
+    }
+    n.norm(&format!("{attention}.kv_a_layernorm"), Some(&index.norm));
+    n.linear(&format!("{attention}.kv_b_proj"), &index.up);
+    n.whole(&format!("{attention}.{LATENT_AND_ROTATED}"), index.down.weight);
+    n.by_heads = order(sizes.nope);
+    n.linear(&format!("{attention}.{queries}"), &layer.qkv);
+    n.by_heads = order(0);
+    let rows = sizes.rope as usize;
+    n.part([&format!("{attention}.{LATENT_AND_ROTATED}{ROTATED}"), ""], &index.rotated, 0, rows);
+    n.by_heads = None;
 }
 
 fn gpt_neox(n: &mut Names, s: &Shape, index: &Index) {

@@ -3,7 +3,8 @@
 use super::super::backend::{Alloc, AttentionDims, Category, ExpertDims, QkNormDims};
 use super::super::error::SessionError;
 use super::super::shape::parts::{NormKind, QkNorm};
-use super::super::shape::{Mixture, Shape};
+use super::super::shape::{Latent, Mixture, Shape};
+use std::ops::Range;
 
 /// How many sequences of how many tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +40,11 @@ pub(crate) struct LayerActivations<T> {
     pub norm1: Option<T>,
     /// `[N, (H + 2 KV) * D]`
     pub qkv: T,
+    /// Of latents, where attention is through them.
+    pub latent: Option<LatentActivations<T>>,
     /// Of the norms of queries and keys, where a backward pass will follow.
     pub qk_norm: Option<BeforeNorm<T>>,
-    /// `[N, H * D]`
+    /// `[N, H * D]`; of the values' width where attention is latent
     pub attention: T,
     /// `[N, H]`
     pub lse: T,
@@ -50,8 +53,33 @@ pub(crate) struct LayerActivations<T> {
     pub routed: Option<RoutedTokens<T>>,
     /// `[N, F]`, or `[N, 2 F]` (gate, up) where it is gated
     pub pre: T,
+    /// The same of the experts that every token goes through.
+    pub shared_pre: Option<T>,
     /// What attention and the feed-forward layer say, `[N, C]`, where norms stand after them.
     pub after: Option<[BeforeNorm<T>; 2]>,
+}
+
+/// Latents before their norms: of queries `[N, Q]`, of keys and values `[N, R]`.
+#[derive(Debug)]
+pub(crate) struct LatentActivations<T> {
+    pub queries: Option<BeforeNorm<T>>,
+    pub kv: BeforeNorm<T>,
+}
+
+/// What attention through latents works in, a layer after the other; the backward pass has gradients in the same places.
+#[derive(Debug)]
+pub(crate) struct LatentRoom<T> {
+    /// Latents after their norms, `[N, Q]` and `[N, R]`
+    pub of_queries: Option<T>,
+    pub of_kv: T,
+    /// `[N, H * D]`
+    pub queries: T,
+    /// The key that all heads share, `[N, P]`
+    pub rotated: T,
+    /// Keys without positions and values, `[N, H * (nope + value)]`
+    pub kv: T,
+    /// What attention hands on, `[N, H * D]`: a value's head is as wide as a query's there, and zero beyond its own width.
+    pub wide: T,
 }
 
 /// Which experts tokens go to.
@@ -82,6 +110,7 @@ pub(crate) struct Shared<T> {
     pub act: T,
     /// What experts say, `[N, C]`, where there are any
     pub experts: Option<T>,
+    pub latent: Option<LatentRoom<T>>,
 }
 
 /// A whole pass's.
@@ -118,53 +147,63 @@ impl<T> Activations<T> {
         keep: Keep,
     ) -> Result<Self, SessionError> {
         let n = extent.rows();
-        let [c, f, h] = [s.d_model, s.d_ff, s.n_heads].map(|x| x as usize);
-        // Every token has a row in each expert that it goes to.
-        let of_experts = s.experts.map(|e| [e.count, e.per_token].map(|x| x as usize));
-        let hidden_rows = n * of_experts.map_or(1, |[_, per_token]| per_token);
+        let [c, h] = [s.d_model, s.n_heads].map(|x| x as usize);
         let new = |len: usize| a.alloc(len, Category::Activations);
         let statistics = |len: usize| a.alloc(len, Category::Statistics);
         let parts = s.parts();
         let norms = parts.norm != NormKind::None;
         let before = || parts.norm_before().then(|| statistics(n * 2)).transpose();
-        let kept = || -> Result<_, SessionError> { Ok(BeforeNorm { x: new(n * c)?, stats: statistics(n * 2)? }) };
+        let before_norm = |width: usize, count: usize| {
+            Ok::<_, SessionError>(BeforeNorm { x: new(n * width)?, stats: statistics(n * count)? })
+        };
+        let kept = || before_norm(c, 2);
+        // With one layer's, that of all: each has as much as the one that has most.
         let (streams, layers) = match keep {
-            Keep::All => (2 * s.n_layers as usize + 1, s.n_layers as usize),
-            Keep::OneLayer => (2, 1),
+            Keep::All => {
+                (2 * s.n_layers as usize + 1, (0..s.n_layers as usize).map(|l| Hidden::of(s, n, l..l + 1)).collect())
+            }
+            Keep::OneLayer => (2, vec![Hidden::of(s, n, 0..s.n_layers as usize)]),
         };
         let d = extent.attention(s, 0);
         let qk = (keep == Keep::All).then(|| qk_norm_dims(s, d)).flatten();
-        let layer = || -> Result<LayerActivations<T>, SessionError> {
+        let layer = |hidden: &Hidden| -> Result<LayerActivations<T>, SessionError> {
             Ok(LayerActivations {
                 norm1: before()?,
                 qkv: new(n * d.qkv_width())?,
-                qk_norm: qk
-                    .map(|q| {
-                        Ok::<_, SessionError>(BeforeNorm { x: new(n * q.width())?, stats: statistics(n * q.count())? })
+                latent: s
+                    .latent
+                    .map(|l| {
+                        let queries = l.q_rank.map(|rank| before_norm(rank as usize, 2)).transpose()?;
+                        Ok::<_, SessionError>(LatentActivations { queries, kv: before_norm(l.kv_rank as usize, 2)? })
                     })
                     .transpose()?,
-                attention: new(n * d.out_width())?,
+                qk_norm: qk.map(|q| before_norm(q.width(), q.count())).transpose()?,
+                attention: new(n * s.d_attn() as usize)?,
                 lse: statistics(n * h)?,
                 norm2: before()?,
-                routed: of_experts
+                routed: hidden
+                    .routes
                     .map(|[experts, per_token]| {
                         let (chosen, weights) = (statistics(n * per_token)?, statistics(n * per_token)?);
                         Ok::<_, SessionError>(RoutedTokens { logits: statistics(n * experts)?, chosen, weights })
                     })
                     .transpose()?,
-                pre: new(hidden_rows * s.activation.inner(f))?,
+                pre: new(s.activation.inner(hidden.len))?,
+                shared_pre: (hidden.shared > 0).then(|| new(s.activation.inner(hidden.shared))).transpose()?,
                 after: parts.norm_after().then(|| Ok::<_, SessionError>([kept()?, kept()?])).transpose()?,
             })
         };
+        let whole = Hidden::of(s, n, 0..s.n_layers as usize);
         Ok(Self {
             extent,
             embedding: parts.embedding_norm.then(kept).transpose()?,
             residual: (0..streams).map(|_| new(n * c)).collect::<Result<_, _>>()?,
-            layers: (0..layers).map(|_| layer()).collect::<Result<_, _>>()?,
+            layers: layers.iter().map(layer).collect::<Result<_, _>>()?,
             shared: Shared {
                 normed: parts.norm_before().then(|| new(n * c)).transpose()?,
-                act: new(hidden_rows * f)?,
+                act: new(whole.room())?,
                 experts: s.experts.map(|_| new(n * c)).transpose()?,
+                latent: s.latent.map(|l| LatentRoom::new(a, s, l, n)).transpose()?,
             },
             last: norms.then(|| Ok::<_, SessionError>((new(n * c)?, statistics(n * 2)?))).transpose()?,
         })
@@ -176,6 +215,53 @@ impl<T> Activations<T> {
             Some((last, _)) => last,
             None => &self.residual[(2 * n_layers) % self.residual.len()],
         }
+    }
+}
+
+impl<T> LatentRoom<T> {
+    fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, l: Latent, n: usize) -> Result<Self, SessionError> {
+        let new = |width: u32| a.alloc(n * width as usize, Category::Activations);
+        Ok(Self {
+            of_queries: l.q_rank.map(new).transpose()?,
+            of_kv: new(l.kv_rank)?,
+            queries: new(s.n_heads * s.head_dim)?,
+            rotated: new(l.rope)?,
+            kv: new(s.n_heads * l.kv_head())?,
+            wide: new(s.n_heads * s.head_dim)?,
+        })
+    }
+}
+
+/// How much a layer's second half holds for `n` tokens, or several layers' at the most.
+struct Hidden {
+    /// Elements of the hidden activation; every token has a row in each expert that it goes to.
+    len: usize,
+    /// The same of the experts that every token goes through.
+    shared: usize,
+    /// Experts, and those of a token, where any layer has them.
+    routes: Option<[usize; 2]>,
+}
+
+impl Hidden {
+    fn of(s: &Shape, n: usize, layers: Range<usize>) -> Self {
+        let mut all = Self { len: 0, shared: 0, routes: None };
+        for layer in layers {
+            let len = match s.experts_of(layer) {
+                Some(e) => {
+                    all.routes = Some([e.count, e.per_token].map(|x| x as usize));
+                    all.shared = n * s.d_ff_shared() as usize;
+                    n * e.per_token as usize * s.d_ff_expert() as usize
+                }
+                None => n * s.d_ff as usize,
+            };
+            all.len = all.len.max(len);
+        }
+        all
+    }
+
+    /// Elements that have room for either.
+    fn room(&self) -> usize {
+        self.len.max(self.shared)
     }
 }
 
@@ -191,8 +277,8 @@ pub(in crate::transformer) fn qk_norm_dims(s: &Shape, of: AttentionDims) -> Opti
 
 /// The experts of a model's layers for `n` tokens, where it has them.
 pub(in crate::transformer) fn expert_dims(s: &Shape, n: usize) -> Option<ExpertDims> {
-    let Mixture { count, per_token, normalised } = s.experts?;
-    let (c, f) = (s.d_model as usize, s.d_ff as usize);
+    let Mixture { count, per_token, normalised, .. } = s.experts?;
+    let (c, f) = (s.d_model as usize, s.d_ff_expert() as usize);
     Some(ExpertDims { n, c, f, experts: count as usize, per_token: per_token as usize, normalised, kind: s.activation })
 }
 
@@ -208,14 +294,26 @@ pub(crate) struct Scratch<T> {
     pub aside: Option<T>,
     /// Of what a norm after a branch was given, `[N, C]`, where there are such norms.
     pub before_norm: Option<T>,
-    /// `[N, F]`
+    /// `[N, F]`, of the layer that has most
     pub act: T,
     /// Gradients of the weights and of the logits of experts, where there are any.
     pub routed: Option<[T; 2]>,
-    /// `[N, H * D]`
+    /// `[N, H * D]`; of the values' width where attention is latent
     pub attention: T,
     /// `[N, (H + 2 KV) * D]`
     pub qkv: T,
+    /// Where attention is latent.
+    pub latent: Option<LatentScratch<T>>,
+}
+
+/// What the backward pass through latents needs beside a layer's room.
+#[derive(Debug)]
+pub(crate) struct LatentScratch<T> {
+    /// Gradient of what attention hands on, as wide as queries, `[N, H * D]`
+    pub wide: T,
+    /// Gradients of a latent after and before its norm, of the wider of the two
+    pub normed: T,
+    pub latent: T,
 }
 
 impl<T> Scratch<T> {
@@ -232,7 +330,7 @@ impl<T> Scratch<T> {
             branch: new(n * s.d_model as usize)?,
             aside: s.parts().parallel().then(|| new(n * s.d_model as usize)).transpose()?,
             before_norm: s.parts().norm_after().then(|| new(n * s.d_model as usize)).transpose()?,
-            act: new(n * s.d_ff as usize * s.experts.map_or(1, |e| e.per_token as usize))?,
+            act: new(Hidden::of(s, n, 0..s.n_layers as usize).room())?,
             routed: s
                 .experts
                 .map(|e| {
@@ -240,8 +338,16 @@ impl<T> Scratch<T> {
                     Ok::<_, SessionError>([new(e.per_token)?, new(e.count)?])
                 })
                 .transpose()?,
-            attention: new(n * d.out_width())?,
+            attention: new(n * s.d_attn() as usize)?,
             qkv: new(n * d.qkv_width())?,
+            latent: s
+                .latent
+                .map(|l| {
+                    let widest = n * l.kv_rank.max(l.q_rank.unwrap_or(0)) as usize;
+                    let (wide, normed, latent) = (new(n * d.out_width())?, new(widest)?, new(widest)?);
+                    Ok::<_, SessionError>(LatentScratch { wide, normed, latent })
+                })
+                .transpose()?,
         })
     }
 }

@@ -4,11 +4,9 @@
 //! that a backend need never hold all logits. Where ranks split the layers, the gradient of what enters the split products is
 //! summed over them.
 
-use super::super::backend::{Backend, Dropout, ExpertsBackward, IGNORED_TOKEN, LinearDims, Loss, Store, Tokens};
+use super::super::backend::{AttentionDims, Backend, Dropout, IGNORED_TOKEN, LinearDims, Loss, Store, Tokens};
 use super::super::shape::parts::Residual;
-use super::activations::{
-    Activations, BeforeNorm, Extent, LayerActivations, Scratch, Shared, expert_dims, qk_norm_dims,
-};
+use super::activations::{Activations, BeforeNorm, Extent, LayerActivations, Scratch, Shared, qk_norm_dims};
 use super::forward::{Place, StepDropout};
 use super::gradients::Gradients;
 use super::model::{Linear, Model, Norm};
@@ -26,22 +24,22 @@ pub(crate) enum Targets<'a, T> {
 }
 
 /// One of a layer's branches: the stream `x` that it read, and what its forward pass left behind.
-struct Half<'a, T> {
-    l: usize,
-    extent: Extent,
-    x: &'a T,
-    act: &'a mut LayerActivations<T>,
-    shared: &'a mut Shared<T>,
+pub(super) struct Half<'a, T> {
+    pub l: usize,
+    pub extent: Extent,
+    pub x: &'a T,
+    pub act: &'a mut LayerActivations<T>,
+    pub shared: &'a mut Shared<T>,
 }
 
 /// What stands between a branch's last product and the stream.
-struct EndFrom<'a, T> {
+pub(super) struct EndFrom<'a, T> {
     /// The stream's gradient.
-    stream: &'a T,
+    pub stream: &'a T,
     /// Room for the gradient of what the norm was given.
-    room: Option<&'a mut T>,
-    norm: Option<(&'a Norm, &'a BeforeNorm<T>)>,
-    dropout: Option<Dropout>,
+    pub room: Option<&'a mut T>,
+    pub norm: Option<(&'a Norm, &'a BeforeNorm<T>)>,
+    pub dropout: Option<Dropout>,
 }
 
 impl<B: Backend> Model<B> {
@@ -218,17 +216,24 @@ impl<B: Backend> Model<B> {
         self.backend.norm_backward(x, parameter, stats, &scratch.branch, &mut scratch.stream, gain, bias, d);
     }
 
-    fn linear_dw(&self, l: &Linear, x: &B::Buffer, dout: &B::Buffer, gradients: &mut Gradients<B::Buffer>, n: usize) {
+    pub(super) fn linear_dw(
+        &self,
+        l: &Linear,
+        x: &B::Buffer,
+        dout: &B::Buffer,
+        gradients: &mut Gradients<B::Buffer>,
+        n: usize,
+    ) {
         let (weight, bias) = gradients.weight_and_bias(l.weight, l.bias);
         self.backend.linear_dw(x, dout, weight, bias, self.linear_dims(l, n));
     }
 
-    fn linear_dx(&self, l: &Linear, dout: &B::Buffer, dx: &mut B::Buffer, n: usize) {
+    pub(super) fn linear_dx(&self, l: &Linear, dout: &B::Buffer, dx: &mut B::Buffer, n: usize) {
         self.backend.linear_dx(dout, &self.parameters[l.weight], dx, Store::Overwrite, self.linear_dims(l, n));
     }
 
     /// The gradient of a branch's last product, which the stream's is unless dropout or a norm stands between.
-    fn branch_end<'a>(
+    pub(super) fn branch_end<'a>(
         &self,
         from: EndFrom<'a, B::Buffer>,
         branch: &'a mut B::Buffer,
@@ -256,7 +261,7 @@ impl<B: Backend> Model<B> {
 
     /// What a branch says of the stream that it reads, `branch`, is added to the stream's gradient, or replaces it where the branch
     /// replaces the stream.
-    fn branch_start(
+    pub(super) fn branch_start(
         &self,
         norm: Option<&Norm>,
         x: &B::Buffer,
@@ -278,7 +283,7 @@ impl<B: Backend> Model<B> {
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<Dropout>,
     ) {
-        if self.shape.experts.is_some() {
+        if self.index.layers[half.l].router.is_some() {
             return self.experts_backward(half, s, gradients, dropout);
         }
         let Half { l, extent, x, act, shared } = half;
@@ -314,37 +319,6 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// The same of experts.
-    fn experts_backward(
-        &self,
-        half: Half<'_, B::Buffer>,
-        s: &mut Scratch<B::Buffer>,
-        gradients: &mut Gradients<B::Buffer>,
-        dropout: Option<Dropout>,
-    ) {
-        let Half { l, extent, x, act, shared } = half;
-        let (n, layer) = (extent.rows(), &self.index.layers[l]);
-        let (Some(d), Some(router)) = (expert_dims(&self.shape, n), &layer.router) else { return };
-        let (Some(routed), Some([dweights, dlogits])) = (&act.routed, &mut s.routed) else { return };
-        let norm = layer.norm2_after.as_ref().zip(act.after.as_ref().map(|[_, second]| second));
-        let from = EndFrom { stream: &s.stream, room: s.before_norm.as_mut(), norm, dropout };
-        let dout = self.branch_end(from, &mut s.branch, gradients, n);
-        let Shared { normed, experts: Some(dx), .. } = shared else { return };
-        let input = self.input_again(layer.norm2.as_ref(), x, normed, act.norm2.as_mut(), n);
-        let [dup, of_up, ddown, of_down] = gradients.four([layer.up, layer.down]);
-        let dbiases = of_up.zip(of_down).map(|(up, down)| [up, down]);
-        let (Some(dup), Some(ddown)) = (dup, ddown) else { return };
-        let to = ExpertsBackward { pre: &mut act.pre, act: &mut s.act, dup, ddown, dbiases, dx, dweights };
-        let experts = self.experts_of(layer, &routed.chosen, &routed.weights, d);
-        self.backend.experts_backward(input, &experts, dout, to);
-        self.backend.route_backward(&routed.logits, &routed.chosen, dweights, dlogits, d);
-        self.linear_dw(router, input, dlogits, gradients, n);
-        let of_router = self.linear_dims(router, n);
-        self.backend.linear_dx(dlogits, &self.parameters[router.weight], dx, Store::Accumulate, of_router);
-        std::mem::swap(dx, &mut s.branch);
-        self.branch_start(layer.norm2.as_ref(), x, act.norm2.as_ref(), (s, gradients), n);
-    }
-
     fn attention_half_backward(
         &self,
         half: Half<'_, B::Buffer>,
@@ -363,6 +337,26 @@ impl<B: Backend> Model<B> {
         let dout = self.branch_end(from, &mut s.branch, gradients, n);
         self.linear_dw(&layer.out, &act.attention, dout, gradients, n);
         self.linear_dx(&layer.out, dout, &mut s.attention, n);
+        match self.through(l, extent) {
+            Some(latents) => self.through_backward(latents, x, (&mut *act, shared), (s, gradients)),
+            None => self.heads_backward((l, d), x, (&mut *act, shared), (s, gradients)),
+        }
+        self.sum_over_parts(&mut s.branch);
+        if let (Residual::ParallelOneNorm, Some(aside)) = (self.shape.parts().residual, &s.aside) {
+            self.backend.add(aside, &mut s.branch, n * self.shape.d_model as usize);
+        }
+        self.branch_start(layer.norm1.as_ref(), x, act.norm1.as_ref(), (s, gradients), n);
+    }
+
+    /// From the gradient of what attention hands on, in `s.attention`, to that of the layer's input, in `s.branch`.
+    fn heads_backward(
+        &self,
+        (l, d): (usize, AttentionDims),
+        x: &B::Buffer,
+        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (s, gradients): (&mut Scratch<B::Buffer>, &mut Gradients<B::Buffer>),
+    ) {
+        let (layer, n) = (&self.index.layers[l], d.rows());
         if let Some(sinks) = layer.sinks {
             let (at, to) = (&self.parameters[sinks], gradients.of(sinks));
             self.backend.sinks_backward(at, &act.attention, &s.attention, &act.lse, to, d);
@@ -381,11 +375,6 @@ impl<B: Backend> Model<B> {
         let input = self.input_again(layer.norm1.as_ref(), x, &mut shared.normed, act.norm1.as_mut(), n);
         self.linear_dw(&layer.qkv, input, &s.qkv, gradients, n);
         self.linear_dx(&layer.qkv, &s.qkv, &mut s.branch, n);
-        self.sum_over_parts(&mut s.branch);
-        if let (Residual::ParallelOneNorm, Some(aside)) = (self.shape.parts().residual, &s.aside) {
-            self.backend.add(aside, &mut s.branch, n * self.shape.d_model as usize);
-        }
-        self.branch_start(layer.norm1.as_ref(), x, act.norm1.as_ref(), (s, gradients), n);
     }
 
     fn embedding_backward(

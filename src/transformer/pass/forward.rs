@@ -11,14 +11,11 @@
 //! activation; the two products that end the branches are summed over the ranks. All else every rank computes whole.
 
 use super::super::backend::{
-    AttentionDims, Backend, CachePlace, Dropout, ExpertDims, Experts, LinearDims, NormBefore, NormDims, NormedLinear,
-    Store, Tokens,
+    AttentionDims, Backend, CachePlace, Dropout, LinearDims, NormBefore, NormDims, NormedLinear, Store, Tokens,
 };
 use super::super::collective::{Job, Reduce};
 use super::super::shape::parts::{NormKind, Residual};
-use super::activations::{
-    Activations, BeforeNorm, Extent, LayerActivations, RoutedTokens, Shared, expert_dims, qk_norm_dims,
-};
+use super::activations::{Activations, BeforeNorm, Extent, LayerActivations, Shared, expert_dims, qk_norm_dims};
 use super::generate::Cache;
 use super::model::{LayerIndex, Linear, Model, Norm};
 
@@ -71,7 +68,7 @@ impl<B: Backend> Model<B> {
         self.shape.parts().residual != Residual::None
     }
 
-    fn weight_and_bias(&self, l: &Linear) -> (&B::Buffer, Option<&B::Buffer>) {
+    pub(super) fn weight_and_bias(&self, l: &Linear) -> (&B::Buffer, Option<&B::Buffer>) {
         (&self.parameters[l.weight], l.bias.map(|b| &self.parameters[b]))
     }
 
@@ -154,9 +151,9 @@ impl<B: Backend> Model<B> {
             let norm = layer.norm2_after.as_ref().zip(act.after.as_mut().map(|[_, second]| second));
             let end = BranchEnd { linear: &layer.down, norm, dropout: of_feed_forward.filter(|_| self.residual()) };
             let (stream, to) = two(&mut a.residual, mid, out);
-            match &mut a.shared.experts {
-                Some(said) => self.join(end, said, stream, to, n),
-                None => self.branch(end, &a.shared.act, stream, to, n),
+            match (&layer.router, &mut a.shared.experts) {
+                (Some(_), Some(said)) => self.join(end, said, stream, to, n),
+                _ => self.branch(end, &a.shared.act, stream, to, n),
             }
         }
         if let Some(k) = cache {
@@ -205,6 +202,9 @@ impl<B: Backend> Model<B> {
         extent: Extent,
         cache: Option<&mut Cache<B::Buffer>>,
     ) {
+        if let Some(latents) = self.through(l, extent) {
+            return self.attend_through((l, latents), x, (act, shared), cache);
+        }
         let (layer, d) = (&self.index.layers[l], extent.attention(&self.shape, l));
         match cache {
             None => {
@@ -298,36 +298,6 @@ impl<B: Backend> Model<B> {
         if let Some(d) = dropout.filter(|_| !self.residual()) {
             self.backend.dropout(&mut shared.act, n * self.shape.d_ff as usize, self.of_part(d));
         }
-    }
-
-    /// The same of experts, up to what they say together.
-    fn experts(
-        &self,
-        layer: &LayerIndex,
-        router: &Linear,
-        x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
-        d: ExpertDims,
-    ) {
-        let Shared { normed, act: hidden, experts: Some(said) } = shared else { return };
-        let input = self.input_again(layer.norm2.as_ref(), x, normed, act.norm2.as_mut(), d.n);
-        let Some(RoutedTokens { logits, chosen, weights }) = &mut act.routed else { return };
-        let (w, bias) = self.weight_and_bias(router);
-        self.backend.linear(input, w, bias, logits, Store::Overwrite, self.linear_dims(router, d.n));
-        self.backend.route(logits, chosen, weights, d);
-        self.backend.experts(input, &self.experts_of(layer, chosen, weights, d), &mut act.pre, hidden, said);
-    }
-
-    /// A layer's experts, and where tokens go.
-    pub(super) fn experts_of<'a>(
-        &'a self,
-        layer: &LayerIndex,
-        chosen: &'a B::Buffer,
-        weights: &'a B::Buffer,
-        d: ExpertDims,
-    ) -> Experts<'a, B::Buffer> {
-        let [(up, of_up), (down, of_down)] = [&layer.up, &layer.down].map(|l| self.weight_and_bias(l));
-        Experts { up, down, biases: of_up.zip(of_down).map(|(up, down)| [up, down]), chosen, weights, d }
     }
 
     /// `out = x + dropout(norm(said))`, of what a branch says already.

@@ -1,18 +1,20 @@
 //! Decoding through the KV cache: a prompt once, then one token a sequence and step.
 
 use super::super::Dtype;
-use super::super::backend::{Alloc, Backend, CacheDims, Captured, Category, Tokens, Varying};
+use super::super::backend::{Alloc, Backend, CacheDims, Captured, Category, LatentDims, Tokens, Varying};
 use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::activations::{Activations, Extent, Keep};
 use super::model::{Linear, Model};
 
-/// Keys and values of every layer.
+/// Keys and values of every layer, or what they are made of.
 #[derive(Debug)]
 pub(crate) struct Cache<T> {
     pub layers: Vec<T>,
     /// Of a layer that sees all before.
     dims: CacheDims,
+    /// Where attention is through latents, which are then all that it holds.
+    pub(super) latent: Option<LatentDims>,
     /// Positions that layers with a window keep: the last ones, in turn.
     windows: Vec<Option<usize>>,
     /// Positions that have been filled.
@@ -34,9 +36,11 @@ impl<T> Cache<T> {
         let (kv_heads, head_dim) = (s.n_kv_heads as usize, s.head_dim as usize);
         let dims = CacheDims { batch, kv_heads, head_dim, capacity, dtype };
         let windows = (0..s.n_layers as usize).map(|l| s.window_of(l)).collect();
-        let mut cache = Self { layers: Vec::new(), dims, windows, length: 0 };
+        let latent = latent_dims(s, batch, capacity, dtype);
+        let mut cache = Self { layers: Vec::new(), dims, latent, windows, length: 0 };
         for l in 0..s.n_layers as usize {
-            cache.layers.push(a.alloc(cache.dims(l).words(), Category::KvCache)?);
+            let words = latent.map_or(cache.dims(l).words(), |d| d.words());
+            cache.layers.push(a.alloc(words, Category::KvCache)?);
         }
         Ok(cache)
     }
@@ -51,6 +55,19 @@ impl<T> Cache<T> {
     pub(crate) fn is_full(&self) -> bool {
         self.length >= self.dims.capacity
     }
+}
+
+/// Of a cache of latents of so many sequences and positions, where attention is through them, and of one query each.
+pub(in crate::transformer) fn latent_dims(
+    s: &Shape,
+    batch: usize,
+    capacity: usize,
+    dtype: Dtype,
+) -> Option<LatentDims> {
+    let l = s.latent?;
+    let [heads, rank, rope, nope, value] = [s.n_heads, l.kv_rank, l.rope, l.nope, l.value].map(|x| x as usize);
+    let scale = s.parts().score_scale.unwrap_or(1.0 / (s.head_dim as f32).sqrt());
+    Some(LatentDims { batch, tokens: 1, heads, rank, rope, nope, value, scale, capacity, dtype })
 }
 
 /// Buffers of inference: a pass over prompts, a pass over one token a sequence, and the logits of the last positions.

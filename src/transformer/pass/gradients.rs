@@ -4,16 +4,15 @@
 
 use super::super::backend::{Alloc, Category};
 use super::super::error::SessionError;
-use super::model::{Index, Linear};
+use super::model::{Index, Linear, Spec};
 use std::ops::Range;
 
 /// Gradients by parameter.
 #[derive(Debug)]
 pub(crate) struct Gradients<T> {
     buffers: Vec<T>,
-    /// The parameters of all layers, and how many of them have buffers of their own.
-    layers: Range<usize>,
-    kept: usize,
+    /// The buffer of each parameter.
+    slots: Vec<usize>,
 }
 
 impl<T> Gradients<T> {
@@ -25,8 +24,8 @@ impl<T> Gradients<T> {
         Self::new(a, index, index.layers.len())
     }
 
-    /// The buffers of `kept` layers in turn for all layers: one, or two where the last layer's are still being exchanged with
-    /// other ranks while the next layer's are written.
+    /// The buffers of `kept` layers in turn for all layers of the same sizes: one, or two where the last layer's are still being
+    /// exchanged with other ranks while the next layer's are written.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
@@ -39,24 +38,42 @@ impl<T> Gradients<T> {
     }
 
     fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, kept: usize) -> Result<Self, SessionError> {
-        let layers = index.of_layers();
-        let kept = (index.of_layer(0).len() * kept).min(layers.len());
-        let mut all = Self { buffers: Vec::new(), layers, kept };
-        for (parameter, spec) in index.specs.iter().enumerate() {
-            if all.slot(parameter) == all.buffers.len() {
-                all.buffers.push(a.alloc(spec.len(), Category::Gradients)?);
+        let sizes = |layer: usize| index.specs[index.of_layer(layer)].iter().map(Spec::len).collect::<Vec<_>>();
+        let mut all = Self { buffers: Vec::new(), slots: Vec::new() };
+        // Of every kind of layer, how many there have been, and where the buffers begin that they take turns with.
+        let mut kinds: Vec<(Vec<usize>, usize, Vec<usize>)> = Vec::new();
+        all.add(a, &index.specs[..index.of_layers().start])?;
+        for layer in 0..index.layers.len() {
+            let own = sizes(layer);
+            let at = kinds.iter().position(|(sizes, ..)| *sizes == own).unwrap_or(kinds.len());
+            if at == kinds.len() {
+                kinds.push((own, 0, Vec::new()));
             }
+            let (sizes, seen, begins) = &mut kinds[at];
+            if begins.len() < kept.max(1) {
+                begins.push(all.buffers.len());
+                all.add(a, &index.specs[index.of_layer(layer)])?;
+            } else {
+                let first = begins[*seen % begins.len()];
+                all.slots.extend(first..first + sizes.len());
+            }
+            *seen += 1;
         }
+        all.add(a, &index.specs[index.of_layers().end..])?;
         Ok(all)
     }
 
-    fn slot(&self, parameter: usize) -> usize {
-        let Range { start, end } = self.layers;
-        match parameter {
-            p if p < start => p,
-            p if p < end => start + (p - start) % self.kept,
-            p => p - (end - start - self.kept),
+    /// Buffers of their own for the next parameters.
+    fn add<A: Alloc<Buffer = T>>(&mut self, a: &A, specs: &[Spec]) -> Result<(), SessionError> {
+        for spec in specs {
+            self.slots.push(self.buffers.len());
+            self.buffers.push(a.alloc(spec.len(), Category::Gradients)?);
         }
+        Ok(())
+    }
+
+    fn slot(&self, parameter: usize) -> usize {
+        self.slots[parameter]
     }
 
     /// The gradient of one parameter.

@@ -10,7 +10,7 @@ use super::super::cpu::naive::Naive;
 use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
 use super::super::shape::parts::QkNorm;
-use super::super::shape::{Activation, Family, Shape, ShapeSpec, count};
+use super::super::shape::{Activation, Family, LatentSpec, Shape, ShapeSpec, count};
 use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use super::activations::{Activations, Extent, Keep, Scratch};
 use super::backward::Targets;
@@ -28,9 +28,20 @@ fn shape(family: Family) -> Shape {
         n_kv_heads: (family == Family::Llama).then_some(2),
         vocab_size: Some(29),
         context: Some(32),
+        latent: small_latents(family),
         ..ShapeSpec::default()
     };
     Shape::new(family, &spec).unwrap()
+}
+
+/// Smaller ones than DeepSeek's, with values narrower than keys.
+fn small_latents(family: Family) -> LatentSpec {
+    if !matches!(family, Family::DeepseekV2 | Family::DeepseekV3) {
+        return LatentSpec::default();
+    }
+    let q_lora_rank = (family == Family::DeepseekV3).then_some(9);
+    let (kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim) = (Some(10), Some(6), Some(4), Some(7));
+    LatentSpec { q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, interleaved: None }
 }
 
 fn ids(n: usize) -> Vec<u32> {
@@ -150,8 +161,9 @@ fn a_token_does_not_see_what_follows_it() {
 /// Every family that predicts tokens, without a window and with one that is shorter than what is tried.
 fn of_tokens() -> impl Iterator<Item = Shape> {
     let families = Family::ALL.iter().filter(|f| **f != Family::Block);
-    // A window's cache holds positions in turn, which slopes by distance could not tell.
-    let windows = |f: &Family| if *f == Family::Bloom { vec![None] } else { vec![None, Some(4)] };
+    // A window's cache holds positions in turn, which slopes by distance could not tell; one of latents is not built in.
+    let none = |f: &Family| *f == Family::Bloom || shape(*f).latent.is_some();
+    let windows = move |f: &Family| if none(f) { vec![None] } else { vec![None, Some(4)] };
     families.flat_map(move |f| windows(f).into_iter().map(|window| Shape { window, ..shape(*f) }))
 }
 
@@ -323,7 +335,9 @@ fn memory_is_predicted_by_the_code_that_allocates() {
 
 #[test]
 fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
-    for (family, tied) in [(Family::Gpt2, true), (Family::Llama, false), (Family::Block, false)] {
+    for (family, tied) in
+        [(Family::Gpt2, true), (Family::Llama, false), (Family::Block, false), (Family::DeepseekV3, false)]
+    {
         let spec = ShapeSpec {
             n_layers: Some(3),
             d_model: Some(24),
@@ -332,6 +346,7 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
             d_ff: Some(40),
             vocab_size: Some(31),
             tied_embeddings: Some(tied),
+            latent: small_latents(family),
             ..ShapeSpec::default()
         };
         let shape = Shape::new(family, &spec).unwrap();
@@ -366,5 +381,24 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
         for ((a, b), spec) in whole.parameters.iter().zip(&layered.parameters).zip(&whole.index.specs) {
             assert!(a.plain() == b.plain(), "{family:?}: {} differs", spec.name);
         }
+    }
+}
+
+#[test]
+fn what_experts_are_chosen_by_is_not_trained_by_gradients() {
+    let mut model = Model::new(Naive, &shape(Family::DeepseekV3), 3, Purpose::Training).unwrap();
+    let correction = model.index.layers[1].correction.unwrap();
+    assert!(model.index.layers[0].correction.is_none(), "the first layer has no experts");
+    model.parameters[correction].fill(0.5);
+    let before: Vec<Vec<f32>> = model.parameters.iter().map(|p| p.to_vec()).collect();
+    let gradients = Gradients::all(&Naive, &model.index).unwrap();
+    let update = Update { weight_decay: 0.1, ..Update::new(OptimizerKind::Adamw) };
+    let mut state = State::new(&Naive, &model.index, &update).unwrap();
+    model.update(&update, gradients.buffers(), &mut state);
+    // Weight decay alone changes every other that is not zero.
+    for (i, (before, now)) in before.iter().zip(&model.parameters).enumerate() {
+        let changed = before[..] != now[..];
+        let zero = before.iter().all(|x| *x == 0.0);
+        assert_eq!(changed, i != correction && !zero, "{}", model.index.specs[i].name);
     }
 }

@@ -2,10 +2,12 @@
 
 pub(super) mod activations;
 pub(super) mod backward;
+mod experts;
 pub(super) mod forward;
 pub(super) mod generate;
 pub(super) mod gradients;
 #[cfg(test)]
 mod invariants;
+mod latent;
 pub(super) mod model;
 pub(super) mod optimizer;

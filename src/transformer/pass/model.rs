@@ -8,8 +8,8 @@ use super::super::collective::alone::Alone;
 use super::super::collective::grid::Parallel;
 use super::super::error::SessionError;
 use super::super::random::{Block, Normals, Stream};
-use super::super::shape::Shape;
 use super::super::shape::parts::{NormKind, Parts, Positions, QkNorm, Residual};
+use super::super::shape::{Mixture, Shape};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,8 +30,10 @@ pub(crate) struct Spec {
     pub columns: usize,
     pub start: Start,
     pub split: Split,
-    /// Whether it is of all the experts of a layer, one after the other.
-    pub of_experts: bool,
+    /// Whether products take it in pieces: of a layer's experts, or of its heads, one after the other.
+    pub in_pieces: bool,
+    /// Whether no gradient changes it: it stays as it is made.
+    pub fixed: bool,
 }
 
 /// How a matrix is split among the ranks of a replica; a bias goes with its rows. What is not named here, every rank has whole.
@@ -81,7 +83,7 @@ pub(crate) struct Norm {
 }
 
 /// Weight and bias of a linear layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Linear {
     pub weight: usize,
     pub bias: Option<usize>,
@@ -92,13 +94,15 @@ pub(crate) struct Linear {
 pub(crate) struct LayerIndex {
     /// Before attention.
     pub norm1: Option<Norm>,
-    /// `[(H + 2 KV) * D, C]`: queries, keys, values.
+    /// `[(H + 2 KV) * D, C]`: queries, keys, values. Where attention is latent, queries alone, `[H * D, C]` or of their latent.
     pub qkv: Linear,
+    /// Where attention is latent, what makes keys and values.
+    pub latent: Option<LatentIndex>,
     /// Gains of the norms of queries and keys.
     pub qk_norm: Option<[usize; 2]>,
     /// `[H]`, a logit beside each head's scores
     pub sinks: Option<usize>,
-    /// `[C, H * D]`
+    /// `[C, H * D]`, or of the values' width where attention is latent
     pub out: Linear,
     /// After attention.
     pub norm1_after: Option<Norm>,
@@ -106,12 +110,30 @@ pub(crate) struct LayerIndex {
     pub norm2: Option<Norm>,
     /// `[E, C]`, in layers of experts
     pub router: Option<Linear>,
+    /// `[E]`, added to scores where experts are chosen, in layers that have it
+    pub correction: Option<usize>,
     /// `[F, C]`, or `[2 F, C]` (gate, up) where it is gated; of every expert, one after the other, where there are experts
     pub up: Linear,
     /// `[C, F]`; of every expert
     pub down: Linear,
+    /// The same two of the experts that every token goes through, which are one feed-forward layer together.
+    pub shared: Option<[Linear; 2]>,
     /// After the feed-forward layer.
     pub norm2_after: Option<Norm>,
+}
+
+/// Where the parameters of a layer's latents stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LatentIndex {
+    /// `[Q, C]` and the norm of its result, where queries are products of a latent
+    pub queries: Option<(Linear, Norm)>,
+    /// `[R, C]`
+    pub down: Linear,
+    pub norm: Norm,
+    /// `[P, C]`, the rotated key that all heads share
+    pub rotated: Linear,
+    /// `[H * (nope + value), R]`, head by head
+    pub up: Linear,
 }
 
 /// Where every parameter stands in the list.
@@ -125,11 +147,20 @@ pub(crate) struct Index {
     /// Of the embedding
     pub embedding_norm: Option<Norm>,
     pub layers: Vec<LayerIndex>,
-    /// All layers' parameters.
-    of_layers: Range<usize>,
+    /// Where each layer's parameters begin, and where the last one's end.
+    bounds: Vec<usize>,
     pub last_norm: Option<Norm>,
     /// `[V, C]`; the table's own index where embeddings are tied; `None` for the block
     pub head: Option<usize>,
+}
+
+/// The second half of a layer.
+#[derive(Default)]
+struct FeedForward {
+    router: Option<Linear>,
+    correction: Option<usize>,
+    up_down: [Linear; 2],
+    shared: Option<[Linear; 2]>,
 }
 
 #[derive(Default)]
@@ -137,7 +168,7 @@ struct Builder(Vec<Spec>);
 
 impl Builder {
     fn push(&mut self, name: String, rows: usize, columns: usize, start: Start) -> usize {
-        self.0.push(Spec { name, rows, columns, start, split: Split::Whole, of_experts: false });
+        self.0.push(Spec { name, rows, columns, start, split: Split::Whole, in_pieces: false, fixed: false });
         self.0.len() - 1
     }
     fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool, split: Split) -> Linear {
@@ -157,13 +188,13 @@ impl Builder {
     }
 
     fn layer(&mut self, l: usize, s: &Shape) -> LayerIndex {
-        let (parts, c, f) = (s.parts(), s.d_model as usize, s.d_ff as usize);
-        let [a, kv] = [s.d_attn(), s.d_kv()].map(|x| x as usize);
+        let (parts, c) = (s.parts(), s.d_model as usize);
+        let a = s.d_attn() as usize;
         let named = |name: &str| format!("layers.{l}.{name}");
         let norm_if =
             |b: &mut Self, name: &str, there: bool| there.then(|| b.norm(&named(name), c, parts.norm)).flatten();
         let norm1 = norm_if(self, "norm1", parts.norm_before());
-        let qkv = self.linear(&named("qkv"), a + 2 * kv, c, s.qkv_bias, Split::Rows([a, kv, kv]));
+        let (qkv, latent) = self.queries(&named, s);
         let qk_norm = self.qk_norm(&named("qk_norm"), s, parts);
         let sinks = parts.sinks.then(|| self.push(named("sinks"), 1, s.n_heads as usize, Start::Zero));
         let out = self.linear(&named("out"), c, a, s.attn_out_bias, Split::Columns);
@@ -172,18 +203,74 @@ impl Builder {
             Residual::ParallelOneNorm => norm1,
             _ => norm_if(self, "norm2", parts.norm_before()),
         };
-        let gated = if s.activation.gated() { f } else { 0 };
-        let experts = s.experts.map_or(1, |e| e.count as usize);
-        let router = s.experts.map(|_| self.linear(&named("router"), experts, c, s.mlp_bias, Split::Whole));
-        let of_up = if s.experts.is_some() { Split::Whole } else { Split::Rows([f, gated, 0]) };
-        let of_down = if s.experts.is_some() { Split::Whole } else { Split::Columns };
-        let up = self.linear(&named("up"), experts * s.activation.inner(f), c, s.mlp_bias, of_up);
-        let down = self.linear(&named("down"), experts * c, f, s.mlp_bias, of_down);
-        if s.experts.is_some() {
-            [up, down].iter().for_each(|l| self.0[l.weight].of_experts = true);
-        }
+        let feed_forward = match s.experts_of(l) {
+            Some(mixture) => self.experts(&named, s, mixture),
+            None => {
+                FeedForward { up_down: self.feed_forward(["up", "down"].map(named), s, s.d_ff), ..Default::default() }
+            }
+        };
+        let FeedForward { router, correction, up_down: [up, down], shared } = feed_forward;
         let norm2_after = norm_if(self, "norm2_after", parts.norm_after());
-        LayerIndex { norm1, qkv, qk_norm, sinks, out, norm1_after, norm2, router, up, down, norm2_after }
+        LayerIndex {
+            norm1,
+            qkv,
+            latent,
+            qk_norm,
+            sinks,
+            out,
+            norm1_after,
+            norm2,
+            router,
+            correction,
+            up,
+            down,
+            shared,
+            norm2_after,
+        }
+    }
+
+    /// What queries, keys and values are made of.
+    fn queries(&mut self, named: &impl Fn(&str) -> String, s: &Shape) -> (Linear, Option<LatentIndex>) {
+        let c = s.d_model as usize;
+        let Some(latent) = &s.latent else {
+            let [a, kv] = [s.d_attn(), s.d_kv()].map(|x| x as usize);
+            return (self.linear(&named("qkv"), a + 2 * kv, c, s.qkv_bias, Split::Rows([a, kv, kv])), None);
+        };
+        let [heads, rank, rope, kv] = [s.n_heads, latent.kv_rank, latent.rope, latent.kv_head()].map(|x| x as usize);
+        let mut made = |name: &str, rows, columns| self.linear(&named(name), rows, columns, false, Split::Whole);
+        let of_queries = latent.q_rank.map(|rank| (made("q_latent", rank as usize, c), rank as usize));
+        let width = of_queries.map_or(c, |(_, rank)| rank);
+        let qkv = made("queries", heads * s.head_dim as usize, width);
+        let (down, rotated) = (made("kv_latent", rank, c), made("rotated", rope, c));
+        let up = made("kv", heads * kv, rank);
+        self.0[up.weight].in_pieces = true;
+        let kind = s.parts().norm;
+        let queries = of_queries.and_then(|(l, rank)| Some((l, self.norm(&named("q_latent_norm"), rank, kind)?)));
+        let norm = self.norm(&named("kv_latent_norm"), rank, kind);
+        (qkv, norm.map(|norm| LatentIndex { queries, down, norm, rotated, up }))
+    }
+
+    /// The two products of a feed-forward layer of this width.
+    fn feed_forward(&mut self, [up, down]: [String; 2], s: &Shape, width: u32) -> [Linear; 2] {
+        let (c, f) = (s.d_model as usize, width as usize);
+        let gated = if s.activation.gated() { f } else { 0 };
+        let up = self.linear(&up, s.activation.inner(f), c, s.mlp_bias, Split::Rows([f, gated, 0]));
+        [up, self.linear(&down, c, f, s.mlp_bias, Split::Columns)]
+    }
+
+    fn experts(&mut self, named: &impl Fn(&str) -> String, s: &Shape, of: &Mixture) -> FeedForward {
+        let [c, f, count] = [s.d_model, s.d_ff_expert(), of.count].map(|x| x as usize);
+        let router = Some(self.linear(&named("router"), count, c, s.mlp_bias, Split::Whole));
+        let correction = of.routing.corrected.then(|| self.push(named("correction"), 1, count, Start::Zero));
+        if let Some(c) = correction {
+            self.0[c].fixed = true;
+        }
+        let up = self.linear(&named("up"), count * s.activation.inner(f), c, s.mlp_bias, Split::Whole);
+        let down = self.linear(&named("down"), count * c, f, s.mlp_bias, Split::Whole);
+        [up, down].iter().for_each(|l| self.0[l.weight].in_pieces = true);
+        let names = ["shared_up", "shared_down"];
+        let shared = (of.shared > 0).then(|| self.feed_forward(names.map(named), s, s.d_ff_shared()));
+        FeedForward { router, correction, up_down: [up, down], shared }
     }
 
     fn qk_norm(&mut self, name: &str, s: &Shape, parts: &Parts) -> Option<[usize; 2]> {
@@ -207,26 +294,28 @@ impl Index {
         let learned = parts.positions == Positions::Learned;
         let positions = learned.then(|| b.push("positions".into(), rows, c, Start::Normal));
         let embedding_norm = parts.embedding_norm.then(|| b.norm("embedding_norm", c, parts.norm)).flatten();
-        let first = b.0.len();
-        let layers = (0..s.n_layers as usize).map(|l| b.layer(l, s)).collect();
-        let of_layers = first..b.0.len();
+        let mut bounds = vec![b.0.len()];
+        let one = |l: usize| {
+            let layer = b.layer(l, s);
+            bounds.push(b.0.len());
+            layer
+        };
+        let layers = (0..s.n_layers as usize).map(one).collect();
         let last_norm = b.norm("last_norm", c, parts.norm);
         let head = s
             .has_vocabulary_head()
             .then(|| if s.tied_embeddings { table } else { b.push("head".into(), v, c, Start::Normal) });
-        Self { specs: b.0, table, positions, embedding_norm, layers, of_layers, last_norm, head }
+        Self { specs: b.0, table, positions, embedding_norm, layers, bounds, last_norm, head }
     }
 
-    /// The parameters of one layer, which stand together; every layer has as many, in the same order.
+    /// The parameters of one layer, which stand together.
     pub(crate) fn of_layer(&self, layer: usize) -> Range<usize> {
-        let all = self.of_layers();
-        let each = if self.layers.is_empty() { 0 } else { all.len() / self.layers.len() };
-        all.start + layer * each..all.start + (layer + 1) * each
+        self.bounds[layer]..self.bounds[layer + 1]
     }
 
     /// The parameters of all layers.
     pub(crate) fn of_layers(&self) -> Range<usize> {
-        self.of_layers.clone()
+        self.bounds[0]..self.bounds[self.layers.len()]
     }
 
     /// Whether the embedding's gradient is first written by the tied head.
@@ -234,12 +323,11 @@ impl Index {
         self.head == Some(self.table)
     }
 
-    /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied). Experts' are
-    /// multiplied by in groups.
+    /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied), as a whole.
     pub(crate) fn is_weight(&self, parameter: usize) -> bool {
         let spec = &self.specs[parameter];
         let lookup_only = Some(parameter) == self.positions || (parameter == self.table && !self.tied());
-        spec.rows > 1 && !lookup_only && !spec.of_experts
+        spec.rows > 1 && !lookup_only && !spec.in_pieces
     }
 
     /// Parameters as they start, from a seed; the same for every backend, and the `rank`-th part of them for a rank of `of`.
@@ -347,7 +435,13 @@ mod tests {
             for spec in [
                 ShapeSpec::default(),
                 ShapeSpec { tied_embeddings: Some(true), n_layers: Some(3), ..ShapeSpec::default() },
-                ShapeSpec { qkv_bias: Some(true), mlp_bias: Some(true), d_ff: Some(100), ..ShapeSpec::default() },
+                // Latents are products without biases.
+                ShapeSpec {
+                    qkv_bias: Some(Shape::new(family, &ShapeSpec::default()).unwrap().latent.is_none()),
+                    mlp_bias: Some(true),
+                    d_ff: Some(100),
+                    ..ShapeSpec::default()
+                },
             ] {
                 let shape = Shape::new(family, &spec).unwrap();
                 let listed: usize = Index::new(&shape).specs.iter().map(Spec::len).sum();

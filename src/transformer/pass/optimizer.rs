@@ -4,7 +4,7 @@ use super::super::OptimizerKind;
 use super::super::backend::{Alloc, Backend, Category, Update, Updated};
 use super::super::collective::share;
 use super::super::error::SessionError;
-use super::model::{Index, Model};
+use super::model::{Index, Model, Spec};
 use std::ops::Range;
 
 impl OptimizerKind {
@@ -104,14 +104,13 @@ impl<B: Backend> Model<B> {
         let mut first = state.first.iter_mut().skip(parameters.start);
         let mut second = state.second.iter_mut().skip(parameters.start);
         let (rank, of) = state.place;
-        let mut part = self.index.specs[parameters.clone()].iter().map(|s| share(s.len(), rank, of));
-        let all = self.parameters[parameters.clone()].iter_mut().zip(gradients).map(|(parameter, gradient)| Updated {
-            part: part.next().unwrap_or_default(),
-            parameter,
-            gradient,
-            first: first.next(),
-            second: second.next(),
-        });
-        self.backend.update_many(update, state.step, all.collect());
+        let specs = &self.index.specs[parameters.clone()];
+        let pairs = self.parameters[parameters.clone()].iter_mut().zip(gradients).zip(specs);
+        let one = |((parameter, gradient), spec): ((_, _), &Spec)| {
+            let (first, second) = (first.next(), second.next());
+            let part = share(spec.len(), rank, of);
+            (!spec.fixed).then_some(Updated { part, parameter, gradient, first, second })
+        };
+        self.backend.update_many(update, state.step, pairs.filter_map(one).collect());
     }
 }

@@ -4,87 +4,25 @@
 //! recomputation, training = 3 x forward. Bytes that have to move in a decode step: every weight that takes part in a
 //! product once, and the whole KV cache once.
 
-use super::super::backend::{Alloc, Category, Update};
+use super::super::backend::{Alloc, Category, LatentDims, Update};
 use super::super::collective::grid::{Parallel, Sharding};
 use super::super::cpu::{Widths, scratch_words, weight_words};
 use super::super::error::SessionError;
 use super::super::memory::MemoryParts;
 use super::super::pass::activations::{Extent, expert_dims};
+use super::super::pass::generate::latent_dims;
 use super::super::pass::model::Index;
 use super::super::ranks::one::inference;
 use super::super::ranks::training::{Keeping, Training};
 use super::super::{BackendKind, Dtype, Phase, WeightFormat, Workload, cuda};
 use super::Shape;
-use super::parts::{NormKind, Positions, QkNorm, Residual};
+pub use super::layers::CountOverflow;
+use super::layers::{self, experts, norm_vectors, product, sum};
+use super::parts::Positions;
 use crate::units::{Bytes, Flops};
 use std::cell::RefCell;
 
-/// A count that does not fit into 64 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the model is too large to be counted in 64 bits; use smaller sizes")]
-pub struct CountOverflow;
-
-fn product(factors: &[u64]) -> Result<u64, CountOverflow> {
-    factors.iter().try_fold(1u64, |a, &b| a.checked_mul(b)).ok_or(CountOverflow)
-}
-
-fn sum(terms: &[u64]) -> Result<u64, CountOverflow> {
-    terms.iter().try_fold(0u64, |a, &b| a.checked_add(b)).ok_or(CountOverflow)
-}
-
-/// Parameters of one layer that take part in matrix products, with so many of its experts.
-fn layer_matmul(s: &Shape, experts: u64) -> Result<u64, CountOverflow> {
-    let [c, a, kv, f] = [s.d_model, s.d_attn(), s.d_kv(), s.d_ff].map(u64::from);
-    let feed_forward = if s.activation.gated() { 3 } else { 2 };
-    let router = product(&[s.experts.map_or(0, |e| u64::from(e.count)), c])?;
-    sum(&[
-        product(&[c, a])?,
-        product(&[2, c, kv])?,
-        product(&[a, c])?,
-        product(&[experts, feed_forward, c, f])?,
-        router,
-    ])
-}
-
-/// Experts of a layer: all, and those that a token goes to; a dense layer is one.
-fn experts(s: &Shape) -> [u64; 2] {
-    s.experts.map_or([1, 1], |e| [e.count, e.per_token].map(u64::from))
-}
-
-/// Vectors of a norm's parameters: gain and bias.
-fn norm_vectors(kind: NormKind) -> u64 {
-    match kind {
-        NormKind::None => 0,
-        NormKind::Rms | NormKind::RmsPlusOne => 1,
-        NormKind::Layer => 2,
-    }
-}
-
-/// Biases and norm gains of one layer, with so many of its experts.
-fn layer_vectors(s: &Shape, with: u64) -> Result<u64, CountOverflow> {
-    let [c, a, kv, f] = [s.d_model, s.d_attn(), s.d_kv(), s.d_ff].map(u64::from);
-    let parts = s.parts();
-    let before = match (parts.norm_before(), parts.residual) {
-        (false, _) => 0,
-        (true, Residual::ParallelOneNorm) => 1,
-        (true, _) => 2,
-    };
-    let norms = (before + if parts.norm_after() { 2 } else { 0 }) * norm_vectors(parts.norm) * c;
-    let qk_norm = match parts.qk_norm {
-        QkNorm::None => 0,
-        QkNorm::Head => 2 * u64::from(s.head_dim),
-        QkNorm::Whole => a + kv,
-    };
-    let qkv = if s.qkv_bias { a + 2 * kv } else { 0 };
-    let out = if s.attn_out_bias { c } else { 0 };
-    let inner = if s.activation.gated() { 2 * f } else { f };
-    let router = s.experts.map_or(0, |e| u64::from(e.count));
-    let mlp = if s.mlp_bias { sum(&[product(&[with, inner + c])?, router])? } else { 0 };
-    let sinks = if parts.sinks { u64::from(s.n_heads) } else { 0 };
-    sum(&[norms, qk_norm, qkv, out, mlp, sinks])
-}
-
-/// Every trainable number of the model: biases, norms and positions included, tied embeddings once.
+/// Every number of the model that training changes: biases, norms and positions included, tied embeddings once.
 ///
 /// # Errors
 /// [`CountOverflow`].
@@ -101,21 +39,20 @@ pub fn active_parameters(s: &Shape) -> Result<u64, CountOverflow> {
 }
 
 fn parameters_with(s: &Shape, with: u64) -> Result<u64, CountOverflow> {
-    let [l, c, v, p] = [s.n_layers, s.d_model, s.vocab_size, s.context].map(u64::from);
+    let [c, v, p] = [s.d_model, s.vocab_size, s.context].map(u64::from);
     let parts = s.parts();
     let rows = p + u64::from(parts.position_offset);
     let positions = if parts.positions == Positions::Learned { product(&[rows, c])? } else { 0 };
     let head = if s.has_vocabulary_head() && !s.tied_embeddings { product(&[v, c])? } else { 0 };
     let norms = (1 + u64::from(parts.embedding_norm)) * norm_vectors(parts.norm) * c;
-    let layers = product(&[l, sum(&[layer_matmul(s, with)?, layer_vectors(s, with)?])?])?;
-    sum(&[product(&[v, c])?, positions, head, norms, layers])
+    sum(&[product(&[v, c])?, positions, head, norms, layers::matrices(s, with)?, layers::vectors(s, with)?])
 }
 
 /// Parameters that take part in a matrix product for every token; `head` says whether the vocabulary projection counts.
 fn matmul_parameters(s: &Shape, head: bool) -> Result<u64, CountOverflow> {
     let projection =
         if head && s.has_vocabulary_head() { product(&[u64::from(s.vocab_size), u64::from(s.d_model)])? } else { 0 };
-    sum(&[product(&[u64::from(s.n_layers), layer_matmul(s, experts(s)[1])?])?, projection])
+    sum(&[layers::matrices(s, experts(s)[1])?, projection])
 }
 
 /// Positions that a token's attention is over in all layers together, from what it is over where there is a window, and where none is.
@@ -126,11 +63,22 @@ fn over_layers(s: &Shape, positions: impl Fn(Option<u64>) -> u64) -> Result<u64,
     sum(&[of_window, product(&[whole, positions(None)])?])
 }
 
-/// Forward FLOPs of one token: `2 * N_matmul + 4 * d_attn * positions`, summed over the layers; `head` adds the vocabulary projection.
-fn forward(s: &Shape, positions: impl Fn(Option<u64>) -> u64, head: bool) -> Result<u64, CountOverflow> {
+/// What a token's forward pass is over, beside its own weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// A whole sequence; with the vocabulary projection or without.
+    Sequence {
+        head: bool,
+    },
+    Cache,
+}
+
+/// Forward FLOPs of one token: `2 * N_matmul + 4 * d_attn * positions`, summed over the layers (and what latent attention has instead
+/// of 4 d_attn).
+fn forward(s: &Shape, positions: impl Fn(Option<u64>) -> u64, over: Over) -> Result<u64, CountOverflow> {
     sum(&[
-        product(&[2, matmul_parameters(s, head)?])?,
-        product(&[4, u64::from(s.d_attn()), over_layers(s, positions)?])?,
+        product(&[2, matmul_parameters(s, over != Over::Sequence { head: false })?])?,
+        product(&[layers::attention_flops(s, over == Over::Cache), over_layers(s, positions)?])?,
     ])
 }
 
@@ -169,18 +117,18 @@ fn step_flops(w: &Workload, causal: bool) -> Result<u64, CountOverflow> {
     let head = if s.has_vocabulary_head() { head } else { 0 };
     let prompt = || {
         let t = u64::from(w.prompt_len);
-        sum(&[product(&[t, forward(s, in_sequence(t, causal), false)?])?, head])
+        sum(&[product(&[t, forward(s, in_sequence(t, causal), Over::Sequence { head: false })?])?, head])
     };
     match w.phase {
         Phase::Train => {
             let t = u64::from(w.seq_len);
-            product(&[3, b, t, forward(s, in_sequence(t, causal), true)?])
+            product(&[3, b, t, forward(s, in_sequence(t, causal), Over::Sequence { head: true })?])
         }
         Phase::Prefill => product(&[b, prompt()?]),
-        Phase::Decode => product(&[b, forward(s, decoded, true)?]),
+        Phase::Decode => product(&[b, forward(s, decoded, Over::Cache)?]),
         Phase::Generate => {
             let steps = u64::from(w.new_tokens.saturating_sub(1));
-            let decode = product(&[steps, forward(s, decoded, true)?])?;
+            let decode = product(&[steps, forward(s, decoded, Over::Cache)?])?;
             product(&[b, sum(&[prompt()?, decode])?])
         }
     }
@@ -191,13 +139,14 @@ fn mean_decode_context(w: &Workload) -> u64 {
     u64::from(w.prompt_len) + u64::from(w.new_tokens).div_ceil(2)
 }
 
-/// Bytes of keys and values of one token: `2 * n_layers * n_kv_heads * head_dim * size`. Past a window its layers hold no more.
+/// Bytes of keys and values of one token: `2 * n_layers * n_kv_heads * head_dim * size`, or of their latent and the rotated key,
+/// `n_layers * (kv_lora_rank + qk_rope_head_dim) * size`. Past a window its layers hold no more.
 ///
 /// # Errors
 /// [`CountOverflow`].
 pub fn kv_bytes_per_token(w: &Workload) -> Result<Bytes, CountOverflow> {
     let s = &w.shape;
-    product(&[2, u64::from(s.n_layers), u64::from(s.d_kv()), w.dtype.size()]).map(Bytes)
+    product(&[u64::from(s.n_layers), layers::cached(s), w.dtype.size()]).map(Bytes)
 }
 
 /// Experts of a layer that so many tokens go to, expected where each goes to its K of E as likely as to any other:
@@ -218,16 +167,16 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
     }
     let s = &w.shape;
     let distinct = distinct_experts(s, w.batch).ceil() as u64;
-    let vectors = product(&[u64::from(s.n_layers), layer_vectors(s, distinct)?])?;
+    let vectors = layers::vectors(s, distinct)?;
     let head = if s.has_vocabulary_head() { product(&[u64::from(s.vocab_size), u64::from(s.d_model)])? } else { 0 };
-    let matrices = sum(&[product(&[u64::from(s.n_layers), layer_matmul(s, distinct)?])?, head])?;
+    let matrices = sum(&[layers::matrices(s, distinct)?, head])?;
     let weights = match w.weights {
         WeightFormat::Dtype => product(&[sum(&[matrices, vectors])?, w.dtype.size()])?,
         // Besides a byte a number, an f32 for every 64.
         WeightFormat::Int8 => sum(&[matrices, matrices / 16, product(&[vectors, w.dtype.size()])?])?,
     };
     let positions = over_layers(s, |window| window.unwrap_or(u64::MAX).min(mean_decode_context(w)))?;
-    let cache = product(&[2, u64::from(w.batch), positions, u64::from(s.d_kv()), w.dtype.size()])?;
+    let cache = product(&[u64::from(w.batch), positions, layers::cached(s), w.dtype.size()])?;
     sum(&[weights, cache]).map(|b| Some(Bytes(b)))
 }
 
@@ -241,7 +190,10 @@ pub fn memory(on: BackendKind, w: &Workload, parallel: &Parallel) -> Result<Memo
     let (data, tensor) = (u64::from(parallel.data.max(1)), u64::from(parallel.tensor.max(1)));
     // Sizes are computed in usize by that code: a model that cannot be counted must not get there.
     let rows = product(&[u64::from(w.batch), u64::from(w.longest_sequence())])?;
-    let widest = [w.shape.d_ff, w.shape.d_attn(), w.shape.d_model].into_iter().max().map_or(0, u64::from);
+    let Shape { d_ff, d_model, n_heads, head_dim, .. } = w.shape;
+    let widest = [d_ff, d_model, w.shape.d_ff_expert()].into_iter().max().map_or(0, u64::from);
+    let widest =
+        [widest, u64::from(n_heads) * u64::from(head_dim), layers::cached(&w.shape)].into_iter().max().unwrap_or(0);
     product(&[parameters(&w.shape)?, 16])?;
     product(&[rows, widest, experts(&w.shape)[1], u64::from(w.shape.n_layers), 256])?;
     product(&[rows, u64::from(w.shape.vocab_size), 16])?;
@@ -318,12 +270,19 @@ impl Account {
         }
         let vocabulary = if shape.has_vocabulary_head() { shape.vocab_size as usize } else { 0 };
         let attention = Extent { batch, tokens }.attention(shape, 0);
+        let latent = latent_dims(shape, batch, w.longest_sequence() as usize, w.dtype).filter(|_| !training);
+        // A prompt in stretches goes through the cache, a stretch at a time; else a token does.
+        let latent = latent.map(|d| LatentDims { tokens: if stretch < tokens { stretch } else { 1 }, ..d });
         let widths = Widths {
             model: shape.d_model as usize,
-            inner: shape.d_ff as usize,
+            inner: shape.d_ff.max(shape.d_ff_shared()) as usize,
+            attended: shape
+                .latent
+                .map_or(attention.qkv_width(), |l| attention.heads * l.head_dim().max(l.kv_head()) as usize),
             vocabulary,
             experts: expert_dims(shape, batch * stretch),
-            gathered: if stretch < tokens { 2 * tokens * shape.head_dim as usize } else { 0 },
+            latent,
+            gathered: if stretch < tokens && latent.is_none() { 2 * tokens * shape.head_dim as usize } else { 0 },
         };
         self.alloc(scratch_words(1, batch * stretch, attention, widths, training), Category::Workspace)
     }
@@ -375,6 +334,6 @@ mod tests {
             ..ShapeSpec::default()
         };
         let huge = Shape { d_ff: 1 << 20, ..Shape::new(Family::Block, &huge).unwrap() };
-        assert_eq!(parameters(&huge).and_then(|_| forward(&huge, |_| u64::MAX, true)), Err(CountOverflow));
+        assert_eq!(parameters(&huge).and_then(|_| forward(&huge, |_| u64::MAX, Over::Cache)), Err(CountOverflow));
     }
 }

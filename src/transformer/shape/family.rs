@@ -1,7 +1,7 @@
 //! The families: names for sets of parts, with the values that their models usually have.
 
-use super::Activation;
 use super::parts::{NormKind, NormPlace, Parts, Positions, QkNorm, Residual};
+use super::{Activation, Latent, Routing, Scoring};
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
@@ -51,13 +51,19 @@ pub enum Family {
     /// Experts with biases and clamps, sinks beside the scores, a window in every other layer (OpenAI 2025).
     #[serde(rename = "gpt-oss")]
     GptOss,
+    /// Llama with latent attention, shared experts and experts chosen by the softmax (DeepSeek-AI 2024).
+    #[serde(rename = "deepseek-v2")]
+    DeepseekV2,
+    /// The same with latents of queries, and experts chosen by groups and corrected sigmoids (DeepSeek-AI 2024b).
+    #[serde(rename = "deepseek-v3")]
+    DeepseekV3,
 }
 
 crate::transformer::names!(Family {
     Gpt2 => "gpt2", Llama => "llama", Block => "block", Mistral => "mistral", Qwen2 => "qwen2", Qwen3 => "qwen3", Gemma => "gemma",
     Gemma2 => "gemma2", Gemma3 => "gemma3", Phi3 => "phi3", GptNeox => "gpt-neox", Falcon => "falcon", Olmo2 => "olmo2",
     Starcoder2 => "starcoder2", Opt => "opt", Bloom => "bloom", Mixtral => "mixtral", Qwen3Moe => "qwen3-moe",
-    GptOss => "gpt-oss",
+    GptOss => "gpt-oss", DeepseekV2 => "deepseek-v2", DeepseekV3 => "deepseek-v3",
 });
 
 /// What the models of a family usually are.
@@ -116,6 +122,7 @@ impl Family {
             Self::Llama | Self::Mistral | Self::Mixtral | Self::Qwen3 | Self::Phi3 | Self::Olmo2 | Self::Qwen3Moe => {
                 LLAMA
             }
+            Self::DeepseekV2 | Self::DeepseekV3 => LLAMA,
             Self::Qwen2 => Usual { qkv_bias: true, ..LLAMA },
             Self::GptOss => Usual { tied_embeddings: false, activation: Activation::ClampedSwiGlu, ..BIASED },
             Self::Gemma | Self::Gemma2 | Self::Gemma3 => {
@@ -134,6 +141,37 @@ impl Family {
             Self::Mixtral => Some((8, 2)),
             Self::Qwen3Moe => Some((128, 8)),
             Self::GptOss => Some((32, 4)),
+            Self::DeepseekV2 => Some((64, 6)),
+            Self::DeepseekV3 => Some((256, 8)),
+            _ => None,
+        }
+    }
+
+    /// Experts that every token goes through, and layers without experts.
+    pub(super) fn shared_and_dense(self) -> (u32, u32) {
+        match self {
+            Self::DeepseekV2 => (2, 1),
+            Self::DeepseekV3 => (1, 1),
+            _ => (0, 0),
+        }
+    }
+
+    /// By what experts are chosen.
+    pub(crate) fn routing(self) -> Routing {
+        match self {
+            Self::DeepseekV3 => {
+                Routing { scoring: Scoring::Sigmoid, groups: 8, groups_per_token: 4, scale: 2.5, corrected: true }
+            }
+            _ => Routing::PLAIN,
+        }
+    }
+
+    /// Latents of attention.
+    pub(super) fn latent(self) -> Option<Latent> {
+        let v2 = Latent { q_rank: None, kv_rank: 512, nope: 128, rope: 64, value: 128, interleaved: true };
+        match self {
+            Self::DeepseekV2 => Some(v2),
+            Self::DeepseekV3 => Some(Latent { q_rank: Some(1536), ..v2 }),
             _ => None,
         }
     }
@@ -171,6 +209,7 @@ impl Family {
             Self::Gpt2 => gpt2,
             Self::Block => Parts { norm: NormKind::None, positions: Positions::None, residual: Residual::None, ..gpt2 },
             Self::Llama | Self::Mistral | Self::Mixtral | Self::Qwen2 | Self::Phi3 => llama,
+            Self::DeepseekV2 | Self::DeepseekV3 => llama,
             Self::GptOss => Parts { sinks: true, window_pattern: vec![true, false], ..llama },
             Self::Qwen3 | Self::Qwen3Moe => Parts { qk_norm: QkNorm::Head, ..llama },
             Self::Gemma => gemma,

@@ -29,6 +29,9 @@ pub(super) const MODEL_TYPES: &[(&str, Family)] = &[
     ("mixtral", Family::Mixtral),
     ("qwen3_moe", Family::Qwen3Moe),
     ("gpt_oss", Family::GptOss),
+    ("deepseek_v2", Family::DeepseekV2),
+    ("deepseek_v3", Family::DeepseekV3),
+    ("kimi_k2", Family::DeepseekV3),
 ];
 
 /// The shape that a `config.json` states.
@@ -111,7 +114,7 @@ mod tests {
         assert_eq!(
             error(r#"{"model_type": "bert"}"#),
             "model_type `bert` is not built in; gpt2, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, phi3, gpt_neox, falcon, \
-             olmo2, starcoder2, opt, bloom, mixtral, qwen3_moe, gpt_oss are"
+             olmo2, starcoder2, opt, bloom, mixtral, qwen3_moe, gpt_oss, deepseek_v2, deepseek_v3, kimi_k2 are"
         );
         assert!(error("{").starts_with("not JSON"));
         assert!(error(r#"{"model_type": "gpt2", "n_embd": -3}"#).starts_with("n_embd: -3"));

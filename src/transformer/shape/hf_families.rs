@@ -1,5 +1,6 @@
 //! What the configs of each family state, by Hugging Face's names and defaults.
 
+use super::hf_deepseek;
 use super::hf_reader::{Config, HfConfigError, not_built_in};
 use super::hf_rope;
 use super::parts::Residual;
@@ -24,6 +25,7 @@ fn of_family(c: &Config, family: Family) -> Result<ShapeSpec, HfConfigError> {
     match family {
         Family::Gpt2 | Family::Block => gpt2(*c),
         Family::Mixtral | Family::Qwen3Moe | Family::GptOss => mixture(*c, family),
+        Family::DeepseekV2 | Family::DeepseekV3 => hf_deepseek::spec(*c, family),
         Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3 | Family::Olmo2 | Family::Phi3 => {
             llama(*c, family)
         }
@@ -57,7 +59,7 @@ fn gpt2(c: Config) -> Result<ShapeSpec, HfConfigError> {
 }
 
 /// The sizes that most configs name alike.
-fn sizes(c: Config) -> Result<ShapeSpec, HfConfigError> {
+pub(super) fn sizes(c: Config) -> Result<ShapeSpec, HfConfigError> {
     Ok(ShapeSpec {
         n_layers: Some(c.stated(&["num_hidden_layers"])?),
         d_model: Some(c.stated(&["hidden_size"])?),

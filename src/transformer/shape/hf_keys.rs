@@ -124,6 +124,34 @@ const LLAMA: &[&str] = &[
 /// Of Llama's kin: the order in which rotary pairs lie.
 const LLAMA_HARMLESS: &[&str] = &["rope_interleaved"];
 
+/// Of DeepSeek's: among them how experts are spread over ranks, what loads cost in training, and a head of more tokens, which decoding
+/// one at a time leaves out.
+const DEEPSEEK: &[&str] = &[
+    "aux_loss_alpha",
+    "ep_size",
+    "first_k_dense_replace",
+    "kv_lora_rank",
+    "moe_intermediate_size",
+    "moe_layer_freq",
+    "n_group",
+    "n_routed_experts",
+    "n_shared_experts",
+    "norm_topk_prob",
+    "num_experts_per_tok",
+    "num_nextn_predict_layers",
+    "q_lora_rank",
+    "qk_head_dim",
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "rope_interleave",
+    "routed_scaling_factor",
+    "scoring_func",
+    "seq_aux",
+    "topk_group",
+    "topk_method",
+    "v_head_dim",
+];
+
 /// Of single families beside those of Llama.
 fn own(family: Family) -> &'static [&'static str] {
     match family {
@@ -149,6 +177,7 @@ fn own(family: Family) -> &'static [&'static str] {
             "num_local_experts",
             "router_aux_loss_coef",
         ],
+        Family::DeepseekV2 | Family::DeepseekV3 => DEEPSEEK,
         Family::Phi3 => &["embd_pdrop", "original_max_position_embeddings", "resid_pdrop"],
         Family::Gemma | Family::Gemma2 | Family::Gemma3 => &[
             "_sliding_window_pattern",

@@ -3,17 +3,26 @@
 //! A [`Shape`] is checked in its one constructor, so that no later code asks again whether heads divide the width.
 
 pub mod count;
+mod experts;
 mod family;
 pub(crate) mod hf_config;
+mod hf_deepseek;
 mod hf_families;
 mod hf_keys;
 mod hf_reader;
 mod hf_rope;
+mod latent;
+pub(crate) mod layers;
 pub(crate) mod parts;
+mod rope;
 
 use super::operands::Scores;
+pub(crate) use experts::{Mixture, Routing, Scoring};
 pub use family::Family;
+pub(crate) use latent::{Latent, LatentSpec};
 use parts::{NormKind, Parts, Positions, QkNorm, Residual};
+pub use rope::Rope;
+pub(crate) use rope::RopeScaling;
 use serde::{Deserialize, Serialize};
 
 /// The function between the two products of a feed-forward layer.
@@ -48,50 +57,6 @@ impl Activation {
 
 crate::transformer::names!(Activation { GeluTanh => "gelu_tanh", GeluErf => "gelu_erf", Relu => "relu", SwiGlu => "swi_glu", GeGlu => "ge_glu", ClampedSwiGlu => "clamped_swi_glu" });
 
-/// Frequencies of rotary positions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rope {
-    /// Base of the frequencies (Su et al. 2021: 10,000).
-    pub theta: f32,
-    /// A stretch of the frequencies for contexts longer than the model was first trained on; `None` leaves them as they are.
-    pub scaling: Option<RopeScaling>,
-}
-
-/// How frequencies are stretched, by Hugging Face's `rope_type`. As written, the kinds have different fields.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum RopeScaling {
-    /// Llama 3.1's: the low ones only.
-    Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context: u32 },
-    /// By parts, with hotter scores (Peng et al. 2023).
-    Yarn {
-        factor: f32,
-        /// Turns over the original context above which a frequency stays, and below which it is divided by the factor.
-        beta_fast: f32,
-        beta_slow: f32,
-        original_context: u32,
-        /// Whether the bounds between are rounded to whole pairs.
-        truncate: bool,
-        /// What queries and keys are multiplied by.
-        attention_factor: f32,
-    },
-    /// Each by a factor of its own, in contexts up to the original one and beyond it (Ding et al. 2024).
-    LongRope { short: Vec<f32>, long: Vec<f32>, original_context: u32, attention_factor: f32 },
-    /// All by one factor (Chen et al. 2023).
-    Linear { factor: f32 },
-}
-
-/// Feed-forward layers of which a token goes through a few (Shazeer et al. 2017).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mixture {
-    /// E, experts a layer
-    pub count: u32,
-    /// K, experts that a token goes to: those with the largest logits
-    pub per_token: u32,
-    /// Whether the weights of a token's experts are made to add up to 1.
-    pub normalised: bool,
-}
-
 /// A checked model shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
@@ -105,9 +70,9 @@ pub struct Shape {
     pub n_heads: u32,
     /// KV; H for plain multi-head attention
     pub n_kv_heads: u32,
-    /// D
+    /// D; of queries and keys where attention is latent
     pub head_dim: u32,
-    /// F, the width between the products of the feed-forward layer
+    /// F, the width between the products of the feed-forward layer; of an expert too, unless the mixture says otherwise
     pub d_ff: u32,
     /// V
     pub vocab_size: u32,
@@ -130,9 +95,12 @@ pub struct Shape {
     pub norm_eps: f32,
     /// Frequencies of rotary positions, where the family has them.
     pub rope: Rope,
-    /// Of a mixture of experts; `d_ff` is the width of one.
+    /// Of a mixture of experts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experts: Option<Mixture>,
+    /// Of attention through latents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent: Option<Latent>,
     /// Where they are other ones than the family's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) own_parts: Option<Parts>,
@@ -182,6 +150,14 @@ pub struct ShapeSpec {
     pub experts_per_token: Option<u32>,
     /// Whether the weights of a token's experts are made to add up to 1.
     pub normalised_experts: Option<bool>,
+    /// Experts that every token goes through.
+    pub n_shared_experts: Option<u32>,
+    /// The width of one expert; `d_ff` unless stated.
+    pub d_ff_expert: Option<u32>,
+    /// Layers without experts, before those that have them.
+    pub first_dense_layers: Option<u32>,
+    pub routing: Option<Routing>,
+    pub latent: LatentSpec,
 }
 
 impl ShapeSpec {
@@ -207,7 +183,8 @@ impl Shape {
         let square = matches!(family, Family::Gpt2 | Family::Block);
         let d_model = dimension("d_model", spec.d_model.unwrap_or(usual.d_model))?;
         let n_heads = dimension("n_heads", spec.n_heads.unwrap_or(usual.n_heads))?;
-        let head_dim = match spec.head_dim {
+        let latent = latent::latent(family, spec)?;
+        let head_dim = match spec.head_dim.or(latent.map(|l| l.head_dim())) {
             Some(d) => dimension("head_dim", d)?,
             None if d_model % n_heads == 0 => d_model / n_heads,
             None => {
@@ -239,6 +216,9 @@ impl Shape {
             ));
         }
         check_parts(parts, head_dim)?;
+        if latent.is_some() {
+            latent::check(spec, parts, (n_heads, n_kv_heads))?;
+        }
         let activation = spec.activation.unwrap_or(usual.activation);
         let d_ff = match spec.d_ff {
             Some(f) => dimension("d_ff", f)?,
@@ -260,9 +240,10 @@ impl Shape {
         if !(theta.is_finite() && theta > 1.0) {
             return Err(fault("rope_theta", format!("{theta} is not a number over 1; 10000 is usual")));
         }
+        let n_layers = dimension("n_layers", spec.n_layers.unwrap_or(usual.n_layers))?;
         Ok(Self {
             family,
-            n_layers: dimension("n_layers", spec.n_layers.unwrap_or(usual.n_layers))?,
+            n_layers,
             d_model,
             n_heads,
             n_kv_heads,
@@ -282,7 +263,8 @@ impl Shape {
             activation,
             norm_eps,
             rope: Rope { theta, scaling: spec.rope_scaling.clone() },
-            experts: mixture(family, spec)?,
+            experts: experts::mixture(family, spec, n_layers)?,
+            latent,
             own_parts: spec.parts.clone().filter(|parts| parts != family.parts()),
         })
     }
@@ -294,7 +276,7 @@ impl Shape {
 
     /// Elements of a head that are rotated, where positions are rotary.
     pub fn rotary_dim(&self) -> u32 {
-        self.parts().rotary_dim.unwrap_or(self.head_dim)
+        self.latent.map(|l| l.rope).or(self.parts().rotary_dim).unwrap_or(self.head_dim)
     }
 
     /// Whether a token sees only those before it.
@@ -324,9 +306,24 @@ impl Shape {
         }
     }
 
-    /// H * D: the width of the queries, and of what attention hands on.
+    /// H * D: the width of the queries, and of what attention hands on; of the latter alone where attention is latent.
     pub fn d_attn(&self) -> u32 {
-        self.n_heads * self.head_dim
+        self.n_heads * self.latent.map_or(self.head_dim, |l| l.value)
+    }
+
+    /// The experts of a layer, where it has them.
+    pub fn experts_of(&self, layer: usize) -> Option<&Mixture> {
+        self.experts.as_ref().filter(|e| layer >= e.dense_layers as usize)
+    }
+
+    /// The width of one expert.
+    pub fn d_ff_expert(&self) -> u32 {
+        self.experts.and_then(|e| e.d_ff).unwrap_or(self.d_ff)
+    }
+
+    /// The width of the experts that every token goes through, together: they are one feed-forward layer.
+    pub fn d_ff_shared(&self) -> u32 {
+        self.experts.map_or(0, |e| e.shared * self.d_ff_expert())
     }
 
     /// KV * D: the width of the keys, and of the values.
@@ -338,26 +335,6 @@ impl Shape {
     pub fn has_vocabulary_head(&self) -> bool {
         self.parts().residual != Residual::None
     }
-}
-
-fn mixture(family: Family, spec: &ShapeSpec) -> Result<Option<Mixture>, ShapeError> {
-    let usual = family.experts();
-    let Some(count) = spec.n_experts.or(usual.map(|(count, _)| count)) else {
-        return match spec.experts_per_token {
-            Some(_) => {
-                Err(fault("experts_per_token", "there are no experts to choose from; give n_experts too".into()))
-            }
-            None => Ok(None),
-        };
-    };
-    let count = dimension("n_experts", count)?;
-    let per_token = spec.experts_per_token.or(usual.map(|(_, k)| k)).unwrap_or(2);
-    let per_token = dimension("experts_per_token", per_token)?;
-    if per_token > count {
-        let message = format!("{per_token} experts for a token are more than there are; use {count} or fewer");
-        return Err(fault("experts_per_token", message));
-    }
-    Ok(Some(Mixture { count, per_token, normalised: spec.normalised_experts.unwrap_or(true) }))
 }
 
 fn check_parts(parts: &Parts, head_dim: u32) -> Result<(), ShapeError> {
