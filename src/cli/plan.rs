@@ -44,6 +44,7 @@ const COLUMNS: &[&str] = &[
     "model",
     "phase",
     "parameters",
+    "active_parameters",
     "flops_per_step",
     "memory_bytes",
     "weights_bytes",
@@ -66,6 +67,7 @@ const LEAST: &[&str] = &[
     "kv_cache_bytes",
     "activations_bytes",
     "parameters",
+    "active_parameters",
     "flops_per_step",
     "model",
     "phase",
@@ -78,8 +80,15 @@ pub(super) fn print(scenario: &Scenario, plan: &Plan, format: Format) -> Result<
     if format != Format::Table {
         return rows.print(format);
     }
-    let same =
-        rows.take_constant(&["model", "phase", "parameters", "weights_bytes", "gradients_bytes", "optimizer_bytes"]);
+    let same = rows.take_constant(&[
+        "model",
+        "phase",
+        "parameters",
+        "active_parameters",
+        "weights_bytes",
+        "gradients_bytes",
+        "optimizer_bytes",
+    ]);
     rows.print(format)?;
     let same: Vec<String> = same
         .into_iter()
@@ -95,6 +104,9 @@ pub(super) fn print(scenario: &Scenario, plan: &Plan, format: Format) -> Result<
 fn row(t: &PlannedTrial) -> Vec<Value> {
     let m = &t.memory;
     let own = t.cell.trial.engine.is_none();
+    // Blank where they are all.
+    let active = if t.active_parameters < t.parameters { t.active_parameters } else { 0 };
+    let active = counted(grouped(active), active);
     let bytes = |b: u64| if own { Value::from((Bytes(b).to_string(), b)) } else { String::new().into() };
     vec![
         (t.run_order.to_string(), u64::from(t.run_order)).into(),
@@ -103,6 +115,7 @@ fn row(t: &PlannedTrial) -> Vec<Value> {
         t.cell.trial.model.clone().into(),
         t.cell.trial.workload.phase.to_string().into(),
         counted(grouped(t.parameters), t.parameters),
+        active,
         counted(t.flops_per_step.to_string(), t.flops_per_step.get()),
         bytes(m.total().map_or(u64::MAX, |b| b.get())),
         bytes(m.weights_bytes),

@@ -18,7 +18,7 @@ use crate::stats::random::SplitMix64;
 use crate::transformer::BackendKind;
 use crate::transformer::collective::net::does_not_divide;
 use crate::transformer::memory::MemoryParts;
-use crate::transformer::shape::count;
+use crate::transformer::shape::{Shape, count};
 use crate::units::{Bytes, Flops, Seconds};
 use std::sync::Arc;
 
@@ -72,6 +72,8 @@ pub struct PlannedTrial {
     pub cell: Cell,
     /// Parameters of the model; 0 where that of another program is not stated, as the FLOPs are.
     pub parameters: u64,
+    /// Those of them that a token goes through: fewer where there are experts.
+    pub active_parameters: u64,
     /// Model FLOPs of a step.
     pub flops_per_step: Flops,
     /// Predicted bytes, over all ranks.
@@ -168,10 +170,11 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &MachineFacts) -
         None => count::memory(cell.trial.backend, w, &cell.trial.parallel()).map_err(too_large)?,
         Some(_) => MemoryParts::default(),
     };
-    let (parameters, flops_per_step) = match cell.trial.states_model() {
-        true => (count::parameters(&w.shape).map_err(too_large)?, count::flops_per_step(w).map_err(too_large)?),
-        false => (0, Flops(0)),
+    let counted = cell.trial.states_model();
+    let count_of = |count: fn(&Shape) -> Result<u64, count::CountOverflow>| {
+        if counted { count(&w.shape).map_err(too_large) } else { Ok(0) }
     };
+    let flops_per_step = if counted { count::flops_per_step(w).map_err(too_large)? } else { Flops(0) };
     let cores = cell.trial.devices.saturating_mul(cell.trial.cores_per_device);
     let step = match cell.trial.engine {
         None => step_seconds(cell, cores, facts),
@@ -183,7 +186,8 @@ fn planned(index: u32, cell: &Cell, scenario: &Scenario, facts: &MachineFacts) -
         run_order: index,
         id: cell.trial.id(),
         cell: cell.clone(),
-        parameters,
+        parameters: count_of(count::parameters)?,
+        active_parameters: count_of(count::active_parameters)?,
         flops_per_step,
         memory,
         estimate: Seconds(step),

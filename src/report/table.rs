@@ -10,6 +10,8 @@ use crate::runner::watch::Disturbance;
 use crate::scenario::Value;
 use crate::scenario::axes::{AXES, Axis, Kind};
 use crate::transformer::memory::MemoryParts;
+use crate::transformer::shape::Shape;
+use crate::transformer::shape::count::{self, CountOverflow};
 
 /// Builds it. The columns are the same for every run.
 pub(super) fn table(facts: &Facts) -> DataTable {
@@ -21,6 +23,13 @@ pub(super) fn table(facts: &Facts) -> DataTable {
     b.text("status", |r| Some(r.measurement.status.name().into()));
     b.text("reason", |r| Some(r.measurement.reason.clone()).filter(|t| !t.is_empty()));
     AXES.iter().for_each(|axis| b.field(axis));
+    b.count("parameters", count::parameters);
+    b.count("active_parameters", count::active_parameters);
+    b.float("expected_distinct_experts", |r| {
+        let w = &r.cell.trial.workload;
+        let tokens = u32::try_from(w.tokens_per_step()).unwrap_or(u32::MAX);
+        w.shape.experts.map(|_| count::distinct_experts(&w.shape, tokens))
+    });
     for metric in METRICS {
         b.metric(facts, metric);
     }
@@ -140,12 +149,20 @@ impl Builder<'_> {
         }
     }
 
+    /// What is counted of a model, where that is known.
+    fn count(&mut self, name: &str, of: fn(&Shape) -> Result<u64, CountOverflow>) {
+        self.integer(name, |r| {
+            let trial = Some(&r.cell.trial).filter(|t| t.states_model())?;
+            i64::try_from(of(&trial.workload.shape).ok()?).ok()
+        });
+    }
+
     /// A field of the trial, under its path.
     fn field(&mut self, axis: &Axis) {
         let name = if axis.path == "model.preset" { "model" } else { axis.path };
         let get = |r: &Record| axis.of(&r.cell.trial);
         match axis.kind {
-            Kind::Count => self.integer(name, |r| match get(r) {
+            Kind::Count | Kind::Whole => self.integer(name, |r| match get(r) {
                 Value::Integer(i) => Some(i),
                 _ => None,
             }),
