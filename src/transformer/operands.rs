@@ -322,6 +322,8 @@ impl Dropout {
 pub struct Varying<'a> {
     /// Position that all operations start from.
     pub position: usize,
+    /// The row of the table of learned positions that it has.
+    pub position_row: usize,
     /// Seed of the step's dropout.
     pub dropout: u64,
     /// The optimizer's step, from 1.

@@ -146,22 +146,25 @@ pub trait Backend: Parts {
         c: usize,
     );
 
-    /// [`Backend::embed_backward`] of `n` tokens that are where the backend keeps them.
+    /// [`Backend::embed_backward`] of `n` tokens wherever they are, of which `padding` has no row in the table's gradient either.
     fn embed_backward_tokens(
         &self,
         ids: Tokens<'_, Self::Buffer>,
         n: usize,
         tokens: usize,
         first: usize,
+        padding: Option<u32>,
         dout: &Self::Buffer,
         dtable: &mut Self::Buffer,
         dpositions: Option<&mut Self::Buffer>,
         c: usize,
     ) {
-        match ids {
-            Tokens::Host(ids) => self.embed_backward(ids, tokens, first, dout, dtable, dpositions, c),
-            Tokens::Placed(b) => self.embed_backward(&self.tokens(b, n), tokens, first, dout, dtable, dpositions, c),
-        }
+        let mut ids = match ids {
+            Tokens::Host(ids) => ids.to_vec(),
+            Tokens::Placed(b) => self.tokens(b, n),
+        };
+        ids.iter_mut().filter(|id| Some(**id) == padding).for_each(|id| *id = IGNORED_TOKEN);
+        self.embed_backward(&ids, tokens, first, dout, dtable, dpositions, c);
     }
 
     /// `out = (x - mean) * rstd * gain (+ bias)`; `stats [N, 2]` takes mean and rstd for the backward pass.

@@ -142,14 +142,15 @@ impl Backend for Cuda {
         &self,
         ids: &[u32],
         tokens: usize,
-        _first: usize,
+        first: usize,
         dout: &Buffer,
         dtable: &mut Buffer,
         dpositions: Option<&mut Buffer>,
         c: usize,
     ) {
         if let Some(placed) = self.state.put(ids) {
-            self.embed_backward_at(placed, dout, dtable, dpositions, embedding::Rows { n: ids.len(), tokens, c });
+            let d = embedding::Rows { n: ids.len(), tokens, c };
+            self.embed_backward_at(placed, (first, None), dout, dtable, dpositions, d);
         }
     }
     fn embed_backward_tokens(
@@ -158,16 +159,19 @@ impl Backend for Cuda {
         n: usize,
         tokens: usize,
         first: usize,
+        padding: Option<u32>,
         dout: &Buffer,
         dtable: &mut Buffer,
         dpositions: Option<&mut Buffer>,
         c: usize,
     ) {
-        match ids {
-            Tokens::Host(ids) => self.embed_backward(ids, tokens, first, dout, dtable, dpositions, c),
-            Tokens::Placed(b) => {
-                self.embed_backward_at(b.wide(), dout, dtable, dpositions, embedding::Rows { n, tokens, c });
-            }
+        let placed = match ids {
+            Tokens::Host(ids) => self.state.put(ids),
+            Tokens::Placed(b) => Some(b.wide()),
+        };
+        if let Some(placed) = placed {
+            let d = embedding::Rows { n, tokens, c };
+            self.embed_backward_at(placed, (first, padding), dout, dtable, dpositions, d);
         }
     }
     fn norm(
@@ -355,11 +359,11 @@ impl Backend for Cuda {
         w: &Buffer,
         targets: &[u32],
         gradients: Option<(&mut Buffer, &mut Buffer)>,
-        _cap: Option<f32>,
+        cap: Option<f32>,
         d: LinearDims,
     ) -> Loss {
         if let Some(placed) = self.state.put(targets) {
-            self.head().cross_entropy(x, w, placed, gradients.map(|(dx, dw)| (&*dx, &*dw)), d);
+            self.head().cross_entropy(x, w, placed, gradients.map(|(dx, dw)| (&*dx, &*dw)), cap, d);
         }
         Loss::OnDevice
     }
@@ -375,7 +379,7 @@ impl Backend for Cuda {
         match targets {
             Tokens::Host(targets) => self.cross_entropy(x, w, targets, gradients, cap, d),
             Tokens::Placed(b) => {
-                self.head().cross_entropy(x, w, b.wide(), gradients.map(|(dx, dw)| (&*dx, &*dw)), d);
+                self.head().cross_entropy(x, w, b.wide(), gradients.map(|(dx, dw)| (&*dx, &*dw)), cap, d);
                 Loss::OnDevice
             }
         }

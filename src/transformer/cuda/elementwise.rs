@@ -1,4 +1,4 @@
-//! Flat arrays: fill, add, change of format.
+//! Flat arrays: fill, add, scale, cap, change of format.
 
 use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, blocks, long};
@@ -24,6 +24,16 @@ pub(super) fn fill_f32(on: &dyn Device, to: Address, value: f32, len: usize) {
 /// `to[i] += from[i]`
 pub(super) fn add(on: &dyn Device, real: Real, from: Address, to: Address, len: usize) {
     run(on, real, "add", len, &[at(from), at(to), long(len)]);
+}
+
+/// `x[i] *= factor`
+pub(super) fn scale(on: &dyn Device, real: Real, x: Address, factor: f32, len: usize) {
+    run(on, real, "scale", len, &[at(x), Arg::F32(factor), long(len)]);
+}
+
+/// `x[i] = cap tanh(x[i] / cap)`
+pub(super) fn soft_cap(on: &dyn Device, real: Real, x: Address, cap: f32, len: usize) {
+    run(on, real, "soft_cap", len, &[at(x), Arg::F32(cap), long(len)]);
 }
 
 /// f32 to `real`.

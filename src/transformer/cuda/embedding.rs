@@ -1,6 +1,7 @@
 //! Rows of the embedding tables, and gradients into them.
 
-use super::device::{Address, Device, Real};
+use super::super::backend::IGNORED_TOKEN;
+use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, at_or_null, blocks_over_rows, int};
 
 /// Rows of a table `[V, C]`: `out [n, C]`, row r being `table[ids[r]] (+ positions[*first + r % tokens])`.
@@ -33,11 +34,14 @@ pub(super) fn backward_workspace_bytes(n: usize) -> usize {
     2 * (8 * n).next_multiple_of(256)
 }
 
-/// What [`embed_backward`] reads and writes: `ids [n]` are words of the device below `vocabulary`, `dtable [vocabulary, C]` is f32.
+/// What [`embed_backward`] reads and writes: `ids [n]` are words of the device below `vocabulary`, or `IGNORED_TOKEN`; `dtable
+/// [vocabulary, C]` is f32.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LookupGradient {
     pub ids: Address,
     pub vocabulary: usize,
+    /// A word that has no row in the gradient.
+    pub padding: Option<u32>,
     pub dout: Address,
     pub dtable: Address,
     /// Of [`backward_workspace_bytes`].
@@ -48,14 +52,16 @@ pub(super) struct LookupGradient {
 pub(super) fn embed_backward(on: &dyn Device, real: Real, o: LookupGradient, d: Rows) {
     let (n, c) = (d.n, d.c);
     let sorted = sort_rows(on, o, n);
-    let args = [at(sorted), at(o.dout), at(o.dtable), int(n), int(c)];
+    let padding = Arg::I32(o.padding.unwrap_or(IGNORED_TOKEN).cast_signed());
+    let args = [at(sorted), at(o.dout), at(o.dtable), int(n), int(c), padding];
     let grid = blocks_over_rows(on, real, n, c);
     Kernel { on, file: "embedding", name: "embed_backward", real }.run(grid, THREADS, &args);
 }
 
 /// Rows in the order of their ids, `id << 32 | row`, in a half of the workspace, whose address is returned.
 fn sort_rows(on: &dyn Device, o: LookupGradient, n: usize) -> Address {
-    let bits = usize::BITS - o.vocabulary.saturating_sub(1).leading_zeros();
+    // The last number of so many bits is nobody's id: `IGNORED_TOKEN`, which ends in it, then comes after all ids.
+    let bits = usize::BITS - o.vocabulary.leading_zeros();
     let passes = bits.div_ceil(8).max(1) as usize;
     let (one, other) = (o.workspace, o.workspace + (backward_workspace_bytes(n) / 2) as Address);
     let args = [at(o.ids), at(one), at(other), int(n), int(passes)];
@@ -63,17 +69,19 @@ fn sort_rows(on: &dyn Device, o: LookupGradient, n: usize) -> Address {
     if passes.is_multiple_of(2) { other } else { one }
 }
 
-/// `dpositions [context, C] f32`: row t is the sum of `dout[r]` over all `r % tokens == t`, zero past `tokens`.
-pub(super) fn positions_backward(
-    on: &dyn Device,
-    real: Real,
-    dout: Address,
-    dpositions: Address,
-    context: usize,
-    d: Rows,
-) {
-    let args = [at(dout), at(dpositions), int(d.n / d.tokens), int(d.tokens), int(context), int(d.c)];
-    let grid = blocks_over_rows(on, real, context, d.c);
+/// The gradient of a table of positions, `[rows, C] f32`, whose row `first` is that of a sequence's first token.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Positions {
+    pub at: Address,
+    pub rows: usize,
+    pub first: usize,
+}
+
+/// Row `first + t` of the table becomes the sum of `dout[r]` over all `r % tokens == t`, all other rows zero.
+pub(super) fn positions_backward(on: &dyn Device, real: Real, dout: Address, table: Positions, d: Rows) {
+    let Positions { at: to, rows, first } = table;
+    let args = [at(dout), at(to), int(d.n / d.tokens), int(d.tokens), int(rows), int(first), int(d.c)];
+    let grid = blocks_over_rows(on, real, rows, d.c);
     Kernel { on, file: "embedding", name: "positions_backward", real }.run(grid, THREADS, &args);
 }
 
@@ -93,11 +101,13 @@ mod tests {
         {
             let mut words = ids(n, vocabulary as u32, 3);
             words[n / 2] = vocabulary as u32 - 1;
+            words[n / 3] = IGNORED_TOKEN;
             let mut want: Vec<u64> = (0u64..).zip(&words).map(|(r, id)| u64::from(*id) << 32 | r).collect();
             want.sort_unstable();
             let workspace = on.allocate(backward_workspace_bytes(n)).unwrap();
             let ids = on.put_words(&words);
-            let sorted = sort_rows(&on, LookupGradient { ids, vocabulary, dout: 0, dtable: 0, workspace }, n);
+            let sorted =
+                sort_rows(&on, LookupGradient { ids, vocabulary, padding: None, dout: 0, dtable: 0, workspace }, n);
             on.wait().unwrap();
             let halves = on.get_words(sorted, 2 * n);
             let got: Vec<u64> = halves.chunks(2).map(|w| u64::from(w[1]) << 32 | u64::from(w[0])).collect();
@@ -117,7 +127,7 @@ mod tests {
                 let positions = rounded(real, random(context * c, 2));
                 let dout = rounded(real, random(n * c, 3));
                 let before = random(v * c, 4);
-                let ids = ids(n, v as u32, 5);
+                let mut ids = ids(n, v as u32, 5);
 
                 let d = Rows { n, tokens, c };
                 let out = on.put(real, &vec![0.0; n * c]);
@@ -136,12 +146,14 @@ mod tests {
                 let (dout_at, dtable) = (on.put(real, &dout), on.put(Real::F32, &before));
                 let dpositions = on.put(Real::F32, &random(context * c, 6));
                 let workspace = on.allocate(backward_workspace_bytes(n)).unwrap();
-                let o = LookupGradient { ids: ids_at, vocabulary: v, dout: dout_at, dtable, workspace };
+                let padding = (v > 5).then_some(ids[0]);
+                let o = LookupGradient { ids: ids_at, vocabulary: v, padding, dout: dout_at, dtable, workspace };
                 embed_backward(&on, real, o, d);
-                positions_backward(&on, real, dout_at, dpositions, context, d);
+                positions_backward(&on, real, dout_at, Positions { at: dpositions, rows: context, first }, d);
                 on.wait().unwrap();
                 let (mut want, mut want_positions) = (array(&before), array(&vec![1.0; context * c]));
-                Naive.embed_backward(&ids, tokens, 0, &array(&dout), &mut want, Some(&mut want_positions), c);
+                ids.iter_mut().filter(|id| Some(**id) == padding).for_each(|id| *id = IGNORED_TOKEN);
+                Naive.embed_backward(&ids, tokens, first, &array(&dout), &mut want, Some(&mut want_positions), c);
                 close(&format!("dtable {what}"), Real::F32, &on.get(Real::F32, dtable, v * c), &want);
                 let got = on.get(Real::F32, dpositions, context * c);
                 close(&format!("dpositions {what}"), Real::F32, &got, &want_positions);

@@ -42,7 +42,14 @@ impl Decode {
 
 fn norm_at(norm: &NormBefore<'_, Buffer>) -> NormAt {
     let NormBefore { gain, bias, stats, d, .. } = norm;
-    NormAt { gain: gain.at(), bias: bias.map(Buffer::at), stats: stats.wide(), eps: d.eps, rms: d.rms }
+    NormAt {
+        gain: gain.at(),
+        bias: bias.map(Buffer::at),
+        stats: stats.wide(),
+        eps: d.eps,
+        offset: d.gain_offset,
+        rms: d.rms,
+    }
 }
 
 impl Cuda {
@@ -82,14 +89,14 @@ impl Cuda {
     ) -> bool {
         let pairs = frequencies.is_none() || (d.head_dim >= 2 && d.head_dim.is_multiple_of(2));
         let Some(p) = self.few_rows(of).filter(|_| pairs) else { return false };
-        let frequencies = match frequencies.map(|f| self.state.angles(f)) {
+        let angles = match frequencies.map(|f| self.state.angles(f)) {
             // There is no memory for them, which is told at the end of the step.
             Some(None) => return true,
-            at => at.flatten(),
+            angles => angles.flatten(),
         };
         let (keys, values) = halves(cache.layer, cache.dims, p.real);
         let first = self.state.position(cache.position);
-        p.qkv(self.on(), qkv.at(), CacheAt { keys, values, capacity: cache.dims.capacity, first, frequencies }, d);
+        p.qkv(self.on(), qkv.at(), CacheAt { keys, values, capacity: cache.dims.capacity, first, angles }, d);
         true
     }
 }

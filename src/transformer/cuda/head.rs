@@ -46,13 +46,15 @@ pub(super) struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Mean cross-entropy of `softmax(x w^T)`, into the word of the loss, against the words at `targets`; `dx` and `dw` are overwritten by its gradients.
+    /// Mean cross-entropy of `softmax(x w^T)`, into the word of the loss, against the words at `targets`, logits being
+    /// capped where there is a cap; `dx` and `dw` are overwritten by its gradients.
     pub(super) fn cross_entropy(
         &self,
         x: &Buffer,
         w: &Buffer,
         targets: Address,
         gradients: Option<(&Buffer, &Buffer)>,
+        cap: Option<f32>,
         d: LinearDims,
     ) {
         let real = x.format();
@@ -69,7 +71,7 @@ impl Head<'_> {
             let block = Matrix { stride, ..dense(logits, real, d.m) };
             self.on.product(&plain(rows_of_x, Matrix { transposed: true, ..weight }, block, [n, d.k, d.m], self.tf32));
             let (targets, losses) = (at(targets, 4), at(losses, 4));
-            let o = SoftmaxLoss { logits, targets, losses, scale, gradients: gradients.is_some() };
+            let o = SoftmaxLoss { logits, targets, losses, scale, gradients: gradients.is_some(), cap };
             loss::softmax_loss(self.on, real, o, LogitRows { rows: n, v: d.m, stride });
             let Some((dx, dw)) = gradients else { continue };
             let dx = dense(at(dx.at(), d.k * real.size()), real, d.k);

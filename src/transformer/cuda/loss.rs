@@ -13,6 +13,8 @@ pub(super) struct SoftmaxLoss {
     pub scale: Address,
     /// Whether the logits become their gradients.
     pub gradients: bool,
+    /// Logits l count as `cap tanh(l / cap)`.
+    pub cap: Option<f32>,
 }
 
 /// Rows of logits: `v` elements each, `stride` elements apart.
@@ -29,7 +31,8 @@ pub(super) fn softmax_loss(on: &dyn Device, real: Real, o: SoftmaxLoss, d: Logit
     // A row is a block's: its threads take 16 bytes each at a time.
     let threads = (d.v.div_ceil(16 / real.size()).next_multiple_of(32) as u32).min(512);
     let (gradients, scale) = (Arg::I32(i32::from(o.gradients)), at(o.scale));
-    let args = [at(o.logits), at(o.targets), at(o.losses), int(d.rows), int(d.v), int(d.stride), scale, gradients];
+    let mut args = vec![at(o.logits), at(o.targets), at(o.losses), int(d.rows), int(d.v), int(d.stride)];
+    args.extend([scale, gradients, Arg::F32(o.cap.unwrap_or(0.0))]);
     let grid = blocks_of(on, d.rows, 1, 1024 / threads);
     Kernel { on, file: "loss", name: "softmax_loss", real }.run(grid, threads, &args);
 }
@@ -129,7 +132,7 @@ mod tests {
                 let (want_losses, want) = oracle(&logits, &targets, v, scale);
                 let (at, targets) = (on.put(real, &logits), on.put_words(&targets));
                 let losses = on.put(Real::F32, &vec![7.0; rows]);
-                let o = SoftmaxLoss { logits: at, targets, losses, scale: scale_at, gradients: false };
+                let o = SoftmaxLoss { logits: at, targets, losses, scale: scale_at, gradients: false, cap: None };
                 let d = LogitRows { rows, v, stride: v };
                 let what = format!("{rows} x {v} {real:?}");
                 softmax_loss(&on, real, o, d);
@@ -167,7 +170,7 @@ mod tests {
                 let (at, targets_at) = (on.put(real, &logits), on.put_words(&targets));
                 let losses = on.put(Real::F32, &vec![7.0; rows]);
                 let scale = on.put(Real::F32, &[0.5]);
-                let o = SoftmaxLoss { logits: at, targets: targets_at, losses, scale, gradients: true };
+                let o = SoftmaxLoss { logits: at, targets: targets_at, losses, scale, gradients: true, cap: None };
                 softmax_loss(&on, real, o, LogitRows { rows, v, stride });
                 on.wait().unwrap();
                 let got = on.get(real, at, rows * stride);
@@ -191,7 +194,7 @@ mod tests {
         let (at, targets) = (on.put(Real::F32, &logits), on.put_words(&[0]));
         let loss = on.put(Real::F32, &[0.0]);
         let scale = on.put(Real::F32, &[1.0]);
-        let o = SoftmaxLoss { logits: at, targets, losses: loss, scale, gradients: true };
+        let o = SoftmaxLoss { logits: at, targets, losses: loss, scale, gradients: true, cap: None };
         softmax_loss(&on, Real::F32, o, LogitRows { rows: 1, v, stride: v });
         on.wait().unwrap();
         let (want_loss, want) = oracle(&logits, &[0], v, 1.0);

@@ -10,6 +10,7 @@ use super::super::shape::Activation;
 use super::activation;
 use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, at, at_or_null, int};
+use super::rope::Angles;
 
 /// Rows of x that the kernels take: the columns of a tensor core's product.
 pub(super) const MOST_ROWS: usize = 8;
@@ -36,6 +37,8 @@ pub(super) struct NormAt {
     /// `[n, 2]` f32: takes mean and reciprocal deviation.
     pub stats: Address,
     pub eps: f32,
+    /// How much more a gain is than its parameter.
+    pub offset: f32,
     /// RMSNorm: no mean is taken off.
     pub rms: bool,
 }
@@ -60,8 +63,8 @@ pub(super) struct CacheAt {
     pub capacity: usize,
     /// Position of a sequence's first row, an `int` in the device's memory.
     pub first: Address,
-    /// `[D / 2]` f32, where queries and keys are rotated.
-    pub frequencies: Option<Address>,
+    /// Where queries and keys are rotated.
+    pub angles: Option<Angles>,
 }
 
 /// Bytes of shared memory that x takes in a block: its rows, gain and bias behind them; 0 where it does without.
@@ -95,6 +98,7 @@ impl Matvec {
         let mut args = vec![at(self.x), at(self.w), int(n), int(k), int(m), int(apart)];
         args.extend([norm(|n| n.gain), at_or_null(self.norm.and_then(|n| n.bias)), norm(|n| n.stats)]);
         args.push(Arg::F32(self.norm.map_or(0.0, |n| n.eps)));
+        args.push(Arg::F32(self.norm.map_or(0.0, |n| n.offset)));
         args.push(Arg::I32(self.norm.map_or(0, |n| i32::from(n.rms))));
         args.push(Arg::I32(i32::from(shared > 0)));
         args.push(at_or_null(self.bias));
@@ -110,7 +114,7 @@ impl Matvec {
         self.run(on, "matvec_linear", MOST_ROWS, &rest);
     }
 
-    /// `pre [n, m] = norm(x) w^T + bias`, `out = f(pre)`: `[n, m]`, or `[n, m / 2]` for SwiGLU.
+    /// `pre [n, m] = norm(x) w^T + bias`, `out = f(pre)`: `[n, m]`, or `[n, m / 2]` where it is gated.
     pub(super) fn up(&self, on: &dyn Device, kind: Activation, pre: Address, out: Address) {
         let apart = if kind.gated() { self.d.m / 2 } else { MOST_ROWS };
         self.run(on, "matvec_up", apart, &[at(pre), at(out), activation::number(kind)]);
@@ -118,9 +122,12 @@ impl Matvec {
 
     /// `qkv [n, (H + 2 KV) D] = norm(x) w^T + bias`, queries and keys rotated, keys and values put into the cache.
     pub(super) fn qkv(&self, on: &dyn Device, qkv: Address, cache: CacheAt, d: AttentionDims) {
-        let apart = if cache.frequencies.is_some() { d.head_dim / 2 } else { MOST_ROWS };
-        let mut rest = vec![at(qkv), at(cache.keys), at(cache.values), at_or_null(cache.frequencies), at(cache.first)];
-        rest.extend([d.tokens, d.heads, d.kv_heads, d.head_dim, cache.capacity].map(int));
+        let apart = if cache.angles.is_some() { d.head_dim / 2 } else { MOST_ROWS };
+        let frequencies = at_or_null(cache.angles.map(|a| a.frequencies));
+        let mut rest = vec![at(qkv), at(cache.keys), at(cache.values), frequencies];
+        rest.extend([Arg::F32(cache.angles.map_or(1.0, |a| a.longer)), at(cache.first)]);
+        let pairs = cache.angles.map_or(0, |a| a.pairs);
+        rest.extend([d.tokens, d.heads, d.kv_heads, d.head_dim, pairs, cache.capacity].map(int));
         self.run(on, "matvec_qkv", apart, &rest);
     }
 }

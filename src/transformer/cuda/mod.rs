@@ -42,6 +42,7 @@ mod norm;
 mod operations_tests;
 mod optimizer;
 pub(crate) mod parts;
+mod qk_norm;
 mod random;
 #[cfg(test)]
 mod ranks_tests;
@@ -157,7 +158,7 @@ impl Cuda {
         out: &Buffer,
         d: embedding::Rows,
     ) {
-        let first = self.state.position(first);
+        let first = self.state.position_row(first);
         let positions = positions.map(Buffer::at);
         let o = embedding::Lookup { ids, first, table: table.at(), positions, out: out.at() };
         embedding::embed(self.on(), table.format(), o, d);
@@ -166,6 +167,7 @@ impl Cuda {
     fn embed_backward_at(
         &self,
         ids: Address,
+        (first, padding): (usize, Option<u32>),
         dout: &Buffer,
         dtable: &Buffer,
         dpositions: Option<&mut Buffer>,
@@ -174,18 +176,19 @@ impl Cuda {
         let real = dout.format();
         if let Some(workspace) = self.state.scratch(embedding::backward_workspace_bytes(d.n)) {
             let (vocabulary, dtable) = (dtable.len / d.c.max(1), dtable.wide());
-            let o = embedding::LookupGradient { ids, vocabulary, dout: dout.at(), dtable, workspace };
+            let o = embedding::LookupGradient { ids, vocabulary, padding, dout: dout.at(), dtable, workspace };
             embedding::embed_backward(self.on(), real, o, d);
         }
         if let Some(dpositions) = dpositions {
-            let context = dpositions.len / d.c.max(1);
-            embedding::positions_backward(self.on(), real, dout.at(), dpositions.wide(), context, d);
+            let table = embedding::Positions { at: dpositions.wide(), rows: dpositions.len / d.c.max(1), first };
+            embedding::positions_backward(self.on(), real, dout.at(), table, d);
         }
     }
 
     /// Puts what differs from step to step where a captured step finds it.
     fn tell(&self, varying: &Varying<'_>) {
         self.state.position(varying.position);
+        self.state.position_row(varying.position_row);
         self.state.dropout(varying.dropout);
         if let Some((update, step)) = varying.update {
             self.state.tell(Slot::Update, &optimizer::constants(update, step));

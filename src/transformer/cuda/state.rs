@@ -5,6 +5,7 @@ use super::super::backend::Frequencies;
 use super::super::error::SessionError;
 use super::buffer::{Memory, words};
 use super::device::{Address, Device};
+use super::rope::Angles;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +26,8 @@ struct Growing {
 pub(super) enum Slot {
     /// Where a pass starts: an `int`.
     Position,
+    /// The row of the table of learned positions that it starts with: an `int`.
+    PositionRow,
     /// The last loss, an f32.
     Loss,
     /// What a mean over targets multiplies by, an f32.
@@ -37,7 +40,7 @@ pub(super) enum Slot {
 
 impl Slot {
     const BYTES: usize = 256;
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 }
 
 #[derive(Debug, Default)]
@@ -51,16 +54,9 @@ struct Inner {
     tokens: Growing,
     counts: Growing,
     /// A model has one set of them.
-    angles: Vec<Angles>,
+    angles: Vec<(Frequencies, Memory)>,
     lasting: HashMap<Vec<u8>, Memory>,
     failure: Option<SessionError>,
-}
-
-/// Angles of rotary positions, on the device.
-#[derive(Debug)]
-struct Angles {
-    of: Frequencies,
-    memory: Memory,
 }
 
 /// The backend's own memory on a device.
@@ -114,7 +110,16 @@ impl State {
 
     /// The word that holds `position`.
     pub(super) fn position(&self, position: usize) -> Address {
-        self.tell(Slot::Position, &i32::try_from(position).unwrap_or(i32::MAX).to_ne_bytes())
+        self.number(Slot::Position, position)
+    }
+
+    /// The word that holds the row of the table of learned positions.
+    pub(super) fn position_row(&self, row: usize) -> Address {
+        self.number(Slot::PositionRow, row)
+    }
+
+    fn number(&self, place: Slot, number: usize) -> Address {
+        self.tell(place, &i32::try_from(number).unwrap_or(i32::MAX).to_ne_bytes())
     }
 
     /// The word that holds the seed of a step's dropout.
@@ -153,18 +158,19 @@ impl State {
         self.grown(Purpose::Scratch, bytes)
     }
 
-    /// Where these angles lie.
-    pub(super) fn angles(&self, of: &Frequencies) -> Option<Address> {
+    /// These angles on the device.
+    pub(super) fn angles(&self, of: &Frequencies) -> Option<Angles> {
         let mut inner = self.lock();
-        if let Some(known) = inner.angles.iter().find(|a| a.of == *of) {
-            return Some(known.memory.at);
+        let angles = |frequencies| Angles { frequencies, pairs: of.radians.len(), longer: of.factor };
+        if let Some((_, memory)) = inner.angles.iter().find(|(known, _)| known == of) {
+            return Some(angles(memory.at));
         }
         match Memory::new(&self.device, 4 * of.radians.len()) {
             Ok(memory) => {
                 let at = memory.at;
                 self.device.write(&words(of.radians.iter().map(|x| x.to_ne_bytes())), at);
-                inner.angles.push(Angles { of: of.clone(), memory });
-                Some(at)
+                inner.angles.push((of.clone(), memory));
+                Some(angles(at))
             }
             Err(e) => {
                 inner.failure.get_or_insert(e);
@@ -225,7 +231,7 @@ impl State {
         let inner = self.lock();
         let grown =
             [&inner.scratch, &inner.tokens, &inner.counts].into_iter().flat_map(|g| g.now.iter().chain(&g.kept));
-        let kept = inner.angles.iter().map(|a| &a.memory).chain(inner.lasting.values());
+        let kept = inner.angles.iter().map(|(_, memory)| memory).chain(inner.lasting.values());
         let all = grown.chain(kept).chain([&self.places]);
         all.map(|m| m.bytes).sum()
     }

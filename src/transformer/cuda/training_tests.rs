@@ -30,8 +30,10 @@ fn losses(device: Arc<dyn Device>, w: &Workload) -> (Vec<u32>, u32) {
 
 fn workloads() -> impl Iterator<Item = Workload> {
     let families = [Family::Gpt2, Family::Llama, Family::Block];
+    // Rows of positions of their own and padding; norms of queries and keys; embeddings that are scaled.
+    let with_parts = [Family::Opt, Family::Qwen3, Family::Olmo2, Family::Gemma];
     let kinds = [OptimizerKind::Adamw, OptimizerKind::Sgd, OptimizerKind::Adamax];
-    families.into_iter().zip(kinds).flat_map(|(family, optimizer)| {
+    families.into_iter().chain(with_parts).zip(kinds.into_iter().cycle()).flat_map(|(family, optimizer)| {
         [(Dtype::F32, 0.0), (Dtype::Bf16, 0.2)].map(|(dtype, dropout)| {
             let mut w = Workload { optimizer, dropout, ..workload(family, Phase::Train, dtype) };
             // The buffers of a layer's gradients are the next one's too, and streams change places from one to the next.

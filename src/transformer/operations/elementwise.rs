@@ -4,11 +4,17 @@ use super::super::backend::{Backend, Category, Dropout};
 use super::super::shape::Activation;
 use super::Size;
 use super::bounds::{FUNCTION, UNIT};
-use super::case::{Allowed, Case, Known, by, changed, given, result};
+use super::case::{Allowed, Case, Known, by, changed, changed_from, given, normal, result};
 use Category::{Activations, Gradients, Statistics, Weights};
 
-pub(super) const ACTIVATIONS: [Activation; 5] =
-    [Activation::GeluTanh, Activation::GeluErf, Activation::Relu, Activation::SwiGlu, Activation::GeGlu];
+pub(super) const ACTIVATIONS: [Activation; 6] = [
+    Activation::GeluTanh,
+    Activation::GeluErf,
+    Activation::Relu,
+    Activation::SwiGlu,
+    Activation::GeGlu,
+    Activation::ClampedSwiGlu,
+];
 
 /// Width of an activation's argument.
 pub(super) fn inner(kind: Activation, f: usize) -> usize {
@@ -30,14 +36,29 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     }
 }
 
+/// How much more a gate's other half may be than its argument's magnitude.
+pub(super) fn more(kind: Activation) -> f64 {
+    if kind == Activation::ClampedSwiGlu { 1.0 } else { 0.0 }
+}
+
+/// What a gate is multiplied by before its sigmoid is taken, at most.
+pub(super) fn steepness(kind: Activation) -> f64 {
+    if kind == Activation::ClampedSwiGlu { 1.702 } else { 1.0 }
+}
+
 /// The slope of SwiGLU's and GELU's gate is below 1.13, and so is what it is computed from; errors are those of the function, of its
-/// argument and of what it is multiplied by.
+/// argument and of what it is multiplied by. A clamp is at the same numbers everywhere; its inputs are so far apart that some are beyond
+/// it.
 fn activation<B: Backend + 'static>(kind: Activation, n: usize, f: usize) -> Case<B> {
     let (wide, gated) = (inner(kind, f), kind.gated());
     let forward = by(move |b: &Known<'_>| {
         let x = |at: usize| f64::from(b.before[0][at].abs());
         let one = |i: usize| {
-            if gated { FUNCTION * x(i / f * wide + i % f) * x(i / f * wide + f + i % f) } else { FUNCTION * x(i) }
+            if gated {
+                FUNCTION * x(i / f * wide + i % f) * (x(i / f * wide + f + i % f) + more(kind))
+            } else {
+                FUNCTION * x(i)
+            }
         };
         (0..n * f).map(one).collect()
     });
@@ -52,12 +73,14 @@ fn activation<B: Backend + 'static>(kind: Activation, n: usize, f: usize) -> Cas
             } else {
                 return FUNCTION * x(i - f) * d;
             };
-            FUNCTION * (1.0 + x(gate)) * d * up.map_or(1.0, x)
+            FUNCTION * (1.0 + steepness(kind) * x(gate)) * d * up.map_or(1.0, |up| x(up) + more(kind))
         };
         (0..n * wide).map(one).collect()
     });
+    let spread = if kind == Activation::ClampedSwiGlu { 4.0 } else { 1.0 };
+    let pre = normal(n * wide, 1).into_iter().map(|x| spread * x).collect();
     let slots = vec![
-        changed("activation_backward", n * wide, Activations, backward),
+        changed_from("activation_backward", Activations, pre, backward),
         given(n * f, Activations),
         result("activation", n * f, Activations, forward),
     ];

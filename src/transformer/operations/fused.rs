@@ -10,7 +10,7 @@ use super::Size;
 use super::attention::{ANGLE, text};
 use super::bounds::{FUNCTION, UNIT, sum};
 use super::case::{Case, Known, Slot, by, given, result, scaled};
-use super::elementwise::{ACTIVATIONS, inner};
+use super::elementwise::{ACTIVATIONS, inner, more};
 use super::norms;
 use Category::{Activations, KvCache, Statistics, Weights};
 
@@ -40,14 +40,17 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
         cached.extend(CACHED_WIDE);
     }
     for (i, (n, k, m)) in products.into_iter().enumerate() {
-        let of = |m| [Some(false), Some(true), None].map(|rms| Of { rms, d: LinearDims { n, k, m } });
+        let of = |m| [Some(false), Some(true), None].map(|rms| Of { rms, gain_offset: 0.0, d: LinearDims { n, k, m } });
         to.extend(of(m).map(norm_linear));
+        to.push(norm_linear(Of { rms: Some(true), gain_offset: 1.0, d: LinearDims { n, k, m } }));
         if m < 10_000 {
             to.extend(ACTIVATIONS.map(|kind| norm_linear_activation(kind, of(inner(kind, m))[i % 3])));
         }
     }
     for c in cached {
-        to.extend([true, false].map(|rotary| norm_qkv_cached(c, rotary)));
+        // All of a head, three quarters of it, and nothing.
+        let head_dim = c.4;
+        to.extend([head_dim, (head_dim * 3 / 8 * 2).max(2), 0].map(|rotated| norm_qkv_cached(c, rotated)));
     }
 }
 
@@ -55,17 +58,20 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
 #[derive(Clone, Copy)]
 struct Of {
     rms: Option<bool>,
+    gain_offset: f32,
     d: LinearDims,
 }
 
 impl Of {
     fn norm(self) -> NormDims {
-        NormDims { n: self.d.n, c: self.d.k, eps: 1e-5, rms: self.rms == Some(true), gain_offset: 0.0 }
+        let Self { rms, gain_offset, d } = self;
+        NormDims { n: d.n, c: d.k, eps: 1e-5, rms: rms == Some(true), gain_offset }
     }
 
     fn text(self) -> String {
         let LinearDims { n, k, m } = self.d;
         let norm = match self.rms {
+            Some(true) if self.gain_offset != 0.0 => "rms by 1 + w",
             Some(true) => "rms",
             Some(false) => "norm",
             None => "no norm",
@@ -156,6 +162,7 @@ fn norm_linear_activation<B: Backend + 'static>(kind: Activation, of: Of) -> Cas
                 return 1.13 * off + FUNCTION * x;
             }
             let ((gate, off_gate), (up, off_up)) = (pre(i / f * m + i % f), pre(i / f * m + f + i % f));
+            let up = up + more(kind);
             1.13 * off_gate * (up + off_up) + gate * off_up + FUNCTION * gate * up
         };
         (0..n * f).map(one).collect()
@@ -171,6 +178,8 @@ fn norm_linear_activation<B: Backend + 'static>(kind: Activation, of: Of) -> Cas
     })
 }
 
+/// `rotated`: elements of a head that are; of a part of it they become longer too.
+///
 /// A rotation mixes two sums, each off by itself, and by its storage where it is rotated after that; angles are off too. Of two
 /// numbers and their rotation the magnitudes' sums differ by a factor of at most sqrt(2).
 ///
@@ -178,29 +187,33 @@ fn norm_linear_activation<B: Backend + 'static>(kind: Activation, of: Of) -> Cas
 /// of the result have been put into.
 fn norm_qkv_cached<B: Backend + 'static>(
     (batch, tokens, heads, kv_heads, head_dim, k, position): Cached,
-    rotary: bool,
+    rotated: usize,
 ) -> Case<B> {
     let d = AttentionDims { batch, tokens, heads, kv_heads, head_dim, causal: true, scores: Scores::default() };
     let (n, m) = (d.rows(), d.qkv_width());
-    let of = Of { rms: Some(rotary), d: LinearDims { n, k, m } };
+    let (rotary, longer) = (rotated > 0, if rotated < head_dim { 1.25 } else { 1.0f32 });
+    let of = Of { rms: Some(rotary), gain_offset: 0.0, d: LinearDims { n, k, m } };
     let off = by(move |b: &Known<'_>| {
         let (off, u) = (of.sums(b, Activations), b.format.stored(Activations));
         let one = |i: usize| {
-            let (column, half) = (i % m, head_dim / 2);
-            if !rotary || column / head_dim >= heads + kv_heads {
+            let (column, half) = (i % m, rotated / 2);
+            if column / head_dim >= heads + kv_heads || column % head_dim >= rotated {
                 return off[i];
             }
             let other = if column % head_dim < half { i + half } else { i - half };
             let magnitude = |at: usize| f64::from(b.after[5][at].abs());
-            let (off, both) = (off[i] + off[other], (magnitude(i) + magnitude(other)) * 2f64.sqrt());
+            let off = f64::from(longer) * (off[i] + off[other]);
+            let both = (magnitude(i) + magnitude(other)) * 2f64.sqrt();
             off + u * (both + off) + (ANGLE + 4.0 * UNIT) * both
         };
         (0..n * m).map(one).collect()
     });
     let mut slots = of.inputs();
     slots.push(result("norm_qkv_cached", n * m, Activations, off));
-    let shape = format!("{} at {position}, {}", text(d), of.text());
-    let frequencies = rotary.then(|| Frequencies::new(&Rope { theta: 10_000.0, scaling: None }, head_dim));
+    let part = if rotary && rotated < head_dim { format!(" R {rotated}") } else { String::new() };
+    let shape = format!("{}{part} at {position}, {}", text(d), of.text());
+    let of_head = Frequencies::new(&Rope { theta: 10_000.0, scaling: None }, rotated);
+    let frequencies = rotary.then_some(Frequencies { factor: longer, ..of_head });
     Case::new("norm_qkv_cached", shape, 2 * n * k * m, slots, move |on: &B, b| {
         let (inputs, results) = b.split_at_mut(5);
         let [qkv] = results else { return Ok(()) };

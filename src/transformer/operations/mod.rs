@@ -101,12 +101,13 @@ impl Selection<'_> {
     }
 }
 
-/// The list for a kind of backend: parts of models that the kernels have not are left out on CUDA, where such models are refused.
+/// The list for a kind of backend: scores that the kernels have not are left out on CUDA, where such models are refused.
 fn list<B: Backend + 'static>(of: Selection<'_>, kind: BackendKind) -> Vec<Case<B>> {
     let (mut all, size) = (Vec::new(), of.size);
     if kind != BackendKind::Cuda {
-        parts::list(size, &mut all);
+        parts::scores(&mut all);
     }
+    parts::list(size, &mut all);
     products::list(size, &mut all);
     norms::list(size, &mut all);
     fused::list(size, &mut all);

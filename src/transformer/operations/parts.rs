@@ -15,7 +15,8 @@ use Category::{Activations, Gradients, KvCache, Statistics, Weights};
 const PLAIN: AttentionDims =
     AttentionDims { batch: 2, tokens: 65, heads: 4, kv_heads: 2, head_dim: 16, causal: true, scores: Scores::PLAIN };
 
-pub(super) fn list<B: Backend + 'static>(_: Size, to: &mut Vec<Case<B>>) {
+/// Attention by other scores than most models have, and of prompts in stretches.
+pub(super) fn scores<B: Backend + 'static>(to: &mut Vec<Case<B>>) {
     let scores = [
         Scores { window: Some(1), ..Scores::PLAIN },
         Scores { window: Some(17), ..Scores::PLAIN },
@@ -39,6 +40,10 @@ pub(super) fn list<B: Backend + 'static>(_: Size, to: &mut Vec<Case<B>>) {
         to.extend([attention::attention(d), decode::cached(d), after_cache(d, 700)]);
     }
     to.extend([after_cache(PLAIN, 3), after_cache(AttentionDims { tokens: 33, heads: 2, kv_heads: 1, ..PLAIN }, 600)]);
+}
+
+/// The others.
+pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     let yarn = RopeScaling::Yarn {
         factor: 4.0,
         beta_fast: 32.0,
@@ -57,14 +62,27 @@ pub(super) fn list<B: Backend + 'static>(_: Size, to: &mut Vec<Case<B>>) {
         let d = NormDims { n, c, eps: 1e-6, rms: true, gain_offset: 1.0 };
         to.extend([norms::norm(d), norms::backward(d)]);
     }
-    for (whole, gain_offset, head_dim) in [(false, 0.0, 16), (false, 1.0, 24), (true, 0.0, 10)] {
-        let of = AttentionDims { head_dim, tokens: 9, ..PLAIN };
+    // Of whole 16-byte accesses and of others.
+    for (whole, gain_offset, head_dim) in
+        [(false, 0.0, 16), (false, 1.0, 24), (false, 0.0, 10), (true, 0.0, 10), (true, 0.0, 128)]
+    {
+        let of = AttentionDims { head_dim, tokens: 40, ..PLAIN };
         let d = QkNormDims { of, whole, eps: 1e-6, gain_offset };
         to.extend([qk_norm(d), qk_norm_backward(d)]);
     }
+    if size == Size::Full {
+        // Of real layers; more rows than run at once.
+        let of = AttentionDims { batch: 1, tokens: 1025, heads: 32, kv_heads: 8, head_dim: 128, ..PLAIN };
+        for whole in [false, true] {
+            let d = QkNormDims { of, whole, eps: 1e-6, gain_offset: 0.0 };
+            to.extend([qk_norm(d), qk_norm_backward(d)]);
+        }
+        to.push(losses::cross_entropy(LinearDims { n: 17, k: 64, m: 50_257 }, Some(1.5)));
+    }
     to.extend([scale(333), soft_cap(333)]);
     to.extend([(5, 16, 31), (600, 8, 100)].map(|(n, k, m)| losses::cross_entropy(LinearDims { n, k, m }, Some(1.5))));
-    to.push(tokens::embed_backward((65, 13, 300, 20), 2, Some(4)));
+    // So many words that the largest number of so many bits is a word's.
+    to.push(tokens::embed_backward((65, 13, 256, 20), 2, Some(4)));
 }
 
 /// A prompt of `before` tokens is in the cache, which holds a window's where there is one; `d.tokens` more come after it.

@@ -7,7 +7,7 @@ use super::super::shape::Activation;
 use super::Size;
 use super::bounds::{FUNCTION, sum};
 use super::case::{Allowed, Case, Known, below, by, changed, given, result, room, scaled};
-use super::elementwise::{ACTIVATIONS, inner};
+use super::elementwise::{ACTIVATIONS, inner, more, steepness};
 use Category::{Activations, Gradients, Weights};
 
 /// Odd widths and widths that vectors divide, one row and many. Up to 8 rows are what decoding multiplies.
@@ -166,6 +166,7 @@ fn linear_activation<B: Backend + 'static>(kind: Activation, d: LinearDims) -> C
                 return 1.13 * off + FUNCTION * x;
             }
             let ((gate, off_gate), (up, off_up)) = (pre(i / f * m + i % f), pre(i / f * m + f + i % f));
+            let up = up + more(kind);
             1.13 * off_gate * (up + off_up) + gate * off_up + FUNCTION * gate * up
         };
         (0..n * f).map(one).collect()
@@ -214,12 +215,12 @@ fn linear_dx_activation<B: Backend + 'static>(kind: Activation, d: LinearDims) -
             let other = if !kind.gated() {
                 1.0
             } else if i % wide < f {
-                x(i + f)
+                x(i + f) + more(kind)
             } else {
                 // The slope by the other half is the gate's value, below the gate itself.
                 return x(i - f) * (off + FUNCTION * value);
             };
-            other * (1.13 * off + FUNCTION * (1.0 + x(i)) * value)
+            other * (1.13 * off + FUNCTION * (1.0 + steepness(kind) * x(i)) * value)
         };
         (0..n * wide).map(one).collect()
     });

@@ -53,6 +53,11 @@ pub(super) fn embed_backward<B: Backend + 'static>(
 ) -> Case<B> {
     let mut ids = below(n, v as u32, 5);
     ids.iter_mut().step_by(ignored.unwrap_or(n)).skip(1).for_each(|id| *id = IGNORED_TOKEN);
+    // The last word is padding where some are ignored: it occurs.
+    let padding = ignored.map(|_| v as u32 - 1);
+    if let Some((every, padding)) = ignored.zip(padding) {
+        ids.iter_mut().skip(1).step_by(3 * every).for_each(|id| *id = padding);
+    }
     let often = (0..v as u32).map(|w| ids.iter().filter(|id| **id == w).count());
     let most = if v < 1000 { often.max().unwrap_or(0) } else { n };
     let slots = vec![
@@ -69,7 +74,7 @@ pub(super) fn embed_backward<B: Backend + 'static>(
             on.embed_backward(&ids, tokens, first, dout, alone, None, c);
             let mut kept = on.alloc(n, Statistics)?;
             on.put_tokens(&ids, &mut kept);
-            on.embed_backward_tokens(Tokens::Placed(&kept), n, tokens, first, dout, placed, None, c);
+            on.embed_backward_tokens(Tokens::Placed(&kept), n, tokens, first, padding, dout, placed, None, c);
         }
         Ok(())
     })

@@ -4,7 +4,7 @@
 //! that a backend need never hold all logits. Where ranks split the layers, the gradient of what enters the split products is
 //! summed over them.
 
-use super::super::backend::{AttentionDims, Backend, Dropout, IGNORED_TOKEN, LinearDims, Loss, Store, Tokens};
+use super::super::backend::{AttentionDims, Backend, Dropout, LinearDims, Loss, Store, Tokens};
 use super::super::shape::parts::Residual;
 use super::activations::{Activations, BeforeNorm, Extent, LayerActivations, Scratch, Shared, qk_norm_dims};
 use super::forward::{Place, StepDropout};
@@ -387,17 +387,9 @@ impl<B: Backend> Model<B> {
         if !self.index.tied() {
             self.backend.fill(gradients.of(self.index.table), 0.0);
         }
-        let (c, first) = (self.shape.d_model as usize, self.shape.parts().position_offset as usize);
+        let (c, n, first) = (self.shape.d_model as usize, extent.rows(), self.position_row(0));
+        let padding = self.shape.parts().padding_token;
         let (table, positions) = gradients.weight_and_bias(self.index.table, self.index.positions);
-        if let Some(padding) = self.shape.parts().padding_token {
-            let mut ids = match ids {
-                Tokens::Host(ids) => ids.to_vec(),
-                Tokens::Placed(placed) => self.backend.tokens(placed, extent.rows()),
-            };
-            ids.iter_mut().filter(|id| **id == padding).for_each(|id| *id = IGNORED_TOKEN);
-            self.backend.embed_backward(&ids, extent.tokens, first, &s.stream, table, positions, c);
-            return;
-        }
-        self.backend.embed_backward_tokens(ids, extent.rows(), extent.tokens, first, &s.stream, table, positions, c);
+        self.backend.embed_backward_tokens(ids, n, extent.tokens, first, padding, &s.stream, table, positions, c);
     }
 }

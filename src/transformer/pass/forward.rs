@@ -171,7 +171,7 @@ impl<B: Backend> Model<B> {
     ) {
         let (n, c, parts) = (a.extent.rows(), self.shape.d_model as usize, self.shape.parts());
         let positions = self.index.positions.map(|i| &self.parameters[i]);
-        let (table, first) = (&self.parameters[self.index.table], first + parts.position_offset as usize);
+        let (table, first) = (&self.parameters[self.index.table], self.position_row(first));
         let stream = &mut a.residual[0];
         match (&self.index.embedding_norm, &mut a.embedding) {
             (Some(norm), Some(BeforeNorm { x, stats })) => {
@@ -186,6 +186,11 @@ impl<B: Backend> Model<B> {
         if let (Some(d), true) = (dropout, self.residual()) {
             self.backend.dropout(stream, n * c, d.at(Place::Embedding));
         }
+    }
+
+    /// The row of the table of learned positions that a position has.
+    pub(in crate::transformer) fn position_row(&self, position: usize) -> usize {
+        position + self.shape.parts().position_offset as usize
     }
 
     /// What embeddings are multiplied by, where they are.

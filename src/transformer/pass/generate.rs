@@ -194,7 +194,8 @@ impl<B: Backend> Model<B> {
         }
         let position = cache.length;
         let (batch, vocabulary) = (token.extent.batch, self.shape.vocab_size as usize);
-        let varying = Varying { position, ..Varying::default() };
+        let position_row = self.position_row(position);
+        let varying = Varying { position, position_row, ..Varying::default() };
         self.backend.captured(&varying, captured, &mut || {
             self.layers(Tokens::Placed(chosen), token, None, Some(cache));
             self.last_logits(token, last, logits);

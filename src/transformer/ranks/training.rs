@@ -112,8 +112,12 @@ impl<T> Training<T> {
             Aim::Vectors(v) => (Tokens::Placed(&*ids), Targets::Vectors(&*v)),
         };
         state.begin_step();
-        let varying =
-            Varying { position: 0, dropout: dropout.map_or(0, |d| d.seed), update: Some((update, state.steps())) };
+        let varying = Varying {
+            position: 0,
+            position_row: model.position_row(0),
+            dropout: dropout.map_or(0, |d| d.seed),
+            update: Some((update, state.steps())),
+        };
         let mut loss = Loss::OnDevice;
         let mut step = || {
             model.forward_of(ids, activations, dropout);

@@ -41,6 +41,7 @@ pub(crate) const FILES: &[Source] = sources![
     "matvec_up.cu",
     "norm.cu",
     "optimizer.cu",
+    "qk_norm.cu",
     "random.cu",
     "rope.cu",
     "rows.cu",

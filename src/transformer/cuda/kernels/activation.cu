@@ -27,7 +27,7 @@ __device__ __forceinline__ void backward(real* pre, const real* dout, i64 len) {
   });
 }
 
-// pre [n, 2 f]: gate, then up; out [n, f] = curve(gate) up.
+// pre [n, 2 f]: gate, then its other half; out [n, f] = curve(gate) other_half(up).
 template <int KIND, int N>
 __device__ __forceinline__ void gated(const real* pre, real* out, int n, int f) {
   over_rows<N>(n, f, [&](int r, int i) {
@@ -36,7 +36,7 @@ __device__ __forceinline__ void gated(const real* pre, real* out, int n, int f) 
     load(row, gate);
     load(row + f, up);
 #pragma unroll
-    for (int j = 0; j < N; j++) gate[j] = curve<KIND>(gate[j]).value * up[j];
+    for (int j = 0; j < N; j++) gate[j] = curve<KIND>(gate[j]).value * other_half<KIND>(up[j]).value;
     store(out + i64(r) * f + i, gate);
   });
 }
@@ -51,9 +51,9 @@ __device__ __forceinline__ void gated_backward(real* pre, const real* dout, int 
     load(dout + i64(r) * f + i, d);
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const Curve c = curve<KIND>(gate[j]);
-      gate[j] = d[j] * c.slope * up[j];
-      up[j] = d[j] * c.value;
+      const Curve c = curve<KIND>(gate[j]), other = other_half<KIND>(up[j]);
+      gate[j] = d[j] * c.slope * other.value;
+      up[j] = d[j] * c.value * other.slope;
     }
     store(row, gate);
     store(row + f, up);
@@ -68,8 +68,10 @@ KERNEL activation(int kind, const real* pre, real* out, int n, int f) {
   else if (kind == RELU) forward<RELU>(pre, out, len);
   else if (kind == SWIGLU && wide) gated<SWIGLU, WIDTH>(pre, out, n, f);
   else if (kind == SWIGLU) gated<SWIGLU, 1>(pre, out, n, f);
-  else if (wide) gated<GEGLU, WIDTH>(pre, out, n, f);
-  else gated<GEGLU, 1>(pre, out, n, f);
+  else if (kind == GEGLU && wide) gated<GEGLU, WIDTH>(pre, out, n, f);
+  else if (kind == GEGLU) gated<GEGLU, 1>(pre, out, n, f);
+  else if (wide) gated<CLAMPED_SWIGLU, WIDTH>(pre, out, n, f);
+  else gated<CLAMPED_SWIGLU, 1>(pre, out, n, f);
 }
 
 KERNEL activation_backward(int kind, real* pre, const real* dout, int n, int f) {
@@ -80,8 +82,10 @@ KERNEL activation_backward(int kind, real* pre, const real* dout, int n, int f) 
   else if (kind == RELU) backward<RELU>(pre, dout, len);
   else if (kind == SWIGLU && wide) gated_backward<SWIGLU, WIDTH>(pre, dout, n, f);
   else if (kind == SWIGLU) gated_backward<SWIGLU, 1>(pre, dout, n, f);
-  else if (wide) gated_backward<GEGLU, WIDTH>(pre, dout, n, f);
-  else gated_backward<GEGLU, 1>(pre, dout, n, f);
+  else if (kind == GEGLU && wide) gated_backward<GEGLU, WIDTH>(pre, dout, n, f);
+  else if (kind == GEGLU) gated_backward<GEGLU, 1>(pre, dout, n, f);
+  else if (wide) gated_backward<CLAMPED_SWIGLU, WIDTH>(pre, dout, n, f);
+  else gated_backward<CLAMPED_SWIGLU, 1>(pre, dout, n, f);
 }
 
 EXPORT(activation)

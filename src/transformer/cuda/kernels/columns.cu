@@ -45,7 +45,7 @@ KERNEL column_sums(const real* x, float* partial, int n, int m, int rows_per_blo
 // out [m] = the sum of the `blocks` rows of partial. Threads: 1024. Grid: m / 32.
 KERNEL sum_partials(const float* partial, float* out, int blocks, int m) {
   const i64 first = i64(blockIdx.x) * 32;
-  const float sum = sum_of_columns(partial, blocks, m, first);
+  const float sum = sum_of_columns(partial, blocks, m, first, [&](int r) { return r * i64(m); });
   if (threadIdx.x < 32 && first + threadIdx.x < m) out[first + threadIdx.x] = sum;
 }
 

@@ -267,16 +267,18 @@ __device__ __forceinline__ void over_rows(int n, int c, F f) {
   }
 }
 
-// Sums of 32 columns of a matrix of f32 [rows, width], by a block of 1024 threads: a warp takes every 32nd row, a lane a
-// column. Thread i < 32 gets the sum of column `first + i`; the order of the sum is always the same.
-__device__ __forceinline__ float sum_of_columns(const float* matrix, int rows, i64 width, i64 first) {
+// Sums of 32 columns of a matrix of f32 of `rows` rows, row r beginning at `start(r)`, and `width` columns, by a block of
+// 1024 threads: a warp takes every 32nd row, a lane a column. Thread i < 32 gets the sum of column `first + i`; the order of
+// the sum is always the same.
+template <class Start>
+__device__ __forceinline__ float sum_of_columns(const float* matrix, int rows, i64 width, i64 first, Start start) {
   __shared__ float parts[32][33];
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const i64 column = first + lane;
   float sum = 0.0f;
   if (column < width) {
 #pragma unroll 4
-    for (int r = int(warp); r < rows; r += 32) sum += matrix[r * width + column];
+    for (int r = int(warp); r < rows; r += 32) sum += matrix[start(r) + column];
   }
   parts[warp][lane] = sum;
   __syncthreads();

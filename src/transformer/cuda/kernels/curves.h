@@ -7,13 +7,15 @@
 #include "common.h"
 
 // In the order of shape::Activation.
-enum { GELU_TANH, GELU_ERF, RELU, SWIGLU, GEGLU };
+enum { GELU_TANH, GELU_ERF, RELU, SWIGLU, GEGLU, CLAMPED_SWIGLU };
 
 __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 struct Curve {
   float value, slope;
 };
+
+constexpr float CLAMP = 7.0f;
 
 template <int KIND>
 __device__ __forceinline__ Curve curve(float x) {
@@ -27,8 +29,23 @@ __device__ __forceinline__ Curve curve(float x) {
     return {x * phi, phi + x * DENSITY * __expf(-0.5f * x * x)};
   } else if constexpr (KIND == RELU) {
     return {fmaxf(x, 0.0f), x > 0.0f ? 1.0f : 0.0f};
+  } else if constexpr (KIND == CLAMPED_SWIGLU) {
+    // gpt-oss's: a steeper sigmoid, of a gate that has an end above.
+    constexpr float STEEPNESS = 1.702f;
+    const float clamped = fminf(x, CLAMP), s = sigmoid(STEEPNESS * clamped);
+    return {clamped * s, x > CLAMP ? 0.0f : s * (1.0f + STEEPNESS * x * (1.0f - s))};
   } else {
     const float s = sigmoid(x);
     return {x * s, s * (1.0f + x * (1.0f - s))};
+  }
+}
+
+// What a gate's other half is as a factor.
+template <int KIND>
+__device__ __forceinline__ Curve other_half(float up) {
+  if constexpr (KIND == CLAMPED_SWIGLU) {
+    return {fminf(fmaxf(up, -CLAMP), CLAMP) + 1.0f, fabsf(up) > CLAMP ? 0.0f : 1.0f};
+  } else {
+    return {up, 1.0f};
   }
 }

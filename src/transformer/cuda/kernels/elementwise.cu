@@ -1,7 +1,8 @@
-// Element by element over flat arrays of any length: fill, add, change of format.
+// Element by element over flat arrays of any length: fill, add, scale, cap, change of format.
 //
 // Bytes per number: fill writes one real; add reads two and writes one (6 with bf16, 12 with f32); narrow and widen read one
-// format and write the other (6 with bf16). At most one FLOP an element: bound by memory.
+// format and write the other (6 with bf16); scale and soft_cap read and write one (4 and 8). One FLOP an element, some 20 of
+// a cap: bound by memory.
 //
 // A thread takes 16 bytes of the narrowest operand at a time; what is left over, or not aligned, goes one by one.
 #include "common.h"
@@ -40,6 +41,27 @@ KERNEL add(const real* from, real* to, i64 len) {
   });
 }
 
+KERNEL scale(real* x, float factor, i64 len) {
+  over(len, aligned(x), [&](i64 i, Part part) {
+    float v[WIDTH];
+    load_part(x + i, v, part);
+#pragma unroll
+    for (int j = 0; j < WIDTH; j++) v[j] *= factor;
+    store_part(x + i, v, part);
+  });
+}
+
+KERNEL soft_cap(real* x, float cap, i64 len) {
+  const float inverse = 1.0f / cap;
+  over(len, aligned(x), [&](i64 i, Part part) {
+    float v[WIDTH];
+    load_part(x + i, v, part);
+#pragma unroll
+    for (int j = 0; j < WIDTH; j++) v[j] = cap * tanhf(v[j] * inverse);
+    store_part(x + i, v, part);
+  });
+}
+
 KERNEL narrow(const float* from, real* to, i64 len) { change(from, to, len); }
 
 KERNEL widen(const real* from, float* to, i64 len) { change(from, to, len); }
@@ -47,5 +69,7 @@ KERNEL widen(const real* from, float* to, i64 len) { change(from, to, len); }
 EXPORT(fill)
 EXPORT(fill_f32)
 EXPORT(add)
+EXPORT(scale)
+EXPORT(soft_cap)
 EXPORT(narrow)
 EXPORT(widen)

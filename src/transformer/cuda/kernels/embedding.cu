@@ -92,8 +92,8 @@ __device__ __forceinline__ void counts_to_places(int (&counts)[SORTERS][DIGITS])
   __syncthreads();
 }
 
-// ids [n], all below 2^(8 passes). The result is in `one` after an odd number of passes, else in `other`; n entries each. One
-// block of 1024 threads.
+// ids [n], sorted by their lowest 8 * passes bits. The result is in `one` after an odd number of passes, else in `other`; n
+// entries each. One block of 1024 threads.
 KERNEL __launch_bounds__(1024, 1) sort_rows(const unsigned* ids, u64* one, u64* other, int n, int passes) {
   __shared__ int places[SORTERS][DIGITS];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -139,11 +139,16 @@ __device__ __forceinline__ int end_of_id(const u64* sorted, int k, int n, unsign
   return high;
 }
 
-// dtable[id] += the sum of the rows of dout that hold it. Each place of `sorted` where a new id begins stands for it.
+constexpr unsigned IGNORED = 0xffffffffu;
+
+// dtable[id] += the sum of the rows of dout that hold it. Each place of `sorted` where a new id begins stands for it. Rows of
+// `padding`, and those whose id is ignored, go nowhere.
 template <int N>
-__device__ __forceinline__ void embed_gradients(const u64* sorted, const real* dout, float* dtable, int n, int c) {
+__device__ __forceinline__ void embed_gradients(const u64* sorted, const real* dout, float* dtable, int n, int c,
+                                                unsigned padding) {
   over_rows<N>(n, c, [&](int k, int i) {
     const unsigned id = unsigned(sorted[k] >> 32);
+    if (id == padding || id == IGNORED) return;
     if (k > 0 && unsigned(sorted[k - 1] >> 32) == id) return;
     const int count = end_of_id(sorted, k, n, id) - k;
     float* to = dtable + i64(id) * c + i;
@@ -154,27 +159,29 @@ __device__ __forceinline__ void embed_gradients(const u64* sorted, const real* d
   });
 }
 
-KERNEL embed_backward(const u64* sorted, const real* dout, float* dtable, int n, int c) {
+KERNEL embed_backward(const u64* sorted, const real* dout, float* dtable, int n, int c, int padding) {
   const bool wide = c % WIDTH == 0 && aligned(dout) && aligned(dtable);
-  if (wide) embed_gradients<WIDTH>(sorted, dout, dtable, n, c);
-  else embed_gradients<1>(sorted, dout, dtable, n, c);
+  if (wide) embed_gradients<WIDTH>(sorted, dout, dtable, n, c, unsigned(padding));
+  else embed_gradients<1>(sorted, dout, dtable, n, c, unsigned(padding));
 }
 
-// dpositions [context, c]: row t is the sum over the batch of dout[b * tokens + t]; zero from `tokens` on.
+// dpositions [context, c]: row first + t is the sum over the batch of dout[b * tokens + t]; all others are zero.
 template <int N>
 __device__ __forceinline__ void position_gradients(const real* dout, float* dpositions, int batch, int tokens,
-                                                   int context, int c) {
-  over_rows<N>(context, c, [&](int t, int i) {
+                                                   int context, int first, int c) {
+  over_rows<N>(context, c, [&](int row, int i) {
+    const int t = row - first;
     float sum[N] = {};
-    if (t < tokens) add_rows(sum, dout, c, i, batch, [&](int b) { return i64(b) * tokens + t; });
-    store(dpositions + i64(t) * c + i, sum);
+    if (t >= 0 && t < tokens) add_rows(sum, dout, c, i, batch, [&](int b) { return i64(b) * tokens + t; });
+    store(dpositions + i64(row) * c + i, sum);
   });
 }
 
-KERNEL positions_backward(const real* dout, float* dpositions, int batch, int tokens, int context, int c) {
+KERNEL positions_backward(const real* dout, float* dpositions, int batch, int tokens, int context, int first,
+                          int c) {
   const bool wide = c % WIDTH == 0 && aligned(dout) && aligned(dpositions);
-  if (wide) position_gradients<WIDTH>(dout, dpositions, batch, tokens, context, c);
-  else position_gradients<1>(dout, dpositions, batch, tokens, context, c);
+  if (wide) position_gradients<WIDTH>(dout, dpositions, batch, tokens, context, first, c);
+  else position_gradients<1>(dout, dpositions, batch, tokens, context, first, c);
 }
 
 EXPORT(embed)

@@ -1,8 +1,9 @@
 // Losses and their gradients.
 //
 // softmax_loss over logits [rows, v], rows `stride` apart: reads each logit twice and writes its gradient in place: 6 bytes a
-// logit with bf16, 12 with f32; without gradients 2 and 4. One exponential a pass: bound by memory. The second reading is from
-// the level 2 cache: rows of bf16 are 100 kB at 50,257 words, and two blocks a multiprocessor keep 26 MB of an H100's 50 in use.
+// logit with bf16, 12 with f32; without gradients 2 and 4. One exponential a pass (with a cap a hyperbolic tangent too):
+// bound by memory. The second reading is from the level 2 cache: rows of bf16 are 100 kB at 50,257 words, and two blocks a
+// multiprocessor keep 26 MB of an H100's 50 in use.
 // squared_error: reads x and target, writes dx: 6 bytes an element with bf16, 12 with f32.
 //
 // Sums over rows and blocks are taken by `sum`, one block, in a fixed order.
@@ -26,9 +27,13 @@ __device__ __forceinline__ void over_row(real* row, int v, F f) {
 //
 // The largest and the sum are found in one pass (Milakov & Gimelshein 2018): a thread's sum is in units of exp of its largest
 // so far, and is brought to the new unit when that grows.
-KERNEL __launch_bounds__(512, 2) softmax_loss(real* logits, const unsigned* targets, float* losses, int rows, int v,
-                                            int stride, const float* scale_of, int gradients) {
-  const float scale = *scale_of;
+//
+// CAPPED: what the softmax is of is cap tanh(logit / cap), made anew in each pass, and the gradient goes on to the logit.
+template <bool CAPPED>
+__device__ __forceinline__ void losses_of_rows(real* logits, const unsigned* targets, float* losses, int rows, int v, int stride,
+                                               float scale, bool gradients, float cap) {
+  const float inverse = CAPPED ? 1.0f / cap : 0.0f;
+  const auto capped = [&](float logit) { return CAPPED ? cap * tanhf(logit * inverse) : logit; };
   for (int r = blockIdx.x; r < rows; r += gridDim.x) {
     real* row = logits + i64(r) * stride;
     const unsigned target = targets[r];
@@ -42,14 +47,16 @@ KERNEL __launch_bounds__(512, 2) softmax_loss(real* logits, const unsigned* targ
       }
       continue;
     }
-    const float of_target = to_float(row[target]);
+    const float of_target = capped(to_float(row[target]));
     float largest = -INFINITE, sum = 0.0f;
     over_row(row, v, [&](int i, Part part) {
       float x[WIDTH], top = largest;
       load_part(row + i, x, part);
 #pragma unroll
       for (int j = 0; j < WIDTH; j++) {
-        if (j < part.count) top = fmaxf(top, x[j]);
+        if (j >= part.count) continue;
+        x[j] = capped(x[j]);
+        top = fmaxf(top, x[j]);
       }
       // Both are -infinity only where every element so far was: they add nothing.
       if (top == -INFINITE) return;
@@ -71,11 +78,20 @@ KERNEL __launch_bounds__(512, 2) softmax_loss(real* logits, const unsigned* targ
       load_part(row + i, x, part);
 #pragma unroll
       for (int j = 0; j < WIDTH; j++) {
-        x[j] = __expf(x[j] - top) * factor - (unsigned(i + j) == target ? scale : 0.0f);
+        const float logit = capped(x[j]), share = logit * inverse;
+        x[j] = __expf(logit - top) * factor - (unsigned(i + j) == target ? scale : 0.0f);
+        if (CAPPED) x[j] *= 1.0f - share * share;
       }
       store_part(row + i, x, part);
     });
   }
+}
+
+// `cap`: 0 for none.
+KERNEL __launch_bounds__(512, 2) softmax_loss(real* logits, const unsigned* targets, float* losses, int rows, int v,
+                                            int stride, const float* scale_of, int gradients, float cap) {
+  if (cap > 0.0f) losses_of_rows<true>(logits, targets, losses, rows, v, stride, *scale_of, gradients != 0, cap);
+  else losses_of_rows<false>(logits, targets, losses, rows, v, stride, *scale_of, gradients != 0, cap);
 }
 
 // scale[0] = 1 / how many of targets [n] take part in the loss, of which 1 at least. One block of 1024 threads. Exact: an f32 counts

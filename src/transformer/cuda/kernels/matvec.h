@@ -34,20 +34,24 @@ constexpr int K_BLOCK = 8 * WIDTH;
 struct RowPair {
   int low, high;
 };
-// Stretches of 2 * `apart` rows, the first half the low ones.
-__device__ __forceinline__ RowPair rows_of(int pair, int apart) {
-  const int low = pair / apart * 2 * apart + pair % apart;
-  return {low, low + apart};
+// Stretches of 2 * `apart` rows. Of each the first 2 * `inner` are pairs `inner` apart, and the rest are pairs as far apart as
+// half of the rest; where `inner` is `apart`, the first half is the low ones.
+__device__ __forceinline__ RowPair rows_of(int pair, int apart, int inner) {
+  const int at = pair % apart, first = pair / apart * 2 * apart;
+  if (at < inner) return {first + at, first + at + inner};
+  return {first + inner + at, first + at + apart};
 }
 
 // What is multiplied, and what comes before.
 struct Matvec {
   const real *x, *w;
-  int n, k, m, apart;
+  int n, k, m, apart, inner;
   // Of the norm, or null; `stats` [n, 2] takes mean and reciprocal deviation.
   const real *gain, *shift;
   float* stats;
   float eps;
+  // How much more a gain is than its parameter.
+  float offset;
   bool rms;
   // Whether x goes through shared memory: n rows, and two more for gain and shift where there is a norm.
   bool staged;
@@ -93,7 +97,7 @@ struct Ahead {
 
   __device__ __forceinline__ explicit Ahead(const Matvec& p) : tile(blockIdx.x) { begin(p); }
   __device__ __forceinline__ void begin(const Matvec& p) {
-    const RowPair rows = rows_of(tile * PAIRS + threadIdx.x % 32 / 4, p.apart);
+    const RowPair rows = rows_of(tile * PAIRS + threadIdx.x % 32 / 4, p.apart, p.inner);
     // Past the last row: any row, and its sums are left out.
     low = p.w + i64(min(rows.low, p.m - 1)) * p.k + first_column();
     high = p.w + i64(min(rows.high, p.m - 1)) * p.k + first_column();
@@ -233,7 +237,7 @@ __device__ __forceinline__ void normalise(const Matvec& p, real* rows) {
     load(gain + i, g);
     if (p.shift) load(shift + i, result);
 #pragma unroll
-    for (int j = 0; j < WIDTH; j++) result[j] += (x[j] - mean) * rstd * g[j];
+    for (int j = 0; j < WIDTH; j++) result[j] += (x[j] - mean) * rstd * (p.offset + g[j]);
     store(mine + i, result);
   }
   if (blockIdx.x == 0 && first == 0 && row < p.n) p.stats[2 * row] = mean, p.stats[2 * row + 1] = rstd;
@@ -290,7 +294,7 @@ __device__ __forceinline__ void matvec(const Matvec& p, const End& end) {
       float low = 0.0f, high = 0.0f;
 #pragma unroll
       for (int w = 0; w < WARPS; w++) low += partial[turn][w][0][pair][row], high += partial[turn][w][1][pair][row];
-      end(row, rows_of(tile * PAIRS + pair, p.apart), low, high);
+      end(row, rows_of(tile * PAIRS + pair, p.apart, p.inner), low, high);
     }
   }
 }

@@ -29,9 +29,10 @@ struct Store {
 
 // Grid: any number of blocks up to one a tile of 16 rows of w; 256 threads.
 KERNEL __launch_bounds__(256, 2) matvec_linear(const real* x, const real* w, int n, int k, int m, int apart, const real* gain,
-                                               const real* shift, float* stats, float eps, int rms, int staged,
-                                               const real* bias, const void* plus, void* out, int wide) {
-  matvec({x, w, n, k, m, apart, gain, shift, stats, eps, rms != 0, staged != 0}, Store{bias, plus, out, m, wide != 0});
+                                               const real* shift, float* stats, float eps, float offset, int rms,
+                                               int staged, const real* bias, const void* plus, void* out, int wide) {
+  matvec({x, w, n, k, m, apart, apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
+         Store{bias, plus, out, m, wide != 0});
 }
 
 EXPORT(matvec_linear)

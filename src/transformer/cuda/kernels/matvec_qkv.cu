@@ -4,13 +4,15 @@
 #include "rotation.h"
 
 // Row r of x is token r % tokens of sequence r / tokens, at position *first + r % tokens. qkv [n, (H + 2 KV) D]; keys and
-// values [B, KV, capacity, D]. With frequencies [D / 2], pairs are the two elements that a rotation mixes.
+// values [B, KV, capacity, D]. With frequencies [R / 2], the first R elements of a head are rotated, pairs being the two that a
+// rotation mixes, and multiplied by `longer`.
 struct Append {
   const real* bias;
   real *qkv, *keys, *values;
   const float* frequencies;
   const int* first;
-  int tokens, heads, kv_heads, head_dim, capacity, m;
+  float longer;
+  int tokens, heads, kv_heads, head_dim, half, capacity, m;
 
   __device__ __forceinline__ float biased(int column, float sum) const {
     return bias && column < m ? sum + to_float(bias[column]) : sum;
@@ -27,8 +29,8 @@ struct Append {
   __device__ __forceinline__ void operator()(int row, RowPair columns, float low, float high) const {
     const int position = *first + row % tokens;
     low = biased(columns.low, low), high = biased(columns.high, high);
-    if (frequencies && columns.low < (heads + kv_heads) * head_dim) {
-      const Turn by = turn(float(position), frequencies[columns.low % head_dim]);
+    if (frequencies && columns.low < (heads + kv_heads) * head_dim && columns.low % head_dim < half) {
+      const Turn by = turn(float(position), frequencies[columns.low % head_dim], longer);
       const float x = low;
       low = x * by.cosine - high * by.sine;
       high = high * by.cosine + x * by.sine;
@@ -38,14 +40,14 @@ struct Append {
   }
 };
 
-// Grid and threads as of matvec_linear; m = (H + 2 KV) D, and with frequencies `apart` is D / 2.
+// Grid and threads as of matvec_linear; m = (H + 2 KV) D, and with frequencies `apart` is D / 2 and `half` R / 2.
 KERNEL __launch_bounds__(256, 2) matvec_qkv(const real* x, const real* w, int n, int k, int m, int apart, const real* gain,
-                                            const real* shift, float* stats, float eps, int rms, int staged,
-                                            const real* bias, real* qkv, real* keys, real* values, const float* frequencies,
-                                            const int* first, int tokens, int heads, int kv_heads, int head_dim,
-                                            int capacity) {
-  matvec({x, w, n, k, m, apart, gain, shift, stats, eps, rms != 0, staged != 0},
-         Append{bias, qkv, keys, values, frequencies, first, tokens, heads, kv_heads, head_dim, capacity, m});
+                                            const real* shift, float* stats, float eps, float offset, int rms,
+                                            int staged, const real* bias, real* qkv, real* keys, real* values,
+                                            const float* frequencies, float longer, const int* first, int tokens, int heads,
+                                            int kv_heads, int head_dim, int half, int capacity) {
+  matvec({x, w, n, k, m, apart, frequencies ? half : apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
+         Append{bias, qkv, keys, values, frequencies, first, longer, tokens, heads, kv_heads, head_dim, half, capacity, m});
 }
 
 EXPORT(matvec_qkv)

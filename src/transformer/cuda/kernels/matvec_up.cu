@@ -2,7 +2,7 @@
 #include "curves.h"
 #include "matvec.h"
 
-// pre [n, m] = norm(x) w^T + bias, out = f(pre): [n, m], or [n, m / 2] for SwiGLU and GeGLU, whose pairs are a gate and its other half.
+// pre [n, m] = norm(x) w^T + bias, out = f(pre): [n, m], or [n, m / 2] where it is gated, whose pairs are a gate and its other half.
 struct Activate {
   const real* bias;
   real *pre, *out;
@@ -19,11 +19,13 @@ struct Activate {
     return sum;
   }
   __device__ __forceinline__ void operator()(int row, RowPair columns, float low, float high) const {
-    if (kind == SWIGLU || kind == GEGLU) {
+    if (kind == SWIGLU || kind == GEGLU || kind == CLAMPED_SWIGLU) {
       if (columns.high >= m) return;
       const float gate = keep(row, columns.low, low), up = keep(row, columns.high, high);
-      const float value = kind == SWIGLU ? curve<SWIGLU>(gate).value : curve<GEGLU>(gate).value;
-      out[i64(row) * (m / 2) + columns.low] = from_float<real>(value * up);
+      const float value = kind == SWIGLU  ? curve<SWIGLU>(gate).value * up
+                          : kind == GEGLU ? curve<GEGLU>(gate).value * up
+                                          : curve<CLAMPED_SWIGLU>(gate).value * other_half<CLAMPED_SWIGLU>(up).value;
+      out[i64(row) * (m / 2) + columns.low] = from_float<real>(value);
       return;
     }
     if (columns.low < m) out[i64(row) * m + columns.low] = from_float<real>(of(keep(row, columns.low, low)));
@@ -31,11 +33,12 @@ struct Activate {
   }
 };
 
-// Grid and threads as of matvec_linear; `apart` is m / 2 for SwiGLU and GeGLU.
+// Grid and threads as of matvec_linear; `apart` is m / 2 where it is gated.
 KERNEL __launch_bounds__(256, 2) matvec_up(const real* x, const real* w, int n, int k, int m, int apart, const real* gain,
-                                           const real* shift, float* stats, float eps, int rms, int staged,
-                                           const real* bias, real* pre, real* out, int kind) {
-  matvec({x, w, n, k, m, apart, gain, shift, stats, eps, rms != 0, staged != 0}, Activate{bias, pre, out, m, kind});
+                                           const real* shift, float* stats, float eps, float offset, int rms,
+                                           int staged, const real* bias, real* pre, real* out, int kind) {
+  matvec({x, w, n, k, m, apart, apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
+         Activate{bias, pre, out, m, kind});
 }
 
 EXPORT(matvec_up)

@@ -73,10 +73,10 @@ struct Raw<1> {
   __device__ __forceinline__ void to(float (&v)[1]) const { v[0] = to_float(number); }
 };
 
-// stats[2 r], stats[2 r + 1] = mean and rstd of row r of x; out = (x - mean) * rstd * gain (+ bias).
+// stats[2 r], stats[2 r + 1] = mean and rstd of row r of x; out = (x - mean) * rstd * (offset + gain) (+ bias).
 template <int N, int HELD, bool WHOLE>
 __device__ __forceinline__ void norm_rows(const real* x, const real* gain, const real* bias, real* out, float* stats,
-                                          int n, int c, float eps, bool rms) {
+                                          int n, int c, float eps, float offset, bool rms) {
   const Team<N, HELD, WHOLE> team;
   for (int r = team.first(); r < n; r += team.step()) {
     const i64 start = i64(r) * c;
@@ -95,7 +95,7 @@ __device__ __forceinline__ void norm_rows(const real* x, const real* gain, const
       load(gain + i, g);
       if (bias) load(bias + i, result);
 #pragma unroll
-      for (int k = 0; k < N; k++) result[k] += (v[k] - mean) * rstd * g[k];
+      for (int k = 0; k < N; k++) result[k] += (v[k] - mean) * rstd * (offset + g[k]);
       store(out + start + i, result);
     };
 
@@ -136,23 +136,23 @@ __device__ __forceinline__ bool wide_rows(int c, const void* a, const void* b, c
 
 // Threads: any where a row is a warp's; at most 512 where it is a block's (`whole`).
 KERNEL __launch_bounds__(512, 1) norm_forward(const real* x, const real* gain, const real* bias, real* out, float* stats, int n,
-                                           int c, float eps, int rms, int whole) {
+                                           int c, float eps, float offset, int rms, int whole) {
   const bool wide = wide_rows(c, x, gain, bias, out);
-  if (wide && whole) norm_rows<WIDTH, OF_BLOCK, true>(x, gain, bias, out, stats, n, c, eps, rms);
-  else if (wide) norm_rows<WIDTH, OF_WARP, false>(x, gain, bias, out, stats, n, c, eps, rms);
-  else if (whole) norm_rows<1, SINGLE, true>(x, gain, bias, out, stats, n, c, eps, rms);
-  else norm_rows<1, SINGLE, false>(x, gain, bias, out, stats, n, c, eps, rms);
+  if (wide && whole) norm_rows<WIDTH, OF_BLOCK, true>(x, gain, bias, out, stats, n, c, eps, offset, rms);
+  else if (wide) norm_rows<WIDTH, OF_WARP, false>(x, gain, bias, out, stats, n, c, eps, offset, rms);
+  else if (whole) norm_rows<1, SINGLE, true>(x, gain, bias, out, stats, n, c, eps, offset, rms);
+  else norm_rows<1, SINGLE, false>(x, gain, bias, out, stats, n, c, eps, offset, rms);
 }
 
-// dx += rstd * (g - mean(g) - hat * mean(g hat)), g = dout * gain, hat = (x - mean) * rstd; without mean(g) for RMSNorm. The
-// sums over a block's rows of dout * hat and of dout go to partial[block] [2, c].
+// dx += rstd * (g - mean(g) - hat * mean(g hat)), g = dout * (offset + gain), hat = (x - mean) * rstd; without mean(g) for
+// RMSNorm. The sums over a block's rows of dout * hat and of dout go to partial[block] [2, c].
 //
 // A thread has the same columns of each of its rows, so that it adds up those sums in registers; columns that are not held
 // are added up in `partial` itself, by their one thread. Warps are added in shared memory, [2, c] of it, where rows are
 // a warp's, which must then hold all of a row.
 template <int N, int HELD, bool WHOLE>
 __device__ __forceinline__ void backward_rows(const real* x, const real* gain, const float* stats, const real* dout,
-                                              real* dx, float* partial, int n, int c, bool rms) {
+                                              real* dx, float* partial, int n, int c, float offset, bool rms) {
   const Team<N, HELD, WHOLE> team;
   partial += i64(blockIdx.x) * 2 * c;
   float of_gain[HELD][N] = {}, of_bias[HELD][N] = {};
@@ -181,7 +181,7 @@ __device__ __forceinline__ void backward_rows(const real* x, const real* gain, c
         hat[k] = (hat[k] - mean) * rstd;
         to_gain[k] += g[k] * hat[k];
         to_bias[k] += g[k];
-        g[k] *= w[k];
+        g[k] *= offset + w[k];
         sum_g += g[k];
         sum_gh += g[k] * hat[k];
       }
@@ -213,7 +213,7 @@ __device__ __forceinline__ void backward_rows(const real* x, const real* gain, c
       load(dout + start + i, d);
       load(gain + i, w);
 #pragma unroll
-      for (int k = 0; k < N; k++) h[k] = (h[k] - mean) * rstd, d[k] *= w[k];
+      for (int k = 0; k < N; k++) h[k] = (h[k] - mean) * rstd, d[k] *= offset + w[k];
       Raw<N> before;
       before.get(dx + start + i);
       scatter(h, d, before, i);
@@ -245,22 +245,22 @@ __device__ __forceinline__ void backward_rows(const real* x, const real* gain, c
 
 // A row a warp: c is at most 1024, a multiple of WIDTH, and everything is aligned. Threads: 128.
 KERNEL __launch_bounds__(128, 2) norm_backward(const real* x, const real* gain, const float* stats, const real* dout,
-                                               real* dx, float* partial, int n, int c, int rms) {
-  backward_rows<WIDTH, OF_WARP, false>(x, gain, stats, dout, dx, partial, n, c, rms);
+                                               real* dx, float* partial, int n, int c, float offset, int rms) {
+  backward_rows<WIDTH, OF_WARP, false>(x, gain, stats, dout, dx, partial, n, c, offset, rms);
 }
 
 // A row a block. Threads: at most 512.
 KERNEL __launch_bounds__(512, 1) norm_backward_block(const real* x, const real* gain, const float* stats, const real* dout,
-                                                  real* dx, float* partial, int n, int c, int rms) {
+                                                  real* dx, float* partial, int n, int c, float offset, int rms) {
   const bool wide = wide_rows(c, x, gain, dout, dx) && aligned(partial);
-  if (wide) backward_rows<WIDTH, OF_BLOCK, true>(x, gain, stats, dout, dx, partial, n, c, rms);
-  else backward_rows<1, SINGLE, true>(x, gain, stats, dout, dx, partial, n, c, rms);
+  if (wide) backward_rows<WIDTH, OF_BLOCK, true>(x, gain, stats, dout, dx, partial, n, c, offset, rms);
+  else backward_rows<1, SINGLE, true>(x, gain, stats, dout, dx, partial, n, c, offset, rms);
 }
 
 // dgain [c] and, where wanted, dbias [c] = the sums of partial [blocks, 2, c]. Threads: 1024. Grid: 2 c / 32.
 KERNEL norm_backward_sum(const float* partial, float* dgain, float* dbias, int blocks, int c) {
   const i64 first = i64(blockIdx.x) * 32, i = first + threadIdx.x;
-  const float sum = sum_of_columns(partial, blocks, 2 * i64(c), first);
+  const float sum = sum_of_columns(partial, blocks, 2 * i64(c), first, [&](int r) { return r * 2 * i64(c); });
   if (threadIdx.x >= 32) return;
   if (i < c) dgain[i] = sum;
   else if (i < 2 * i64(c) && dbias) dbias[i - c] = sum;

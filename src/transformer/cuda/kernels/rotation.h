@@ -11,12 +11,14 @@ struct Turn {
   float sine, cosine;
 };
 
-__device__ __forceinline__ Turn turn(float position, float frequency) {
+// Both times `longer`, which stretched positions multiply queries and keys by.
+__device__ __forceinline__ Turn turn(float position, float frequency, float longer) {
   const float high = frequency * TURNS;
   const float low = fmaf(frequency, TURNS, -high) + frequency * TURNS_REST;
   const float whole = position * high;
   const float rest = fmaf(position, high, -whole) + position * low;
   Turn t;
   sincospif(2.0f * ((whole - rintf(whole)) + rest), &t.sine, &t.cosine);
+  t.sine *= longer, t.cosine *= longer;
   return t;
 }
