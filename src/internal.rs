@@ -31,6 +31,19 @@ pub mod hardware {
     pub use crate::hardware::schema::schema;
 }
 
+/// Requests to servers.
+pub mod load {
+    pub use crate::load::client::Client;
+    pub use crate::load::counted::{Dialect, Sizing};
+    pub use crate::load::generator::{Job, run};
+    pub use crate::load::record::{Outcome, Record};
+    pub use crate::load::served::{Latency, Served};
+    pub use crate::load::sizing::learn;
+    pub use crate::load::spec::{Api, Arrivals, Lengths, Pace, Prefix, Slo, Target, Traffic};
+    pub use crate::load::stretch::{Rules, Stretch};
+    pub use crate::load::summary::served;
+}
+
 /// The order of a sweep.
 pub mod plan {
     pub use crate::plan::order_of_round;

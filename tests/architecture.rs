@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("yaml", 0),
     ("net", 0),
     ("hardware", 1),
+    ("load", 1),
     ("transformer", 1),
     ("projection", 2),
     ("scenario", 2),
@@ -37,6 +38,8 @@ const KEPT_APART: &[(&str, &[&str])] = &[
     ("anyhow", &["cli"]),
     ("cudarc", &["transformer/cuda"]),
     ("nvml_wrapper", &["hardware/gpu"]),
+    ("hyper", &["load"]),
+    ("tokio", &["load", "runner/engine"]),
     ("serde_yaml", &["yaml"]),
 ];
 

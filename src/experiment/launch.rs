@@ -77,11 +77,17 @@ pub(crate) fn side(price: &Price, trial: &PlannedTrial, launches: &[Launch]) -> 
         peak_memory_bytes: of(&|l| Some(l.figures.peak_rss_bytes as f64)),
         ttft_seconds: match w.phase {
             Phase::Prefill => of(&step),
-            Phase::Generate => of(&|l| median(&l.figures.first_token_seconds)),
+            Phase::Generate => of(&|l| match l.figures.served.first() {
+                Some(served) => served.ttft.p50,
+                None => median(&l.figures.first_token_seconds),
+            }),
             Phase::Train | Phase::Decode => None,
         },
         tpot_seconds: match w.phase {
             Phase::Decode => of(&step),
+            Phase::Generate if launches.iter().any(|l| !l.figures.served.is_empty()) => {
+                of(&|l| l.figures.served.first()?.tpot.p50)
+            }
             // As the metric says it: the median of differences, not the difference of medians.
             Phase::Generate if w.new_tokens > 1 => {
                 of(&|l| Some(median(&l.figures.seconds_after_first_token()?)? / f64::from(w.new_tokens - 1)))

@@ -2,7 +2,7 @@
 
 use super::Tool;
 use super::measured::{Load, Measured, at, count, latency, number, text};
-use crate::runner::served::{Latency, Served};
+use crate::load::served::{Latency, Served};
 use serde_json::{Map, Value, json};
 
 pub(super) const TOOL: Tool = Tool {
@@ -52,6 +52,7 @@ fn of(d: &Value) -> Result<Measured, String> {
         tpot: times("inter_token_latency")?,
         itl: times("inter_chunk_latency")?,
         e2e: times("request_latency")?,
+        ..Served::default()
     };
     let names = at(d, &["input_config", "endpoint", "model_names"]).and_then(Value::as_array);
     let model = names.and_then(|l| l.first()?.as_str()).unwrap_or("unknown").to_string();

@@ -2,7 +2,7 @@
 
 use super::Tool;
 use super::measured::{Load, Measured, at, count, latency, number, text};
-use crate::runner::served::{Latency, Served};
+use crate::load::served::{Latency, Served};
 use serde_json::Value;
 
 pub(super) const TOOL: Tool = Tool {
@@ -56,6 +56,7 @@ fn of(document: &Value, b: &Value) -> Result<Measured, String> {
         tpot,
         itl: Latency::default(),
         e2e: times("request_latency", 1.0),
+        ..Served::default()
     };
     let known = [
         text(document, &["args", "model"]),

@@ -2,7 +2,7 @@
 
 use super::Tool;
 use super::measured::{Load, Measured, at, count, latency, number};
-use crate::runner::served::{Latency, Served};
+use crate::load::served::{Latency, Served};
 use serde_json::Value;
 
 pub(super) const TOOL: Tool = Tool {
@@ -38,6 +38,7 @@ fn of(d: &Value) -> Result<Measured, String> {
         tpot: times("time_per_output_token"),
         itl: times("inter_token_latency"),
         e2e: times("request_latency"),
+        ..Served::default()
     };
     let measured = Measured::served("unknown".into(), load, served)?;
     let requested = number(d, &["load_summary", "requested_rate"]).map(|r| r.to_string());

@@ -3,7 +3,7 @@
 use super::Tool;
 use super::measured::{Load, Measured, latency, number, text};
 use super::vllm::percentile;
-use crate::runner::served::Served;
+use crate::load::served::Served;
 use serde_json::Value;
 
 pub(super) const TOOL: Tool = Tool {

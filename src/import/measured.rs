@@ -1,6 +1,6 @@
 //! One measurement of a tool: a configuration, and what came of it once.
 
-use crate::runner::served::{Latency, Served};
+use crate::load::served::{Latency, Served};
 use crate::transformer::Phase;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -115,5 +115,5 @@ pub(crate) fn count(document: &Value, keys: &[&str]) -> Option<u64> {
 pub(crate) fn latency(scale: f64, of: impl Fn(&str) -> Option<f64>) -> Latency {
     // A latency that is none was not measured: tools write 0 for what they have no samples of.
     let get = |name: &str| of(name).map(|x| x * scale).filter(|x| x.is_finite() && *x > 0.0);
-    Latency { p50: get("p50"), p90: get("p90"), p95: get("p95"), p99: get("p99") }
+    Latency { p50: get("p50"), p90: get("p90"), p95: get("p95"), p99: get("p99"), ..Latency::default() }
 }

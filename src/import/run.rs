@@ -79,6 +79,7 @@ fn trial(imported: &Imported, m: &Measured, devices: u32, shape: &Shape) -> Tria
         // The name of the model sets trials apart: nothing else of it is known.
         reads: Reads::Imported { model: m.model.clone() },
         states_model: false,
+        server: None,
     };
     let workload = Workload {
         shape: shape.clone(),

@@ -2,7 +2,7 @@
 
 use super::Tool;
 use super::measured::{Load, Measured, count, latency, number, text};
-use crate::runner::served::Served;
+use crate::load::served::Served;
 use serde_json::Value;
 
 pub(super) const TOOL: Tool = Tool {
@@ -43,6 +43,7 @@ fn of(d: &Value) -> Result<Measured, String> {
         tpot: times("tpot"),
         itl: times("itl"),
         e2e: times("e2el"),
+        ..Served::default()
     };
     let model = text(d, &["model_id"]).unwrap_or_else(|| "unknown".into());
     let measured = Measured::served(model, load, served)?;

@@ -162,11 +162,11 @@ impl Builder<'_> {
         let name = if axis.path == "model.preset" { "model" } else { axis.path };
         let get = |r: &Record| axis.of(&r.cell.trial);
         match axis.kind {
-            Kind::Count | Kind::Whole => self.integer(name, |r| match get(r) {
+            Kind::Count | Kind::Whole | Kind::Tokens => self.integer(name, |r| match get(r) {
                 Value::Integer(i) => Some(i),
                 _ => None,
             }),
-            Kind::Number => self.float(name, |r| match get(r) {
+            Kind::Number | Kind::Duration => self.float(name, |r| match get(r) {
                 Value::Float(x) => Some(x),
                 Value::Integer(i) => Some(i as f64),
                 _ => None,

@@ -2,7 +2,7 @@
 
 use super::allocation;
 use super::clock::{Clock, Monotonic, Watch};
-use super::engine::EngineSession;
+use super::engine::{EngineSession, serving};
 use super::fault::Faults;
 use super::measure::{Measured, Onlooker, measure};
 use super::measurement::Figures;
@@ -19,6 +19,7 @@ use super::watch::watcher::{Seat, Watcher};
 use crate::hardware::gpu::nvml;
 use crate::net::rendezvous::listen;
 use crate::scenario::engine::Engine;
+use crate::scenario::engine::server::Server;
 use crate::scenario::trial::Trial;
 use crate::transformer::BackendKind;
 use crate::transformer::collective::net::Net;
@@ -87,6 +88,9 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let faults = Faults::of(&request.trial).map_err(|e| Failure::invalid(e.to_string()))?;
     faults.strike();
     let mut settings = request.measure.clone();
+    if let Some((engine, server)) = served(&request.trial) {
+        return asked(engine, server, request, output);
+    }
     let mut session = match (faults.session(&request.trial), &request.trial.engine) {
         (Some(session), _) => session,
         (None, Some(engine)) => {
@@ -142,6 +146,60 @@ fn of_other_processes(figures: Figures, peak_rss_bytes: u64) -> Figures {
         disturbance: None,
         ..figures
     }
+}
+
+/// The server of a trial that asks one.
+fn served(trial: &Trial) -> Option<(&Engine, &Server)> {
+    let engine = trial.engine.as_ref()?;
+    Some((engine, engine.server.as_ref()?))
+}
+
+/// A trial that asks a server: a stretch of load is a launch, whose one step is what is under way at a time, at the stretch's rate of
+/// tokens.
+fn asked(
+    engine: &Engine,
+    server: &Server,
+    request: &TrialRequest,
+    output: &mut impl Write,
+) -> Result<Figures, Failure> {
+    if request.team.is_some() {
+        return Err(Failure::invalid("a server is asked by one process: run centime without a launcher"));
+    }
+    let (watch, clock) = (Watch::start(), Monotonic::start());
+    let faults = Faults::of(&request.trial).map_err(|e| Failure::invalid(e.to_string()))?;
+    // Of a server elsewhere this machine's GPUs say nothing.
+    let sampler = if server.ready.is_some() { sampler(&request.trial, &faults, clock) } else { None };
+    let mut lost = None;
+    let load = serving::measure(engine, server, &request.measure, &mut |progress| {
+        if lost.is_none() {
+            lost = say(output, &Message::Progress(progress)).err();
+        }
+    })?;
+    if let Some(failure) = lost {
+        return Err(failure);
+    }
+    if let Some(seconds) = watch.suspended() {
+        return Err(Failure::invalid(format!("the machine was suspended for {seconds:.1} s during the trial")));
+    }
+    let own = load.served.own.as_ref();
+    let (seconds, input) = own.map_or((0.0, 0.0), |o| (o.seconds, o.input_tokens_per_second));
+    let rate = input + load.served.output_tokens_per_second.unwrap_or(0.0);
+    let measured = Measured {
+        step_seconds: vec![request.trial.workload.tokens_per_step() as f64 / rate],
+        step_starts: vec![load.began],
+        first_token_seconds: Vec::new(),
+        warmup_steps: load.warmup,
+        stopped_by: load.stopped_by,
+        precision_reached: load.precision,
+        loss: None,
+        checksum: 0,
+        first_allocated_bytes: 0,
+        device_memory: None,
+    };
+    let telemetry = sampler.map(|s| s.finish(Steps { starts: &[load.began], seconds: &[seconds] }));
+    let figures = assemble(measured, &request.trial, [0, 0], &watch, (telemetry, Disturbance::default()));
+    let figures = of_other_processes(figures, load.peak_bytes);
+    Ok(Figures { served: vec![load.served], ..figures })
 }
 
 fn engine_of(engine: &Engine, request: &TrialRequest) -> Result<EngineSession, Failure> {

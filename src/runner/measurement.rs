@@ -1,9 +1,9 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
-use super::served::Served;
 use super::telemetry::Telemetry;
 use super::watch::Disturbance;
 use crate::hardware::machine::Rates;
+use crate::load::served::Served;
 use crate::stats::median;
 use crate::transformer::memory::{DeviceMemory, MemoryParts};
 use serde::{Deserialize, Serialize};

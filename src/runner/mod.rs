@@ -19,7 +19,6 @@ mod parent;
 mod precision;
 mod process;
 pub(crate) mod protocol;
-pub(crate) mod served;
 pub(crate) mod team;
 pub(crate) mod telemetry;
 mod verdict;

@@ -4,7 +4,7 @@ use super::family::{self, descendants};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -92,17 +92,17 @@ impl Drop for Process {
     }
 }
 
-/// Reads a stream of errors on a thread of its own and keeps the end of it.
-pub(super) fn keep_tail(mut stderr: ChildStderr) -> io::Result<Arc<Mutex<Tail>>> {
+/// Reads a stream on a thread of its own and keeps the end of it.
+pub(super) fn keep_tail(mut stream: impl Read + Send + 'static) -> io::Result<Arc<Mutex<Tail>>> {
     let kept: Arc<Mutex<Tail>> = Arc::default();
     let tail = Arc::clone(&kept);
     let read = move || {
         let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = stderr.read(&mut buffer) {
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
             tail.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..n]);
         }
     };
-    thread::Builder::new().name("stderr".into()).spawn(read).map(|_| kept)
+    thread::Builder::new().name("last-words".into()).spawn(read).map(|_| kept)
 }
 
 /// Takes away what would change how many threads a trial computes with: the scenario alone says that.

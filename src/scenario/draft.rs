@@ -128,9 +128,11 @@ impl Draft {
     /// The field at fault, what is wrong with it, and the remedy.
     pub(crate) fn finish(&self, cuda_present: fn() -> bool) -> Result<Trial, FieldFault> {
         let (model, shape) = self.shape()?;
+        let served = self.engine.server.endpoint.is_some();
         let workload = Workload {
             shape,
-            phase: self.phase,
+            // Training is what is meant where nothing is said, and no server trains.
+            phase: if served && self.phase == Phase::Train { Phase::Generate } else { self.phase },
             batch: self.batch,
             seq_len: self.seq_len,
             prompt_len: self.prompt_len,
@@ -143,7 +145,7 @@ impl Draft {
         };
         let parallel = self.parallel()?;
         // What another program can do, that program knows.
-        if self.engine.command.is_none() {
+        if self.engine.command.is_none() && !served {
             workload.check(&parallel).map_err(|e| (e.field.into(), e.message))?;
         }
         let backend = match self.backend {

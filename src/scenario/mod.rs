@@ -194,8 +194,19 @@ impl Default for LoadOptions {
 }
 
 /// Keys of a scenario.
-const TOP: &[&str] =
-    &["version", "name", "description", "trial", "sweep", "measure", "price", "limits", "variables", "extends"];
+const TOP: &[&str] = &[
+    "version",
+    "name",
+    "description",
+    "trial",
+    "sweep",
+    "measure",
+    "price",
+    "limits",
+    "search",
+    "variables",
+    "extends",
+];
 
 /// Reads and checks a scenario file.
 ///
@@ -208,7 +219,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, YamlError> {
     let section = |key: &str| root.get(key).map(|e| &e.node);
     let name = name(&root, path, &s)?;
     let description = root.get("description").map(|e| fields::text(e, "", &s)).transpose()?.unwrap_or_default();
-    let base = base::read(&root, &s)?;
+    let mut base = base::read(&root, &s)?;
+    base.draft.engine.server.search = settings::search(section("search"), &s)?;
     let sweep = sweep::expand(section("sweep"), &base, options.max_cells, options.cuda_present, &s)?;
     let (price, book) = price::read(section("price"), &options.books, &s)?;
     let limits = settings::limits(section("limits"), price.usd_per_hour, &s)?;

@@ -6,7 +6,7 @@ use super::{TOP, names};
 use crate::yaml::{Entry, Node, Origin, Place, Sources, Value, YamlError, did_you_mean, parse};
 
 /// Sections whose fields are addressed as `section.field`.
-const SECTIONS: &[&str] = &["measure", "price", "limits", "variables"];
+const SECTIONS: &[&str] = &["measure", "price", "limits", "search", "variables"];
 
 /// Puts one override over the scenario.
 ///

@@ -2,12 +2,14 @@
 
 use super::axes::{AXES, Axis, Kind, SECTIONS, section_of};
 use super::base::BUILT_IN;
+use super::engine::server::Largest;
 use super::engine::{Each, Figure, Ready};
 use super::presets;
 use super::settings::{DISTURBED, MOST_ROUNDS};
 use crate::hardware::offer::Term;
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// A whole value may be a variable.
 fn or_variable(kind: Value) -> Value {
@@ -15,7 +17,23 @@ fn or_variable(kind: Value) -> Value {
 }
 
 fn one(axis: &Axis) -> Value {
-    let kind = match axis.kind {
+    or_variable(one_of(axis.kind))
+}
+
+fn above_zero() -> Value {
+    json!({"type": "number", "exclusiveMinimum": 0})
+}
+
+/// How many tokens, or how they are spread.
+fn tokens() -> Value {
+    let count = json!({"type": "integer", "minimum": 1});
+    let range = json!({"type": "array", "items": count, "minItems": 2, "maxItems": 2});
+    let normal = json!({"type": "array", "items": above_zero(), "minItems": 2, "maxItems": 2});
+    json!({"anyOf": [count, closed(&["range"], &[("range", range)]), closed(&["normal"], &[("normal", normal)])]})
+}
+
+fn one_of(kind: Kind) -> Value {
+    match kind {
         Kind::Count => json!({"type": "integer", "minimum": 1}),
         Kind::Whole => json!({"type": "integer", "minimum": 0}),
         Kind::Number => json!({"type": "number"}),
@@ -25,9 +43,25 @@ fn one(axis: &Axis) -> Value {
         Kind::Words => json!({"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}),
         Kind::Variables => json!({"type": ["object", "null"], "additionalProperties": {"type": ["string", "integer"]}}),
         Kind::Reads => reads(),
+        Kind::Tokens => tokens(),
+        Kind::Duration => {
+            json!({"anyOf": [above_zero(), {"type": "string", "pattern": r"^\s*[0-9.]+\s*(ms|s|min)\s*$"}]})
+        }
+        Kind::Path => json!({"type": "string", "minLength": 1}),
+        Kind::Address => json!({"type": "string", "pattern": "^https?://."}),
+        Kind::Start => closed(
+            &["command", "ready"],
+            &[("command", one_of(Kind::Words)), ("ready", json!({"type": "string", "pattern": "^/"}))],
+        ),
+        Kind::Prefix => closed(
+            &["share", "tokens"],
+            &[
+                ("share", json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1})),
+                ("tokens", one_of(Kind::Count)),
+            ],
+        ),
         Kind::Text => json!({"enum": presets::all().iter().map(|p| p.name).collect::<Vec<_>>()}),
-    };
-    or_variable(kind)
+    }
 }
 
 /// How a program's output is read.
@@ -41,8 +75,11 @@ fn reads() -> Value {
 /// A range stands for whole numbers: 16..256*2, 1..8+1, 16-256*2.
 fn many(axis: &Axis) -> Value {
     let range = json!({"type": "string", "pattern": r"^\s*\d+\s*(\.\.|-)\s*\d+\s*([+*]\s*\d+)?\s*$"});
-    let item =
-        if matches!(axis.kind, Kind::Count | Kind::Whole) { json!({"anyOf": [one(axis), range]}) } else { one(axis) };
+    let item = if matches!(axis.kind, Kind::Count | Kind::Whole | Kind::Tokens) {
+        json!({"anyOf": [one(axis), range]})
+    } else {
+        one(axis)
+    };
     json!({"description": axis.doc, "anyOf": [item, {"type": "array", "items": item, "minItems": 1}]})
 }
 
@@ -71,20 +108,26 @@ fn names(axis: &Axis, swept: bool) -> Vec<String> {
 }
 
 fn trial() -> Value {
-    let (mut outer, mut model, mut parallel, mut engine) = (Map::new(), Map::new(), Map::new(), Map::new());
+    let (mut outer, mut model) = (Map::new(), Map::new());
+    let mut sections: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for axis in AXES {
         for name in names(axis, false) {
             match section_of(axis.path) {
                 Some("model") if !name.contains('.') => drop(model.insert(name, described(axis))),
-                Some("parallel") => drop(parallel.insert(name["parallel.".len()..].into(), described(axis))),
-                Some("engine") => drop(engine.insert(name["engine.".len()..].into(), described(axis))),
+                Some("model") => {}
+                Some(section) => {
+                    let own = name[section.len() + 1..].to_string();
+                    sections.entry(section).or_default().insert(own, described(axis));
+                }
                 None => drop(outer.insert(name, described(axis))),
-                _ => {}
             }
         }
     }
-    outer.insert("parallel".into(), object(parallel));
-    outer.insert("engine".into(), json!({"anyOf": [{"const": BUILT_IN}, object(engine)]}));
+    for (section, fields) in sections {
+        let fields = object(fields);
+        let value = if section == "engine" { json!({"anyOf": [{"const": BUILT_IN}, fields]}) } else { fields };
+        outer.insert(section.into(), value);
+    }
     model.insert("hf_config".into(), json!({"type": "string", "description": "path of a Hugging Face config.json"}));
     outer.insert("model".into(), object(model));
     object(outer)
@@ -210,6 +253,26 @@ fn limits() -> Value {
     ])
 }
 
+fn search() -> Value {
+    section(&[
+        (
+            "largest",
+            json!({"enum": Largest::WORDS}),
+            "the load to find the largest of; its own value is where the search begins",
+        ),
+        (
+            "while",
+            json!({"const": "slo"}),
+            "what has to hold: that slo.share of the requests keep to the bounds of slo",
+        ),
+        (
+            "within",
+            json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+            "how far apart the largest load that held and the smallest that did not may be, relative; default 0.05",
+        ),
+    ])
+}
+
 fn section(fields: &[(&str, Value, &str)]) -> Value {
     let described = |(name, kind, doc): &(&str, Value, &str)| {
         let mut value = or_variable(kind.clone());
@@ -243,7 +306,8 @@ pub fn schema() -> Schema {
         },
         "measure": measure(),
         "price": price(),
-        "limits": limits()
+        "limits": limits(),
+        "search": search()
     });
     top["name"]["description"] = json!("names the report's folder; default the file's name");
     json_schema!({

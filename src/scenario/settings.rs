@@ -1,6 +1,9 @@
 //! The sections beside the trial: how to measure, what it costs, and where to stop.
 
+use super::engine::server::Largest;
+use super::values::word;
 use super::{Limits, Measure, Order, Tolerated};
+use crate::load::search::Search;
 use crate::units::UsdPerHour;
 use crate::yaml::{Node, Sources, Value, YamlError, entries, flag, number, text, whole};
 
@@ -21,6 +24,10 @@ pub(super) const MEASURE: &[&str] = &[
 pub(super) const DISTURBED: [&str; 2] = ["lost", "others"];
 /// The most launches of a cell.
 pub(super) const MOST_ROUNDS: u32 = 100;
+/// Keys of `search`.
+const SEARCH: [&str; 3] = ["largest", "while", "within"];
+/// How far apart a search's bounds may be where nothing is said.
+const WITHIN: f64 = 0.05;
 /// Keys of `limits`.
 pub(super) const LIMITS: &[&str] = &["minutes", "usd", "cells"];
 
@@ -133,6 +140,35 @@ pub(super) fn measure(node: Option<&Node>, s: &Sources) -> Result<Measure, YamlE
         m.min_seconds = m.max_seconds;
     }
     Ok(m)
+}
+
+/// The largest load that is looked for, if one is.
+///
+/// # Errors
+/// The first field at fault.
+pub(super) fn search(node: Option<&Node>, s: &Sources) -> Result<Option<(Largest, Search)>, YamlError> {
+    let Some(node) = node else { return Ok(None) };
+    let (mut largest, mut holds, mut within) = (None, false, WITHIN);
+    for e in entries("search", Some(node), &SEARCH, &[], s)? {
+        match e.key.as_str() {
+            "largest" => {
+                let found = word::<Largest>(&e.node.value).map_err(|m| format!("search.largest: {m}"));
+                largest = Some(found.map_err(|m| s.fault(e.node.place, m))?);
+            }
+            "while" => match text(e, "search.", s)?.as_str() {
+                "slo" => holds = true,
+                other => return Err(s.fault(e.node.place, format!("search.while: expected slo, found `{other}`"))),
+            },
+            _ => {
+                let share = "a share from above 0 to 1 (0.05 is five per cent)";
+                within = number(e, "search.", |x| x > 0.0 && x <= 1.0, share, s)?;
+            }
+        }
+    }
+    match largest.filter(|_| holds) {
+        Some(largest) => Ok(Some((largest, Search { within }))),
+        None => Err(s.fault(node.place, "search: expected { largest: load.rate, while: slo }")),
+    }
 }
 
 /// # Errors

@@ -9,7 +9,7 @@ mod sample;
 pub(crate) mod signed_rank;
 mod stationary;
 
-pub(crate) use median::median_interval;
+pub(crate) use median::{median_interval, quantile_interval};
 pub use sample::median;
 pub(crate) use sample::{Sample, quantile};
 use serde::{Deserialize, Serialize};

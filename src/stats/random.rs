@@ -35,6 +35,11 @@ impl SplitMix64 {
         self.draw() >> 63 == 1
     }
 
+    /// True in a share of the cases.
+    pub(crate) fn chance(&mut self, share: f64) -> bool {
+        ((self.draw() >> 11) as f64 / (1u64 << 53) as f64) < share
+    }
+
     /// A number below `n`; 0 where `n` is 0. Multiply and shift instead of a remainder; the bias is below 2^-64 times `n`.
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.draw()) * n as u128) >> 64) as usize

@@ -1,6 +1,6 @@
 //! Seconds: steps, time to first token, time per output token.
 
-use super::serving::served;
+use super::serving::percentile;
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
 use crate::cost::steps;
 use crate::transformer::Phase;
@@ -49,7 +49,7 @@ pub(crate) static TTFT: Metric = seconds(
     "as vLLM, SGLang and aiperf count it",
     |c| match c.record.cell.trial.workload.phase {
         Phase::Prefill => steps::median(c, &c.figures()?.step_seconds),
-        Phase::Generate if is_served(c) => served(c, |s| s.ttft.p50),
+        Phase::Generate if is_served(c) => percentile(c, |s| s.ttft.p50, |s| s.ttft.intervals.p50),
         Phase::Generate => steps::median(c, &c.figures()?.first_token_seconds),
         Phase::Train | Phase::Decode => None,
     },
@@ -81,7 +81,7 @@ fn tpot(c: &Context) -> Option<Estimate> {
     let workload = &c.record.cell.trial.workload;
     match workload.phase {
         Phase::Decode => steps::median(c, &c.figures()?.step_seconds),
-        Phase::Generate if is_served(c) => served(c, |s| s.tpot.p50),
+        Phase::Generate if is_served(c) => percentile(c, |s| s.tpot.p50, |s| s.tpot.intervals.p50),
         Phase::Generate => {
             let intervals = f64::from(workload.new_tokens.checked_sub(1).filter(|&n| n > 0)?);
             let each: Vec<f64> = decode_seconds(c)?.into_iter().map(|s| s / intervals).collect();

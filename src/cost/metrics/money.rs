@@ -5,6 +5,7 @@ use super::throughput::tokens_per_second;
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
 use crate::cost::price::Pricing;
 use crate::cost::steps;
+use crate::load::served::{Own, Served};
 use crate::transformer::Phase;
 use crate::units::TokensPerSecond;
 
@@ -38,14 +39,16 @@ pub(crate) static USD_PER_MILLION: Metric = cost(
 pub(crate) static USD_PER_MILLION_INPUT: Metric = cost(
     "usd_per_million_input_tokens",
     "$/M input",
-    "the same over batch * prompt_len tokens and the time to first token (which pays for the first token, too)",
+    "the same over batch * prompt_len tokens and the time to first token (which pays for the first token, too); of requests to a server \
+     input_tokens_per_second takes that share of the price that times to first token are of the requests' times",
     input,
 );
 
 pub(crate) static USD_PER_MILLION_OUTPUT: Metric = cost(
     "usd_per_million_output_tokens",
     "$/M output",
-    "the same over batch * new_tokens tokens and the time after the first token; in decode over the step",
+    "the same over batch * new_tokens tokens and the time after the first token; in decode over the step; of requests to a server \
+     output_tokens_per_second takes the rest of the price",
     output,
 );
 
@@ -70,7 +73,17 @@ fn of_throughput(c: &Context, throughput: Estimate) -> Option<Estimate> {
     throughput.decreasing(|t| at(t).map_or(f64::NAN, |usd| usd.get()))?.positive()
 }
 
+/// Tokens a second over the share of the price that is theirs: of requests to a server, which read and write at the same time.
+fn shared(c: &Context, of: fn(&Served, &Own) -> Option<(f64, f64)>) -> Option<Estimate> {
+    let each = |s: &Served| of(s, s.own.as_ref()?).filter(|(_, share)| *share > 0.0).map(|(rate, share)| rate / share);
+    let rates: Vec<f64> = c.figures()?.served.iter().map(each).collect::<Option<_>>()?;
+    of_throughput(c, steps::median(c, &rates)?)
+}
+
 fn input(c: &Context) -> Option<Estimate> {
+    if let Some(found) = shared(c, |_, own| Some((own.input_tokens_per_second, own.first_token_share))) {
+        return Some(found);
+    }
     let w = &c.record.cell.trial.workload;
     let tokens = f64::from(w.batch) * f64::from(w.prompt_len);
     let seconds = match w.phase {
@@ -82,6 +95,9 @@ fn input(c: &Context) -> Option<Estimate> {
 }
 
 fn output(c: &Context) -> Option<Estimate> {
+    if let Some(found) = shared(c, |s, own| Some((s.output_tokens_per_second?, 1.0 - own.first_token_share))) {
+        return Some(found);
+    }
     let w = &c.record.cell.trial.workload;
     match w.phase {
         Phase::Decode => of_throughput(c, tokens_per_second(c)?),

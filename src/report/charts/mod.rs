@@ -10,6 +10,7 @@ mod draw;
 mod head_count;
 pub(super) mod history;
 mod latency;
+mod load;
 mod memory;
 mod plot;
 mod scale;
@@ -46,6 +47,7 @@ const FIGURES: &[fn(&Facts) -> Vec<Drawn>] = &[
     head_count::figures,
     devices::figures,
     latency::figures,
+    load::figures,
     memory::figures,
 ];
 
@@ -54,6 +56,7 @@ const NAMES: &[&str] = &[
     "cost-by-",
     "throughput-by-",
     "head-count",
+    "load",
     "devices",
     "cost-against-latency-",
     "memory",

@@ -2,9 +2,10 @@
 
 use crate::cost::metric::{Context, Metric};
 use crate::cost::metrics::{
-    E2E, MACHINE_SPEED, MBU, MFU, OUTPUT_TOKENS_PER_SECOND, PEAK_GPU_MEMORY, PEAK_MEMORY, REQUESTS_PER_SECOND,
-    STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TPOT_P99, TTFT, TTFT_P99, USD_PER_MILLION, USD_PER_MILLION_INPUT,
-    USD_PER_MILLION_OUTPUT,
+    E2E, E2E_P99, FAILED_REQUESTS, GOODPUT, INPUT_TOKENS_PER_SECOND, LARGEST_LOAD, LATENESS, MACHINE_SPEED, MBU, MFU,
+    OUTPUT_TOKENS_PER_SECOND, PEAK_GPU_MEMORY, PEAK_MEMORY, REQUESTS_PER_SECOND, SERVER_KV_USE, SERVER_PREFIX_HITS,
+    SERVER_WAITING, SLO_SHARE, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TPOT_P99, TTFT, TTFT_P99, USD_PER_MILLION,
+    USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT,
 };
 use crate::cost::peaks::{self, Source};
 use crate::report::document::{Block, Cell, Column, Row, Table};
@@ -38,8 +39,18 @@ const COLUMNS: &[Shown] = &[
     Shown { wide_only: true, ..column(&TTFT_P99) },
     Shown { wide_only: true, ..column(&TPOT_P99) },
     column(&E2E),
+    Shown { wide_only: true, ..column(&E2E_P99) },
+    Shown { wide_only: true, ..column(&INPUT_TOKENS_PER_SECOND) },
     column(&OUTPUT_TOKENS_PER_SECOND),
     column(&REQUESTS_PER_SECOND),
+    column(&LARGEST_LOAD),
+    column(&GOODPUT),
+    column(&SLO_SHARE),
+    column(&FAILED_REQUESTS),
+    Shown { wide_only: true, ..column(&LATENESS) },
+    Shown { wide_only: true, ..column(&SERVER_WAITING) },
+    Shown { wide_only: true, ..column(&SERVER_KV_USE) },
+    Shown { wide_only: true, ..column(&SERVER_PREFIX_HITS) },
     column(&MFU),
     column(&MBU),
     column(&PEAK_MEMORY),

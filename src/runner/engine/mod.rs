@@ -1,7 +1,8 @@
 //! Programs of the user's in the built-in transformer's place: a session whose steps are what a program says of itself.
 //!
 //! [`program`] starts one and listens, [`reader`] makes samples of what it prints (the readers of known programs beside it), and
-//! [`EngineSession`] hands these to the measuring loop one by one. The time of a step is the program's own word, not the clock's.
+//! [`EngineSession`] hands these to the measuring loop one by one. The time of a step is the program's own word, not the clock's. [`serving`] asks a server instead,
+//! which [`server`] starts where that is wanted.
 
 mod launched;
 mod llama_bench;
@@ -10,6 +11,8 @@ mod output;
 mod program;
 mod reader;
 mod sample;
+mod server;
+pub(super) mod serving;
 mod torchrun;
 mod vllm;
 

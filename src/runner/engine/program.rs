@@ -5,7 +5,7 @@ use crate::runner::process::{Tail, die_with_parent, keep_tail};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -25,6 +25,8 @@ pub(super) struct Program {
     child: Child,
     lines: Receiver<Heard>,
     stderr: Arc<Mutex<Tail>>,
+    /// The end of what it prints, where nobody reads the lines.
+    printed: Option<Arc<Mutex<Tail>>>,
 }
 
 /// What the listening thread passes on.
@@ -45,19 +47,32 @@ impl Program {
     /// # Errors
     /// No such program; no more processes, pipes or threads.
     pub(crate) fn start(command: &[String], env: &BTreeMap<String, String>) -> io::Result<Self> {
-        let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
-        adopt_orphans();
-        let mut command = Command::new(OsStr::new(program));
-        command.args(arguments).envs(env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // In this process's group: who ends that ends the program.
-        die_with_parent(&mut command);
-        let mut child = command.spawn()?;
-        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(io::Error::other("the program has no pipes"));
-        };
+        let (child, stdout, stderr) = spawn(command, env)?;
         let (sender, lines) = sync_channel(LINES);
         thread::Builder::new().name("program-stdout".into()).spawn(move || listen(stdout, &sender))?;
-        Ok(Self { child, lines, stderr: keep_tail(stderr)? })
+        Ok(Self { child, lines, stderr: keep_tail(stderr)?, printed: None })
+    }
+
+    /// Starts a program whose lines nobody reads; of what it says the end is kept.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn in_background(command: &[String], env: &BTreeMap<String, String>) -> io::Result<Self> {
+        let (child, stdout, stderr) = spawn(command, env)?;
+        let (_, lines) = sync_channel(1);
+        Ok(Self { child, lines, stderr: keep_tail(stderr)?, printed: Some(keep_tail(stdout)?) })
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exit(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// The end of what it said: on stderr, or else on stdout.
+    pub(crate) fn last_words(&self) -> String {
+        let errors = self.stderr();
+        let printed = || self.printed.as_ref().map(|p| p.lock().unwrap_or_else(PoisonError::into_inner).text());
+        if errors.trim().is_empty() { printed().unwrap_or_default() } else { errors }
     }
 
     /// The next line that it prints; `None` at the end.
@@ -111,6 +126,20 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
         bury_orphans();
+    }
+}
+
+fn spawn(command: &[String], env: &BTreeMap<String, String>) -> io::Result<(Child, ChildStdout, ChildStderr)> {
+    let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
+    adopt_orphans();
+    let mut command = Command::new(OsStr::new(program));
+    command.args(arguments).envs(env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // In this process's group: who ends that ends the program.
+    die_with_parent(&mut command);
+    let mut child = command.spawn()?;
+    match (child.stdout.take(), child.stderr.take()) {
+        (Some(stdout), Some(stderr)) => Ok((child, stdout, stderr)),
+        _ => Err(io::Error::other("the program has no pipes")),
     }
 }
 

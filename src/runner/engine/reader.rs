@@ -32,6 +32,7 @@ impl Reader {
     pub(crate) fn of(reads: &Reads, trial: &Trial) -> Result<Self, String> {
         let way = match reads {
             Reads::Imported { .. } => return Err("what was imported cannot be run".into()),
+            Reads::Requests => return Err("a server is asked and not read".into()),
             Reads::Ready(Ready::LlamaBench) => Way::LlamaBench,
             Reads::Ready(Ready::VllmThroughput) => Way::VllmThroughput,
             Reads::Ready(Ready::Torchrun) => Way::Torchrun(torchrun::Lines::new(trial.devices)?),

@@ -11,18 +11,25 @@ macro_rules! axis {
     };
 }
 
+mod engine;
 mod model;
 mod table;
 
 use super::draft::Draft;
 use super::trial::Trial;
 use crate::yaml::{Entry, Node, Value};
+use engine::ENGINE;
 use model::MODEL;
 use table::TRIAL;
 
 /// Every field of a trial.
-pub(crate) const AXES: &[Axis] =
-    &joined::<{ MODEL.len() }, { TRIAL.len() }, { MODEL.len() + TRIAL.len() }>(MODEL, TRIAL);
+pub(crate) const AXES: &[Axis] = &joined::<FIRST, { ENGINE.len() }, { FIRST + ENGINE.len() }>(
+    joined::<{ MODEL.len() }, { TRIAL.len() }, FIRST>(MODEL, TRIAL),
+    ENGINE,
+);
+
+/// Fields of the model and of how it is run.
+const FIRST: usize = MODEL.len() + TRIAL.len();
 
 const fn joined<const A: usize, const B: usize, const N: usize>(first: [Axis; A], second: [Axis; B]) -> [Axis; N] {
     let mut all = [first[0]; N];
@@ -54,6 +61,18 @@ pub(crate) enum Kind {
     Reads,
     /// Variables of an environment.
     Variables,
+    /// How many tokens: a number, or how they are spread.
+    Tokens,
+    /// `500ms`, `2s`, or seconds.
+    Duration,
+    /// The path of a file.
+    Path,
+    /// The address of a server.
+    Address,
+    /// How a server is started.
+    Start,
+    /// How prompts begin alike.
+    Prefix,
 }
 
 /// One field of a trial.
@@ -106,7 +125,7 @@ pub(crate) fn label(path: &str) -> &str {
 }
 
 /// Sections of a trial, whose fields are written below them: `model.d_model`.
-pub(crate) const SECTIONS: &[&str] = &["model", "parallel", "engine"];
+pub(crate) const SECTIONS: &[&str] = &["model", "parallel", "engine", "load", "slo"];
 
 /// What the paths of an engine's variables begin with.
 const ENVIRONMENT: &str = "engine.env.";

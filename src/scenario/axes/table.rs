@@ -1,8 +1,7 @@
-//! The table's part about the workload, the devices and programs of the user's own.
+//! The table's part about the workload and the devices.
 
 use super::{Axis, Kind};
-use crate::scenario::engine::Engine;
-use crate::scenario::engine::read::{name, reads, variables, words};
+use crate::scenario::engine::lengths;
 use crate::scenario::trial::BackendChoice;
 use crate::scenario::values::{count, float, int, probability, text, used, word};
 use crate::transformer::collective::grid::Sharding;
@@ -10,7 +9,7 @@ use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
 use crate::yaml::Value;
 
 /// Fields of a trial beside its model.
-pub(super) const TRIAL: [Axis; 20] = [
+pub(super) const TRIAL: [Axis; 16] = [
     axis!(
         "phase",
         [],
@@ -46,9 +45,9 @@ pub(super) const TRIAL: [Axis; 20] = [
         ["isl", "input_len"],
         "prompt",
         "tokens",
-        Kind::Count,
-        "tokens of a prompt; default 128",
-        |d, v| d.prompt_len = count(v)?,
+        Kind::Tokens,
+        "tokens of a prompt; default 128; of a server also { range: [64, 1024] } or { normal: [512, 100] }",
+        |d, v| (d.prompt_len, d.engine.server.prompt) = lengths::read(v)?,
         |t| used(t.workload.prompt_len)
     ),
     axis!(
@@ -56,9 +55,9 @@ pub(super) const TRIAL: [Axis; 20] = [
         ["osl", "output_len"],
         "new tokens",
         "tokens",
-        Kind::Count,
-        "tokens made after the prompt; default 32",
-        |d, v| d.new_tokens = count(v)?,
+        Kind::Tokens,
+        "tokens made after the prompt; default 32; of a server also { range: [16, 256] } or { normal: [128, 40] }",
+        |d, v| (d.new_tokens, d.engine.server.answer) = lengths::read(v)?,
         |t| used(t.workload.new_tokens)
     ),
     axis!(
@@ -171,49 +170,4 @@ pub(super) const TRIAL: [Axis; 20] = [
         |d, v| d.dropout = probability(v)?,
         |t| if t.workload.phase == Phase::Train { float(t.workload.dropout) } else { Value::Null }
     ),
-    axis!(
-        "engine.command",
-        [],
-        "engine",
-        "",
-        Kind::Words,
-        "a program that runs the workload, and its arguments, started without a shell; {batch} stands for that field of the trial",
-        |d, v| d.engine.command = Some(words(v)?),
-        |t| t.engine.as_ref().map_or(Value::Null, |e| text(&e.command.join(" ")))
-    ),
-    axis!(
-        "engine.reads",
-        [],
-        "reads",
-        "",
-        Kind::Reads,
-        "how figures are had from what the program prints: llama-bench, torchrun, vllm-throughput, paths into JSON, or a pattern",
-        |d, v| d.engine.reads = Some(reads(v)?),
-        |t| t.engine.as_ref().map_or(Value::Null, |e| text(&e.reads.in_words()))
-    ),
-    axis!(
-        "engine.name",
-        [],
-        "program",
-        "",
-        Kind::Free,
-        "what the program is called; default its file's name",
-        |d, v| d.engine.name = Some(name(v)?),
-        |t| t.engine.as_ref().map_or(Value::Null, |_| text(&t.model))
-    ),
-    axis!(
-        "engine.env",
-        [],
-        "environment",
-        "",
-        Kind::Variables,
-        "variables that the program sees beside yours; engine.env.NAME is swept",
-        |d, v| d.engine.env.extend(variables(v)?),
-        |t| t.engine.as_ref().map_or(Value::Null, |e| text(&environment(e)))
-    ),
 ];
-
-/// "OMP_NUM_THREADS=2 MODE=fast".
-fn environment(engine: &Engine) -> String {
-    engine.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
-}

@@ -7,6 +7,7 @@ use crate::scenario::draft::{Draft, FieldFault};
 use crate::scenario::trial::Trial;
 use crate::transformer::Phase;
 use crate::yaml::{Value, did_you_mean};
+use std::collections::BTreeMap;
 
 /// The trial with its program, if the draft names one.
 ///
@@ -14,6 +15,12 @@ use crate::yaml::{Value, did_you_mean};
 /// A part that is missing, a placeholder that stands for nothing, a reader that cannot read what the trial is.
 pub(crate) fn complete(trial: Trial, draft: &Draft) -> Result<Trial, FieldFault> {
     let said = &draft.engine;
+    if said.server.endpoint.is_some() {
+        return served(trial, draft);
+    }
+    if let Some((field, what)) = said.server.first() {
+        return Err((field.into(), format!("{what} of a server; give engine.endpoint, its address")));
+    }
     let Some(command) = &said.command else {
         let nothing = said.reads.is_none() && said.name.is_none() && said.env.is_empty();
         let missing = "missing; give the program and its arguments: [python3, train.py]".to_string();
@@ -26,19 +33,62 @@ pub(crate) fn complete(trial: Trial, draft: &Draft) -> Result<Trial, FieldFault>
     })?;
     fits(&reads, &trial)?;
     let states_model = draft.states_model();
-    let value = |name: &str| of_field(name, &trial, draft);
+    let (command, env) = program("engine.command", command, &trial, draft)?;
+    let engine = Engine { command, env, reads, states_model, server: None };
+    let own = said.name.clone().unwrap_or_else(|| engine.name());
+    let model = if states_model { trial.model.clone() } else { own };
+    Ok(Trial { model, engine: Some(engine), ..trial })
+}
+
+/// A command and its variables with the trial's fields in them.
+fn program(
+    path: &'static str,
+    command: &[String],
+    trial: &Trial,
+    draft: &Draft,
+) -> Result<(Vec<String>, BTreeMap<String, String>), FieldFault> {
+    let value = |name: &str| of_field(name, trial, draft);
     let fill = |text: &String| filled(text, &value);
-    let command: Vec<String> =
-        command.iter().map(fill).collect::<Result<_, _>>().map_err(|m| ("engine.command".into(), m))?;
+    let words = command.iter().map(fill).collect::<Result<_, _>>().map_err(|m| (path.into(), m))?;
     let variable = |(name, text): (&String, &String)| {
         let path = format!("engine.env.{name}");
         fill(text).map(|text| (name.clone(), text)).map_err(|m| (path.into(), m))
     };
-    let env = said.env.iter().map(variable).collect::<Result<_, FieldFault>>()?;
-    let engine = Engine { command, env, reads, states_model };
-    let own = said.name.clone().unwrap_or_else(|| engine.name());
+    Ok((words, draft.engine.env.iter().map(variable).collect::<Result<_, FieldFault>>()?))
+}
+
+/// The trial that asks a server.
+fn served(trial: Trial, draft: &Draft) -> Result<Trial, FieldFault> {
+    let (said, states_model) = (&draft.engine, draft.states_model());
+    for (given, field) in [(said.command.is_some(), "engine.command"), (said.reads.is_some(), "engine.reads")] {
+        if given {
+            let message = "belongs to a program, and engine.endpoint names a server; keep one of the two (engine.start starts a server)";
+            return Err((field.into(), message.into()));
+        }
+    }
+    if trial.workload.phase != Phase::Generate {
+        let message = format!("a server answers prompts, and the phase is {}; leave phase out", trial.workload.phase);
+        return Err(("phase".into(), message));
+    }
+    if trial.workload.batch != 1 {
+        return Err(("batch".into(), "a server batches as it sees fit; use load.concurrency".into()));
+    }
+    let finished = said.server.finish(trial.workload.prompt_len, trial.workload.new_tokens);
+    let server = finished.map_err(|(field, message)| (field.into(), message))?;
+    let own = said.name.clone().unwrap_or_else(|| server.target.model.clone());
     let model = if states_model { trial.model.clone() } else { own };
-    Ok(Trial { model, engine: Some(engine), ..trial })
+    let mut trial = Trial { model, ..trial };
+    // What is under way at a time.
+    trial.workload.batch = server.traffic.pace.concurrency().unwrap_or(1);
+    let engine =
+        Engine { command: vec![], env: said.env.clone(), reads: Reads::Requests, states_model, server: Some(server) };
+    trial.engine = Some(engine.clone());
+    let Some(start) = &said.server.start else {
+        let nobody = "variables are for a server that Centime starts; give engine.start, or set them where the server is started";
+        return if said.env.is_empty() { Ok(trial) } else { Err(("engine.env".into(), nobody.into())) };
+    };
+    let (command, env) = program("engine.start", &start.command, &trial, draft)?;
+    Ok(Trial { engine: Some(Engine { command, env, ..engine }), ..trial })
 }
 
 /// What a ready reader reads has to be what the trial says.

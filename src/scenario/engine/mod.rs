@@ -1,19 +1,24 @@
-//! A program of the user's that runs the workload in the built-in transformer's place: what is started, and how what it prints is read.
+//! A program of the user's that runs the workload in the built-in transformer's place: what is started, and how what it prints is read;
+//! or a server that is asked, and how.
 
 pub(crate) mod complete;
 mod fill;
 pub(crate) mod json_path;
+pub(crate) mod lengths;
 pub(crate) mod read;
+pub(crate) mod server;
+pub(crate) mod words;
 
 use crate::transformer::names;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
+use server::Server;
 use std::collections::BTreeMap;
 
 /// A program and how to read it. Placeholders are filled in, but for [`OUTPUT`], which every launch has anew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
-    /// The program and its arguments; started without a shell.
+    /// The program and its arguments; started without a shell. Empty where a server is asked that is there already.
     pub command: Vec<String>,
     /// Variables that the program sees beside those of Centime's own environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -22,6 +27,9 @@ pub struct Engine {
     /// Whether the scenario states the model's shape; where it does not, nothing is counted by it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub states_model: bool,
+    /// The server that is asked, where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
 }
 
 /// Stands for a file that is empty at every launch; what the program writes there is read instead of what it prints.
@@ -32,6 +40,8 @@ pub(crate) const OUTPUT: &str = "{output}";
 #[serde(rename_all = "snake_case")]
 pub enum Reads {
     Ready(Ready),
+    /// By requests to a server.
+    Requests,
     /// Another tool read it, of this model: `centime import`.
     Imported {
         model: String,
@@ -119,7 +129,8 @@ impl Engine {
     /// Whether a launch gives one figure, and is repeated for more.
     pub(crate) fn each(&self) -> Each {
         match &self.reads {
-            Reads::Ready(Ready::Torchrun) => Each::Step,
+            // Requests are samples of their own.
+            Reads::Ready(Ready::Torchrun) | Reads::Requests => Each::Step,
             Reads::Ready(Ready::LlamaBench | Ready::VllmThroughput) | Reads::Imported { .. } => Each::Launch,
             Reads::Json { each, .. } | Reads::Pattern { each, .. } => *each,
         }
@@ -131,6 +142,7 @@ impl Reads {
     pub(crate) fn in_words(&self) -> String {
         match self {
             Self::Ready(ready) => ready.name().into(),
+            Self::Requests => "requests".into(),
             Self::Imported { .. } => "imported".into(),
             Self::Json { paths, .. } => {
                 paths.iter().map(|(f, path)| format!("{}: {path}", f.name())).collect::<Vec<_>>().join(", ")
@@ -177,7 +189,14 @@ mod tests {
 
     fn named(words: &[&str]) -> String {
         let command = words.iter().map(|w| (*w).to_string()).collect();
-        Engine { command, env: BTreeMap::new(), reads: Reads::Ready(Ready::Torchrun), states_model: false }.name()
+        Engine {
+            command,
+            env: BTreeMap::new(),
+            reads: Reads::Ready(Ready::Torchrun),
+            states_model: false,
+            server: None,
+        }
+        .name()
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::List(words) => words.iter().map(|w| w.value.to_string()).collect::<Vec<_>>().join(" "),
         Value::Map(parts) => {
-            parts.iter().map(|e| format!("{}: {}", e.key, e.node.value)).collect::<Vec<_>>().join(", ")
+            parts.iter().map(|e| format!("{}: {}", e.key, shown(&e.node.value))).collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
     }
@@ -68,7 +68,7 @@ fn values(e: &Entry, field: &Field, s: &Sources) -> Result<Vec<Setting>, YamlErr
     let mut out = Vec::new();
     for node in nodes {
         let range = match &node.value {
-            Value::Text(t) if matches!(field.axis.kind, Kind::Count | Kind::Whole) => {
+            Value::Text(t) if matches!(field.axis.kind, Kind::Count | Kind::Whole | Kind::Tokens) => {
                 ranges::expand(t).map_err(|m| s.fault(node.place, format!("{}: {m}", field.path)))?
             }
             _ => None,

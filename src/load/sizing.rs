@@ -1,0 +1,57 @@
+//! What the server takes and counts, learned from it before the load begins: how it wants to be asked, and how many tokens words are.
+
+use super::client::Client;
+use super::counted::{Dialect, Sizing};
+use super::prompt::{body, words};
+use super::record::{Outcome, Record};
+use super::request;
+use crate::stats::random::SplitMix64;
+use std::time::{Duration, Instant};
+
+/// Words of the short prompt.
+const FEW: u32 = 8;
+
+/// Asks the server twice for one token.
+///
+/// # Errors
+/// A server that does not answer, or does not count.
+pub async fn learn(
+    client: &Client,
+    prompt_tokens: u32,
+    salt: u64,
+    patience: Duration,
+) -> Result<(Dialect, Sizing), String> {
+    let mut random = SplitMix64::new(salt);
+    let mut ask = async |count: u32, dialect: Dialect| {
+        let body = body(client.api(), client.model(), &words(count, &mut random), 1, dialect);
+        request::ask(client, body, Instant::now(), patience, Record::due(0.0, 0.0)).await
+    };
+    let (mut found, mut refused) = (None, String::new());
+    for dialect in [Dialect::Open, Dialect::Plain, Dialect::Modern] {
+        let record = ask(FEW, dialect).await;
+        match record.outcome {
+            Outcome::Answered => {
+                found = Some((dialect, record.input_tokens));
+                break;
+            }
+            Outcome::Status(400 | 422) => refused = record.reason,
+            _ => return Err(format!("the server does not answer a first request: {}", record.reason)),
+        }
+    }
+    let Some((dialect, of_few)) = found else {
+        return Err(format!("the server refuses every form of a first request: {refused}"));
+    };
+    // As long as prompts will be, so that what is off is off least there.
+    let count = prompt_tokens.max(8 * FEW);
+    let record = ask(count, dialect).await;
+    if record.outcome != Outcome::Answered {
+        return Err(format!("the server does not answer a prompt of about {count} tokens: {}", record.reason));
+    }
+    let sizing = Sizing::of((FEW, of_few), (count, record.input_tokens)).ok_or_else(|| {
+        format!(
+            "the server counts {of_few} tokens of {FEW} words and {} of {count}: prompts cannot be made to a length by that",
+            record.input_tokens
+        )
+    })?;
+    Ok((dialect, sizing))
+}
