@@ -3,7 +3,7 @@
 pub(crate) mod array;
 pub(crate) mod buffer;
 pub(crate) mod naive;
-mod naive_curves;
+pub(in crate::transformer) mod naive_curves;
 mod naive_parts;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ const CLAMP: f64 = 7.0;
 const STEEPNESS: f64 = 1.702;
 
 /// What a gate's other half is as a factor, and the slope of that.
-pub(super) fn other_half(kind: Activation, up: f64) -> (f64, f64) {
+pub(in crate::transformer) fn other_half(kind: Activation, up: f64) -> (f64, f64) {
     match kind {
         Activation::ClampedSwiGlu => (up.clamp(-CLAMP, CLAMP) + 1.0, if up.abs() > CLAMP { 0.0 } else { 1.0 }),
         _ => (up, 1.0),
@@ -15,7 +15,7 @@ pub(super) fn other_half(kind: Activation, up: f64) -> (f64, f64) {
 }
 
 /// f(x) and f'(x).
-pub(super) fn activate(kind: Activation, x: f64) -> (f64, f64) {
+pub(in crate::transformer) fn activate(kind: Activation, x: f64) -> (f64, f64) {
     match kind {
         Activation::Relu => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
         Activation::GeluTanh | Activation::GeGlu => {

@@ -13,6 +13,8 @@ mod bounds;
 mod case;
 mod decode;
 mod elementwise;
+mod experts;
+mod experts_bounds;
 #[cfg(test)]
 pub(crate) mod faulty_tests;
 mod fused;
@@ -118,6 +120,7 @@ fn list<B: Backend + 'static>(of: Selection<'_>, kind: BackendKind) -> Vec<Case<
     losses::list(size, &mut all);
     updates::list(size, &mut all);
     starts::list(size, &mut all);
+    experts::list(size, &mut all);
     all.retain(|case| of.takes(case));
     all
 }
