@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The machine code of the wgmma kernels: whether arithmetic runs while the tensor cores do.
+"""The machine code of the wgmma kernels: whether arithmetic and copies run while the tensor cores do.
 
 What these kernels gain over a simple loop is an order of instructions: products are started, the softmax's exponentials are
 computed, and only then are the products waited for. The source has that order; the assembler need not keep it, and a kernel
@@ -31,6 +31,9 @@ EXPONENTIALS = {
     "attention_wgmma_dq_128": [96 // 2],
 }
 
+# Products of groups of rows start the copies of a later step under a step's products: so many of a thread, between the two.
+COPIES = {"grouped_wgmma_linear": 8, "grouped_wgmma_input": 8, "grouped_wgmma_weight": 8}
+
 SECTION = re.compile(r'^\s*\.section\s+\.text\.(\w+)\s*,', re.MULTILINE)
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);", re.MULTILINE)
 
@@ -56,14 +59,33 @@ def exponentials_under_products(code: list[tuple[str, str]]) -> list[int]:
     return counts
 
 
+def copies_under_products(code: list[tuple[str, str]]) -> list[int]:
+    """For each wait for all products: copies into shared memory that are started since the last product."""
+    counts, started = [], None
+    for opcode, operands in code:
+        if opcode.startswith("HGMMA"):
+            started = 0
+        elif opcode.startswith("LDGSTS") and started is not None:
+            started += 1
+        elif opcode.startswith("WARPGROUP.DEPBAR") and started is not None:
+            counts.append(started)
+            started = None
+    return counts
+
+
 def faults(listing: str) -> list[str]:
     """What is wrong with the order in the kernels of a listing that it is known for."""
     found = []
     for name, code in kernels(listing).items():
         wanted = EXPONENTIALS.get(name)
-        if not wanted:
+        if name in COPIES and any(opcode.startswith("HGMMA") for opcode, _ in code):
+            counts = copies_under_products(code)
+            if not counts or min(counts) < COPIES[name]:
+                found.append(f"{name} starts {counts} copies while products are under way, expected {COPIES[name]} each time")
+        elif not wanted:
             if any(opcode.startswith("HGMMA") for opcode, _ in code):
-                found.append(f"{name} multiplies by wgmma and ci/sass.py does not know its order: add it to EXPONENTIALS")
+                found.append(f"{name} multiplies by wgmma and ci/sass.py does not know its order: add it to EXPONENTIALS or COPIES")
+        if not wanted:
             continue
         counts = exponentials_under_products(code)
         if not counts or len(counts) % len(wanted):

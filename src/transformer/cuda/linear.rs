@@ -90,23 +90,34 @@ impl Linear<'_> {
     }
 
     /// `dout w`, as a product that may still be given an epilogue.
-    fn of_input(&self, dout: &Buffer, w: &Buffer, dx: &Buffer, d: LinearDims) -> Product {
+    fn of_input(&self, dout: Matrix, w: &Buffer, dx: &Buffer, d: LinearDims) -> Product {
         let LinearDims { n, k, m } = d;
         let to = dense(dx.at(), dx.format(), k);
-        let (a, b) = (dense(dout.at(), dout.format(), m), dense(w.at(), w.format(), k));
-        plain(a, b, to, [n, m, k], self.tf32)
+        plain(dout, dense(w.at(), w.format(), k), to, [n, m, k], self.tf32)
+    }
+
+    /// A gradient `[N, M]` in the format that the product's other factor has: logits' are f32. `None` where there is no memory for it.
+    fn as_factor(&self, dout: &Buffer, other: Real, n: usize, m: usize) -> Option<Matrix> {
+        if dout.format() == other {
+            return Some(dense(dout.at(), other, m));
+        }
+        let narrow = self.state.scratch(n * m * other.size())?;
+        elementwise::narrow(self.on, other, dout.at(), narrow, n * m);
+        Some(dense(narrow, other, m))
     }
 
     /// `dx [N, K] (+)= dout w`
     pub(super) fn backward_input(&self, dout: &Buffer, w: &Buffer, dx: &Buffer, into: Store, d: LinearDims) {
         let plus = (into == Store::Accumulate).then_some(dx.at());
+        let Some(dout) = self.as_factor(dout, w.format(), d.n, d.m) else { return };
         self.on.product(&Product { plus, ..self.of_input(dout, w, dx, d) });
     }
 
     /// `dpre [N, K] = gelu_tanh'(pre) (dout w)` in one product, or `false`. Not in place: other elements of `pre` may still be read
     /// when one is written.
     pub(super) fn backward_gelu(&self, dout: &Buffer, w: &Buffer, pre: &Buffer, dpre: &Buffer, d: LinearDims) -> bool {
-        let (product, real) = (self.of_input(dout, w, dpre, d), dpre.format());
+        let of_dout = dense(dout.at(), dout.format(), d.m);
+        let (product, real) = (self.of_input(of_dout, w, dpre, d), dpre.format());
         let apart = |at: Elsewhere| {
             self.on.product(&Product { to: Matrix { address: at.to, ..product.to }, ..product });
             activation::activation_backward(self.on, real, Activation::GeluTanh, at.beside, at.to, d.n, d.k);
@@ -125,11 +136,10 @@ impl Linear<'_> {
         d: LinearDims,
     ) {
         let LinearDims { n, k, m } = d;
-        let to = dense(dw.wide(), Real::F32, k);
-        let (a, b) = (transposed(dense(dout.at(), dout.format(), m)), dense(x.at(), x.format(), k));
-        let product = plain(a, b, to, [m, n, k], self.tf32);
+        let (to, real) = (dense(dw.wide(), Real::F32, k), dout.format());
+        let Some(of_dout) = self.as_factor(dout, x.format(), n, m) else { return };
+        let product = plain(transposed(of_dout), dense(x.at(), x.format(), k), to, [m, n, k], self.tf32);
         let Some(dbias) = dbias else { return self.on.product(&product) };
-        let real = dout.format();
         let apart = |at: Elsewhere| {
             self.on.product(&Product { to: Matrix { address: at.to, ..to }, ..product });
             if let Some(partial) = self.state.scratch(4 * columns::partial_len(self.on, real, n, m)) {
@@ -137,7 +147,9 @@ impl Linear<'_> {
             }
         };
         let fused = Product { epilogue: Epilogue::RowSums { sums: dbias.wide() }, ..product };
-        if !self.on.try_product(&fused, &apart) {
+        // What is narrowed lies in scratch, and the partial sums after the product may: a product's own sums of it would be timed against
+        // steps that overwrite it.
+        if real != x.format() || !self.on.try_product(&fused, &apart) {
             apart(Elsewhere { to: to.address, beside: dbias.wide() });
         }
     }

@@ -29,6 +29,8 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
         (Family::Gpt2, Phase::Prefill, Dtype::Bf16, one),
         (Family::Llama, Phase::Decode, Dtype::Bf16, one),
         (Family::Gpt2, Phase::Generate, Dtype::F32, two),
+        (Family::Mixtral, Phase::Train, Dtype::Bf16, one),
+        (Family::Mixtral, Phase::Generate, Dtype::Bf16, one),
     ] {
         let w = workload(family, phase, dtype);
         let what = format!("{family:?} {phase} {dtype} {parallel:?}");
@@ -46,7 +48,7 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
 
 #[test]
 fn nothing_is_allocated_after_the_third_step() {
-    for family in [Family::Gpt2, Family::Llama] {
+    for family in [Family::Gpt2, Family::Llama, Family::Mixtral] {
         for phase in [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate] {
             for dtype in [Dtype::F32, Dtype::Bf16] {
                 let w = workload(family, phase, dtype);

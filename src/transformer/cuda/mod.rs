@@ -21,7 +21,9 @@ pub(crate) mod driver;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod experts;
 mod few_rows;
+mod grouped;
 mod head;
 #[cfg(test)]
 mod host;
@@ -48,6 +50,7 @@ mod random;
 mod ranks_tests;
 mod rehearsal;
 mod rope;
+mod route;
 mod rows;
 mod state;
 #[cfg(test)]
@@ -55,6 +58,7 @@ mod training_tests;
 
 use super::backend::{Captured, Varying};
 use super::error::SessionError;
+use super::pass::activations::expert_dims;
 use super::shape::Shape;
 use super::{Dtype, Phase, Workload};
 pub(crate) use attention::LARGEST_HEAD_DIM;
@@ -78,7 +82,8 @@ pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize) -> u64 {
         0
     };
     let attention = if training { 4 * rows * shape.n_heads as usize } else { 0 };
-    (head.max(attention) + (32 << 20)) as u64
+    let experts = expert_dims(shape, rows).map_or(0, |d| experts::scratch_bytes(d, real, training));
+    (head.max(attention).max(experts) + (32 << 20)) as u64
 }
 
 /// A rank on one device.

@@ -1,13 +1,16 @@
 //! Which parts of models the kernels have: what they have not is refused before anything is built.
 
-use super::super::backend::{AttentionDims, CacheDims, Parts as BackendParts, QkNormDims};
+use super::super::backend::{
+    AttentionDims, CacheDims, ExpertDims, Experts, ExpertsBackward, Parts as BackendParts, QkNormDims,
+};
 use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::super::shape::parts::{Parts, Positions};
 use super::super::{BackendKind, Phase, Workload};
 use super::buffer::Buffer;
 use super::qk_norm::SavedQkNorm;
-use super::{Cuda, elementwise, qk_norm};
+use super::route::MOST_EXPERTS;
+use super::{Cuda, elementwise, qk_norm, route};
 
 /// What a workload needs and the kernels have not, in words.
 pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
@@ -25,7 +28,7 @@ pub(crate) fn lacking_for(shape: &Shape, longest: u64) -> Option<&'static str> {
         (shape.experts.is_some_and(|e| !e.routing.is_plain()), "experts chosen by groups or sigmoids"),
         (shape.experts.is_some_and(|e| e.shared > 0), "shared experts"),
         (shape.experts.is_some_and(|e| e.dense_layers > 0), "layers without experts before others"),
-        (shape.experts.is_some(), "experts"),
+        (shape.experts.is_some_and(|e| e.count > MOST_EXPERTS), "more than 512 experts a layer"),
         (parts.sinks, "sinks beside scores"),
         (parts.positions == Positions::Alibi, "ALiBi"),
         (shape.window.is_some_and(|window| longest > u64::from(window)), "sequences longer than the sliding window"),
@@ -73,5 +76,18 @@ impl BackendParts for Cuda {
     }
     fn soft_cap(&self, x: &mut Buffer, len: usize, cap: f32) {
         elementwise::soft_cap(self.on(), x.format(), x.at(), cap, len);
+    }
+
+    fn route(&self, logits: &Buffer, chosen: &mut Buffer, weights: &mut Buffer, d: ExpertDims) {
+        route::route(self.on(), logits.wide(), chosen.wide(), weights.wide(), d);
+    }
+    fn route_backward(&self, logits: &Buffer, chosen: &Buffer, dweights: &Buffer, dlogits: &mut Buffer, d: ExpertDims) {
+        route::route_backward(self.on(), [logits.wide(), chosen.wide(), dweights.wide()], dlogits.wide(), d);
+    }
+    fn experts(&self, x: &Buffer, of: &Experts<'_, Buffer>, pre: &mut Buffer, act: &mut Buffer, out: &mut Buffer) {
+        self.experts_forward(x, of, pre, act, out);
+    }
+    fn experts_backward(&self, x: &Buffer, of: &Experts<'_, Buffer>, dout: &Buffer, to: ExpertsBackward<'_, Buffer>) {
+        self.experts_gradients(x, of, dout, &to);
     }
 }

@@ -30,8 +30,8 @@ fn losses(device: Arc<dyn Device>, w: &Workload) -> (Vec<u32>, u32) {
 
 fn workloads() -> impl Iterator<Item = Workload> {
     let families = [Family::Gpt2, Family::Llama, Family::Block];
-    // Rows of positions of their own and padding; norms of queries and keys; embeddings that are scaled.
-    let with_parts = [Family::Opt, Family::Qwen3, Family::Olmo2, Family::Gemma];
+    // Rows of positions of their own and padding; norms of queries and keys; embeddings that are scaled; experts.
+    let with_parts = [Family::Opt, Family::Qwen3, Family::Olmo2, Family::Gemma, Family::Mixtral];
     let kinds = [OptimizerKind::Adamw, OptimizerKind::Sgd, OptimizerKind::Adamax];
     families.into_iter().chain(with_parts).zip(kinds.into_iter().cycle()).flat_map(|(family, optimizer)| {
         [(Dtype::F32, 0.0), (Dtype::Bf16, 0.2)].map(|(dtype, dropout)| {

@@ -99,6 +99,10 @@ struct Fragments {
   __device__ __forceinline__ void as_a(unsigned (&a)[4], int row, int step) const {
     load_matrices(a, further(rows, threadIdx.x % 16, step) + row * (D * 2));
   }
+  // The same of rows that are the inner dimension, `row` .. + 16; A's 16 rows are the elements `16 step` .. + 16.
+  __device__ __forceinline__ void as_a_inner(unsigned (&a)[4], int row, int step) const {
+    load_matrices_transposed(a, further(columns, threadIdx.x % 8, step) + row * (D * 2));
+  }
   // B whose 16 columns are the rows `row` .. + 16; the inner dimension is `16 step` .. + 16.
   __device__ __forceinline__ void as_columns(unsigned (&b)[4], int row, int step) const {
     load_matrices(b, further(columns, threadIdx.x % 8, step) + row * (D * 2));

@@ -8,7 +8,7 @@
 // shared memory, a panel is [rows, 64]: rows of 128 bytes, whose 16-byte chunks are exchanged by chunk ^= row % 8 (the
 // swizzle of 128 bytes); a panel starts at a multiple of 1024 bytes. Two descriptions of the same panel:
 //   as rows     a row is a row of the left factor, or a column of the right one; the inner dimension runs along it
-//   as inner    the rows are the inner dimension; the right factor's columns run along them, 64 in a panel
+//   as inner    the rows are the inner dimension; the right factor's columns run along them, or the left one's rows, 64 in a panel
 #pragma once
 #include "attention_tiles.h"
 
@@ -31,7 +31,7 @@ struct Issued {
   const unsigned* left;
   Descriptor a, b;
   int n;
-  bool adds, inner;
+  bool adds, a_inner, inner;
   int group;
 };
 
@@ -68,8 +68,10 @@ static void multiply(void** lanes, const int index) {
     }
   }
   for (unsigned k = 0; k < 16; k++) {
-    for (unsigned row = 0; row < 16 && !first.left; row++)
-      a[row][k] = element(first.a.at + (16 * warp + row) * 128 + k * 2);
+    for (unsigned row = 0; row < 16 && !first.left; row++) {
+      const unsigned own = 16 * warp + row;
+      a[row][k] = element(first.a.at + (first.a_inner ? own * 2 + k * 128 : own * 128 + k * 2));
+    }
     for (int n = 0; n < first.n; n++) b[k][n] = right_element(first, k, unsigned(n));
   }
   for (unsigned lane = 0; lane < 32; lane++) {
@@ -94,10 +96,11 @@ static void complete(void** lanes, unsigned) {
   }
 }
 
-static inline void issue(float* c, const unsigned* left, Descriptor a, Descriptor b, int n, bool adds, bool inner) {
+static inline void issue(float* c, const unsigned* left, Descriptor a, Descriptor b, int n, bool adds, bool inner,
+                         bool a_inner = false) {
   Products& mine = products[threadIdx.x];
   if (mine.count == 64) shim::fail("more products under way than the host keeps account of");
-  mine.all[mine.count++] = {c, left, a, b, n, adds, inner, mine.closed};
+  mine.all[mine.count++] = {c, left, a, b, n, adds, a_inner, inner, mine.closed};
 }
 
 }  // namespace emulated
@@ -239,6 +242,18 @@ __device__ __forceinline__ void multiply_inner(float (&c)[N / 8][4], const unsig
                  : BOUND_128(c)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   }
+#endif
+}
+
+// c [64, 128] += A B over 16 of the inner dimension, both in shared memory, each described as inner or as rows (B^T then).
+template <bool A_INNER, bool B_INNER>
+__device__ __forceinline__ void multiply_tiles(float (&c)[16][4], Descriptor a, Descriptor b) {
+#ifdef CENTIME_HOST
+  emulated::issue(&c[0][0], nullptr, a, b, 128, true, B_INNER, A_INNER);
+#else
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" RESULTS_128 "}, %64, %65, 1, 1, 1, %66, %67;"
+               : BOUND_128(c)
+               : "l"(a), "l"(b), "n"(int(A_INNER)), "n"(int(B_INNER)));
 #endif
 }
 
