@@ -128,7 +128,7 @@ fn attention(b: &mut Bench) {
     let (q, cache) = (b.buffer(batch * 3 * C), b.buffer(2 * batch * capacity * C));
     let mut answer = b.buffer(batch * C);
     b.time("attention_cached", bytes(2 * batch * capacity * C), |cpu| {
-        cpu.attention_cached(&q, &cache, &mut answer, capacity, one, cached);
+        cpu.attention_cached(&q, &cache, &mut answer, None, capacity, one, cached);
     });
 }
 

@@ -30,6 +30,8 @@ EXPONENTIALS = {
     "attention_wgmma_dq_64": [64 // 2],
     "attention_wgmma_dq_128": [96 // 2],
 }
+# The same with windows.
+EXPONENTIALS |= {f"{name}_window": counts for name, counts in EXPONENTIALS.items()}
 
 # Products of groups of rows start the copies of a later step under a step's products: so many of a thread, between the two.
 COPIES = {"grouped_wgmma_linear": 8, "grouped_wgmma_input": 8, "grouped_wgmma_weight": 8}

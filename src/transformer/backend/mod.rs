@@ -321,13 +321,14 @@ pub trait Backend: Parts {
         d: AttentionDims,
         c: CacheDims,
     );
-    /// Attention of the one query a sequence (`d.tokens` = 1) over the first `length` places of the cache. A window is the cache's
-    /// capacity, and not looked at here.
+    /// Attention of the one query a sequence (`d.tokens` = 1) over the last `length` positions, its own among them, or as many of them
+    /// as the cache has places for: a window is its capacity, and not looked at here. `lse [B, H]` is as of [`Backend::attention`].
     fn attention_cached(
         &self,
         qkv: &Self::Buffer,
         cache: &Self::Buffer,
         out: &mut Self::Buffer,
+        lse: Option<&mut Self::Buffer>,
         length: usize,
         d: AttentionDims,
         c: CacheDims,

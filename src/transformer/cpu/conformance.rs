@@ -137,7 +137,7 @@ impl<B: Backend> Operation for B {
         let [out, cache] = o else { unreachable!() };
         on(self, [qkv], [out, cache], |[qkv], [out, cache]| {
             self.cache_append(qkv, cache, length - 1, d, c);
-            self.attention_cached(qkv, cache, out, length, d, c);
+            self.attention_cached(qkv, cache, out, None, length, d, c);
         });
     }
     fn rope(&self, qkv: &mut Array, f: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
@@ -285,7 +285,7 @@ fn attention_over_a_cache_of_16_bits_is_within_its_rounding() {
         for position in 0..d.tokens {
             let qkv = random(d.batch * d.qkv_width(), position as u64);
             Naive.cache_append(&qkv, &mut whole, position, one, dims(Dtype::F32));
-            Naive.attention_cached(&qkv, &whole, &mut exact, position + 1, one, dims(Dtype::F32));
+            Naive.attention_cached(&qkv, &whole, &mut exact, None, position + 1, one, dims(Dtype::F32));
             let most = whole.iter().fold(0.0f32, |m, x| m.max(x.abs()));
             // |q k| is at most the product of their lengths, which differ little between tokens of normal numbers.
             let square = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>();
@@ -294,7 +294,7 @@ fn attention_over_a_cache_of_16_bits_is_within_its_rounding() {
             let bound = most * (2f32.powi(-9) + (2.0 * score).exp_m1()) + 1e-5;
             let qkv = Buffer::Plain(qkv);
             cpu.cache_append(&qkv, &mut half, position, one, dims(Dtype::Bf16));
-            cpu.attention_cached(&qkv, &half, &mut rounded, position + 1, one, dims(Dtype::Bf16));
+            cpu.attention_cached(&qkv, &half, &mut rounded, None, position + 1, one, dims(Dtype::Bf16));
             for (a, b) in rounded.plain().iter().zip(exact.iter()) {
                 assert!((a - b).abs() <= bound, "{d:?} at {position}: {a}, {b}, bound {bound}");
             }

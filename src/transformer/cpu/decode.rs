@@ -11,25 +11,30 @@ pub(super) fn attention<T: Cached>(
     pool: &Pool,
     qkv: &[f32],
     cache: &[T],
-    out: &mut [f32],
+    (out, lse): (&mut [f32], Option<&mut [f32]>),
     length: usize,
     d: AttentionDims,
     c: CacheDims,
 ) {
-    let (dim, group) = (d.head_dim, d.heads / d.kv_heads);
+    let (dim, group, length) = (d.head_dim, d.heads / d.kv_heads, length.min(c.capacity));
+    let mut unasked = Vec::new();
+    let lse = lse.unwrap_or_else(|| {
+        unasked.resize(d.batch * d.heads, 0.0);
+        &mut unasked
+    });
     let (keys, values) = cache[..c.len()].split_at(c.half());
     // A key-value head of a sequence and the query heads that share it are a task; their outputs stand side by side.
-    let out = writing(&mut out[..d.batch * d.out_width()], group * dim);
-    pool.over_with(out, length, |i, out, scores| {
+    let to = (writing(&mut out[..d.batch * d.out_width()], group * dim), writing(&mut lse[..d.batch * d.heads], group));
+    pool.over_with(to, length, |i, (out, lse), scores| {
         let (b, kv) = (i / d.kv_heads, i % d.kv_heads);
         let start = i * c.capacity * dim;
         let (keys, values) = (&keys[start..][..c.capacity * dim], &values[start..][..length * dim]);
-        for (g, out) in out.chunks_exact_mut(dim).enumerate() {
+        for ((g, out), lse) in out.chunks_exact_mut(dim).enumerate().zip(lse) {
             let query = &qkv[b * d.qkv_width() + (kv * group + g) * dim..][..dim];
             let of = OfHead { scale: d.scale() as f32, cap: d.scores.soft_cap, slope: d.slope(kv * group + g) };
             vectorised(
                 #[inline(always)]
-                || head(query, keys, values, scores, out, of),
+                || *lse = head(query, keys, values, scores, out, of),
             );
         }
     });
@@ -47,8 +52,9 @@ struct OfHead {
     slope: f32,
 }
 
+/// Gives the log of the softmax's denominator.
 #[inline(always)]
-fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], out: &mut [f32], of: OfHead) {
+fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], out: &mut [f32], of: OfHead) -> f32 {
     let scale = of.scale;
     let capacity = keys.len() / query.len();
     let (blocks, rest) = scores.as_chunks_mut::<BLOCK>();
@@ -76,7 +82,8 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
     for s in scores.iter_mut() {
         *s = exp(*s - max);
     }
-    let inverse = 1.0 / sum(scores);
+    let total = sum(scores);
+    let inverse = 1.0 / total;
     let dim = out.len();
     let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
     let whole = blocks.len() * BLOCK;
@@ -97,4 +104,5 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
             }
         }
     }
+    max + total.ln()
 }

@@ -370,14 +370,16 @@ impl Backend for Cpu {
         qkv: &Buffer,
         cache: &Buffer,
         out: &mut Buffer,
+        lse: Option<&mut Buffer>,
         length: usize,
         d: AttentionDims,
         c: CacheDims,
     ) {
-        let (qkv, cache, out) = (qkv.plain(), cache.plain(), out.plain_mut());
+        let (qkv, cache) = (qkv.plain(), cache.plain());
+        let to = (out.plain_mut(), lse.map(Buffer::plain_mut));
         match c.dtype {
-            Dtype::F32 | Dtype::Tf32 => decode::attention::<f32>(&self.pool, qkv, cache, out, length, d, c),
-            Dtype::Bf16 => decode::attention(&self.pool, qkv, halves(cache), out, length, d, c),
+            Dtype::F32 | Dtype::Tf32 => decode::attention::<f32>(&self.pool, qkv, cache, to, length, d, c),
+            Dtype::Bf16 => decode::attention(&self.pool, qkv, halves(cache), to, length, d, c),
         }
     }
 

@@ -302,18 +302,22 @@ impl Backend for Naive {
         qkv: &Array,
         cache: &Array,
         out: &mut Array,
+        mut lse: Option<&mut Array>,
         length: usize,
         d: AttentionDims,
         c: CacheDims,
     ) {
-        let dim = d.head_dim;
+        let (dim, length) = (d.head_dim, length.min(c.capacity));
         for b in 0..d.batch {
             for h in 0..d.heads {
                 let start = (b * d.kv_heads + h / (d.heads / d.kv_heads)) * c.capacity * dim;
                 let query = &qkv[b * d.qkv_width() + h * dim..][..dim];
                 let key = |s: usize| (0..dim).map(|i| cache[start + i * c.capacity + s]).collect::<Vec<f32>>();
                 let keys: Vec<_> = (0..length).map(key).collect();
-                let (p, _) = probabilities(query, keys.iter().map(Vec::as_slice), (0, h), &d);
+                let (p, log) = probabilities(query, keys.iter().map(Vec::as_slice), (0, h), &d);
+                if let Some(lse) = lse.as_mut() {
+                    lse[b * d.heads + h] = log as f32;
+                }
                 for i in 0..dim {
                     let sum: f64 = (0..length).map(|s| p[s] * f64::from(cache[c.half() + start + s * dim + i])).sum();
                     out[b * d.out_width() + h * dim + i] = sum as f32;

@@ -100,8 +100,8 @@ fn errors_in_the_order_of_the_mma_kernels_are_noticed() {
         &[(
             "keys are copied over those that other warps read",
             &[(
-                "if (Sizes::STAGES == 1 && tile > 0) {\n      __syncthreads();",
-                "if (Sizes::STAGES == 1 && tile > 0) {",
+                "if (Sizes::STAGES == 1 && tile > first_tile) {\n      __syncthreads();",
+                "if (Sizes::STAGES == 1 && tile > first_tile) {",
             )],
         )],
     );

@@ -107,7 +107,7 @@ pub(super) fn agreement(on: &HostDevice, real: Real, path: Path, d: AttentionDim
         dqkv: put(real, &vec![f32::NAN; rows * width]),
         workspace: put(Real::F32, &vec![f32::NAN; backward_workspace_bytes(&d) / 4]),
     };
-    forward_by(path, on, real, [b.qkv, b.out, b.lse], &d);
+    forward_by(path, on, real, [b.qkv, b.out, b.lse], Context::own(b.qkv, real, &d), &d);
     // Beyond 128, tensor cores have the forward pass alone.
     backward_by(if path == Path::TensorCores(256) { Path::Rows(8) } else { path }, on, real, b, &d);
     on.wait().map_err(|e| e.to_string())?;
@@ -204,6 +204,53 @@ fn attention_by_warpgroups_agrees_with_the_oracle() {
     }
 }
 
+const SMALL: AttentionDims =
+    AttentionDims { batch: 1, tokens: 7, heads: 2, kv_heads: 1, head_dim: 64, causal: true, scores: Scores::PLAIN };
+
+/// NaN in all keys and values before a block's tiles, and in all queries after a block of keys' windows, would be in its results.
+#[test]
+fn what_is_in_no_window_of_a_block_is_not_read() {
+    let Some(on) = HostDevice::new() else { return };
+    for (real, path, head_dim) in [
+        (Real::F32, Path::Rows(2), 64),
+        (Real::F32, Path::NarrowRows, 130),
+        (Real::Bf16, Path::TensorCores(64), 64),
+        (Real::Bf16, Path::TensorCores(128), 128),
+        (Real::Bf16, Path::Warpgroups(64), 64),
+        (Real::Bf16, Path::Warpgroups(128), 128),
+    ] {
+        let scores = Scores { window: Some(40), ..Scores::PLAIN };
+        let d = AttentionDims { tokens: 768, head_dim, scores, ..SMALL };
+        let (width, out_width) = (d.qkv_width(), d.out_width());
+        let mut qkv = rounded(real, random(d.rows() * width, 1));
+        let mut dout = rounded(real, random(d.rows() * out_width, 2));
+        // The third of the tokens in the middle sees and is seen by neighbours alone.
+        let far = |token: usize| !(128..640).contains(&token);
+        qkv.chunks_exact_mut(width).enumerate().filter(|(t, _)| far(*t)).for_each(|(_, row)| row.fill(f32::NAN));
+        dout.chunks_exact_mut(out_width).enumerate().filter(|(t, _)| far(*t)).for_each(|(_, row)| row.fill(f32::NAN));
+        let b = Backward {
+            qkv: on.put(real, &qkv),
+            out: on.put(real, &vec![0.0; d.rows() * out_width]),
+            dout: on.put(real, &dout),
+            lse: on.put(Real::F32, &vec![0.0; d.rows() * d.heads]),
+            dqkv: on.put(real, &vec![f32::NAN; d.rows() * width]),
+            workspace: on.put(Real::F32, &vec![f32::NAN; backward_workspace_bytes(&d) / 4]),
+        };
+        forward_by(path, &on, real, [b.qkv, b.out, b.lse], Context::own(b.qkv, real, &d), &d);
+        backward_by(path, &on, real, b, &d);
+        on.wait().unwrap();
+        for (what, at, width) in [("out", b.out, out_width), ("dqkv", b.dqkv, width)] {
+            let all = on.get(real, at, d.rows() * width);
+            let middle = &all[320 * width..448 * width];
+            assert!(
+                middle.iter().all(|x| x.is_finite()),
+                "{path:?} {real:?}: {what} of the middle has what is far in it"
+            );
+            assert!(all[..128 * width].iter().any(|x| x.is_nan()), "{path:?} {real:?}: {what}");
+        }
+    }
+}
+
 #[test]
 fn kernels_are_chosen_by_format_head_dim_and_device() {
     let device = |capability, shared_bytes| DeviceFacts {
@@ -246,7 +293,21 @@ fn kernels_are_chosen_by_format_head_dim_and_device() {
         (&ampere, Real::F32, 256, Path::Rows(8)),
         (&hopper, Real::Bf16, 128, Path::Warpgroups(128)),
     ] {
-        assert_eq!(Path::forward(facts, real, head_dim), path, "forward, {facts:?} {real:?} {head_dim}");
+        let d = AttentionDims { head_dim, ..SMALL };
+        assert_eq!(Path::forward(facts, real, &d), path, "forward, {facts:?} {real:?} {head_dim}");
+    }
+    // Caps and ALiBi are not in the kernels by warpgroups; windows and other scales are.
+    let capped = Scores { soft_cap: Some(2.0), ..Scores::PLAIN };
+    let alibi = Scores { alibi: true, ..Scores::PLAIN };
+    let windowed = Scores { window: Some(2), scale: Some(0.1), ..Scores::PLAIN };
+    for (scores, head_dim, path) in [
+        (capped, 80, Path::TensorCores(96)),
+        (alibi, 64, Path::TensorCores(64)),
+        (windowed, 80, Path::Warpgroups(128)),
+        (capped, 136, Path::Rows(8)),
+    ] {
+        let d = AttentionDims { head_dim, scores, ..SMALL };
+        assert_eq!(Path::backward(&hopper, Real::Bf16, &d), path, "{scores:?} {head_dim}");
     }
     assert!(forward_shared_bytes(256) <= small.shared_bytes);
 }
@@ -342,7 +403,7 @@ fn large_scores_neither_overflow_nor_vanish() {
         let want = expected(&qkv, &vec![0.0; d.rows() * d.out_width()], d);
         let (from, out) = (on.put(real, &qkv), on.put(real, &vec![0.0; d.rows() * d.out_width()]));
         let lse = on.put(Real::F32, &vec![0.0; d.rows()]);
-        forward_by(path, &on, real, [from, out, lse], &d);
+        forward_by(path, &on, real, [from, out, lse], Context::own(from, real, &d), &d);
         on.wait().unwrap();
         // Scores of up to 2^10, off by 2^-24 of that times the sqrt of as many products: up to 1e-3 of P. Values are below 64.
         let of_p = (head_dim as f64).sqrt() * 2f64.powi(-14);

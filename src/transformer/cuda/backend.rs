@@ -337,6 +337,7 @@ impl Backend for Cuda {
         qkv: &Buffer,
         cache: &Buffer,
         out: &mut Buffer,
+        lse: Option<&mut Buffer>,
         length: usize,
         d: AttentionDims,
         c: CacheDims,
@@ -346,7 +347,8 @@ impl Backend for Cuda {
         let Some(partial) = self.state.scratch(decode::partial_bytes(self.on(), &d, c.capacity)) else { return };
         let Some(counts) = self.state.counts(decode::count_bytes(self.on(), &d)) else { return };
         let first = self.state.position(length - 1);
-        let operands = decode::Decode { qkv: qkv.at(), keys, values, out: out.at(), partial, counts, first };
+        let (out, lse) = (out.at(), lse.map(|lse| lse.wide()));
+        let operands = decode::Decode { qkv: qkv.at(), keys, values, out, lse, partial, counts, first };
         decode::decode_attention(self.on(), real, operands, d, c.capacity);
     }
 

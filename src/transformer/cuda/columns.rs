@@ -34,9 +34,14 @@ pub(super) fn column_sums(on: &dyn Device, real: Real, x: Address, partial: Addr
     let grid = [tiles(real, m) as u32, shares as u32, 1];
     Kernel { on, file: "columns", name: "column_sums", real }.run_grid(grid, THREADS, &args);
     if shares > 1 {
-        let args = [at(partial), at(out), int(shares), int(m)];
-        Kernel { on, file: "columns", name: "sum_partials", real }.run(m.div_ceil(32) as u32, 1024, &args);
+        sum_partials(on, real, partial, out, shares, m);
     }
+}
+
+/// `out [m] =` the sums of the rows of `partial [shares, m]`, both f32, in their order.
+pub(super) fn sum_partials(on: &dyn Device, real: Real, partial: Address, out: Address, shares: usize, m: usize) {
+    let args = [at(partial), at(out), int(shares), int(m)];
+    Kernel { on, file: "columns", name: "sum_partials", real }.run(m.div_ceil(32) as u32, 1024, &args);
 }
 
 #[cfg(test)]

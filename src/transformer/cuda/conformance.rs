@@ -216,7 +216,7 @@ fn attention_rope_and_the_cache_agree() {
             let mut cache = on.alloc(c.words(), KvCache).unwrap();
             on.cache_append(&prompt, &mut cache, 0, d, c);
             on.cache_append(&qkv, &mut cache, tokens, one, c);
-            on.attention_cached(&qkv, &cache, &mut out, tokens + 1, one, c);
+            on.attention_cached(&qkv, &cache, &mut out, None, tokens + 1, one, c);
         });
     }
 }

@@ -1,11 +1,12 @@
-//! The KV cache and attention of one query a sequence over it.
+//! The KV cache, attention of one query a sequence over it, and what a stretch of a prompt looks at.
 //!
-//! The cache holds keys `[B, KV, capacity, D]` and values `[B, KV, capacity, D]`. Where a pass stands in it comes from the
+//! The cache holds keys `[B, KV, capacity, D]` and values `[B, KV, capacity, D]`; past its capacity tokens take the places of the oldest. Where a pass stands in it comes from the
 //! device's memory, and grids follow from shapes alone, so that a captured step serves every position.
 
 use super::super::backend::AttentionDims;
 use super::device::{Address, Arg, Device, Launch, Real};
-use super::launch::{Kernel, THREADS, at, blocks, int};
+use super::launch::{Kernel, THREADS, at, at_or_null, blocks, int};
+use super::sight::{Context, of_products};
 
 /// Positions below which a block's share of the context is not worth a block of its own.
 const LEAST_SHARE: usize = 64;
@@ -30,6 +31,44 @@ pub(super) fn cache_append(
     let args = [at(qkv), at(keys), at(values), batch, tokens, heads, kv_heads, head_dim, capacity, at(first)];
     let grid = blocks(on, pieces, THREADS as usize);
     Kernel { on, file: "cache", name: "cache_append", real }.run(grid, THREADS, &args);
+}
+
+/// What [`context`] gathers from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub qkv: Address,
+    pub keys: Address,
+    pub values: Address,
+    /// Of its first token.
+    pub position: usize,
+    pub capacity: usize,
+}
+
+impl Stretch {
+    /// Positions before it that any of its queries sees and the cache still has.
+    fn before(&self, d: &AttentionDims) -> usize {
+        let kept = self.position.min(self.capacity);
+        d.scores.window.filter(|_| d.causal).map_or(kept, |window| kept.min(window - 1))
+    }
+    /// Bytes that [`context`] fills.
+    pub(super) fn bytes(&self, real: Real, d: &AttentionDims) -> usize {
+        context_bytes(real, self.before(d) + d.tokens, d)
+    }
+}
+
+/// Bytes of keys and values of so many positions of every sequence.
+pub(super) fn context_bytes(real: Real, positions: usize, d: &AttentionDims) -> usize {
+    2 * d.batch * d.kv_heads * positions * d.head_dim * real.size()
+}
+
+/// Gathers keys and values that the queries of a stretch of a prompt look at, which is not in the cache yet, at `to`.
+pub(super) fn context(on: &dyn Device, real: Real, s: Stretch, to: Address, d: &AttentionDims) -> Context {
+    let before = s.before(d);
+    let pieces = s.bytes(real, d).div_ceil(16);
+    let mut args = [s.qkv, s.keys, s.values, to].map(at).to_vec();
+    args.extend([d.batch, d.tokens, d.heads, d.kv_heads, d.head_dim, s.capacity, s.position, before].map(int));
+    Kernel { on, file: "cache", name: "cache_context", real }.run(blocks(on, pieces, THREADS as usize), THREADS, &args);
+    Context::gathered(to, real, before, d)
 }
 
 /// How decoding is divided.
@@ -96,23 +135,26 @@ pub(super) struct Decode {
     pub keys: Address,
     pub values: Address,
     pub out: Address,
+    /// `[B, H]` f32: takes the logs of the softmax's denominators.
+    pub lse: Option<Address>,
     /// [`partial_bytes`]; what is in it does not matter.
     pub partial: Address,
     /// [`count_bytes`], zero before the first step and left zero by every step; no one else's.
     pub counts: Address,
-    /// Position of the query, an `int` in the device's memory: attention is over it and all before.
+    /// Position of the query, an `int` in the device's memory: attention is over it and all before, or as many as there are places for.
     pub first: Address,
 }
 
-/// `out [B, H*D]`: attention of the one query a sequence (`d.tokens` = 1) over the first `*first + 1` positions of the cache.
+/// `out [B, H*D]`: attention of the one query a sequence (`d.tokens` = 1) over the first `*first + 1` places of the cache.
 pub(super) fn decode_attention(on: &dyn Device, real: Real, operands: Decode, d: AttentionDims, capacity: usize) {
     decode_by(Division::of(on, &d, capacity), on, real, operands, &d, capacity);
 }
 
 fn decode_by(by: Division, on: &dyn Device, real: Real, o: Decode, d: &AttentionDims, capacity: usize) {
     let [heads, kv_heads, head_dim, capacity] = [d.heads, d.kv_heads, d.head_dim, capacity].map(int);
-    let mut args: Vec<Arg> = [o.qkv, o.keys, o.values, o.out, o.partial, o.counts].map(at).to_vec();
-    args.extend([heads, kv_heads, head_dim, capacity, at(o.first)]);
+    let mut args: Vec<Arg> = [o.qkv, o.keys, o.values, o.out].map(at).to_vec();
+    args.extend([at_or_null(o.lse), at(o.partial), at(o.counts), heads, kv_heads, head_dim, capacity, at(o.first)]);
+    args.extend(of_products(d));
     on.launch(&Launch {
         file: "decode",
         kernel: by.kernel(),
@@ -150,7 +192,8 @@ mod tests {
         let (mut cache, mut want) = (array(&vec![0.0; c.len()]), array(&vec![0.0; d.batch * d.out_width()]));
         Naive.cache_append(&array(&before), &mut cache, 0, prompt, c);
         Naive.cache_append(&array(&qkv), &mut cache, length - 1, d, c);
-        Naive.attention_cached(&array(&qkv), &cache, &mut want, length, d, c);
+        let mut logs = array(&vec![0.0; d.batch * d.heads]);
+        Naive.attention_cached(&array(&qkv), &cache, &mut want, Some(&mut logs), length, d, c);
 
         // NaN past the length: what must not be read into a result.
         let [keys, values] = [(); 2].map(|()| on.put(real, &vec![f32::NAN; c.half()]));
@@ -165,6 +208,7 @@ mod tests {
         cache_append(on, real, (from, keys, values, first), d, capacity);
 
         let out = on.put(real, &vec![f32::NAN; want.len()]);
+        let lse = on.put(Real::F32, &vec![f32::NAN; logs.len()]);
         let counts = on.put_words(&vec![0; count_bytes(on, &d) / 4]);
         let own = Division::of(on, &d, capacity);
         for splits in splits.iter().copied().chain([own.splits]) {
@@ -173,17 +217,20 @@ mod tests {
             let partial = on.put(Real::F32, &vec![f32::NAN; numbers]);
             for _ in 0..2 {
                 on.set(real, out, &vec![f32::NAN; want.len()]);
-                let operands = Decode { qkv: from, keys, values, out, partial, counts, first };
+                on.set(Real::F32, lse, &vec![f32::NAN; logs.len()]);
+                let operands = Decode { qkv: from, keys, values, out, lse: Some(lse), partial, counts, first };
                 decode_by(by, on, real, operands, &d, capacity);
                 let what = format!("{real:?} length {length}, {by:?}, {d:?}");
                 on.wait().unwrap_or_else(|e| panic!("{what}: {e}"));
                 close(&what, real, &on.get(real, out, want.len()), &want);
+                close(&what, Real::F32, &on.get(Real::F32, lse, logs.len()), &logs);
             }
             on.release(partial, numbers * 4);
         }
         for (at, len) in [(keys, c.half()), (values, c.half()), (from, qkv.len()), (out, want.len())] {
             on.release(at, len * real.size());
         }
+        on.release(lse, 4 * logs.len());
     }
 
     fn dims(batch: usize, heads: usize, kv_heads: usize, head_dim: usize) -> AttentionDims {

@@ -52,15 +52,17 @@ mod rehearsal;
 mod rope;
 mod route;
 mod rows;
+mod sight;
+mod sinks;
 mod state;
 #[cfg(test)]
 mod training_tests;
 
-use super::backend::{Captured, Varying};
+use super::backend::{AttentionDims, Captured, Scores, Varying};
 use super::error::SessionError;
 use super::pass::activations::expert_dims;
 use super::shape::Shape;
-use super::{Dtype, Phase, Workload};
+use super::{BackendKind, Dtype, Phase, Workload};
 pub(crate) use attention::LARGEST_HEAD_DIM;
 use buffer::Buffer;
 pub(super) use buffer::bytes;
@@ -81,9 +83,22 @@ pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize) -> u64 {
     } else {
         0
     };
-    let attention = if training { 4 * rows * shape.n_heads as usize } else { 0 };
+    let attention = if training { 4 * rows * shape.n_heads as usize } else { context_bytes(w, shape, rows) };
     let experts = expert_dims(shape, rows).map_or(0, |d| experts::scratch_bytes(d, real, training));
     (head.max(attention).max(experts) + (32 << 20)) as u64
+}
+
+/// Bytes of keys and values of a layer that a stretch of a prompt looks at, gathered; `rows` are those of the whole prompts.
+fn context_bytes(w: &Workload, shape: &Shape, rows: usize) -> usize {
+    let whole = w.prompt_len as usize;
+    let batch = rows / whole.max(1);
+    if w.stretch_of_prompt(BackendKind::Cuda, batch) >= whole {
+        return 0;
+    }
+    let (kv_heads, head_dim) = (shape.n_kv_heads as usize, shape.head_dim as usize);
+    let (heads, scores) = (shape.n_heads as usize, Scores::PLAIN);
+    let d = AttentionDims { batch, tokens: whole, heads, kv_heads, head_dim, causal: true, scores };
+    decode::context_bytes(buffer::real(w.dtype), whole, &d)
 }
 
 /// A rank on one device.

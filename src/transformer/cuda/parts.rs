@@ -1,39 +1,30 @@
 //! Which parts of models the kernels have: what they have not is refused before anything is built.
 
+use super::super::Workload;
 use super::super::backend::{
     AttentionDims, CacheDims, ExpertDims, Experts, ExpertsBackward, Parts as BackendParts, QkNormDims,
 };
-use super::super::error::SessionError;
 use super::super::shape::Shape;
-use super::super::shape::parts::{Parts, Positions};
-use super::super::{BackendKind, Phase, Workload};
+use super::backend::halves;
 use super::buffer::Buffer;
+use super::decode::Stretch;
 use super::qk_norm::SavedQkNorm;
 use super::route::MOST_EXPERTS;
-use super::{Cuda, elementwise, qk_norm, route};
+use super::{Cuda, attention, decode, elementwise, qk_norm, route, sinks};
 
 /// What a workload needs and the kernels have not, in words.
 pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
-    if w.stretch_of_prompt(BackendKind::Cuda, w.batch as usize) < w.prompt_len as usize && w.phase != Phase::Train {
-        return Some("prompts in stretches (prefill_chunk)");
-    }
-    lacking_for(&w.shape, u64::from(w.longest_sequence()))
+    lacking_for(&w.shape)
 }
 
-/// What a model needs and the kernels have not, for sequences up to a length.
-pub(crate) fn lacking_for(shape: &Shape, longest: u64) -> Option<&'static str> {
-    let parts: &Parts = shape.parts();
+/// What a model needs and the kernels have not.
+pub(crate) fn lacking_for(shape: &Shape) -> Option<&'static str> {
     let all = [
         (shape.latent.is_some(), "latents of keys and values"),
         (shape.experts.is_some_and(|e| !e.routing.is_plain()), "experts chosen by groups or sigmoids"),
         (shape.experts.is_some_and(|e| e.shared > 0), "shared experts"),
         (shape.experts.is_some_and(|e| e.dense_layers > 0), "layers without experts before others"),
         (shape.experts.is_some_and(|e| e.count > MOST_EXPERTS), "more than 512 experts a layer"),
-        (parts.sinks, "sinks beside scores"),
-        (parts.positions == Positions::Alibi, "ALiBi"),
-        (shape.window.is_some_and(|window| longest > u64::from(window)), "sequences longer than the sliding window"),
-        (parts.score_scale.is_some(), "scores of another scale"),
-        (parts.score_cap.is_some(), "soft-caps of scores"),
     ];
     all.into_iter().find(|(needed, _)| *needed).map(|(_, what)| what)
 }
@@ -41,16 +32,46 @@ pub(crate) fn lacking_for(shape: &Shape, longest: u64) -> Option<&'static str> {
 impl BackendParts for Cuda {
     fn attention_after(
         &self,
-        _: &Buffer,
-        _: &Buffer,
-        _: &mut Buffer,
-        _: &mut Buffer,
-        _: usize,
-        _: AttentionDims,
-        _: CacheDims,
+        qkv: &Buffer,
+        cache: &Buffer,
+        out: &mut Buffer,
+        lse: &mut Buffer,
+        position: usize,
+        d: AttentionDims,
+        c: CacheDims,
     ) {
-        self.state.fail(SessionError::Invalid("prompts in stretches are not built into backend cuda".into()));
+        let real = qkv.format();
+        let (keys, values) = halves(cache, c, real);
+        let stretch = Stretch { qkv: qkv.at(), keys, values, position, capacity: c.capacity };
+        let Some(room) = self.state.scratch(stretch.bytes(real, &d)) else { return };
+        let context = decode::context(self.on(), real, stretch, room, &d);
+        attention::attention_over(self.on(), real, [qkv.at(), out.at(), lse.wide()], context, &d);
     }
+
+    fn sinks(&self, sinks: &Buffer, out: &mut Buffer, lse: &mut Buffer, d: AttentionDims) {
+        sinks::sinks(self.on(), out.format(), (sinks.at(), out.at(), lse.wide()), &d);
+    }
+    fn sinks_backward(
+        &self,
+        sinks: &Buffer,
+        out: &Buffer,
+        dout: &Buffer,
+        lse: &Buffer,
+        dsinks: &mut Buffer,
+        d: AttentionDims,
+    ) {
+        let Some(partial) = self.state.scratch(4 * sinks::partial_len(self.on(), &d)) else { return };
+        let operands = sinks::Backward {
+            logits: sinks.at(),
+            out: out.at(),
+            dout: dout.at(),
+            lse: lse.wide(),
+            partial,
+            dlogits: dsinks.wide(),
+        };
+        sinks::sinks_backward(self.on(), out.format(), operands, &d);
+    }
+
     fn qk_norm(&self, qkv: &mut Buffer, gains: [&Buffer; 2], kept: Option<(&mut Buffer, &mut Buffer)>, d: QkNormDims) {
         let kept = kept.map(|(x, stats)| (x.at(), stats.wide()));
         qk_norm::qk_norm(self.on(), qkv.format(), qkv.at(), gains.map(Buffer::at), kept, d);

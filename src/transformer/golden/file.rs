@@ -83,12 +83,6 @@ impl Golden {
         GoldenError::Content { path: self.path.clone(), message: message.into() }
     }
 
-    /// The longest sequence that it holds, in tokens.
-    pub(crate) fn longest_sequence(&self) -> u64 {
-        let lists = ["input_ids", "greedy"].iter().filter_map(|name| self.integers.get(*name));
-        lists.filter_map(|(dimensions, _)| dimensions.get(1)).max().map_or(0, |n| *n as u64)
-    }
-
     /// A token list as `[rows, columns]` of u32; what is below zero (Hugging Face's -100) becomes the ignored target.
     pub(crate) fn tokens(&self, name: &str) -> Option<(usize, usize, Vec<u32>)> {
         let (dimensions, values) = self.integers.get(name)?;

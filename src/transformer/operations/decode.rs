@@ -5,9 +5,9 @@ use super::super::shape::Rope;
 use super::Size;
 use super::attention::{HEAD_DIMS, text};
 use super::attention_bounds::{of_shaping, of_share, shaped};
-use super::bounds::{length, longest, sum};
+use super::bounds::{UNIT, length, longest, sum};
 use super::case::{Case, Known, by, given, result};
-use Category::{Activations, KvCache};
+use Category::{Activations, KvCache, Statistics};
 use std::ops::Range;
 
 /// Batch, length of the context, query heads, and heads of keys and values.
@@ -38,20 +38,15 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
                 .for_each(|d| add(d, head_dim));
         }
     }
-    for head_dim in [64, 128] {
-        to.push(captured_steps(AttentionDims {
-            batch: 2,
-            tokens: 1,
-            heads: 4,
-            kv_heads: 2,
-            head_dim,
-            causal: true,
-            scores: Scores::default(),
-        }));
+    for (head_dim, window) in [(64, None), (128, None), (64, Some(3)), (128, Some(1))] {
+        let scores = Scores { window, ..Scores::PLAIN };
+        let d = AttentionDims { batch: 2, tokens: 1, heads: 4, kv_heads: 2, head_dim, causal: true, scores };
+        to.push(captured_steps(d));
     }
 }
 
-/// What the result of a query `q` (its heads side by side) may be off by, keys and values being off by `off` of themselves.
+/// What the result of a query `q` (its heads side by side), and the logs of its denominators, may be off by, keys and values being off
+/// by `off` of themselves.
 fn of_query(
     q: &[f32],
     row: impl Fn(usize, usize) -> Vec<f32>,
@@ -59,9 +54,9 @@ fn of_query(
     d: AttentionDims,
     off: f64,
     u: f64,
-) -> Vec<f64> {
+) -> [Vec<f64>; 2] {
     let (dim, scale) = (d.head_dim, d.scale());
-    let mut all = Vec::with_capacity(d.out_width());
+    let (mut all, mut logs) = (Vec::with_capacity(d.out_width()), Vec::new());
     for h in 0..d.heads {
         let group = h / (d.heads / d.kv_heads);
         let keys: Vec<Vec<f32>> = seen.clone().map(|s| row(s, (d.heads + group) * dim)).collect();
@@ -74,6 +69,7 @@ fn of_query(
         // Query and key are off by `off` each; what that makes of a share is not small enough to be linear.
         let share = of_share(products, dim) + of_shaping(&d, h, seen.end) + (2.0 * off * products).exp_m1();
         let by = 2.0 * share + u + off + sum(seen.len());
+        logs.push(share + sum(seen.len()) + 4.0 * UNIT * (most + total.ln()).abs());
         let mut result = vec![0.0; dim];
         for (s, score) in seen.clone().zip(&scores) {
             let p = (score - most).exp() / total;
@@ -82,7 +78,7 @@ fn of_query(
         }
         all.extend(result);
     }
-    all
+    [all, logs]
 }
 
 /// A prompt of all tokens but the last goes into the cache, then the last, whose attention is computed. With a window the cache holds no
@@ -91,31 +87,29 @@ pub(super) fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     let AttentionDims { batch, tokens, kv_heads, head_dim, .. } = d;
     let (one, before) = (AttentionDims { tokens: 1, ..d }, AttentionDims { tokens: tokens - 1, ..d });
     let width = d.qkv_width();
-    let off = by(move |b: &Known<'_>| {
-        let mut all = Vec::new();
-        for sequence in 0..batch {
-            let row = |s: usize, column: usize| {
-                let (from, r) = if s + 1 < tokens { (0, sequence * (tokens - 1) + s) } else { (1, sequence) };
-                b.before[from][r * width + column..][..head_dim].to_vec()
-            };
-            all.extend(of_query(
-                &b.before[1][sequence * width..][..width],
-                row,
-                d.seen(tokens - 1),
-                d,
-                0.0,
-                b.format.on_the_way(),
-            ));
-        }
-        all
-    });
+    let off = move |part: usize| {
+        by(move |b: &Known<'_>| {
+            let mut all = Vec::new();
+            for sequence in 0..batch {
+                let row = |s: usize, column: usize| {
+                    let (from, r) = if s + 1 < tokens { (0, sequence * (tokens - 1) + s) } else { (1, sequence) };
+                    b.before[from][r * width + column..][..head_dim].to_vec()
+                };
+                let query = &b.before[1][sequence * width..][..width];
+                let both = of_query(query, row, d.seen(tokens - 1), d, 0.0, b.format.on_the_way());
+                all.extend_from_slice(&both[part]);
+            }
+            all
+        })
+    };
     let slots = vec![
         given(before.rows() * width, Activations),
         given(batch * width, Activations),
-        result("attention_cached", batch * d.out_width(), Activations, off),
+        result("attention_cached", batch * d.out_width(), Activations, off(0)),
+        result("attention_cached", batch * d.heads, Statistics, off(1)),
     ];
     Case::new("attention_cached", text(d), 8 * d.rows() * d.heads * head_dim, slots, move |on: &B, b| {
-        if let [prompt, qkv, out] = b {
+        if let [prompt, qkv, out, lse] = b {
             let c = CacheDims {
                 batch,
                 kv_heads,
@@ -128,7 +122,7 @@ pub(super) fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
                 on.cache_append(prompt, &mut cache, 0, before, c);
             }
             on.cache_append(qkv, &mut cache, tokens - 1, one, c);
-            on.attention_cached(qkv, &cache, out, tokens.min(c.capacity), one, c);
+            on.attention_cached(qkv, &cache, out, Some(lse), tokens, one, c);
         }
         Ok(())
     })
@@ -142,6 +136,7 @@ const STEPS: usize = 5;
 fn captured_steps<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     let AttentionDims { batch, kv_heads, head_dim, .. } = d;
     let (width, angles) = (d.qkv_width(), frequencies(d));
+    let whole = AttentionDims { tokens: STEPS, ..d };
     let off = move |step: usize| {
         by(move |b: &Known<'_>| {
             // Rotation leaves lengths as they are; the shares that it moves are bounded by the largest there can be.
@@ -151,7 +146,8 @@ fn captured_steps<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
                 let of = |s: usize| &b.before[s][sequence * width..][..width];
                 let rows: Vec<Vec<f32>> = (0..=step).map(|s| rotated(of(s), &frequencies(d), s, d)).collect();
                 let row = |s: usize, column: usize| rows[s][column..][..head_dim].to_vec();
-                all.extend(of_query(&rows[step], row, 0..step + 1, d, u, b.format.on_the_way()));
+                let [out, _] = of_query(&rows[step], row, whole.seen(step), d, u, b.format.on_the_way());
+                all.extend(out);
             }
             all
         })
@@ -159,7 +155,8 @@ fn captured_steps<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     let mut slots: Vec<_> = (0..STEPS).map(|_| given(batch * width, Activations)).collect();
     slots.extend((0..STEPS).map(|s| result("captured", batch * d.out_width(), Activations, off(s))));
     Case::new("captured", text(d), batch * width, slots, move |on: &B, b| {
-        let c = CacheDims { batch, kv_heads, head_dim, capacity: STEPS + 1, dtype: on.dtype() };
+        let c =
+            CacheDims { batch, kv_heads, head_dim, capacity: d.scores.window.unwrap_or(STEPS + 1), dtype: on.dtype() };
         let mut cache = on.alloc(c.words(), KvCache)?;
         let mut qkv = on.alloc(batch * width, Activations)?;
         let mut out = on.alloc(batch * d.out_width(), Activations)?;
@@ -171,7 +168,7 @@ fn captured_steps<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
             on.captured(&varying, &mut captured, &mut || {
                 on.rope(&mut qkv, &angles, position, false, d);
                 on.cache_append(&qkv, &mut cache, position, d, c);
-                on.attention_cached(&qkv, &cache, &mut out, position + 1, d, c);
+                on.attention_cached(&qkv, &cache, &mut out, None, position + 1, d, c);
             });
             on.copy(&out, to, batch * d.out_width());
         }

@@ -33,6 +33,8 @@ pub(crate) const METHODS: &[&str] = &[
     "attention_backward",
     "attention_cached",
     "attention_after",
+    "sinks",
+    "sinks_backward",
     "dropout",
     "cross_entropy",
     "mean_squared_error",
@@ -155,11 +157,12 @@ impl Backend for Faulty {
         qkv: &Array,
         cache: &Array,
         out: &mut Array,
+        lse: Option<&mut Array>,
         length: usize,
         d: AttentionDims,
         c: CacheDims,
     ) {
-        Naive.attention_cached(qkv, cache, out, length, d, c);
+        Naive.attention_cached(qkv, cache, out, lse, length, d, c);
         self.damage("attention_cached", out);
     }
     fn cross_entropy(
@@ -207,5 +210,21 @@ impl Parts for Faulty {
     ) {
         Naive.attention_after(qkv, cache, out, lse, position, d, c);
         self.damage("attention_after", out);
+    }
+    fn sinks(&self, sinks: &Array, out: &mut Array, lse: &mut Array, d: AttentionDims) {
+        Naive.sinks(sinks, out, lse, d);
+        self.damage("sinks", out);
+    }
+    fn sinks_backward(
+        &self,
+        sinks: &Array,
+        out: &Array,
+        dout: &Array,
+        lse: &Array,
+        dsinks: &mut Array,
+        d: AttentionDims,
+    ) {
+        Naive.sinks_backward(sinks, out, dout, lse, dsinks, d);
+        self.damage("sinks_backward", dsinks);
     }
 }

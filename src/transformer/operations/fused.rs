@@ -230,7 +230,7 @@ fn norm_qkv_cached<B: Backend + 'static>(
         on.last_rows(qkv, &mut query, batch, tokens, m);
         let of_cache = |cache: &B::Buffer| {
             let mut out = on.alloc(batch * d.out_width(), Activations)?;
-            on.attention_cached(&query, cache, &mut out, position + tokens, one, dims);
+            on.attention_cached(&query, cache, &mut out, None, position + tokens, one, dims);
             let mut numbers = vec![0.0; batch * d.out_width()];
             on.download(&out, 0, &mut numbers);
             Ok::<_, SessionError>(numbers)

@@ -24,11 +24,11 @@ mod losses;
 mod norms;
 mod parts;
 mod products;
+mod scores;
 mod starts;
 mod tokens;
 mod updates;
 
-use super::BackendKind;
 use super::backend::Backend;
 use super::cpu::naive::Naive;
 use bounds::Format;
@@ -103,18 +103,15 @@ impl Selection<'_> {
     }
 }
 
-/// The list for a kind of backend: scores that the kernels have not are left out on CUDA, where such models are refused.
-fn list<B: Backend + 'static>(of: Selection<'_>, kind: BackendKind) -> Vec<Case<B>> {
+fn list<B: Backend + 'static>(of: Selection<'_>) -> Vec<Case<B>> {
     let (mut all, size) = (Vec::new(), of.size);
-    if kind != BackendKind::Cuda {
-        parts::scores(&mut all);
-    }
     parts::list(size, &mut all);
     products::list(size, &mut all);
     norms::list(size, &mut all);
     fused::list(size, &mut all);
     elementwise::list(size, &mut all);
     attention::list(size, &mut all);
+    scores::list(size, &mut all);
     decode::list(size, &mut all);
     tokens::list(size, &mut all);
     losses::list(size, &mut all);
@@ -131,7 +128,7 @@ pub(crate) fn check<B: Backend + 'static>(on: &B, of: Selection<'_>, threads: us
     let mut ours = Vec::new();
     let mut stopped = None;
     on.kernels_run();
-    for case in list::<B>(of, on.kind()) {
+    for case in list::<B>(of) {
         let before = case.before(format);
         match case.after(on, &before) {
             Ok(after) => ours.push(Results::of(&case, &before, after, on.kernels_run())),
@@ -143,7 +140,7 @@ pub(crate) fn check<B: Backend + 'static>(on: &B, of: Selection<'_>, threads: us
             }
         }
     }
-    let mut findings = against_the_oracle(&ours, &list(of, on.kind()), format, threads);
+    let mut findings = against_the_oracle(&ours, &list(of), format, threads);
     findings.extend(stopped);
     findings
 }

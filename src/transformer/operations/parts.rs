@@ -1,48 +1,17 @@
-//! Operations as the parts of single families have them: attention's windows, caps and slopes, norms of queries and keys, rotary
-//! positions on a part of a head, gains of 1 + w, capped logits.
+//! Operations as the parts of single families have them: norms of queries and keys, rotary positions on a part of a head, gains of
+//! 1 + w, capped logits. Attention's are in `scores`.
 
-use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Frequencies, LinearDims, NormDims, QkNormDims, Scores,
-};
-use super::super::cpu::naive::Naive;
+use super::super::backend::{AttentionDims, Backend, Category, Frequencies, LinearDims, NormDims, QkNormDims, Scores};
 use super::super::shape::{Rope, RopeScaling};
 use super::Size;
 use super::bounds::{FUNCTION, UNIT, sum};
 use super::case::{Allowed, Case, Known, by, changed, given, result, room};
-use super::{attention, attention_bounds, decode, losses, norms, tokens};
-use Category::{Activations, Gradients, KvCache, Statistics, Weights};
+use super::{attention, losses, norms, tokens};
+use Category::{Activations, Gradients, Statistics, Weights};
 
-const PLAIN: AttentionDims =
+pub(super) const PLAIN: AttentionDims =
     AttentionDims { batch: 2, tokens: 65, heads: 4, kv_heads: 2, head_dim: 16, causal: true, scores: Scores::PLAIN };
 
-/// Attention by other scores than most models have, and of prompts in stretches.
-pub(super) fn scores<B: Backend + 'static>(to: &mut Vec<Case<B>>) {
-    let scores = [
-        Scores { window: Some(1), ..Scores::PLAIN },
-        Scores { window: Some(17), ..Scores::PLAIN },
-        Scores { window: Some(64), scale: Some(0.3), ..Scores::PLAIN },
-        Scores { soft_cap: Some(2.0), ..Scores::PLAIN },
-        Scores { soft_cap: Some(1.5), window: Some(7), scale: Some(0.5), ..Scores::PLAIN },
-        Scores { alibi: true, ..Scores::PLAIN },
-    ];
-    for scores in scores {
-        // Twelve heads have slopes of two series.
-        for (tokens, heads, head_dim) in [(1, 4, 8), (65, 4, 16), (130, 12, 64)] {
-            let d = AttentionDims { tokens, heads, head_dim, scores, ..PLAIN };
-            to.extend([attention::attention(d), decode::cached(d)]);
-            to.extend([after_cache(d, 1), after_cache(d, 40)]);
-        }
-    }
-    // So long that whole stretches of keys are before every window of a strip, in both formats.
-    for window in [33, 300] {
-        let scores = Scores { window: Some(window), ..Scores::PLAIN };
-        let d = AttentionDims { batch: 1, tokens: 1100, heads: 2, kv_heads: 1, scores, ..PLAIN };
-        to.extend([attention::attention(d), decode::cached(d), after_cache(d, 700)]);
-    }
-    to.extend([after_cache(PLAIN, 3), after_cache(AttentionDims { tokens: 33, heads: 2, kv_heads: 1, ..PLAIN }, 600)]);
-}
-
-/// The others.
 pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     let yarn = RopeScaling::Yarn {
         factor: 4.0,
@@ -83,51 +52,6 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     to.extend([(5, 16, 31), (600, 8, 100)].map(|(n, k, m)| losses::cross_entropy(LinearDims { n, k, m }, Some(1.5))));
     // So many words that the largest number of so many bits is a word's.
     to.push(tokens::embed_backward((65, 13, 256, 20), 2, Some(4)));
-}
-
-/// A prompt of `before` tokens is in the cache, which holds a window's where there is one; `d.tokens` more come after it.
-fn after_cache<B: Backend + 'static>(d: AttentionDims, before: usize) -> Case<B> {
-    let AttentionDims { batch, tokens, kv_heads, head_dim, .. } = d;
-    let (width, out_width) = (d.qkv_width(), d.out_width());
-    let (first, whole) = (AttentionDims { tokens: before, ..d }, AttentionDims { tokens: before + tokens, ..d });
-    // As if all of it were one prompt.
-    let off = by(move |b: &Known<'_>| {
-        let rows = |from: &[f32], len: usize, s: usize| from[s * len * width..(s + 1) * len * width].to_vec();
-        let all = (0..batch).flat_map(|s| [rows(&b.before[0], before, s), rows(&b.before[1], tokens, s)].concat());
-        let qkv: Vec<f32> = all.collect();
-        let (n, mut made) = (whole.rows(), Vec::new());
-        for len in [qkv.len(), n * out_width, n * d.heads] {
-            made.push(Naive.alloc(len, Activations));
-        }
-        let [Ok(mut of), Ok(mut out), Ok(mut lse)] =
-            made.try_into().unwrap_or_else(|_| [(); 3].map(|()| Naive.alloc(0, Activations)))
-        else {
-            return Vec::new();
-        };
-        of.copy_from_slice(&qkv);
-        Naive.attention(&of, &mut out, &mut lse, whole);
-        let before_and_after =
-            [[qkv, vec![0.0; n * out_width]].to_vec(), [vec![], vec![], out.to_vec(), lse.to_vec()].to_vec()];
-        let errors = attention_bounds::errors(&before_and_after[0], &before_and_after[1], whole, b.format).out;
-        errors.chunks_exact((before + tokens) * out_width).flat_map(|s| s[before * out_width..].to_vec()).collect()
-    });
-    let slots = vec![
-        given(first.rows() * width, Activations),
-        given(d.rows() * width, Activations),
-        result("attention_after", d.rows() * out_width, Activations, off),
-        room(d.rows() * d.heads, Statistics),
-    ];
-    let shape = format!("{} after {before}", attention::text(d));
-    Case::new("attention_after", shape, 16 * d.rows() * whole.tokens * d.heads * head_dim, slots, move |on: &B, b| {
-        if let [prompt, qkv, out, lse] = b {
-            let capacity = d.scores.window.unwrap_or(usize::MAX).min(before + tokens);
-            let c = CacheDims { batch, kv_heads, head_dim, capacity, dtype: on.dtype() };
-            let mut cache = on.alloc(c.words(), KvCache)?;
-            on.cache_append(prompt, &mut cache, 0, first, c);
-            on.attention_after(qkv, &cache, out, lse, before, d, c);
-        }
-        Ok(())
-    })
 }
 
 fn text(d: QkNormDims) -> String {

@@ -252,9 +252,8 @@ impl<B: Backend> Model<B> {
         d: AttentionDims,
     ) {
         let (position, dims, layer) = (k.length, k.dims(l), &self.index.layers[l]);
-        // A stretch of a prompt sees its own keys where they are: a window's cache may not hold them beside what is before. So does
-        // a token with a sink beside its scores, which needs their denominator.
-        if layer.sinks.is_some() || (d.tokens > 1 && position > 0) {
+        // A stretch of a prompt sees its own keys where they are: a window's cache may not hold them beside what is before.
+        if d.tokens > 1 && position > 0 {
             self.queries_and_keys(l, x, (act, shared), position, d);
             let (out, lse) = (&mut act.attention, &mut act.lse);
             self.backend.attention_after(&act.qkv, &k.layers[l], out, lse, position, d, dims);
@@ -271,8 +270,9 @@ impl<B: Backend> Model<B> {
             self.backend.norm_qkv_cached(input, self.frequencies(l), &mut act.qkv, place, d);
         }
         if d.tokens == 1 {
-            let length = (position + 1).min(dims.capacity);
-            self.backend.attention_cached(&act.qkv, &k.layers[l], &mut act.attention, length, d, dims);
+            // A sink beside the scores needs their denominator.
+            let (out, lse) = (&mut act.attention, layer.sinks.is_some().then_some(&mut act.lse));
+            self.backend.attention_cached(&act.qkv, &k.layers[l], out, lse, position + 1, d, dims);
         } else {
             self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
         }

@@ -11,6 +11,7 @@ macro_rules! sources {
 pub(crate) const HEADERS: &[Source] = sources![
     "attention_order.h",
     "attention_rows.h",
+    "attention_scores.h",
     "attention_tiles.h",
     "common.h",
     "curves.h",
@@ -52,6 +53,7 @@ pub(crate) const FILES: &[Source] = sources![
     "rope.cu",
     "route.cu",
     "rows.cu",
+    "sinks.cu",
     "trial.cu",
 ];
 

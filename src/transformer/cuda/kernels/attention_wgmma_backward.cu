@@ -20,6 +20,7 @@
 // With 10 FLOPs counted of the 14 that are done, at most 71 % of the rate for D = 128, and 69 % for 64, where instructions
 // set the pace. Copies are started before the products here (342 clocks of dkv_128): the last step's dK or dQ is
 // under way meanwhile (512), and behind the products dkv_128 has no registers for it.
+#include "attention_scores.h"
 #include "warpgroup.h"
 
 #ifdef WARPGROUPS
@@ -29,45 +30,47 @@ constexpr int STAGES = 3;
 
 // Keys and values against the queries of all heads that share them. Everything is transposed: S^T [keys,
 // queries], so that P^T and dS^T are the left factors of dV and dK.
-template <int D, int GROUPS>
-__device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
-                                              bf16* dqkv, const Place& place, int causal) {
+template <int D, int GROUPS, bool WINDOWED>
+__device__ __forceinline__ void key_gradients(const Backward<bf16>& b) {
   constexpr int THREADS = 128 * GROUPS, OWN = 64 * GROUPS, QUERIES = 64, N = QUERIES / 8;
   constexpr int TILE = QUERIES * D * 2, STAGE = 2 * TILE + 1024;
   SHARED_BUFFER(char, unaligned);
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
   const SharedAddress keys = shared_address(shared), values = keys + OWN * D * 2, stages = values + OWN * D * 2;
 
+  const Place place(b.tokens, b.heads, b.kv_heads, b.head_dim);
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads;
   const int first_key = key_tile() * OWN, group = blockIdx.x, sharing = heads / place.kv_heads;
-  const int first_tile = causal ? first_key / QUERIES : 0;
-  const int tiles = (tokens + QUERIES - 1) / QUERIES - first_tile, steps = tiles * sharing;
+  const int first_tile = b.causal ? first_key / QUERIES : 0;
+  // Queries past the last key's window see none.
+  const int past = WINDOWED && b.causal ? min(tokens, first_key + OWN - 1 + b.window) : tokens;
+  const int tiles = (past + QUERIES - 1) / QUERIES - first_tile, steps = tiles * sharing;
   const auto load_queries = [&](int step) {
     const int head = group * sharing + step / tiles, query = (first_tile + step % tiles) * QUERIES;
     const SharedAddress to = stages + step % STAGES * STAGE;
     const int inside = tokens - query;
-    load_panels<D, QUERIES, THREADS>(to, qkv + place.query(head) + query * place.width, place.width, inside, head_dim);
-    load_panels<D, QUERIES, THREADS>(to + TILE, dout + place.result(head) + query * place.out_width, place.out_width,
+    load_panels<D, QUERIES, THREADS>(to, b.qkv + place.query(head) + query * place.width, place.width, inside, head_dim);
+    load_panels<D, QUERIES, THREADS>(to + TILE, b.dout + place.result(head) + query * place.out_width, place.out_width,
                                      inside, head_dim);
     if (threadIdx.x < QUERIES) {
       // Zeros past the end make P one there, and its products with the zeros of dO and of Q nothing.
       const i64 at = (place.row + query + int(threadIdx.x)) * heads + head;
       const SharedAddress statistics = to + 2 * TILE + threadIdx.x * 4;
-      copy_async_4(statistics, lse + at, int(threadIdx.x) < inside);
-      copy_async_4(statistics + QUERIES * 4, delta + at, int(threadIdx.x) < inside);
+      copy_async_4(statistics, b.lse + at, int(threadIdx.x) < inside);
+      copy_async_4(statistics + QUERIES * 4, b.delta + at, int(threadIdx.x) < inside);
     }
     commit_copies();
   };
-  load_panels<D, OWN, THREADS>(keys, qkv + place.key(group) + first_key * place.width, place.width, tokens - first_key,
+  load_panels<D, OWN, THREADS>(keys, b.qkv + place.key(group) + first_key * place.width, place.width, tokens - first_key,
                                head_dim);
-  load_panels<D, OWN, THREADS>(values, qkv + place.value(group) + first_key * place.width, place.width, tokens - first_key,
+  load_panels<D, OWN, THREADS>(values, b.qkv + place.value(group) + first_key * place.width, place.width, tokens - first_key,
                                head_dim);
   load_queries(0);
 
   const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, warp_key = first_key + own;
   const unsigned group_rows = threadIdx.x / 128 * 64 * 128;
   const Descriptor k = describe(keys + group_rows, 0), v = describe(values + group_rows, 0);
-  const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
+  const float scale = b.scale, scale_2 = scale * LOG2_E;
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
   // Left factors: out here, since products read them until they are waited for.
   unsigned p[QUERIES / 16][4], left[QUERIES / 16][4];
@@ -92,14 +95,17 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
     panel_scores<D, OWN, QUERIES>(ds, v, go);
     commit_products();
     wait_for_products<1>(s);
-    const bool masked = causal && first_query < warp_key + 15;
+    // The warp's first key is the first to be out of a window; there are windows only where attention is causal.
+    const bool masked = (b.causal && first_query < warp_key + 15) ||
+                        (WINDOWED && first_query + QUERIES > warp_key + b.window);
 #pragma unroll
     for (int n = 0; n < N; n++) {
       const float2 of_columns = *reinterpret_cast<const float2*>(statistics + 8 * n + lane % 4 * 2);
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         const float offset = (i % 2 ? of_columns.y : of_columns.x) * LOG2_E;
-        const bool hidden = masked && warp_key + i / 2 * 8 + lane / 4 > first_query + 8 * n + lane % 4 * 2 + i % 2;
+        const int key = warp_key + i / 2 * 8 + lane / 4, query = first_query + 8 * n + lane % 4 * 2 + i % 2;
+        const bool hidden = masked && (key > query || (WINDOWED && query >= key + b.window));
         s[n][i] = hidden ? 0.0f : exp2_fast(s[n][i] * scale_2 - offset);
       }
     }
@@ -124,55 +130,57 @@ __device__ __forceinline__ void key_gradients(const bf16* qkv, const bf16* dout,
 
   const float by_scale[2] = {scale, scale}, by_one[2] = {1.0f, 1.0f};
   const i64 at = warp_key * place.width;
-  store_panel_rows<D, OWN>(dk, by_scale, shared, own, dqkv + place.key(group) + at, place.width, tokens - warp_key,
+  store_panel_rows<D, OWN>(dk, by_scale, shared, own, b.dqkv + place.key(group) + at, place.width, tokens - warp_key,
                            head_dim);
-  store_panel_rows<D, OWN>(dv, by_one, shared + OWN * D * 2, own, dqkv + place.value(group) + at, place.width,
+  store_panel_rows<D, OWN>(dv, by_one, shared + OWN * D * 2, own, b.dqkv + place.value(group) + at, place.width,
                            tokens - warp_key, head_dim);
 }
 
 // Queries of one head against the keys.
-template <int D, int GROUPS, int KEYS>
-__device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dout, const float* lse, const float* delta,
-                                                bf16* dqkv, const Place& place, int causal) {
+template <int D, int GROUPS, int KEYS, bool WINDOWED>
+__device__ __forceinline__ void query_gradients(const Backward<bf16>& b) {
   constexpr int THREADS = 128 * GROUPS, OWN = 64 * GROUPS, N = KEYS / 8, TILE = KEYS * D * 2;
   SHARED_BUFFER(char, unaligned);
   char* shared = unaligned + (-shared_address(unaligned) & 1023);
   const SharedAddress queries = shared_address(shared), gradients = queries + OWN * D * 2;
   const SharedAddress stages = gradients + OWN * D * 2;
 
+  const Place place(b.tokens, b.heads, b.kv_heads, b.head_dim);
+  const Sight sight = {b.tokens, 0, b.causal, b.window};
   const int tokens = place.tokens, head_dim = place.head_dim, heads = place.heads;
-  const int first_query = query_tile(causal) * OWN;
+  const int first_query = query_tile(b.causal) * OWN;
   const int head = blockIdx.x, group = head / (heads / place.kv_heads);
   const auto load_keys = [&](int tile) {
     const SharedAddress to = stages + tile % STAGES * 2 * TILE;
     const int key = tile * KEYS;
-    load_panels<D, KEYS, THREADS>(to, qkv + place.key(group) + key * place.width, place.width, tokens - key, head_dim);
-    load_panels<D, KEYS, THREADS>(to + TILE, qkv + place.value(group) + key * place.width, place.width, tokens - key,
+    load_panels<D, KEYS, THREADS>(to, b.qkv + place.key(group) + key * place.width, place.width, tokens - key, head_dim);
+    load_panels<D, KEYS, THREADS>(to + TILE, b.qkv + place.value(group) + key * place.width, place.width, tokens - key,
                                   head_dim);
     commit_copies();
   };
-  const int tiles = ((causal ? min(tokens, first_query + OWN) : tokens) + KEYS - 1) / KEYS;
-  load_panels<D, OWN, THREADS>(queries, qkv + place.query(head) + first_query * place.width, place.width,
+  const int tiles = (sight.past(first_query + OWN - 1) + KEYS - 1) / KEYS;
+  const int first_tile = WINDOWED ? sight.first(first_query) / KEYS : 0;
+  load_panels<D, OWN, THREADS>(queries, b.qkv + place.query(head) + first_query * place.width, place.width,
                                tokens - first_query, head_dim);
-  load_panels<D, OWN, THREADS>(gradients, dout + place.result(head) + first_query * place.out_width, place.out_width,
+  load_panels<D, OWN, THREADS>(gradients, b.dout + place.result(head) + first_query * place.out_width, place.out_width,
                                tokens - first_query, head_dim);
-  load_keys(0);
+  load_keys(first_tile);
 
   const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, warp_query = first_query + own;
   const unsigned group_rows = threadIdx.x / 128 * 64 * 128;
   const Descriptor q = describe(queries + group_rows, 0), go = describe(gradients + group_rows, 0);
-  const float scale = rsqrtf(float(head_dim)), scale_2 = scale * LOG2_E;
+  const float scale = b.scale, scale_2 = scale * LOG2_E;
   float dq[D / 8][4] = {}, offset[2], mean[2];
   unsigned left[KEYS / 16][4];
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     const int query = warp_query + 8 * i + lane / 4;
     const i64 at = (place.row + query) * heads + head;
-    offset[i] = query < tokens ? lse[at] * LOG2_E : 0.0f;
-    mean[i] = query < tokens ? delta[at] : 0.0f;
+    offset[i] = query < tokens ? b.lse[at] * LOG2_E : 0.0f;
+    mean[i] = query < tokens ? b.delta[at] : 0.0f;
   }
 
-  int tile = 0;
+  int tile = first_tile;
   do {
     wait_for_copies<0>();
     show_copies_to_products();
@@ -189,13 +197,15 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
     panel_scores<D, OWN, KEYS>(ds, go, v);
     commit_products();
     wait_for_products<1>(s);
-    const bool masked = first_key + KEYS > tokens || (causal && first_key + KEYS - 1 > warp_query);
+    const bool masked = first_key + KEYS > sight.past(warp_query) || (WINDOWED && first_key < sight.first(warp_query + 15));
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      const int end = causal ? min(tokens, warp_query + i / 2 * 8 + lane / 4 + 1) : tokens;
+      const int query = warp_query + i / 2 * 8 + lane / 4, end = sight.past(query);
+      const int first = WINDOWED ? sight.first(query) : 0;
 #pragma unroll
       for (int n = 0; n < N; n++) {
-        const bool hidden = masked && first_key + 8 * n + lane % 4 * 2 + i % 2 >= end;
+        const int key = first_key + 8 * n + lane % 4 * 2 + i % 2;
+        const bool hidden = masked && (key >= end || (WINDOWED && key < first));
         s[n][i] = hidden ? 0.0f : exp2_fast(s[n][i] * scale_2 - offset[i / 2]);
       }
     }
@@ -213,18 +223,18 @@ __device__ __forceinline__ void query_gradients(const bf16* qkv, const bf16* dou
   wait_for_products<0>(dq);
 
   const float by_scale[2] = {scale, scale};
-  store_panel_rows<D, OWN>(dq, by_scale, shared, own, dqkv + place.query(head) + warp_query * place.width, place.width,
-                           tokens - warp_query, head_dim);
+  store_panel_rows<D, OWN>(dq, by_scale, shared, own, b.dqkv + place.query(head) + warp_query * place.width,
+                           place.width, tokens - warp_query, head_dim);
 }
 
 #else
 // Compiled for another architecture: never launched there.
-template <int D, int GROUPS, class... Args>
-__device__ void key_gradients(Args...) {
+template <int D, int GROUPS, bool WINDOWED>
+__device__ void key_gradients(const Backward<bf16>&) {
   __trap();
 }
-template <int D, int GROUPS, int KEYS, class... Args>
-__device__ void query_gradients(Args...) {
+template <int D, int GROUPS, int KEYS, bool WINDOWED>
+__device__ void query_gradients(const Backward<bf16>&) {
   __trap();
 }
 #endif
@@ -232,17 +242,16 @@ __device__ void query_gradients(Args...) {
 // Grids: (KV, ceil(T / (64 GROUPS)), B) for dkv, (H, ceil(T / (64 GROUPS)), B) for dq, 128 GROUPS threads. Shared memory:
 // 2 * 64 GROUPS * D * 2 for what a block holds, three stages of (2 * 64 * D * 2 + 1024) or of 2 KEYS * D * 2, and 1024 to
 // align it.
-#define BACKWARD(D, OF_KEYS, OF_QUERIES, KEYS)                                                                             \
-  KERNEL __launch_bounds__(128 * OF_KEYS, 1)                                                                               \
-      attention_wgmma_dkv_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,         \
-                              int tokens, int heads, int kv_heads, int head_dim, int causal) {                             \
-    key_gradients<D, OF_KEYS>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);              \
+#define OF_SIGHT(name, D, OF_KEYS, OF_QUERIES, KEYS, WINDOWED)                                                             \
+  KERNEL __launch_bounds__(128 * OF_KEYS, 1) attention_wgmma_dkv_##name(BACKWARD_PARAMETERS(bf16)) {                       \
+    key_gradients<D, OF_KEYS, WINDOWED>(BACKWARD_ARGUMENTS(bf16));                                                         \
   }                                                                                                                        \
-  KERNEL __launch_bounds__(128 * OF_QUERIES, 1)                                                                            \
-      attention_wgmma_dq_##D(const bf16* qkv, const bf16* dout, const float* lse, const float* delta, bf16* dqkv,          \
-                             int tokens, int heads, int kv_heads, int head_dim, int causal) {                              \
-    query_gradients<D, OF_QUERIES, KEYS>(qkv, dout, lse, delta, dqkv, Place(tokens, heads, kv_heads, head_dim), causal);   \
+  KERNEL __launch_bounds__(128 * OF_QUERIES, 1) attention_wgmma_dq_##name(BACKWARD_PARAMETERS(bf16)) {                     \
+    query_gradients<D, OF_QUERIES, KEYS, WINDOWED>(BACKWARD_ARGUMENTS(bf16));                                              \
   }
+#define BACKWARD(D, OF_KEYS, OF_QUERIES, KEYS)                                                                             \
+  OF_SIGHT(D, D, OF_KEYS, OF_QUERIES, KEYS, false)                                                                         \
+  OF_SIGHT(D##_window, D, OF_KEYS, OF_QUERIES, KEYS, true)
 BACKWARD(64, 2, 3, 64)
 BACKWARD(128, 2, 2, 96)
 
@@ -250,3 +259,7 @@ EXPORT(attention_wgmma_dkv_64)
 EXPORT(attention_wgmma_dkv_128)
 EXPORT(attention_wgmma_dq_64)
 EXPORT(attention_wgmma_dq_128)
+EXPORT(attention_wgmma_dkv_64_window)
+EXPORT(attention_wgmma_dkv_128_window)
+EXPORT(attention_wgmma_dq_64_window)
+EXPORT(attention_wgmma_dq_128_window)

@@ -1,5 +1,5 @@
-// Attention of one query a sequence over the first *first + 1 positions of the cache, keys and values [B, KV, capacity, D]:
-// what a decoding step does. The context is divided among `splits` blocks for each group of heads that share keys and
+// Attention of one query a sequence over the first *first + 1 places of the cache, or all there are, keys and values
+// [B, KV, capacity, D]: what a decoding step does. The context is divided among `splits` blocks for each group of heads that share keys and
 // values; the last block of a group to finish adds up what all have found (Flash-Decoding, Dao et al. 2023), in the order
 // of the splits, so that results do not depend on which was last. The grid does not depend on the length: a step can be
 // captured once and replayed.
@@ -8,10 +8,10 @@
 // cache. FLOPs: 4 B H length D: a few for each byte, so memory is the limit. LANES lanes of a warp share a position, 8
 // elements a lane, and each has U positions of keys and values under way at a time. G heads share what is read (more than
 // that take turns in further blocks).
-#include "common.h"
+#include "attention_scores.h"
 
 constexpr int WARPS = 4, ELEMENTS = 8;
-constexpr float LOG2_E = 1.4426950408889634f;
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 // Elements of one lane, as they lie in memory.
 struct alignas(16) Piece {
@@ -97,14 +97,21 @@ struct Running {
   }
 };
 
+// What becomes of scores before the softmax. A cap is 0 for none.
+struct Beside {
+  float scale, cap;
+  int alibi;
+};
+
 template <int LANES, int G>
-__device__ __forceinline__ void decode(const real* qkv, const real* keys, const real* values, real* out, float* partial,
-                                       unsigned* finished, int heads, int kv_heads, int head_dim, int capacity,
-                                       const int* first) {
+__device__ __forceinline__ void decode(const real* qkv, const real* keys, const real* values, real* out, float* lse,
+                                       float* partial, unsigned* finished, int heads, int kv_heads, int head_dim,
+                                       int capacity, const int* first, Beside beside) {
   constexpr int U = G == 8 ? 2 : 4, SUBS = 32 / LANES, N = U * G, D = LANES * ELEMENTS, STEP = WARPS * SUBS * U;
   typedef Sums<N, LANES> Split;
   __shared__ float scores[WARPS][SUBS][N];
   __shared__ float of_warps[WARPS][G][D], of_warps_largest[WARPS][G], of_warps_total[WARPS][G];
+  __shared__ float slopes[G];
   __shared__ bool is_last;
 
   let_next_begin();
@@ -121,7 +128,13 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
   const i64 start = (sequence * kv_heads + group) * capacity * head_dim;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % LANES, sub = threadIdx.x % 32 / LANES, column = lane * ELEMENTS;
 
-  const float scale = LOG2_E * rsqrtf(float(head_dim));
+  const bool shapes = beside.cap > 0.0f || beside.alibi;
+  const float cap = beside.cap * LOG2_E, inward = cap > 0.0f ? 1.0f / cap : 0.0f;
+  if (shapes) {
+    if (threadIdx.x < G) slopes[threadIdx.x] = beside.alibi ? alibi_slope(head + int(threadIdx.x), heads) * LOG2_E : 0.0f;
+    __syncthreads();
+  }
+  const float scale = LOG2_E * beside.scale;
   float q[G][ELEMENTS];
   const real* query = qkv + sequence * (heads + 2 * kv_heads) * head_dim + head * head_dim;
 #pragma unroll
@@ -155,7 +168,15 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
     Split::add_up(s);
     if (lane % Split::SAME == 0) {
 #pragma unroll
-      for (int i = 0; i < Split::HELD; i++) scores[warp][sub][Split::index(lane) + i] = s[i];
+      for (int i = 0; i < Split::HELD; i++) {
+        const int at_once = Split::index(lane) + i;
+        if (shapes) {
+          const int position = at + (warp * U + at_once % U) * SUBS + sub;
+          const float capped = cap > 0.0f ? cap * tanh_of(s[i] * inward) : s[i];
+          s[i] = capped + slopes[at_once / U] * float(position);
+        }
+        scores[warp][sub][at_once] = s[i];
+      }
     }
     __syncwarp();
 #pragma unroll
@@ -211,6 +232,7 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
     }
     if (active == 1) {
       if (d < head_dim) out[(sequence * heads + head + g) * head_dim + d] = from_float<real>(sum / total);
+      if (d == 0 && lse) lse[sequence * heads + head + g] = most * LN_2 + logf(total);
       continue;
     }
     const i64 row = first_partial + g * splits + split;
@@ -246,7 +268,7 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
     }
 #pragma unroll
     for (int j = 0; j < WIDE; j++) of_warps[warp][g][j * 32 + threadIdx.x % 32] = sums[j];
-    if (threadIdx.x % 32 == 0) of_warps_total[warp][g] = total;
+    if (threadIdx.x % 32 == 0) of_warps_total[warp][g] = total, of_warps_largest[warp][g] = most;
   }
   __syncthreads();
   for (int i = threadIdx.x; i < counted * D; i += WARPS * 32) {
@@ -255,16 +277,19 @@ __device__ __forceinline__ void decode(const real* qkv, const real* keys, const 
 #pragma unroll
     for (int w = 0; w < WARPS; w++) total += of_warps_total[w][g], sum += of_warps[w][g][d];
     if (d < head_dim) out[(sequence * heads + head + g) * head_dim + d] = from_float<real>(sum / total);
+    if (d == 0 && lse) lse[sequence * heads + head + g] = of_warps_largest[0][g] * LN_2 + logf(total);
   }
 }
 
 // Grid: (splits, KV * ceil(H / KV / G), B), 128 threads; a head has at most 8 LANES elements. `partial` holds
-// B * H * splits * (8 LANES + 2) elements; `finished`, a count for each (y, z) of the grid, is zero before and after.
+// B * H * splits * (8 LANES + 2) elements; `finished`, a count for each (y, z) of the grid, is zero before and after. `lse`
+// [B, H], where it is not null, takes the logs of the softmax's denominators.
 #define DECODE(LANES, G)                                                                                                   \
   KERNEL __launch_bounds__(128, G < (WIDTH == 4 ? 4 : 8) ? 3 : 2) decode_attention_##LANES##_##G(                          \
-      const real* qkv, const real* keys, const real* values, real* out, float* partial, unsigned* finished, int heads,     \
-      int kv_heads, int head_dim, int capacity, const int* first) {                                                        \
-    decode<LANES, G>(qkv, keys, values, out, partial, finished, heads, kv_heads, head_dim, capacity, first);               \
+      const real* qkv, const real* keys, const real* values, real* out, float* lse, float* partial, unsigned* finished,    \
+      int heads, int kv_heads, int head_dim, int capacity, const int* first, float scale, float cap, int alibi) {          \
+    decode<LANES, G>(qkv, keys, values, out, lse, partial, finished, heads, kv_heads, head_dim, capacity, first,           \
+                     {scale, cap, alibi});                                                                                 \
   }                                                                                                                        \
   EXPORT(decode_attention_##LANES##_##G)
 DECODE(8, 1)

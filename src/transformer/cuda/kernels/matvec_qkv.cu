@@ -4,8 +4,8 @@
 #include "rotation.h"
 
 // Row r of x is token r % tokens of sequence r / tokens, at position *first + r % tokens. qkv [n, (H + 2 KV) D]; keys and
-// values [B, KV, capacity, D]. With frequencies [R / 2], the first R elements of a head are rotated, pairs being the two that a
-// rotation mixes, and multiplied by `longer`.
+// values [B, KV, capacity, D]: past the capacity, a row takes the place of the oldest. With frequencies [R / 2], the first R
+// elements of a head are rotated, pairs being the two that a rotation mixes, and multiplied by `longer`.
 struct Append {
   const real* bias;
   real *qkv, *keys, *values;
@@ -22,8 +22,9 @@ struct Append {
     const real rounded = from_float<real>(element);
     qkv[i64(row) * m + column] = rounded;
     const int head = column / head_dim - heads, inside = column % head_dim;
-    if (head < 0 || position >= capacity) return;
-    const i64 place = (i64(row / tokens) * kv_heads + head % kv_heads) * capacity + position;
+    // What another row would overwrite at once is not written.
+    if (head < 0 || row % tokens + capacity < tokens) return;
+    const i64 place = (i64(row / tokens) * kv_heads + head % kv_heads) * capacity + position % capacity;
     (head < kv_heads ? keys : values)[place * head_dim + inside] = rounded;
   }
   __device__ __forceinline__ void operator()(int row, RowPair columns, float low, float high) const {
