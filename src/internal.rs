@@ -42,6 +42,7 @@ pub mod load {
     pub use crate::load::spec::{Api, Arrivals, Lengths, Pace, Prefix, Slo, Target, Traffic};
     pub use crate::load::stretch::{Rules, Stretch};
     pub use crate::load::summary::served;
+    pub use crate::load::tokens::Tokens;
 }
 
 /// The order of a sweep.

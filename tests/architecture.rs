@@ -39,6 +39,7 @@ const KEPT_APART: &[(&str, &[&str])] = &[
     ("cudarc", &["transformer/cuda"]),
     ("nvml_wrapper", &["hardware/gpu"]),
     ("hyper", &["load"]),
+    ("tokenizers", &["load"]),
     ("tokio", &["load", "runner/engine"]),
     ("serde_yaml", &["yaml"]),
 ];

@@ -74,7 +74,8 @@ pub(crate) fn side(price: &Price, trial: &PlannedTrial, launches: &[Launch]) -> 
     Side {
         tokens_per_second,
         usd_per_million_tokens: cost.map(|c| c.get()),
-        peak_memory_bytes: of(&|l| Some(l.figures.peak_rss_bytes as f64)),
+        // Of a server that somebody else started nothing is known.
+        peak_memory_bytes: of(&|l| Some(l.figures.peak_rss_bytes as f64).filter(|bytes| *bytes > 0.0)),
         ttft_seconds: match w.phase {
             Phase::Prefill => of(&step),
             Phase::Generate => of(&|l| match l.figures.served.first() {

@@ -17,6 +17,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
+/// Characters of a key by which it is recognised at the end of a text.
+const RECOGNISED: usize = 4;
+
 /// Most bytes of a page that is no stream.
 const LONGEST_PAGE: usize = 64 << 20;
 
@@ -81,10 +84,7 @@ impl Client {
 
     /// The text without the key, should a server repeat it.
     pub(super) fn clean(&self, text: String) -> String {
-        match &self.key {
-            Some(key) if text.contains(&key.secret) => text.replace(&key.secret, "(the key)"),
-            _ => text,
-        }
+        self.key.as_ref().map_or(text.clone(), |key| key.out_of(&text))
     }
 
     /// Sends a request for an answer; the connection, for when the response has been read, and the response.
@@ -203,6 +203,19 @@ impl Key {
         header.set_sensitive(true);
         Ok(Self { secret, header })
     }
+
+    /// The text without it, and without its beginning where the text was cut off within it.
+    fn out_of(&self, text: &str) -> String {
+        let clean = text.replace(&self.secret, "(the key)");
+        let cut = (RECOGNISED..self.secret.len())
+            .rev()
+            .filter_map(|n| self.secret.get(..n))
+            .find(|part| clean.ends_with(part));
+        match cut.and_then(|part| clean.strip_suffix(part)) {
+            Some(before) => format!("{before}(the key)"),
+            None => clean,
+        }
+    }
 }
 
 fn cut(e: &hyper::Error) -> NoResponse {
@@ -242,4 +255,19 @@ fn trusting(host: &str) -> Result<(TlsConnector, ServerName<'static>), String> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok((TlsConnector::from(Arc::new(config)), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_taken_out_of_texts_wherever_they_end() {
+        let key = Key::of("sk-0123456789".into()).unwrap();
+        assert_eq!(key.out_of("bad key sk-0123456789!"), "bad key (the key)!");
+        assert_eq!(key.out_of("bad key sk-01234"), "bad key (the key)");
+        assert_eq!(key.out_of("no key"), "no key");
+        assert!(Key::of("a\nb".into()).is_err());
+        assert_eq!(format!("{:?}", key.header), "Sensitive");
+    }
 }

@@ -8,6 +8,7 @@ use super::request;
 use super::schedule::{Moment, Schedule, Ticker};
 use super::spec::Traffic;
 use super::stretch::Stretch;
+use super::tokens::Tokens;
 use super::trace::{Entry, times};
 use crate::stats::random::SplitMix64;
 use std::collections::BTreeMap;
@@ -32,11 +33,13 @@ pub struct Job {
     pub dialect: Dialect,
     /// What it counts.
     pub sizing: Sizing,
+    /// The model's own tokenizer, where there is one.
+    pub tokens: Option<Arc<Tokens>>,
     /// The requests of a trace, over and over, where there is one.
     pub trace: Arc<Vec<Entry>>,
-    /// Of lengths and arrivals: the same for all launches.
+    /// Of lengths: the same for all launches.
     pub seed: u64,
-    /// Of words: another for every launch.
+    /// Of words and arrivals: another for every launch, so that launches differ as hours do.
     pub salt: u64,
 }
 
@@ -57,7 +60,7 @@ pub async fn run(
 ) -> Result<Vec<Record>, String> {
     let origin = Instant::now();
     let (sender, mut events) = unbounded_channel();
-    let schedule = Schedule::of(job.traffic.pace, times(&job.trace), job.seed)?;
+    let schedule = Schedule::of(job.traffic.pace, times(&job.trace), job.salt)?;
     let told = sender.clone();
     let ticker = Ticker::start(schedule, origin, move |moment| told.send(Event::Moment(moment)).is_ok());
     let _ticker = ticker.map_err(|e| format!("a thread: {e}"))?;
@@ -105,7 +108,7 @@ impl<'a> Flight<'a> {
             origin,
             sender,
             tasks: JoinSet::new(),
-            prompts: Prompts::new(job.salt, job.sizing, job.traffic.prefix),
+            prompts: Prompts::new(job.salt, job.sizing, job.tokens.clone(), job.traffic.prefix),
             // Drawn from another stream than the arrivals.
             lengths: SplitMix64::new(job.seed ^ 0x6c65_6e67_7468_7321),
             under_way: BTreeMap::new(),

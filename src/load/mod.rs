@@ -25,6 +25,7 @@ pub(crate) mod spec;
 mod sse;
 pub(crate) mod stretch;
 pub(crate) mod summary;
+pub(crate) mod tokens;
 pub(crate) mod trace;
 mod url;
 

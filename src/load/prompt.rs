@@ -5,10 +5,12 @@
 
 use super::counted::{Dialect, Sizing};
 use super::spec::{Api, Prefix};
+use super::tokens::Tokens;
 use super::trace::{Ask, of_block};
 use crate::stats::random::SplitMix64;
 use hyper::body::Bytes;
 use serde_json::json;
+use std::sync::Arc;
 
 /// Words that are tokens of their own, with the space before them, to the tokenizers of GPT, Llama, Qwen, Mistral, Gemma.
 const WORDS: [&str; 128] = [
@@ -37,6 +39,7 @@ pub(super) struct Prompts {
     random: SplitMix64,
     salt: u64,
     sizing: Sizing,
+    tokens: Option<Arc<Tokens>>,
     prefix: Option<(Prefix, String)>,
 }
 
@@ -45,20 +48,36 @@ const SALT: u32 = 8;
 
 impl Prompts {
     /// `salt` has to be another for every launch, or the server may know the prompts from before.
-    pub(super) fn new(salt: u64, sizing: Sizing, prefix: Option<Prefix>) -> Self {
-        let mut random = SplitMix64::new(salt);
-        let prefix = prefix.map(|p| (p, words(sizing.words(p.tokens), &mut random)));
-        Self { random, salt, sizing, prefix }
+    pub(super) fn new(salt: u64, sizing: Sizing, tokens: Option<Arc<Tokens>>, prefix: Option<Prefix>) -> Self {
+        let mut prompts = Self { random: SplitMix64::new(salt), salt, sizing, tokens, prefix: None };
+        prompts.prefix = prefix.map(|p| {
+            // The template's tokens come before it.
+            let beginning = words(prompts.sizing.words(p.tokens), &mut prompts.random);
+            (p, prompts.fitted(beginning, p.tokens))
+        });
+        prompts
     }
 
     /// The next, of so many tokens as the server counts them.
     pub(super) fn next(&mut self, tokens: u32) -> Prompt {
         let whole = self.sizing.words(tokens);
-        let Some((prefix, beginning)) = self.prefix.as_ref().filter(|(p, _)| self.random.chance(p.share)) else {
-            return Prompt { text: words(whole, &mut self.random), prefixed: false };
+        let prefixed = self.prefix.as_ref().map(|(p, _)| p.share).is_some_and(|share| self.random.chance(share));
+        let Some((prefix, beginning)) = self.prefix.clone().filter(|_| prefixed) else {
+            let text = words(whole, &mut self.random);
+            return Prompt { text: self.fitted(text, tokens), prefixed: false };
         };
         let rest = whole.saturating_sub(self.sizing.words(prefix.tokens)).max(1);
-        Prompt { text: format!("{beginning} {}", words(rest, &mut self.random)), prefixed: true }
+        let text = format!("{beginning} {}", words(rest, &mut self.random));
+        Prompt { text: self.fitted(text, tokens), prefixed: true }
+    }
+
+    /// The text with as many tokens as it is to have, where the model's own tokenizer is there to tell.
+    fn fitted(&mut self, text: String, tokens: u32) -> String {
+        let Some(own) = self.tokens.clone() else { return text };
+        let wanted = (f64::from(tokens) - self.sizing.overhead).round().clamp(1.0, f64::from(u32::MAX)) as u32;
+        let random = &mut self.random;
+        // A text of words is one that every tokenizer takes.
+        own.exactly(text.clone(), wanted, &mut |count| words(count, random)).unwrap_or(text)
     }
 }
 
@@ -124,18 +143,18 @@ mod tests {
     #[test]
     fn words_are_all_different_and_prompts_begin_differently() {
         assert_eq!(WORDS.iter().collect::<HashSet<_>>().len(), WORDS.len());
-        let mut prompts = Prompts::new(1, ONE_EACH, None);
+        let mut prompts = Prompts::new(1, ONE_EACH, None, None);
         let all: Vec<Prompt> = (0..1000).map(|_| prompts.next(50)).collect();
         assert!(all.iter().all(|p| p.text.split(' ').count() == 40 && !p.prefixed));
         let beginnings: HashSet<Vec<&str>> = all.iter().map(|p| p.text.split(' ').take(8).collect()).collect();
         assert_eq!(beginnings.len(), 1000);
-        let other = Prompts::new(2, ONE_EACH, None).next(50);
-        assert_ne!(other, Prompts::new(1, ONE_EACH, None).next(50));
+        let other = Prompts::new(2, ONE_EACH, None, None).next(50);
+        assert_ne!(other, Prompts::new(1, ONE_EACH, None, None).next(50));
     }
 
     #[test]
     fn a_share_of_the_prompts_have_their_beginning_in_common_and_all_their_length() {
-        let mut prompts = Prompts::new(1, ONE_EACH, Some(Prefix { share: 0.75, tokens: 30 }));
+        let mut prompts = Prompts::new(1, ONE_EACH, None, Some(Prefix { share: 0.75, tokens: 30 }));
         let all: Vec<Prompt> = (0..4000).map(|_| prompts.next(50)).collect();
         assert!(all.iter().all(|p| p.text.split(' ').count() == 40));
         let common: HashSet<Vec<&str>> =
@@ -148,7 +167,7 @@ mod tests {
     #[test]
     fn blocks_of_a_number_are_the_same_in_a_launch_and_texts_are_salted() {
         let ask = |tokens, blocks: &[u64]| Ask::Blocks { tokens, blocks: blocks.to_vec() };
-        let mut prompts = Prompts::new(1, ONE_EACH, None);
+        let mut prompts = Prompts::new(1, ONE_EACH, None, None);
         let [a, b, c] = [&[3, 4][..], &[3, 5], &[6, 4]].map(|blocks| prompts.asked(&ask(600, blocks)).text);
         let of = |text: &str, from: usize, to: usize| {
             text.split(' ').skip(from).take(to - from).collect::<Vec<_>>().join(" ")
@@ -156,7 +175,7 @@ mod tests {
         assert!([&a, &b, &c].iter().all(|t| t.split(' ').count() == 590));
         assert!(of(&a, 0, 512) == of(&b, 0, 512) && of(&a, 512, 590) != of(&b, 512, 590));
         assert!(of(&a, 0, 512) != of(&c, 0, 512) && of(&a, 512, 590) == of(&c, 512, 590));
-        assert_ne!(a, Prompts::new(2, ONE_EACH, None).asked(&ask(600, &[3, 4])).text);
+        assert_ne!(a, Prompts::new(2, ONE_EACH, None, None).asked(&ask(600, &[3, 4])).text);
         let text = Ask::Text("What is it?".into());
         let (x, y) = (prompts.asked(&text).text, prompts.asked(&text).text);
         assert!(x.ends_with(" What is it?") && y.ends_with(" What is it?") && x != y);

@@ -5,30 +5,33 @@ use super::counted::{Dialect, Sizing};
 use super::prompt::{body, words};
 use super::record::{Outcome, Record};
 use super::request;
+use super::tokens::Tokens;
 use crate::stats::random::SplitMix64;
 use std::time::{Duration, Instant};
 
 /// Words of the short prompt.
 const FEW: u32 = 8;
 
-/// Asks the server twice for one token.
+/// Asks the server twice for one token. With the model's own tokenizer the template is what the server counts beside the text.
 ///
 /// # Errors
 /// A server that does not answer, or does not count.
 pub async fn learn(
     client: &Client,
+    tokens: Option<&Tokens>,
     prompt_tokens: u32,
     salt: u64,
     patience: Duration,
 ) -> Result<(Dialect, Sizing), String> {
     let mut random = SplitMix64::new(salt);
-    let mut ask = async |count: u32, dialect: Dialect| {
-        let body = body(client.api(), client.model(), &words(count, &mut random), 1, dialect);
+    let ask = async |text: &str, dialect: Dialect| {
+        let body = body(client.api(), client.model(), text, 1, dialect);
         request::ask(client, body, Instant::now(), patience, Record::due(0.0, 0.0)).await
     };
+    let few = words(FEW, &mut random);
     let (mut found, mut refused) = (None, String::new());
     for dialect in [Dialect::Open, Dialect::Plain, Dialect::Modern] {
-        let record = ask(FEW, dialect).await;
+        let record = ask(&few, dialect).await;
         match record.outcome {
             Outcome::Answered => {
                 found = Some((dialect, record.input_tokens));
@@ -43,7 +46,7 @@ pub async fn learn(
     };
     // As long as prompts will be, so that what is off is off least there.
     let count = prompt_tokens.max(8 * FEW);
-    let record = ask(count, dialect).await;
+    let record = ask(&words(count, &mut random), dialect).await;
     if record.outcome != Outcome::Answered {
         return Err(format!("the server does not answer a prompt of about {count} tokens: {}", record.reason));
     }
@@ -53,5 +56,9 @@ pub async fn learn(
             record.input_tokens
         )
     })?;
-    Ok((dialect, sizing))
+    let overhead = match tokens {
+        Some(tokens) => of_few as f64 - f64::from(tokens.count(&few)?),
+        None => sizing.overhead,
+    };
+    Ok((dialect, Sizing { overhead, ..sizing }))
 }

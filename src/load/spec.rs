@@ -46,6 +46,9 @@ pub struct Traffic {
     /// What a request has to keep to be a good one.
     #[serde(default, skip_serializing_if = "Slo::is_none")]
     pub slo: Slo,
+    /// The model's `tokenizer.json`, by which prompts are made to their length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// A file of requests that somebody had, in the place of the two lengths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,

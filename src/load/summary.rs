@@ -1,8 +1,8 @@
 //! What a window of load comes to. Pure.
 //!
 //! Latencies are of the requests that were due in the window, whenever they were answered. Rates are of the window's time: of a request
-//! that was under way at one of its ends the part that falls into it, input tokens spread from sending to the first token and output
-//! tokens from the first to the last, so that no rate depends on how many requests happen to end before the window does.
+//! that was under way at one of its ends the part that falls into it, with its tokens spread over its time, so that no rate depends on
+//! how many requests happen to end before the window does, nor on where in their course they are.
 
 use super::record::Record;
 use super::served::{Intervals, Latency, Own, Served};
@@ -26,7 +26,7 @@ pub fn served(records: &[Record], window: Window, slo: &Slo) -> Option<Served> {
     let completed = answered.len() as u64;
     let own = own(&due, &answered, seconds);
     let own = Own {
-        input_tokens_per_second: rate(&|r| r.input_tokens as f64 * within(r.due, r.first, window)),
+        input_tokens_per_second: rate(&|r| r.input_tokens as f64 * within(r.due, r.last, window)),
         goodput: (!slo.is_none()).then(|| rate(&|r| if keeps(r, slo) { within(r.due, r.last, window) } else { 0.0 })),
         slo_share: (!slo.is_none()).then(|| share(&due, |r| keeps(r, slo))),
         ..own
@@ -35,7 +35,7 @@ pub fn served(records: &[Record], window: Window, slo: &Slo) -> Option<Served> {
         completed: Some(completed),
         failed: Some(due.len() as u64 - completed),
         requests_per_second: Some(rate(&|r| within(r.due, r.last, window))),
-        output_tokens_per_second: Some(rate(&|r| output_within(r, window))),
+        output_tokens_per_second: Some(rate(&|r| r.output_tokens as f64 * within(r.due, r.last, window))),
         ttft: each(Record::ttft),
         tpot: each(Record::tpot),
         itl: latency(&gaps),
@@ -89,12 +89,6 @@ fn within(from: f64, to: Option<f64>, window: Window) -> f64 {
         return if from >= window.0 && from < window.1 { 1.0 } else { 0.0 };
     }
     ((to.min(window.1) - from.max(window.0)) / (to - from)).max(0.0)
-}
-
-/// Output tokens in the window: the first when it came, the others spread over the time since.
-fn output_within(r: &Record, window: Window) -> f64 {
-    let (Some(first), Some(tokens)) = (r.first, r.output_tokens.checked_sub(1)) else { return 0.0 };
-    within(first, Some(first), window) + tokens as f64 * within(first, r.last, window)
 }
 
 /// Percentiles of samples in the order in which they were taken. A percentile of fewer samples than one beyond it takes is not told.

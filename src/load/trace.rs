@@ -60,12 +60,12 @@ struct Mooncake {
     hash_ids: Vec<u64>,
 }
 
-/// Reads a file of either form.
+/// Reads a file of either form. `count`: the tokens of a text.
 ///
 /// # Errors
 /// A line or document that is neither.
-pub(crate) fn read(text: &str) -> Result<Vec<Entry>, String> {
-    let mut all = if text.trim_start().starts_with('[') { conversations(text)? } else { lines(text)? };
+pub(crate) fn read(text: &str, count: &dyn Fn(&str) -> u32) -> Result<Vec<Entry>, String> {
+    let mut all = if text.trim_start().starts_with('[') { conversations(text, count)? } else { lines(text)? };
     all.truncate(MOST);
     if all.is_empty() {
         return Err("no request is in it".into());
@@ -76,7 +76,7 @@ pub(crate) fn read(text: &str) -> Result<Vec<Entry>, String> {
 }
 
 /// ShareGPT: of every conversation the first question and its answer.
-fn conversations(text: &str) -> Result<Vec<Entry>, String> {
+fn conversations(text: &str, count: &dyn Fn(&str) -> u32) -> Result<Vec<Entry>, String> {
     let wanted =
         "expected ShareGPT's conversations, [{\"conversations\": [{\"from\": \"human\", \"value\": \"...\"}, ...]}]";
     let all: Vec<Conversation> = serde_json::from_str(text).map_err(|e| format!("{wanted}: {e}"))?;
@@ -84,7 +84,7 @@ fn conversations(text: &str) -> Result<Vec<Entry>, String> {
         let mut turns = c.conversations.into_iter();
         let (question, answer) = (turns.next()?, turns.next()?);
         let fits = ["human", "user"].contains(&question.from.as_str()) && !question.value.trim().is_empty();
-        let entry = Entry { at: None, answer: about(&answer.value), ask: Ask::Text(question.value) };
+        let entry = Entry { at: None, answer: count(&answer.value).max(1), ask: Ask::Text(question.value) };
         fits.then_some(entry)
     };
     Ok(all.into_iter().filter_map(pair).collect())
@@ -106,7 +106,7 @@ fn lines(text: &str) -> Result<Vec<Entry>, String> {
 }
 
 /// Tokens of a text, about.
-fn about(text: &str) -> u32 {
+pub(crate) fn about(text: &str) -> u32 {
     (text.chars().count() as f64 / CHARACTERS).ceil().clamp(1.0, f64::from(u32::MAX)) as u32
 }
 
@@ -130,23 +130,25 @@ mod tests {
     fn either_form_is_read() {
         let mooncake = "{\"timestamp\": 1000, \"input_length\": 600, \"output_length\": 5, \"hash_ids\": [7, 9]}\n\n\
                         {\"timestamp\": 3500, \"input_length\": 10, \"output_length\": 1, \"hash_ids\": [7]}\n";
-        let all = read(mooncake).unwrap();
+        let all = read(mooncake, &about).unwrap();
         assert_eq!(all[0], Entry { at: Some(0.0), ask: Ask::Blocks { tokens: 600, blocks: vec![7, 9] }, answer: 5 });
         assert_eq!((all[1].at, all[1].tokens()), (Some(2.5), 10));
         assert_eq!((of_block(600, 0), of_block(600, 1), of_block(600, 2)), (512, 88, 0));
         assert_eq!(times(&all), Some(vec![0.0, 2.5]));
         let sharegpt = r#"[{"id": "a", "conversations": [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "It is this."}]},
             {"conversations": [{"from": "gpt", "value": "x"}, {"from": "human", "value": "y"}]}, {"conversations": []}]"#;
-        let all = read(sharegpt).unwrap();
+        let all = read(sharegpt, &about).unwrap();
         assert_eq!(all, [Entry { at: None, ask: Ask::Text("What is it?".into()), answer: 3 }]);
         assert_eq!(times(&all), None);
     }
 
     #[test]
     fn what_is_neither_says_where_and_what_was_expected() {
-        assert!(read("{\"timestamp\": 1}").unwrap_err().starts_with("line 1: expected {\"timestamp\""));
-        assert!(read("[1]").unwrap_err().starts_with("expected ShareGPT's conversations"));
-        assert_eq!(read("[]").unwrap_err(), "no request is in it");
-        assert!(read("{\"input_length\": 0, \"output_length\": 1}").unwrap_err().contains("at least one token"));
+        assert!(read("{\"timestamp\": 1}", &about).unwrap_err().starts_with("line 1: expected {\"timestamp\""));
+        assert!(read("[1]", &about).unwrap_err().starts_with("expected ShareGPT's conversations"));
+        assert_eq!(read("[]", &about).unwrap_err(), "no request is in it");
+        assert!(
+            read("{\"input_length\": 0, \"output_length\": 1}", &about).unwrap_err().contains("at least one token")
+        );
     }
 }

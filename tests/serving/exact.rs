@@ -144,7 +144,7 @@ fn prompts_have_the_length_that_is_asked_for_and_never_begin_alike() {
         answer(asked, stream, Timing::ms(5, 1))
     });
     let client = Client::new(&target(&mock), None).unwrap();
-    let (dialect, sizing) = runtime().block_on(learn(&client, 300, 3, Duration::from_secs(5))).unwrap();
+    let (dialect, sizing) = runtime().block_on(learn(&client, None, 300, 3, Duration::from_secs(5))).unwrap();
     assert_eq!((dialect, sizing.overhead, sizing.per_word), (Dialect::Plain, 10.0, 1.0));
     let loaded = load(&target(&mock), traffic(Pace::Closed { concurrency: 2 }, 300, 3, 10.0), rules(0, 0.5));
     assert!(loaded.due().all(|r| !r.is_answered() || r.input_tokens == 300));

@@ -12,8 +12,8 @@ pub(crate) fn target(mock: &Mock) -> Target {
 
 pub(crate) fn traffic(pace: Pace, prompt: u32, answer: u32, timeout_seconds: f64) -> Traffic {
     let (prompt, answer) = (Lengths::Fixed(prompt), Lengths::Fixed(answer));
-    let (prefix, trace, search) = (None, None, None);
-    Traffic { pace, prompt, answer, timeout_seconds, prefix, slo: Slo::default(), trace, search }
+    let (prefix, tokenizer, trace, search) = (None, None, None, None);
+    Traffic { pace, prompt, answer, timeout_seconds, prefix, slo: Slo::default(), tokenizer, trace, search }
 }
 
 /// A window of so many seconds after so many requests.
@@ -49,6 +49,7 @@ pub(crate) fn load(target: &Target, traffic: Traffic, rules: Rules) -> Loaded {
         traffic,
         dialect: Dialect::Open,
         sizing: Sizing { overhead: 10.0, per_word: 1.0 },
+        tokens: None,
         trace: Arc::default(),
         seed: 5,
         salt: 7,

@@ -157,6 +157,10 @@ fn outcome(record: &Record) -> String {
             let rate = TokensPerSecond(figures.tokens_per_step as f64 / step);
             let words = figures.disturbance.as_ref().map(|d| d.in_words()).filter(|w| !w.is_empty());
             let disturbed = words.map_or(String::new(), |w| format!("; disturbed: {w}"));
+            let answered: u64 = figures.served.iter().filter_map(|s| s.completed).sum();
+            if answered > 0 {
+                return format!("{name}: {rate}, {} requests answered{disturbed}", grouped(answered));
+            }
             let steps = grouped(figures.step_seconds.len() as u64);
             format!("{name}: {rate}, {} a step, {steps} steps{disturbed}", Seconds(step))
         }

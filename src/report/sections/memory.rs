@@ -22,11 +22,12 @@ const PARTS: &[Part] = &[
 ];
 
 pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
-    if facts.records().is_empty() {
-        return vec![];
-    }
     let holds = |part: &&Part| facts.records().iter().any(|r| part.1(&r.measurement.predicted_memory) > 0);
     let parts: Vec<&Part> = PARTS.iter().filter(holds).collect();
+    // Of servers elsewhere nothing is predicted and nothing known.
+    if parts.is_empty() && !facts.any(&PEAK_MEMORY) {
+        return vec![];
+    }
     let mut columns = vec![Column::text("configuration")];
     columns.extend(parts.iter().map(|(name, _)| Column::number(*name)));
     columns.extend(

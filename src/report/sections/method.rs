@@ -11,7 +11,12 @@ use crate::units::{Seconds, Share};
 
 pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     vec![
-        Block::List(vec![price(facts), measuring(facts), interval(facts), order(facts)]),
+        Block::List(
+            [Some(price(facts)), Some(measuring(facts)), requests(facts), Some(interval(facts)), Some(order(facts))]
+                .into_iter()
+                .flatten()
+                .collect(),
+        ),
         Block::Folded {
             summary: "Every metric: formula and source".into(),
             blocks: vec![Block::Table(metrics(facts))],
@@ -82,6 +87,18 @@ fn measuring(facts: &Facts) -> Vec<Span> {
             }
         )),
     ]
+}
+
+/// How servers were asked, where any was.
+fn requests(facts: &Facts) -> Option<Vec<Span>> {
+    let asked = |i: &usize| facts.records()[*i].cell.trial.engine.as_ref().is_some_and(|e| e.server.is_some());
+    facts.measured().iter().any(asked).then(|| {
+        let text = "a launch is one stretch of load: warm-up, a window, and load kept up until all that was due in the window has an end. \
+                    Latencies are of the requests that were due in the window, from when they were due; rates are of the window's time; \
+                    tokens are those that the server counts. What is above called a step is what is under way at a time, at the \
+                    window's rate of tokens.";
+        vec![Span::strong("Requests: "), Span::plain(text)]
+    })
 }
 
 fn interval(facts: &Facts) -> Vec<Span> {

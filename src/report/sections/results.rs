@@ -12,7 +12,8 @@ use crate::report::document::{Block, Cell, Column, Row, Table};
 use crate::report::facts::Facts;
 use crate::report::format::{plus_minus, shown};
 use crate::runner::measurement::{Figures, Status, Stop};
-use crate::units::Share;
+use crate::units::{Share, grouped};
+use std::collections::BTreeMap;
 
 /// One column of figures.
 struct Shown {
@@ -168,7 +169,8 @@ fn notes(facts: &Facts, wide: bool) -> Vec<String> {
         let short = if stopped { "time was up first" } else { "" };
         let gpus = m.figures.as_ref().and_then(|f| f.telemetry.as_ref()).map(super::gpus::note).unwrap_or_default();
         let disturbed = m.figures.as_ref().map(|f| disturbed(f, wide)).unwrap_or_default();
-        [place, disturbed.as_str(), short, gpus.as_str()]
+        let failed = m.figures.as_ref().map(failures).unwrap_or_default();
+        [place, failed.as_str(), disturbed.as_str(), short, gpus.as_str()]
             .into_iter()
             .filter(|t| !t.is_empty())
             .collect::<Vec<_>>()
@@ -198,6 +200,18 @@ fn disturbed(figures: &Figures, wide: bool) -> String {
         Some(lost) => format!("disturbed: {} lost", Share(lost)),
         None => "disturbed: others computed".into(),
     }
+}
+
+/// "12 requests failed (status 429: 10, timeout: 2)", of a load of Centime's own.
+fn failures(figures: &Figures) -> String {
+    let mut all: BTreeMap<&str, u64> = BTreeMap::new();
+    for (how, count) in figures.served.iter().flat_map(|s| &s.own).flat_map(|own| &own.failures) {
+        *all.entry(how.as_str()).or_default() += count;
+    }
+    let total: u64 = all.values().sum();
+    let each: Vec<String> = all.iter().map(|(how, count)| format!("{how}: {count}")).collect();
+    let requests = if total == 1 { "1 request".into() } else { format!("{} requests", grouped(total)) };
+    if total == 0 { String::new() } else { format!("{requests} failed ({})", each.join(", ")) }
 }
 
 /// What MFU and MBU are shares of.

@@ -9,6 +9,7 @@ use crate::load::search::{Bisection, Search};
 use crate::load::served::Served;
 use crate::load::spec::Pace;
 use crate::load::stretch::{Rules, Stretch};
+use crate::load::tokens::Tokens;
 use crate::load::trace::{self, Entry};
 use crate::load::{sizing, summary};
 use crate::runner::measurement::Stop;
@@ -18,6 +19,7 @@ use crate::scenario::engine::Engine;
 use crate::scenario::engine::server::Server;
 use crate::stats::random::SplitMix64;
 use crate::transformer::error::SessionError;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -55,6 +57,7 @@ pub(in crate::runner) fn measure(
     report: &mut dyn FnMut(Progress),
 ) -> Result<Load, SessionError> {
     let called = SystemTime::now();
+    allow_connections();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -62,6 +65,17 @@ pub(in crate::runner) fn measure(
         .map_err(|e| SessionError::Invalid(format!("no event loop: {e}")))?;
     let client = Client::new(&server.target, key(server)?).map_err(SessionError::Invalid)?;
     runtime.block_on(load(engine, server, settings, Arc::new(client), called, report))
+}
+
+/// As many connections as the system lets this process have; shells usually allow 1024.
+fn allow_connections() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        // Where it stays as it is, a request too many is one that found no connection.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 /// The key, from the variable that holds it.
@@ -88,16 +102,17 @@ async fn load(
         None => None,
     };
     let traffic = server.traffic.clone();
-    let trace = Arc::new(traced(traffic.trace.as_deref()).map_err(SessionError::Invalid)?);
+    let tokens = tokenizer(traffic.tokenizer.as_deref()).map_err(SessionError::Invalid)?;
+    let trace = Arc::new(traced(traffic.trace.as_deref(), tokens.as_deref()).map_err(SessionError::Invalid)?);
     let salt = salt(called, settings.seed);
     let patience = Duration::try_from_secs_f64(traffic.timeout_seconds).unwrap_or(Duration::MAX);
-    let tokens = match trace.len() {
+    let mean = match trace.len() {
         0 => traffic.prompt.mean(),
         n => (trace.iter().map(|e| u64::from(e.tokens())).sum::<u64>() / n as u64) as u32,
     };
-    let learned = sizing::learn(&client, tokens, salt, patience).await;
+    let learned = sizing::learn(&client, tokens.as_deref(), mean, salt, patience).await;
     let (dialect, sizing) = learned.map_err(SessionError::Invalid)?;
-    let job = Job { client, traffic, dialect, sizing, trace, seed: settings.seed, salt };
+    let job = Job { client, traffic, dialect, sizing, tokens, trace, seed: settings.seed, salt };
     let mut asker = Asker { job, started, settings, called, report };
     let mut load = match asker.job.traffic.search {
         Some(search) => asker.search(search).await?,
@@ -107,13 +122,20 @@ async fn load(
     Ok(load)
 }
 
+/// The model's own tokenizer, where one is named.
+fn tokenizer(path: Option<&str>) -> Result<Option<Arc<Tokens>>, String> {
+    let open = |path| Tokens::open(Path::new(path)).map(Arc::new);
+    path.map(open).transpose().map_err(|m| format!("engine.tokenizer: {m}"))
+}
+
 /// The requests of a trace; none where there is no file.
-fn traced(path: Option<&str>) -> Result<Vec<Entry>, String> {
+fn traced(path: Option<&str>, tokens: Option<&Tokens>) -> Result<Vec<Entry>, String> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(path).map_err(|e| {
         format!("load.trace: {path} cannot be read ({e}); give its path from the folder in which centime is started")
     })?;
-    trace::read(&text).map_err(|m| format!("load.trace: {path}: {m}"))
+    let count = |text: &str| tokens.and_then(|t| t.count(text).ok()).unwrap_or_else(|| trace::about(text));
+    trace::read(&text, &count).map_err(|m| format!("load.trace: {path}: {m}"))
 }
 
 /// Whoever puts load on the server, stretch by stretch.

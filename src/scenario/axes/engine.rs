@@ -11,7 +11,7 @@ use crate::scenario::values::{count, int, text, word};
 use crate::yaml::Value;
 
 /// Fields of programs, servers and the load on them.
-pub(super) const ENGINE: [Axis; 19] = [
+pub(super) const ENGINE: [Axis; 20] = [
     axis!(
         "engine.command",
         [],
@@ -91,6 +91,16 @@ pub(super) const ENGINE: [Axis; 19] = [
         "the variable of your environment that holds the server's API key; the key itself is written nowhere",
         |d, v| d.engine.server.api_key_env = Some(server::variable(v)?),
         |t| of(t, |s| s.target.api_key_env.as_deref().map_or(Value::Null, text))
+    ),
+    axis!(
+        "engine.tokenizer",
+        [],
+        "tokenizer",
+        "",
+        Kind::Path,
+        "the model's tokenizer.json, by which prompts are made to their length; default by what the server counts of two requests",
+        |d, v| d.engine.server.tokenizer = Some(server::path(v)?),
+        |t| of(t, |s| s.traffic.tokenizer.as_deref().map_or(Value::Null, text))
     ),
     axis!(
         "engine.start",

@@ -65,6 +65,7 @@ pub(crate) struct ServerDraft {
     pub e2e: Option<f64>,
     pub share: Option<f64>,
     pub trace: Option<String>,
+    pub tokenizer: Option<String>,
     pub search: Option<(Largest, Search)>,
 }
 
@@ -75,6 +76,7 @@ impl ServerDraft {
             (self.model.is_some(), "engine.model", "says a model"),
             (self.api != Api::default(), "engine.api", "says the API"),
             (self.api_key_env.is_some(), "engine.api_key_env", "says the key"),
+            (self.tokenizer.is_some(), "engine.tokenizer", "says the tokenizer"),
             (self.start.is_some(), "engine.start", "says the start"),
             (self.concurrency.is_some(), "load.concurrency", "says the load"),
             (self.rate.is_some(), "load.rate", "says the load"),
@@ -130,6 +132,7 @@ impl ServerDraft {
             timeout_seconds: self.timeout.unwrap_or(TIMEOUT),
             prefix: self.prefix,
             slo,
+            tokenizer: self.tokenizer.clone(),
             trace: self.trace.clone(),
             search: self.search.map(|(_, search)| search),
         };
