@@ -28,20 +28,20 @@ pub async fn learn(
         let body = body(client.api(), client.model(), text, 1, dialect);
         request::ask(client, body, Instant::now(), patience, Record::due(0.0, 0.0)).await
     };
-    let few = words(FEW, &mut random);
     let (mut found, mut refused) = (None, String::new());
     for dialect in [Dialect::Open, Dialect::Plain, Dialect::Modern] {
+        let few = words(FEW, &mut random);
         let record = ask(&few, dialect).await;
         match record.outcome {
             Outcome::Answered => {
-                found = Some((dialect, record.input_tokens));
+                found = Some((dialect, record.input_tokens, few));
                 break;
             }
             Outcome::Status(400 | 422) => refused = record.reason,
             _ => return Err(format!("the server does not answer a first request: {}", record.reason)),
         }
     }
-    let Some((dialect, of_few)) = found else {
+    let Some((dialect, of_few, few)) = found else {
         return Err(format!("the server refuses every form of a first request: {refused}"));
     };
     // As long as prompts will be, so that what is off is off least there.
