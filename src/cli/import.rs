@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::output::{print_run, results_failure};
-use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
+use super::price::Stated;
 use super::run::timestamp;
 use super::table::Printed;
 use crate::hardware::machine::Machine;
@@ -13,7 +13,6 @@ use crate::results::record::{Record, RunKey, SCHEMA_VERSION};
 use crate::results::run::{Environment, load, save_environment};
 use crate::scenario::{Measure, Order, Price};
 use crate::sweep::identity;
-use crate::units::Share;
 use anyhow::{Context, anyhow};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -28,18 +27,8 @@ pub(crate) struct Arguments {
     /// Files that the tools wrote.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// What an hour costs: USD for everything that was occupied, or an instance or device of the price book (p5.48xlarge,
-    /// h100-sxm-80gb@2024-05).
-    #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
-    price: Option<Priced>,
     #[command(flatten)]
-    prices: PriceBook,
-    /// Share of the paid time in which tokens are produced.
-    #[arg(long, value_name = "SHARE", value_parser = utilisation, allow_negative_numbers = true)]
-    utilisation: Option<Share>,
-    /// What the price stands for and where it comes from; shown in the report.
-    #[arg(long, value_name = "TEXT", requires = "price")]
-    source: Option<String>,
+    price: Stated,
     /// Devices that the price pays for, where a file does not tell.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     devices: u32,
@@ -55,18 +44,9 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let all = a.files.iter().map(|f| import::read(f)).collect::<Result<Vec<_>, _>>().map_err(failure)?;
-    let book = a.prices.load()?;
+    let book = a.price.book()?;
     let mut price = Price::default();
-    if let Some(typed) = &a.price {
-        apply(
-            &mut price,
-            typed,
-            &book,
-            a.source.as_deref().unwrap_or("given on the command line (centime import --price)"),
-        )?;
-    }
-    warn_if_stale(&price);
-    price.utilisation = a.utilisation.unwrap_or(price.utilisation);
+    a.price.put(&mut price, &book, "import")?;
     let now = timestamp::rfc3339(SystemTime::now());
     let (records, axes) = import::run::records(&all, a.devices, &now).map_err(|e| Failure::Internal(anyhow!("{e}")))?;
     let out = a.out.clone().unwrap_or_else(|| Path::new("reports").join(&a.name));

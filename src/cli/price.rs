@@ -71,6 +71,41 @@ impl PriceBook {
     }
 }
 
+/// What a command is told of the price of what it prices.
+#[derive(Debug, clap::Args)]
+pub(super) struct Stated {
+    /// What an hour costs: USD for everything that a trial occupies, or an instance or device of the price book, on a date if
+    /// wanted (p5.48xlarge, h100-sxm-80gb@2024-05).
+    #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
+    price: Option<Priced>,
+    #[command(flatten)]
+    prices: PriceBook,
+    /// Share of the paid time in which tokens are produced.
+    #[arg(long, value_name = "SHARE", value_parser = utilisation, allow_negative_numbers = true)]
+    utilisation: Option<Share>,
+    /// What the price stands for and where it comes from; shown in the report.
+    #[arg(long, value_name = "TEXT", requires = "price")]
+    source: Option<String>,
+}
+
+impl Stated {
+    /// The price books.
+    pub(super) fn book(&self) -> Result<Book, Failure> {
+        self.prices.load()
+    }
+
+    /// Puts what was typed in the place of a run's own, and warns of a price that is old.
+    pub(super) fn put(&self, price: &mut Price, book: &Book, command: &str) -> Result<(), Failure> {
+        if let Some(typed) = &self.price {
+            let command = || format!("given on the command line (centime {command} --price)");
+            apply(price, typed, book, &self.source.clone().unwrap_or_else(command))?;
+        }
+        warn_if_stale(price);
+        price.utilisation = self.utilisation.unwrap_or(price.utilisation);
+        Ok(())
+    }
+}
+
 /// Puts a typed price in the place of a run's own.
 pub(super) fn apply(price: &mut Price, typed: &Priced, book: &Book, source: &str) -> Result<(), Failure> {
     match typed {

@@ -2,11 +2,10 @@
 
 use super::Failure;
 use super::output::{print_run, results_failure};
-use super::price::{PriceBook, Priced, apply, priced, utilisation, warn_if_stale};
+use super::price::Stated;
 use super::table::Printed;
 use crate::results::lock::lock_folder;
 use crate::results::run::{load, save_environment};
-use crate::units::Share;
 use anyhow::Context;
 use std::path::PathBuf;
 
@@ -16,18 +15,8 @@ pub(super) struct Arguments {
     /// Folder of a run.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// What an hour costs: USD for everything that a trial occupies, or an instance or device of the price book, on a date if
-    /// wanted (p5.48xlarge, h100-sxm-80gb@2024-05).
-    #[arg(long, value_name = "USD_PER_HOUR|NAME", value_parser = priced, allow_negative_numbers = true)]
-    price: Option<Priced>,
     #[command(flatten)]
-    prices: PriceBook,
-    /// Share of the paid time in which tokens are produced.
-    #[arg(long, value_name = "SHARE", value_parser = utilisation, allow_negative_numbers = true)]
-    utilisation: Option<Share>,
-    /// What the price stands for and where it comes from; shown in the report.
-    #[arg(long, value_name = "TEXT", requires = "price")]
-    source: Option<String>,
+    price: Stated,
     /// What is paid for; shown in the report.
     #[arg(long, value_name = "NAME", requires = "price")]
     hardware: Option<String>,
@@ -40,18 +29,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let mut run = load(&a.folder).map_err(results_failure)?;
-    let book = a.prices.load()?;
+    let book = a.price.book()?;
     let stated = &mut run.environment.price;
-    if let Some(typed) = &a.price {
-        let source = a.source.as_deref().unwrap_or("given on the command line (centime report --price)");
-        apply(stated, typed, &book, source)?;
-        if let Some(hardware) = &a.hardware {
-            stated.hardware.clone_from(hardware);
-        }
-    }
-    warn_if_stale(stated);
-    if let Some(share) = a.utilisation {
-        stated.utilisation = share;
+    a.price.put(stated, &book, "report")?;
+    if let Some(hardware) = &a.hardware {
+        stated.hardware.clone_from(hardware);
     }
     let out = a.out.as_ref().unwrap_or(&a.folder);
     std::fs::create_dir_all(out)
