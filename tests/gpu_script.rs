@@ -24,6 +24,8 @@ const VERIFY: &[&str] = &[
     "golden-f32",
     "golden-tf32",
     "golden-bf16",
+    "families-f32",
+    "families-bf16",
     "operations-small-f32",
     "operations-small-tf32",
     "operations-small-bf16",
@@ -49,7 +51,7 @@ const RATIOS: &[&str] = &[
     "ratio-prefill-llama-8b",
     "ratio-decode-llama-1b-b16",
 ];
-const SCENARIOS: &[&str] = &["nvidia-smi", "gpu-decode", "gpu-train", "gpu-prefill", "gpu-attention"];
+const SCENARIOS: &[&str] = &["nvidia-smi", "gpu-decode", "gpu-train", "gpu-prefill", "gpu-attention", "gpu-experts"];
 
 fn in_order(there: &StandIns, part: &str) -> Vec<String> {
     there.steps().into_iter().filter(|s| s[0] == part).map(|s| s[1].clone()).collect()

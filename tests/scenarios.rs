@@ -46,6 +46,7 @@ fn the_scenarios_are_there_and_each_says_what_it_answers() {
         "gpt2-124m",
         "gpu-attention",
         "gpu-decode",
+        "gpu-experts",
         "gpu-prefill",
         "gpu-train",
         "head-count",

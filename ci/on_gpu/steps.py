@@ -5,12 +5,14 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PEERS = Path(__file__).resolve().parent.parent / "peers"
+ROOT = Path(__file__).resolve().parent.parent.parent
+PEERS = ROOT / "ci" / "peers"
 GOLDEN = [f"tests/golden/{name}.safetensors" for name in ("gpt2", "llama-gqa", "keras-block")]
+FAMILIES = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests" / "golden" / "families").glob("*.safetensors"))]
 DTYPES = ("f32", "tf32", "bf16")
 FACTS = "index,name,driver_version,memory.total,power.limit,clocks.sm,clocks.max.sm,temperature.gpu,mig.mode.current,compute_cap"
 TORCH = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available(), torch.cuda.get_device_name())"
-SCENARIOS = {"gpu-decode": 150, "gpu-train": 120, "gpu-prefill": 150, "gpu-attention": 90}
+SCENARIOS = {"gpu-decode": 150, "gpu-train": 120, "gpu-prefill": 150, "gpu-attention": 90, "gpu-experts": 120}
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def torch(here):
 def verify(here, work, whole):
     centime = [here.centime, "verify", "--backend", "cuda", "--dtype"]
     golden = lambda dtype, limit: Step(f"golden-{dtype}", [*centime, dtype, *GOLDEN], limit)
+    families = lambda dtype: Step(f"families-{dtype}", [*centime, dtype, *FAMILIES], 120)
     operations = lambda dtype, size: [*centime, dtype, "--operations", "--size", size, "--format", "markdown"]
     each = lambda size, limit, all_of: [Step(f"operations-{size}-{d}", operations(d, size), limit, 10) for d in all_of]
     sanitize = lambda tool, dtype, limit: sanitized(here, tool, dtype, operations(dtype, "small"), limit)
@@ -51,6 +54,8 @@ def verify(here, work, whole):
         golden("f32", 120),
         golden("tf32", 60),
         golden("bf16", 90),
+        families("f32"),
+        families("bf16"),
         *each("small", 60, DTYPES),
         sanitize("memcheck", "bf16", 120),
         Step("nccl", [here.centime, "trial", "--nccl", "0"], 45),
