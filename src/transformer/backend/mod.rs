@@ -57,19 +57,20 @@ pub trait Backend: Parts {
     /// `to[i] += from[i]` for the first `len` numbers.
     fn add(&self, from: &Self::Buffer, to: &mut Self::Buffer, len: usize);
 
-    /// A weight matrix `[rows, columns]` for inference, in whatever form products like best; it is only read by
-    /// [`Backend::linear`] and [`Backend::embed`] from then on. `next` writes its numbers, some whole rows at a time, in their
-    /// order.
+    /// So many weight matrices `[rows, columns]` for inference, in whatever form products like best; they are only read by
+    /// [`Backend::linear`] and [`Backend::embed`] from then on where it is one, and by [`Parts::experts`] where it is one an expert.
+    /// `next` writes the numbers of all, some whole rows at a time, in their order.
     ///
     /// # Errors
     /// `SessionError::OutOfMemory`.
     fn weights(
         &self,
+        matrices: usize,
         rows: usize,
         columns: usize,
         next: &mut dyn FnMut(&mut [f32]),
     ) -> Result<Self::Buffer, SessionError> {
-        let mut host = vec![0.0; rows * columns];
+        let mut host = vec![0.0; matrices * rows * columns];
         next(&mut host);
         let mut buffer = self.alloc(host.len(), Category::Weights)?;
         self.upload(&host, &mut buffer);
@@ -79,9 +80,10 @@ pub trait Backend: Parts {
     ///
     /// # Errors
     /// `SessionError::OutOfMemory`.
-    fn normal_weights(&self, numbers: &Normals) -> Result<Self::Buffer, SessionError> {
+    fn normal_weights(&self, matrices: usize, numbers: &Normals) -> Result<Self::Buffer, SessionError> {
         let (columns, mut row) = (numbers.columns, 0);
-        self.weights(numbers.len() / columns.max(1), columns, &mut |rows| {
+        let rows = numbers.len() / columns.max(1) / matrices.max(1);
+        self.weights(matrices, rows, columns, &mut |rows| {
             numbers.fill(row, rows);
             row += rows.len() / columns.max(1);
         })

@@ -9,6 +9,8 @@ pub enum Buffer {
     Plain(Array),
     /// A weight matrix of inference, read by `linear` and `embed` alone.
     Packed(PackedWeight),
+    /// The same of each expert of a layer, read by `experts` alone.
+    Experts(Vec<PackedWeight>),
 }
 
 impl Buffer {
@@ -17,7 +19,7 @@ impl Buffer {
     pub fn plain(&self) -> &[f32] {
         match self {
             Self::Plain(array) => array,
-            Self::Packed(_) => &[],
+            Self::Packed(_) | Self::Experts(_) => &[],
         }
     }
 
@@ -25,7 +27,7 @@ impl Buffer {
     pub fn plain_mut(&mut self) -> &mut [f32] {
         match self {
             Self::Plain(array) => array,
-            Self::Packed(_) => &mut [],
+            Self::Packed(_) | Self::Experts(_) => &mut [],
         }
     }
 }

@@ -7,7 +7,7 @@ use super::buffer::Buffer;
 use super::math::dot;
 use super::matmul::{FEW_ROWS, few_rows, matmul};
 use super::pool::{Pool, Scratch, reading, writing};
-use super::product::{Onto, Precision, View};
+use super::product::{Onto, PackedWeight, Precision, Right, Target, View, product};
 use std::ops::Range;
 
 /// Where the rows of each expert are, and which token and slot each row is of.
@@ -58,19 +58,38 @@ impl Groups {
     }
 }
 
-/// Weights of all experts, `[E * M, K]`, and their biases.
+/// Matrices `[M, K]` of all experts.
+#[derive(Clone, Copy)]
+pub(super) enum Matrices<'a> {
+    /// `[E * M, K]`
+    Plain(&'a [f32]),
+    /// One each, in panels; inference alone has them.
+    Packed(&'a [PackedWeight]),
+}
+
+/// Weights of all experts, and their biases `[E * M]`.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
-    pub w: &'a [f32],
+    pub w: Matrices<'a>,
     pub bias: Option<&'a [f32]>,
     pub m: usize,
     pub k: usize,
 }
 
-impl Weights<'_> {
-    /// Of one expert.
-    fn of(&self, e: usize) -> View<'_> {
-        View::dense(&self.w[e * self.m * self.k..][..self.m * self.k], self.m, self.k)
+impl<'a> Weights<'a> {
+    fn new(w: &'a Buffer, bias: Option<&'a [f32]>, m: usize, k: usize) -> Self {
+        let w = match w {
+            Buffer::Experts(each) => Matrices::Packed(each),
+            Buffer::Packed(one) => Matrices::Packed(std::slice::from_ref(one)),
+            w => Matrices::Plain(w.plain()),
+        };
+        Self { w, bias, m, k }
+    }
+
+    /// Of one expert, row by row.
+    fn plain(&self, e: usize) -> View<'_> {
+        let all = if let Matrices::Plain(all) = self.w { all } else { &[] };
+        View::dense(&all[e * self.m * self.k..][..self.m * self.k], self.m, self.k)
     }
 }
 
@@ -80,11 +99,17 @@ fn grouped(pool: &Pool, precision: Precision, g: &Groups, x: &[f32], w: Weights,
     for (e, rows) in g.each() {
         let (n, bias) = (rows.len(), w.bias.map(|b| &b[e * m..][..m]));
         let (x, out) = (&x[rows.start * k..rows.end * k], &mut out[rows.start * m..rows.end * m]);
-        if n <= FEW_ROWS && precision == Precision::F32 {
-            few_rows(pool, x, &w.w[e * m * k..][..m * k], bias, out, false, LinearDims { n, k, m });
-        } else {
-            let onto = bias.map_or(Onto::Nothing, Onto::Bias);
-            matmul(pool, precision, out, onto, View::dense(x, n, k), w.of(e).transposed());
+        let onto = bias.map_or(Onto::Nothing, Onto::Bias);
+        match w.w {
+            Matrices::Packed(each) => {
+                let to = Target::new(out, m);
+                // SAFETY: `out` is borrowed exclusively for the call.
+                unsafe { product(pool, to, onto, 1.0, View::dense(x, n, k), Right::Packed(&each[e]), precision) };
+            }
+            Matrices::Plain(all) if n <= FEW_ROWS && precision == Precision::F32 => {
+                few_rows(pool, x, &all[e * m * k..][..m * k], bias, out, false, LinearDims { n, k, m });
+            }
+            Matrices::Plain(_) => matmul(pool, precision, out, onto, View::dense(x, n, k), w.plain(e).transposed()),
         }
     }
 }
@@ -93,7 +118,7 @@ fn grouped(pool: &Pool, precision: Precision, g: &Groups, x: &[f32], w: Weights,
 fn grouped_back(pool: &Pool, precision: Precision, g: &Groups, dout: &[f32], w: Weights, dx: &mut [f32]) {
     for (e, rows) in g.each() {
         let (dout, dx) = (&dout[rows.start * w.m..rows.end * w.m], &mut dx[rows.start * w.k..rows.end * w.k]);
-        matmul(pool, precision, dx, Onto::Nothing, View::dense(dout, rows.len(), w.m), w.of(e));
+        matmul(pool, precision, dx, Onto::Nothing, View::dense(dout, rows.len(), w.m), w.plain(e));
     }
 }
 
@@ -108,8 +133,8 @@ pub(super) struct Routed<'a> {
 pub(super) fn parts<'a>(of: &Experts<'a, Buffer>) -> ([Weights<'a>; 2], Routed<'a>) {
     let [up, down] = of.biases.map_or([None, None], |b| b.map(|b| Some(b.plain())));
     let (c, f) = (of.d.c, of.d.f);
-    let up = Weights { w: of.up.plain(), bias: up, m: of.d.kind.inner(f), k: c };
-    let down = Weights { w: of.down.plain(), bias: down, m: c, k: f };
+    let up = Weights::new(of.up, up, of.d.kind.inner(f), c);
+    let down = Weights::new(of.down, down, c, f);
     ([up, down], Routed { chosen: of.chosen.plain(), weights: of.weights.plain() })
 }
 
@@ -276,4 +301,90 @@ fn weight_gradients(
 pub(super) fn scratch_len(d: ExpertDims, training: bool) -> usize {
     let forward = d.rows() * d.c;
     if training { 2 * forward + d.rows() * (d.f + 1) } else { forward }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::backend::{Alloc, Backend, Parts, Store};
+    use super::super::super::operands::Category;
+    use super::super::super::random::{Normals, Stream};
+    use super::super::super::shape::Activation;
+    use super::super::super::{Dtype, WeightFormat};
+    use super::super::Cpu;
+    use super::*;
+
+    const D: ExpertDims =
+        ExpertDims { n: 7, c: 72, f: 40, experts: 3, per_token: 2, normalised: true, kind: Activation::SwiGlu };
+
+    fn numbers(rows: usize, columns: usize, seed: u64) -> Vec<f32> {
+        let mut all = vec![0.0; rows * columns];
+        Normals::first(Stream::new(seed, 0), 0.3, all.len()).fill(0, &mut all);
+        all
+    }
+
+    fn plain(on: &Cpu, of: &[f32]) -> Buffer {
+        let mut to = on.alloc(of.len(), Category::Weights).unwrap();
+        on.upload(of, &mut to);
+        to
+    }
+
+    fn fed(of: &[f32], make: impl FnOnce(&mut dyn FnMut(&mut [f32]))) {
+        let mut at = 0;
+        make(&mut |rows| {
+            rows.copy_from_slice(&of[at..at + rows.len()]);
+            at += rows.len();
+        });
+        assert_eq!(at, of.len(), "every row was asked for once");
+    }
+
+    /// What experts say, and what their first products gave.
+    fn said(on: &Cpu, up: &Buffer, down: &Buffer, x: &Buffer) -> (Vec<f32>, Vec<f32>) {
+        // Expert 1 has no token, 2 one alone.
+        let places = [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0u32];
+        let chosen = plain(on, &places.map(f32::from_bits));
+        let weights = plain(on, &[0.25; 14]);
+        let inner = D.kind.inner(D.f);
+        let [mut pre, mut act, mut out] =
+            [D.rows() * inner, D.rows() * D.f, D.n * D.c].map(|len| on.alloc(len, Category::Activations).unwrap());
+        let of = Experts { up, down, biases: None, chosen: &chosen, weights: &weights, d: D };
+        on.experts(x, &of, &mut pre, &mut act, &mut out);
+        (out.plain()[..D.n * D.c].to_vec(), pre.plain()[..D.rows() * inner].to_vec())
+    }
+
+    #[test]
+    fn experts_in_panels_say_what_those_row_by_row_do() {
+        let inner = D.kind.inner(D.f);
+        let x = numbers(D.n, D.c, 1);
+        let (up, down) = (numbers(D.experts * inner, D.c, 2), numbers(D.experts * D.c, D.f, 3));
+        // Both round the same factors; with 8 bits the rows would not, so that there the product of one matrix alone is the measure.
+        let formats = [
+            (Dtype::F32, WeightFormat::Dtype, Some(2e-6)),
+            (Dtype::Bf16, WeightFormat::Dtype, Some(2e-6)),
+            (Dtype::F32, WeightFormat::Int8, None),
+        ];
+        for (dtype, weights, relative) in formats {
+            let on = Cpu::new(2, None).unwrap().with_dtype(dtype).with_weights(weights);
+            let packed = |of: &[f32], rows: usize, columns: usize| {
+                let mut made = None;
+                fed(of, |next| made = Some(on.weights(D.experts, rows, columns, next).unwrap()));
+                made.unwrap()
+            };
+            let x = plain(&on, &x);
+            let (of_panels, first) = said(&on, &packed(&up, inner, D.c), &packed(&down, D.c, D.f), &x);
+            if let Some(relative) = relative {
+                let (of_rows, _) = said(&on, &plain(&on, &up), &plain(&on, &down), &x);
+                let largest = of_rows.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                for (p, r) in of_panels.iter().zip(&of_rows) {
+                    assert!((p - r).abs() <= relative * largest, "{dtype:?}: {p} of panels, {r} of rows");
+                }
+            }
+            // Expert 2's one row, the last: the very product of a matrix by itself.
+            let mut alone = None;
+            fed(&up[2 * inner * D.c..], |next| alone = Some(on.weights(1, inner, D.c, next).unwrap()));
+            let mut one = on.alloc(inner, Category::Activations).unwrap();
+            let row = plain(&on, &x.plain()[2 * D.c..3 * D.c]);
+            on.linear(&row, &alone.unwrap(), None, &mut one, Store::Overwrite, LinearDims { n: 1, k: D.c, m: inner });
+            assert_eq!(&first[13 * inner..], one.plain(), "{dtype:?} {weights:?}");
+        }
+    }
 }

@@ -221,9 +221,19 @@ impl Backend for Cpu {
         self.pool.over(parts, |_, (t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f));
     }
 
-    fn weights(&self, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) -> Result<Buffer, SessionError> {
+    fn weights(
+        &self,
+        matrices: usize,
+        rows: usize,
+        columns: usize,
+        next: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<Buffer, SessionError> {
         let how = PackedLayout::new(rows, columns, stored(self.weights, self.precision));
-        Ok(Buffer::Packed(how.fill(&self.pool, self.slabs.zeros(how.len())?, next)))
+        let mut one = || Ok(how.fill(&self.pool, self.slabs.zeros(how.len())?, &mut *next));
+        if matrices == 1 {
+            return one().map(Buffer::Packed);
+        }
+        (0..matrices).map(|_| one()).collect::<Result<_, SessionError>>().map(Buffer::Experts)
     }
 
     fn embed(
@@ -247,7 +257,7 @@ impl Backend for Cpu {
                         table.row(*id as usize, out);
                         embedding::add_position(position, positions, out);
                     }
-                    Buffer::Plain(table) => embedding::row(*id, position, table, positions, out),
+                    table => embedding::row(*id, position, table.plain(), positions, out),
                 }
             }
         });
@@ -304,7 +314,7 @@ impl Backend for Cpu {
                 // SAFETY: `out` is borrowed exclusively for the call.
                 return unsafe { product(&self.pool, to, onto, 1.0, x, Right::Packed(w), self.precision) };
             }
-            Buffer::Plain(w) => &w[..m * k],
+            w => &w.plain()[..m * k],
         };
         if n <= FEW_ROWS && self.precision == Precision::F32 {
             few_rows(&self.pool, x, w, bias, out, into == Store::Accumulate, d);

@@ -77,7 +77,14 @@ impl Backend for Cuda {
         elementwise::add(self.on(), from.format(), from.at(), to.at(), len);
     }
 
-    fn weights(&self, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) -> Result<Buffer, SessionError> {
+    fn weights(
+        &self,
+        matrices: usize,
+        rows: usize,
+        columns: usize,
+        next: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<Buffer, SessionError> {
+        let rows = matrices * rows;
         let buffer = self.alloc(rows * columns, Category::FixedWeights)?;
         // Some whole rows at a time, so that a large matrix is never whole on the host.
         let at_once = ((1 << 22) / columns.max(1)).clamp(1, rows.max(1));
@@ -90,7 +97,7 @@ impl Backend for Cuda {
         Ok(buffer)
     }
 
-    fn normal_weights(&self, numbers: &Normals) -> Result<Buffer, SessionError> {
+    fn normal_weights(&self, _: usize, numbers: &Normals) -> Result<Buffer, SessionError> {
         let buffer = self.alloc(numbers.len(), Category::FixedWeights)?;
         random::fill_normal(self.on(), &buffer, numbers);
         Ok(buffer)

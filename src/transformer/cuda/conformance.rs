@@ -315,7 +315,7 @@ fn matrices_of_inference_come_in_pieces() {
             next += 1;
         });
     };
-    let buffer = cuda.weights(rows, columns, &mut write).unwrap();
+    let buffer = cuda.weights(1, rows, columns, &mut write).unwrap();
     let got = host(&cuda, &buffer, rows * columns);
     assert!(got.iter().enumerate().all(|(i, x)| *x == (i % 251) as f32));
     assert_eq!(cuda.kind(), BackendKind::Cuda);

@@ -128,14 +128,15 @@ impl<'a, B: Backend> Bench<'a, B> {
         let host = self.parameters()?;
         let Model { backend, index, parameters, .. } = &mut self.model;
         for (i, (host, buffer)) in host.iter().zip(parameters).enumerate() {
-            if index.is_weight(i) {
+            if let Some(matrices) = index.matrices(i) {
                 let mut rest = host.as_slice();
                 let mut next = |rows: &mut [f32]| {
                     let (here, after) = rest.split_at(rows.len());
                     rows.copy_from_slice(here);
                     rest = after;
                 };
-                *buffer = backend.weights(index.specs[i].rows, index.specs[i].columns, &mut next)?;
+                let spec = &index.specs[i];
+                *buffer = backend.weights(matrices, spec.rows / matrices, spec.columns, &mut next)?;
             } else {
                 backend.upload(host, buffer);
             }

@@ -259,7 +259,7 @@ fn weights<B: Backend + 'static>(d: LinearDims) -> Case<B> {
                 rows.copy_from_slice(here);
                 rest = after;
             };
-            let fixed = on.weights(m, k, &mut next)?;
+            let fixed = on.weights(1, m, k, &mut next)?;
             on.linear(x, &fixed, Some(bias), out, Store::Overwrite, d);
             on.embed(&ids, n, 0, &fixed, None, rows, k);
         }

@@ -42,7 +42,7 @@ fn normal<B: Backend + 'static>(heights: [usize; 3], columns: usize) -> Case<B> 
         if let [narrow, wide, looked_up] = b {
             on.fill_normal(narrow, &rows);
             on.fill_normal(wide, &apart);
-            let fixed = on.normal_weights(&rows)?;
+            let fixed = on.normal_weights(1, &rows)?;
             on.embed(&ids, n, 0, &fixed, None, looked_up, columns);
         }
         Ok(())

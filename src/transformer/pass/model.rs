@@ -30,8 +30,9 @@ pub(crate) struct Spec {
     pub columns: usize,
     pub start: Start,
     pub split: Split,
-    /// Whether products take it in pieces: of a layer's experts, or of its heads, one after the other.
-    pub in_pieces: bool,
+    /// Into how many matrices, one under the other, products divide it to take each as a whole: one an expert; 0 where they read it
+    /// in other pieces.
+    pub matrices: usize,
     /// Whether no gradient changes it: it stays as it is made.
     pub fixed: bool,
 }
@@ -168,7 +169,7 @@ struct Builder(Vec<Spec>);
 
 impl Builder {
     fn push(&mut self, name: String, rows: usize, columns: usize, start: Start) -> usize {
-        self.0.push(Spec { name, rows, columns, start, split: Split::Whole, in_pieces: false, fixed: false });
+        self.0.push(Spec { name, rows, columns, start, split: Split::Whole, matrices: 1, fixed: false });
         self.0.len() - 1
     }
     fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool, split: Split) -> Linear {
@@ -243,7 +244,7 @@ impl Builder {
         let qkv = made("queries", heads * s.head_dim as usize, width);
         let (down, rotated) = (made("kv_latent", rank, c), made("rotated", rope, c));
         let up = made("kv", heads * kv, rank);
-        self.0[up.weight].in_pieces = true;
+        self.0[up.weight].matrices = 0;
         let kind = s.parts().norm;
         let queries = of_queries.and_then(|(l, rank)| Some((l, self.norm(&named("q_latent_norm"), rank, kind)?)));
         let norm = self.norm(&named("kv_latent_norm"), rank, kind);
@@ -267,7 +268,7 @@ impl Builder {
         }
         let up = self.linear(&named("up"), count * s.activation.inner(f), c, s.mlp_bias, Split::Whole);
         let down = self.linear(&named("down"), count * c, f, s.mlp_bias, Split::Whole);
-        [up, down].iter().for_each(|l| self.0[l.weight].in_pieces = true);
+        [up, down].iter().for_each(|l| self.0[l.weight].matrices = count);
         let names = ["shared_up", "shared_down"];
         let shared = (of.shared > 0).then(|| self.feed_forward(names.map(named), s, s.d_ff_shared()));
         FeedForward { router, correction, up_down: [up, down], shared }
@@ -323,11 +324,12 @@ impl Index {
         self.head == Some(self.table)
     }
 
-    /// Whether a parameter is a matrix that linear layers multiply by (the table is one where embeddings are tied), as a whole.
-    pub(crate) fn is_weight(&self, parameter: usize) -> bool {
+    /// How many matrices a parameter is that products multiply by, each as a whole: one, or one an expert. `None` where it is read in
+    /// other ways. (The table is such a matrix where embeddings are tied.)
+    pub(crate) fn matrices(&self, parameter: usize) -> Option<usize> {
         let spec = &self.specs[parameter];
         let lookup_only = Some(parameter) == self.positions || (parameter == self.table && !self.tied());
-        spec.rows > 1 && !lookup_only && !spec.in_pieces
+        (spec.rows > 1 && !lookup_only && spec.matrices > 0).then_some(spec.matrices)
     }
 
     /// Parameters as they start, from a seed; the same for every backend, and the `rank`-th part of them for a rank of `of`.
@@ -343,8 +345,8 @@ impl Index {
     ) -> Result<Vec<B::Buffer>, SessionError> {
         let one = |(i, spec): (usize, &Spec)| {
             let numbers = || spec.numbers(Stream::new(seed, i as u64), rank, of);
-            if purpose == Purpose::Inference && self.is_weight(i) {
-                return backend.normal_weights(&numbers());
+            if let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) {
+                return backend.normal_weights(matrices, &numbers());
             }
             let category = match purpose {
                 Purpose::Training => Category::Weights,

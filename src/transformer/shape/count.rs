@@ -251,8 +251,10 @@ impl Account {
         let training = w.phase == Phase::Train;
         let category = if training { Category::Weights } else { Category::FixedWeights };
         for (i, spec) in index.specs.iter().enumerate() {
-            let panels = self.cuda.is_none() && !training && index.is_weight(i);
-            let words = if panels { weight_words(spec.rows, spec.columns, w.dtype, w.weights) } else { spec.len() };
+            let words = match index.matrices(i).filter(|_| self.cuda.is_none() && !training) {
+                Some(matrices) => matrices * weight_words(spec.rows / matrices, spec.columns, w.dtype, w.weights),
+                None => spec.len(),
+            };
             self.alloc(words, category)?;
         }
         let tokens = if training { w.seq_len } else { w.prompt_len } as usize;
