@@ -186,20 +186,28 @@ fn decoded(device: Arc<dyn Device>, shape: &Shape, dtype: Dtype) -> Vec<Vec<u32>
 }
 
 fn decoded_by(cuda: Cuda, shape: &Shape) -> Vec<Vec<u32>> {
+    decoded_with_logits(cuda, shape).0
+}
+
+/// The tokens, and the bits of each step's logits.
+fn decoded_with_logits(cuda: Cuda, shape: &Shape) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
     let model = Model::new(cuda.clone(), shape, 5, Purpose::Inference).unwrap();
     let mut inference = Inference::new(&cuda, &model.shape, 2, (6, 6), 9, cuda.dtype).unwrap();
     let prompts: Vec<u32> = (0..12).map(|i| i * 7 % 61).collect();
     model.prefill(&prompts, &mut inference);
     model.argmax(&mut inference);
-    let mut tokens = vec![model.chosen(&inference)];
+    let (mut tokens, mut logits) = (vec![model.chosen(&inference)], Vec::new());
     for _ in 0..2 {
         while model.decode_chosen(&mut inference) {
             tokens.push(model.chosen(&inference));
+            let mut numbers = vec![0.0; 2 * 61];
+            cuda.download(&inference.logits, 0, &mut numbers);
+            logits.push(numbers.into_iter().map(f32::to_bits).collect());
         }
         inference.cache.as_mut().unwrap().length = 6;
     }
     Backend::check(&cuda).unwrap();
-    tokens
+    (tokens, logits)
 }
 
 #[test]
@@ -215,6 +223,24 @@ fn captured_steps_decode_the_same_tokens_at_every_position() {
             // All but the very first step.
             assert_eq!(recorder.replays(), 2 * 9 - 1);
             assert!(got.iter().any(|t| *t != got[0]), "one token for ever proves little");
+        }
+    }
+}
+
+/// A position of a table that begins at another row, norms of queries and keys, scaled embeddings: their logits, since untrained models
+/// of these families say the same token over and over.
+#[test]
+fn captured_steps_of_models_with_more_parts_have_the_logits_of_plain_ones() {
+    for family in [Family::Opt, Family::Qwen3, Family::Olmo2, Family::Gemma, Family::Falcon] {
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let (Some(plain), Some(host)) = (cuda(dtype), HostDevice::new()) else { return };
+            let recorder = Arc::new(Recorder::new(host));
+            let captured = Cuda::on_device(Arc::clone(&recorder) as Arc<dyn Device>, dtype).unwrap();
+            let of = &shape(family);
+            let (want, got) = (decoded_with_logits(plain, of), decoded_with_logits(captured, of));
+            assert!(want == got, "{family:?} {dtype}");
+            assert_eq!((got.1.len(), recorder.replays()), (2 * 9, 2 * 9 - 1), "{family:?} {dtype}");
+            assert!(got.1.windows(2).all(|pair| pair[0] != pair[1]), "{family:?} {dtype}: steps that are all alike");
         }
     }
 }
