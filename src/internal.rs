@@ -100,6 +100,7 @@ pub mod transformer {
     pub use crate::transformer::collective::grid::{Parallel, Sharding};
     pub use crate::transformer::cpu::Cpu;
     pub use crate::transformer::cuda::driver::available as available_gpus;
+    pub use crate::transformer::loads::Loads;
     pub use crate::transformer::memory::DeviceMemory;
     pub use crate::transformer::prepare::prepare;
     pub use crate::transformer::session::SessionOptions;

@@ -120,6 +120,7 @@ fn measurement(m: &Measured) -> Measurement {
         peak_allocated_bytes: 0,
         first_allocated_bytes: None,
         device_memory: None,
+        expert_loads: None,
         loss: None,
         checksum: 0,
         steal_share: None,

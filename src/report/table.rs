@@ -9,6 +9,7 @@ use crate::runner::measurement::{Figures, Stop};
 use crate::runner::watch::Disturbance;
 use crate::scenario::Value;
 use crate::scenario::axes::{AXES, Axis, Kind};
+use crate::transformer::Phase;
 use crate::transformer::memory::MemoryParts;
 use crate::transformer::shape::Shape;
 use crate::transformer::shape::count::{self, CountOverflow};
@@ -25,11 +26,7 @@ pub(super) fn table(facts: &Facts) -> DataTable {
     AXES.iter().for_each(|axis| b.field(axis));
     b.count("parameters", count::parameters);
     b.count("active_parameters", count::active_parameters);
-    b.float("expected_distinct_experts", |r| {
-        let w = &r.cell.trial.workload;
-        let tokens = u32::try_from(w.tokens_per_step()).unwrap_or(u32::MAX);
-        w.shape.experts.map(|_| count::distinct_experts(&w.shape, tokens))
-    });
+    b.experts();
     for metric in METRICS {
         b.metric(facts, metric);
     }
@@ -155,6 +152,20 @@ impl Builder<'_> {
             let trial = Some(&r.cell.trial).filter(|t| t.states_model())?;
             i64::try_from(of(&trial.workload.shape).ok()?).ok()
         });
+    }
+
+    /// Experts that a step's tokens are expected to go to and went to, in a layer, and how full the fullest was.
+    fn experts(&mut self) {
+        self.float("expected_distinct_experts", |r| {
+            let w = &r.cell.trial.workload;
+            // Those of a pass: of `generate`, a step of decoding.
+            let tokens = if w.phase == Phase::Generate { u64::from(w.batch) } else { w.tokens_per_step() };
+            let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+            w.shape.experts.map(|_| count::distinct_experts(&w.shape, tokens))
+        });
+        let loads = |r: &Record| r.measurement.figures.as_ref()?.expert_loads;
+        self.float("distinct_experts", |r| Some(loads(r)?.distinct));
+        self.float("fullest_expert_over_mean", |r| Some(loads(r)?.fullest_over_mean));
     }
 
     /// A field of the trial, under its path.

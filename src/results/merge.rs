@@ -62,6 +62,7 @@ fn add(to: &mut Figures, rest: Vec<Figures>) {
         };
         to.machine_rates.extend(f.machine_rates);
         to.device_memory = larger(to.device_memory, f.device_memory);
+        to.expert_loads = to.expert_loads.or(f.expert_loads);
         to.telemetry = match (to.telemetry.take(), f.telemetry) {
             (Some(a), Some(b)) => Some(both(a, b, share)),
             (a, b) => a.or(b),

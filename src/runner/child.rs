@@ -195,6 +195,7 @@ fn asked(
         checksum: 0,
         first_allocated_bytes: 0,
         device_memory: None,
+        expert_loads: None,
     };
     let telemetry = sampler.map(|s| s.finish(Steps { starts: &[load.began], seconds: &[seconds] }));
     let figures = assemble(measured, &request.trial, [0, 0], &watch, (telemetry, Disturbance::default()));
@@ -277,6 +278,7 @@ fn followed(
         first_allocated_bytes: allocation::peak_bytes(),
         // Of the pools of several processes nothing is told.
         device_memory: None,
+        expert_loads: None,
     };
     let peak = memory::resident().map_or(0, |r| r.peak);
     let disturbance = watcher.finish(&[], clock.now().as_secs_f64());
@@ -303,6 +305,7 @@ fn assemble(
         peak_allocated_bytes: allocation::peak_bytes(),
         first_allocated_bytes: Some(m.first_allocated_bytes),
         device_memory: m.device_memory,
+        expert_loads: m.expert_loads,
         loss: m.loss,
         checksum: m.checksum,
         steal_share: watch.steal_share(),

@@ -24,6 +24,7 @@
 use super::telemetry::scripted::Script;
 use crate::scenario::trial::Trial;
 use crate::transformer::error::SessionError;
+use crate::transformer::loads::Loads;
 use crate::transformer::memory::DeviceMemory;
 use crate::transformer::session::{Session, StepOutcome};
 use std::ffi::OsString;
@@ -252,6 +253,10 @@ impl Session for Slowed {
     fn device_memory(&self) -> Option<DeviceMemory> {
         self.session.device_memory()
     }
+
+    fn loads(&self) -> Option<Loads> {
+        self.session.loads()
+    }
 }
 
 /// A session whose device is gone after some steps.
@@ -276,6 +281,10 @@ impl Session for Losing {
 
     fn device_memory(&self) -> Option<DeviceMemory> {
         self.session.device_memory()
+    }
+
+    fn loads(&self) -> Option<Loads> {
+        self.session.loads()
     }
 }
 

@@ -12,6 +12,7 @@ use super::protocol::{Progress, Stage};
 use crate::scenario::Measure;
 use crate::stats;
 use crate::transformer::error::SessionError;
+use crate::transformer::loads::Loads;
 use crate::transformer::memory::DeviceMemory;
 use crate::transformer::session::Session;
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub(super) struct Measured {
     pub first_allocated_bytes: u64,
     /// After the last step.
     pub device_memory: Option<DeviceMemory>,
+    pub expert_loads: Option<Loads>,
 }
 
 /// Who looks on between two steps.
@@ -74,7 +76,7 @@ pub(super) fn measure(
     steps.tally.discard(discard);
     steps.begin(Stage::Measuring);
     let (stopped_by, precision_reached) = steps.until_precise(settings)?;
-    let device_memory = steps.session.device_memory();
+    let (device_memory, expert_loads) = (steps.session.device_memory(), steps.session.loads());
     let first_allocated_bytes = steps.tally.allocated.unwrap_or_else(allocation::peak_bytes);
     let Tally { seconds, starts, first_tokens, loss, checksum, .. } = steps.tally;
     Ok(Measured {
@@ -88,6 +90,7 @@ pub(super) fn measure(
         checksum: checksum.unwrap_or_default(),
         first_allocated_bytes,
         device_memory,
+        expert_loads,
     })
 }
 

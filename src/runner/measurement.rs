@@ -5,6 +5,7 @@ use super::watch::Disturbance;
 use crate::hardware::machine::Rates;
 use crate::load::served::Served;
 use crate::stats::median;
+use crate::transformer::loads::Loads;
 use crate::transformer::memory::{DeviceMemory, MemoryParts};
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +92,9 @@ pub struct Figures {
     /// What the devices' allocators gave at the most, of a trial on devices with memory of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_memory: Option<DeviceMemory>,
+    /// How the tokens of the last pass were spread over experts: of all layers on average in training, of the last one else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert_loads: Option<Loads>,
     /// Loss of the last step, in training.
     pub loss: Option<f64>,
     /// Checksum of what was computed.

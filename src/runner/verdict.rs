@@ -175,6 +175,7 @@ mod tests {
             baseline_rss_bytes: 1,
             peak_allocated_bytes: 1,
             device_memory: None,
+            expert_loads: None,
             loss: None,
             checksum: 0,
             steal_share: None,

@@ -43,6 +43,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         baseline_rss_bytes: 1,
         peak_allocated_bytes: 1,
         device_memory: None,
+        expert_loads: None,
         loss: None,
         checksum: 0,
         steal_share: None,

@@ -53,6 +53,7 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod error;
 pub(crate) mod golden;
+pub(crate) mod loads;
 pub(crate) mod memory;
 mod operands;
 pub(crate) mod operations;
@@ -209,6 +210,8 @@ impl Workload {
         match self.prefill_chunk {
             Some(chunk) => (chunk as usize).clamp(1, prompt.max(1)),
             None if on == BackendKind::Cuda || batch * prompt <= WHOLE => prompt,
+            // Over a cache of latents many queries are slow.
+            None if self.shape.latent.is_some() => prompt,
             None => (STRETCH / batch.max(1)).clamp(64, prompt),
         }
     }

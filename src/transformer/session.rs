@@ -5,6 +5,7 @@
 use super::BackendKind;
 use super::collective::grid::Parallel;
 use super::error::SessionError;
+use super::loads::Loads;
 use super::memory::DeviceMemory;
 
 /// What a session runs on.
@@ -45,6 +46,11 @@ pub trait Session {
 
     /// What devices with memory of their own gave at the most so far, from the start of the process.
     fn device_memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// How the tokens of the last pass were spread over experts, of models that have any.
+    fn loads(&self) -> Option<Loads> {
         None
     }
 

@@ -93,6 +93,7 @@ pub(crate) fn measured(trial: &Trial, gflops: f64) -> Measurement {
             baseline_rss_bytes: 28 << 20,
             peak_allocated_bytes: total + total / 20,
             device_memory: None,
+            expert_loads: None,
             loss: (w.phase == Phase::Train).then_some(9.01),
             checksum: 0xC0FFEE,
             steal_share: Some(0.0),

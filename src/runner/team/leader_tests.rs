@@ -30,6 +30,7 @@ fn leader(status: Status) -> Measurement {
         disturbance: None,
         served: vec![],
         device_memory: None,
+        expert_loads: None,
     };
     m.figures = (status == Status::Ok).then_some(records);
     m

@@ -2,8 +2,9 @@
 //! backward.
 
 use super::super::backend::{Backend, Dropout, ExpertDims, Experts, ExpertsBackward, Store};
+use super::super::loads::Loads;
 use super::super::shape::Routing;
-use super::activations::{LayerActivations, RoutedTokens, Scratch, Shared, expert_dims};
+use super::activations::{Activations, LayerActivations, RoutedTokens, Scratch, Shared, expert_dims};
 use super::backward::{EndFrom, Half};
 use super::gradients::Gradients;
 use super::model::{LayerIndex, Linear, Model};
@@ -124,5 +125,13 @@ impl<B: Backend> Model<B> {
         self.backend.linear_dx_activation(kind, dout, w, pre, room, of_down);
         self.linear_dw(up, input, pre, gradients, n);
         self.backend.linear_dx(pre, &self.parameters[up.weight], dx, Store::Accumulate, self.linear_dims(up, n));
+    }
+
+    /// How the tokens of the last pass were spread over the experts of the layers whose activations are kept: all in training, else
+    /// the last one.
+    pub(in crate::transformer) fn loads(&self, a: &Activations<B::Buffer>) -> Option<Loads> {
+        let d = expert_dims(&self.shape, a.extent.rows())?;
+        let routed = a.layers.iter().filter_map(|act| act.routed.as_ref());
+        Loads::mean(routed.filter_map(|r| Loads::of_layer(&self.backend.tokens(&r.chosen, d.rows()), d.experts)))
     }
 }

@@ -211,20 +211,24 @@ fn a_prompt_in_stretches_is_the_prompt() {
     }
 }
 
-fn losses(family: Family, ranks: u32, backend: BackendKind, steps: usize) -> Vec<f32> {
-    let workload = Workload {
+fn workload(family: Family, phase: Phase) -> Workload {
+    Workload {
         shape: shape(family),
-        phase: Phase::Train,
+        phase,
         batch: 4,
         seq_len: 6,
-        prompt_len: 0,
-        new_tokens: 0,
+        prompt_len: 3,
+        new_tokens: 2,
         dtype: Dtype::F32,
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
-    };
+    }
+}
+
+fn losses(family: Family, ranks: u32, backend: BackendKind, steps: usize) -> Vec<f32> {
+    let workload = workload(family, Phase::Train);
     let options = SessionOptions { backend, parallel: Parallel::replicas(ranks), threads_per_rank: 1, seed: 9 };
     let mut session = prepare(&workload, &options).unwrap();
     (0..steps).map(|_| session.step().unwrap().loss.unwrap()).collect()
@@ -400,5 +404,22 @@ fn what_experts_are_chosen_by_is_not_trained_by_gradients() {
         let changed = before[..] != now[..];
         let zero = before.iter().all(|x| *x == 0.0);
         assert_eq!(changed, i != correction && !zero, "{}", model.index.specs[i].name);
+    }
+}
+
+#[test]
+fn a_session_tells_how_full_its_experts_were() {
+    let options =
+        SessionOptions { backend: BackendKind::Cpu, parallel: Parallel::replicas(1), threads_per_rank: 1, seed: 9 };
+    for (phase, tokens) in [(Phase::Train, 24.0), (Phase::Prefill, 12.0), (Phase::Decode, 4.0)] {
+        let mut session = prepare(&workload(Family::Mixtral, phase), &options).unwrap();
+        session.step().unwrap();
+        let loads = session.loads().unwrap();
+        // Eight experts, two a token: the fullest has all tokens at the most, which is four times the mean.
+        assert!(loads.distinct >= 2.0 && loads.distinct <= f64::min(8.0, 2.0 * tokens), "{phase}: {loads:?}");
+        assert!(loads.fullest_over_mean >= 1.0 && loads.fullest_over_mean <= 4.0, "{phase}: {loads:?}");
+        let mut without = prepare(&workload(Family::Llama, phase), &options).unwrap();
+        without.step().unwrap();
+        assert_eq!(without.loads(), None);
     }
 }

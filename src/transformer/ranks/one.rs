@@ -3,6 +3,7 @@
 use super::super::backend::{Alloc, Backend, Update};
 use super::super::collective::grid::Sharding;
 use super::super::error::SessionError;
+use super::super::loads::Loads;
 use super::super::memory::DeviceMemory;
 use super::super::pass::activations::Extent;
 use super::super::pass::forward::StepDropout;
@@ -115,6 +116,14 @@ impl<B: Backend + Clone> Rank<B> {
     /// The most memory that its device has given.
     pub(crate) fn device_memory(&self) -> Option<DeviceMemory> {
         self.model.backend.device_memory()
+    }
+
+    /// How the tokens of its last pass were spread over experts, where there are any.
+    pub(crate) fn loads(&self) -> Option<Loads> {
+        match &self.work {
+            Work::Train(t) => self.model.loads(t.activations()),
+            Work::Infer(i) => self.model.loads(i.token.as_ref().unwrap_or(&i.prompt)),
+        }
     }
 
     /// Random tokens `[B, T]` of this rank and step.

@@ -4,6 +4,7 @@ use super::super::Workload;
 use super::super::backend::Backend;
 use super::super::collective::grid::Groups;
 use super::super::error::SessionError;
+use super::super::loads::Loads;
 use super::super::memory::DeviceMemory;
 use super::super::session::{Session, SessionOptions, StepOutcome};
 use super::exchange::Seat;
@@ -16,6 +17,7 @@ enum Ask {
     Step,
     /// The answer goes where it says.
     Memory(Sender<Option<DeviceMemory>>),
+    Loads(Sender<Option<Loads>>),
 }
 
 struct Worker {
@@ -123,6 +125,7 @@ impl Worker {
                         listening = match ask {
                             Ask::Step => say.send(rank.step()).is_ok(),
                             Ask::Memory(to) => to.send(rank.device_memory()).is_ok(),
+                            Ask::Loads(to) => to.send(rank.loads()).is_ok(),
                         };
                     }
                 }
@@ -138,9 +141,10 @@ impl Worker {
         self.done.recv().unwrap_or_else(|_| Err(SessionError::Device("a rank ended unexpectedly".into())))
     }
 
-    fn device_memory(&self) -> Option<DeviceMemory> {
+    /// What the rank answers to a question that says where.
+    fn ask<T>(&self, question: impl FnOnce(Sender<Option<T>>) -> Ask) -> Option<T> {
         let (to, answer) = channel();
-        self.go.as_ref()?.send(Ask::Memory(to)).ok()?;
+        self.go.as_ref()?.send(question(to)).ok()?;
         answer.recv().ok()?
     }
 }
@@ -170,6 +174,10 @@ impl Session for Ranks {
     }
 
     fn device_memory(&self) -> Option<DeviceMemory> {
-        DeviceMemory::sum(self.workers.iter().map(Worker::device_memory))
+        DeviceMemory::sum(self.workers.iter().map(|w| w.ask(Ask::Memory)))
+    }
+
+    fn loads(&self) -> Option<Loads> {
+        Loads::mean(self.workers.iter().filter_map(|w| w.ask(Ask::Loads)))
     }
 }

@@ -84,6 +84,11 @@ impl<T> Training<T> {
         })
     }
 
+    /// What the last pass kept.
+    pub(crate) fn activations(&self) -> &Activations<T> {
+        &self.activations
+    }
+
     /// Where the block's targets lie.
     pub(crate) fn vectors(&mut self) -> Option<&mut T> {
         match &mut self.aim {
