@@ -210,7 +210,8 @@ int cuModuleGetFunction(handle *to, handle module, const char *name) {
   CUDA;
   struct function *f = calloc(1, sizeof *f);
   snprintf(f->name, sizeof f->name, "%s", name);
-  f->shared = 48 << 10;
+  /* 48 KiB less what the kernel has of its own, which nobody knows here: it has to be asked for. */
+  f->shared = 0;
   return *to = f, module ? 0 : INVALID_VALUE;
 }
 int cuFuncSetAttribute(handle function, int which, int value) {

@@ -11,7 +11,6 @@ mod names;
 mod noise;
 mod tolerance;
 
-use super::WeightFormat;
 use super::backend::{Backend, Category, Store};
 use super::pass::activations::{Activations, Extent, Keep, Scratch};
 use super::pass::backward::Targets;
@@ -20,12 +19,13 @@ use super::pass::gradients::Gradients;
 use super::pass::model::{Model, Purpose};
 use super::pass::optimizer::State;
 use super::shape::Family;
+use super::{Dtype, WeightFormat};
 pub(crate) use comparison::Group;
 use comparison::{Comparison, FLOOR, merge};
 pub(crate) use file::{Golden, GoldenError, Tensor};
 use names::Place;
 use std::collections::BTreeMap;
-pub(crate) use tolerance::tolerance;
+use tolerance::{of_gradients, tolerance};
 
 /// The model of a golden file on a backend, with everything that a check needs.
 struct Bench<'a, B: Backend> {
@@ -36,6 +36,15 @@ struct Bench<'a, B: Backend> {
     extent: Extent,
     tokens: Vec<u32>,
     vectors: Option<B::Buffer>,
+}
+
+/// What a group's error may be on a backend of this format.
+pub(crate) fn allowed(group: &Group, golden: &Golden, dtype: Dtype, weights: WeightFormat) -> f64 {
+    let tokens = golden.tokens("input_ids").map_or(1, |(rows, length, _)| rows * length);
+    match group.name.as_str() {
+        "gradients" => of_gradients(dtype, weights, &golden.shape, tokens),
+        _ => tolerance(dtype, weights, &golden.shape),
+    }
 }
 
 /// Runs every check that the file has data for.
@@ -326,11 +335,13 @@ impl<'a, B: Backend> Bench<'a, B> {
         let largest = |all: &mut dyn Iterator<Item = f32>| all.fold(0.0f32, |m, x| m.max(x.abs()));
         let after_noise = noise.iter().flatten().any(|noise| *noise);
         let floor = FLOOR as f32 * largest(&mut parameters.iter().flatten().copied());
+        let dtype = self.model.backend.dtype();
+        let tolerance = of_gradients(dtype, WeightFormat::Dtype, &self.model.shape, self.ids.len());
         let below = |place: &Place, scale, of_all| {
             let of_place = (0..place.len()).map(|i| parameters[place.parameter][place.position(i)]);
             let of_parameter = largest(&mut of_place.into_iter()).max(floor);
             let steps = noise::Steps { moved, scale: of_parameter, len: place.len(), after_noise };
-            noise::below(self.model.backend.dtype(), &self.model.shape, steps, scale, of_all)
+            noise::below(dtype, tolerance, steps, scale, of_all)
         };
         noise::mark(&host, self.places.values(), below, noise);
     }

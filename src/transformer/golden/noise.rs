@@ -11,9 +11,8 @@
 
 use super::FLOOR;
 use super::names::Place;
-use super::tolerance::{TOLERANCE, tolerance};
-use crate::transformer::shape::Shape;
-use crate::transformer::{Dtype, WeightFormat};
+use super::tolerance::TOLERANCE;
+use crate::transformer::Dtype;
 
 /// A gradient below this share of the largest one is rounding noise in f32 whatever is done with it.
 const NOISE: f32 = 1e-6;
@@ -34,15 +33,15 @@ pub(super) struct Steps {
     pub after_noise: bool,
 }
 
-/// What is noise in a tensor whose gradients are compared on this scale, the largest of all gradients being `of_all`.
-pub(super) fn below(dtype: Dtype, shape: &Shape, steps: Steps, scale: f32, of_all: f32) -> f32 {
+/// What is noise in a tensor whose gradients are compared on this scale within a tolerance, the largest of all gradients being `of_all`.
+pub(super) fn below(dtype: Dtype, tolerance: f64, steps: Steps, scale: f32, of_all: f32) -> f32 {
     let of_step = steps.moved * OFF / (TOLERANCE as f32 * steps.scale);
     // One of so many weights is another one by up to twice what it was moved by.
     let of_others = if steps.after_noise { 2.0 * steps.moved / steps.scale / (steps.len as f32).sqrt() } else { 0.0 };
     let of_f32 = NOISE.max(of_step).max(of_others) * of_all;
     match dtype {
         Dtype::F32 => of_f32,
-        Dtype::Tf32 | Dtype::Bf16 => of_f32.max(tolerance(dtype, WeightFormat::Dtype, shape) as f32 * scale),
+        Dtype::Tf32 | Dtype::Bf16 => of_f32.max(tolerance as f32 * scale),
     }
 }
 
@@ -73,18 +72,20 @@ pub(super) fn mark<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tolerance::of_gradients;
     use super::*;
-    use crate::transformer::shape::{Family, ShapeSpec};
+    use crate::transformer::WeightFormat;
+    use crate::transformer::shape::{Family, Shape, ShapeSpec};
 
     #[test]
     fn noise_is_of_the_format_and_of_the_tensor() {
         let shape = Shape::new(Family::Gpt2, &ShapeSpec::default()).unwrap();
         let steps = Steps { moved: 1e-3, scale: 100.0, len: 100, after_noise: false };
-        let of = |dtype, scale| below(dtype, &shape, steps, scale, 1.0);
+        let of = |dtype, scale| below(dtype, of_gradients(dtype, WeightFormat::Dtype, &shape, 34), steps, scale, 1.0);
         assert_eq!([of(Dtype::F32, 1.0), of(Dtype::F32, 1e-3)], [NOISE; 2]);
         // A step that is 3 percent of the parameter's scale has to be right to 1/300, and a gradient is off by a share of the largest.
         let small =
-            below(Dtype::F32, &shape, Steps { moved: 3e-3, scale: 0.1, len: 100, after_noise: false }, 1.0, 1.0);
+            below(Dtype::F32, TOLERANCE, Steps { moved: 3e-3, scale: 0.1, len: 100, after_noise: false }, 1.0, 1.0);
         assert!((small / (0.03 / 1e-4 * OFF) - 1.0).abs() < 1e-5, "{small}");
         assert!(of(Dtype::Tf32, 1.0) > 1e-2 && of(Dtype::Bf16, 1.0) > 3.9 * of(Dtype::Tf32, 1.0));
         assert!((of(Dtype::Tf32, 0.5) / of(Dtype::Tf32, 1.0) - 0.5).abs() < 1e-6);

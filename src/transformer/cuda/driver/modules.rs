@@ -9,9 +9,6 @@ use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
 
-/// Dynamic shared memory that a kernel may have without asking for it.
-const UNASKED_SHARED: u32 = 48 << 10;
-
 /// Why a kernel did not start.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LaunchError {
@@ -25,7 +22,7 @@ pub(super) enum LaunchError {
 struct Function {
     module: sys::CUmodule,
     handle: sys::CUfunction,
-    /// Dynamic shared memory that it may have.
+    /// Dynamic shared memory that was asked for. Unasked it may have 48 KiB, less what it has of its own, which only the compiler knows.
     shared: u32,
 }
 
@@ -80,7 +77,7 @@ impl Modules {
             unload(module);
             return Err(e.into());
         }
-        Ok(Function { module, handle, shared: UNASKED_SHARED })
+        Ok(Function { module, handle, shared: 0 })
     }
 
     fn function(&mut self, l: &Launch<'_>) -> Result<sys::CUfunction, LaunchError> {
