@@ -434,16 +434,12 @@ mod tests {
     #[test]
     fn the_list_holds_as_many_numbers_as_the_count_says() {
         for family in Family::ALL.iter().copied() {
+            // Latents are products without biases.
+            let biased = Shape::new(family, &ShapeSpec::default()).unwrap().latent.is_none();
             for spec in [
                 ShapeSpec::default(),
                 ShapeSpec { tied_embeddings: Some(true), n_layers: Some(3), ..ShapeSpec::default() },
-                // Latents are products without biases.
-                ShapeSpec {
-                    qkv_bias: Some(Shape::new(family, &ShapeSpec::default()).unwrap().latent.is_none()),
-                    mlp_bias: Some(true),
-                    d_ff: Some(100),
-                    ..ShapeSpec::default()
-                },
+                ShapeSpec { qkv_bias: Some(biased), mlp_bias: Some(true), d_ff: Some(100), ..ShapeSpec::default() },
             ] {
                 let shape = Shape::new(family, &spec).unwrap();
                 let listed: usize = Index::new(&shape).specs.iter().map(Spec::len).sum();
