@@ -26,13 +26,14 @@
 
 // Keys and values of 128 positions against the queries, 64 at a time, of all heads that share them. Everything is transposed
 // round: S^T [keys, queries], so that P^T and dS^T are the left factors of dV and dK. Up to D = 64, a warp has 32 keys, and
-// takes the queries 32 at a time, beyond, sums leave room for 16 keys, and where scores are shaped for fewer queries at a time. With QUERIES = 32, D = 128 takes 97 KiB of shared
-// memory instead of 129, which GPUs with 99 KiB a block have (8.6, 8.9, 12.0), for twice the barriers.
+// takes the queries 32 at a time; beyond, sums leave room for 16 keys. Where scores are shaped, their products stay as well,
+// which leaves room for fewer queries at a time. With QUERIES = 32, D = 128 takes 97 KiB of shared memory instead of 129,
+// which GPUs with 99 KiB a block have (8.6, 8.9, 12.0), for twice the barriers.
 template <int D, int OF_TILE, bool SHAPED>
 struct KeyGradients {
   static constexpr int M = D <= 64 ? 2 : 1, WARPS = D <= 64 ? 4 : 8, THREADS = 32 * WARPS, KEYS = 16 * M * WARPS;
   static constexpr int QUERIES = OF_TILE;
-  static constexpr int AT_ONCE = SHAPED && D > 96 ? 16 : SHAPED || D <= 64 || QUERIES < 64 ? 32 : 64, N = AT_ONCE / 8;
+  static constexpr int AT_ONCE = SHAPED && D % 64 == 0 ? 16 : SHAPED || D <= 64 || QUERIES < 64 ? 32 : 64, N = AT_ONCE / 8;
   static constexpr int TILE = QUERIES * D * 2, STAGE = 2 * TILE + 2 * QUERIES * 4;
 };
 
