@@ -45,7 +45,18 @@ pub(crate) struct KernelName {
 impl KernelName {
     /// Whether it may begin before the launch before it has ended: it waits for that by itself, before it touches anything but weights.
     pub(crate) fn waits_by_itself(&self) -> bool {
-        matches!(self.file, "matvec_linear" | "matvec_qkv" | "matvec_up" | "decode")
+        matches!(
+            self.file,
+            "matvec_linear"
+                | "matvec_qkv"
+                | "matvec_up"
+                | "decode"
+                | "route"
+                | "experts"
+                | "grouped"
+                | "grouped_mma"
+                | "grouped_wgmma"
+        )
     }
 }
 

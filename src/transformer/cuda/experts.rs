@@ -53,8 +53,7 @@ impl Cuda {
         let groups = Groups::of(on, real, of.chosen.wide(), scratch, false, d);
         let said = scratch + grouped::bytes(d) as Address;
         let ([up, down], biases) = (weights(of), of.biases.map(|b| b.map(Buffer::at)));
-        groups.linear(on, Rows::OfTokens(x.at()), up, biases.map(|[up, _]| up), pre.at());
-        activation(on, real, d.kind, pre.at(), act.at(), d.rows(), d.f);
+        groups.up(on, (Rows::OfTokens(x.at()), up, biases.map(|[up, _]| up)), (pre.at(), act.at()));
         groups.linear(on, Rows::Own(act.at()), down, biases.map(|[_, down]| down), said);
         combine(on, real, &groups, said, Some(of.weights.wide()), out.at(), d);
     }

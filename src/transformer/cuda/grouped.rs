@@ -2,6 +2,7 @@
 //! known to the device alone: launches have as many blocks as any routing could need.
 
 use super::super::backend::ExpertDims;
+use super::activation;
 use super::device::{Address, Arg, Device, DeviceFacts, Launch, Real};
 use super::launch::{at, at_or_null, int};
 
@@ -187,6 +188,26 @@ impl Groups {
     fn stretches(&self, w: Weights) -> [Arg; 5] {
         let most = most_tiles(self.d, self.path.tile().rows);
         [at(self.starts), at(self.tiles), int(most), int(w.k), int(w.m)]
+    }
+
+    /// `pre [rows, m] = x w[e]^T + bias[e]`, `act [rows, F] = f(pre)`
+    pub(super) fn up(
+        &self,
+        on: &dyn Device,
+        (x, w, bias): (Rows, Weights, Option<Address>),
+        (pre, act): (Address, Address),
+    ) {
+        let (rows, f, kind) = (self.d.rows(), self.d.f, self.d.kind);
+        if self.path != Path::TensorCores(16) {
+            self.linear(on, x, w, bias, pre);
+            return activation::activation(on, self.real, kind, pre, act, rows, f);
+        }
+        let tile = self.path.tile();
+        let mut args = self.operand(x).to_vec();
+        args.extend([at(w.at), at_or_null(bias), at(pre), at(act)]);
+        args.extend(self.stretches(w));
+        args.push(activation::number(kind));
+        self.launch(on, self.path, "grouped_mma_up_16", tile.grid(most_tiles(self.d, tile.rows), w.m), &args);
     }
 
     /// `out [rows, m] = x w[e]^T + bias[e]`

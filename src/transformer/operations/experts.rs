@@ -1,10 +1,10 @@
 //! Mixtures of experts: where tokens go, and what the experts that they go to make of them.
 
-use super::super::backend::{Backend, Category, ExpertDims, Experts, ExpertsBackward};
+use super::super::backend::{Backend, Category, ExpertDims, Experts, ExpertsBackward, LinearDims, Store};
 use super::super::shape::Activation;
 use super::Size;
 use super::bounds::{FUNCTION, sum};
-use super::case::{Allowed, Case, Known, below, by, given, normal, result, room, scaled, these};
+use super::case::{Allowed, Case, Known, below, by, changed, given, normal, result, room, scaled, these};
 use super::experts_bounds::{Errors, Inputs, errors};
 use Category::{Activations, Gradients, Statistics, Weights};
 use std::sync::{Arc, OnceLock};
@@ -31,11 +31,14 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
             to.extend([route(d), route_backward(d)]);
         }
     }
+    for (n, k, m) in [(1, 8, 4), (33, 24, 8), (70, 40, 5)] {
+        to.push(router_backward(LinearDims { n, k, m }));
+    }
     let mut layers = LAYERS.to_vec();
     if size == Size::Full {
         layers.extend(LARGE);
     }
-    let kinds = [Activation::SwiGlu, Activation::GeluTanh, Activation::GeGlu];
+    let kinds = [Activation::SwiGlu, Activation::GeluTanh, Activation::ClampedSwiGlu, Activation::GeGlu];
     for ((n, c, f, experts, per_token), kind) in layers.into_iter().zip(kinds.into_iter().cycle()) {
         let d = ExpertDims { n, c, f, experts, per_token, normalised: true, kind };
         to.extend([layer(d, false), layer(d, true), layer_backward(d, false), layer_backward(d, true)]);
@@ -130,6 +133,40 @@ fn route_backward<B: Backend + 'static>(d: ExpertDims) -> Case<B> {
             let mut chosen = on.alloc(d.rows(), Statistics)?;
             on.put_tokens(&ids, &mut chosen);
             on.route_backward(logits, &chosen, dweights, dlogits, d);
+        }
+        Ok(())
+    })
+}
+
+/// Of products in buffer `of` with logits' gradients, which are not rounded to a factor's format beforehand.
+fn of_logits(of: usize, terms: usize, onto: Option<usize>) -> Allowed {
+    by(move |b: &Known<'_>| {
+        let all = match onto {
+            Some(at) => b.sums_before(of, terms, |i| b.before[at][i].abs()),
+            None => b.sums(of, terms),
+        };
+        let of_factors = |off: f64| off / sum(terms) * b.format.factor();
+        all.into_iter().zip(b.sums(of, terms)).map(|(all, off)| all + of_factors(off)).collect()
+    })
+}
+
+/// The product that makes logits, backward.
+fn router_backward<B: Backend + 'static>(d: LinearDims) -> Case<B> {
+    let LinearDims { n, k, m } = d;
+    let slots = vec![
+        given(n * k, Activations),
+        given(n * m, Statistics),
+        given(m * k, Weights),
+        result("linear_dw", m * k, Gradients, of_logits(3, n, None)),
+        result("linear_dw", m, Gradients, Allowed::Sum(n)),
+        result("linear_dw", m * k, Gradients, of_logits(5, n, None)),
+        changed("linear_dx", n * k, Activations, of_logits(6, m + 1, Some(6))),
+    ];
+    Case::new("linear_dx", format!("of logits, N {n} K {k} M {m}"), 3 * n * k * m, slots, move |on: &B, b| {
+        if let [x, dlogits, w, dw, dbias, alone, dx] = b {
+            on.linear_dw(x, dlogits, dw, Some(dbias), d);
+            on.linear_dw(x, dlogits, alone, None, d);
+            on.linear_dx(dlogits, w, dx, Store::Accumulate, d);
         }
         Ok(())
     })

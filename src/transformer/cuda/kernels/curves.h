@@ -49,3 +49,17 @@ __device__ __forceinline__ Curve other_half(float up) {
     return {up, 1.0f};
   }
 }
+
+__device__ __forceinline__ bool is_gated(int kind) { return kind == SWIGLU || kind == GEGLU || kind == CLAMPED_SWIGLU; }
+
+// The function of a kind that is told at run time, without a gate and with one.
+__device__ __forceinline__ float value_of(int kind, float x) {
+  if (kind == GELU_TANH) return curve<GELU_TANH>(x).value;
+  if (kind == GELU_ERF) return curve<GELU_ERF>(x).value;
+  return curve<RELU>(x).value;
+}
+__device__ __forceinline__ float gated_value(int kind, float gate, float up) {
+  if (kind == SWIGLU) return curve<SWIGLU>(gate).value * up;
+  if (kind == GEGLU) return curve<GEGLU>(gate).value * up;
+  return curve<CLAMPED_SWIGLU>(gate).value * other_half<CLAMPED_SWIGLU>(up).value;
+}

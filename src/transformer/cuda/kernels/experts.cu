@@ -1,6 +1,8 @@
 // Layers of experts, what is around their products: tokens grouped by the experts that they go to, what experts say put together, and
 // what of the backward pass goes row by row. The products of the groups are in grouped.cu and grouped_mma.cu.
 //
+// Kernels begin early (common.h) and read nothing before they have waited.
+//
 // A row is a token in one of its K slots; rows of an expert lie together, in the order of the tokens. Nothing of it is known to the
 // host: launches are as large as any routing could need, so that a captured step is right for every other one.
 #include "common.h"
@@ -44,12 +46,15 @@ KERNEL __launch_bounds__(1024, 1)
     group_rows(const unsigned* chosen, int* starts, int* order, int* tokens, int* places, int2* tiles, int rows, int k,
                int experts, int tile_rows, int most) {
   SHARED_BUFFER(int, counts);
+  let_next_begin();
+  wait_for_before();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int each = (rows + 1023) / 1024 * 32;
   const int first = min(warp * each, rows), end = min(first + each, rows);
   const auto expert_at = [&](int place) { return min(chosen[place], unsigned(experts - 1)); };
   for (int i = threadIdx.x; i < 32 * experts; i += 1024) counts[i] = 0;
   __syncthreads();
+#pragma unroll 4
   for (int i = first + lane; i < end; i += 32) atomicAdd(&counts[warp * experts + expert_at(i)], 1);
   __syncthreads();
   const int own = threadIdx.x;
@@ -77,6 +82,7 @@ KERNEL __launch_bounds__(1024, 1)
   for (int i = all_tiles + own; i < most; i += 1024) tiles[i] = make_int2(-1, 0);
   int bits = 0;
   while (1 << bits < experts) bits++;
+#pragma unroll 2
   for (int from = first; from < end; from += 32) {
     const int place = from + lane;
     const bool here = place < end;
@@ -112,6 +118,8 @@ __device__ __forceinline__ void combine_rows(const real* rows, const int* places
 }
 
 KERNEL combine(const real* rows, const int* places, const float* weights, real* out, int n, int c, int k) {
+  let_next_begin();
+  wait_for_before();
   if (c % WIDTH == 0 && aligned(rows) && aligned(out)) combine_rows<WIDTH>(rows, places, weights, out, n, c, k);
   else combine_rows<1>(rows, places, weights, out, n, c, k);
 }
@@ -162,6 +170,8 @@ __device__ __forceinline__ void weigh_rows(const int* order, const unsigned* cho
 
 KERNEL weigh(const int* order, const unsigned* chosen, const float* weights, const real* bias, const real* dout, real* act, real* dact,
              float* dweights, int rows, int k, int f, int c) {
+  let_next_begin();
+  wait_for_before();
   const bool wide = f % WIDTH == 0 && c % WIDTH == 0 && aligned(act) && aligned(dact) && aligned(bias) && aligned(dout);
   if (wide) weigh_rows<WIDTH, WIDTH>(order, chosen, weights, bias, dout, act, dact, dweights, rows, k, f, c);
   else weigh_rows<1, 1>(order, chosen, weights, bias, dout, act, dact, dweights, rows, k, f, c);
@@ -171,6 +181,8 @@ KERNEL weigh(const int* order, const unsigned* chosen, const float* weights, con
 // are weights. Grid: (tiles of 32 columns, E); 256 threads: a warp takes every eighth row.
 KERNEL group_sums(const real* x, const int* starts, const int* tokens, const int* order, const float* weights, float* out, int m) {
   __shared__ float parts[8][32];
+  let_next_begin();
+  wait_for_before();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = int(blockIdx.x) * 32 + lane;
   const int first = starts[blockIdx.y], end = starts[blockIdx.y + 1];
   float sum = 0.0f;

@@ -93,6 +93,8 @@ KERNEL grouped_input(const real* dout, const int* tokens, const real* w, real* d
 // dw [E, m, k] = dout^T x over each expert's rows, zero where it has none; dout and x are each row's, or, with `of_dout` or `of_x`, its
 // token's. Grid: (tiles of k, tiles of m, E); 256 threads.
 KERNEL grouped_weight(const real* dout, const int* of_dout, const real* x, const int* of_x, float* dw, const int* starts, int k, int m) {
+  let_next_begin();
+  wait_for_before();
   const int first = starts[blockIdx.z], count = starts[blockIdx.z + 1] - first;
   const int column = int(blockIdx.x) * TILE, row = int(blockIdx.y) * TILE;
   Sums sums;

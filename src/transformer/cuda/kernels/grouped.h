@@ -14,9 +14,12 @@ struct Stretch {
   int expert, first, count, column;
 };
 
-// What the block has of `columns` columns, COLUMNS at a time; expert -1 for nothing.
+// What the block has of `columns` columns, COLUMNS at a time; expert -1 for nothing. Before anything else: kernels begin early (common.h),
+// and which weights they read hangs on what was computed before.
 template <int ROWS, int COLUMNS>
 __device__ __forceinline__ Stretch stretch_of_block(const int* starts, const int2* tiles, int most, int columns) {
+  let_next_begin();
+  wait_for_before();
   const int across = (columns + COLUMNS - 1) / COLUMNS, together = across * TOGETHER;
   const int within = int(blockIdx.x) % together, tile = int(blockIdx.x) / together * TOGETHER + within % TOGETHER;
   const int2 at = tile < most ? tiles[tile] : make_int2(-1, 0);

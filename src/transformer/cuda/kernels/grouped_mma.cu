@@ -9,6 +9,7 @@
 //   16 x 64, K 128, 4 stages of 20 KiB, 4 warps, for the few rows of decoding, bound by reading weights once: two blocks have 96 KiB
 //     of weights under way on a multiprocessor, beyond the 23 KB that an H100's memory takes to be kept busy (matvec.h), and a
 //     product of [2, 14336] by [4096, 14336] twice, the least that a layer of decoding has, is 128 blocks.
+#include "curves.h"
 #include "grouped_tiles.h"
 
 // Results of a block: ROWS x COLUMNS by WARPS_M x WARPS_N warps, DEEP of the inner dimension at a time. A's rows, and B's, are the inner dimension where so said.
@@ -74,6 +75,28 @@ struct Tile {
     }
   }
 
+  // Where 8 columns of B of every 16 are gates and the next 8 their other halves: calls f(row, column among the gates, two neighbouring
+  // gates, their other halves) for what is inside `rows` x `columns` gates, an even number.
+  template <class F>
+  __device__ __forceinline__ void each_gate(int rows, int columns, F f) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = 0; m < OWN_M / 16; m++) {
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const int row = own_row() + 16 * m + 8 * i + lane / 4;
+        if (row >= rows) continue;
+#pragma unroll
+        for (int n = 0; n < OWN_N / 8; n += 2) {
+          const int column = own_column() / 2 + 4 * n + lane % 4 * 2;
+          const float gates[2] = {sums[m][n][2 * i], sums[m][n][2 * i + 1]};
+          const float others[2] = {sums[m][n + 1][2 * i], sums[m][n + 1][2 * i + 1]};
+          if (column < columns) f(row, column, gates, others);
+        }
+      }
+    }
+  }
+
   // Calls f(row, column, two neighbouring sums) for what is inside `rows` x `columns`, an even number.
   template <class F>
   __device__ __forceinline__ void each_pair(int rows, int columns, F f) const {
@@ -93,6 +116,56 @@ struct Tile {
     }
   }
 };
+
+// pre [rows, m] = x w[e]^T + bias[e], and act = f(pre): [rows, m], or [rows, m / 2] where it is gated.
+template <class Tile>
+__device__ __forceinline__ void up(const bf16* x, const int* tokens, const bf16* w, const bf16* bias, bf16* pre, bf16* act,
+                                   const int* starts, const int2* tiles, int most, int k, int m, int kind) {
+  const Stretch s = stretch_of_block<Tile::M, Tile::N>(starts, tiles, most, m);
+  if (s.expert < 0) return;
+  // A block has as many gates as other halves: both of a pair in one thread.
+  const bool gated = is_gated(kind);
+  const int f = gated ? m / 2 : m, column = gated ? s.column / 2 : s.column;
+  const auto row = [&](int r) { return r >= s.count ? -1 : tokens ? tokens[s.first + r] : s.first + r; };
+  const auto output = [&](int r) {
+    const int own = column + (gated ? r / 16 * 8 + r % 8 : r);
+    return own >= f ? -1 : gated && r % 16 >= 8 ? f + own : own;
+  };
+  const Side<Tile::K, Tile::M, Tile::THREADS> a(x, k, row);
+  const Side<Tile::K, Tile::N, Tile::THREADS> b(w + i64(s.expert) * m * k, k, output);
+  Tile tile;
+  tile.multiply(a, b, k, s.count);
+  // Two neighbouring sums with their biases, kept.
+  const auto keep = [&](int r, int c, float low, float high, float (&to)[2]) {
+    to[0] = to[1] = 0.0f;
+    if (bias) load(bias + i64(s.expert) * m + c, to);
+    to[0] += low, to[1] += high;
+    store(pre + i64(s.first + r) * m + c, to);
+  };
+  if (gated) {
+    tile.each_gate(s.count, f - column, [&](int r, int c, const float (&gates)[2], const float (&others)[2]) {
+      float gate[2], other[2];
+      keep(r, column + c, gates[0], gates[1], gate);
+      keep(r, f + column + c, others[0], others[1], other);
+      const float value[2] = {gated_value(kind, gate[0], other[0]), gated_value(kind, gate[1], other[1])};
+      store(act + i64(s.first + r) * f + column + c, value);
+    });
+  } else {
+    tile.each_pair(s.count, f - column, [&](int r, int c, float low, float high) {
+      float x[2];
+      keep(r, column + c, low, high, x);
+      const float value[2] = {value_of(kind, x[0]), value_of(kind, x[1])};
+      store(act + i64(s.first + r) * f + column + c, value);
+    });
+  }
+}
+
+// Of decoding, whose launches are short: the product and what follows it in one.
+KERNEL __launch_bounds__(128, 2)
+    grouped_mma_up_16(const bf16* x, const int* tokens, const bf16* w, const bf16* bias, bf16* pre, bf16* act, const int* starts,
+                      const int2* tiles, int most, int k, int m, int kind) {
+  up<Tile<16, 64, 128, 1, 4, 4, false, false>>(x, tokens, w, bias, pre, act, starts, tiles, most, k, m, kind);
+}
 
 // Grid: stretch_of_block; STAGES (M + N) K 2 bytes of shared memory, 32 WARPS_M WARPS_N threads.
 #define LINEAR(M, N, K, WARPS_M, WARPS_N, STAGES)                                                                                   \
@@ -120,6 +193,7 @@ KERNEL __launch_bounds__(256, 2)
   weight<Tile<128, 128, 64, 2, 4, 3, true, true>>(dout, of_dout, x, of_x, dw, starts, k, m);
 }
 
+EXPORT(grouped_mma_up_16)
 EXPORT(grouped_mma_linear_16)
 EXPORT(grouped_mma_linear_64)
 EXPORT(grouped_mma_linear_128)

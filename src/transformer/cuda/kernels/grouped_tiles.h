@@ -121,6 +121,8 @@ __device__ __forceinline__ void input(const bf16* dout, const int* tokens, const
 template <class Tile>
 __device__ __forceinline__ void weight(const bf16* dout, const int* of_dout, const bf16* x, const int* of_x, float* dw, const int* starts,
                                        int k, int m) {
+  let_next_begin();
+  wait_for_before();
   const int first = starts[blockIdx.z], count = starts[blockIdx.z + 1] - first;
   const int column = int(blockIdx.x) * Tile::N, row = int(blockIdx.y) * Tile::M;
   const Inner<Tile::M, Tile::K, Tile::THREADS> a = {dout, m, row, of_dout, first, count};

@@ -8,28 +8,21 @@ struct Activate {
   real *pre, *out;
   int m, kind;
 
-  __device__ __forceinline__ float of(float x) const {
-    if (kind == GELU_TANH) return curve<GELU_TANH>(x).value;
-    if (kind == GELU_ERF) return curve<GELU_ERF>(x).value;
-    return curve<RELU>(x).value;
-  }
   __device__ __forceinline__ float keep(int row, int column, float sum) const {
     if (bias) sum += to_float(bias[column]);
     pre[i64(row) * m + column] = from_float<real>(sum);
     return sum;
   }
   __device__ __forceinline__ void operator()(int row, RowPair columns, float low, float high) const {
-    if (kind == SWIGLU || kind == GEGLU || kind == CLAMPED_SWIGLU) {
+    if (is_gated(kind)) {
       if (columns.high >= m) return;
       const float gate = keep(row, columns.low, low), up = keep(row, columns.high, high);
-      const float value = kind == SWIGLU  ? curve<SWIGLU>(gate).value * up
-                          : kind == GEGLU ? curve<GEGLU>(gate).value * up
-                                          : curve<CLAMPED_SWIGLU>(gate).value * other_half<CLAMPED_SWIGLU>(up).value;
-      out[i64(row) * (m / 2) + columns.low] = from_float<real>(value);
+      out[i64(row) * (m / 2) + columns.low] = from_float<real>(gated_value(kind, gate, up));
       return;
     }
-    if (columns.low < m) out[i64(row) * m + columns.low] = from_float<real>(of(keep(row, columns.low, low)));
-    if (columns.high < m) out[i64(row) * m + columns.high] = from_float<real>(of(keep(row, columns.high, high)));
+    if (columns.low < m) out[i64(row) * m + columns.low] = from_float<real>(value_of(kind, keep(row, columns.low, low)));
+    if (columns.high < m)
+      out[i64(row) * m + columns.high] = from_float<real>(value_of(kind, keep(row, columns.high, high)));
   }
 };
 

@@ -56,6 +56,8 @@ __device__ __forceinline__ Candidate warp_best(Candidate mine) {
 // chosen [n, K]: of each row of logits [n, E] the K largest, the first of equals first; weights [n, K]: their shares of the softmax,
 // or, `normalised`, of its sum over them. K <= E <= 512. Threads: a multiple of 32; a warp takes every so many rows.
 KERNEL route(const float* logits, unsigned* chosen, float* weights, int n, int experts, int k, int normalised) {
+  let_next_begin();
+  wait_for_before();
   const int lane = threadIdx.x % 32, warps = gridDim.x * (blockDim.x / 32);
   for (int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; row < n; row += warps) {
     const float* of_row = logits + i64(row) * experts;
@@ -86,6 +88,8 @@ KERNEL route(const float* logits, unsigned* chosen, float* weights, int n, int e
 // sum of p g over the chosen; `normalised`, shares are of the chosen alone, and the others gain nothing.
 KERNEL route_backward(const float* logits, const unsigned* chosen, const float* dweights, float* dlogits, int n, int experts, int k,
                       int normalised) {
+  let_next_begin();
+  wait_for_before();
   const int lane = threadIdx.x % 32, warps = gridDim.x * (blockDim.x / 32);
   for (int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; row < n; row += warps) {
     const float* of_row = logits + i64(row) * experts;
