@@ -48,6 +48,7 @@ pub(crate) use names;
 
 pub(crate) mod backend;
 mod check;
+mod checkpoint;
 pub(crate) mod collective;
 pub(crate) mod cpu;
 pub(crate) mod cuda;

@@ -3,9 +3,9 @@
 
 use super::super::OptimizerKind;
 use super::super::backend::Update;
+use super::super::checkpoint::names::{LATENT_AND_ROTATED, ROTATED};
 use super::super::shape::hf_config::shape_from_hf_config;
 use super::super::shape::{Family, Shape, ShapeSpec};
-use super::names::{LATENT_AND_ROTATED, ROTATED};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -7,11 +7,12 @@
 
 mod comparison;
 mod file;
-mod names;
 mod noise;
 mod tolerance;
 
 use super::backend::{Backend, Category, Store};
+use super::checkpoint::names;
+use super::checkpoint::place::Place;
 use super::pass::activations::{Activations, Extent, Keep, Scratch};
 use super::pass::backward::Targets;
 use super::pass::generate::Inference;
@@ -23,7 +24,6 @@ use super::{Dtype, WeightFormat};
 pub(crate) use comparison::Group;
 use comparison::{Comparison, FLOOR, merge};
 pub(crate) use file::{Golden, GoldenError, Tensor};
-use names::Place;
 use std::collections::BTreeMap;
 use tolerance::{of_gradients, tolerance};
 

@@ -10,9 +10,9 @@
 //! the format is meant for it. An element above has the sign of theirs, or the gradients themselves are beyond their tolerance.
 
 use super::FLOOR;
-use super::names::Place;
 use super::tolerance::TOLERANCE;
 use crate::transformer::Dtype;
+use crate::transformer::checkpoint::place::Place;
 
 /// A gradient below this share of the largest one is rounding noise in f32 whatever is done with it.
 const NOISE: f32 = 1e-6;
