@@ -244,6 +244,7 @@ fn steps(c: &mut Criterion) {
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
             prefill_chunk: None,
+            weights_from: None,
         };
         let threads = all_cores() as u32;
         let options = SessionOptions {

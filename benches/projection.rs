@@ -79,6 +79,7 @@ fn projecting(c: &mut Criterion) {
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
             prefill_chunk: None,
+            weights_from: None,
         };
         b.iter(|| {
             for row in 0..1000 {

@@ -100,7 +100,7 @@ pub use scenario::trial::Trial;
 pub use scenario::{Cell, Limits, LoadOptions, Measure, Order, Price, Scenario, Tolerated, YamlError, load};
 pub use sweep::planning::facts;
 pub use transformer::memory::MemoryParts;
-pub use transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+pub use transformer::{BackendKind, Dtype, OptimizerKind, Phase, StoredWeights, WeightFormat, Workload};
 pub use units::{
     Bytes, BytesPerSecond, Flops, FlopsPerSecond, Seconds, Share, TokensPerSecond, Usd, UsdPerHour, UsdPerMillionTokens,
 };

@@ -226,6 +226,7 @@ fn decode(shape: Shape) -> Workload {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     }
 }
 

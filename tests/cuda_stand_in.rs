@@ -116,6 +116,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     };
     let trial = Trial {
         model: "tiny".into(),

@@ -29,6 +29,7 @@ fn request(timeout_seconds: f64) -> Request {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     };
     Request {
         trial: Trial {

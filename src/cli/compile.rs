@@ -85,5 +85,6 @@ fn workload(
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     })
 }

@@ -113,6 +113,7 @@ fn request(cores: u32) -> Result<Request, Failure> {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     };
     let trial = Trial {
         model: "gpt2 2x128".into(),

@@ -93,6 +93,7 @@ fn trial(imported: &Imported, m: &Measured, devices: u32, shape: &Shape) -> Tria
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     };
     Trial {
         model: m.model.clone(),

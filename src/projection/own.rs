@@ -113,6 +113,7 @@ mod tests {
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
             prefill_chunk: None,
+            weights_from: None,
         }
     }
 

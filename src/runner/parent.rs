@@ -3,7 +3,9 @@
 use super::measurement::{Figures, Measurement, Status};
 use super::memory;
 use super::process::{Pipes, Process};
-use super::protocol::{ENGINE_PROTOCOL, Fault, Message, PROTOCOL_VERSION, Progress, Team, TrialRequest};
+use super::protocol::{
+    ENGINE_PROTOCOL, Fault, Message, PROTOCOL_VERSION, Progress, Team, TrialRequest, WEIGHTS_PROTOCOL,
+};
 use super::verdict::{Cut, Ending, judge};
 use crate::scenario::{Measure, trial::Trial};
 use crate::transformer::memory::MemoryParts;
@@ -177,7 +179,11 @@ impl Attended {
 fn ask(mut stdin: ChildStdin, request: &Request, team: Option<Team>) {
     let (trial, measure) = (request.trial.clone(), request.measure.clone());
     let patience_seconds = request.patience_seconds;
-    let protocol = if trial.engine.is_some() { ENGINE_PROTOCOL } else { PROTOCOL_VERSION };
+    let protocol = match (&trial.engine, &trial.workload.weights_from) {
+        (Some(_), _) => ENGINE_PROTOCOL,
+        (None, Some(_)) => WEIGHTS_PROTOCOL,
+        (None, None) => PROTOCOL_VERSION,
+    };
     let request = TrialRequest { protocol, trial, measure, team, patience_seconds };
     // A request is a few kilobytes and fits into the pipe whether or not anybody reads.
     let _ = serde_json::to_vec(&request).map(|text| stdin.write_all(&text));

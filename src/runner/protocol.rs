@@ -16,6 +16,9 @@ pub(crate) const PROTOCOL_VERSION: u32 = 1;
 /// Version of a request for a trial that another program runs: a build from before would run the built-in transformer instead.
 pub(crate) const ENGINE_PROTOCOL: u32 = 2;
 
+/// Version of a request for a trial whose weights are read: a build from before would run random ones instead.
+pub(crate) const WEIGHTS_PROTOCOL: u32 = 3;
+
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
 

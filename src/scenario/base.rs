@@ -1,7 +1,8 @@
 //! The trial that the sweep varies, as its section says, and where each of its fields stands.
 
 use super::axes::{self, AXES, SECTIONS, section_of};
-use super::draft::{Config, Draft};
+use super::draft::Draft;
+use super::weights::Config;
 use crate::transformer::shape::hf_config::spec_from_hf_config;
 use crate::yaml::{self, Entry, Node, Place, Sources, Value, YamlError, fields};
 use std::path::Path;

@@ -3,6 +3,7 @@
 use super::engine::read::EngineDraft;
 use super::presets;
 use super::trial::{BackendChoice, Trial};
+use super::weights::{Config, Folder};
 use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::shape::{Family, Shape, ShapeError, ShapeSpec};
 use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
@@ -33,15 +34,11 @@ pub(crate) struct Draft {
     pub optimizer: OptimizerKind,
     pub dropout: f32,
     pub prefill_chunk: Option<u32>,
+    /// A folder of weights, by its path from the scenario's folder.
+    pub weights_from: Option<String>,
+    /// What is in it, once it has been looked into.
+    pub folder: Option<Folder>,
     pub engine: EngineDraft,
-}
-
-/// What a Hugging Face config says of a model, and what the model is called.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Config {
-    pub name: String,
-    pub family: Family,
-    pub spec: ShapeSpec,
 }
 
 impl Default for Draft {
@@ -69,6 +66,8 @@ impl Default for Draft {
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
             prefill_chunk: None,
+            weights_from: None,
+            folder: None,
             engine: EngineDraft::default(),
         }
     }
@@ -83,6 +82,9 @@ impl Draft {
     /// # Errors
     /// The field at fault, what is wrong with it, and the remedy.
     pub(crate) fn shape(&self) -> Result<(String, Shape), FieldFault> {
+        if let Some(folder) = &self.folder {
+            return self.of_folder(folder);
+        }
         let Some((name, family, known)) = self.known_model()? else {
             let shape = Shape::new(self.family.unwrap_or(Family::Gpt2), &self.spec).map_err(of_shape)?;
             return Ok((format!("{} {}x{}", shape.family, shape.n_layers, shape.d_model), shape));
@@ -98,6 +100,17 @@ impl Draft {
             return Ok((name, shape));
         }
         Ok((format!("{name} {}x{}", shape.n_layers, shape.d_model), shape))
+    }
+
+    /// The model of a folder of weights. What is said of the model beside it has to be what the folder has.
+    fn of_folder(&self, folder: &Folder) -> Result<(String, Shape), FieldFault> {
+        let Config { name, family, spec } = &folder.config;
+        let (_, family, known) = self.known_model()?.unwrap_or((String::new(), *family, spec.clone()));
+        let said = Shape::new(self.family.unwrap_or(family), &over(known, &self.spec)).map_err(of_shape)?;
+        match folder.contradiction(&said) {
+            Some((field, message)) => Err((format!("model.{field}").into(), message)),
+            None => Ok((name.clone(), said)),
+        }
     }
 
     /// The preset or config that sizes are given over.
@@ -119,7 +132,8 @@ impl Draft {
 
     /// Whether anything is said of the model.
     pub(crate) fn states_model(&self) -> bool {
-        self.preset.is_some() || self.config.is_some() || self.family.is_some() || self.spec != ShapeSpec::default()
+        let sizes = self.family.is_some() || self.spec != ShapeSpec::default();
+        sizes || self.preset.is_some() || self.config.is_some() || self.weights_from.is_some()
     }
 
     /// The checked trial, as the built-in transformer would run it; `auto` becomes CUDA where there is a GPU.
@@ -142,6 +156,7 @@ impl Draft {
             optimizer: self.optimizer,
             dropout: self.dropout,
             prefill_chunk: self.prefill_chunk,
+            weights_from: self.folder.as_ref().map(|f| f.weights.clone()),
         };
         let parallel = self.parallel()?;
         // What another program can do, that program knows.

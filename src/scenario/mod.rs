@@ -21,6 +21,7 @@ mod sweep;
 pub(crate) mod trial;
 mod values;
 mod variables;
+mod weights;
 
 use crate::hardware::book::Book;
 use crate::units::UsdPerHour;

@@ -40,6 +40,7 @@ fn one_of(kind: Kind) -> Value {
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Word(words) => json!({"enum": words}),
         Kind::Free => json!({"type": "string", "minLength": 1, "maxLength": 80}),
+        Kind::Folder => json!({"type": "string", "minLength": 1}),
         Kind::Words => json!({"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}),
         Kind::Variables => json!({"type": ["object", "null"], "additionalProperties": {"type": ["string", "integer"]}}),
         Kind::Reads => reads(),

@@ -5,6 +5,7 @@ use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::path::PathBuf;
 
 /// What the scenario asks for; `auto` takes a GPU where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,11 +42,14 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Twelve hexadecimal digits of SHA-256 over the canonical JSON of everything but the model's display name.
+    /// Twelve hexadecimal digits of SHA-256 over the canonical JSON of everything but the model's display name and where its weights lie:
+    /// of weights that are read, the content counts.
     pub fn id(&self) -> String {
+        let mut workload = self.workload.clone();
+        workload.weights_from.iter_mut().for_each(|w| w.folder = PathBuf::new());
         let mut canonical = vec![
             serde_json::json!(1), // version of this form
-            serde_json::json!(self.workload),
+            serde_json::json!(workload),
             serde_json::json!(self.backend.name()),
             serde_json::json!(self.devices),
             serde_json::json!(self.cores_per_device),

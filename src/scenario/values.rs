@@ -57,6 +57,15 @@ pub(super) fn word<T: Worded>(v: &Value) -> Result<T, String> {
     })
 }
 
+/// The path of a folder.
+pub(super) fn folder(v: &Value) -> Result<String, String> {
+    match v {
+        Value::Text(path) if !path.is_empty() && !path.contains('\0') => Ok(path.clone()),
+        Value::List(_) => Err(unlike(v, "one folder")),
+        other => Err(format!("{other} is no path of a folder; in quotes it is text")),
+    }
+}
+
 pub(super) fn int(n: u32) -> Value {
     Value::Integer(n.into())
 }

@@ -48,7 +48,7 @@ pub(crate) use names;
 
 pub(crate) mod backend;
 mod check;
-mod checkpoint;
+pub(crate) mod checkpoint;
 pub(crate) mod collective;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
@@ -67,6 +67,7 @@ pub(crate) mod shape;
 
 use serde::{Deserialize, Serialize};
 use shape::Shape;
+use std::path::PathBuf;
 
 /// What one step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -183,6 +184,19 @@ pub struct Workload {
     /// Tokens of a prompt that are processed at a time; `None`: all, or on a CPU, where that would be many rows, fewer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefill_chunk: Option<u32>,
+    /// Where the weights are read from; `None`: they are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_from: Option<StoredWeights>,
+}
+
+/// Weights in a folder as Hugging Face's library saves a model: `config.json` and safetensors files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredWeights {
+    /// Where it is, from the working directory.
+    pub folder: PathBuf,
+    /// What is in it, in twelve hexadecimal digits of SHA-256: of `config.json`, of every file's name, size and header, and of a sample
+    /// of the numbers. The same weights elsewhere have the same.
+    pub digest: String,
 }
 
 impl Workload {

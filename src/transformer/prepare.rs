@@ -24,7 +24,7 @@ pub(crate) fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat
     }
 }
 
-/// Builds the model of `workload` with seeded random weights and gets it ready for its first step.
+/// Builds the model of `workload`, with seeded random weights where it names none to read, and gets it ready for its first step.
 ///
 /// # Errors
 /// A backend or dtype that is not there; a workload that cannot run (a block has no tokens to decode); memory.
@@ -88,7 +88,8 @@ pub(crate) fn kernels(workload: &Workload, facts: &DeviceFacts) -> Vec<KernelNam
 fn rehearse(workload: &Workload, options: &SessionOptions, backend: cuda::Cuda) -> Result<(), SessionError> {
     let part = options.parallel.part_of(&workload.shape);
     let shape = Shape { n_layers: 1, vocab_size: part.vocab_size.min(1024), ..part };
-    let one = Workload { shape, batch: workload.batch / options.parallel.data, ..workload.clone() };
+    let batch = workload.batch / options.parallel.data;
+    let one = Workload { shape, batch, weights_from: None, ..workload.clone() };
     let alone = SessionOptions { parallel: Parallel::replicas(1), ..options.clone() };
     let places = |_: &[usize], _: &[usize], _| Ok::<_, SessionError>(Vec::new());
     Ranks::start(&one, &alone, grid::groups(&alone.parallel, 0..1, places)?, |_| Ok(backend.clone()))?.step()?;

@@ -38,6 +38,7 @@ pub(crate) fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Tri
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
             prefill_chunk: None,
+            weights_from: None,
         },
         backend: BackendKind::Cpu,
         devices,

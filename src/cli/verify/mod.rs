@@ -1,6 +1,7 @@
 //! `centime verify`: golden files of other frameworks against the built-in transformer, and a backend's operations against the oracle.
 
 mod operations;
+mod weights;
 
 use super::Failure;
 use super::table::Format;
@@ -11,7 +12,7 @@ use crate::transformer::operations::{Finding, Selection, Size, check};
 use crate::transformer::prepare::supports;
 use crate::transformer::{BackendKind, Dtype, WeightFormat};
 use anyhow::anyhow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Check the built-in transformer against golden files made by other frameworks.
 ///
@@ -25,11 +26,19 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Golden files.
-    #[arg(required_unless_present = "operations", conflicts_with = "operations", value_name = "FILE")]
+    #[arg(required_unless_present_any = ["operations", "weights_from"], value_name = "FILE")]
+    #[arg(conflicts_with_all = ["operations", "weights_from"])]
     files: Vec<PathBuf>,
     /// Check each operation by itself instead.
     #[arg(long)]
     operations: bool,
+    /// Check the weights in this folder instead, config.json and safetensors files as Hugging Face's library saves them: each backend
+    /// against plain loops, on a few tokens; with --logits against another framework.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "operations")]
+    weights_from: Option<PathBuf>,
+    /// A safetensors file with tokens (input_ids [B, T]) and the logits [B, T, V] that another framework has for them.
+    #[arg(long, value_name = "FILE", requires = "weights_from")]
+    logits: Option<PathBuf>,
     /// How much of it: `small` reaches every kernel at few short shapes, for use under a sanitizer; `full` adds sequences of 4096
     /// tokens, wide layers and a vocabulary of 50257, and is what is taken otherwise.
     #[arg(long, value_name = "SIZE", value_parser = operations::size)]
@@ -59,7 +68,24 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
-    if a.operations { run_operations(a) } else { run_golden(a) }
+    if a.operations {
+        return run_operations(a);
+    }
+    if a.size.is_some() || a.only.is_some() || a.each || a.format.is_some() {
+        return Err(Failure::Usage(anyhow!(
+            "--size, --only, --each and --format go with --operations, and not with files"
+        )));
+    }
+    let failed = match &a.weights_from {
+        Some(folder) => weights::run(a, folder)?,
+        None => run_golden(a)?,
+    };
+    if failed > 0 {
+        println!("FAILED: {failed} group(s) above the tolerance");
+        return Err(Failure::Silent);
+    }
+    println!("ok: every group is within its tolerance");
+    Ok(())
 }
 
 /// The backends to check: the one that is named, or all that are here and have the formats, but for the oracle where that is what they
@@ -87,12 +113,8 @@ fn backends(a: &Arguments) -> Result<Vec<BackendKind>, Failure> {
     Ok(backends)
 }
 
-fn run_golden(a: &Arguments) -> Result<(), Failure> {
-    if a.size.is_some() || a.only.is_some() || a.each || a.format.is_some() {
-        return Err(Failure::Usage(anyhow!(
-            "--size, --only, --each and --format go with --operations, and not with files"
-        )));
-    }
+/// Checks golden files; how many groups are above the tolerance.
+fn run_golden(a: &Arguments) -> Result<usize, Failure> {
     let (threads, backends) = (threads(a), backends(a)?);
     let mut failed = 0;
     for file in &a.files {
@@ -124,20 +146,18 @@ fn run_golden(a: &Arguments) -> Result<(), Failure> {
                 }
             }
             .map_err(failure)?;
-            let path = path(backend);
-            let weights =
-                if a.weights == WeightFormat::Dtype { String::new() } else { format!(", weights {}", a.weights) };
-            println!("{} on {backend} ({path}), {}{weights}", file.display(), a.dtype);
+            println!("{}", head(a, file, backend));
             failed += print(&groups, |g| golden::allowed(g, &golden, a.dtype, a.weights));
         }
     }
-    if failed == 0 {
-        println!("ok: every group is within its tolerance");
-        Ok(())
-    } else {
-        println!("FAILED: {failed} group(s) above the tolerance");
-        Err(Failure::Silent)
-    }
+    Ok(failed)
+}
+
+/// The line above a backend's groups.
+fn head(a: &Arguments, file: &Path, backend: BackendKind) -> String {
+    let weights = if a.weights == WeightFormat::Dtype { String::new() } else { format!(", weights {}", a.weights) };
+    let path = path(backend);
+    format!("{} on {backend} ({path}), {}{weights}", file.display(), a.dtype)
 }
 
 /// What a backend computes with.

@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     Text,
     /// A name of the user's own.
     Free,
+    /// The path of a folder.
+    Folder,
     /// One of these words.
     Word(&'static [&'static str]),
     /// A program and its arguments.

@@ -3,13 +3,13 @@
 use super::{Axis, Kind};
 use crate::scenario::engine::lengths;
 use crate::scenario::trial::BackendChoice;
-use crate::scenario::values::{count, float, int, probability, text, used, word};
+use crate::scenario::values::{count, float, folder, int, probability, text, used, word};
 use crate::transformer::collective::grid::Sharding;
 use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
 use crate::yaml::Value;
 
 /// Fields of a trial beside its model.
-pub(super) const TRIAL: [Axis; 16] = [
+pub(super) const TRIAL: [Axis; 17] = [
     axis!(
         "phase",
         [],
@@ -159,6 +159,16 @@ pub(super) const TRIAL: [Axis; 16] = [
         "tokens of a prompt processed at a time (cpu); default all, and 2048 / batch where batch * prompt_len is over 8192",
         |d, v| d.prefill_chunk = Some(count(v)?),
         |t| t.workload.prefill_chunk.map_or(Value::Null, int)
+    ),
+    axis!(
+        "weights_from",
+        [],
+        "weights from",
+        "",
+        Kind::Folder,
+        "folder of a Hugging Face model, config.json and safetensors files, whose weights are run (its path starts in the scenario's folder); default random weights",
+        |d, v| d.weights_from = Some(folder(v)?),
+        |t| t.workload.weights_from.as_ref().map_or(Value::Null, |w| text(&w.folder.display().to_string()))
     ),
     axis!(
         "dropout",

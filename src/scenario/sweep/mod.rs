@@ -13,6 +13,7 @@ use super::axes::section_of;
 use super::base::Base;
 use super::draft::Draft;
 use super::engine::complete::complete;
+use super::weights::Folders;
 use crate::yaml::{Node, Place, Sources, YamlError, entries};
 use axis::{Axes, Setting, list, partial};
 use std::collections::HashSet;
@@ -109,18 +110,24 @@ struct Maker<'a> {
     matched: Vec<bool>,
     ids: HashSet<String>,
     cells: Vec<Cell>,
+    folders: Folders,
 }
 
 impl<'a> Maker<'a> {
     fn new(base: &'a Base, cuda: fn() -> bool, exclude: &'a [Partial], s: &'a Sources) -> Self {
         let matched = vec![false; exclude.len()];
-        Self { base, cuda, exclude, s, matched, ids: HashSet::new(), cells: Vec::new() }
+        let (ids, cells, folders) = (HashSet::new(), Vec::new(), Folders::default());
+        Self { base, cuda, exclude, s, matched, ids, cells, folders }
     }
 
     fn cell(&mut self, settings: &[&Setting], excludable: bool) -> Result<(), YamlError> {
         let mut draft = self.base.draft.clone();
         for setting in settings {
             setting.apply(&mut draft).map_err(|m| self.s.fault(setting.place, m))?;
+        }
+        if let Some(name) = &draft.weights_from {
+            let looked = self.folders.look(name, self.s);
+            draft.folder = Some(looked.map_err(|message| self.fault("weights_from", &message, settings))?);
         }
         if excludable && self.excluded(&draft) {
             return Ok(());

@@ -85,8 +85,17 @@ impl Names<'_> {
     }
 }
 
+/// How files have the matrices of a layer's experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::transformer) enum ExpertNames {
+    /// All in one tensor, as Hugging Face's models hold them from version 5 on.
+    Together,
+    /// Each expert's by names of its own, as files have them.
+    Apart,
+}
+
 /// The foreign names of every parameter of a shape.
-pub(in crate::transformer) fn places(s: &Shape, index: &Index) -> BTreeMap<String, Place> {
+pub(in crate::transformer) fn places(s: &Shape, index: &Index, experts: ExpertNames) -> BTreeMap<String, Place> {
     let transposed = matches!(s.family, Family::Gpt2 | Family::Block);
     let mut n = Names { index, places: BTreeMap::new(), transposed, by_heads: None };
     match s.family {
@@ -95,7 +104,7 @@ pub(in crate::transformer) fn places(s: &Shape, index: &Index) -> BTreeMap<Strin
         Family::GptNeox => gpt_neox(&mut n, s, index),
         Family::Falcon | Family::Bloom => bloom(&mut n, s, index),
         Family::Opt => opt(&mut n, s, index),
-        _ => llama(&mut n, s, index),
+        _ => llama(&mut n, s, index, experts),
     }
     n.places
 }
@@ -119,7 +128,7 @@ fn gpt2(n: &mut Names, index: &Index) {
 }
 
 /// Llama's names, which most families took over, and what single ones call otherwise.
-fn llama(n: &mut Names, s: &Shape, index: &Index) {
+fn llama(n: &mut Names, s: &Shape, index: &Index, form: ExpertNames) {
     n.whole("model.embed_tokens.weight", index.table);
     let f = s.d_ff as usize;
     for (l, layer) in index.layers.iter().enumerate() {
@@ -166,7 +175,7 @@ fn llama(n: &mut Names, s: &Shape, index: &Index) {
                     n.whole(&format!("{h}.self_attn.sinks"), sinks);
                 }
             }
-            _ if layer.router.is_some() => experts(n, &format!("{h}.mlp"), s, layer),
+            _ if layer.router.is_some() => experts(n, &h, s, layer, form),
             _ => {
                 n.gated([format!("{h}.mlp.gate_proj"), format!("{h}.mlp.up_proj")], &layer.up, f);
                 n.linear(&format!("{h}.mlp.down_proj"), &layer.down);
@@ -177,10 +186,27 @@ fn llama(n: &mut Names, s: &Shape, index: &Index) {
     n.head("lm_head.weight");
 }
 
-/// Experts, each a matrix of the same tensor, and those that every token goes through.
-fn experts(n: &mut Names, mlp: &str, s: &Shape, layer: &LayerIndex) {
-    n.whole(&format!("{mlp}.experts.gate_up_proj"), layer.up.weight);
-    n.whole(&format!("{mlp}.experts.down_proj"), layer.down.weight);
+/// Experts, each a matrix of the same tensor or one of its own, and those that every token goes through.
+fn experts(n: &mut Names, h: &str, s: &Shape, layer: &LayerIndex, form: ExpertNames) {
+    let (mlp, parts) = match (form, s.family) {
+        (ExpertNames::Apart, Family::Mixtral) => (format!("{h}.block_sparse_moe"), ["w1", "w3", "w2"]),
+        _ => (format!("{h}.mlp"), ["gate_proj", "up_proj", "down_proj"]),
+    };
+    if form == ExpertNames::Together {
+        n.whole(&format!("{mlp}.experts.gate_up_proj"), layer.up.weight);
+        n.whole(&format!("{mlp}.experts.down_proj"), layer.down.weight);
+    } else {
+        let (f, c) = (s.d_ff_expert() as usize, s.d_model as usize);
+        for e in 0..s.experts.map_or(0, |e| e.count as usize) {
+            let mut one = |part: &str, linear: &Linear, row: usize, rows: usize| {
+                let name = format!("{mlp}.experts.{e}.{part}");
+                n.part([&format!("{name}.weight"), &format!("{name}.bias")], linear, row, rows);
+            };
+            one(parts[0], &layer.up, 2 * e * f, f);
+            one(parts[1], &layer.up, (2 * e + 1) * f, f);
+            one(parts[2], &layer.down, e * c, c);
+        }
+    }
     if let Some(router) = &layer.router {
         n.linear(&format!("{mlp}.gate"), router);
     }

@@ -35,6 +35,16 @@ impl ByExperts {
         let row = if in_turns { row % 2 * (rows / 2) + row / 2 } else { row };
         (expert * rows + row, column)
     }
+
+    /// The foreign column of a row of one expert here.
+    pub(in crate::transformer) fn foreign_column(self, row: usize) -> usize {
+        let half = self.rows / 2;
+        match self.in_turns {
+            true if row < half => 2 * row,
+            true => 2 * (row - half) + 1,
+            false => row,
+        }
+    }
 }
 
 /// In which order the file has the rows of heads.
@@ -80,6 +90,32 @@ impl ByHeads {
             }
         }
     }
+
+    /// The foreign row of one of ours.
+    fn foreign(self, ours: usize) -> usize {
+        match self {
+            Self::Together { kv_heads, queries, head_dim } => {
+                let head = ours / head_dim;
+                let (group, in_group) = match head.checked_sub(kv_heads * queries) {
+                    None => (head / queries, head % queries),
+                    Some(key) if key < kv_heads => (key, queries),
+                    Some(value) => (value - kv_heads, queries + 1),
+                };
+                (group * (queries + 2) + in_group) * head_dim + ours % head_dim
+            }
+            Self::RotatedLast { nope, rope, interleaved } => {
+                let (head, row) = (ours / (nope + rope), ours % (nope + rope));
+                let half = rope / 2;
+                let row = match row.checked_sub(rope) {
+                    Some(row) => row,
+                    None if !interleaved => nope + row,
+                    None if row < half => nope + 2 * row,
+                    None => nope + 2 * (row - half) + 1,
+                };
+                head * (nope + rope) + row
+            }
+        }
+    }
 }
 
 impl Place {
@@ -95,5 +131,52 @@ impl Place {
         let (row, column) = self.by_experts.map_or((row, column), |by| by.place(i, self.columns));
         let row = self.by_heads.map_or(row, |by| by.row(row));
         (self.row + row) * self.columns + column
+    }
+
+    /// The foreign row of a row of ours, counted from the first of this place; of tensors whose rows are rows here.
+    pub(in crate::transformer) fn foreign_row(&self, row: usize) -> usize {
+        self.by_heads.map_or(row, |by| by.foreign(row))
+    }
+
+    /// Of tensors whose columns are rows here: how they are.
+    pub(in crate::transformer) fn turned(&self) -> Option<ByExperts> {
+        self.by_experts.or(self.transposed.then_some(ByExperts { rows: self.rows, in_turns: false }))
+    }
+
+    /// The dimensions that the foreign tensor may have, with so many experts; the usual first.
+    pub(in crate::transformer) fn dimensions(&self, experts: Option<usize>) -> Vec<Vec<usize>> {
+        let (rows, columns) = (self.rows, self.columns);
+        match (self.by_experts, columns) {
+            (Some(by), 1) => vec![vec![rows / by.rows.max(1), by.rows]],
+            (Some(by), _) => vec![vec![rows / by.rows.max(1), columns, by.rows]],
+            (None, 1) => vec![vec![rows], vec![rows, 1]],
+            _ if self.transposed => vec![vec![columns, rows]],
+            // A matrix, or those of all experts, one after the other.
+            _ => match experts.filter(|e| *e > 0 && rows.is_multiple_of(*e)) {
+                Some(e) => vec![vec![rows, columns], vec![e, rows / e, columns]],
+                None => vec![vec![rows, columns]],
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_rows_and_columns_are_found_back() {
+        let latent = |interleaved| ByHeads::RotatedLast { nope: 7, rope: 6, interleaved };
+        let all = [ByHeads::Together { kv_heads: 3, queries: 2, head_dim: 5 }, latent(true), latent(false)];
+        for (by, row) in all.into_iter().flat_map(|by| (0..3 * 4 * 5).map(move |row| (by, row))) {
+            assert_eq!(by.row(by.foreign(row)), row, "{by:?}");
+        }
+        for in_turns in [true, false] {
+            let by = ByExperts { rows: 6, in_turns };
+            for row in 0..12 {
+                let i = (row / 6 * 7 + 4) * 6 + by.foreign_column(row % 6);
+                assert_eq!(by.place(i, 7), (row, 4));
+            }
+        }
     }
 }

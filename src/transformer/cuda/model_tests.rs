@@ -318,6 +318,7 @@ fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
             prefill_chunk: None,
+            weights_from: None,
         };
         let cuda = Cuda::on_device(Arc::clone(&host) as Arc<dyn Device>, dtype).unwrap();
         let before = host.in_use();

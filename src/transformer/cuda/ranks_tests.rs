@@ -61,6 +61,7 @@ pub(super) fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     }
 }
 

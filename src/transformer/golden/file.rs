@@ -30,14 +30,21 @@ pub(crate) struct Tensor {
     pub values: Vec<f32>,
 }
 
-/// A golden file in memory.
+/// The tensors of a file in memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Golden {
+pub(crate) struct Tensors {
     pub path: PathBuf,
-    pub shape: Shape,
     pub floats: BTreeMap<String, Tensor>,
     /// Token lists: dimensions, values.
     pub integers: BTreeMap<String, (Vec<usize>, Vec<i64>)>,
+    metadata: HashMap<String, String>,
+}
+
+/// A golden file in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Golden {
+    pub tensors: Tensors,
+    pub shape: Shape,
     /// The optimizers that the file has steps of, by the name it uses (`sgd_momentum`), with their constants.
     pub optimizers: Vec<(String, Update)>,
 }
@@ -47,6 +54,33 @@ impl Golden {
     ///
     /// # Errors
     /// A file that is not there, is not safetensors, or whose metadata state no shape.
+    pub(crate) fn open(path: &Path) -> Result<Self, GoldenError> {
+        let mut tensors = Tensors::open(path)?;
+        let shape = shape(&tensors.metadata).map_err(|message| tensors.fault(message))?;
+        if let Some(latent) = shape.latent {
+            take_apart(&mut tensors.floats, latent.kv_rank as usize);
+        }
+        let optimizers = optimizers(&tensors.metadata);
+        Ok(Self { tensors, shape, optimizers })
+    }
+
+    /// A fault of this file's content.
+    pub(crate) fn fault(&self, message: impl Into<String>) -> GoldenError {
+        self.tensors.fault(message)
+    }
+
+    /// The longest sequence that it holds, in tokens.
+    pub(crate) fn longest_sequence(&self) -> u64 {
+        let lists = ["input_ids", "greedy"].iter().filter_map(|name| self.tensors.integers.get(*name));
+        lists.filter_map(|(dimensions, _)| dimensions.get(1)).max().map_or(0, |n| *n as u64)
+    }
+}
+
+impl Tensors {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that is not there, or is not safetensors.
     pub(crate) fn open(path: &Path) -> Result<Self, GoldenError> {
         let bytes = std::fs::read(path).map_err(|source| GoldenError::Io { path: path.into(), source })?;
         let format =
@@ -71,11 +105,7 @@ impl Golden {
                 }
             };
         }
-        let shape = shape(&metadata).map_err(content)?;
-        if let Some(latent) = shape.latent {
-            take_apart(&mut floats, latent.kv_rank as usize);
-        }
-        Ok(Self { path: path.into(), shape, floats, integers, optimizers: optimizers(&metadata) })
+        Ok(Self { path: path.into(), floats, integers, metadata })
     }
 
     /// A fault of this file's content.

@@ -7,11 +7,13 @@
 
 mod comparison;
 mod file;
+mod logits;
 mod noise;
+pub(crate) mod stored;
 mod tolerance;
 
-use super::backend::{Backend, Category, Store};
-use super::checkpoint::names;
+use super::backend::{Backend, Category};
+use super::checkpoint::names::{self, ExpertNames};
 use super::checkpoint::place::Place;
 use super::pass::activations::{Activations, Extent, Keep, Scratch};
 use super::pass::backward::Targets;
@@ -25,7 +27,8 @@ pub(crate) use comparison::Group;
 use comparison::{Comparison, FLOOR, merge};
 pub(crate) use file::{Golden, GoldenError, Tensor};
 use std::collections::BTreeMap;
-use tolerance::{of_gradients, tolerance};
+use tolerance::of_gradients;
+pub(crate) use tolerance::tolerance;
 
 /// The model of a golden file on a backend, with everything that a check needs.
 struct Bench<'a, B: Backend> {
@@ -40,7 +43,7 @@ struct Bench<'a, B: Backend> {
 
 /// What a group's error may be on a backend of this format.
 pub(crate) fn allowed(group: &Group, golden: &Golden, dtype: Dtype, weights: WeightFormat) -> f64 {
-    let tokens = golden.tokens("input_ids").map_or(1, |(rows, length, _)| rows * length);
+    let tokens = golden.tensors.tokens("input_ids").map_or(1, |(rows, length, _)| rows * length);
     match group.name.as_str() {
         "gradients" => of_gradients(dtype, weights, &golden.shape, tokens),
         _ => tolerance(dtype, weights, &golden.shape),
@@ -81,15 +84,15 @@ pub(crate) fn verify<B: Backend>(
 impl<'a, B: Backend> Bench<'a, B> {
     fn new(golden: &'a Golden, backend: B) -> Result<Self, GoldenError> {
         let (batch, tokens, ids) =
-            golden.tokens("input_ids").ok_or_else(|| golden.fault("no tensor input_ids [B, T] of i64"))?;
+            golden.tensors.tokens("input_ids").ok_or_else(|| golden.fault("no tensor input_ids [B, T] of i64"))?;
         if let Some(id) = ids.iter().find(|&&id| id >= golden.shape.vocab_size) {
             return Err(
                 golden.fault(format!("input_ids: {id} is beyond the vocabulary of {}", golden.shape.vocab_size))
             );
         }
-        let targets = golden.tokens("targets").map(|(_, _, t)| t).unwrap_or_default();
+        let targets = golden.tensors.tokens("targets").map(|(_, _, t)| t).unwrap_or_default();
         let model = Model::new(backend, &golden.shape, 0, Purpose::Training)?;
-        let vectors = match golden.floats.get("targets") {
+        let vectors = match golden.tensors.floats.get("targets") {
             Some(t) if golden.shape.family == Family::Block => {
                 let mut buffer = model.backend.alloc(t.values.len(), Category::Activations)?;
                 model.backend.upload(&t.values, &mut buffer);
@@ -97,7 +100,7 @@ impl<'a, B: Backend> Bench<'a, B> {
             }
             _ => None,
         };
-        let places = names::places(&golden.shape, &model.index);
+        let places = names::places(&golden.shape, &model.index, ExpertNames::Together);
         let extent = Extent { batch, tokens };
         let mut bench = Self { golden, model, places, ids, extent, tokens: targets, vectors };
         bench.load_parameters()?;
@@ -109,7 +112,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         let specs = &self.model.index.specs;
         let mut host: Vec<Vec<f32>> = specs.iter().map(|s| vec![f32::NAN; s.len()]).collect();
         for (name, place) in &self.places {
-            let tensor = self.golden.floats.get(&format!("param/{name}"));
+            let tensor = self.golden.tensors.floats.get(&format!("param/{name}"));
             let tensor = tensor.ok_or_else(|| self.golden.fault(format!("no tensor param/{name}")))?;
             if tensor.values.len() != place.len() {
                 let (have, want) = (tensor.values.len(), place.len());
@@ -190,22 +193,8 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 
     fn check_output(&self, a: &Activations<B::Buffer>, groups: &mut Vec<Group>) -> Result<(), GoldenError> {
-        let m = &self.model;
-        let n = self.extent.rows();
-        let output = a.output(m.index.layers.len());
-        let (name, ours) = match m.index.head {
-            Some(head) => {
-                let len = n * m.shape.vocab_size as usize;
-                let mut logits = m.backend.alloc(len, Category::Activations)?;
-                m.backend.linear(output, &m.parameters[head], None, &mut logits, Store::Overwrite, m.head_dims(n));
-                if let Some(cap) = m.shape.parts().logit_cap {
-                    m.backend.soft_cap(&mut logits, len, cap);
-                }
-                ("logits", self.host(&logits, len))
-            }
-            None => ("output", self.host(output, n * m.shape.d_model as usize)),
-        };
-        let Some(theirs) = self.golden.floats.get(name) else { return Ok(()) };
+        let (name, ours) = logits::of_pass(&self.model, a)?;
+        let Some(theirs) = self.golden.tensors.floats.get(name) else { return Ok(()) };
         if theirs.values.len() != ours.len() {
             return Err(self.golden.fault(format!(
                 "{name} has {} elements, and the shape needs {}",
@@ -220,7 +209,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 
     fn check_loss(&self, group: &str, tensor: &str, ours: f32, groups: &mut Vec<Group>) {
-        let Some(theirs) = self.golden.floats.get(tensor).and_then(|t| t.values.first()) else { return };
+        let Some(theirs) = self.golden.tensors.floats.get(tensor).and_then(|t| t.values.first()) else { return };
         let mut c = Comparison::new(group, std::iter::once(*theirs));
         c.add(tensor, std::iter::once((ours, *theirs)));
         merge(groups, c.group);
@@ -237,6 +226,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     ) {
         let theirs: Vec<(&str, &Tensor, &Place)> = self
             .golden
+            .tensors
             .floats
             .iter()
             .filter_map(|(k, t)| k.strip_prefix(prefix).map(|n| (n, t)))
@@ -267,6 +257,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         let prefixes = [format!("optim/{name}/after"), "after".to_string()];
         let steps = |p: &String| {
             self.golden
+                .tensors
                 .floats
                 .keys()
                 .filter_map(|k| k.strip_prefix(p.as_str())?.split('/').next()?.parse::<u32>().ok())
@@ -347,7 +338,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 
     fn check_greedy(&self, groups: &mut Vec<Group>) -> Result<(), GoldenError> {
-        let Some((rows, length, theirs)) = self.golden.tokens("greedy") else { return Ok(()) };
+        let Some((rows, length, theirs)) = self.golden.tensors.tokens("greedy") else { return Ok(()) };
         let prompt = self.prompt_length(rows, length, &theirs);
         if rows != self.extent.batch || prompt == 0 {
             return Err(self.golden.fault("greedy does not begin with the first tokens of input_ids"));

@@ -224,6 +224,7 @@ fn workload(family: Family, phase: Phase) -> Workload {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     }
 }
 
@@ -322,6 +323,7 @@ fn memory_is_predicted_by_the_code_that_allocates() {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     };
     let train = count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(1)).unwrap();
     let four = 4 * 124_439_808;

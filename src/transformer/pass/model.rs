@@ -54,6 +54,23 @@ impl Spec {
         self.rows * self.columns
     }
 
+    /// Where rows of the `rank`-th part of `of` stand in the whole, neighbours together; of a bias, elements are rows.
+    pub(crate) fn rows_of_whole(&self, rows: Range<usize>, rank: usize, of: usize) -> Vec<Range<usize>> {
+        let Split::Rows(heights) = self.split else { return vec![rows] };
+        let (mut above, mut above_in_whole) = (0, 0);
+        let mut stretches = Vec::new();
+        for height in heights {
+            let (first, end) = (rows.start.max(above), rows.end.min(above + height));
+            if first < end {
+                let start = above_in_whole + rank * height + first - above;
+                stretches.push(start..start + end - first);
+            }
+            above += height;
+            above_in_whole += of * height;
+        }
+        stretches
+    }
+
     /// The `rank`-th part of `of` of the numbers that `stream` has for the whole.
     fn numbers(&self, stream: Stream, rank: usize, of: usize) -> Normals {
         let [width, rank, of] = [self.columns, rank, of].map(|n| n as u64);
@@ -175,7 +192,11 @@ impl Builder {
     fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool, split: Split) -> Linear {
         let weight = self.push(format!("{name}.weight"), rows, columns, Start::Normal);
         self.0[weight].split = split;
-        Linear { weight, bias: bias.then(|| self.push(format!("{name}.bias"), 1, rows, Start::Zero)) }
+        let bias = bias.then(|| self.push(format!("{name}.bias"), 1, rows, Start::Zero));
+        if let (Some(bias), Split::Rows(_)) = (bias, split) {
+            self.0[bias].split = split;
+        }
+        Linear { weight, bias }
     }
     fn norm(&mut self, name: &str, c: usize, kind: NormKind) -> Option<Norm> {
         let start = match kind {
@@ -348,11 +369,7 @@ impl Index {
             if let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) {
                 return backend.normal_weights(matrices, &numbers());
             }
-            let category = match purpose {
-                Purpose::Training => Category::Weights,
-                Purpose::Inference => Category::FixedWeights,
-            };
-            let mut buffer = backend.alloc(spec.len(), category)?;
+            let mut buffer = backend.alloc(spec.len(), purpose.category())?;
             match spec.start {
                 Start::Zero => {}
                 Start::One => backend.fill(&mut buffer, 1.0),
@@ -362,6 +379,65 @@ impl Index {
         };
         self.specs.iter().enumerate().map(one).collect()
     }
+
+    /// Parameters that are read, the `rank`-th part of them for a rank of `of`; one after the other, so that beside what a backend
+    /// keeps there is at most one more.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`]; what keeps them from being read.
+    pub(crate) fn read<B: Backend>(
+        &self,
+        backend: &B,
+        numbers: &dyn Numbers,
+        purpose: Purpose,
+        place: (usize, usize),
+    ) -> Result<Vec<B::Buffer>, SessionError> {
+        let one = |(i, spec): (usize, &Spec)| {
+            let (mut row, mut failure) = (0, None);
+            let mut next = |out: &mut [f32]| {
+                if failure.is_none() {
+                    failure = numbers.rows(i, spec, place, row, out).err();
+                }
+                row += out.len() / spec.columns.max(1);
+            };
+            let panels = self.matrices(i).filter(|_| purpose == Purpose::Inference);
+            let buffer = if let Some(matrices) = panels {
+                backend.weights(matrices, spec.rows / matrices, spec.columns, &mut next)?
+            } else {
+                let mut buffer = backend.alloc(spec.len(), purpose.category())?;
+                let mut host = vec![0.0; spec.len()];
+                next(&mut host);
+                backend.upload(&host, &mut buffer);
+                buffer
+            };
+            failure.map_or(Ok(buffer), Err)
+        };
+        self.specs.iter().enumerate().map(one).collect()
+    }
+}
+
+/// Parameters that are there already, and are read instead of made.
+pub(crate) trait Numbers: std::fmt::Debug + Send + Sync {
+    /// Rows of a parameter's `rank`-th part of `of`, from the `first`-th on, as many as `out` holds; `spec` is the part's.
+    ///
+    /// # Errors
+    /// What keeps them from being read.
+    fn rows(
+        &self,
+        parameter: usize,
+        spec: &Spec,
+        place: (usize, usize),
+        first: usize,
+        out: &mut [f32],
+    ) -> Result<(), SessionError>;
+}
+
+/// Where a model's numbers come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin<'a> {
+    /// They are made from a seed.
+    Seed(u64),
+    Read(&'a dyn Numbers),
 }
 
 /// What a model's parameters are for.
@@ -371,6 +447,15 @@ pub(crate) enum Purpose {
     Training,
     /// Matrices are in the form that the backend multiplies by fastest, and are not written any more.
     Inference,
+}
+
+impl Purpose {
+    fn category(self) -> Category {
+        match self {
+            Self::Training => Category::Weights,
+            Self::Inference => Category::FixedWeights,
+        }
+    }
 }
 
 /// A model on a device, or one rank's part of it.
@@ -393,24 +478,28 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub(crate) fn new(backend: B, shape: &Shape, seed: u64, purpose: Purpose) -> Result<Self, SessionError> {
-        Self::part(backend, shape, seed, purpose, Arc::new(Alone))
+        Self::part(backend, shape, Origin::Seed(seed), purpose, Arc::new(Alone))
     }
 
     /// One rank's part of a model, whose numbers are those of the whole; `shape` is of the whole, and divides among the ranks.
     ///
     /// # Errors
-    /// [`SessionError::OutOfMemory`].
+    /// [`SessionError::OutOfMemory`]; what keeps parameters from being read.
     pub(crate) fn part(
         backend: B,
         shape: &Shape,
-        seed: u64,
+        origin: Origin,
         purpose: Purpose,
         tensor: Arc<dyn Collective<B::Buffer>>,
     ) -> Result<Self, SessionError> {
         let ranks = u32::try_from(tensor.size()).unwrap_or(u32::MAX);
         let shape = Parallel { tensor: ranks, ..Parallel::replicas(1) }.part_of(shape);
         let index = Index::new(&shape);
-        let parameters = index.initialise(&backend, seed, purpose, (tensor.rank(), tensor.size()))?;
+        let place = (tensor.rank(), tensor.size());
+        let parameters = match origin {
+            Origin::Seed(seed) => index.initialise(&backend, seed, purpose, place)?,
+            Origin::Read(numbers) => index.read(&backend, numbers, purpose, place)?,
+        };
         let rotary = shape.parts().positions == Positions::Rotary;
         let frequencies = rotary.then(|| {
             [shape.rope.clone(), shape.local_rope()].map(|r| Frequencies::new(&r, shape.rotary_dim() as usize))

@@ -2,12 +2,14 @@
 //! on with the next layer's, where the collective can ([`Collective::overlaps`]); what comes back updates the layer.
 
 use super::super::backend::{Backend, Update};
+use super::super::checkpoint::Checkpoint;
 use super::super::collective::grid::{Groups, Sharding};
 use super::super::collective::{Collective, Job, Reduce, Ticket};
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::Model;
 use super::super::pass::optimizer::State;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Layers whose gradients have buffers of their own at one time.
 pub(in crate::transformer) fn layers_kept<T>(data: &dyn Collective<T>) -> usize {
@@ -20,6 +22,8 @@ pub(in crate::transformer) struct Seat<T> {
     pub groups: Groups<T>,
     pub sharding: Sharding,
     pub seed: u64,
+    /// Where the weights are read from, if they are read.
+    pub stored: Option<Arc<Checkpoint>>,
 }
 
 impl<T> Seat<T> {

@@ -12,7 +12,7 @@ use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
 use super::super::pass::backward::Targets;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::gradients::Gradients;
-use super::super::pass::model::{Index, Model, Purpose, Split};
+use super::super::pass::model::{Index, Model, Origin, Purpose, Split};
 use super::super::pass::optimizer::State;
 use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
@@ -75,7 +75,8 @@ struct Came {
 fn rank(run: Run, groups: Groups<Buffer>) -> Came {
     let whole = shape(run.family);
     let mut model =
-        Model::part(Cpu::new(1, None).unwrap(), &whole, 5, Purpose::Training, groups.tensor.clone()).unwrap();
+        Model::part(Cpu::new(1, None).unwrap(), &whole, Origin::Seed(5), Purpose::Training, groups.tensor.clone())
+            .unwrap();
     let data = &*groups.data;
     let (replica, replicas) = (data.rank(), data.size());
     let extent = Extent { batch: BATCH / replicas, tokens: TOKENS };
@@ -318,6 +319,7 @@ fn workload(family: Family, phase: Phase) -> Workload {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: None,
+        weights_from: None,
     }
 }
 
@@ -389,7 +391,14 @@ fn a_part_starts_with_the_numbers_of_the_whole() {
             let parts: Vec<Came> = of_threads::<Buffer>(&Parallel { tensor, ..Parallel::replicas(1) })
                 .into_iter()
                 .map(|g| {
-                    Model::part(Cpu::new(1, None).unwrap(), &shape(family), 5, Purpose::Training, g.tensor).unwrap()
+                    Model::part(
+                        Cpu::new(1, None).unwrap(),
+                        &shape(family),
+                        Origin::Seed(5),
+                        Purpose::Training,
+                        g.tensor,
+                    )
+                    .unwrap()
                 })
                 .map(|m| Came {
                     losses: Vec::new(),

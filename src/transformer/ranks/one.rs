@@ -8,7 +8,7 @@ use super::super::memory::DeviceMemory;
 use super::super::pass::activations::Extent;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::generate::Inference;
-use super::super::pass::model::{Model, Purpose};
+use super::super::pass::model::{Model, Origin, Purpose};
 use super::super::random::{Normals, Stream, mix};
 use super::super::shape::Shape;
 use super::super::{BackendKind, Phase, Workload};
@@ -76,7 +76,9 @@ impl<B: Backend + Clone> Rank<B> {
         batch: usize,
     ) -> Result<Self, SessionError> {
         let purpose = if workload.phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
-        let model = Model::part(backend, &workload.shape, seat.seed, purpose, seat.groups.tensor.clone())?;
+        let numbers = seat.stored.as_deref().map(|stored| Origin::Read(stored));
+        let origin = numbers.unwrap_or(Origin::Seed(seat.seed));
+        let model = Model::part(backend, &workload.shape, origin, purpose, seat.groups.tensor.clone())?;
         let update = Update::new(workload.optimizer);
         let work = match workload.phase {
             Phase::Train => {

@@ -28,6 +28,7 @@ fn workload(phase: Phase) -> Workload {
         optimizer: OptimizerKind::Adamw,
         dropout: 0.1,
         prefill_chunk: None,
+        weights_from: None,
     }
 }
 

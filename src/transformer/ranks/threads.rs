@@ -2,6 +2,7 @@
 
 use super::super::Workload;
 use super::super::backend::Backend;
+use super::super::checkpoint::Checkpoint;
 use super::super::collective::grid::Groups;
 use super::super::error::SessionError;
 use super::super::loads::Loads;
@@ -9,6 +10,7 @@ use super::super::memory::DeviceMemory;
 use super::super::session::{Session, SessionOptions, StepOutcome};
 use super::exchange::Seat;
 use super::one::{Rank, RankOutcome};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -38,7 +40,7 @@ impl Ranks {
     /// Starts a thread for each rank and waits until all are ready.
     ///
     /// # Errors
-    /// What any rank says while it builds its replica.
+    /// What any rank says while it builds its replica; weights that cannot be read.
     pub(crate) fn start<B: Backend + Clone + Send + Sync + 'static>(
         workload: &Workload,
         options: &SessionOptions,
@@ -49,10 +51,12 @@ impl Ranks {
         B::Buffer: Send + 'static,
     {
         let batch = (workload.batch / options.parallel.data) as usize;
+        let stored = Checkpoint::of(workload)?.map(Arc::new);
         let mut workers = Vec::with_capacity(groups.len());
         // Ranks of other processes are not counted here: `rank` is the place among this one's.
         for (rank, groups) in groups.into_iter().enumerate() {
-            let seat = Seat { groups, sharding: options.parallel.sharding, seed: options.seed };
+            let stored = stored.clone();
+            let seat = Seat { groups, sharding: options.parallel.sharding, seed: options.seed, stored };
             workers.push(Worker::start(rank, backend(rank)?, workload.clone(), seat, batch)?);
         }
         let session = Self { workers, tokens_per_step: workload.tokens_per_step(), checksum: crc32fast::Hasher::new() };
