@@ -43,7 +43,7 @@
 //!     let options = Options { program: this_program()?, variables: Vec::new() };
 //!     for t in &plan.trials {
 //!         let (trial, measure) = (t.cell.trial.clone(), plan.of_launch());
-//!         let request = Request { trial, measure, predicted_memory: t.memory, patience_seconds: 0.0 };
+//!         let request = Request { trial, measure, predicted_memory: t.memory, patience_seconds: 0.0, loss_change: false };
 //!         let measured = run_trial(&request, &options, &mut |_| {}, &AtomicBool::new(false));
 //!         let figures = measured.figures.ok_or(measured.reason)?;
 //!         let seconds = figures.step_seconds.iter().sum::<f64>() / figures.step_seconds.len() as f64;
@@ -99,6 +99,7 @@ pub use runner::{Options, Progress, Request, Stage, run_trial, this_program};
 pub use scenario::trial::Trial;
 pub use scenario::{Cell, Limits, LoadOptions, Measure, Order, Price, Scenario, Tolerated, YamlError, load};
 pub use sweep::planning::facts;
+pub use transformer::loss_change::LossChange;
 pub use transformer::memory::MemoryParts;
 pub use transformer::{BackendKind, Dtype, OptimizerKind, Phase, StoredWeights, WeightFormat, Workload};
 pub use units::{

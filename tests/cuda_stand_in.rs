@@ -139,7 +139,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         ignore_memory: false,
         disturbed: Tolerated::default(),
     };
-    Request { trial, measure, predicted_memory: MemoryParts::default(), patience_seconds: 0.0 }
+    Request { trial, measure, predicted_memory: MemoryParts::default(), patience_seconds: 0.0, loss_change: false }
 }
 
 fn measured(stand_in: &StandIn, request: &Request, settings: &[(&str, &str)]) -> Measurement {

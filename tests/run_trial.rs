@@ -55,6 +55,7 @@ fn request(timeout_seconds: f64) -> Request {
         },
         predicted_memory: MemoryParts { weights_bytes: 123, ..MemoryParts::default() },
         patience_seconds: 0.0,
+        loss_change: false,
     }
 }
 

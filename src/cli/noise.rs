@@ -125,5 +125,5 @@ fn request(cores: u32) -> Result<Request, Failure> {
         engine: None,
     };
     let measure = Measure { precision: 0.5, min_seconds: SECONDS, max_seconds: 2.0 * SECONDS, ..Measure::default() };
-    Ok(Request { trial, measure, predicted_memory: MemoryParts::default(), patience_seconds: 0.0 })
+    Ok(Request { trial, measure, predicted_memory: MemoryParts::default(), patience_seconds: 0.0, loss_change: false })
 }

@@ -45,8 +45,13 @@ pub(crate) fn launch(
         Measure { precision: 0.5, min_seconds: seconds, max_seconds: 2.0 * seconds, warmup_steps, ..stated.clone() };
     // Both programs of a pair meet what there is.
     let patience_seconds = 0.0;
-    let request =
-        Request { trial: trial.cell.trial.clone(), measure, predicted_memory: trial.memory, patience_seconds };
+    let request = Request {
+        trial: trial.cell.trial.clone(),
+        measure,
+        predicted_memory: trial.memory,
+        patience_seconds,
+        loss_change: false,
+    };
     let padding = "x".repeat(random.below(4096));
     let variables = vec![(OsString::from("CENTIME_PADDING"), OsString::from(padding))];
     let options = Options { program: program.to_path_buf(), variables };

@@ -124,6 +124,7 @@ fn measurement(m: &Measured) -> Measurement {
         expert_loads: None,
         loss: None,
         checksum: 0,
+        quantization_loss: None,
         steal_share: None,
         watts: None,
         telemetry: None,

@@ -158,6 +158,8 @@ pub(super) fn inference(
     let (prompt, new) = (f64::from(w.prompt_len), f64::from(w.new_tokens));
     let (weight_bytes, weights) = match (w.weights, w.dtype) {
         (WeightFormat::Int8, _) => (1.0, Weights::Packed),
+        (WeightFormat::Int4, _) => (4.5 / 8.0, Weights::Packed),
+        (WeightFormat::Int4Group128 | WeightFormat::Int4Group128ZeroPoints, _) => (4.25 / 8.0, Weights::Packed),
         (_, Dtype::F32) => (4.0, Weights::Half),
         (_, Dtype::Tf32) => (4.0, Weights::Tf32),
         (_, Dtype::Bf16) => (2.0, Weights::Half),

@@ -51,6 +51,11 @@ pub(super) fn table(facts: &Facts) -> DataTable {
     b.of_figures("tokens_per_step", |f| i64::try_from(f.tokens_per_step).ok());
     b.text("stopped_by", |r| Some(stop_name(r.measurement.figures.as_ref()?.stopped_by).into()));
     b.float("loss", |r| r.measurement.figures.as_ref()?.loss.filter(|l| l.is_finite()));
+    b.float("quantization_loss_change", |r| r.measurement.figures.as_ref()?.quantization_loss.as_ref()?.change());
+    b.text("quantization_loss_unknown", |r| {
+        let loss = r.measurement.figures.as_ref()?.quantization_loss.as_ref();
+        loss?.why_not().map(str::to_string)
+    });
     b.of_figures("checksum", |f| Some(f.checksum.into()));
     b.float("trial_seconds", |r| Some(r.measurement.trial_seconds));
     b.text("started_at", |r| Some(r.started_at.clone()));

@@ -61,6 +61,7 @@ fn add(to: &mut Figures, rest: Vec<Figures>) {
             (a, b) => a.or(b),
         };
         to.machine_rates.extend(f.machine_rates);
+        to.quantization_loss = to.quantization_loss.take().or(f.quantization_loss);
         to.device_memory = larger(to.device_memory, f.device_memory);
         to.expert_loads = to.expert_loads.or(f.expert_loads);
         to.telemetry = match (to.telemetry.take(), f.telemetry) {

@@ -22,11 +22,12 @@ use crate::net::rendezvous::listen;
 use crate::scenario::engine::Engine;
 use crate::scenario::engine::server::Server;
 use crate::scenario::trial::Trial;
-use crate::transformer::BackendKind;
 use crate::transformer::collective::net::Net;
 use crate::transformer::error::SessionError;
+use crate::transformer::loss_change::LossChange;
 use crate::transformer::prepare::{prepare, prepare_among};
 use crate::transformer::session::{Session, SessionOptions};
+use crate::transformer::{BackendKind, WeightFormat};
 use std::io::{Read, Write};
 use std::time::Duration;
 
@@ -128,9 +129,21 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let telemetry = sampler.map(|s| s.finish(steps));
     let on_its_gpus = telemetry.as_ref().and_then(Telemetry::other_processes);
     let disturbance = Disturbance { on_its_gpus, ..disturbance };
-    let figures = assemble(measured, &request.trial, [baseline.now, peak], &watch, (telemetry, disturbance));
-    let figures = session.elsewhere().into_iter().fold(figures, of_other_processes);
+    let mut figures = assemble(measured, &request.trial, [baseline.now, peak], &watch, (telemetry, disturbance));
+    let elsewhere = session.elsewhere();
+    // Everything is measured, and the memory of one model is free for the next.
+    drop(session);
+    figures.quantization_loss = loss_change(request);
+    let figures = elsewhere.into_iter().fold(figures, of_other_processes);
     Ok(Figures { watts: figures.watts.filter(|_| whole), ..figures })
+}
+
+/// What the weights of a trial on CPUs do to the loss, if they are of few bits and somebody asks.
+fn loss_change(request: &TrialRequest) -> Option<LossChange> {
+    let (trial, w) = (&request.trial, &request.trial.workload);
+    let few_bits = w.weights != WeightFormat::Dtype && trial.engine.is_none() && trial.backend == BackendKind::Cpu;
+    let asked = few_bits && request.loss_change && request.team.is_none();
+    asked.then(|| LossChange::of(w, trial.cores_per_device as usize, request.measure.seed))
 }
 
 /// Figures of a trial that other processes ran: this one's memory and disturbance are not theirs.
@@ -309,6 +322,7 @@ fn assemble(
         expert_loads: m.expert_loads,
         loss: m.loss,
         checksum: m.checksum,
+        quantization_loss: None,
         steal_share: watch.steal_share(),
         watts: watch.watts(),
         telemetry,

@@ -6,6 +6,7 @@ use crate::hardware::machine::Rates;
 use crate::load::served::Served;
 use crate::stats::median;
 use crate::transformer::loads::Loads;
+use crate::transformer::loss_change::LossChange;
 use crate::transformer::memory::{DeviceMemory, MemoryParts};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,9 @@ pub struct Figures {
     pub loss: Option<f64>,
     /// Checksum of what was computed.
     pub checksum: u32,
+    /// Of weights in few bits: what that does to the loss, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization_loss: Option<LossChange>,
     /// Share of the measuring time in which the hypervisor ran somebody else, where the system tells.
     pub steal_share: Option<f64>,
     /// Mean power of the machine's processors over warm-up and measuring, where they tell.

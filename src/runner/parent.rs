@@ -41,6 +41,8 @@ pub struct Request {
     pub predicted_memory: MemoryParts,
     /// Seconds for which the trial may stand still until others are done.
     pub patience_seconds: f64,
+    /// Whether a trial with weights in few bits also says what these do to the loss.
+    pub loss_change: bool,
 }
 
 /// How to start a trial.
@@ -184,7 +186,8 @@ fn ask(mut stdin: ChildStdin, request: &Request, team: Option<Team>) {
         (None, Some(_)) => WEIGHTS_PROTOCOL,
         (None, None) => PROTOCOL_VERSION,
     };
-    let request = TrialRequest { protocol, trial, measure, team, patience_seconds };
+    let loss_change = request.loss_change;
+    let request = TrialRequest { protocol, trial, measure, team, patience_seconds, loss_change };
     // A request is a few kilobytes and fits into the pipe whether or not anybody reads.
     let _ = serde_json::to_vec(&request).map(|text| stdin.write_all(&text));
 }

@@ -34,6 +34,9 @@ pub(crate) struct TrialRequest {
     /// Seconds for which the trial may stand still until others are done; without a word, none.
     #[serde(default)]
     pub patience_seconds: f64,
+    /// Whether to say what weights in few bits do to the loss.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub loss_change: bool,
 }
 
 /// The processes that run a trial together.

@@ -178,6 +178,7 @@ mod tests {
             expert_loads: None,
             loss: None,
             checksum: 0,
+            quantization_loss: None,
             steal_share: None,
             watts: None,
             telemetry: None,

@@ -46,6 +46,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         expert_loads: None,
         loss: None,
         checksum: 0,
+        quantization_loss: None,
         steal_share: None,
         watts: None,
         telemetry: None,

@@ -55,6 +55,7 @@ pub(crate) mod cuda;
 pub(crate) mod error;
 pub(crate) mod golden;
 pub(crate) mod loads;
+pub(crate) mod loss_change;
 pub(crate) mod memory;
 mod operands;
 pub(crate) mod operations;
@@ -105,6 +106,14 @@ pub enum WeightFormat {
     /// In whole numbers of 8 bits with an f32 scale for every 64 inputs; products round their other factor in the same way
     /// and add up whole numbers.
     Int8,
+    /// In whole numbers of 4 bits with a scale of 16 bits for every 32 inputs, as llama.cpp's Q4_0; the other factor as with 8 bits.
+    Int4,
+    /// The same with a scale for every 128 inputs.
+    #[serde(rename = "int4-g128")]
+    Int4Group128,
+    /// The same with a scale and a zero-point for every 128 inputs, as AWQ and GPTQ have them.
+    #[serde(rename = "int4-g128-zp")]
+    Int4Group128ZeroPoints,
 }
 
 /// Where the operations run.
@@ -143,7 +152,9 @@ pub enum OptimizerKind {
 
 names!(Phase { Train => "train", Prefill => "prefill", Decode => "decode", Generate => "generate" });
 names!(Dtype { F32 => "f32", Tf32 => "tf32", Bf16 => "bf16" });
-names!(WeightFormat { Dtype => "dtype", Int8 => "int8" });
+names!(WeightFormat {
+    Dtype => "dtype", Int8 => "int8", Int4 => "int4", Int4Group128 => "int4-g128", Int4Group128ZeroPoints => "int4-g128-zp",
+});
 names!(BackendKind { Cpu => "cpu", Naive => "naive", Cuda => "cuda" });
 names!(OptimizerKind { Sgd => "sgd", Adam => "adam", Adamax => "adamax", Adamw => "adamw" });
 

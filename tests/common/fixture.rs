@@ -97,6 +97,7 @@ pub(crate) fn measured(trial: &Trial, gflops: f64) -> Measurement {
             expert_loads: None,
             loss: (w.phase == Phase::Train).then_some(9.01),
             checksum: 0xC0FFEE,
+            quantization_loss: None,
             steal_share: Some(0.0),
             watts: None,
             telemetry: None,

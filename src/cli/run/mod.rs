@@ -269,13 +269,16 @@ fn measure(
     let mut display = progress::display(launches_in(plan), how.done, how.quiet);
     // Under faults others are part of what is tested.
     let mut patience = if fault::requested().is_some() { Patience::NONE } else { Patience::of(plan) };
+    let mut asked = HashSet::new();
     let mut stage = sweep::Stage {
         measure: &mut |trial: &PlannedTrial, progress: &mut dyn FnMut(Progress)| {
             let request = team::request(plan, trial);
             if let Some(leader) = &mut leader {
                 return leader.run(&trial.id, &request, &options, progress, interrupted);
             }
-            let request = Request { patience_seconds: patience.next(), ..request };
+            // Once for all launches of a trial.
+            let loss_change = asked.insert(trial.id.clone());
+            let request = Request { patience_seconds: patience.next(), loss_change, ..request };
             let measurement = how.followed.around(|| run_trial(&request, &options, progress, interrupted));
             patience.spent(&measurement);
             measurement

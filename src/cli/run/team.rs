@@ -47,7 +47,7 @@ pub(super) fn broken(why: &str, kept: usize, all: usize) -> Failure {
 /// What a trial's process is asked for.
 pub(super) fn request(plan: &Plan, trial: &PlannedTrial) -> Request {
     let (trial, predicted_memory) = (trial.cell.trial.clone(), trial.memory);
-    Request { trial, measure: plan.of_launch(), predicted_memory, patience_seconds: 0.0 }
+    Request { trial, measure: plan.of_launch(), predicted_memory, patience_seconds: 0.0, loss_change: false }
 }
 
 /// The run of a process that does not lead.

@@ -59,7 +59,8 @@ pub(super) struct Arguments {
     /// alone, and tf32 is cuda's.
     #[arg(long, value_name = "NAME", default_value_t = Dtype::F32)]
     dtype: Dtype,
-    /// How weights are stored; int8 checks the logits alone, with a tolerance derived from the 8 bits, on the cpu backend.
+    /// How weights are stored; int8, int4, int4-g128 and int4-g128-zp check the logits alone, with a tolerance derived from their bits, on
+    /// the cpu backend.
     #[arg(long, value_name = "NAME", default_value_t = WeightFormat::Dtype)]
     weights: WeightFormat,
     /// Threads of the cpu backend; every core otherwise.
@@ -105,7 +106,7 @@ fn backends(a: &Arguments) -> Result<Vec<BackendKind>, Failure> {
     backends.retain(|b| !naive(b));
     if backends.is_empty() {
         return Err(Failure::Usage(anyhow!(
-            "--dtype {} --weights {}: no backend that is here has these; use f32 or bf16 (cpu), int8 (cpu), or tf32 (cuda)",
+            "--dtype {} --weights {}: no backend that is here has these; use f32 or bf16 (cpu), int8 or int4 (cpu), or tf32 (cuda)",
             a.dtype,
             a.weights
         )));

@@ -22,6 +22,7 @@ fn leader(status: Status) -> Measurement {
         precision_reached: None,
         loss: None,
         checksum: 0,
+        quantization_loss: None,
         steal_share: None,
         watts: None,
         telemetry: None,

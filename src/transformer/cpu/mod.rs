@@ -46,7 +46,7 @@ use buffer::Buffer;
 use embedding::Cached;
 use matmul::{FEW_ROWS, few_rows, matmul};
 use pool::{Pool, reading, writing};
-use product::{Onto, PackedLayout, Precision, Right, Stored, Target, View, product};
+use product::{Groups, Onto, PackedLayout, Precision, Right, Stored, Target, View, product};
 use std::sync::Arc;
 
 /// The fast CPU backend: one rank's threads.
@@ -92,6 +92,9 @@ fn stored(weights: WeightFormat, precision: Precision) -> Stored {
     match weights {
         WeightFormat::Dtype => Stored::Whole(precision),
         WeightFormat::Int8 => Stored::Int8,
+        WeightFormat::Int4 => Stored::Int4(Groups::Of32),
+        WeightFormat::Int4Group128 => Stored::Int4(Groups::Of128),
+        WeightFormat::Int4Group128ZeroPoints => Stored::Int4(Groups::Of128ZeroPoints),
     }
 }
 

@@ -7,7 +7,6 @@
 
 mod comparison;
 mod file;
-mod logits;
 mod noise;
 pub(crate) mod stored;
 mod tolerance;
@@ -193,7 +192,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 
     fn check_output(&self, a: &Activations<B::Buffer>, groups: &mut Vec<Group>) -> Result<(), GoldenError> {
-        let (name, ours) = logits::of_pass(&self.model, a)?;
+        let (name, ours) = self.model.logits(a)?;
         let Some(theirs) = self.golden.tensors.floats.get(name) else { return Ok(()) };
         if theirs.values.len() != ours.len() {
             return Err(self.golden.fault(format!(

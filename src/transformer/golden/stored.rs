@@ -2,7 +2,6 @@
 
 use super::comparison::{Comparison, Group};
 use super::file::{GoldenError, Tensors};
-use super::logits;
 use crate::transformer::backend::Backend;
 use crate::transformer::checkpoint::Checkpoint;
 use crate::transformer::collective::alone::Alone;
@@ -66,7 +65,7 @@ pub(crate) fn logits_of<B: Backend>(stored: &Checkpoint, backend: B, ids: &Ids) 
     let extent = Extent { batch: ids.batch, tokens: ids.tokens };
     let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer)?;
     model.forward(&ids.ids, &mut a, None);
-    let (_, logits) = logits::of_pass(&model, &a)?;
+    let (_, logits) = model.logits(&a)?;
     model.backend.check()?;
     Ok(logits)
 }

@@ -6,6 +6,22 @@ use crate::transformer::{Dtype, WeightFormat};
 /// Largest error that passes in f32.
 pub(super) const TOLERANCE: f64 = 1e-4;
 
+/// Of a group of 64 numbers in 8 bits, in their deviations: the largest, about 2.5 of them, / 127.
+const STEP_OF_8_BITS: f64 = 2.5 / 127.0;
+
+/// The step of weights in few bits, in their deviations.
+fn step(weights: WeightFormat) -> Option<f64> {
+    match weights {
+        WeightFormat::Dtype => None,
+        WeightFormat::Int8 => Some(STEP_OF_8_BITS),
+        // An eighth of the largest of 32, or of 128.
+        WeightFormat::Int4 => Some(2.3 / 8.0),
+        WeightFormat::Int4Group128 => Some(2.8 / 8.0),
+        // A fifteenth of what lies between the least and the largest of 128.
+        WeightFormat::Int4Group128ZeroPoints => Some(2.0 * 2.6 / 15.0),
+    }
+}
+
 /// Largest error that passes in a format, for a model of so many layers.
 ///
 /// bf16 keeps 8 bits: each factor of a product is off by at most u = 2^-9 of itself, so that a product's terms are off by
@@ -13,12 +29,11 @@ pub(super) const TOLERANCE: f64 = 1e-4;
 /// independent errors add up as the root of their number, and the largest of thousands of elements is three times the
 /// typical one: 6 u sqrt(14 L + 2). f32's bound is the fixed one that the field agrees on. TF32 keeps 11 bits, and tensor cores may cut the rest off instead of rounding it: u = 2^-11.
 ///
-/// Weights of 8 bits: a step of a group of 64 numbers is its largest / 127, about 2.5 of their deviations, so that each factor is
-/// off by 2.5 / 127 / sqrt(12) of its deviation, and a product by sqrt(2) as much; there are 4 a layer and the head's on the way
-/// to the logits, and again the largest error is three times the typical one.
+/// Weights of few bits: each factor of a product is off by its step / sqrt(12), a product by both; there are 4 a layer and the head's on
+/// the way to the logits, and again the largest error is three times the typical one.
 pub(crate) fn tolerance(dtype: Dtype, weights: WeightFormat, shape: &Shape) -> f64 {
-    if weights == WeightFormat::Int8 {
-        let of_product = 2.5 / 127.0 / 12f64.sqrt() * 2f64.sqrt();
+    if let Some(step) = step(weights) {
+        let of_product = step.hypot(STEP_OF_8_BITS) / 12f64.sqrt();
         return 3.0 * of_product * f64::from(4 * shape.n_layers + 1).sqrt();
     }
     let of_unit = |u: f64| 6.0 * u * f64::from(14 * shape.n_layers + 2).sqrt();

@@ -9,5 +9,6 @@ pub(super) mod gradients;
 #[cfg(test)]
 mod invariants;
 mod latent;
+mod logits;
 pub(super) mod model;
 pub(super) mod optimizer;

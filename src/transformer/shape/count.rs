@@ -172,8 +172,16 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
     let matrices = sum(&[layers::matrices(s, distinct)?, head])?;
     let weights = match w.weights {
         WeightFormat::Dtype => product(&[sum(&[matrices, vectors])?, w.dtype.size()])?,
-        // Besides a byte a number, an f32 for every 64.
-        WeightFormat::Int8 => sum(&[matrices, matrices / 16, product(&[vectors, w.dtype.size()])?])?,
+        in_few_bits => {
+            let of_matrices = match in_few_bits {
+                // Besides half a byte a number, 16 bits for every 32, or 32 for every 128.
+                WeightFormat::Int4 => matrices / 2 + matrices / 16,
+                WeightFormat::Int4Group128 | WeightFormat::Int4Group128ZeroPoints => matrices / 2 + matrices / 32,
+                // Besides a byte a number, an f32 for every 64.
+                WeightFormat::Int8 | WeightFormat::Dtype => sum(&[matrices, matrices / 16])?,
+            };
+            sum(&[of_matrices, product(&[vectors, w.dtype.size()])?])?
+        }
     };
     let positions = over_layers(s, |window| window.unwrap_or(u64::MAX).min(mean_decode_context(w)))?;
     let cache = product(&[u64::from(w.batch), positions, layers::cached(s), w.dtype.size()])?;

@@ -28,7 +28,7 @@ pub(super) fn right_words(depth: usize, width: usize) -> usize {
 
 /// A group of elements as integers (rest 0), and the scale that gives them back. The scale of what is not finite is NaN.
 #[inline(always)]
-fn quantise(x: &[f32], to: &mut [i8; GROUP]) -> f32 {
+pub(super) fn quantise(x: &[f32], to: &mut [i8; GROUP]) -> f32 {
     let (mut largest, mut poison) = (0.0f32, 0.0f32);
     for x in x {
         largest = if x.abs() > largest { x.abs() } else { largest };
@@ -53,7 +53,7 @@ fn quantise(x: &[f32], to: &mut [i8; GROUP]) -> f32 {
 }
 
 /// Four neighbours in a word.
-fn word(bytes: [u8; 4]) -> f32 {
+pub(super) fn word(bytes: [u8; 4]) -> f32 {
     f32::from_bits(u32::from_le_bytes(bytes))
 }
 

@@ -13,16 +13,16 @@ use std::ptr::null;
 
 /// How a tile is laid out for one instruction path.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kernel8 {
+pub(super) struct IntegerKernel {
     /// Rows of a tile.
     pub rows: usize,
     columns: usize,
     run: Run,
 }
 
-impl Kernel8 {
-    /// The kernel for products of so many rows, all tiles alike.
-    pub(super) fn of(instructions: Instructions, rows: usize) -> Self {
+impl IntegerKernel {
+    /// The kernel for products of so many rows with weights of 8 bits, all tiles alike.
+    pub(super) fn of_8_bits(instructions: Instructions, rows: usize) -> Self {
         let table: &[Run] = match instructions {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Bf16 => &vnni::BY_ROWS,
@@ -32,13 +32,18 @@ impl Kernel8 {
             Instructions::Avx2 => &avx2::BY_ROWS,
             _ => &portable::BY_ROWS,
         };
+        Self::new(table, instructions, rows)
+    }
+
+    /// Of a table of kernels by rows.
+    pub(super) fn new(table: &[Run], instructions: Instructions, rows: usize) -> Self {
         let tiles = rows.div_ceil(table.len()).max(1);
         let rows = rows.div_ceil(tiles).max(1);
         let columns = super::kernel::Kernel::columns_of(instructions);
         Self { rows, columns, run: table[rows - 1] }
     }
 
-    /// Multiplies `groups` groups of two panels. A tile of which only a part exists is made beside and copied.
+    /// Multiplies so many groups of two panels (of 4 bits: blocks). A tile of which only a part exists is made beside and copied.
     ///
     /// # Safety
     /// The panels hold as many groups; the existing part of the tile is the caller's alone to write; the machine has the
@@ -96,7 +101,7 @@ unsafe fn tile<L: Bytes, const ROWS: usize, const V: usize>(groups: usize, a: *c
 }
 
 /// Vectors of integers beside those of f32.
-trait Bytes: Lanes {
+pub(super) trait Bytes: Lanes {
     type Whole: Copy;
 
     /// # Safety

@@ -3,9 +3,13 @@
 //! Operands are cut into panels (see `pack`) that lie in the caches when they are used, after Goto & van de Geijn 2008: a panel
 //! of `b` in the first level, a group of panels of `a` in the second. Packing and multiplying are each split over the threads.
 
-mod int8;
+mod int4_groups;
+mod int4_kernel;
+#[cfg(test)]
+mod int4_tests;
 mod int8_groups;
 mod int8_kernel;
+mod integers;
 pub(super) mod kernel;
 mod lanes;
 pub(super) mod pack;
@@ -16,6 +20,7 @@ mod weights;
 
 use super::instructions::Instructions;
 use super::pool::Pool;
+pub(super) use int4_groups::Groups;
 use kernel::{Kernel, LINE, Tile};
 use pack::{Source, words};
 use panels::{KBlock, Packing, Panels, k_blocks, run_all};
@@ -199,7 +204,7 @@ pub(super) unsafe fn product(
         Right::Packed(w) => {
             let PackedLayout { stored, depth, columns, .. } = w.layout;
             assert!(
-                stored == Stored::Int8 || stored == Stored::Whole(precision),
+                !matches!(stored, Stored::Whole(packed) if packed != precision),
                 "weights packed in another precision"
             );
             (depth, columns)
@@ -218,10 +223,10 @@ pub(super) unsafe fn product(
         return unsafe { without_depth(to, onto, a.rows, columns) };
     }
     if let Right::Packed(w) = b
-        && w.layout.stored == Stored::Int8
+        && w.layout.stored != Stored::Whole(precision)
     {
         // SAFETY: the caller's.
-        return unsafe { int8::product(pool, to, onto, factor, a, w) };
+        return unsafe { integers::product(pool, to, onto, factor, a, w) };
     }
     if let (Right::View(whole), true) = (b, k > DEEPEST) {
         for first in (0..k).step_by(DEEPEST) {

@@ -5,6 +5,7 @@ use super::super::array::Array;
 use super::super::instructions::Instructions;
 use super::super::pool::Pool;
 use super::Precision;
+use super::int4_groups::{self, Groups};
 use super::int8_groups;
 use super::kernel::Kernel;
 use super::pack::{self, Source};
@@ -17,6 +18,8 @@ pub(crate) enum Stored {
     Whole(Precision),
     /// In 8 bits, with a scale for each group; see [`int8_groups`].
     Int8,
+    /// In 4 bits; see [`int4_groups`].
+    Int4(Groups),
 }
 
 /// How a matrix lies in panels.
@@ -59,7 +62,15 @@ impl PackedLayout {
     pub(crate) fn len(&self) -> usize {
         match self.stored {
             Stored::Whole(precision) => self.panels().len(self.depth, precision),
-            Stored::Int8 => self.panels().count * int8_groups::right_words(self.depth, self.width),
+            Stored::Int8 | Stored::Int4(_) => self.panels().count * self.integer_panel_words(),
+        }
+    }
+
+    /// Words of a panel of integers.
+    fn integer_panel_words(&self) -> usize {
+        match self.stored {
+            Stored::Int4(groups) => groups.right_words(self.depth, self.width),
+            Stored::Int8 | Stored::Whole(_) => int8_groups::right_words(self.depth, self.width),
         }
     }
 
@@ -86,17 +97,18 @@ impl PackedLayout {
                         pack::pack(panel, panels.width, source, source_tile(p, panels.width, columns, b), precision);
                     }
                 }
-                Stored::Int8 => {
-                    let words = int8_groups::right_words(self.depth, self.width);
+                Stored::Int8 | Stored::Int4(_) => {
+                    let words = self.integer_panel_words();
                     // SAFETY: each panel is one task's.
                     let panel = unsafe { to.part((first + p) * words, words) };
                     let own = &rows[p * self.width * self.depth..];
-                    int8_groups::quantise_right(
-                        panel,
-                        self.width,
-                        &own[..own.len().min(self.width * self.depth)],
-                        self.depth,
-                    );
+                    let own = &own[..own.len().min(self.width * self.depth)];
+                    match self.stored {
+                        Stored::Int4(groups) => {
+                            int4_groups::quantise_right(panel, self.width, own, self.depth, groups);
+                        }
+                        _ => int8_groups::quantise_right(panel, self.width, own, self.depth),
+                    }
                 }
             });
         }
@@ -106,9 +118,13 @@ impl PackedLayout {
     fn row(&self, words: &[f32], row: usize, out: &mut [f32]) {
         match self.stored {
             Stored::Whole(precision) => self.whole_row(precision, words, row, out),
-            Stored::Int8 => {
-                let len = int8_groups::right_words(self.depth, self.width);
-                int8_groups::row(&words[row / self.width * len..][..len], self.width, row % self.width, out);
+            Stored::Int8 | Stored::Int4(_) => {
+                let len = self.integer_panel_words();
+                let (panel, column) = (&words[row / self.width * len..][..len], row % self.width);
+                match self.stored {
+                    Stored::Int4(groups) => int4_groups::row(panel, self.width, column, groups, out),
+                    _ => int8_groups::row(panel, self.width, column, out),
+                }
             }
         }
     }
