@@ -58,12 +58,7 @@ impl Backend for Cuda {
         from.read(self.on(), offset, to);
     }
     fn fill(&self, buffer: &mut Buffer, value: f32) {
-        if let Some((wide, narrow)) = buffer.shadow() {
-            elementwise::fill_f32(self.on(), wide, value, buffer.len);
-            elementwise::fill(self.on(), Real::Bf16, narrow, value, buffer.len);
-        } else {
-            elementwise::fill(self.on(), buffer.format(), buffer.at(), value, buffer.len);
-        }
+        elementwise::fill_buffer(self.on(), buffer, value);
     }
     fn copy(&self, from: &Buffer, to: &mut Buffer, len: usize) {
         match (from.format(), to.format()) {
@@ -84,16 +79,8 @@ impl Backend for Cuda {
         columns: usize,
         next: &mut dyn FnMut(&mut [f32]),
     ) -> Result<Buffer, SessionError> {
-        let rows = matrices * rows;
-        let buffer = self.alloc(rows * columns, Category::FixedWeights)?;
-        // Some whole rows at a time, so that a large matrix is never whole on the host.
-        let at_once = ((1 << 22) / columns.max(1)).clamp(1, rows.max(1));
-        let mut host = vec![0.0; at_once * columns];
-        for first in (0..rows).step_by(at_once) {
-            let part = &mut host[..at_once.min(rows - first) * columns];
-            next(part);
-            buffer.write_at(self.on(), first * columns, part);
-        }
+        let buffer = self.alloc(matrices * rows * columns, Category::FixedWeights)?;
+        buffer.write_rows(self.on(), matrices * rows, columns, next);
         Ok(buffer)
     }
 

@@ -121,6 +121,17 @@ impl Buffer {
         }
     }
 
+    /// Host to device, whole rows that `next` makes, some at a time, so that a large matrix is never whole on the host.
+    pub(super) fn write_rows(&self, on: &dyn Device, rows: usize, columns: usize, next: &mut dyn FnMut(&mut [f32])) {
+        let at_once = ((1 << 22) / columns.max(1)).clamp(1, rows.max(1));
+        let mut host = vec![0.0; at_once * columns];
+        for first in (0..rows).step_by(at_once) {
+            let part = &mut host[..at_once.min(rows - first) * columns];
+            next(part);
+            self.write_at(on, first * columns, part);
+        }
+    }
+
     /// Device to host: as many elements as `to` holds, from `offset`.
     pub(super) fn read(&self, on: &dyn Device, offset: usize, to: &mut [f32]) {
         for (i, piece) in to.chunks_mut(PIECE).enumerate() {

@@ -1,5 +1,6 @@
 //! Flat arrays: fill, add, scale, cap, change of format.
 
+use super::buffer::Buffer;
 use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, blocks, long};
 
@@ -19,6 +20,16 @@ pub(super) fn fill(on: &dyn Device, real: Real, to: Address, value: f32, len: us
 /// The same in f32, whatever `real` is.
 pub(super) fn fill_f32(on: &dyn Device, to: Address, value: f32, len: usize) {
     run(on, Real::F32, "fill_f32", len, &[at(to), Arg::F32(value), long(len)]);
+}
+
+/// `to = value`, in each format that it is kept in.
+pub(super) fn fill_buffer(on: &dyn Device, to: &Buffer, value: f32) {
+    if let Some((wide, narrow)) = to.shadow() {
+        fill_f32(on, wide, value, to.len);
+        fill(on, Real::Bf16, narrow, value, to.len);
+    } else {
+        fill(on, to.format(), to.at(), value, to.len);
+    }
 }
 
 /// `to[i] += from[i]`

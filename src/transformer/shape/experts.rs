@@ -1,6 +1,6 @@
 //! Layers of which a token goes through a few experts: how many there are, how wide, and by what they are chosen.
 
-use super::{Family, ShapeError, ShapeSpec, dimension, fault};
+use super::{ShapeError, ShapeSpec, dimension, fault};
 use serde::{Deserialize, Serialize};
 
 /// What a logit of an expert becomes before experts are chosen and weighed by it.
@@ -73,10 +73,22 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+/// What a family's mixtures usually have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UsualMixture {
+    /// Experts a layer and a token, of families that are mixtures.
+    pub experts: Option<(u32, u32)>,
+    /// Experts that every token goes through.
+    pub shared: u32,
+    /// Layers without experts.
+    pub dense_layers: u32,
+    pub normalised: bool,
+    pub routing: Routing,
+}
+
 /// The mixture that a spec states, or its family usually has, in a model of so many layers.
-pub(super) fn mixture(family: Family, spec: &ShapeSpec, n_layers: u32) -> Result<Option<Mixture>, ShapeError> {
-    let usual = family.experts();
-    let Some(count) = spec.n_experts.or(usual.map(|(count, _)| count)) else {
+pub(super) fn mixture(usual: &UsualMixture, spec: &ShapeSpec, n_layers: u32) -> Result<Option<Mixture>, ShapeError> {
+    let Some(count) = spec.n_experts.or(usual.experts.map(|(count, _)| count)) else {
         let without = [
             ("experts_per_token", spec.experts_per_token),
             ("n_shared_experts", spec.n_shared_experts),
@@ -89,29 +101,28 @@ pub(super) fn mixture(family: Family, spec: &ShapeSpec, n_layers: u32) -> Result
         };
     };
     let count = dimension("n_experts", count)?;
-    let per_token = spec.experts_per_token.or(usual.map(|(_, k)| k)).unwrap_or(2);
+    let per_token = spec.experts_per_token.or(usual.experts.map(|(_, k)| k)).unwrap_or(2);
     let per_token = dimension("experts_per_token", per_token)?;
     if per_token > count {
         let message = format!("{per_token} experts for a token are more than there are; use {count} or fewer");
         return Err(fault("experts_per_token", message));
     }
-    let (shared, dense) = family.shared_and_dense();
-    let shared = spec.n_shared_experts.unwrap_or(shared);
+    let shared = spec.n_shared_experts.unwrap_or(usual.shared);
     if shared > 0 {
         dimension("n_shared_experts", shared)?;
     }
-    let dense_layers = spec.first_dense_layers.unwrap_or(dense.min(n_layers - 1));
+    let dense_layers = spec.first_dense_layers.unwrap_or(usual.dense_layers.min(n_layers - 1));
     if dense_layers >= n_layers {
         let message =
             format!("{dense_layers} layers without experts leave none of {n_layers}; use {} or fewer", n_layers - 1);
         return Err(fault("first_dense_layers", message));
     }
-    let routing = spec.routing.unwrap_or(family.routing());
+    let routing = spec.routing.unwrap_or(usual.routing);
     check_routing(&routing, count, per_token)?;
     Ok(Some(Mixture {
         count,
         per_token,
-        normalised: spec.normalised_experts.unwrap_or(family != Family::DeepseekV2),
+        normalised: spec.normalised_experts.unwrap_or(usual.normalised),
         shared,
         d_ff: spec.d_ff_expert.map(|f| dimension("d_ff_expert", f)).transpose()?,
         dense_layers,
@@ -146,7 +157,7 @@ fn check_routing(by: &Routing, count: u32, per_token: u32) -> Result<(), ShapeEr
 
 #[cfg(test)]
 mod tests {
-    use super::super::Shape;
+    use super::super::{Family, Shape};
     use super::*;
 
     #[test]

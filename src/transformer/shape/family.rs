@@ -1,5 +1,6 @@
 //! The families: names for sets of parts, with the values that their models usually have.
 
+use super::experts::UsualMixture;
 use super::parts::{NormKind, NormPlace, Parts, Positions, QkNorm, Residual};
 use super::{Activation, Latent, Routing, Scoring};
 use serde::{Deserialize, Serialize};
@@ -135,8 +136,15 @@ impl Family {
         }
     }
 
+    /// What its mixtures have.
+    pub(super) fn mixture(self) -> UsualMixture {
+        let (shared, dense_layers) = self.shared_and_dense();
+        let normalised = self != Self::DeepseekV2;
+        UsualMixture { experts: self.experts(), shared, dense_layers, normalised, routing: self.routing() }
+    }
+
     /// Experts a layer and a token, of families that are mixtures.
-    pub(super) fn experts(self) -> Option<(u32, u32)> {
+    fn experts(self) -> Option<(u32, u32)> {
         match self {
             Self::Mixtral => Some((8, 2)),
             Self::Qwen3Moe => Some((128, 8)),
@@ -148,7 +156,7 @@ impl Family {
     }
 
     /// Experts that every token goes through, and layers without experts.
-    pub(super) fn shared_and_dense(self) -> (u32, u32) {
+    fn shared_and_dense(self) -> (u32, u32) {
         match self {
             Self::DeepseekV2 => (2, 1),
             Self::DeepseekV3 => (1, 1),

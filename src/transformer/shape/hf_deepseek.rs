@@ -1,7 +1,6 @@
 //! What DeepSeek's configs state: latents of attention, shared experts, layers without experts, and how experts are chosen.
 
-use super::hf_families::sizes;
-use super::hf_reader::{Config, HfConfigError, not_built_in};
+use super::hf_reader::{Config, HfConfigError, not_built_in, sizes};
 use super::{Family, LatentSpec, Routing, Scoring, ShapeSpec, hf_rope};
 use serde_json::Value;
 

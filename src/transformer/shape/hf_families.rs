@@ -1,7 +1,7 @@
 //! What the configs of each family state, by Hugging Face's names and defaults.
 
 use super::hf_deepseek;
-use super::hf_reader::{Config, HfConfigError, not_built_in};
+use super::hf_reader::{Config, HfConfigError, not_built_in, sizes};
 use super::hf_rope;
 use super::parts::Residual;
 use super::{Activation, Family, ShapeSpec};
@@ -54,22 +54,6 @@ fn gpt2(c: Config) -> Result<ShapeSpec, HfConfigError> {
         tied_embeddings: c.flag("tie_word_embeddings"),
         activation: Some(c.activation("activation_function", "gelu_new")?),
         norm_eps: c.number("layer_norm_epsilon"),
-        ..ShapeSpec::default()
-    })
-}
-
-/// The sizes that most configs name alike.
-pub(super) fn sizes(c: Config) -> Result<ShapeSpec, HfConfigError> {
-    Ok(ShapeSpec {
-        n_layers: Some(c.stated(&["num_hidden_layers"])?),
-        d_model: Some(c.stated(&["hidden_size"])?),
-        n_heads: Some(c.stated(&["num_attention_heads"])?),
-        n_kv_heads: c.size("num_key_value_heads")?,
-        head_dim: c.size("head_dim")?,
-        d_ff: Some(c.stated(&["intermediate_size"])?),
-        vocab_size: Some(c.stated(&["vocab_size"])?),
-        context: c.size("max_position_embeddings")?,
-        tied_embeddings: Some(c.flag("tie_word_embeddings").unwrap_or(false)),
         ..ShapeSpec::default()
     })
 }

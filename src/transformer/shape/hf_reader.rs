@@ -1,7 +1,7 @@
 //! The keys of a Hugging Face config, by their kinds.
 
 use super::hf_keys;
-use super::{Activation, Family, ShapeError};
+use super::{Activation, Family, ShapeError, ShapeSpec};
 use serde_json::Value;
 
 /// Why a config gives no shape.
@@ -100,4 +100,20 @@ impl<'a> Config<'a> {
             other => Err(not_built_in(format!("{name} `{other}` is not built in; gelu_new, gelu and relu are"))),
         }
     }
+}
+
+/// The sizes that most configs name alike.
+pub(super) fn sizes(c: Config) -> Result<ShapeSpec, HfConfigError> {
+    Ok(ShapeSpec {
+        n_layers: Some(c.stated(&["num_hidden_layers"])?),
+        d_model: Some(c.stated(&["hidden_size"])?),
+        n_heads: Some(c.stated(&["num_attention_heads"])?),
+        n_kv_heads: c.size("num_key_value_heads")?,
+        head_dim: c.size("head_dim")?,
+        d_ff: Some(c.stated(&["intermediate_size"])?),
+        vocab_size: Some(c.stated(&["vocab_size"])?),
+        context: c.size("max_position_embeddings")?,
+        tied_embeddings: Some(c.flag("tie_word_embeddings").unwrap_or(false)),
+        ..ShapeSpec::default()
+    })
 }

@@ -2,7 +2,7 @@
 //! of it beside one rotated key (DeepSeek-AI 2024, section 2.1).
 
 use super::parts::{NormKind, Parts, Positions, QkNorm};
-use super::{Family, ShapeError, ShapeSpec, dimension, fault};
+use super::{ShapeError, ShapeSpec, dimension, fault};
 use serde::{Deserialize, Serialize};
 
 /// Sizes of latent attention. A query's and a key's head is `rope + nope` wide, a value's `value`.
@@ -77,8 +77,8 @@ impl LatentSpec {
 }
 
 /// The latents that a spec states, or its family usually has.
-pub(super) fn latent(family: Family, spec: &ShapeSpec) -> Result<Option<Latent>, ShapeError> {
-    let (usual, own) = (family.latent(), &spec.latent);
+pub(super) fn latent(usual: Option<Latent>, spec: &ShapeSpec) -> Result<Option<Latent>, ShapeError> {
+    let own = &spec.latent;
     let Some(kv_rank) = own.kv_lora_rank.or(usual.map(|l| l.kv_rank)) else {
         return match own.stated() {
             Some(field) => Err(fault(field, "there is no latent that it is of; give kv_lora_rank too".into())),
@@ -143,7 +143,7 @@ pub(super) fn check(spec: &ShapeSpec, parts: &Parts, (heads, kv_heads): (u32, u3
 
 #[cfg(test)]
 mod tests {
-    use super::super::Shape;
+    use super::super::{Family, Shape};
     use super::*;
 
     fn of(change: fn(&mut ShapeSpec)) -> Result<Shape, ShapeError> {

@@ -183,7 +183,7 @@ impl Shape {
         let square = matches!(family, Family::Gpt2 | Family::Block);
         let d_model = dimension("d_model", spec.d_model.unwrap_or(usual.d_model))?;
         let n_heads = dimension("n_heads", spec.n_heads.unwrap_or(usual.n_heads))?;
-        let latent = latent::latent(family, spec)?;
+        let latent = latent::latent(family.latent(), spec)?;
         let head_dim = match spec.head_dim.or(latent.map(|l| l.head_dim())) {
             Some(d) => dimension("head_dim", d)?,
             None if d_model % n_heads == 0 => d_model / n_heads,
@@ -263,7 +263,7 @@ impl Shape {
             activation,
             norm_eps,
             rope: Rope { theta, scaling: spec.rope_scaling.clone() },
-            experts: experts::mixture(family, spec, n_layers)?,
+            experts: experts::mixture(&family.mixture(), spec, n_layers)?,
             latent,
             own_parts: spec.parts.clone().filter(|parts| parts != family.parts()),
         })
