@@ -68,12 +68,6 @@ impl Golden {
     pub(crate) fn fault(&self, message: impl Into<String>) -> GoldenError {
         self.tensors.fault(message)
     }
-
-    /// The longest sequence that it holds, in tokens.
-    pub(crate) fn longest_sequence(&self) -> u64 {
-        let lists = ["input_ids", "greedy"].iter().filter_map(|name| self.tensors.integers.get(*name));
-        lists.filter_map(|(dimensions, _)| dimensions.get(1)).max().map_or(0, |n| *n as u64)
-    }
 }
 
 impl Tensors {
