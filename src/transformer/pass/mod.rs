@@ -12,3 +12,4 @@ mod latent;
 mod logits;
 pub(super) mod model;
 pub(super) mod optimizer;
+mod spec;
