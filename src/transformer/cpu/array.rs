@@ -232,8 +232,9 @@ mod tests {
     #[test]
     fn what_is_left_of_a_slab_goes_to_arrays_that_fit() {
         let slabs = Slabs::default();
-        let third = FIRST_SLAB / size_of::<f32>() / 3;
-        let [first, second, large, small] = [third, third, FIRST_SLAB, third].map(|len| slabs.zeros(len).unwrap());
+        let quarter = FIRST_SLAB / size_of::<f32>() / 4;
+        let [first, second, large, small] =
+            [quarter, quarter, FIRST_SLAB, quarter].map(|len| slabs.zeros(len).unwrap());
         let after = |a: &Array| a.as_ptr() as usize + (a.len() * size_of::<f32>()).next_multiple_of(CACHE_LINE);
         assert_eq!(second.as_ptr() as usize, after(&first));
         assert_eq!(small.as_ptr() as usize, after(&second));

@@ -108,7 +108,8 @@ fn linear_layers_and_their_ends_agree() {
         both!(format!("linear_dw {d:?}"), [x, out, (m * k, Gradients), (m, Gradients)], |on, [x, dout, dw, db]| {
             on.linear_dw(&x, &dout, &mut dw, Some(&mut db), d);
         });
-        for kind in Activation::ALL.iter().copied() {
+        // gpt-oss's adds 1 to a factor, which may leave nothing but its rounding: the list of operations has it, with a bound of its own.
+        for kind in Activation::ALL.iter().copied().filter(|kind| *kind != Activation::ClampedSwiGlu) {
             let inner = kind.inner(m);
             let d = LinearDims { n, k, m: inner };
             both!(
