@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 /// What was found and what the server took, and by which share they may differ.
 type Found = (&'static str, f64, f64, f64);
 
-/// Measures until everything is as near as it has to be, three times at most: a machine that has other things to do wakes nobody in
+/// Measures until everything is as near as it has to be, five times at most: a machine that has other things to do wakes nobody in
 /// time, and what is wrong is wrong every time.
 fn near(measured: impl Fn() -> Vec<Found>) {
     let mut off = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..5 {
         off = measured();
         off.retain(|(_, found, wanted, share)| (found / wanted - 1.0).abs() > *share);
         if off.is_empty() {
@@ -112,26 +112,30 @@ fn an_open_loop_waits_as_long_as_queueing_theory_says() {
 
 #[test]
 fn a_server_that_stalls_cannot_hide_it_from_an_open_loop() {
-    let began: Mutex<Option<Instant>> = Mutex::new(None);
-    let mock = Mock::start(move |asked, stream| {
-        let origin = *began.lock().unwrap().get_or_insert(asked.at);
-        // From the third to the fourth second nothing moves.
-        let (from, to) = (origin + Duration::from_secs(3), origin + Duration::from_secs(4));
-        let at = if asked.at >= from && asked.at < to { to } else { asked.at };
-        begin(stream)?;
-        until(at + Duration::from_millis(20));
-        event(stream, &text(asked, " word"))?;
-        end(asked, stream)
+    near(|| {
+        let began: Mutex<Option<Instant>> = Mutex::new(None);
+        let mock = Mock::start(move |asked, stream| {
+            let origin = *began.lock().unwrap().get_or_insert(asked.at);
+            // From the third to the fourth second nothing moves.
+            let (from, to) = (origin + Duration::from_secs(3), origin + Duration::from_secs(4));
+            let at = if asked.at >= from && asked.at < to { to } else { asked.at };
+            begin(stream)?;
+            until(at + Duration::from_millis(20));
+            event(stream, &text(asked, " word"))?;
+            end(asked, stream)
+        });
+        let pace = Pace::Open { rate: 40.0, arrivals: Arrivals::Constant };
+        let loaded = load(&target(&mock), traffic(pace, 50, 1, 10.0), rules(0, 10.0));
+        let s = loaded.served();
+        // A tenth of the requests wait from 0 to 1 s: half of those for more than half a second.
+        vec![
+            ("p50: no wait", s.ttft.p50.unwrap(), 0.05, 0.99),
+            ("p95", s.ttft.p95.unwrap(), 0.525, 0.143),
+            ("p99", s.ttft.p99.unwrap(), 0.925, 0.081),
+            ("requests: the schedule went on", loaded.due().count() as f64, 400.0, 0.005),
+            ("lateness", s.own.unwrap().lateness_p99.unwrap(), 0.05, 1.0),
+        ]
     });
-    let pace = Pace::Open { rate: 40.0, arrivals: Arrivals::Constant };
-    let loaded = load(&target(&mock), traffic(pace, 50, 1, 10.0), rules(0, 10.0));
-    let s = loaded.served();
-    // A tenth of the requests wait from 0 to 1 s: half of those for more than half a second.
-    let (p50, p95, p99) = (s.ttft.p50.unwrap(), s.ttft.p95.unwrap(), s.ttft.p99.unwrap());
-    assert!(p50 < 0.1 && (0.45..0.6).contains(&p95) && (0.85..1.0).contains(&p99), "{p50} {p95} {p99}");
-    assert!((398..=402).contains(&loaded.due().count()), "the schedule went on: {}", loaded.due().count());
-    let own = s.own.unwrap();
-    assert!(own.lateness_p99.unwrap() < 0.1, "{:?}", own.lateness_p99);
 }
 
 #[test]
