@@ -9,7 +9,7 @@ use super::measurement::Figures;
 use super::measurement::Stop;
 use super::memory;
 use super::protocol::{
-    ENGINE_PROTOCOL, Fault, Message, PROTOCOL_VERSION, ProtocolError, Team, TrialRequest, WEIGHTS_PROTOCOL,
+    ENGINE_PROTOCOL, Fault, Message, PROTOCOL_VERSION, Progress, ProtocolError, Team, TrialRequest, WEIGHTS_PROTOCOL,
     read_request, send,
 };
 use super::telemetry::Telemetry;
@@ -112,17 +112,9 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let sampler = if whole { sampler(&request.trial, &faults, clock) } else { None };
     let (mut lost, mut watcher) = (None, Watcher::start(seat, clock.now().as_secs_f64()));
     let measured = measure(session.as_mut(), &settings, &clock, &mut watcher, &mut |progress| {
-        // A parent that is gone takes this process with it; should it not, the trial's end will tell.
-        if lost.is_none() {
-            lost = say(output, &Message::Progress(progress)).err();
-        }
+        tell(output, progress, &mut lost);
     })?;
-    if let Some(failure) = lost {
-        return Err(failure);
-    }
-    if let Some(seconds) = watch.suspended() {
-        return Err(Failure::invalid(format!("the machine was suspended for {seconds:.1} s during the trial")));
-    }
+    unbroken(lost, &watch)?;
     let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
     let steps = Steps { starts: &measured.step_starts, seconds: &measured.step_seconds };
     let disturbance = watcher.finish(steps.starts, clock.now().as_secs_f64());
@@ -136,6 +128,26 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     figures.quantization_loss = loss_change(request);
     let figures = elsewhere.into_iter().fold(figures, of_other_processes);
     Ok(Figures { watts: figures.watts.filter(|_| whole), ..figures })
+}
+
+/// Tells the parent how far the trial is. One that is gone takes this process with it; should it not, the trial's end will tell.
+fn tell(output: &mut impl Write, progress: Progress, lost: &mut Option<Failure>) {
+    if lost.is_none() {
+        *lost = say(output, &Message::Progress(progress)).err();
+    }
+}
+
+/// Whether the parent heard all of a measurement, and the machine was awake throughout.
+fn unbroken(lost: Option<Failure>, watch: &Watch) -> Result<(), Failure> {
+    if let Some(failure) = lost {
+        return Err(failure);
+    }
+    match watch.suspended() {
+        Some(seconds) => {
+            Err(Failure::invalid(format!("the machine was suspended for {seconds:.1} s during the trial")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the weights of a trial on CPUs do to the loss, if they are of few bits and somebody asks.
@@ -185,16 +197,9 @@ fn asked(
     let sampler = if server.ready.is_some() { sampler(&request.trial, &faults, clock) } else { None };
     let mut lost = None;
     let load = serving::measure(engine, server, &request.measure, &mut |progress| {
-        if lost.is_none() {
-            lost = say(output, &Message::Progress(progress)).err();
-        }
+        tell(output, progress, &mut lost);
     })?;
-    if let Some(failure) = lost {
-        return Err(failure);
-    }
-    if let Some(seconds) = watch.suspended() {
-        return Err(Failure::invalid(format!("the machine was suspended for {seconds:.1} s during the trial")));
-    }
+    unbroken(lost, &watch)?;
     let own = load.served.own.as_ref();
     let (seconds, input) = own.map_or((0.0, 0.0), |o| (o.seconds, o.input_tokens_per_second));
     let rate = input + load.served.output_tokens_per_second.unwrap_or(0.0);
