@@ -22,6 +22,14 @@ pub mod cost {
     pub use crate::cost::requests::{priced, use_cases};
 }
 
+/// What is trained on.
+pub mod data {
+    pub use crate::data::{
+        Batch, Cut, DataError, Entropy, Facts, Files, IGNORED, Language, Part, Prepared, Said, Source, Split,
+        Tokenizer, What, cache_folder, prepare,
+    };
+}
+
 /// This machine, and the catalog.
 pub mod hardware {
     pub use crate::hardware::gpu::{Gpu, Reason, inspect};

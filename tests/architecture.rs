@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("stats", 0),
     ("yaml", 0),
     ("net", 0),
+    ("data", 1),
     ("hardware", 1),
     ("load", 1),
     ("transformer", 1),
@@ -32,14 +33,17 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// Crates that live in one module only.
 const KEPT_APART: &[(&str, &[&str])] = &[
-    ("polars", &["results"]),
+    ("polars", &["results", "data/parquet"]),
     ("plotters", &["report"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("cudarc", &["transformer/cuda"]),
     ("nvml_wrapper", &["hardware/gpu"]),
     ("hyper", &["load"]),
-    ("tokenizers", &["load"]),
+    ("tokenizers", &["load", "data/tokenizer"]),
+    ("memmap2", &["data"]),
+    ("glob", &["data/files"]),
+    ("zstd", &["data/corpus"]),
     ("tokio", &["load", "runner/engine"]),
     ("serde_yaml", &["yaml"]),
 ];

@@ -248,3 +248,34 @@ fn the_help_has_two_headings_and_no_earlier_names() {
     assert!(completions.contains("completions") && completions.contains("schema"));
     assert!(prints(folder.path(), &["man"]).contains("schema"));
 }
+
+#[test]
+fn data_says_what_there_is_what_it_costs_and_that_it_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.txt"), "what a token costs\n".repeat(500)).unwrap();
+    let data = |arguments: &[&str]| {
+        let all = [&["data", "a.txt"], arguments].concat();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_centime"));
+        let output =
+            command.args(all).current_dir(folder.path()).env("XDG_CACHE_HOME", folder.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = data(&["--tokenizer", "bytes", "--price", "0.36", "--format", "json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let row = &serde_json::from_str::<serde_json::Value>(&said).unwrap()[0];
+    // Bytes, and one that ends each part.
+    assert_eq!((row["text_bytes"].as_u64(), row["tokens"].as_u64()), (Some(9500), Some(9502)), "{row}");
+    assert_eq!(row["train_tokens"].as_u64().zip(row["validation_tokens"].as_u64()).map(|(a, b)| a + b), Some(9502));
+    let (rate, usd) = (row["tokens_per_second"].as_f64().unwrap(), row["usd_per_million_tokens"].as_f64().unwrap());
+    assert!((usd * rate / (0.36 / 3600.0 * 1e6) - 1.0).abs() < 1e-6, "{row}");
+    let (code, said) = data(&["--tokenizer", "bytes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("out of the cache: ") && said.contains("the last tenth of the text"), "{said}");
+    assert!(data(&["--tokenizer", "bytes", "--no-cache"]).1.contains("not kept"));
+    let (code, said) = data(&["none*.txt"]);
+    assert!(code == Some(2) && said.contains("none*.txt: expected at least one file"), "{said}");
+    let (code, said) = data(&[]);
+    assert!(code == Some(2) && said.contains("expected 4096 tokens, found that the text gives"), "{said}");
+    let (code, said) = data(&["--tokenizer", "bpe"]);
+    assert!(code == Some(2) && said.contains("bpe:4096"), "{said}");
+}

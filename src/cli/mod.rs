@@ -5,6 +5,7 @@ mod colour;
 mod compare;
 mod compile;
 mod cost;
+mod data;
 mod doctor;
 pub(crate) mod exit;
 mod explain;
@@ -51,6 +52,7 @@ enum Command {
     Explain(explain::Arguments),
     Cost(cost::Arguments),
     Project(project::Arguments),
+    Data(data::Arguments),
     Hardware(hardware::Arguments),
     History(history::Arguments),
     Import(import::Arguments),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Explain(a) => explain::run(&a),
         Command::Cost(a) => cost::run(&a),
         Command::Project(a) => project::run(&a),
+        Command::Data(a) => data::run(&a),
         Command::Hardware(a) => hardware::run(&a),
         Command::History(a) => history::run(&a),
         Command::Import(a) => import::run(&a),

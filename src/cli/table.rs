@@ -29,6 +29,13 @@ pub(super) struct Value {
     number: Option<serde_json::Number>,
 }
 
+impl Value {
+    /// What a person reads, alone.
+    pub(super) fn plain(self) -> Self {
+        Self { number: None, ..self }
+    }
+}
+
 impl From<String> for Value {
     fn from(text: String) -> Self {
         Self { text, number: None }
