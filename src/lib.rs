@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Inside, modules stand on floors; a module imports from lower floors only, and `tests/architecture.rs` holds it:
-//! F0 `units`, `stats`, `yaml`, `net`; F1 `data`, `hardware`, `load`, `transformer`; F2 `scenario`,
+//! F0 `units`, `stats`, `yaml`, `net`, `amx`; F1 `data`, `hardware`, `load`, `transformer`; F2 `scenario`,
 //! `projection`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`, `sweep`; F7 `comparison`; F8 `experiment`, `report`; F9 `cli`.
 //! `internal` lists what the program, its tests and its benchmarks reach; it is no part of the interface.
 //!
@@ -60,6 +60,7 @@
 #![warn(missing_debug_implementations)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod amx;
 mod cli;
 mod comparison;
 mod cost;

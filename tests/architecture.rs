@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("stats", 0),
     ("yaml", 0),
     ("net", 0),
+    ("amx", 0),
     ("data", 1),
     ("hardware", 1),
     ("load", 1),

@@ -33,7 +33,7 @@ pub struct Probe {
     pub f32_flops_per_second_one_core: f64,
     /// The same on all cores together.
     pub f32_flops_per_second: f64,
-    /// bf16 dot products on all cores; `None` where the CPU has no such instruction.
+    /// Products of bf16 on all cores, by tiles (AMX) or dot products; `None` where the CPU has neither instruction.
     pub bf16_flops_per_second: Option<f64>,
     /// Reading a buffer much larger than the caches, on one core and on all.
     pub read_bytes_per_second_one_core: f64,
@@ -179,6 +179,7 @@ fn instruction_sets() -> Vec<String> {
             ($($name:tt),+) => { $(if is_x86_feature_detected!($name) { found.push($name.into()); })+ };
         }
         look!("avx2", "fma", "avxvnni", "avx512f", "avx512bw", "avx512vnni", "avx512bf16");
+        found.extend(crate::amx::available().then(|| "amx-bf16".to_string()));
     }
     #[cfg(target_arch = "aarch64")]
     {

@@ -180,6 +180,9 @@ fn bf16_available() -> bool {
 }
 
 fn bf16_burst(units: u64) -> u64 {
+    if crate::amx::available() {
+        return crate::amx::burst(units);
+    }
     #[cfg(target_arch = "x86_64")]
     if bf16_available() {
         // SAFETY: the features were detected on the line above.

@@ -13,13 +13,15 @@ pub(crate) enum Instructions {
     Avx512,
     /// AVX-512 with dot products of bf16 and of bytes (VNNI).
     Avx512Bf16,
+    /// The same with products of tiles of bf16.
+    Amx,
 }
 
 /// Names an instruction path to take instead of the best one: for tests, and for who doubts a path.
 pub(crate) const VARIABLE: &str = "CENTIME_INSTRUCTIONS";
 
 impl Instructions {
-    pub(crate) const ALL: &'static [Self] = &[Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub(crate) const ALL: &'static [Self] = &[Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -27,6 +29,7 @@ impl Instructions {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
         }
     }
 
@@ -51,6 +54,8 @@ impl Instructions {
                     && is_x86_feature_detected!("avx512bf16")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512Bf16.available() && crate::amx::available(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -84,7 +89,7 @@ pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
         match Instructions::taken() {
             // SAFETY: `taken` only names instructions that the machine has; every machine with AVX2 and FMA has the small
             // ones beside them.
-            Instructions::Avx512 | Instructions::Avx512Bf16 => return unsafe { with_avx512(f) },
+            Instructions::Avx512 | Instructions::Avx512Bf16 | Instructions::Amx => return unsafe { with_avx512(f) },
             // SAFETY: as above.
             Instructions::Avx2 => return unsafe { with_avx2(f) },
             Instructions::Portable => {}

@@ -292,7 +292,7 @@ macro_rules! form {
             pub(super) fn by_rows(instructions: Instructions) -> &'static [Run] {
                 match instructions {
                     #[cfg(target_arch = "x86_64")]
-                    Instructions::Avx512Bf16 => &vnni::BY_ROWS,
+                    Instructions::Avx512Bf16 | Instructions::Amx => &vnni::BY_ROWS,
                     #[cfg(target_arch = "x86_64")]
                     Instructions::Avx512 => &avx512::BY_ROWS,
                     #[cfg(target_arch = "x86_64")]

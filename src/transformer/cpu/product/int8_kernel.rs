@@ -25,7 +25,7 @@ impl IntegerKernel {
     pub(super) fn of_8_bits(instructions: Instructions, rows: usize) -> Self {
         let table: &[Run] = match instructions {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 => &vnni::BY_ROWS,
+            Instructions::Avx512Bf16 | Instructions::Amx => &vnni::BY_ROWS,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => &avx512::BY_ROWS,
             #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,9 @@
 
 use super::Precision;
 use super::lanes::Lanes;
+use super::pack::Order;
+use super::tiles;
+use crate::amx::SIDE;
 use crate::transformer::cpu::instructions::Instructions;
 use std::ptr::null;
 
@@ -17,6 +20,8 @@ pub(in crate::transformer::cpu) struct Kernel {
     pub rows: usize,
     /// Columns of a tile: the width of a panel of `b`.
     pub columns: usize,
+    /// How its panels of `a` lie.
+    pub left: Order,
     run: Run,
 }
 
@@ -44,7 +49,7 @@ pub(in crate::transformer::cpu) struct Tile {
 pub(super) const LINE: usize = 16;
 
 /// Room for the largest tile of any kernel.
-const LARGEST: usize = 14 * 32;
+const LARGEST: usize = SIDE * SIDE;
 
 impl Kernel {
     /// Columns of a tile: how wide the panels of `b` are.
@@ -56,9 +61,9 @@ impl Kernel {
     pub(crate) fn of(instructions: Instructions, precision: Precision, rows: usize) -> Self {
         let table: &[Run] = match (instructions, precision) {
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512Bf16, Precision::Bf16) => &avx512_bf16::BY_ROWS,
+            (Instructions::Avx512Bf16 | Instructions::Amx, Precision::Bf16) => &avx512_bf16::BY_ROWS,
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512Bf16 | Instructions::Avx512, Precision::F32) => &avx512::BY_ROWS,
+            (Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512, Precision::F32) => &avx512::BY_ROWS,
             #[cfg(target_arch = "x86_64")]
             (Instructions::Avx512, Precision::Bf16) => &avx512_pairs::BY_ROWS,
             #[cfg(target_arch = "x86_64")]
@@ -70,7 +75,24 @@ impl Kernel {
         };
         let tiles = rows.div_ceil(table.len()).max(1);
         let rows = rows.div_ceil(tiles).max(1);
-        Self { rows, columns: Self::columns_of(instructions), run: table[rows - 1] }
+        Self { rows, columns: Self::columns_of(instructions), left: Order::ByWord, run: table[rows - 1] }
+    }
+
+    /// The same for a product whose panels of `a` may lie in any order: by tiles where the machine has them and there are rows enough
+    /// that it is not bound by reading `b` anyway.
+    pub(crate) fn of_product(instructions: Instructions, precision: Precision, rows: usize) -> Self {
+        let plain = Self::of(instructions, precision, rows);
+        let bound_by_reading = rows <= plain.rows;
+        if instructions == Instructions::Amx && precision == Precision::Bf16 && !bound_by_reading {
+            Self::of_tiles(tiles::by_amx)
+        } else {
+            plain
+        }
+    }
+
+    /// The kernel of tiles, by one of its two forms.
+    pub(super) fn of_tiles(run: Run) -> Self {
+        Self { rows: SIDE, columns: SIDE, left: Order::InTiles, run }
     }
 
     /// Multiplies two panels. A tile of which only a part exists is made beside and copied.

@@ -16,6 +16,7 @@ pub(super) mod pack;
 pub(super) mod panels;
 #[cfg(test)]
 mod product_tests;
+mod tiles;
 mod weights;
 
 use super::instructions::Instructions;
@@ -242,7 +243,7 @@ pub(super) unsafe fn product(
     let block = rows_of_block(a.rows, k);
     for first in (0..a.rows).step_by(block) {
         let rows = block.min(a.rows - first);
-        let kernel = Kernel::of(Instructions::taken(), precision, rows);
+        let kernel = Kernel::of_product(Instructions::taken(), precision, rows);
         let job = BlockedProduct { pool, kernel, precision, k, columns, factor, onto, to, b };
         let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
         // SAFETY: the caller's; the row blocks do not overlap.
@@ -286,6 +287,7 @@ impl BlockedProduct<'_> {
         let mut left = self.pool.scratch(rows.len(self.k, self.precision));
         let source = Source { data: a.data, item_stride: a.row_stride, depth_stride: a.column_stride };
         let mut packing = Some(Packing::new(&mut left, rows, a.rows, source, &k_blocks, self.precision));
+        packing.iter_mut().for_each(|p| p.order = self.kernel.left);
         let width = self.kernel.columns;
         let (whole, step) = match self.b {
             Right::Packed(_) => (self.columns, self.columns),

@@ -5,6 +5,7 @@
 
 use super::super::instructions::Instructions;
 use super::Precision;
+use crate::amx::{SIDE, TILE};
 use half::bf16;
 
 /// What a panel is made from: item `i` at depth `k` is `start[i * item_stride + k * depth_stride]`.
@@ -23,6 +24,16 @@ pub(in crate::transformer::cpu) struct SourceTile {
     pub items: usize,
     pub first_depth: usize,
     pub depth: usize,
+}
+
+/// How a panel's words lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::transformer::cpu) enum Order {
+    /// `width` of them for each word of the inner dimension.
+    ByWord,
+    /// Of a panel of 32 rows of bf16: for every 16 words of the inner dimension two tiles, of rows 0 to 15 and 16 to 31, a row's 16
+    /// words side by side in each. What is left of the inner dimension lies as in the other order.
+    InTiles,
 }
 
 /// Words along the inner dimension for so many elements.
@@ -62,6 +73,41 @@ pub(in crate::transformer::cpu) fn pack(
     }
 }
 
+/// Packs a panel of 32 rows of bf16 in tiles.
+pub(in crate::transformer::cpu) fn pack_tiles(panel: &mut [f32], source: Source, s: SourceTile) {
+    let whole = s.depth / (2 * TILE) * (2 * TILE);
+    let (tiles, rest) = panel.split_at_mut(SIDE * whole / 2);
+    #[cfg(target_arch = "x86_64")]
+    if source.depth_stride == 1 && whole > 0 && Instructions::taken() >= Instructions::Avx512Bf16 {
+        let last = (s.first_item + s.items.max(1) - 1) * source.item_stride + s.first_depth + whole;
+        assert!(s.items <= SIDE && last <= source.data.len(), "a panel beyond its source");
+        // SAFETY: the machine has the instructions; the source was checked above, and the tiles hold 32 rows of `whole` elements.
+        unsafe { x86::rows_in_tiles(tiles, source, s, whole) };
+        let after = SourceTile { first_depth: s.first_depth + whole, depth: s.depth - whole, ..s };
+        return pack(rest, SIDE, source, after, Precision::Bf16);
+    }
+    pack(tiles, SIDE, source, SourceTile { depth: whole, ..s }, Precision::Bf16);
+    let after = SourceTile { first_depth: s.first_depth + whole, depth: s.depth - whole, ..s };
+    pack(rest, SIDE, source, after, Precision::Bf16);
+    for block in tiles.chunks_exact_mut(SIDE * TILE) {
+        into_tiles(block);
+    }
+}
+
+/// 16 words of 32 rows, from the one order to the other.
+fn into_tiles(block: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if Instructions::taken() >= Instructions::Avx512 && block.len() == SIDE * TILE {
+        // SAFETY: the machine has the instructions, and the block its words.
+        return unsafe { x86::into_tiles(block) };
+    }
+    let by_word = block.to_vec();
+    for (at, word) in block.iter_mut().enumerate() {
+        let (row, k) = (at / TILE, at % TILE);
+        *word = by_word[k * SIDE + row];
+    }
+}
+
 fn plain(panel: &mut [f32], width: usize, source: Source, s: SourceTile) {
     for (k, row) in panel.chunks_exact_mut(width).take(s.depth).enumerate() {
         let from = s.first_item * source.item_stride + (s.first_depth + k) * source.depth_stride;
@@ -96,7 +142,7 @@ mod x86 {
         reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
     )]
 
-    use super::{Precision, Source, SourceTile};
+    use super::{Precision, SIDE, Source, SourceTile, TILE};
     use std::arch::x86_64::*;
 
     /// # Safety
@@ -206,6 +252,48 @@ mod x86 {
         }
     }
 
+    /// Rows that lie side by side along the inner dimension: 32 elements of each are a tile's row.
+    ///
+    /// # Safety
+    /// The source holds `s.items` rows of `whole` elements from its first on, and `tiles` 32 rows of them; `whole` is a multiple of 32.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn rows_in_tiles(tiles: &mut [f32], source: Source, s: SourceTile, whole: usize) {
+        let to = tiles.as_mut_ptr();
+        for row in 0..SIDE {
+            let from = source.data.as_ptr().wrapping_add((s.first_item + row) * source.item_stride + s.first_depth);
+            for block in 0..whole / (2 * TILE) {
+                // SAFETY: the row is one of the source's, or nothing is read; the bf16 vector is 512 bits without further meaning.
+                unsafe {
+                    let words = if row < s.items {
+                        let at = from.add(block * 2 * TILE);
+                        let (low, high) = (_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(TILE)));
+                        std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
+                    } else {
+                        _mm512_setzero_ps()
+                    };
+                    _mm512_storeu_ps(to.add(block * SIDE * TILE + row * TILE), words);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The block holds 16 words of 32 rows.
+    #[target_feature(enable = "avx512f,avx512dq")]
+    pub(super) unsafe fn into_tiles(block: &mut [f32]) {
+        let at = block.as_mut_ptr();
+        // SAFETY: 16 rows of 32 words, read before they are written over.
+        unsafe {
+            let half = |first: usize| std::array::from_fn(|k| _mm512_loadu_ps(at.add(k * SIDE + first)));
+            let (low, high): ([__m512; TILE], [__m512; TILE]) = (half(0), half(TILE));
+            for (tile, rows) in [transpose(low), transpose(high)].into_iter().enumerate() {
+                for (row, words) in rows.into_iter().enumerate() {
+                    _mm512_storeu_ps(at.add((tile * TILE + row) * TILE), words);
+                }
+            }
+        }
+    }
+
     /// A 16 x 16 block of words transposed, in four rounds of shuffles.
     #[target_feature(enable = "avx512f,avx512dq")]
     fn transpose(r: [__m512; 16]) -> [__m512; 16] {
@@ -270,6 +358,35 @@ mod tests {
                             "{s:?} {width} {item_stride} {depth_stride} {precision:?}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_in_tiles_hold_the_words_of_the_other_order() {
+        let data: Vec<f32> = (0..70 * 90).map(|i| ((i * 7919) % 1009) as f32 / 37.0 - 13.0).collect();
+        for (item_stride, depth_stride) in [(90, 1), (1, 70), (90, 2)] {
+            let source = Source { data: &data, item_stride, depth_stride };
+            for (items, first_item, first_depth, depth) in [
+                (32, 0, 0, 32),
+                (32, 5, 3, 40),
+                (17, 16, 0, 31),
+                (1, 2, 4, 33),
+                (32, 30, 2, 43),
+                (0, 0, 0, 32),
+                (9, 1, 1, 0),
+            ] {
+                let s = SourceTile { first_item, items, first_depth, depth };
+                let len = SIDE * words(depth, Precision::Bf16);
+                let (mut tiled, mut by_word) = (vec![9.0; len], vec![8.0; len]);
+                pack_tiles(&mut tiled, source, s);
+                plain_pairs(&mut by_word, SIDE, source, s);
+                let whole = depth / 32 * 16;
+                for (at, want) in by_word.iter().enumerate() {
+                    let (k, row) = (at / SIDE, at % SIDE);
+                    let place = if k < whole { k / TILE * SIDE * TILE + row * TILE + k % TILE } else { at };
+                    assert_eq!(tiled[place].to_bits(), want.to_bits(), "{s:?} {item_stride}: word {k} of row {row}");
                 }
             }
         }

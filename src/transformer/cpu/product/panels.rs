@@ -2,7 +2,7 @@
 
 use super::super::pool::Pool;
 use super::Precision;
-use super::pack::{self, Source, SourceTile, words};
+use super::pack::{self, Order, Source, SourceTile, words};
 
 /// Words along the inner dimension that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside
 /// one of `a`.
@@ -108,6 +108,7 @@ pub(in crate::transformer::cpu) struct Packing<'a> {
     source: Source<'a>,
     k_blocks: &'a [KBlock],
     precision: Precision,
+    pub order: Order,
 }
 
 impl<'a> Packing<'a> {
@@ -120,7 +121,7 @@ impl<'a> Packing<'a> {
         k_blocks: &'a [KBlock],
         precision: Precision,
     ) -> Self {
-        Self { to: PackedBuffer::of(to), panels, items, source, k_blocks, precision }
+        Self { to: PackedBuffer::of(to), panels, items, source, k_blocks, precision, order: Order::ByWord }
     }
 
     fn by_depth(&self) -> bool {
@@ -159,7 +160,10 @@ impl<'a> Packing<'a> {
         // SAFETY: each part of a panel is one task's.
         let to = unsafe { self.to.part(at, width * words(len, self.precision)) };
         let tile = source_tile(panel, width, self.items, KBlock { first: b.first + first, len, ..b });
-        pack::pack(to, width, self.source, tile, self.precision);
+        match self.order {
+            Order::ByWord => pack::pack(to, width, self.source, tile, self.precision),
+            Order::InTiles => pack::pack_tiles(to, self.source, tile),
+        }
     }
 }
 

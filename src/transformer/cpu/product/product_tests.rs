@@ -73,6 +73,35 @@ fn products_of_every_layout_are_right_at_odd_shapes() {
     }
 }
 
+/// What a processor with AMX multiplies by, in plain code, through the packing, blocks and ends that it has there.
+#[test]
+fn products_by_tiles_are_right_at_odd_shapes() {
+    let precision = Precision::Bf16;
+    for threads in [1, 3] {
+        let pool = Pool::new(threads, None).unwrap();
+        for (n, k, m) in [(1, 1, 1), (15, 300, 70), (33, 64, 32), (70, 513, 100), (32, 1056, 33), (300, 31, 40)] {
+            let (left, right, bias) = (numbers(n * k, 1), numbers(k * m, 5), numbers(m, 9));
+            for transposed in [false, true] {
+                let a = if transposed { View::dense(&left, k, n).transposed() } else { View::dense(&left, n, k) };
+                let b = View::dense(&right, k, m);
+                let mut out = vec![0.5; n * m];
+                for (onto, factor) in [(Onto::Bias(&bias), 1.0), (Onto::Target, 0.25)] {
+                    let before = out.clone();
+                    let to = Target::new(&mut out, m);
+                    let kernel = Kernel::of_tiles(tiles::emulated);
+                    let b = Right::View(b);
+                    let job = BlockedProduct { pool: &pool, kernel, precision, k, columns: m, factor, onto, to, b };
+                    // SAFETY: `out` is borrowed exclusively.
+                    unsafe { job.row_block(0, a) };
+                    let base = |r: usize, c: usize| if factor == 1.0 { bias[c] } else { before[r * m + c] };
+                    let want = plainly(&a, &View::dense(&right, k, m), factor, base, precision);
+                    check(&format!("{n} {k} {m} transposed {transposed}, {threads} threads"), &out, &want, k);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn weights_in_panels_multiply_as_the_matrix_they_were_made_from() {
     for threads in [1, 2] {
