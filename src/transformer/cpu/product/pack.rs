@@ -75,20 +75,19 @@ pub(in crate::transformer::cpu) fn pack(
 
 /// Packs a panel of 32 rows of bf16 in tiles.
 pub(in crate::transformer::cpu) fn pack_tiles(panel: &mut [f32], source: Source, s: SourceTile) {
-    let whole = s.depth / (2 * TILE) * (2 * TILE);
-    let (tiles, rest) = panel.split_at_mut(SIDE * whole / 2);
-    #[cfg(target_arch = "x86_64")]
-    if source.depth_stride == 1 && whole > 0 && Instructions::taken() >= Instructions::Avx512Bf16 {
-        let last = (s.first_item + s.items.max(1) - 1) * source.item_stride + s.first_depth + whole;
-        assert!(s.items <= SIDE && last <= source.data.len(), "a panel beyond its source");
-        // SAFETY: the machine has the instructions; the source was checked above, and the tiles hold 32 rows of `whole` elements.
-        unsafe { x86::rows_in_tiles(tiles, source, s, whole) };
-        let after = SourceTile { first_depth: s.first_depth + whole, depth: s.depth - whole, ..s };
-        return pack(rest, SIDE, source, after, Precision::Bf16);
-    }
-    pack(tiles, SIDE, source, SourceTile { depth: whole, ..s }, Precision::Bf16);
-    let after = SourceTile { first_depth: s.first_depth + whole, depth: s.depth - whole, ..s };
+    let whole = words(s.depth, Precision::Bf16) / TILE * TILE;
+    let (tiles, rest) = panel.split_at_mut(SIDE * whole);
+    let of_tiles = SourceTile { depth: s.depth.min(2 * whole), ..s };
+    let after = SourceTile { first_depth: s.first_depth + of_tiles.depth, depth: s.depth - of_tiles.depth, ..s };
     pack(rest, SIDE, source, after, Precision::Bf16);
+    #[cfg(target_arch = "x86_64")]
+    if source.depth_stride == 1 && of_tiles.depth == 2 * whole && Instructions::taken() >= Instructions::Avx512Bf16 {
+        let last = (s.first_item + s.items.max(1) - 1) * source.item_stride + s.first_depth + 2 * whole;
+        assert!(s.items <= SIDE && last <= source.data.len(), "a panel beyond its source");
+        // SAFETY: the machine has the instructions; the source was checked above, and the tiles hold as many words of 32 rows.
+        return unsafe { x86::rows_in_tiles(tiles, source, s, whole) };
+    }
+    pack(tiles, SIDE, source, of_tiles, Precision::Bf16);
     for block in tiles.chunks_exact_mut(SIDE * TILE) {
         into_tiles(block);
     }
@@ -255,13 +254,13 @@ mod x86 {
     /// Rows that lie side by side along the inner dimension: 32 elements of each are a tile's row.
     ///
     /// # Safety
-    /// The source holds `s.items` rows of `whole` elements from its first on, and `tiles` 32 rows of them; `whole` is a multiple of 32.
+    /// The source holds `s.items` rows of `whole` pairs from its first on, and `tiles` 32 rows of them; `whole` is a multiple of 16.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) unsafe fn rows_in_tiles(tiles: &mut [f32], source: Source, s: SourceTile, whole: usize) {
         let to = tiles.as_mut_ptr();
         for row in 0..SIDE {
             let from = source.data.as_ptr().wrapping_add((s.first_item + row) * source.item_stride + s.first_depth);
-            for block in 0..whole / (2 * TILE) {
+            for block in 0..whole / TILE {
                 // SAFETY: the row is one of the source's, or nothing is read; the bf16 vector is 512 bits without further meaning.
                 unsafe {
                     let words = if row < s.items {
@@ -382,7 +381,7 @@ mod tests {
                 let (mut tiled, mut by_word) = (vec![9.0; len], vec![8.0; len]);
                 pack_tiles(&mut tiled, source, s);
                 plain_pairs(&mut by_word, SIDE, source, s);
-                let whole = depth / 32 * 16;
+                let whole = words(depth, Precision::Bf16) / TILE * TILE;
                 for (at, want) in by_word.iter().enumerate() {
                     let (k, row) = (at / SIDE, at % SIDE);
                     let place = if k < whole { k / TILE * SIDE * TILE + row * TILE + k % TILE } else { at };
