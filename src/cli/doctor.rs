@@ -110,7 +110,12 @@ fn limits(rows: &mut Said, p: &Probe) {
     let one = format!("probed; one core {}", rate(p.f32_flops_per_second_one_core));
     rows.say("limits", "f32", &rate(p.f32_flops_per_second), &one);
     match p.bf16_flops_per_second {
-        Some(x) => rows.say("limits", "bf16", &rate(x), "probed; dot products into f32"),
+        Some(x) => rows.say(
+            "limits",
+            "bf16",
+            &rate(x),
+            if crate::amx::available() { "probed; tiles into f32" } else { "probed; dot products into f32" },
+        ),
         None => rows.say("limits", "bf16", "n/a", "this CPU has no such instruction"),
     }
     let one = format!("probed; one core {}", BytesPerSecond(p.read_bytes_per_second_one_core));
@@ -160,7 +165,9 @@ fn backends(rows: &mut Said) {
     };
     let auto = if driver::available().is_ok() { "" } else { "; `backend: auto` takes it" };
     let kernels = format!("kernels for {}{auto}", Instructions::taken().name());
-    let cpu = format!("{}; weights in int8", dtypes(BackendKind::Cpu));
+    let few_bits = |w: &&WeightFormat| **w != WeightFormat::Dtype && supports(BackendKind::Cpu, Dtype::F32, **w);
+    let few_bits: Vec<&str> = WeightFormat::ALL.iter().filter(few_bits).map(|w| w.name()).collect();
+    let cpu = format!("{}; weights in {}", dtypes(BackendKind::Cpu), few_bits.join(", "));
     rows.say("backends", "cpu", &cpu, &kernels);
     rows.say(
         "backends",
