@@ -8,7 +8,6 @@
 use super::Precision;
 use super::lanes::Lanes;
 use super::pack::Order;
-use super::tiles;
 use crate::amx::SIDE;
 use crate::transformer::cpu::instructions::Instructions;
 use std::ptr::null;
@@ -78,19 +77,7 @@ impl Kernel {
         Self { rows, columns: Self::columns_of(instructions), left: Order::ByWord, run: table[rows - 1] }
     }
 
-    /// The same for a product whose panels of `a` may lie in any order: by tiles where the machine has them and there are rows enough
-    /// that it is not bound by reading `b` anyway.
-    pub(crate) fn of_product(instructions: Instructions, precision: Precision, rows: usize) -> Self {
-        let plain = Self::of(instructions, precision, rows);
-        let bound_by_reading = rows <= plain.rows;
-        if instructions == Instructions::Amx && precision == Precision::Bf16 && !bound_by_reading {
-            Self::of_tiles(tiles::by_amx)
-        } else {
-            plain
-        }
-    }
-
-    /// The kernel of tiles, by one of its two forms.
+    /// A kernel of tiles, which `run` multiplies.
     pub(super) fn of_tiles(run: Run) -> Self {
         Self { rows: SIDE, columns: SIDE, left: Order::InTiles, run }
     }

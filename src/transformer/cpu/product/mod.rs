@@ -243,11 +243,24 @@ pub(super) unsafe fn product(
     let block = rows_of_block(a.rows, k);
     for first in (0..a.rows).step_by(block) {
         let rows = block.min(a.rows - first);
-        let kernel = Kernel::of_product(Instructions::taken(), precision, rows);
+        let kernel = kernel_for(precision, rows);
         let job = BlockedProduct { pool, kernel, precision, k, columns, factor, onto, to, b };
         let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
         // SAFETY: the caller's; the row blocks do not overlap.
         unsafe { job.row_block(first, part) };
+    }
+}
+
+/// The kernel of a product of so many rows: by tiles where the machine has them and there are rows enough that it is not bound by
+/// reading `b` anyway.
+fn kernel_for(precision: Precision, rows: usize) -> Kernel {
+    let taken = Instructions::taken();
+    let plain = Kernel::of(taken, precision, rows);
+    let bound_by_reading = rows <= plain.rows;
+    if taken == Instructions::Amx && precision == Precision::Bf16 && !bound_by_reading {
+        Kernel::of_tiles(tiles::by_amx)
+    } else {
+        plain
     }
 }
 
