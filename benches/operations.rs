@@ -245,6 +245,7 @@ fn steps(c: &mut Criterion) {
             dropout: 0.0,
             prefill_chunk: None,
             weights_from: None,
+            levers: Default::default(),
         };
         let threads = all_cores() as u32;
         let options = SessionOptions {

@@ -80,6 +80,7 @@ fn projecting(c: &mut Criterion) {
             dropout: 0.0,
             prefill_chunk: None,
             weights_from: None,
+            levers: Default::default(),
         };
         b.iter(|| {
             for row in 0..1000 {

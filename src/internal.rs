@@ -108,6 +108,7 @@ pub mod transformer {
     pub use crate::transformer::collective::grid::{Parallel, Sharding};
     pub use crate::transformer::cpu::Cpu;
     pub use crate::transformer::cuda::driver::available as available_gpus;
+    pub use crate::transformer::levers::Levers;
     pub use crate::transformer::loads::Loads;
     pub use crate::transformer::memory::DeviceMemory;
     pub use crate::transformer::prepare::prepare;

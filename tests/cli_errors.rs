@@ -91,6 +91,12 @@ fn an_impossible_shape_offers_values_that_work() {
     scenario_fails(&shared("tensor: 5"), 2, &["s.yaml:3:", "parallel.tensor", "n_heads = 12", "1, 2, 3, 4, 6, 12"]);
     scenario_fails(&shared("data: 3"), 2, &["s.yaml:3:", "batch", "3", "use 6"]);
     scenario_fails(&shared("sharding: all"), 2, &["s.yaml:3:", "parallel.sharding", "`all`"]);
+    let levers = |l: &str| format!("{HEAD}trial: {{ batch: 6, devices: 2, {l} }}\n");
+    scenario_fails(&levers("accumulate: 2"), 2, &["s.yaml:3:", "accumulate", "3 sequences of a replica", "use 1", "8"]);
+    scenario_fails(&levers("accumulate: 0"), 2, &["s.yaml:3:", "accumulate", "0"]);
+    scenario_fails(&levers("recompute: some"), 2, &["s.yaml:3:", "recompute", "`some`", "attention"]);
+    scenario_fails(&levers("schedule: { clip: -1 }"), 2, &["s.yaml:3:", "schedule.clip", "above 0"]);
+    scenario_fails(&levers("schedule: { clp: 1 }"), 2, &["s.yaml:3:", "clp", "clip"]);
     scenario_fails(&shared("tensr: 2"), 2, &["s.yaml:3:", "tensr", "tensor"]);
     let product = format!("{HEAD}trial: {{ devices: 4, batch: 4, parallel: {{ data: 4, tensor: 4 }} }}\n");
     scenario_fails(&product, 2, &["s.yaml:3:", "devices", "4", "use 16"]);

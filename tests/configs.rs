@@ -227,6 +227,7 @@ fn decode(shape: Shape) -> Workload {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     }
 }
 

@@ -117,6 +117,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     };
     let trial = Trial {
         model: "tiny".into(),

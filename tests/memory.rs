@@ -19,6 +19,11 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
          {0}    - {{ phase: prefill, batch: 16, prompt_len: 512, dtype: bf16 }}\n\
          {0}    - {{ phase: decode, batch: 16, prompt_len: 512, new_tokens: 64 }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: llama }}\n\
+         {0}    - {{ phase: train, batch: 8, seq_len: 256, accumulate: 4, schedule.clip: 1 }}\n\
+         {0}    - {{ phase: train, batch: 8, seq_len: 256, recompute: attention }}\n\
+         {0}    - {{ phase: train, batch: 4, seq_len: 256, n_layers: 12, parallel: {{ data: 2, sharding: gradients }}, accumulate: 2 }}\n\
+         {0}    - {{ phase: train, batch: 4, seq_len: 256, n_layers: 12, parallel: {{ data: 2, sharding: parameters }} }}\n\
+         {0}    - {{ phase: train, batch: 8, seq_len: 256, model.family: llama, recompute: full }}\n\
          measure: {{ min_seconds: 0, max_seconds: 0.05, warmup: 2, order: file }}\n",
         ""
     );
@@ -32,7 +37,7 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let results: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = results["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 10);
+    assert_eq!(rows.len(), 15);
     let mut off = Vec::new();
     for row in rows {
         let number = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"));

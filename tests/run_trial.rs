@@ -30,6 +30,7 @@ fn request(timeout_seconds: f64) -> Request {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     };
     Request {
         trial: Trial {

@@ -86,5 +86,6 @@ fn workload(
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     })
 }

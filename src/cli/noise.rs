@@ -114,6 +114,7 @@ fn request(cores: u32) -> Result<Request, Failure> {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     };
     let trial = Trial {
         model: "gpt2 2x128".into(),

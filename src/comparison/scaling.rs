@@ -65,8 +65,8 @@ impl std::fmt::Display for Way {
         };
         match (self, sharding) {
             (_, Sharding::None) => Ok(()),
-            (Self::Grid(..), Sharding::Optimizer) => f.write_str(", optimizer sharded"),
-            (_, Sharding::Optimizer) => f.write_str("optimizer sharded"),
+            (Self::Grid(..), what) => write!(f, ", {what} sharded"),
+            (_, what) => write!(f, "{what} sharded"),
         }
     }
 }

@@ -94,6 +94,7 @@ fn trial(imported: &Imported, m: &Measured, devices: u32, shape: &Shape) -> Tria
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     };
     Trial {
         model: m.model.clone(),

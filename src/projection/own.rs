@@ -12,7 +12,7 @@ use super::validate::quantile;
 use super::workload::{base, format, inference, quantity};
 use crate::hardware::machine::Probe;
 use crate::transformer::shape::count;
-use crate::transformer::{Phase, Workload};
+use crate::transformer::{Phase, Workload, levers};
 use std::sync::Arc;
 
 /// Standard deviations to each side that hold 90 % of a normal distribution.
@@ -35,8 +35,7 @@ pub(crate) fn cpu(name: &str, probe: &Probe, used: u32, cores: u32, memory_bytes
     Arc::new(Unit::of_cpu(name, &part, memory_bytes))
 }
 
-/// Seconds of one step on one device, the whole batch at once and nothing recomputed, at the speed of a good engine. `None`
-/// where the device has not the format, or counts overflow.
+/// Seconds of one step on one device, in as many passes as the workload says, at the speed of a good engine. `None` where the device has not the format, or counts overflow.
 pub(crate) fn step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) -> Option<f64> {
     let model = Model::from((&w.shape, count::parameters(&w.shape).ok()?));
     if w.phase != Phase::Train {
@@ -44,8 +43,14 @@ pub(crate) fn step_seconds(w: &Workload, device: &Arc<Unit>, c: &Calibration) ->
         return Some(seconds);
     }
     let run = Training {
-        micro_batch: f64::from(w.batch),
-        recompute: Recompute::None,
+        micro_batch: f64::from(w.batch) / f64::from(w.levers.accumulate.max(1)),
+        accumulation: f64::from(w.levers.accumulate),
+        recompute: match w.levers.recompute {
+            levers::Recompute::None => Recompute::None,
+            // The product that makes queries, keys and values is a quarter of a usual layer's.
+            levers::Recompute::Attention => Recompute::Partial,
+            levers::Recompute::Full => Recompute::Full,
+        },
         ..base(model, device, 1.0, f64::from(w.seq_len), format(w))
     };
     Some(run.step(&c.constants)?.seconds)
@@ -114,6 +119,7 @@ mod tests {
             dropout: 0.0,
             prefill_chunk: None,
             weights_from: None,
+            levers: Default::default(),
         }
     }
 

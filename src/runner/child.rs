@@ -9,8 +9,8 @@ use super::measurement::Figures;
 use super::measurement::Stop;
 use super::memory;
 use super::protocol::{
-    ENGINE_PROTOCOL, Fault, Message, PROTOCOL_VERSION, Progress, ProtocolError, Team, TrialRequest, WEIGHTS_PROTOCOL,
-    read_request, send,
+    ENGINE_PROTOCOL, Fault, LEVERS_PROTOCOL, Message, PROTOCOL_VERSION, Progress, ProtocolError, Team, TrialRequest,
+    WEIGHTS_PROTOCOL, read_request, send,
 };
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
@@ -71,7 +71,7 @@ pub fn serve(input: impl Read, mut output: impl Write) -> Result<(), ProtocolErr
 }
 
 fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, Failure> {
-    if ![PROTOCOL_VERSION, ENGINE_PROTOCOL, WEIGHTS_PROTOCOL].contains(&request.protocol) {
+    if ![PROTOCOL_VERSION, ENGINE_PROTOCOL, WEIGHTS_PROTOCOL, LEVERS_PROTOCOL].contains(&request.protocol) {
         let theirs = request.protocol;
         return Err(Failure::invalid(format!(
             "the program was replaced during the run (protocol {theirs}, here {PROTOCOL_VERSION}); start the run again"

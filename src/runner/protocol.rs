@@ -19,6 +19,9 @@ pub(crate) const ENGINE_PROTOCOL: u32 = 2;
 /// Version of a request for a trial whose weights are read: a build from before would run random ones instead.
 pub(crate) const WEIGHTS_PROTOCOL: u32 = 3;
 
+/// Version of a request for a trial whose steps are not carried out all at once: a build from before would do them so.
+pub(crate) const LEVERS_PROTOCOL: u32 = 5;
+
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
 

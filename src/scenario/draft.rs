@@ -5,6 +5,7 @@ use super::presets;
 use super::trial::{BackendChoice, Trial};
 use super::weights::{Config, Folder};
 use crate::transformer::collective::grid::{Parallel, Sharding};
+use crate::transformer::levers::Levers;
 use crate::transformer::shape::{Family, Shape, ShapeError, ShapeSpec};
 use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use std::borrow::Cow;
@@ -36,6 +37,8 @@ pub(crate) struct Draft {
     pub prefill_chunk: Option<u32>,
     /// A folder of weights, by its path from the scenario's folder.
     pub weights_from: Option<String>,
+    /// How a training step is carried out.
+    pub levers: Levers,
     /// What is in it, once it has been looked into.
     pub folder: Option<Folder>,
     pub engine: EngineDraft,
@@ -67,6 +70,7 @@ impl Default for Draft {
             dropout: 0.0,
             prefill_chunk: None,
             weights_from: None,
+            levers: Levers::default(),
             folder: None,
             engine: EngineDraft::default(),
         }
@@ -157,6 +161,7 @@ impl Draft {
             dropout: self.dropout,
             prefill_chunk: self.prefill_chunk,
             weights_from: self.folder.as_ref().map(|f| f.weights.clone()),
+            levers: self.levers,
         };
         let parallel = self.parallel()?;
         // What another program can do, that program knows.

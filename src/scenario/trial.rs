@@ -2,6 +2,7 @@
 
 use super::engine::{Engine, Reads};
 use crate::transformer::collective::grid::{Parallel, Sharding};
+use crate::transformer::levers::Levers;
 use crate::transformer::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -75,6 +76,7 @@ impl Trial {
         if w.phase != Phase::Train {
             w.optimizer = OptimizerKind::Adamw;
             w.dropout = 0.0;
+            w.levers = Levers::default();
         } else {
             w.weights = WeightFormat::Dtype;
         }
@@ -118,6 +120,18 @@ mod tests {
         let workload = serde_json::to_string(&Draft::default().finish(|| false).unwrap().workload).unwrap();
         let old: Trial = serde_json::from_str(&format!("{old}{workload}}}")).unwrap();
         assert_eq!(old.parallel(), Parallel::replicas(2));
+    }
+
+    #[test]
+    fn how_a_step_is_carried_out_is_a_part_of_the_trial_where_it_is_not_the_usual_way() {
+        let of = |phase, levers| Draft { phase, batch: 4, levers, ..Draft::default() }.finish(|| false).unwrap();
+        let usual = of(Phase::Train, Levers::default());
+        assert!(!serde_json::to_string(&usual).unwrap().contains("levers"));
+        let parts = Levers { accumulate: 2, ..Levers::default() };
+        let other = of(Phase::Train, parts);
+        assert_ne!(usual.id(), other.id());
+        assert_eq!(serde_json::from_str::<Trial>(&serde_json::to_string(&other).unwrap()).unwrap(), other);
+        assert_eq!(of(Phase::Decode, parts).id(), of(Phase::Decode, Levers::default()).id());
     }
 
     #[test]

@@ -84,6 +84,12 @@ pub(super) fn text(s: &str) -> Value {
     Value::Text(s.into())
 }
 
+/// A number above 0.
+pub(super) fn above_zero(v: &Value) -> Result<f32, String> {
+    let x = number(v)?;
+    if x > 0.0 { Ok(x) } else { Err(format!("{x} is not a number above 0")) }
+}
+
 /// A probability below 1.
 pub(super) fn probability(v: &Value) -> Result<f32, String> {
     let p = number(v)?;

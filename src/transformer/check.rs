@@ -26,6 +26,9 @@ impl Workload {
         if let Err(e) = parallel.check(&self.shape, self.batch) {
             return fault(if e.batch { "batch" } else { "parallel.tensor" }, e.message);
         }
+        if let Some(message) = self.undivided(parallel) {
+            return fault("accumulate", message);
+        }
         let makes_tokens = matches!(self.phase, Phase::Decode | Phase::Generate);
         if !self.shape.has_vocabulary_head() && makes_tokens {
             return fault("phase", format!("family block has no tokens to {}; use train or prefill", self.phase));
@@ -56,5 +59,19 @@ impl Workload {
             return fault(length.0, message);
         }
         Ok(())
+    }
+
+    /// Why a replica's sequences make no micro-batches of one size, if so.
+    fn undivided(&self, parallel: &Parallel) -> Option<String> {
+        let (each, parts) = (self.batch / parallel.data.max(1), self.levers.accumulate);
+        if self.phase != Phase::Train || (parts > 0 && each.is_multiple_of(parts)) {
+            return None;
+        }
+        let fewer = (1..parts).rev().find(|p| each.is_multiple_of(*p)).unwrap_or(1);
+        let more = u64::from(each.div_ceil(parts.max(1))) * u64::from(parts.max(1)) * u64::from(parallel.data);
+        let sequences = if each == 1 { "sequence of a replica does" } else { "sequences of a replica do" };
+        Some(format!(
+            "{each} {sequences} not divide into {parts} micro-batches of one size; use {fewer}, or batch: {more}"
+        ))
     }
 }

@@ -121,6 +121,7 @@ mod tests {
             dropout: 0.0,
             prefill_chunk: None,
             weights_from: None,
+            levers: Default::default(),
         }
     }
 

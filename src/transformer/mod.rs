@@ -54,6 +54,7 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod error;
 pub(crate) mod golden;
+pub(crate) mod levers;
 pub(crate) mod loads;
 pub(crate) mod loss_change;
 pub(crate) mod memory;
@@ -66,6 +67,7 @@ mod ranks;
 pub(crate) mod session;
 pub(crate) mod shape;
 
+use levers::Levers;
 use serde::{Deserialize, Serialize};
 use shape::Shape;
 use std::path::PathBuf;
@@ -198,6 +200,9 @@ pub struct Workload {
     /// Where the weights are read from; `None`: they are random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights_from: Option<StoredWeights>,
+    /// How a training step is carried out.
+    #[serde(default, skip_serializing_if = "Levers::are_plain")]
+    pub levers: Levers,
 }
 
 /// Weights in a folder as Hugging Face's library saves a model: `config.json` and safetensors files.

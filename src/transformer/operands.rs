@@ -120,6 +120,16 @@ pub struct CachePlace<'a, T> {
     pub dims: CacheDims,
 }
 
+/// A stretch of one buffer that goes to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it begins.
+    pub from: usize,
+    /// Where it begins in the other.
+    pub to: usize,
+    pub len: usize,
+}
+
 /// Whether a result replaces what is there or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {

@@ -13,7 +13,7 @@ use super::ranks::processes::Together;
 use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
 use super::shape::Shape;
-use super::{BackendKind, Dtype, WeightFormat, Workload};
+use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 
 /// Whether a backend of this build computes in this format.
 pub(crate) fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
@@ -114,6 +114,12 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     }
     if let Some(what) = (options.backend == BackendKind::Cuda).then(|| cuda::parts::lacking(w)).flatten() {
         return invalid(format!("{what} are not built into backend cuda (model {}); use backend: cpu", w.shape.family));
+    }
+    let sharding = options.parallel.sharding;
+    if options.backend == BackendKind::Cuda && w.phase == Phase::Train && sharding.of_gradients() {
+        return invalid(format!(
+            "parallel.sharding: {sharding} is not built into backend cuda; use optimizer, or backend: cpu"
+        ));
     }
     if options.backend == BackendKind::Cuda && w.shape.head_dim as usize > cuda::LARGEST_HEAD_DIM {
         return invalid(format!(

@@ -39,6 +39,7 @@ pub(crate) fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Tri
             dropout: 0.0,
             prefill_chunk: None,
             weights_from: None,
+            levers: Default::default(),
         },
         backend: BackendKind::Cpu,
         devices,

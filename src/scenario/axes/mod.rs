@@ -100,8 +100,8 @@ impl Axis {
     /// What a finished trial has there; null where its phase does not use the field, and where nothing is known of it: of a program's
     /// model only what the scenario states.
     pub(crate) fn of(&self, trial: &Trial) -> Value {
-        let of_model = ["dtype", "weights", "optimizer", "dropout", "parallel.sharding"].contains(&self.path)
-            || (section_of(self.path) == Some("model") && self.path != "model.preset");
+        let of_model =
+            OF_MODEL.contains(&self.path) || (section_of(self.path) == Some("model") && self.path != "model.preset");
         // Where a tool of others measured, its file does not say.
         let of_machine = ["backend", "cores_per_device"].contains(&self.path);
         let unknown = (of_model && !trial.states_model()) || (of_machine && trial.is_imported());
@@ -126,8 +126,12 @@ pub(crate) fn label(path: &str) -> &str {
     known.or_else(|| path.strip_prefix(ENVIRONMENT)).unwrap_or(path)
 }
 
+/// Fields beside the section `model` that say how a model is trained or kept.
+const OF_MODEL: &[&str] =
+    &["dtype", "weights", "optimizer", "dropout", "parallel.sharding", "accumulate", "recompute", "schedule.clip"];
+
 /// Sections of a trial, whose fields are written below them: `model.d_model`.
-pub(crate) const SECTIONS: &[&str] = &["model", "parallel", "engine", "load", "slo"];
+pub(crate) const SECTIONS: &[&str] = &["model", "parallel", "schedule", "engine", "load", "slo"];
 
 /// What the paths of an engine's variables begin with.
 const ENVIRONMENT: &str = "engine.env.";

@@ -3,13 +3,14 @@
 use super::{Axis, Kind};
 use crate::scenario::engine::lengths;
 use crate::scenario::trial::BackendChoice;
-use crate::scenario::values::{count, float, folder, int, probability, text, used, word};
+use crate::scenario::values::{above_zero, count, float, folder, int, probability, text, used, word};
 use crate::transformer::collective::grid::Sharding;
+use crate::transformer::levers::Recompute;
 use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
 use crate::yaml::Value;
 
 /// Fields of a trial beside its model.
-pub(super) const TRIAL: [Axis; 17] = [
+pub(super) const TRIAL: [Axis; 20] = [
     axis!(
         "phase",
         [],
@@ -126,7 +127,7 @@ pub(super) const TRIAL: [Axis; 17] = [
         "sharding",
         "",
         Kind::Word(Sharding::WORDS),
-        "what replicas keep a share of each in training: none, or optimizer: its moments, stage 1 of ZeRO; default none",
+        "what replicas keep a share of each in training: none; optimizer: its moments, stage 1 of ZeRO; gradients: and those of a step that keeps all (accumulate, schedule.clip), stage 2; parameters: and the layers', stage 3; default none",
         |d, v| d.sharding = word::<Sharding>(v)?,
         |t| if t.workload.phase == Phase::Train { text(t.parallel().sharding.name()) } else { Value::Null }
     ),
@@ -149,6 +150,36 @@ pub(super) const TRIAL: [Axis; 17] = [
         "sgd, adam, adamax or adamw; default adamw",
         |d, v| d.optimizer = word::<OptimizerKind>(v)?,
         |t| if t.workload.phase == Phase::Train { text(t.workload.optimizer.name()) } else { Value::Null }
+    ),
+    axis!(
+        "accumulate",
+        ["gradient_accumulation_steps"],
+        "accumulate",
+        "micro-batches",
+        Kind::Count,
+        "passes that a replica's batch is divided into, whose gradients are added up before the one update: memory for a pass, and not for the batch; default 1",
+        |d, v| d.levers.accumulate = count(v)?,
+        |t| if t.workload.phase == Phase::Train { int(t.workload.levers.accumulate) } else { Value::Null }
+    ),
+    axis!(
+        "recompute",
+        [],
+        "recompute",
+        "",
+        Kind::Word(Recompute::WORDS),
+        "what the backward pass runs forward again instead of having kept it: none, attention (up to its last product), or full: whole layers; memory for time, the same results; default none",
+        |d, v| d.levers.recompute = word::<Recompute>(v)?,
+        |t| if t.workload.phase == Phase::Train { text(t.workload.levers.recompute.name()) } else { Value::Null }
+    ),
+    axis!(
+        "schedule.clip",
+        [],
+        "clip",
+        "",
+        Kind::Number,
+        "largest norm of all gradients together; those of a step with a larger one are scaled down to it; default none",
+        |d, v| d.levers.clip = Some(above_zero(v)?),
+        |t| t.workload.levers.clip.map_or(Value::Null, float)
     ),
     axis!(
         "prefill_chunk",

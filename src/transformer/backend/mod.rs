@@ -28,8 +28,8 @@ pub use super::operands::{
     AttentionDims, CacheDims, Category, Frequencies, LinearDims, NormDims, Scores, Store, Update, Updated,
 };
 pub(crate) use super::operands::{
-    CachePlace, Captured, Dropout, IGNORED_TARGET, IGNORED_TOKEN, Loss, NormBefore, NormedLinear, QkNormDims, Tokens,
-    Varying,
+    CachePlace, Captured, Dropout, IGNORED_TARGET, IGNORED_TOKEN, Loss, NormBefore, NormedLinear, QkNormDims, Stretch,
+    Tokens, Varying,
 };
 use super::random::Normals;
 use super::shape::Activation;

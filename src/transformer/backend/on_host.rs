@@ -2,8 +2,9 @@
 //! oracle has them so; for a device they are right and slow, and a workload that needs them is refused there.
 
 use super::experts::{ExpertDims, Experts, ExpertsBackward};
-use super::{AttentionDims, Backend, QkNormDims};
+use super::{AttentionDims, Backend, QkNormDims, Store, Stretch};
 use crate::transformer::shape::{Routing, Scoring};
+use std::ops::Range;
 
 pub(super) fn read<B: Backend + ?Sized>(on: &B, from: &B::Buffer, len: usize) -> Vec<f32> {
     let mut host = vec![0.0; len];
@@ -20,6 +21,23 @@ pub(super) fn map<B: Backend + ?Sized>(on: &B, x: &mut B::Buffer, len: usize, f:
     let mut host = read(on, x, len);
     host.iter_mut().for_each(|x| *x = f(*x));
     on.upload(&host, x);
+}
+
+/// `Parts::put`
+pub(super) fn put<B: Backend + ?Sized>(on: &B, from: &B::Buffer, to: &mut B::Buffer, d: Stretch, into: Store) {
+    let mut more = vec![0.0; d.len];
+    on.download(from, d.from, &mut more);
+    let mut host = read(on, to, d.to + d.len);
+    let old = host[d.to..].iter_mut().zip(more);
+    old.for_each(|(old, more)| *old = if into == Store::Accumulate { *old + more } else { more });
+    on.upload(&host, to);
+}
+
+/// `Parts::squares`
+pub(super) fn squares<B: Backend + ?Sized>(on: &B, x: &B::Buffer, part: Range<usize>) -> f64 {
+    let mut host = vec![0.0; part.len()];
+    on.download(x, part.start, &mut host);
+    dot(&host, &host)
 }
 
 /// `Parts::qk_norm`

@@ -4,8 +4,9 @@
 
 use super::experts::{ExpertDims, Experts, ExpertsBackward};
 use super::latent::{BlockCopy, LatentDims};
-use super::{Alloc, AttentionDims, Backend, CacheDims, QkNormDims, latent_on_host, on_host};
+use super::{Alloc, AttentionDims, Backend, CacheDims, QkNormDims, Store, Stretch, latent_on_host, on_host};
 use crate::transformer::shape::Routing;
+use std::ops::Range;
 
 /// Beside [`Backend`], of which it is a part.
 #[allow(clippy::too_many_arguments)]
@@ -79,6 +80,20 @@ pub trait Parts: Alloc {
         Self: Backend,
     {
         on_host::map(self, x, len, |x| x * factor);
+    }
+    /// A stretch of `from` replaces one of `to`, or is added to it.
+    fn put(&self, from: &Self::Buffer, to: &mut Self::Buffer, stretch: Stretch, into: Store)
+    where
+        Self: Backend,
+    {
+        on_host::put(self, from, to, stretch, into);
+    }
+    /// The sum of the squares of some elements.
+    fn squares(&self, x: &Self::Buffer, part: Range<usize>) -> f64
+    where
+        Self: Backend,
+    {
+        on_host::squares(self, x, part)
     }
     /// `x[i] = cap tanh(x[i] / cap)` for the first `len` elements.
     fn soft_cap(&self, x: &mut Self::Buffer, len: usize, cap: f32)

@@ -247,6 +247,7 @@ fn workload(weights: StoredWeights, shape: &Shape, phase: Phase) -> Workload {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: Some(weights),
+        levers: Default::default(),
     }
 }
 

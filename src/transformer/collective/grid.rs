@@ -23,9 +23,27 @@ pub enum Sharding {
     /// The optimizer's moments: stage 1 of ZeRO (Rajbhandari et al. 2020, section 5.1). Gradients are reduced and scattered, each
     /// rank updates its share of the parameters, and the parameters are gathered.
     Optimizer,
+    /// And gradients, where those of all layers are kept until the update: stage 2.
+    Gradients,
+    /// And the layers' parameters, which are gathered before each use: stage 3.
+    Parameters,
 }
 
-crate::transformer::names!(Sharding { None => "none", Optimizer => "optimizer" });
+crate::transformer::names!(Sharding {
+    None => "none", Optimizer => "optimizer", Gradients => "gradients", Parameters => "parameters",
+});
+
+impl Sharding {
+    /// What a replica keeps of the optimizer's moments: which share of how many.
+    pub(crate) fn of_optimizer(self, replica: usize, replicas: usize) -> (usize, usize) {
+        if self == Self::None { (0, 1) } else { (replica, replicas) }
+    }
+
+    /// Whether a replica keeps its share of what gradients add up to.
+    pub(crate) fn of_gradients(self) -> bool {
+        self >= Self::Gradients
+    }
+}
 
 /// A grid of ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -2,14 +2,16 @@
 
 use super::super::Dtype;
 use super::super::backend::{
-    AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts, QkNormDims,
+    AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts, QkNormDims, Store,
+    Stretch,
 };
 use super::super::shape::Routing;
 use super::array::{halves, halves_mut};
 use super::buffer::Buffer;
-use super::pool::writing;
+use super::pool::{reading, writing};
 use super::routes::Rule;
-use super::{Cpu, activation, attention, experts, latent, qk_norm, routes};
+use super::{Cpu, activation, attention, experts, latent, qk_norm, routes, update};
+use std::ops::Range;
 
 impl Parts for Cpu {
     fn attention_after(
@@ -108,6 +110,18 @@ impl Parts for Cpu {
     fn scale(&self, x: &mut Buffer, len: usize, factor: f32) {
         let share = self.pool.share(len, 1 << 14);
         self.pool.over(writing(&mut x.plain_mut()[..len], share), |_, x| x.iter_mut().for_each(|x| *x *= factor));
+    }
+    fn put(&self, from: &Buffer, to: &mut Buffer, d: Stretch, into: Store) {
+        let share = self.pool.share(d.len, 1 << 14);
+        let from = reading(&from.plain()[d.from..d.from + d.len], share);
+        let parts = (writing(&mut to.plain_mut()[d.to..d.to + d.len], share), from);
+        match into {
+            Store::Overwrite => self.pool.over(parts, |_, (t, f)| t.copy_from_slice(f)),
+            Store::Accumulate => self.pool.over(parts, |_, (t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f)),
+        }
+    }
+    fn squares(&self, x: &Buffer, part: Range<usize>) -> f64 {
+        update::squares(&self.pool, &x.plain()[part])
     }
     fn soft_cap(&self, x: &mut Buffer, len: usize, cap: f32) {
         activation::soft_cap(&self.pool, &mut x.plain_mut()[..len], cap);

@@ -83,6 +83,29 @@ pub(super) fn update(
     }
 }
 
+/// The sum of squares, in stretches of one length whatever the number of threads, so that its bits are too.
+pub(super) fn squares(pool: &Pool, x: &[f32]) -> f64 {
+    const STRETCH: usize = 1 << 14;
+    const LANES: usize = 16;
+    let mut sums = vec![0.0f64; x.len().div_ceil(STRETCH)];
+    pool.over((reading(x, STRETCH), writing(&mut sums, 1)), |_, (x, sum)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                let (rows, rest) = x.as_chunks::<LANES>();
+                let mut lanes = [0.0f64; LANES];
+                for row in rows {
+                    for (lane, x) in lanes.iter_mut().zip(row) {
+                        *lane += f64::from(*x) * f64::from(*x);
+                    }
+                }
+                sum[0] = lanes.iter().sum::<f64>() + rest.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
+            },
+        );
+    });
+    sums.iter().sum()
+}
+
 fn adam(s: &Step, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
     let s = *s;
     vectorised(

@@ -1,11 +1,12 @@
 //! The account of a device's memory: what was predicted is what is held, and nothing is taken after the first steps.
 
 use super::super::collective::grid::{Parallel, Sharding};
+use super::super::levers::{Levers, Recompute};
 use super::super::ranks::threads::Ranks;
 use super::super::session::Session;
 use super::super::shape::Family;
 use super::super::shape::count;
-use super::super::{BackendKind, Phase};
+use super::super::{BackendKind, Phase, Workload};
 use super::ranks_tests::{session, workload};
 use super::*;
 
@@ -20,7 +21,8 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
     let two = Parallel { tensor: 2, ..Parallel::replicas(1) };
     let shares = Parallel { sharding: Sharding::Optimizer, ..Parallel::replicas(2) };
     let one = Parallel::replicas(1);
-    for (family, phase, dtype, parallel) in [
+    let plain = Levers::default();
+    let usual = [
         (Family::Gpt2, Phase::Train, Dtype::Bf16, one),
         (Family::Llama, Phase::Train, Dtype::F32, one),
         (Family::Block, Phase::Train, Dtype::Bf16, one),
@@ -31,9 +33,17 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
         (Family::Gpt2, Phase::Generate, Dtype::F32, two),
         (Family::Mixtral, Phase::Train, Dtype::Bf16, one),
         (Family::Mixtral, Phase::Generate, Dtype::Bf16, one),
-    ] {
-        let w = workload(family, phase, dtype);
-        let what = format!("{family:?} {phase} {dtype} {parallel:?}");
+    ];
+    let usual = usual.map(|(family, phase, dtype, parallel)| (family, phase, dtype, parallel, plain));
+    let (parts, again) = (Levers { accumulate: 2, ..plain }, Levers { recompute: Recompute::Full, ..plain });
+    let levers = [
+        (Family::Gpt2, Phase::Train, Dtype::Bf16, one, parts),
+        (Family::Llama, Phase::Train, Dtype::F32, one, again),
+        (Family::Mixtral, Phase::Train, Dtype::Bf16, one, Levers { recompute: Recompute::Attention, ..parts }),
+    ];
+    for (family, phase, dtype, parallel, levers) in usual.into_iter().chain(levers) {
+        let w = Workload { levers, ..workload(family, phase, dtype) };
+        let what = format!("{family:?} {phase} {dtype} {parallel:?} {levers:?}");
         let Some((mut session, ranks)) = session(&w, parallel) else { return };
         steps(3, &mut session);
         let measured = session.device_memory().unwrap().peak_allocated_bytes;

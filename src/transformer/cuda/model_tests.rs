@@ -319,6 +319,7 @@ fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
             dropout: 0.0,
             prefill_chunk: None,
             weights_from: None,
+            levers: Default::default(),
         };
         let cuda = Cuda::on_device(Arc::clone(&host) as Arc<dyn Device>, dtype).unwrap();
         let before = host.in_use();
@@ -329,7 +330,7 @@ fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
         let predicted = count::memory(BackendKind::Cuda, &workload, &Parallel::replicas(1)).unwrap();
         let held = if phase == Phase::Train {
             let update = Update::new(OptimizerKind::Adamw);
-            let keeping = Keeping::of_replica(BackendKind::Cuda, 0, &Parallel::replicas(1));
+            let keeping = Keeping::of_replica(BackendKind::Cuda, 0, &Parallel::replicas(1), workload.levers);
             let training = Training::new(&cuda, &workload.shape, &index, extent, &update, keeping).unwrap();
             let held = host.in_use() - before;
             drop(training);

@@ -14,7 +14,8 @@ use super::{Cuda, attention, decode, elementwise, qk_norm, route, sinks};
 
 /// What a workload needs and the kernels have not, in words.
 pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
-    lacking_for(&w.shape)
+    let clipped = w.levers.clip.is_some().then_some("gradients that are clipped");
+    clipped.or_else(|| lacking_for(&w.shape))
 }
 
 /// What a model needs and the kernels have not.

@@ -62,6 +62,7 @@ pub(super) fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     }
 }
 

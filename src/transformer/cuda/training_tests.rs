@@ -1,7 +1,9 @@
 //! Training steps that are captured and replayed, against the same done one operation at a time.
 
 use super::super::collective::Collective;
-use super::super::collective::grid::{Groups, Parallel, groups};
+use super::super::collective::grid::{Groups, Parallel, Sharding, groups};
+use super::super::levers::{Levers, Recompute};
+use super::super::prepare::prepare;
 use super::super::ranks::threads::Ranks;
 use super::super::session::{Session, SessionOptions};
 use super::super::shape::Family;
@@ -33,14 +35,73 @@ fn workloads() -> impl Iterator<Item = Workload> {
     // Rows of positions of their own and padding; norms of queries and keys; embeddings that are scaled; experts.
     let with_parts = [Family::Opt, Family::Qwen3, Family::Olmo2, Family::Gemma, Family::Mixtral];
     let kinds = [OptimizerKind::Adamw, OptimizerKind::Sgd, OptimizerKind::Adamax];
-    families.into_iter().chain(with_parts).zip(kinds.into_iter().cycle()).flat_map(|(family, optimizer)| {
-        [(Dtype::F32, 0.0), (Dtype::Bf16, 0.2)].map(|(dtype, dropout)| {
-            let mut w = Workload { optimizer, dropout, ..workload(family, Phase::Train, dtype) };
-            // The buffers of a layer's gradients are the next one's too, and streams change places from one to the next.
-            w.shape.n_layers = 3;
-            w
-        })
-    })
+    let again =
+        [(Family::Gpt2, Recompute::Full), (Family::Mixtral, Recompute::Full), (Family::Llama, Recompute::Attention)];
+    let again = again.map(|(family, recompute)| {
+        let levers = Levers { recompute, ..Levers::default() };
+        let mut w = Workload { dropout: 0.2, levers, ..workload(family, Phase::Train, Dtype::Bf16) };
+        w.shape.n_layers = 3;
+        w
+    });
+    let usual =
+        families.into_iter().chain(with_parts).zip(kinds.into_iter().cycle()).flat_map(|(family, optimizer)| {
+            [(Dtype::F32, 0.0), (Dtype::Bf16, 0.2)].map(|(dtype, dropout)| {
+                let mut w = Workload { optimizer, dropout, ..workload(family, Phase::Train, dtype) };
+                // The buffers of a layer's gradients are the next one's too, and streams change places from one to the next.
+                w.shape.n_layers = 3;
+                w
+            })
+        });
+    usual.chain(again)
+}
+
+#[test]
+fn layers_that_are_run_again_change_no_bit() {
+    for w in workloads().filter(|w| w.levers.recompute != Recompute::None) {
+        let (Some(all), Some(again)) = (HostDevice::new(), HostDevice::new()) else { return };
+        let kept = Workload { levers: Levers::default(), ..w.clone() };
+        assert_eq!(
+            losses(Arc::new(all), &kept),
+            losses(Arc::new(again), &w),
+            "{:?} {}",
+            w.shape.family,
+            w.levers.recompute
+        );
+    }
+}
+
+#[test]
+fn micro_batches_learn_as_on_the_cpu() {
+    for (family, dropout) in [(Family::Gpt2, 0.2), (Family::Llama, 0.0), (Family::Block, 0.2), (Family::Mixtral, 0.0)] {
+        let Some(host) = HostDevice::new() else { return };
+        let levers = Levers { accumulate: 2, ..Levers::default() };
+        let mut w = Workload { dropout, levers, ..workload(family, Phase::Train, Dtype::F32) };
+        w.shape.n_layers = 3;
+        let options =
+            SessionOptions { backend: BackendKind::Cpu, parallel: Parallel::replicas(1), threads_per_rank: 1, seed: 4 };
+        let mut cpu = prepare(&w, &options).unwrap();
+        let (on_device, _) = losses(Arc::new(host), &w);
+        for loss in on_device.into_iter().map(f32::from_bits) {
+            let want = cpu.step().unwrap().loss.unwrap();
+            assert!((loss - want).abs() <= 1e-5 * want, "{family:?}: {loss}, and {want} on the CPU");
+        }
+    }
+}
+
+#[test]
+fn what_is_for_cpus_alone_is_refused_by_name() {
+    let refused = |levers, sharding| {
+        let w = Workload { levers, ..workload(Family::Gpt2, Phase::Train, Dtype::F32) };
+        let parallel = Parallel { sharding, ..Parallel::replicas(2) };
+        let options = SessionOptions { backend: BackendKind::Cuda, parallel, threads_per_rank: 1, seed: 4 };
+        prepare(&w, &options).err().unwrap().to_string()
+    };
+    let said = refused(Levers { clip: Some(1.0), ..Levers::default() }, Sharding::None);
+    assert!(said.contains("clipped") && said.contains("backend: cpu"), "{said}");
+    for sharding in [Sharding::Gradients, Sharding::Parameters] {
+        let said = refused(Levers::default(), sharding);
+        assert!(said.contains(sharding.name()) && said.contains("optimizer"), "{said}");
+    }
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Operations as the parts of single families have them: norms of queries and keys, rotary positions on a part of a head, gains of
 //! 1 + w, capped logits. Attention's are in `scores`.
 
-use super::super::backend::{AttentionDims, Backend, Category, Frequencies, LinearDims, NormDims, QkNormDims, Scores};
+use super::super::backend::{
+    AttentionDims, Backend, Category, Frequencies, LinearDims, NormDims, QkNormDims, Scores, Store, Stretch,
+};
 use super::super::shape::{Rope, RopeScaling};
 use super::Size;
 use super::bounds::{FUNCTION, UNIT, sum};
 use super::case::{Allowed, Case, Known, by, changed, given, result, room};
 use super::{attention, losses, norms, tokens};
 use Category::{Activations, Gradients, Statistics, Weights};
+use std::ops::Range;
 
 pub(super) const PLAIN: AttentionDims =
     AttentionDims { batch: 2, tokens: 65, heads: 4, kv_heads: 2, head_dim: 16, causal: true, scores: Scores::PLAIN };
@@ -49,9 +52,43 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
         to.push(losses::cross_entropy(LinearDims { n: 17, k: 64, m: 50_257 }, Some(1.5)));
     }
     to.extend([scale(333), soft_cap(333)]);
+    to.extend([(1, 0..1), (333, 0..333), (40_007, 17..40_003)].map(|(len, part)| squares(len, part)));
+    to.extend(
+        [(1, 0, 0, 1), (101, 3, 16, 77), (40_009, 17, 0, 39_991)]
+            .map(|(all, from, to, len)| put(all, Stretch { from, to, len })),
+    );
     to.extend([(5, 16, 31), (600, 8, 100)].map(|(n, k, m)| losses::cross_entropy(LinearDims { n, k, m }, Some(1.5))));
     // So many words that the largest number of so many bits is a word's.
     to.push(tokens::embed_backward((65, 13, 256, 20), 2, Some(4)));
+}
+
+fn put<B: Backend + 'static>(len: usize, stretch: Stretch) -> Case<B> {
+    let slots = vec![
+        given(len, Gradients),
+        changed("put", len, Gradients, Allowed::Exactly),
+        changed("put", len, Gradients, Allowed::Sum(1)),
+        changed("put", len, Weights, Allowed::Exactly),
+    ];
+    let text = format!("{} from {} to {} of {len}", stretch.len, stretch.from, stretch.to);
+    Case::new("put", text, len, slots, move |on: &B, b| {
+        if let [from, over, onto, parameter] = b {
+            on.put(from, over, stretch, Store::Overwrite);
+            on.put(from, onto, stretch, Store::Accumulate);
+            on.put(from, parameter, stretch, Store::Overwrite);
+        }
+        Ok(())
+    })
+}
+
+fn squares<B: Backend + 'static>(len: usize, part: Range<usize>) -> Case<B> {
+    let of = by(|b: &Known<'_>| b.after[1].iter().map(|x| 4.0 * UNIT * f64::from(*x)).collect());
+    let slots = vec![given(len, Gradients), result("squares", 1, Statistics, of)];
+    Case::new("squares", format!("{} to {} of {len}", part.start, part.end), len, slots, move |on: &B, b| {
+        if let [x, to] = b {
+            on.upload(&[on.squares(x, part.clone()) as f32], to);
+        }
+        Ok(())
+    })
 }
 
 fn text(d: QkNormDims) -> String {

@@ -33,9 +33,9 @@ impl Extent {
     }
 }
 
-/// One layer's.
+/// One layer's attention's.
 #[derive(Debug)]
-pub(crate) struct LayerActivations<T> {
+pub(crate) struct OfAttention<T> {
     /// Mean and reciprocal deviation, `[N, 2]`, where there is a norm
     pub norm1: Option<T>,
     /// `[N, (H + 2 KV) * D]`
@@ -48,6 +48,14 @@ pub(crate) struct LayerActivations<T> {
     pub attention: T,
     /// `[N, H]`
     pub lse: T,
+    /// What attention says, `[N, C]`, where a norm stands after it.
+    pub after: Option<BeforeNorm<T>>,
+}
+
+/// One layer's second half's.
+#[derive(Debug)]
+pub(crate) struct OfFeedForward<T> {
+    /// As `norm1` of [`OfAttention`]
     pub norm2: Option<T>,
     /// Where the tokens go, in layers of experts.
     pub routed: Option<RoutedTokens<T>>,
@@ -55,8 +63,8 @@ pub(crate) struct LayerActivations<T> {
     pub pre: T,
     /// The same of the experts that every token goes through.
     pub shared_pre: Option<T>,
-    /// What attention and the feed-forward layer say, `[N, C]`, where norms stand after them.
-    pub after: Option<[BeforeNorm<T>; 2]>,
+    /// What the feed-forward layer says, `[N, C]`, where a norm stands after it.
+    pub after: Option<BeforeNorm<T>>,
 }
 
 /// Latents before their norms: of queries `[N, Q]`, of keys and values `[N, R]`.
@@ -119,19 +127,28 @@ pub(crate) struct Activations<T> {
     pub extent: Extent,
     /// The embedding, `[N, C]`, where it is normed.
     pub embedding: Option<BeforeNorm<T>>,
-    /// The stream `[N, C]` before, within and after the layers: 2 L + 1 for training, 2 in turn for inference.
+    keep: Keep,
+    /// The stream `[N, C]` before, within and after the layers ([`Activations::streams`]): 2 L + 1 for training, L + 2 where layers are
+    /// run again, 2 in turn for inference.
     pub residual: Vec<T>,
-    /// L for training, 1 for inference.
-    pub layers: Vec<LayerActivations<T>>,
+    /// L, or 1 that all layers write to, where it is made again or nothing will ask for it; as what follows.
+    pub attention: Vec<OfAttention<T>>,
+    pub feed_forward: Vec<OfFeedForward<T>>,
     pub shared: Shared<T>,
     /// After the last norm, `[N, C]` and `[N, 2]`.
     pub last: Option<(T, T)>,
 }
 
-/// Whether a backward pass will follow.
+/// What a backward pass will find, if one follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
+    /// All that it needs.
     All,
+    /// All but what attention leaves behind.
+    FeedForward,
+    /// Each layer's input.
+    Inputs,
+    /// None follows.
     OneLayer,
 }
 
@@ -157,17 +174,23 @@ impl<T> Activations<T> {
             Ok::<_, SessionError>(BeforeNorm { x: new(n * width)?, stats: statistics(n * count)? })
         };
         let kept = || before_norm(c, 2);
+        let count = s.n_layers as usize;
+        let streams = match keep {
+            Keep::All | Keep::FeedForward => 2 * count + 1,
+            Keep::Inputs => count + 2,
+            Keep::OneLayer => 2,
+        };
+        let attentions = if keep == Keep::All { count } else { 1 };
         // With one layer's, that of all: each has as much as the one that has most.
-        let (streams, layers) = match keep {
-            Keep::All => {
-                (2 * s.n_layers as usize + 1, (0..s.n_layers as usize).map(|l| Hidden::of(s, n, l..l + 1)).collect())
-            }
-            Keep::OneLayer => (2, vec![Hidden::of(s, n, 0..s.n_layers as usize)]),
+        let hidden: Vec<Hidden> = match keep {
+            Keep::All | Keep::FeedForward => (0..count).map(|l| Hidden::of(s, n, l..l + 1)).collect(),
+            Keep::Inputs | Keep::OneLayer => vec![Hidden::of(s, n, 0..count)],
         };
         let d = extent.attention(s, 0);
-        let qk = (keep == Keep::All).then(|| qk_norm_dims(s, d)).flatten();
-        let layer = |hidden: &Hidden| -> Result<LayerActivations<T>, SessionError> {
-            Ok(LayerActivations {
+        let qk = (keep != Keep::OneLayer).then(|| qk_norm_dims(s, d)).flatten();
+        let after = || parts.norm_after().then(kept).transpose();
+        let attention = |_| -> Result<OfAttention<T>, SessionError> {
+            Ok(OfAttention {
                 norm1: before()?,
                 qkv: new(n * d.qkv_width())?,
                 latent: s
@@ -180,6 +203,11 @@ impl<T> Activations<T> {
                 qk_norm: qk.map(|q| before_norm(q.width(), q.count())).transpose()?,
                 attention: new(n * s.d_attn() as usize)?,
                 lse: statistics(n * h)?,
+                after: after()?,
+            })
+        };
+        let feed_forward = |hidden: &Hidden| -> Result<OfFeedForward<T>, SessionError> {
+            Ok(OfFeedForward {
                 norm2: before()?,
                 routed: hidden
                     .routes
@@ -190,15 +218,17 @@ impl<T> Activations<T> {
                     .transpose()?,
                 pre: new(s.activation.inner(hidden.len))?,
                 shared_pre: (hidden.shared > 0).then(|| new(s.activation.inner(hidden.shared))).transpose()?,
-                after: parts.norm_after().then(|| Ok::<_, SessionError>([kept()?, kept()?])).transpose()?,
+                after: after()?,
             })
         };
-        let whole = Hidden::of(s, n, 0..s.n_layers as usize);
+        let whole = Hidden::of(s, n, 0..count);
         Ok(Self {
             extent,
             embedding: parts.embedding_norm.then(kept).transpose()?,
             residual: (0..streams).map(|_| new(n * c)).collect::<Result<_, _>>()?,
-            layers: layers.iter().map(layer).collect::<Result<_, _>>()?,
+            keep,
+            attention: (0..attentions).map(attention).collect::<Result<_, _>>()?,
+            feed_forward: hidden.iter().map(feed_forward).collect::<Result<_, _>>()?,
             shared: Shared {
                 normed: parts.norm_before().then(|| new(n * c)).transpose()?,
                 act: new(whole.room())?,
@@ -210,12 +240,59 @@ impl<T> Activations<T> {
     }
 
     /// What the head reads: after the last norm, or the stream's end where there is none.
-    pub(crate) fn output(&self, n_layers: usize) -> &T {
+    pub(crate) fn output(&self) -> &T {
         match &self.last {
             Some((last, _)) => last,
-            None => &self.residual[(2 * n_layers) % self.residual.len()],
+            None => &self.residual[self.end()],
         }
     }
+
+    /// Which of the streams a layer reads, which stands between its halves, and which it leaves.
+    pub(super) fn streams(&self, layer: usize) -> [usize; 3] {
+        match self.keep {
+            Keep::All | Keep::FeedForward => [0, 1, 2].map(|i| 2 * layer + i),
+            Keep::Inputs => [layer, self.residual.len() - 1, layer + 1],
+            Keep::OneLayer => [0, 1, 0],
+        }
+    }
+
+    /// Which of them the last layer leaves.
+    pub(super) fn end(&self) -> usize {
+        match self.keep {
+            Keep::All | Keep::FeedForward => self.residual.len() - 1,
+            Keep::Inputs => self.residual.len() - 2,
+            Keep::OneLayer => 0,
+        }
+    }
+
+    /// What has to be run forward again for a layer's way back: attention, and the second half. Of the last layer all is there still.
+    pub(super) fn again(&self, layer: usize, n_layers: usize) -> [bool; 2] {
+        match self.keep {
+            _ if layer + 1 == n_layers => [false; 2],
+            Keep::All | Keep::OneLayer => [false; 2],
+            Keep::FeedForward => [true, false],
+            Keep::Inputs => [true; 2],
+        }
+    }
+
+    /// Room for a layer's attention and for its second half, and what all layers share.
+    pub(super) fn rooms(&mut self, layer: usize) -> Rooms<'_, T> {
+        let (attentions, seconds) = (self.attention.len(), self.feed_forward.len());
+        Rooms {
+            streams: &mut self.residual,
+            attention: &mut self.attention[layer % attentions],
+            feed_forward: &mut self.feed_forward[layer % seconds],
+            shared: &mut self.shared,
+        }
+    }
+}
+
+/// What a layer works in.
+pub(super) struct Rooms<'a, T> {
+    pub streams: &'a mut Vec<T>,
+    pub attention: &'a mut OfAttention<T>,
+    pub feed_forward: &'a mut OfFeedForward<T>,
+    pub shared: &'a mut Shared<T>,
 }
 
 impl<T> LatentRoom<T> {

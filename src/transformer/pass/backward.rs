@@ -6,7 +6,9 @@
 
 use super::super::backend::{AttentionDims, Backend, Dropout, LinearDims, Loss, Store, Tokens};
 use super::super::shape::parts::Residual;
-use super::activations::{Activations, BeforeNorm, Extent, LayerActivations, Scratch, Shared, qk_norm_dims};
+use super::activations::{
+    Activations, BeforeNorm, Extent, OfAttention, OfFeedForward, Rooms, Scratch, Shared, qk_norm_dims,
+};
 use super::forward::{Place, StepDropout};
 use super::gradients::Gradients;
 use super::model::{Linear, Model, Norm};
@@ -23,12 +25,26 @@ pub(crate) enum Targets<'a, T> {
     Vectors(&'a T),
 }
 
+/// What is done between a backward pass's layers.
+pub(crate) trait Turns<B: Backend> {
+    /// A layer is about to be walked through.
+    fn before(&mut self, _model: &mut Model<B>, _layer: usize) {}
+    /// The gradients of some neighbouring parameters are there.
+    fn finished(&mut self, model: &mut Model<B>, parameters: Range<usize>, gradients: &mut Gradients<B::Buffer>);
+}
+
+impl<B: Backend, F: FnMut(&mut Model<B>, Range<usize>, &mut Gradients<B::Buffer>)> Turns<B> for F {
+    fn finished(&mut self, model: &mut Model<B>, parameters: Range<usize>, gradients: &mut Gradients<B::Buffer>) {
+        self(model, parameters, gradients);
+    }
+}
+
 /// One of a layer's branches: the stream `x` that it read, and what its forward pass left behind.
-pub(super) struct Half<'a, T> {
+pub(super) struct Half<'a, T, A> {
     pub l: usize,
     pub extent: Extent,
     pub x: &'a T,
-    pub act: &'a mut LayerActivations<T>,
+    pub act: &'a mut A,
     pub shared: &'a mut Shared<T>,
 }
 
@@ -45,7 +61,7 @@ pub(super) struct EndFrom<'a, T> {
 impl<B: Backend> Model<B> {
     /// The loss of the last forward pass, without gradients.
     pub(crate) fn loss(&self, a: &Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
-        let output = a.output(self.index.layers.len());
+        let output = a.output();
         let loss = match targets {
             Targets::Tokens(t) => self.token_loss(output, Tokens::Host(t), a.extent),
             Targets::Placed(t) => self.token_loss(output, Tokens::Placed(t), a.extent),
@@ -85,7 +101,7 @@ impl<B: Backend> Model<B> {
         self.backend.read_loss(loss)
     }
 
-    /// The same, calling `finished` as soon as the gradients of some neighbouring parameters are there and the pass has no more
+    /// The same, telling `turns` as soon as the gradients of some neighbouring parameters are there and the pass has no more
     /// use for the parameters: of each layer in turn, then of what stands before and after the layers. The loss is to be read
     /// when all has been asked for.
     #[allow(clippy::too_many_arguments)]
@@ -97,22 +113,38 @@ impl<B: Backend> Model<B> {
         scratch: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<StepDropout>,
-        mut finished: impl FnMut(&mut Self, Range<usize>, &mut Gradients<B::Buffer>),
+        mut turns: impl Turns<B>,
     ) -> Loss {
         let loss = self.head_backward(targets, a, scratch, gradients);
         for l in (0..self.index.layers.len()).rev() {
+            turns.before(self, l);
             self.layer_backward(l, a, scratch, gradients, dropout);
             let parameters = self.index.of_layer(l);
-            finished(self, parameters, gradients);
+            turns.finished(self, parameters, gradients);
         }
         self.stem_backward(ids, a, scratch, gradients, dropout);
         let layers = self.index.of_layers();
         for parameters in [0..layers.start, layers.end..self.index.specs.len()] {
             if !parameters.is_empty() {
-                finished(self, parameters, gradients);
+                turns.finished(self, parameters, gradients);
             }
         }
         loss
+    }
+
+    /// Runs a layer forward again, as far as its way back asks for it and it is not there ([`Activations::again`]). Bits are the same:
+    /// masks of dropout follow from the step's seed.
+    fn layer_again(&self, l: usize, a: &mut Activations<B::Buffer>, dropout: Option<StepDropout>) {
+        let [attention, feed_forward] = a.again(l, self.index.layers.len());
+        let layer = &self.index.layers[l];
+        if attention {
+            // The stream between the halves is the second's input, unless both read the same.
+            let end = layer.norm1_after.is_some() || (feed_forward && !self.shape.parts().parallel());
+            self.attention_half(l, a, dropout, None, end);
+        }
+        if feed_forward {
+            self.feed_forward_half(l, a, dropout, layer.norm2_after.is_some());
+        }
     }
 
     fn layer_backward(
@@ -123,19 +155,18 @@ impl<B: Backend> Model<B> {
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<StepDropout>,
     ) {
-        let (n, residual) = (a.extent.rows(), self.shape.parts().residual);
+        self.layer_again(l, a, dropout);
+        let (extent, [x, mid, _]) = (a.extent, a.streams(l));
+        let (n, residual) = (extent.rows(), self.shape.parts().residual);
         if let (Residual::Parallel, Some(aside)) = (residual, &mut scratch.aside) {
             self.backend.copy(&scratch.stream, aside, n * self.shape.d_model as usize);
         }
-        let read = if self.shape.parts().parallel() { 2 * l } else { 2 * l + 1 };
-        let d = dropout.map(|d| d.at(Place::FeedForward(l)));
-        let (act, shared) = (&mut a.layers[l], &mut a.shared);
-        let half = Half { l, extent: a.extent, x: &a.residual[read], act, shared };
-        self.feed_forward_backward(half, scratch, gradients, d);
-        let d = dropout.map(|d| d.at(Place::Attention(l)));
-        let (act, shared) = (&mut a.layers[l], &mut a.shared);
-        let half = Half { l, extent: a.extent, x: &a.residual[2 * l], act, shared };
-        self.attention_half_backward(half, scratch, gradients, d);
+        let read = if self.shape.parts().parallel() { x } else { mid };
+        let Rooms { streams, attention, feed_forward, shared } = a.rooms(l);
+        let half = Half { l, extent, x: &streams[read], act: feed_forward, shared: &mut *shared };
+        self.feed_forward_backward(half, scratch, gradients, dropout.map(|d| d.at(Place::FeedForward(l))));
+        let half = Half { l, extent, x: &streams[x], act: attention, shared };
+        self.attention_half_backward(half, scratch, gradients, dropout.map(|d| d.at(Place::Attention(l))));
     }
 
     fn stem_backward(
@@ -169,7 +200,7 @@ impl<B: Backend> Model<B> {
         gradients: &mut Gradients<B::Buffer>,
     ) -> Loss {
         let (n, c) = (a.extent.rows(), self.shape.d_model as usize);
-        let output = a.output(self.index.layers.len());
+        let output = a.output();
         let loss = match targets {
             Targets::Tokens(t) => self.token_loss_backward(output, Tokens::Host(t), scratch, gradients, n),
             Targets::Placed(t) => self.token_loss_backward(output, Tokens::Placed(t), scratch, gradients, n),
@@ -178,7 +209,7 @@ impl<B: Backend> Model<B> {
         match (&self.index.last_norm, &a.last) {
             (Some(norm), Some((_, stats))) => {
                 self.backend.fill(&mut scratch.stream, 0.0);
-                let x = &a.residual[2 * self.index.layers.len()];
+                let x = &a.residual[a.end()];
                 self.norm_backward(norm, x, stats, scratch, gradients, n);
             }
             _ => std::mem::swap(&mut scratch.stream, &mut scratch.branch),
@@ -278,7 +309,7 @@ impl<B: Backend> Model<B> {
 
     fn feed_forward_backward(
         &self,
-        half: Half<'_, B::Buffer>,
+        half: Half<'_, B::Buffer, OfFeedForward<B::Buffer>>,
         s: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<Dropout>,
@@ -296,7 +327,7 @@ impl<B: Backend> Model<B> {
         if let Some(d) = of_hidden {
             self.backend.dropout(&mut shared.act, n * f, self.of_part(d));
         }
-        let norm = layer.norm2_after.as_ref().zip(act.after.as_ref().map(|[_, second]| second));
+        let norm = layer.norm2_after.as_ref().zip(act.after.as_ref());
         let from = EndFrom { stream: &s.stream, room: s.before_norm.as_mut(), norm, dropout: of_branch };
         let dout = self.branch_end(from, &mut s.branch, gradients, n);
         self.linear_dw(&layer.down, &shared.act, dout, gradients, n);
@@ -321,14 +352,14 @@ impl<B: Backend> Model<B> {
 
     fn attention_half_backward(
         &self,
-        half: Half<'_, B::Buffer>,
+        half: Half<'_, B::Buffer, OfAttention<B::Buffer>>,
         s: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<Dropout>,
     ) {
         let Half { l, extent, x, act, shared } = half;
         let (n, layer, d) = (extent.rows(), &self.index.layers[l], extent.attention(&self.shape, l));
-        let norm = layer.norm1_after.as_ref().zip(act.after.as_ref().map(|[first, _]| first));
+        let norm = layer.norm1_after.as_ref().zip(act.after.as_ref());
         let stream = match (self.shape.parts().residual, &s.aside) {
             (Residual::Parallel, Some(aside)) => aside,
             _ => &s.stream,
@@ -353,7 +384,7 @@ impl<B: Backend> Model<B> {
         &self,
         (l, d): (usize, AttentionDims),
         x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (act, shared): (&mut OfAttention<B::Buffer>, &mut Shared<B::Buffer>),
         (s, gradients): (&mut Scratch<B::Buffer>, &mut Gradients<B::Buffer>),
     ) {
         let (layer, n) = (&self.index.layers[l], d.rows());

@@ -4,7 +4,7 @@
 use super::super::backend::{Backend, Dropout, ExpertDims, Experts, ExpertsBackward, Store};
 use super::super::loads::Loads;
 use super::super::shape::Routing;
-use super::activations::{Activations, LayerActivations, RoutedTokens, Scratch, Shared, expert_dims};
+use super::activations::{Activations, OfFeedForward, RoutedTokens, Scratch, Shared, expert_dims};
 use super::backward::{EndFrom, Half};
 use super::gradients::Gradients;
 use super::model::{LayerIndex, Linear, Model};
@@ -16,7 +16,7 @@ impl<B: Backend> Model<B> {
         layer: &LayerIndex,
         router: &Linear,
         x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (act, shared): (&mut OfFeedForward<B::Buffer>, &mut Shared<B::Buffer>),
         d: ExpertDims,
     ) {
         let Shared { normed, act: hidden, experts: Some(said), .. } = shared else { return };
@@ -73,7 +73,7 @@ impl<B: Backend> Model<B> {
     /// From the stream's gradient back to it, through a layer of experts.
     pub(super) fn experts_backward(
         &self,
-        half: Half<'_, B::Buffer>,
+        half: Half<'_, B::Buffer, OfFeedForward<B::Buffer>>,
         s: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
         dropout: Option<Dropout>,
@@ -82,7 +82,7 @@ impl<B: Backend> Model<B> {
         let (n, layer) = (extent.rows(), &self.index.layers[l]);
         let (Some(d), Some(router)) = (expert_dims(&self.shape, n), &layer.router) else { return };
         let (Some(routed), Some([dweights, dlogits])) = (&act.routed, &mut s.routed) else { return };
-        let norm = layer.norm2_after.as_ref().zip(act.after.as_ref().map(|[_, second]| second));
+        let norm = layer.norm2_after.as_ref().zip(act.after.as_ref());
         let from = EndFrom { stream: &s.stream, room: s.before_norm.as_mut(), norm, dropout };
         let dout = self.branch_end(from, &mut s.branch, gradients, n);
         let Shared { normed, act: hidden, experts: Some(dx), .. } = shared else { return };
@@ -127,11 +127,11 @@ impl<B: Backend> Model<B> {
         self.backend.linear_dx(pre, &self.parameters[up.weight], dx, Store::Accumulate, self.linear_dims(up, n));
     }
 
-    /// How the tokens of the last pass were spread over the experts of the layers whose activations are kept: all in training, else
-    /// the last one.
+    /// How the tokens of the last pass were spread over the experts of the layers whose activations are kept: all in training that
+    /// runs no layer again, else the one that ran last.
     pub(in crate::transformer) fn loads(&self, a: &Activations<B::Buffer>) -> Option<Loads> {
         let d = expert_dims(&self.shape, a.extent.rows())?;
-        let routed = a.layers.iter().filter_map(|act| act.routed.as_ref());
+        let routed = a.feed_forward.iter().filter_map(|act| act.routed.as_ref());
         Loads::mean(routed.filter_map(|r| Loads::of_layer(&self.backend.tokens(&r.chosen, d.rows()), d.experts)))
     }
 }

@@ -15,35 +15,13 @@ use super::super::backend::{
 };
 use super::super::collective::{Job, Reduce};
 use super::super::shape::parts::{NormKind, Residual};
-use super::activations::{Activations, BeforeNorm, Extent, LayerActivations, Shared, expert_dims, qk_norm_dims};
+use super::activations::{
+    Activations, BeforeNorm, Extent, OfAttention, OfFeedForward, Rooms, Shared, expert_dims, qk_norm_dims,
+};
+pub(in crate::transformer) use super::dropout::Place;
+pub(crate) use super::dropout::StepDropout;
 use super::generate::Cache;
 use super::model::{LayerIndex, Linear, Model, Norm};
-
-/// Dropout of one training step: every place in the model draws its own seed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct StepDropout {
-    pub probability: f32,
-    pub seed: u64,
-}
-
-/// Where in the model dropout is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::transformer) enum Place {
-    Embedding,
-    Attention(usize),
-    FeedForward(usize),
-}
-
-impl StepDropout {
-    pub(in crate::transformer) fn at(&self, place: Place) -> Dropout {
-        let place = match place {
-            Place::Embedding => 0,
-            Place::Attention(layer) => 2 * layer as u64 + 1,
-            Place::FeedForward(layer) => 2 * layer as u64 + 2,
-        };
-        Dropout { probability: self.probability, seed: self.seed, place, part: 0 }
-    }
-}
 
 /// Where a branch ends: its last product, and the norm that stands after it.
 struct BranchEnd<'a, T> {
@@ -116,7 +94,28 @@ impl<B: Backend> Model<B> {
         dropout: Option<StepDropout>,
     ) {
         self.layers(ids, a, dropout, None);
-        let end = (2 * self.index.layers.len()) % a.residual.len();
+        self.after_layers(a);
+    }
+
+    /// The same, calling `before` before each layer.
+    pub(in crate::transformer) fn forward_by_layers(
+        &mut self,
+        ids: Tokens<'_, B::Buffer>,
+        a: &mut Activations<B::Buffer>,
+        dropout: Option<StepDropout>,
+        mut before: impl FnMut(&mut Self, usize),
+    ) {
+        self.embed(ids, 0, a, dropout);
+        for l in 0..self.index.layers.len() {
+            before(self, l);
+            self.attention_half(l, a, dropout, None, true);
+            self.feed_forward_half(l, a, dropout, true);
+        }
+        self.after_layers(a);
+    }
+
+    fn after_layers(&self, a: &mut Activations<B::Buffer>) {
+        let end = a.end();
         if let (Some(norm), Some((out, stats))) = (&self.index.last_norm, &mut a.last) {
             self.norm(norm, &a.residual[end], out, stats, a.extent.rows());
         }
@@ -131,33 +130,59 @@ impl<B: Backend> Model<B> {
         dropout: Option<StepDropout>,
         mut cache: Option<&mut Cache<B::Buffer>>,
     ) {
-        let n = a.extent.rows();
         let first = cache.as_ref().map_or(0, |k| k.length);
         self.embed(ids, first, a, dropout);
-        let (streams, kept) = (a.residual.len(), a.layers.len());
-        for (l, layer) in self.index.layers.iter().enumerate() {
-            let act = &mut a.layers[l % kept];
-            let [x, mid, out] = [2 * l, 2 * l + 1, 2 * l + 2].map(|at| at % streams);
-            let cached = cache.as_deref_mut();
-            self.attend(l, &a.residual[x], (act, &mut a.shared), a.extent, cached);
-            let norm = layer.norm1_after.as_ref().zip(act.after.as_mut().map(|[first, _]| first));
-            let end = BranchEnd { linear: &layer.out, norm, dropout: dropout.map(|d| d.at(Place::Attention(l))) };
-            let (stream, to) = two(&mut a.residual, x, mid);
-            self.branch(end, &act.attention, stream, to, n);
-
-            let read = if self.shape.parts().parallel() { x } else { mid };
-            let of_feed_forward = dropout.map(|d| d.at(Place::FeedForward(l)));
-            self.feed_forward(layer, &a.residual[read], (act, &mut a.shared), n, of_feed_forward);
-            let norm = layer.norm2_after.as_ref().zip(act.after.as_mut().map(|[_, second]| second));
-            let end = BranchEnd { linear: &layer.down, norm, dropout: of_feed_forward.filter(|_| self.residual()) };
-            let (stream, to) = two(&mut a.residual, mid, out);
-            match (&layer.router, &mut a.shared.experts) {
-                (Some(_), Some(said)) => self.join(end, said, stream, to, n),
-                _ => self.branch(end, &a.shared.act, stream, to, n),
-            }
+        for l in 0..self.index.layers.len() {
+            self.attention_half(l, a, dropout, cache.as_deref_mut(), true);
+            self.feed_forward_half(l, a, dropout, true);
         }
         if let Some(k) = cache {
             k.length = first + a.extent.tokens;
+        }
+    }
+
+    /// A layer's attention; `end` says whether up to the stream, or up to its last product.
+    pub(super) fn attention_half(
+        &self,
+        l: usize,
+        a: &mut Activations<B::Buffer>,
+        dropout: Option<StepDropout>,
+        cache: Option<&mut Cache<B::Buffer>>,
+        end: bool,
+    ) {
+        let (layer, extent, [x, mid, _]) = (&self.index.layers[l], a.extent, a.streams(l));
+        let Rooms { streams, attention: act, shared, .. } = a.rooms(l);
+        self.attend(l, &streams[x], (act, shared), extent, cache);
+        if end {
+            let norm = layer.norm1_after.as_ref().zip(act.after.as_mut());
+            let end = BranchEnd { linear: &layer.out, norm, dropout: dropout.map(|d| d.at(Place::Attention(l))) };
+            let (stream, to) = two(streams, x, mid);
+            self.branch(end, &act.attention, stream, to, extent.rows());
+        }
+    }
+
+    /// The same of its second half.
+    pub(super) fn feed_forward_half(
+        &self,
+        l: usize,
+        a: &mut Activations<B::Buffer>,
+        dropout: Option<StepDropout>,
+        end: bool,
+    ) {
+        let (layer, n, [x, mid, out]) = (&self.index.layers[l], a.extent.rows(), a.streams(l));
+        let Rooms { streams, feed_forward: act, shared, .. } = a.rooms(l);
+        let read = if self.shape.parts().parallel() { x } else { mid };
+        let dropout = dropout.map(|d| d.at(Place::FeedForward(l)));
+        self.feed_forward(layer, &streams[read], (act, shared), n, dropout);
+        if !end {
+            return;
+        }
+        let norm = layer.norm2_after.as_ref().zip(act.after.as_mut());
+        let end = BranchEnd { linear: &layer.down, norm, dropout: dropout.filter(|_| self.residual()) };
+        let (stream, to) = two(streams, mid, out);
+        match (&layer.router, &mut shared.experts) {
+            (Some(_), Some(said)) => self.join(end, said, stream, to, n),
+            _ => self.branch(end, &shared.act, stream, to, n),
         }
     }
 
@@ -203,7 +228,7 @@ impl<B: Backend> Model<B> {
         &self,
         l: usize,
         x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (act, shared): (&mut OfAttention<B::Buffer>, &mut Shared<B::Buffer>),
         extent: Extent,
         cache: Option<&mut Cache<B::Buffer>>,
     ) {
@@ -228,7 +253,7 @@ impl<B: Backend> Model<B> {
         &self,
         l: usize,
         x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (act, shared): (&mut OfAttention<B::Buffer>, &mut Shared<B::Buffer>),
         first: usize,
         d: AttentionDims,
     ) {
@@ -247,7 +272,7 @@ impl<B: Backend> Model<B> {
         &self,
         l: usize,
         x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (act, shared): (&mut OfAttention<B::Buffer>, &mut Shared<B::Buffer>),
         k: &mut Cache<B::Buffer>,
         d: AttentionDims,
     ) {
@@ -279,7 +304,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// Norms of queries and keys, in place; what they were is kept where a backward pass will follow.
-    fn qk_norm(&self, layer: &LayerIndex, act: &mut LayerActivations<B::Buffer>, of: AttentionDims) {
+    fn qk_norm(&self, layer: &LayerIndex, act: &mut OfAttention<B::Buffer>, of: AttentionDims) {
         let Some((gains, d)) = layer.qk_norm.zip(qk_norm_dims(&self.shape, of)) else { return };
         let kept = act.qk_norm.as_mut().map(|BeforeNorm { x, stats }| (x, stats));
         self.backend.qk_norm(&mut act.qkv, gains.map(|g| &self.parameters[g]), kept, d);
@@ -290,7 +315,7 @@ impl<B: Backend> Model<B> {
         &self,
         layer: &LayerIndex,
         x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (act, shared): (&mut OfFeedForward<B::Buffer>, &mut Shared<B::Buffer>),
         n: usize,
         dropout: Option<Dropout>,
     ) {

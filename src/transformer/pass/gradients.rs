@@ -1,8 +1,9 @@
 //! Where gradients are kept: a buffer for every parameter, or, in training, one layer's buffers that all layers share, each
-//! layer's parameters being updated before the next layer's gradients are written. A GPT-2 of 124M then holds 182 MB of
+//! layer's parameters being updated before the next layer's gradients are written (unless a step needs all of them together). A GPT-2 of 124M then holds 182 MB of
 //! gradients instead of 498 MB.
 
-use super::super::backend::{Alloc, Category};
+use super::super::backend::{Alloc, Backend, Category, Store, Stretch};
+use super::super::collective::share;
 use super::super::error::SessionError;
 use super::model::{Index, Linear, Spec};
 use std::ops::Range;
@@ -13,9 +14,77 @@ pub(crate) struct Gradients<T> {
     buffers: Vec<T>,
     /// The buffer of each parameter.
     slots: Vec<usize>,
+    /// Which share of how many of each is here.
+    place: (usize, usize),
 }
 
 impl<T> Gradients<T> {
+    /// Adds the gradients of some parameters to those that are here.
+    pub(crate) fn add<B: Backend<Buffer = T>>(&mut self, backend: &B, index: &Index, of: Range<usize>, more: &Self) {
+        for parameter in of {
+            backend.add(more.read(parameter), self.of(parameter), index.specs[parameter].len());
+        }
+    }
+
+    /// Multiplies those of some parameters by a factor.
+    pub(crate) fn scale<B: Backend<Buffer = T>>(&mut self, backend: &B, index: &Index, of: Range<usize>, factor: f32) {
+        for parameter in of {
+            let len = self.own(index, parameter).len();
+            backend.scale(self.of(parameter), len, factor);
+        }
+    }
+
+    /// The `rank`-th share of every parameter's of `of` ranks.
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub(crate) fn shares<A: Alloc<Buffer = T>>(
+        a: &A,
+        index: &Index,
+        place: (usize, usize),
+    ) -> Result<Self, SessionError> {
+        let one = |spec: &Spec| a.alloc(share(spec.len(), place.0, place.1).len(), Category::Gradients);
+        let buffers = index.specs.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { slots: (0..buffers.len()).collect(), buffers, place })
+    }
+
+    /// What of a parameter's gradient is here, by its place in the whole.
+    fn own(&self, index: &Index, parameter: usize) -> Range<usize> {
+        share(index.specs[parameter].len(), self.place.0, self.place.1)
+    }
+
+    /// Where those elements stand here that are a rank's by its place: all, where no others are here.
+    pub(crate) fn at(&self, index: &Index, parameter: usize, (rank, of): (usize, usize)) -> Range<usize> {
+        if self.place.1 > 1 {
+            return 0..self.own(index, parameter).len();
+        }
+        share(index.specs[parameter].len(), rank, of)
+    }
+
+    /// Takes the shares of some parameters' whole gradients: instead of what is here, or in addition.
+    pub(crate) fn take<B: Backend<Buffer = T>>(
+        &mut self,
+        backend: &B,
+        index: &Index,
+        of: Range<usize>,
+        (whole, into): (&Self, Store),
+    ) {
+        for parameter in of {
+            let part = self.own(index, parameter);
+            let stretch = Stretch { from: part.start, to: 0, len: part.len() };
+            backend.put(whole.read(parameter), self.of(parameter), stretch, into);
+        }
+    }
+
+    /// Puts the shares where they stand in the whole.
+    pub(crate) fn give<B: Backend<Buffer = T>>(&self, backend: &B, index: &Index, of: Range<usize>, whole: &mut Self) {
+        for parameter in of {
+            let part = self.own(index, parameter);
+            let stretch = Stretch { from: 0, to: part.start, len: part.len() };
+            backend.put(self.read(parameter), whole.of(parameter), stretch, Store::Overwrite);
+        }
+    }
+
     /// A buffer for every parameter.
     ///
     /// # Errors
@@ -39,10 +108,10 @@ impl<T> Gradients<T> {
 
     fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, kept: usize) -> Result<Self, SessionError> {
         let sizes = |layer: usize| index.specs[index.of_layer(layer)].iter().map(Spec::len).collect::<Vec<_>>();
-        let mut all = Self { buffers: Vec::new(), slots: Vec::new() };
+        let mut all = Self { buffers: Vec::new(), slots: Vec::new(), place: (0, 1) };
         // Of every kind of layer, how many there have been, and where the buffers begin that they take turns with.
         let mut kinds: Vec<(Vec<usize>, usize, Vec<usize>)> = Vec::new();
-        all.add(a, &index.specs[..index.of_layers().start])?;
+        all.allocate(a, &index.specs[..index.of_layers().start])?;
         for layer in 0..index.layers.len() {
             let own = sizes(layer);
             let at = kinds.iter().position(|(sizes, ..)| *sizes == own).unwrap_or(kinds.len());
@@ -52,19 +121,19 @@ impl<T> Gradients<T> {
             let (sizes, seen, begins) = &mut kinds[at];
             if begins.len() < kept.max(1) {
                 begins.push(all.buffers.len());
-                all.add(a, &index.specs[index.of_layer(layer)])?;
+                all.allocate(a, &index.specs[index.of_layer(layer)])?;
             } else {
                 let first = begins[*seen % begins.len()];
                 all.slots.extend(first..first + sizes.len());
             }
             *seen += 1;
         }
-        all.add(a, &index.specs[index.of_layers().end..])?;
+        all.allocate(a, &index.specs[index.of_layers().end..])?;
         Ok(all)
     }
 
     /// Buffers of their own for the next parameters.
-    fn add<A: Alloc<Buffer = T>>(&mut self, a: &A, specs: &[Spec]) -> Result<(), SessionError> {
+    fn allocate<A: Alloc<Buffer = T>>(&mut self, a: &A, specs: &[Spec]) -> Result<(), SessionError> {
         for spec in specs {
             self.slots.push(self.buffers.len());
             self.buffers.push(a.alloc(spec.len(), Category::Gradients)?);
@@ -80,6 +149,11 @@ impl<T> Gradients<T> {
     pub(crate) fn of(&mut self, parameter: usize) -> &mut T {
         let slot = self.slot(parameter);
         &mut self.buffers[slot]
+    }
+
+    /// The same, to read.
+    pub(crate) fn read(&self, parameter: usize) -> &T {
+        &self.buffers[self.slot(parameter)]
     }
 
     /// Two gradients at once; the second parameter stands after the first, as [`Index`] lays them.

@@ -150,7 +150,7 @@ fn a_token_does_not_see_what_follows_it() {
         let run = |ids: &[u32]| {
             let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer).unwrap();
             model.forward(ids, &mut a, None);
-            a.output(2).plain()[..5 * 24].to_vec()
+            a.output().plain()[..5 * 24].to_vec()
         };
         let mut padded = ids(9);
         padded[5..].fill(0);
@@ -225,6 +225,7 @@ fn workload(family: Family, phase: Phase) -> Workload {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     }
 }
 
@@ -324,6 +325,7 @@ fn memory_is_predicted_by_the_code_that_allocates() {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     };
     let train = count::memory(BackendKind::Cpu, &workload(Phase::Train), &Parallel::replicas(1)).unwrap();
     let four = 4 * 124_439_808;

@@ -7,7 +7,7 @@
 
 use super::super::backend::{AttentionDims, Backend, BlockCopy, Blocks, LatentDims, NormDims, Store};
 use super::super::shape::Latent;
-use super::activations::{BeforeNorm, Extent, LatentRoom, LatentScratch, LayerActivations, Scratch, Shared};
+use super::activations::{BeforeNorm, Extent, LatentRoom, LatentScratch, OfAttention, Scratch, Shared};
 use super::generate::Cache;
 use super::gradients::Gradients;
 use super::model::{LatentIndex, LayerIndex, Linear, Model, Norm};
@@ -76,7 +76,7 @@ impl<B: Backend> Model<B> {
         &self,
         (l, of): (usize, Through<'_>),
         x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (act, shared): (&mut OfAttention<B::Buffer>, &mut Shared<B::Buffer>),
         cache: Option<&mut Cache<B::Buffer>>,
     ) {
         let Shared { normed, latent: Some(room), .. } = shared else { return };
@@ -99,7 +99,7 @@ impl<B: Backend> Model<B> {
         &self,
         of: Through<'_>,
         input: &B::Buffer,
-        act: &mut LayerActivations<B::Buffer>,
+        act: &mut OfAttention<B::Buffer>,
         room: &mut LatentRoom<B::Buffer>,
         first: usize,
     ) {
@@ -120,7 +120,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// Attention over whole sequences, keys and values being made of the latent.
-    fn attend_whole(&self, of: Through<'_>, act: &mut LayerActivations<B::Buffer>, room: &mut LatentRoom<B::Buffer>) {
+    fn attend_whole(&self, of: Through<'_>, act: &mut OfAttention<B::Buffer>, room: &mut LatentRoom<B::Buffer>) {
         self.product(&of.index.up, &room.of_kv, &mut room.kv, of.d.rows());
         let pieces = of.pieces();
         for (from, copy) in [&room.queries, &room.rotated, &room.kv, &room.kv].into_iter().zip(pieces) {
@@ -135,7 +135,7 @@ impl<B: Backend> Model<B> {
         &self,
         of: Through<'_>,
         x: &B::Buffer,
-        (act, shared): (&mut LayerActivations<B::Buffer>, &mut Shared<B::Buffer>),
+        (act, shared): (&mut OfAttention<B::Buffer>, &mut Shared<B::Buffer>),
         (s, gradients): (&mut Scratch<B::Buffer>, &mut Gradients<B::Buffer>),
     ) {
         let Shared { normed, latent: Some(room), .. } = shared else { return };

@@ -15,7 +15,7 @@ impl<B: Backend> Model<B> {
         a: &Activations<B::Buffer>,
     ) -> Result<(&'static str, Vec<f32>), SessionError> {
         let n = a.extent.rows();
-        let output = a.output(self.index.layers.len());
+        let output = a.output();
         let Some(head) = self.index.head else {
             let mut host = vec![0.0; n * self.shape.d_model as usize];
             self.backend.download(output, 0, &mut host);

@@ -2,14 +2,17 @@
 
 pub(super) mod activations;
 pub(super) mod backward;
+mod dropout;
 mod experts;
 pub(super) mod forward;
 pub(super) mod generate;
 pub(super) mod gradients;
+mod index;
 #[cfg(test)]
 mod invariants;
 mod latent;
 mod logits;
 pub(super) mod model;
 pub(super) mod optimizer;
+pub(super) mod shares;
 mod spec;

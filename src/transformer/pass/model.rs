@@ -1,6 +1,4 @@
-//! The parameters of a model: which there are, how large, and how they start.
-//!
-//! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
+//! A model: its parameters, and how they start.
 
 use super::super::backend::{Backend, Category, Frequencies};
 use super::super::collective::Collective;
@@ -8,211 +6,14 @@ use super::super::collective::alone::Alone;
 use super::super::collective::grid::Parallel;
 use super::super::error::SessionError;
 use super::super::random::Stream;
-use super::super::shape::parts::{NormKind, Parts, Positions, QkNorm, Residual};
-use super::super::shape::{Mixture, Shape};
+use super::super::shape::Shape;
+use super::super::shape::parts::Positions;
+pub(crate) use super::index::Index;
+use super::shares::Shares;
 pub(crate) use super::spec::{LatentIndex, LayerIndex, Linear, Norm, Spec, Split, Start};
-use std::ops::Range;
 use std::sync::Arc;
 
-/// Where every parameter stands in the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Index {
-    pub specs: Vec<Spec>,
-    /// `[V, C]`
-    pub table: usize,
-    /// `[P, C]`, learned positions
-    pub positions: Option<usize>,
-    /// Of the embedding
-    pub embedding_norm: Option<Norm>,
-    pub layers: Vec<LayerIndex>,
-    /// Where each layer's parameters begin, and where the last one's end.
-    bounds: Vec<usize>,
-    pub last_norm: Option<Norm>,
-    /// `[V, C]`; the table's own index where embeddings are tied; `None` for the block
-    pub head: Option<usize>,
-}
-
-/// The second half of a layer.
-#[derive(Default)]
-struct FeedForward {
-    router: Option<Linear>,
-    correction: Option<usize>,
-    up_down: [Linear; 2],
-    shared: Option<[Linear; 2]>,
-}
-
-#[derive(Default)]
-struct Builder(Vec<Spec>);
-
-impl Builder {
-    fn push(&mut self, name: String, rows: usize, columns: usize, start: Start) -> usize {
-        self.0.push(Spec { name, rows, columns, start, split: Split::Whole, matrices: 1, fixed: false });
-        self.0.len() - 1
-    }
-    fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool, split: Split) -> Linear {
-        let weight = self.push(format!("{name}.weight"), rows, columns, Start::Normal);
-        self.0[weight].split = split;
-        let bias = bias.then(|| self.push(format!("{name}.bias"), 1, rows, Start::Zero));
-        if let (Some(bias), Split::Rows(_)) = (bias, split) {
-            self.0[bias].split = split;
-        }
-        Linear { weight, bias }
-    }
-    fn norm(&mut self, name: &str, c: usize, kind: NormKind) -> Option<Norm> {
-        let start = match kind {
-            NormKind::None => return None,
-            NormKind::Layer | NormKind::Rms => Start::One,
-            NormKind::RmsPlusOne => Start::Zero,
-        };
-        let gain = self.push(format!("{name}.gain"), 1, c, start);
-        let bias = (kind == NormKind::Layer).then(|| self.push(format!("{name}.bias"), 1, c, Start::Zero));
-        Some(Norm { gain, bias })
-    }
-
-    fn layer(&mut self, l: usize, s: &Shape) -> LayerIndex {
-        let (parts, c) = (s.parts(), s.d_model as usize);
-        let a = s.d_attn() as usize;
-        let named = |name: &str| format!("layers.{l}.{name}");
-        let norm_if =
-            |b: &mut Self, name: &str, there: bool| there.then(|| b.norm(&named(name), c, parts.norm)).flatten();
-        let norm1 = norm_if(self, "norm1", parts.norm_before());
-        let (qkv, latent) = self.queries(&named, s);
-        let qk_norm = self.qk_norm(&named("qk_norm"), s, parts);
-        let sinks = parts.sinks.then(|| self.push(named("sinks"), 1, s.n_heads as usize, Start::Zero));
-        let out = self.linear(&named("out"), c, a, s.attn_out_bias, Split::Columns);
-        let norm1_after = norm_if(self, "norm1_after", parts.norm_after());
-        let norm2 = match parts.residual {
-            Residual::ParallelOneNorm => norm1,
-            _ => norm_if(self, "norm2", parts.norm_before()),
-        };
-        let feed_forward = match s.experts_of(l) {
-            Some(mixture) => self.experts(&named, s, mixture),
-            None => {
-                FeedForward { up_down: self.feed_forward(["up", "down"].map(named), s, s.d_ff), ..Default::default() }
-            }
-        };
-        let FeedForward { router, correction, up_down: [up, down], shared } = feed_forward;
-        let norm2_after = norm_if(self, "norm2_after", parts.norm_after());
-        LayerIndex {
-            norm1,
-            qkv,
-            latent,
-            qk_norm,
-            sinks,
-            out,
-            norm1_after,
-            norm2,
-            router,
-            correction,
-            up,
-            down,
-            shared,
-            norm2_after,
-        }
-    }
-
-    /// What queries, keys and values are made of.
-    fn queries(&mut self, named: &impl Fn(&str) -> String, s: &Shape) -> (Linear, Option<LatentIndex>) {
-        let c = s.d_model as usize;
-        let Some(latent) = &s.latent else {
-            let [a, kv] = [s.d_attn(), s.d_kv()].map(|x| x as usize);
-            return (self.linear(&named("qkv"), a + 2 * kv, c, s.qkv_bias, Split::Rows([a, kv, kv])), None);
-        };
-        let [heads, rank, rope, kv] = [s.n_heads, latent.kv_rank, latent.rope, latent.kv_head()].map(|x| x as usize);
-        let mut made = |name: &str, rows, columns| self.linear(&named(name), rows, columns, false, Split::Whole);
-        let of_queries = latent.q_rank.map(|rank| (made("q_latent", rank as usize, c), rank as usize));
-        let width = of_queries.map_or(c, |(_, rank)| rank);
-        let qkv = made("queries", heads * s.head_dim as usize, width);
-        let (down, rotated) = (made("kv_latent", rank, c), made("rotated", rope, c));
-        let up = made("kv", heads * kv, rank);
-        self.0[up.weight].matrices = 0;
-        let kind = s.parts().norm;
-        let queries = of_queries.and_then(|(l, rank)| Some((l, self.norm(&named("q_latent_norm"), rank, kind)?)));
-        let norm = self.norm(&named("kv_latent_norm"), rank, kind);
-        (qkv, norm.map(|norm| LatentIndex { queries, down, norm, rotated, up }))
-    }
-
-    /// The two products of a feed-forward layer of this width.
-    fn feed_forward(&mut self, [up, down]: [String; 2], s: &Shape, width: u32) -> [Linear; 2] {
-        let (c, f) = (s.d_model as usize, width as usize);
-        let gated = if s.activation.gated() { f } else { 0 };
-        let up = self.linear(&up, s.activation.inner(f), c, s.mlp_bias, Split::Rows([f, gated, 0]));
-        [up, self.linear(&down, c, f, s.mlp_bias, Split::Columns)]
-    }
-
-    fn experts(&mut self, named: &impl Fn(&str) -> String, s: &Shape, of: &Mixture) -> FeedForward {
-        let [c, f, count] = [s.d_model, s.d_ff_expert(), of.count].map(|x| x as usize);
-        let router = Some(self.linear(&named("router"), count, c, s.mlp_bias, Split::Whole));
-        let correction = of.routing.corrected.then(|| self.push(named("correction"), 1, count, Start::Zero));
-        if let Some(c) = correction {
-            self.0[c].fixed = true;
-        }
-        let up = self.linear(&named("up"), count * s.activation.inner(f), c, s.mlp_bias, Split::Whole);
-        let down = self.linear(&named("down"), count * c, f, s.mlp_bias, Split::Whole);
-        [up, down].iter().for_each(|l| self.0[l.weight].matrices = count);
-        let names = ["shared_up", "shared_down"];
-        let shared = (of.shared > 0).then(|| self.feed_forward(names.map(named), s, s.d_ff_shared()));
-        FeedForward { router, correction, up_down: [up, down], shared }
-    }
-
-    fn qk_norm(&mut self, name: &str, s: &Shape, parts: &Parts) -> Option<[usize; 2]> {
-        let [q, k] = match parts.qk_norm {
-            QkNorm::None => return None,
-            QkNorm::Head => [s.head_dim; 2],
-            QkNorm::Whole => [s.d_attn(), s.d_kv()],
-        };
-        let of = |b: &mut Self, name: String, len: u32| b.norm(&name, len as usize, parts.norm).map(|n| n.gain);
-        of(self, format!("{name}.q"), q).zip(of(self, format!("{name}.k"), k)).map(|(q, k)| [q, k])
-    }
-}
-
 impl Index {
-    /// The parameters of a shape, or of a rank's part of it ([`Parallel::part_of`]).
-    pub(crate) fn new(s: &Shape) -> Self {
-        let mut b = Builder::default();
-        let (parts, [c, v]) = (s.parts(), [s.d_model, s.vocab_size].map(|x| x as usize));
-        let table = b.push("embedding".into(), v, c, Start::Normal);
-        let rows = (s.context + parts.position_offset) as usize;
-        let learned = parts.positions == Positions::Learned;
-        let positions = learned.then(|| b.push("positions".into(), rows, c, Start::Normal));
-        let embedding_norm = parts.embedding_norm.then(|| b.norm("embedding_norm", c, parts.norm)).flatten();
-        let mut bounds = vec![b.0.len()];
-        let one = |l: usize| {
-            let layer = b.layer(l, s);
-            bounds.push(b.0.len());
-            layer
-        };
-        let layers = (0..s.n_layers as usize).map(one).collect();
-        let last_norm = b.norm("last_norm", c, parts.norm);
-        let head = s
-            .has_vocabulary_head()
-            .then(|| if s.tied_embeddings { table } else { b.push("head".into(), v, c, Start::Normal) });
-        Self { specs: b.0, table, positions, embedding_norm, layers, bounds, last_norm, head }
-    }
-
-    /// The parameters of one layer, which stand together.
-    pub(crate) fn of_layer(&self, layer: usize) -> Range<usize> {
-        self.bounds[layer]..self.bounds[layer + 1]
-    }
-
-    /// The parameters of all layers.
-    pub(crate) fn of_layers(&self) -> Range<usize> {
-        self.bounds[0]..self.bounds[self.layers.len()]
-    }
-
-    /// Whether the embedding's gradient is first written by the tied head.
-    pub(crate) fn tied(&self) -> bool {
-        self.head == Some(self.table)
-    }
-
-    /// How many matrices a parameter is that products multiply by, each as a whole: one, or one an expert. `None` where it is read in
-    /// other ways. (The table is such a matrix where embeddings are tied.)
-    pub(crate) fn matrices(&self, parameter: usize) -> Option<usize> {
-        let spec = &self.specs[parameter];
-        let lookup_only = Some(parameter) == self.positions || (parameter == self.table && !self.tied());
-        (spec.rows > 1 && !lookup_only && spec.matrices > 0).then_some(spec.matrices)
-    }
-
     /// Parameters as they start, from a seed; the same for every backend, and the `rank`-th part of them for a rank of `of`.
     ///
     /// # Errors
@@ -225,19 +26,42 @@ impl Index {
         (rank, of): (usize, usize),
     ) -> Result<Vec<B::Buffer>, SessionError> {
         let one = |(i, spec): (usize, &Spec)| {
-            let numbers = || spec.numbers(Stream::new(seed, i as u64), rank, of);
             if let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) {
-                return backend.normal_weights(matrices, &numbers());
+                return backend.normal_weights(matrices, &spec.numbers(Stream::new(seed, i as u64), rank, of));
             }
             let mut buffer = backend.alloc(spec.len(), purpose.category())?;
-            match spec.start {
-                Start::Zero => {}
-                Start::One => backend.fill(&mut buffer, 1.0),
-                Start::Normal => backend.fill_normal(&mut buffer, &numbers()),
+            // What is allocated is zero.
+            if spec.start != Start::Zero {
+                self.write(backend, Origin::Seed(seed), (rank, of), i, &mut buffer)?;
             }
             Ok(buffer)
         };
         self.specs.iter().enumerate().map(one).collect()
+    }
+
+    /// Writes a parameter as it starts into a buffer of training.
+    fn write<B: Backend>(
+        &self,
+        backend: &B,
+        origin: Origin,
+        place: (usize, usize),
+        i: usize,
+        buffer: &mut B::Buffer,
+    ) -> Result<(), SessionError> {
+        let spec = &self.specs[i];
+        match (origin, spec.start) {
+            (Origin::Read(numbers), _) => {
+                let mut host = vec![0.0; spec.len()];
+                numbers.rows(i, spec, place, 0, &mut host)?;
+                backend.upload(&host, buffer);
+            }
+            (Origin::Seed(_), Start::Zero) => backend.fill(buffer, 0.0),
+            (Origin::Seed(_), Start::One) => backend.fill(buffer, 1.0),
+            (Origin::Seed(seed), Start::Normal) => {
+                backend.fill_normal(buffer, &spec.numbers(Stream::new(seed, i as u64), place.0, place.1));
+            }
+        }
+        Ok(())
     }
 
     /// Parameters that are read, the `rank`-th part of them for a rank of `of`; one after the other, so that beside what a backend
@@ -253,6 +77,11 @@ impl Index {
         place: (usize, usize),
     ) -> Result<Vec<B::Buffer>, SessionError> {
         let one = |(i, spec): (usize, &Spec)| {
+            let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) else {
+                let mut buffer = backend.alloc(spec.len(), purpose.category())?;
+                self.write(backend, Origin::Read(numbers), place, i, &mut buffer)?;
+                return Ok(buffer);
+            };
             let (mut row, mut failure) = (0, None);
             let mut next = |out: &mut [f32]| {
                 if failure.is_none() {
@@ -260,16 +89,7 @@ impl Index {
                 }
                 row += out.len() / spec.columns.max(1);
             };
-            let panels = self.matrices(i).filter(|_| purpose == Purpose::Inference);
-            let buffer = if let Some(matrices) = panels {
-                backend.weights(matrices, spec.rows / matrices, spec.columns, &mut next)?
-            } else {
-                let mut buffer = backend.alloc(spec.len(), purpose.category())?;
-                let mut host = vec![0.0; spec.len()];
-                next(&mut host);
-                backend.upload(&host, &mut buffer);
-                buffer
-            };
+            let buffer = backend.weights(matrices, spec.rows / matrices, spec.columns, &mut next)?;
             failure.map_or(Ok(buffer), Err)
         };
         self.specs.iter().enumerate().map(one).collect()
@@ -352,19 +172,57 @@ impl<B: Backend> Model<B> {
         purpose: Purpose,
         tensor: Arc<dyn Collective<B::Buffer>>,
     ) -> Result<Self, SessionError> {
-        let ranks = u32::try_from(tensor.size()).unwrap_or(u32::MAX);
-        let shape = Parallel { tensor: ranks, ..Parallel::replicas(1) }.part_of(shape);
+        let shape = part_of(shape, &*tensor);
         let index = Index::new(&shape);
         let place = (tensor.rank(), tensor.size());
         let parameters = match origin {
             Origin::Seed(seed) => index.initialise(&backend, seed, purpose, place)?,
             Origin::Read(numbers) => index.read(&backend, numbers, purpose, place)?,
         };
+        Ok(Self::of_parameters(backend, shape, index, parameters, tensor))
+    }
+
+    /// The same for training, of whose layers this replica, one of several by `replica`, keeps a share of each parameter.
+    ///
+    /// # Errors
+    /// As of [`Model::part`].
+    pub(crate) fn sharded(
+        backend: B,
+        shape: &Shape,
+        origin: Origin,
+        tensor: Arc<dyn Collective<B::Buffer>>,
+        replica: (usize, usize),
+    ) -> Result<(Self, Shares<B::Buffer>), SessionError> {
+        let shape = part_of(shape, &*tensor);
+        let index = Index::new(&shape);
+        let (mut parameters, mut shares) = Shares::allocate(&backend, &index, replica)?;
+        let place = (tensor.rank(), tensor.size());
+        for layer in 0..index.layers.len() {
+            shares.turn(&mut parameters, &index, layer);
+            for i in index.of_layer(layer) {
+                index.write(&backend, origin, place, i, &mut parameters[i])?;
+            }
+            shares.take(&backend, &parameters, &index, layer);
+        }
+        let layers = index.of_layers();
+        for i in (0..layers.start).chain(layers.end..index.specs.len()) {
+            index.write(&backend, origin, place, i, &mut parameters[i])?;
+        }
+        Ok((Self::of_parameters(backend, shape, index, parameters, tensor), shares))
+    }
+
+    fn of_parameters(
+        backend: B,
+        shape: Shape,
+        index: Index,
+        parameters: Vec<B::Buffer>,
+        tensor: Arc<dyn Collective<B::Buffer>>,
+    ) -> Self {
         let rotary = shape.parts().positions == Positions::Rotary;
         let frequencies = rotary.then(|| {
             [shape.rope.clone(), shape.local_rope()].map(|r| Frequencies::new(&r, shape.rotary_dim() as usize))
         });
-        Ok(Self { backend, shape, index, parameters, frequencies, tensor })
+        Self { backend, shape, index, parameters, frequencies, tensor }
     }
 
     /// Of a layer's rotary positions.
@@ -373,6 +231,12 @@ impl<B: Backend> Model<B> {
             .as_ref()
             .map(|[whole, local]| if self.shape.window_of(layer).is_some() { local } else { whole })
     }
+}
+
+/// What of a model's layers is one rank's.
+fn part_of<T>(shape: &Shape, tensor: &dyn Collective<T>) -> Shape {
+    let ranks = u32::try_from(tensor.size()).unwrap_or(u32::MAX);
+    Parallel { tensor: ranks, ..Parallel::replicas(1) }.part_of(shape)
 }
 
 #[cfg(test)]

@@ -80,6 +80,11 @@ impl<T> State<T> {
         self.step
     }
 
+    /// Which rank of how many keeps its share of the moments here.
+    pub(in crate::transformer) fn place(&self) -> (usize, usize) {
+        self.place
+    }
+
     /// The second moment of a parameter, where the kind has one.
     pub(in crate::transformer) fn second_mut(&mut self, parameter: usize) -> Option<&mut T> {
         self.second.get_mut(parameter)

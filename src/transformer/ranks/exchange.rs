@@ -1,19 +1,36 @@
 //! From the gradients of one replica to the parameters of all: a layer's gradients are a bucket that is exchanged while the pass goes
-//! on with the next layer's, where the collective can ([`Collective::overlaps`]); what comes back updates the layer.
+//! on with the next layer's, where the collective can ([`Collective::overlaps`]); what comes back updates the layer, or is kept until
+//! that of all layers is there.
 
-use super::super::backend::{Backend, Update};
+use super::super::backend::{Backend, Store, Update};
 use super::super::checkpoint::Checkpoint;
 use super::super::collective::grid::{Groups, Sharding};
 use super::super::collective::{Collective, Job, Reduce, Ticket};
+use super::super::pass::backward::Turns;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::Model;
 use super::super::pass::optimizer::State;
+use super::super::pass::shares::Shares;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Layers whose gradients have buffers of their own at one time.
 pub(in crate::transformer) fn layers_kept<T>(data: &dyn Collective<T>) -> usize {
     if data.overlaps() { 2 } else { 1 }
+}
+
+/// Has a layer's parameters whole, where replicas keep shares of them.
+pub(super) fn gather<B: Backend>(
+    data: &dyn Collective<B::Buffer>,
+    shares: Option<&mut Shares<B::Buffer>>,
+    model: &mut Model<B>,
+    layer: usize,
+) {
+    let Some(shares) = shares else { return };
+    if shares.lay(&model.backend, &mut model.parameters, &model.index, layer) {
+        data.run(Job::AllGather, &mut model.parameters[model.index.of_layer(layer)]);
+        shares.gathered(layer);
+    }
 }
 
 /// Whom a rank talks to, and what it keeps.
@@ -38,10 +55,23 @@ pub(in crate::transformer) struct Exchange<'a, T> {
     pub sharding: Sharding,
     pub update: &'a Update,
     pub state: &'a mut State<T>,
+    /// Whether nothing is updated before all gradients are there ([`Exchange::update_all`]).
+    pub(super) together: bool,
+    /// Where replicas keep shares of the parameters.
+    pub(super) parameters: Option<&'a mut Shares<T>>,
     /// The bucket that is on its way.
     under_way: Option<(Range<usize>, Ticket)>,
     /// Parameters that are coming back.
     gathered: Vec<Ticket>,
+}
+
+/// A rank's shares of gradients that several passes add up to, or that are all wanted before the first update.
+pub(super) struct Sum<'s, T> {
+    pub shares: &'s mut Gradients<T>,
+    /// Whether what comes replaces what is there.
+    pub first: bool,
+    /// What the sum is multiplied by when the step's last have come, which are then used.
+    pub last: Option<f32>,
 }
 
 impl<'a, T> Exchange<'a, T> {
@@ -52,26 +82,29 @@ impl<'a, T> Exchange<'a, T> {
         update: &'a Update,
         state: &'a mut State<T>,
     ) -> Self {
-        Self { data, sharding, update, state, under_way: None, gathered: Vec::new() }
+        let (together, parameters, gathered) = (false, None, Vec::new());
+        Self { data, sharding, update, state, together, parameters, under_way: None, gathered }
     }
 
     /// The gradients of some parameters are there: they are sent off, and those sent before are waited for and used.
-    pub(super) fn finished<B: Backend<Buffer = T>>(
+    pub(super) fn send<B: Backend<Buffer = T>>(
         &mut self,
         model: &mut Model<B>,
         parameters: Range<usize>,
         gradients: &mut Gradients<T>,
+        sum: Option<&mut Sum<'_, T>>,
     ) {
         let job = match self.sharding {
             Sharding::None => Job::AllReduce(Reduce::Mean),
-            Sharding::Optimizer => Job::ReduceScatter(Reduce::Mean),
+            Sharding::Optimizer | Sharding::Gradients | Sharding::Parameters => Job::ReduceScatter(Reduce::Mean),
         };
         let ticket = self.data.start(job, gradients.range(parameters.clone()));
-        let before = self.under_way.replace((parameters, ticket));
-        self.use_bucket(before, model, gradients);
-        if !self.data.overlaps() {
-            let own = self.under_way.take();
-            self.use_bucket(own, model, gradients);
+        let bucket = Some((parameters, ticket));
+        if self.data.overlaps() {
+            let before = std::mem::replace(&mut self.under_way, bucket);
+            self.use_bucket(before, model, gradients, sum);
+        } else {
+            self.use_bucket(bucket, model, gradients, sum);
         }
     }
 
@@ -80,19 +113,102 @@ impl<'a, T> Exchange<'a, T> {
         bucket: Option<(Range<usize>, Ticket)>,
         model: &mut Model<B>,
         gradients: &mut Gradients<T>,
+        sum: Option<&mut Sum<'_, T>>,
     ) {
         let Some((parameters, ticket)) = bucket else { return };
         self.data.finish(ticket);
+        let mut shares = None;
+        if let Some(sum) = sum {
+            let into = if sum.first { Store::Overwrite } else { Store::Accumulate };
+            sum.shares.take(&model.backend, &model.index, parameters.clone(), (gradients, into));
+            let Some(factor) = sum.last else { return };
+            sum.shares.scale(&model.backend, &model.index, parameters.clone(), factor);
+            shares = Some(&*sum.shares);
+        }
+        if !self.together {
+            self.updated(model, parameters, gradients, shares);
+        }
+    }
+
+    /// Updates some parameters; where shares of their gradients are kept, `gradients` is room for them.
+    fn updated<B: Backend<Buffer = T>>(
+        &mut self,
+        model: &mut Model<B>,
+        parameters: Range<usize>,
+        gradients: &mut Gradients<T>,
+        shares: Option<&Gradients<T>>,
+    ) {
+        if let Some(shares) = shares {
+            shares.give(&model.backend, &model.index, parameters.clone(), gradients);
+        }
+        let layer = model.index.layer_of(&parameters);
+        if let Some((shares, layer)) = self.parameters.as_deref_mut().zip(layer) {
+            shares.lay(&model.backend, &mut model.parameters, &model.index, layer);
+            model.update_some(self.update, parameters.clone(), gradients.range(parameters), self.state);
+            shares.take(&model.backend, &model.parameters, &model.index, layer);
+            return;
+        }
         model.update_some(self.update, parameters.clone(), gradients.range(parameters.clone()), self.state);
-        if self.sharding == Sharding::Optimizer {
+        if self.sharding != Sharding::None {
             self.gathered.push(self.data.start(Job::AllGather, &mut model.parameters[parameters]));
+        }
+    }
+
+    /// Has a layer's parameters whole, where replicas keep shares of them.
+    pub(super) fn whole<B: Backend<Buffer = T>>(&mut self, model: &mut Model<B>, layer: usize) {
+        gather(self.data, self.parameters.as_deref_mut(), model, layer);
+    }
+
+    /// Waits for the last gradients of a pass.
+    pub(super) fn wait<B: Backend<Buffer = T>>(
+        &mut self,
+        model: &mut Model<B>,
+        gradients: &mut Gradients<T>,
+        sum: Option<&mut Sum<'_, T>>,
+    ) {
+        let last = self.under_way.take();
+        self.use_bucket(last, model, gradients, sum);
+    }
+
+    /// Updates all parameters at once.
+    pub(super) fn update_all<B: Backend<Buffer = T>>(
+        &mut self,
+        model: &mut Model<B>,
+        gradients: &mut Gradients<T>,
+        shares: Option<&Gradients<T>>,
+    ) {
+        for parameters in model.index.buckets().collect::<Vec<_>>() {
+            self.updated(model, parameters, gradients, shares);
         }
     }
 
     /// Waits for what is still on its way; afterwards every replica has the same parameters.
     pub(super) fn end<B: Backend<Buffer = T>>(mut self, model: &mut Model<B>, gradients: &mut Gradients<T>) {
-        let last = self.under_way.take();
-        self.use_bucket(last, model, gradients);
+        self.wait(model, gradients, None);
         self.gathered.drain(..).for_each(|ticket| self.data.finish(ticket));
+    }
+}
+
+impl<T, B: Backend<Buffer = T>> Turns<B> for &mut Exchange<'_, T> {
+    fn before(&mut self, model: &mut Model<B>, layer: usize) {
+        self.whole(model, layer);
+    }
+    fn finished(&mut self, model: &mut Model<B>, parameters: Range<usize>, gradients: &mut Gradients<T>) {
+        self.send(model, parameters, gradients, None);
+    }
+}
+
+/// The same of a pass whose gradients are added to others.
+pub(super) struct Summing<'s, 'a, T> {
+    pub exchange: &'s mut Exchange<'a, T>,
+    pub sum: Sum<'s, T>,
+}
+
+impl<T, B: Backend<Buffer = T>> Turns<B> for &mut Summing<'_, '_, T> {
+    fn before(&mut self, model: &mut Model<B>, layer: usize) {
+        self.exchange.whole(model, layer);
+    }
+    fn finished(&mut self, model: &mut Model<B>, parameters: Range<usize>, gradients: &mut Gradients<T>) {
+        self.exchange.send(model, parameters, gradients, Some(&mut self.sum));
     }
 }

@@ -99,8 +99,6 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
         model.forward(ids, &mut a, run.dropout);
         state.begin_step();
         let mut exchange = Exchange::new(data, run.parallel.sharding, &run.update, &mut state);
-        let finished =
-            |m: &mut Model<Cpu>, p: std::ops::Range<usize>, g: &mut Gradients<Buffer>| exchange.finished(m, p, g);
         let loss = model.backward_by_layers(
             Tokens::Host(ids),
             &targets,
@@ -108,7 +106,7 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
             &mut scratch,
             &mut gradients,
             run.dropout,
-            finished,
+            &mut exchange,
         );
         losses.push(model.backend.read_loss(loss));
         exchange.end(&mut model, &mut gradients);
@@ -320,6 +318,7 @@ fn workload(family: Family, phase: Phase) -> Workload {
         dropout: 0.0,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! A trial's ranks: what one does, the threads that they run on, the gradients that replicas exchange, and the processes that
 //! they may be spread over.
 
+mod clip;
 mod exchange;
 #[cfg(test)]
 mod grid_tests;
+#[cfg(test)]
+mod lever_tests;
 pub(super) mod one;
 pub(super) mod processes;
 pub(super) mod threads;

@@ -9,11 +9,12 @@ use super::super::pass::activations::Extent;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::generate::Inference;
 use super::super::pass::model::{Model, Origin, Purpose};
-use super::super::random::{Normals, Stream, mix};
+use super::super::random::{Block, Normals, Stream, mix};
 use super::super::shape::Shape;
 use super::super::{BackendKind, Phase, Workload};
 use super::exchange::{Seat, layers_kept};
 use super::training::{Keeping, Training};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Streams of random numbers, apart from those of the parameters (which are numbered from 0).
@@ -78,19 +79,26 @@ impl<B: Backend + Clone> Rank<B> {
         let purpose = if workload.phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
         let numbers = seat.stored.as_deref().map(|stored| Origin::Read(stored));
         let origin = numbers.unwrap_or(Origin::Seed(seat.seed));
-        let model = Model::part(backend, &workload.shape, origin, purpose, seat.groups.tensor.clone())?;
+        let (data, tensor) = (Arc::clone(&seat.groups.data), Arc::clone(&seat.groups.tensor));
+        let replica = (data.rank(), data.size());
+        let (model, shares) = if purpose == Purpose::Training && seat.sharding == Sharding::Parameters {
+            let (model, shares) = Model::sharded(backend, &workload.shape, origin, tensor, replica)?;
+            (model, Some(shares))
+        } else {
+            (Model::part(backend, &workload.shape, origin, purpose, tensor)?, None)
+        };
         let update = Update::new(workload.optimizer);
         let work = match workload.phase {
             Phase::Train => {
                 let extent = Extent { batch, tokens: workload.seq_len as usize };
-                let data = &*seat.groups.data;
-                let state = if seat.sharding == Sharding::Optimizer { (data.rank(), data.size()) } else { (0, 1) };
-                let keeping = Keeping { layers: layers_kept(data), state };
+                let keeping = Keeping::new(layers_kept(&*data), replica, seat.sharding, workload.levers);
                 let mut t = Training::new(&model.backend, &model.shape, &model.index, extent, &update, keeping)?;
-                if let Some(vectors) = t.vectors() {
+                t.shares = shares;
+                let len = workload.levers.of_pass(extent).rows() * model.shape.d_model as usize;
+                for (number, vectors) in t.vectors().enumerate() {
                     let stream = Stream::new(seat.seed, TARGETS + seat.replica());
-                    let numbers = Normals::first(stream, 1.0, extent.rows() * model.shape.d_model as usize);
-                    model.backend.fill_normal(vectors, &numbers);
+                    let row = Block { rows: 1, first: (number * len) as u64, stride: len as u64 };
+                    model.backend.fill_normal(vectors, &Normals::new(stream, 1.0, len, vec![row]));
                 }
                 Work::Train(t)
             }

@@ -29,6 +29,7 @@ fn workload(phase: Phase) -> Workload {
         dropout: 0.1,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     }
 }
 

@@ -2,20 +2,24 @@
 //!
 //! A step's operations are the same every time, so that a backend may capture them once and replay them ([`Backend::captured`]):
 //! tokens lie in buffers, and what else differs is told beforehand. Ranks that exchange with others do their steps one by one: what
-//! a capture makes of several threads' collectives, and of a stream beside the device's own, has not been tried on GPUs.
+//! a capture makes of several threads' collectives, and of a stream beside the device's own, has not been tried on GPUs. So do those
+//! whose batch goes through in micro-batches, as each has a loss to be read.
 
 use super::super::backend::{Alloc, Backend, Captured, Category, Loss, Tokens, Update, Varying};
 use super::super::collective::grid::{Parallel, Sharding};
 use super::super::error::SessionError;
-use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
+use super::super::levers::Levers;
+use super::super::pass::activations::{Activations, Extent, Scratch};
 use super::super::pass::backward::Targets;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::{Index, Model};
 use super::super::pass::optimizer::State;
+use super::super::pass::shares::Shares;
 use super::super::shape::Shape;
 use super::super::{BackendKind, cuda};
-use super::exchange::{Exchange, Seat};
+use super::clip::Clip;
+use super::exchange::{Exchange, Seat, Sum, Summing};
 use std::ops::Range;
 
 /// What a training rank keeps of gradients and moments.
@@ -25,14 +29,20 @@ pub(in crate::transformer) struct Keeping {
     pub layers: usize,
     /// Which share of how many of the moments.
     pub state: (usize, usize),
+    pub levers: Levers,
+    pub sharding: Sharding,
 }
 
 impl Keeping {
     /// What a replica will keep, before there is one.
-    pub(crate) fn of_replica(on: BackendKind, replica: usize, parallel: &Parallel) -> Self {
-        let sharded = parallel.sharding == Sharding::Optimizer;
+    pub(crate) fn of_replica(on: BackendKind, replica: usize, parallel: &Parallel, levers: Levers) -> Self {
         let layers = if on == BackendKind::Cuda && cuda::nccl::beside(parallel) { 2 } else { 1 };
-        Self { layers, state: if sharded { (replica, parallel.data as usize) } else { (0, 1) } }
+        Self::new(layers, (replica, parallel.data as usize), parallel.sharding, levers)
+    }
+
+    /// What one replica of several keeps.
+    pub(crate) fn new(layers: usize, (replica, of): (usize, usize), sharding: Sharding, levers: Levers) -> Self {
+        Self { layers, state: sharding.of_optimizer(replica, of), levers, sharding }
     }
 }
 
@@ -45,19 +55,82 @@ enum Aim<T> {
     Vectors(T),
 }
 
+/// What goes through the model in one pass.
+#[derive(Debug)]
+struct Pass<T> {
+    ids: T,
+    aim: Aim<T>,
+}
+
+impl<T> Pass<T> {
+    fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, extent: Extent) -> Result<Self, SessionError> {
+        let aim = if s.has_vocabulary_head() {
+            Aim::Tokens(a.alloc(extent.rows(), Category::Statistics)?)
+        } else {
+            Aim::Vectors(a.alloc(extent.rows() * s.d_model as usize, Category::Activations)?)
+        };
+        Ok(Self { ids: a.alloc(extent.rows(), Category::Statistics)?, aim })
+    }
+
+    fn put<B: Backend<Buffer = T>>(&mut self, backend: &B, (tokens, targets): (&[u32], &[u32])) {
+        backend.put_tokens(tokens, &mut self.ids);
+        if let Aim::Tokens(to) = &mut self.aim {
+            backend.put_tokens(targets, to);
+        }
+    }
+
+    fn operands(&self) -> (Tokens<'_, T>, Targets<'_, T>) {
+        let targets = match &self.aim {
+            Aim::Tokens(t) => Targets::Placed(t),
+            Aim::Vectors(v) => Targets::Vectors(v),
+        };
+        (Tokens::Placed(&self.ids), targets)
+    }
+}
+
+/// Where gradients are until they are used.
+#[derive(Debug)]
+enum Kept<T> {
+    /// Each layer's are used before those of others are written to the same place.
+    Layer(Gradients<T>),
+    /// Those of all layers, until a step's last pass, or this rank's shares of them; `one` is where passes write theirs before they are
+    /// added, unless they are the first.
+    All { sum: Gradients<T>, one: Option<Gradients<T>>, clip: Option<Clip<T>> },
+}
+
+impl<T> Kept<T> {
+    fn new<A: Alloc<Buffer = T>>(a: &A, index: &Index, keeping: Keeping) -> Result<Self, SessionError> {
+        let Levers { accumulate, clip, .. } = keeping.levers;
+        let of_layers = || Gradients::shared_by_layers(a, index, keeping.layers);
+        if !keeping.levers.keep_gradients() {
+            return Ok(Self::Layer(of_layers()?));
+        }
+        let shares = keeping.sharding.of_gradients();
+        Ok(Self::All {
+            sum: if shares { Gradients::shares(a, index, keeping.state)? } else { Gradients::all(a, index)? },
+            one: (shares || accumulate > 1).then(of_layers).transpose()?,
+            clip: clip.map(|largest| Clip::new(a, largest)).transpose()?,
+        })
+    }
+}
+
 /// Buffers of training.
 #[derive(Debug)]
 pub(in crate::transformer) struct Training<T> {
     activations: Activations<T>,
     scratch: Scratch<T>,
-    gradients: Gradients<T>,
+    kept: Kept<T>,
     state: State<T>,
-    ids: T,
-    aim: Aim<T>,
+    /// A step's, one after the other.
+    passes: Vec<Pass<T>>,
     captured: Captured,
+    /// Of the parameters, where this rank has no more of layers that are not at work.
+    pub shares: Option<Shares<T>>,
 }
 
 impl<T> Training<T> {
+    /// Of steps of the given extent, which micro-batches divide.
+    ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub(crate) fn new<A: Alloc<Buffer = T>>(
@@ -68,19 +141,15 @@ impl<T> Training<T> {
         update: &Update,
         keeping: Keeping,
     ) -> Result<Self, SessionError> {
-        let aim = if s.has_vocabulary_head() {
-            Aim::Tokens(a.alloc(extent.rows(), Category::Statistics)?)
-        } else {
-            Aim::Vectors(a.alloc(extent.rows() * s.d_model as usize, Category::Activations)?)
-        };
+        let extent = keeping.levers.of_pass(extent);
         Ok(Self {
-            activations: Activations::new(a, s, extent, Keep::All)?,
+            activations: Activations::new(a, s, extent, keeping.levers.keep())?,
             scratch: Scratch::new(a, s, extent)?,
-            gradients: Gradients::shared_by_layers(a, index, keeping.layers)?,
+            kept: Kept::new(a, index, keeping)?,
             state: State::sharded(a, index, update, keeping.state)?,
-            ids: a.alloc(extent.rows(), Category::Statistics)?,
-            aim,
+            passes: (0..keeping.levers.accumulate).map(|_| Pass::new(a, s, extent)).collect::<Result<_, _>>()?,
             captured: Captured::default(),
+            shares: None,
         })
     }
 
@@ -89,12 +158,12 @@ impl<T> Training<T> {
         &self.activations
     }
 
-    /// Where the block's targets lie.
-    pub(crate) fn vectors(&mut self) -> Option<&mut T> {
-        match &mut self.aim {
+    /// Where the block's targets lie, of one pass after the other.
+    pub(crate) fn vectors(&mut self) -> impl Iterator<Item = &mut T> {
+        self.passes.iter_mut().filter_map(|pass| match &mut pass.aim {
             Aim::Vectors(vectors) => Some(vectors),
             Aim::Tokens(_) => None,
-        }
+        })
     }
 
     /// Asks for one step over these tokens and targets. The loss is to be read when nothing more is to be asked for.
@@ -106,17 +175,30 @@ impl<T> Training<T> {
         (tokens, targets): (&[u32], &[u32]),
         dropout: Option<StepDropout>,
     ) -> Loss {
-        let Self { activations, scratch, gradients, state, ids, aim, captured } = self;
         let backend = model.backend.clone();
-        backend.put_tokens(tokens, ids);
-        if let Aim::Tokens(to) = aim {
-            backend.put_tokens(targets, to);
+        let rows = self.activations.extent.rows();
+        let of_passes = tokens.chunks_exact(rows).zip(targets.chunks_exact(rows));
+        self.passes.iter_mut().zip(of_passes).for_each(|(pass, of_pass)| pass.put(&backend, of_pass));
+        self.state.begin_step();
+        match self.kept {
+            Kept::Layer(_) => self.at_once(model, seat, update, dropout),
+            Kept::All { .. } => self.in_passes(model, seat, update, dropout),
         }
-        let (ids, targets) = match aim {
-            Aim::Tokens(t) => (Tokens::Placed(&*ids), Targets::Placed(&*t)),
-            Aim::Vectors(v) => (Tokens::Placed(&*ids), Targets::Vectors(&*v)),
+    }
+
+    /// One pass, each layer being updated as soon as its gradients are there.
+    fn at_once<B: Backend<Buffer = T> + Clone>(
+        &mut self,
+        model: &mut Model<B>,
+        seat: &Seat<T>,
+        update: &Update,
+        dropout: Option<StepDropout>,
+    ) -> Loss {
+        let Self { activations, scratch, kept: Kept::Layer(gradients), state, passes, captured, shares } = self else {
+            return Loss::OnDevice;
         };
-        state.begin_step();
+        let (backend, Some(pass)) = (model.backend.clone(), passes.first()) else { return Loss::OnDevice };
+        let (ids, targets) = pass.operands();
         let varying = Varying {
             position: 0,
             position_row: model.position_row(0),
@@ -125,12 +207,10 @@ impl<T> Training<T> {
         };
         let mut loss = Loss::OnDevice;
         let mut step = || {
-            model.forward_of(ids, activations, dropout);
             let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
-            let finished = |model: &mut Model<B>, parameters: Range<usize>, gradients: &mut Gradients<T>| {
-                exchange.finished(model, parameters, gradients);
-            };
-            loss = model.backward_by_layers(ids, &targets, activations, scratch, gradients, dropout, finished);
+            exchange.parameters = shares.as_mut();
+            model.forward_by_layers(ids, activations, dropout, |model, layer| exchange.whole(model, layer));
+            loss = model.backward_by_layers(ids, &targets, activations, scratch, gradients, dropout, &mut exchange);
             exchange.end(model, gradients);
         };
         if seat.groups.data.size() * seat.groups.tensor.size() == 1 {
@@ -139,5 +219,81 @@ impl<T> Training<T> {
             step();
         }
         loss
+    }
+
+    /// One pass after the other, whose gradients are added up; what comes of the last one is exchanged, clipped and used. The loss is
+    /// the mean of theirs, and their gradients that of theirs.
+    fn in_passes<B: Backend<Buffer = T> + Clone>(
+        &mut self,
+        model: &mut Model<B>,
+        seat: &Seat<T>,
+        update: &Update,
+        dropout: Option<StepDropout>,
+    ) -> Loss {
+        let Self { activations, scratch, kept: Kept::All { sum, one, clip }, state, passes, shares, .. } = self else {
+            return Loss::OnDevice;
+        };
+        let (count, share) = (passes.len(), 1.0 / passes.len() as f32);
+        let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
+        exchange.together = clip.is_some();
+        exchange.parameters = shares.as_mut();
+        let shared = seat.sharding.of_gradients();
+        let mut losses = 0.0;
+        for (number, pass) in passes.iter().enumerate() {
+            let ((ids, targets), dropout) = (pass.operands(), dropout.map(|d| d.of_micro_batch(number)));
+            model.forward_by_layers(ids, activations, dropout, |model, layer| exchange.whole(model, layer));
+            let (first, last) = (number == 0, number + 1 == count);
+            let loss = match one {
+                // Replicas exchange what each pass comes to, and each adds up its own share.
+                Some(one) if shared => {
+                    let sum = Sum { shares: &mut *sum, first, last: last.then_some(share) };
+                    let mut turns = Summing { exchange: &mut exchange, sum };
+                    let loss = model.backward_by_layers(ids, &targets, activations, scratch, one, dropout, &mut turns);
+                    let Summing { exchange, mut sum } = turns;
+                    exchange.wait(model, one, Some(&mut sum));
+                    loss
+                }
+                Some(one) if !first => {
+                    let finished = |model: &mut Model<B>, parameters: Range<usize>, one: &mut Gradients<T>| {
+                        sum.add(&model.backend, &model.index, parameters.clone(), one);
+                        if last {
+                            sum.scale(&model.backend, &model.index, parameters.clone(), share);
+                            exchange.send(model, parameters, sum, None);
+                        }
+                    };
+                    model.backward_by_layers(ids, &targets, activations, scratch, one, dropout, finished)
+                }
+                _ => {
+                    let finished = |model: &mut Model<B>, parameters: Range<usize>, sum: &mut Gradients<T>| {
+                        if last {
+                            exchange.send(model, parameters, sum, None);
+                        }
+                    };
+                    model.backward_by_layers(ids, &targets, activations, scratch, sum, dropout, finished)
+                }
+            };
+            losses += f64::from(model.backend.read_loss(loss));
+        }
+        // Shares of gradients are used by way of where passes write theirs.
+        let (room, shares) = match one {
+            Some(one) if shared => (one, Some(&mut *sum)),
+            _ => (&mut *sum, None),
+        };
+        if let Some(clip) = clip {
+            exchange.wait(model, room, None);
+            let place = exchange.state.place();
+            match shares {
+                Some(shares) => {
+                    clip.apply(model, seat, shares, place);
+                    exchange.update_all(model, room, Some(shares));
+                }
+                None => {
+                    clip.apply(model, seat, room, place);
+                    exchange.update_all(model, room, None);
+                }
+            }
+        }
+        exchange.end(model, room);
+        Loss::Known((losses / count as f64) as f32)
     }
 }

@@ -12,6 +12,7 @@ use super::super::memory::MemoryParts;
 use super::super::pass::activations::{Extent, expert_dims};
 use super::super::pass::generate::latent_dims;
 use super::super::pass::model::Index;
+use super::super::pass::shares::Shares;
 use super::super::ranks::one::inference;
 use super::super::ranks::training::{Keeping, Training};
 use super::super::{BackendKind, Dtype, Phase, WeightFormat, Workload, cuda};
@@ -208,10 +209,10 @@ pub fn memory(on: BackendKind, w: &Workload, parallel: &Parallel) -> Result<Memo
     let account = Account { parts: RefCell::default(), cuda: (on == BackendKind::Cuda).then_some(w.dtype) };
     let batch = (u64::from(w.batch) / data).max(1) as usize;
     // Replicas hold the same, unless each keeps another share.
-    let sharded = parallel.sharding == Sharding::Optimizer && w.phase == Phase::Train;
+    let sharded = parallel.sharding != Sharding::None && w.phase == Phase::Train;
     let (counted, each) = if sharded { (data, tensor) } else { (1, data.saturating_mul(tensor)) };
     for replica in 0..counted {
-        let keeping = Keeping::of_replica(on, replica as usize, parallel);
+        let keeping = Keeping::of_replica(on, replica as usize, parallel, w.levers);
         account.one_rank(w, &parallel.part_of(&w.shape), batch, keeping).map_err(|_| CountOverflow)?;
     }
     let one = account.parts.into_inner();
@@ -258,7 +259,11 @@ impl Account {
         let index = Index::new(shape);
         let training = w.phase == Phase::Train;
         let category = if training { Category::Weights } else { Category::FixedWeights };
-        for (i, spec) in index.specs.iter().enumerate() {
+        let shares = training && keeping.sharding == Sharding::Parameters;
+        if shares {
+            Shares::allocate(self, &index, keeping.state)?;
+        }
+        for (i, spec) in index.specs.iter().enumerate().filter(|_| !shares) {
             let words = match index.matrices(i).filter(|_| self.cuda.is_none() && !training) {
                 Some(matrices) => matrices * weight_words(spec.rows / matrices, spec.columns, w.dtype, w.weights),
                 None => spec.len(),
@@ -273,6 +278,7 @@ impl Account {
         } else {
             inference(self, w, shape, batch, on)?;
         }
+        let batch = if training { w.levers.of_pass(Extent { batch, tokens }).batch } else { batch };
         if self.cuda.is_some() {
             let mut parts = self.parts.borrow_mut();
             parts.workspace_bytes += cuda::workspace_bytes(w, shape, batch * tokens);

@@ -1,0 +1,75 @@
+//! Clipping: where the norm of all gradients together is beyond a bound, all are scaled down to it (Pascanu et al. 2013, algorithm 1; as
+//! PyTorch's `clip_grad_norm_`, whose 1e-6 is added to the norm).
+
+use super::super::backend::{Alloc, Backend, Category};
+use super::super::collective::{Job, Reduce};
+use super::super::error::SessionError;
+use super::super::pass::gradients::Gradients;
+use super::super::pass::model::{Model, Split};
+use super::exchange::Seat;
+
+/// What PyTorch adds to the norm.
+const LEAST: f32 = 1e-6;
+
+/// The bound, and room for what ranks say to one another of it.
+#[derive(Debug)]
+pub(super) struct Clip<T> {
+    pub largest: f32,
+    /// One number.
+    room: T,
+}
+
+impl<T> Clip<T> {
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub(super) fn new<A: Alloc<Buffer = T>>(a: &A, largest: f32) -> Result<Self, SessionError> {
+        Ok(Self { largest, room: a.alloc(1, Category::Statistics)? })
+    }
+
+    /// Scales gradients that are those of the whole batch by now; `place` says which share of them is this rank's.
+    pub(super) fn apply<B: Backend<Buffer = T>>(
+        &mut self,
+        model: &Model<B>,
+        seat: &Seat<T>,
+        gradients: &mut Gradients<T>,
+        place: (usize, usize),
+    ) {
+        let norm = self.norm(model, seat, gradients, place);
+        let factor = self.largest / (norm + LEAST);
+        if factor < 1.0 {
+            gradients.scale(&model.backend, &model.index, 0..model.index.specs.len(), factor);
+        }
+    }
+
+    /// The norm of all gradients, of all parts and shares.
+    fn norm<B: Backend<Buffer = T>>(
+        &mut self,
+        model: &Model<B>,
+        seat: &Seat<T>,
+        gradients: &Gradients<T>,
+        place: (usize, usize),
+    ) -> f32 {
+        let of = place.1;
+        let tensor = &*seat.groups.tensor;
+        let mut squares = 0.0;
+        for (i, spec) in model.index.specs.iter().enumerate() {
+            // What every rank of a replica has whole counts once, and what no gradient changes has none.
+            if spec.fixed || (spec.split == Split::Whole && tensor.rank() > 0) {
+                continue;
+            }
+            squares += model.backend.squares(gradients.read(i), gradients.at(&model.index, i, place));
+        }
+        if of == 1 && tensor.size() == 1 {
+            return squares.sqrt() as f32;
+        }
+        let mut sum = [squares as f32];
+        model.backend.upload(&sum, &mut self.room);
+        let room = std::slice::from_mut(&mut self.room);
+        if of > 1 {
+            seat.groups.data.run(Job::AllReduce(Reduce::Sum), room);
+        }
+        tensor.run(Job::AllReduce(Reduce::Sum), room);
+        model.backend.download(&self.room, 0, &mut sum);
+        f64::from(sum[0]).sqrt() as f32
+    }
+}
