@@ -50,6 +50,7 @@ fn the_scenarios_are_there_and_each_says_what_it_answers() {
         "gpu-prefill",
         "gpu-train",
         "head-count",
+        "levers",
         "model-size",
         "optimizers",
         "parallel",

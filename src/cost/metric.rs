@@ -10,7 +10,7 @@ use crate::scenario::Price;
 use crate::scenario::trial::Trial;
 use crate::stats::launches::Spread;
 use crate::transformer::BackendKind;
-use crate::units::UsdPerHour;
+use crate::units::{Bytes, UsdPerHour};
 
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub struct Context<'a> {
     pub gpus: &'a [Gpu],
     /// Where facts of devices are looked up that were not measured.
     pub book: &'a Book,
+    /// Of the machine's processors.
+    pub memory: Bytes,
     /// Cores of the machine: what the probe's figures for all cores stand for.
     pub cores: u32,
     /// How launches and runs differ on the machine.
@@ -97,6 +99,7 @@ impl<'a> Context<'a> {
             best_rates: run.best_rates(),
             gpus: &environment.gpus,
             book,
+            memory: Bytes(environment.machine.memory_bytes),
             cores: environment.machine.cores,
             spread: environment.variation().spread,
         }

@@ -10,6 +10,7 @@ pub(crate) mod decomposition;
 mod estimate;
 pub(crate) mod evaluate;
 pub(crate) mod factors;
+mod largest;
 pub(crate) mod metric;
 pub(crate) mod metrics;
 pub(crate) mod peaks;

@@ -114,6 +114,11 @@ const NAIVE: f64 = 50.0;
 /// Share of the memory that trials may fill; the rest is the system's and the program's.
 const USABLE_MEMORY: f64 = 0.92;
 
+/// What of so many bytes trials may fill.
+pub(crate) fn usable(memory: Bytes) -> Bytes {
+    Bytes((memory.get() as f64 * USABLE_MEMORY) as u64)
+}
+
 /// Lays out every cell of a scenario: in the order of execution, with what is known of it, and why it is left out if so.
 ///
 /// # Errors
@@ -228,7 +233,7 @@ fn skip_reason(
     // What of a trial is this node's.
     let needed = Bytes((memory.total()?.get() as f64 * f64::from(of_node) / f64::from(all)) as u64);
     let cores = cores / all * of_cores;
-    let usable = Bytes((facts.memory.get() as f64 * USABLE_MEMORY) as u64);
+    let usable = usable(facts.memory);
     if cell.trial.backend == BackendKind::Cuda {
         return no_gpu(cell.trial.devices / all * of_node, needed, ignore_memory, &facts.gpus);
     }
@@ -261,8 +266,7 @@ fn no_gpu(wanted: u32, needed: Bytes, ignore_memory: bool, gpus: &Result<Vec<Gpu
         return Some(format!("needs {wanted} GPUs, and this machine has {}", found.len()));
     };
     let smallest = used.iter().map(|g| g.memory_bytes).filter(|b| *b > 0).min()?;
-    let (each, usable) =
-        (Bytes(needed.get() / u64::from(wanted.max(1))), Bytes((smallest as f64 * USABLE_MEMORY) as u64));
+    let (each, usable) = (Bytes(needed.get() / u64::from(wanted.max(1))), usable(Bytes(smallest)));
     (!ignore_memory && each.get() > usable.get()).then(|| {
         format!(
             "predicted to take {each} of a GPU, and {usable} of {} are for trials (measure.ignore_memory: true tries it all the \

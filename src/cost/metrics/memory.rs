@@ -1,6 +1,9 @@
 //! Bytes: what a trial took, and what it was predicted to take.
 
+use crate::cost::largest::largest_batch;
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
+use crate::transformer::BackendKind;
+use crate::units::Bytes;
 
 const fn bytes(
     name: &'static str,
@@ -89,6 +92,30 @@ pub(crate) static PEAK_GPU_RESERVED: Metric = bytes(
 
 const POOL: &str = "CUDA's stream-ordered memory pool (CU_MEMPOOL_ATTR_USED_MEM_HIGH, .._RESERVED_MEM_HIGH); the context, kernels and \
                     NCCL's buffers are not in it";
+
+pub(crate) static LARGEST_BATCH: Metric = Metric {
+    name: "largest_batch",
+    label: "largest batch",
+    unit: "sequences",
+    quantity: Quantity::Count,
+    provenance: Provenance::Projected,
+    direction: Direction::Higher,
+    formula: "the largest batch whose predicted_memory_bytes are within 92 % of the machine's memory, or of its GPUs', all else being as it is; \
+              in training",
+    source: "counted from the shape",
+    compute: |c| Estimate::exact(f64::from(largest_batch(&c.record.cell.trial, devices(c)?)?)),
+};
+
+/// What a trial's devices have together: of GPUs as many times what the smallest has.
+fn devices(c: &Context) -> Option<Bytes> {
+    let trial = &c.record.cell.trial;
+    if trial.backend != BackendKind::Cuda {
+        return Some(c.memory);
+    }
+    let used = c.gpus.get(..trial.devices as usize)?;
+    let smallest = used.iter().map(|g| g.memory_bytes).filter(|b| *b > 0).min()?;
+    Some(Bytes(smallest.checked_mul(u64::from(trial.devices))?))
+}
 
 /// A count of bytes that is 0 was not taken, and is no figure.
 fn exact(bytes: u64) -> Option<Estimate> {

@@ -7,6 +7,7 @@ pub(super) mod apis;
 mod energy;
 mod environment;
 mod gpus;
+mod levers;
 mod memory;
 mod method;
 mod pictures;
@@ -39,6 +40,7 @@ const SECTIONS: &[Definition] = &[
     Definition { id: "scaling", title: "One device against several", build: |f| Ok(scaling::blocks(f)) },
     Definition { id: "requests", title: "What requests cost", build: |f| Ok(requests::blocks(f)) },
     Definition { id: "training", title: "What training costs", build: |f| Ok(training::blocks(f)) },
+    Definition { id: "levers", title: "Memory against time", build: |f| Ok(levers::blocks(f)) },
     Definition { id: "energy", title: "Energy", build: |f| Ok(energy::blocks(f)) },
     Definition { id: "gpus", title: "GPUs", build: |f| Ok(gpus::blocks(f)) },
     Definition { id: "sensitivity", title: "Sensitivity", build: sensitivity::blocks },
