@@ -161,3 +161,74 @@ fn what_is_wrong_is_said_with_place_and_remedy() {
         assert!(text.contains(message), "{arguments:?}: {text}");
     }
 }
+
+const CHINCHILLA: &str = include_str!("golden/scaling/chinchilla.csv");
+
+/// The runs without the five of the highest losses, as Besiroglu et al. 2024 fit them.
+fn chinchilla() -> String {
+    let is_run = |l: &&str| l.starts_with(|c: char| c.is_ascii_digit());
+    let loss = |l: &str| l.rsplit(',').next().unwrap().parse::<f64>().unwrap();
+    let mut runs: Vec<&str> = CHINCHILLA.lines().filter(is_run).collect();
+    runs.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
+    format!("parameters,tokens,loss\n{}\n", runs[..runs.len() - 5].join("\n"))
+}
+
+#[test]
+fn published_runs_have_the_law_that_was_published_of_them() {
+    let folder = folder();
+    std::fs::write(folder.path().join("c.csv"), chinchilla()).unwrap();
+    let arguments =
+        ["scaling", "c.csv", "--device", "a100-sxm-80gb", "--budget", "2000", "--out", "page", "--format", "json"];
+    let answer: Value = serde_json::from_str(&out(&centime(folder.path(), &arguments))).unwrap();
+    let law = &answer["law"];
+    assert_eq!(answer["runs"], 240);
+    // The best fit of Besiroglu et al. 2024, as their notebook prints it.
+    for (name, value) in [("floor", 1.81724), ("alpha", 0.34731), ("beta", 0.36718)] {
+        let b = &law[name];
+        assert!((number(b, "value") - value).abs() < 2e-4, "{name}: {b}");
+        assert!(number(b, "low") < value && value < number(b, "high"), "{name}: {b}");
+    }
+    // Their interval of alpha from 4,000 draws: 0.317 to 0.373.
+    let alpha = &law["alpha"];
+    assert!((number(alpha, "low") - 0.317).abs() < 0.01 && (number(alpha, "high") - 0.373).abs() < 0.01, "{alpha}");
+    // Their law differs from the one that was first published: a floor of 1.69.
+    assert!(number(&law["floor"], "low") > 1.69, "{law}");
+    let bought = &law["bought"];
+    let ratio = number(&bought["best"], "tokens") / number(&bought["best"], "parameters");
+    // About twenty tokens a parameter, their section 4.
+    assert!((10.0..40.0).contains(&ratio), "{ratio}: {bought}");
+    assert!(number(&bought["loss"], "low") < number(&bought["best"], "loss"));
+    let usd: Vec<f64> = law["tenths"].as_array().unwrap().iter().map(|t| number(&t["usd"], "value")).collect();
+    assert!(usd.first().is_some_and(|u| *u > 2000.0) && usd.windows(2).all(|w| w[1] > w[0]), "{usd:?}");
+}
+
+#[test]
+fn runs_that_say_too_little_are_told_what_to_add() {
+    let folder = folder();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("few.csv", "parameters,tokens,loss\n1e6,1e8,4\n2e6,1e8,3.9\n4e6,2e8,3.5\n");
+    write("all.csv", &chinchilla());
+    write("bad.csv", "parameters,tokens\n1,2\n");
+    for (arguments, code, message) in [
+        (&["scaling", "few.csv"][..], 4, "3 runs are there, and it takes at least 8"),
+        (&["scaling", "bad.csv"], 2, "expected a column `loss`"),
+        (&["scaling", "absent.csv"], 74, "absent.csv"),
+        (&["scaling", "all.csv", "--budget", "10"], 2, "give --device, or a column `usd`"),
+        (&["scaling", "all.csv", "--device", "h100-smx-80gb"], 2, "did you mean `h100-sxm-80gb`?"),
+        (
+            &["scaling", "all.csv", "--device", "h100-sxm-80gb", "--budget", "1e9", "--out", "p"],
+            4,
+            "times beyond the most",
+        ),
+    ] {
+        let output = centime(folder.path(), arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(message), "{arguments:?}: {text}");
+    }
+    let arguments =
+        ["scaling", "all.csv", "--device", "h100-sxm-80gb", "--budget", "1e9", "--extrapolate", "--out", "p"];
+    assert!(out(&centime(folder.path(), &arguments)).contains("the best is a model of"));
+    let page = std::fs::read_to_string(folder.path().join("p/scaling.html")).unwrap();
+    assert!(page.contains("What the same money trains"), "the picture is in the page");
+}

@@ -22,6 +22,7 @@ mod price;
 mod project;
 mod report;
 mod run;
+mod scaling;
 mod schema;
 mod shell;
 mod sizes;
@@ -53,6 +54,7 @@ enum Command {
     Cost(cost::Arguments),
     Project(project::Arguments),
     Data(data::Arguments),
+    Scaling(scaling::Arguments),
     Hardware(hardware::Arguments),
     History(history::Arguments),
     Import(import::Arguments),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Cost(a) => cost::run(&a),
         Command::Project(a) => project::run(&a),
         Command::Data(a) => data::run(&a),
+        Command::Scaling(a) => scaling::run(&a),
         Command::Hardware(a) => hardware::run(&a),
         Command::History(a) => history::run(&a),
         Command::Import(a) => import::run(&a),

@@ -14,6 +14,7 @@ pub(crate) mod engines;
 pub(crate) mod fit;
 pub(crate) mod goal;
 pub(crate) mod kernels;
+pub(crate) mod law;
 pub(crate) mod memory;
 pub(crate) mod model;
 pub(crate) mod nested;

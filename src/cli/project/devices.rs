@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use std::sync::Arc;
 
 /// A device to project onto.
-pub(super) struct On {
+pub(in crate::cli) struct On {
     /// As the catalog calls it.
     pub name: String,
     pub unit: Arc<Unit>,
@@ -19,12 +19,12 @@ pub(super) struct On {
 /// Most devices that a count may ask for.
 const MOST: u32 = 1_000_000;
 
-pub(super) fn devices(typed: &[String], book: &Book) -> Result<Vec<On>, Failure> {
-    typed.iter().map(|t| one(t.trim(), book)).collect()
+pub(in crate::cli) fn devices(option: &str, typed: &[String], book: &Book) -> Result<Vec<On>, Failure> {
+    typed.iter().map(|t| one(option, t.trim(), book)).collect()
 }
 
-fn one(typed: &str, book: &Book) -> Result<On, Failure> {
-    let usage = |m: String| Failure::Usage(anyhow!("--on: {m}"));
+fn one(option: &str, typed: &str, book: &Book) -> Result<On, Failure> {
+    let usage = |m: String| Failure::Usage(anyhow!("{option}: {m}"));
     // A name may itself have an x in it.
     let counted = typed.split_once('x').and_then(|(n, name)| Some((n.trim().parse::<u32>().ok()?, name.trim())));
     let (count, name) = match counted {
@@ -39,7 +39,7 @@ fn one(typed: &str, book: &Book) -> Result<On, Failure> {
 }
 
 /// The latest price of an hour of one of them, on demand.
-pub(super) fn price(book: &Book, device: &str) -> Option<UsdPerHour> {
+pub(in crate::cli) fn price(book: &Book, device: &str) -> Option<UsdPerHour> {
     let query = Query { what: device.into(), ..Query::default() };
     book.find(&query).ok().map(|o| o.usd_per_device_hour())
 }

@@ -1,7 +1,7 @@
 //! `centime project`: time, memory and cost on hardware that is not here.
 
 mod calibrate;
-mod devices;
+pub(super) mod devices;
 mod sweep;
 mod train;
 mod validate;
@@ -71,7 +71,7 @@ impl Files {
     }
 }
 
-fn calibration(path: Option<&Path>) -> Result<Calibration, Failure> {
+pub(super) fn calibration(path: Option<&Path>) -> Result<Calibration, Failure> {
     let Some(path) = path else {
         return Calibration::built_in().cloned().map_err(Failure::yaml);
     };

@@ -41,7 +41,7 @@ pub(super) fn run(file: &Path, on: &[String], set: &[String], files: &Files) -> 
         Selection { file: file.into(), set: set.to_vec(), max_cells: MOST_CELLS, prices: files.prices.clone() };
     let scenario = load(&selection)?;
     let (book, calibration) = files.read()?;
-    let on = devices(on, &book)?;
+    let on = devices("--on", on, &book)?;
     let mut rows = Rows::new(COLUMNS).least(&[
         "step_seconds",
         "layout",

@@ -41,7 +41,7 @@ pub(super) fn search(goal: &str, on: &[String], files: &Files) -> Result<(), Fai
     let usage = |m: String| Failure::Usage(anyhow!("{m}"));
     let goal = Goal::parse(goal).map_err(|e| usage(e.to_string()))?;
     let (book, calibration) = files.read()?;
-    let named = devices(on, &book)?;
+    let named = devices("--on", on, &book)?;
     let all: Vec<On> = if named.is_empty() { every(&book) } else { named };
     let mut found: Vec<Priced> = Vec::new();
     for device in &all {

@@ -144,7 +144,7 @@ fn draw_series(root: &Area, chart: &Chart, series: &Series) -> Result<(), DrawEr
     let colour = style::colour(series.look);
     let path: Vec<(i32, i32)> = series.marks.iter().map(|m| pixel(chart, m)).collect();
     match series.line {
-        Join::Joined => root.draw(&PathElement::new(path, colour.stroke_width(2))).map_err(fault)?,
+        Join::Joined | Join::Curve => root.draw(&PathElement::new(path, colour.stroke_width(2))).map_err(fault)?,
         Join::Dashed => root.draw(&DashedPathElement::new(path, 6, 4, colour.stroke_width(2))).map_err(fault)?,
         Join::None => {}
     }
@@ -157,7 +157,9 @@ fn draw_series(root: &Area, chart: &Chart, series: &Series) -> Result<(), DrawEr
             let ends = [(low, mark.y.value), (high, mark.y.value)].map(|p| chart.backend_coord(&p));
             error_bar(root, ends, (0, 4), &colour)?;
         }
-        draw_mark(root, series.look, pixel(chart, mark), mark.filled)?;
+        if series.line != Join::Curve {
+            draw_mark(root, series.look, pixel(chart, mark), mark.filled)?;
+        }
     }
     Ok(())
 }
@@ -198,6 +200,7 @@ fn draw_notes(root: &Area, chart: &Chart, series: &[Series]) -> Result<(), DrawE
     let (xs, ys) = chart.plotting_area().get_pixel_range();
     let mut taken: Vec<Place> = series
         .iter()
+        .filter(|s| s.line != Join::Curve)
         .flat_map(|s| &s.marks)
         .map(|m| pixel(chart, m))
         .map(|(x, y)| (x - 7, y - 7, x + 7, y + 7))

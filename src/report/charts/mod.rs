@@ -9,6 +9,7 @@ mod devices;
 mod draw;
 mod head_count;
 pub(super) mod history;
+pub(super) mod iso_cost;
 mod latency;
 mod load;
 mod memory;
@@ -67,6 +68,7 @@ const NAMES: &[&str] = &[
     "history-",
     "timeline-",
     "validation-",
+    "iso-cost",
 ];
 
 /// Whether a file of this name (without its ending) is one that a report may have written.

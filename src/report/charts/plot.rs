@@ -60,6 +60,8 @@ pub(crate) enum Join {
     None,
     Joined,
     Dashed,
+    /// Joined without the marks themselves: of many places on one line.
+    Curve,
 }
 
 /// One mark.

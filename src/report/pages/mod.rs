@@ -4,6 +4,7 @@
 mod comparison;
 mod explanation;
 mod history;
+mod law;
 mod timeline;
 mod validation;
 
@@ -14,6 +15,7 @@ use super::{ReportError, markdown};
 pub(crate) use comparison::{Asked, comparison};
 pub(crate) use explanation::explanation;
 pub(crate) use history::history;
+pub(crate) use law::{Fitted, law};
 use std::path::{Path, PathBuf};
 pub(crate) use timeline::timeline;
 pub(crate) use validation::{Predicted, validation};
