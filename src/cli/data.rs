@@ -83,7 +83,10 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         return rows.print(a.printed.format);
     }
     let mut rows = Rows::new(&["field", "value", "note"]);
-    for f in all.into_iter().filter(|f| f.shown) {
+    // A language that is drawn has no bytes and no documents of anybody's.
+    let drawn = prepared.facts().entropy.is_some();
+    let of_text = ["tokenizer", "documents", "text_bytes", "bytes_a_token"];
+    for f in all.into_iter().filter(|f| f.shown && !(drawn && of_text.contains(&f.name))) {
         rows.push(vec![super::table::label(f.name).into(), f.value.plain(), f.note.into()]);
     }
     rows.print(Format::Table)?;
@@ -119,7 +122,7 @@ fn figures(source: &Source, prepared: &Prepared, price: &Price) -> Vec<Figure> {
     let usd = price.for_devices(1).zip(rate);
     let usd = usd.and_then(|(hour, rate)| usd_per_million_tokens(hour, TokensPerSecond(rate), Share(1.0)).ok());
     let (how, priced) = match price.for_devices(1) {
-        Some(hour) => (format!("at {hour} an hour: {}", price.source), usd.map(|u| u.get())),
+        Some(hour) => (format!("at {hour}: {}", price.source), usd.map(|u| u.get())),
         None => ("give --price to know it".to_string(), None),
     };
     let both = |a: u64, b: u64| format!("{} to train on, {} for validation", grouped(a), grouped(b));
@@ -129,7 +132,7 @@ fn figures(source: &Source, prepared: &Prepared, price: &Price) -> Vec<Figure> {
         text("source", f.source.clone(), ""),
         text("tokenizer", if synthetic { "none".into() } else { source.tokenizer.name() }, &end(f)),
         count("vocabulary", f.vocabulary.into(), String::new()),
-        count("documents", f.train.documents + f.validation.documents, f.split.clone()),
+        count("documents", f.train.documents + f.validation.documents, format!("for validation: {}", f.split)),
         part("train_documents", f.train.documents),
         part("validation_documents", f.validation.documents),
         Figure { value: (Bytes(bytes).to_string(), bytes).into(), ..count("text_bytes", bytes, String::new()) },
@@ -172,9 +175,7 @@ fn closing(source: &Source, f: &Facts) -> String {
     match &f.kept {
         Some(path) if f.cached => format!("out of the cache: {} (--no-cache prepares it anew)", path.display()),
         Some(path) => format!("kept in {}: a run with the same text and tokenizer begins at once", path.display()),
-        None if matches!(source.what, What::Synthetic(_)) => {
-            "drawn anew by every run: that is as fast as reading it".into()
-        }
+        None if matches!(source.what, What::Synthetic(_)) => "drawn anew by every run; nothing is kept".into(),
         None => "not kept".into(),
     }
 }
