@@ -87,11 +87,16 @@ impl Client {
         self.key.as_ref().map_or(text.clone(), |key| key.out_of(&text))
     }
 
-    /// Sends a request for an answer; the connection, for when the response has been read, and the response.
+    /// Sends a request for an answer; the connection, for when the response has been read, and the response. `again` becomes true
+    /// where it was sent over a kept connection, which ended, and then once more: the server may have seen it twice.
     ///
     /// # Errors
     /// No connection, or one that ended before a response began.
-    pub(super) async fn ask(&self, body: Bytes) -> Result<(Connection, Response<Incoming>), NoResponse> {
+    pub(super) async fn ask(
+        &self,
+        body: Bytes,
+        again: &mut bool,
+    ) -> Result<(Connection, Response<Incoming>), NoResponse> {
         let path = match self.api {
             Api::Chat => "chat/completions",
             Api::Completions => "completions",
@@ -99,12 +104,18 @@ impl Client {
         let path = format!("{}/{path}", self.url.path);
         if let Some(mut connection) = self.waiting().await {
             let sent = Instant::now();
-            match connection.send_request(self.request(Method::POST, &path, body.clone())?).await {
+            match connection.try_send_request(self.request(Method::POST, &path, body.clone())?).await {
                 Ok(response) => return Ok((connection, response)),
-                // Closed by the server while nothing was asked, which only the next request notices. What was under way for
-                // longer the server has seen.
-                Err(_) if sent.elapsed() < NOTICED => {}
-                Err(e) => return Err(cut(&e)),
+                Err(mut e) => {
+                    // Otherwise not a byte of it has gone out.
+                    *again = e.take_message().is_none();
+                    // Closed by the server while nothing was asked, as a rule, which only the next request notices. What was under
+                    // way for longer the server has seen.
+                    if *again && sent.elapsed() >= NOTICED {
+                        *again = false;
+                        return Err(cut(&e.into_error()));
+                    }
+                }
             }
         }
         self.over_new(self.request(Method::POST, &path, body)?).await

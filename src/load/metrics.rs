@@ -23,6 +23,8 @@ const HITS: [(&str, &str); 2] = [
     ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),
     ("vllm:gpu_prefix_cache_hits_total", "vllm:gpu_prefix_cache_queries_total"),
 ];
+/// Counters of tokens that were found, and of those that were not: llama-server counts a prompt's tokens in one of the two.
+const HITS_AND_MISSES: (&str, &str) = ("llamacpp:prompt_tokens_cached_total", "llamacpp:prompt_tokens_total");
 /// Gauges of the share that was found.
 const HIT_RATE: [&str; 2] = ["sglang:cache_hit_rate", "vllm:gpu_prefix_cache_hit_rate"];
 
@@ -63,11 +65,15 @@ pub(super) fn read(page: &str) -> Look {
     // Of several engines behind one server counts add up, and shares do not.
     let sum = |names: &[&str]| names.iter().find_map(|n| all.get(n)).map(|(sum, _)| *sum);
     let mean = |names: &[&str]| names.iter().find_map(|n| all.get(n)).map(|(sum, n)| sum / f64::from(*n));
+    let halves = || {
+        let (hits, misses) = (sum(&[HITS_AND_MISSES.0])?, sum(&[HITS_AND_MISSES.1])?);
+        Some((hits, hits + misses))
+    };
     Look {
         running: sum(&RUNNING),
         waiting: sum(&WAITING),
         kv_use: mean(&KV_USE),
-        hits: HITS.iter().find_map(|(hits, of)| Some((sum(&[*hits])?, sum(&[*of])?))),
+        hits: HITS.iter().find_map(|(hits, of)| Some((sum(&[*hits])?, sum(&[*of])?))).or_else(halves),
         hit_rate: mean(&HIT_RATE),
     }
 }
@@ -104,18 +110,23 @@ pub(crate) fn told(looks: &[(f64, Look)], window: (f64, f64)) -> Option<Told> {
 pub(crate) struct Looks(Arc<Mutex<Vec<(f64, Look)>>>);
 
 impl Looks {
-    /// Looks at the server now and then until the event loop ends; one that has no such page is not asked again.
+    /// Looks at the server now and then while they are kept. One that has no such page is not asked again; one that has it and
+    /// is too busy to show it, as a server whose threads all hold streams, is.
     pub(crate) fn start(client: Arc<Client>, origin: Instant) -> Self {
         let looks = Self::default();
         let all = looks.clone();
         tokio::spawn(async move {
-            while let Ok((200, page)) = client.page("/metrics", EVERY.1).await {
-                let look = read(&String::from_utf8_lossy(&page));
-                if look == Look::default() {
-                    return;
+            // While somebody wants to know.
+            while Arc::strong_count(&all.0) > 1 {
+                if let Ok((status, page)) = client.page("/metrics", EVERY.1).await {
+                    let look = read(&String::from_utf8_lossy(&page));
+                    if status == 200 && look != Look::default() {
+                        let at = origin.elapsed().as_secs_f64();
+                        all.0.lock().unwrap_or_else(PoisonError::into_inner).push((at, look));
+                    } else if !matches!(status, 429 | 503) {
+                        return;
+                    }
                 }
-                let at = origin.elapsed().as_secs_f64();
-                all.0.lock().unwrap_or_else(PoisonError::into_inner).push((at, look));
                 tokio::time::sleep(EVERY.0).await;
             }
         });
@@ -146,6 +157,8 @@ mod tests {
         let llama =
             read("llamacpp:requests_processing 2\nllamacpp:requests_deferred 4\nllamacpp:kv_cache_usage_ratio nan\n");
         assert_eq!((llama.running, llama.waiting, llama.kv_use), (Some(2.0), Some(4.0), None));
+        let page = "llamacpp:prompt_tokens_total 300\nllamacpp:prompt_tokens_cached_total 100\nllamacpp:requests_processing 1\n";
+        assert_eq!(read(page).hits, Some((100.0, 400.0)), "found, and all that were looked for");
         let sglang = read("sglang:cache_hit_rate{model_name=\"m\"} 0.5\nsglang:token_usage{model_name=\"m\"} 0.1\n");
         assert_eq!((sglang.hit_rate, sglang.kv_use), (Some(0.5), Some(0.1)));
         assert_eq!(read("<html>{}\n\n{ 5\nx y\n"), Look::default());

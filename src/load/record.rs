@@ -25,6 +25,8 @@ pub struct Record {
     pub cached_tokens: Option<u64>,
     /// Whether its prompt began as others do, on purpose.
     pub prefixed: bool,
+    /// Sent twice: a kept connection ended under it, and whether the server had begun to answer nobody can know.
+    pub sent_again: bool,
     /// How it ended.
     pub outcome: Outcome,
     /// What went wrong, in words; empty where it was answered.
@@ -69,6 +71,7 @@ impl Record {
             output_tokens: 0,
             cached_tokens: None,
             prefixed: false,
+            sent_again: false,
             outcome: Outcome::Abandoned,
             reason: String::new(),
         }
@@ -89,9 +92,9 @@ impl Record {
         self.last.filter(|_| self.is_answered()).map(|last| last - self.due)
     }
 
-    /// (E2E - TTFT) / (output tokens - 1); of an answer of one token there is none.
+    /// (E2E - TTFT) / (output tokens - 1); of an answer of one token there is none, nor of one that arrived in one piece.
     pub fn tpot(&self) -> Option<f64> {
-        let more = self.output_tokens.checked_sub(1).filter(|n| *n > 0)?;
+        let more = self.output_tokens.checked_sub(1).filter(|n| *n > 0 && self.first != self.last)?;
         Some((self.e2e()? - self.ttft()?) / more as f64)
     }
 }

@@ -45,7 +45,7 @@ pub(super) async fn ask(
 }
 
 async fn exchange(client: &Client, body: Bytes, origin: Instant, record: &mut Record) -> Result<(), Fault> {
-    let (connection, response) = client.ask(body).await.map_err(|e| match e {
+    let (connection, response) = client.ask(body, &mut record.sent_again).await.map_err(|e| match e {
         NoResponse::Unreachable(why) => (Outcome::Unreachable, why),
         NoResponse::Cut(why) => (Outcome::Cut, why),
     })?;

@@ -59,6 +59,10 @@ impl Intervals {
     }
 }
 
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// What only whoever sent the requests knows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Own {
@@ -90,6 +94,9 @@ pub struct Own {
     /// Requests that were due in the window and not answered, by what became of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failures: BTreeMap<String, u64>,
+    /// Requests that were due in the window and sent twice, because a kept connection had ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sent_again: u64,
     /// The first failure in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub first_failure: String,

@@ -44,12 +44,19 @@ pub async fn learn(
     let Some((dialect, of_few, few)) = found else {
         return Err(format!("the server refuses every form of a first request: {refused}"));
     };
-    // As long as prompts will be, so that what is off is off least there.
-    let count = prompt_tokens.max(8 * FEW);
-    let record = ask(&words(count, &mut random), dialect).await;
-    if record.outcome != Outcome::Answered {
-        return Err(format!("the server does not answer a prompt of about {count} tokens: {}", record.reason));
-    }
+    // As long as prompts will be, so that what is off is off least there; shorter where words are more than a token each, and a server
+    // that has room for the prompts has none for so many words.
+    let mut count = prompt_tokens.max(8 * FEW);
+    let record = loop {
+        let record = ask(&words(count, &mut random), dialect).await;
+        match record.outcome {
+            Outcome::Answered => break record,
+            Outcome::Status(400 | 413 | 422) if count > prompt_tokens / 2 && count > 8 * FEW => {
+                count = (count - count / 4).max(8 * FEW);
+            }
+            _ => return Err(format!("the server does not answer a prompt of {count} words: {}", record.reason)),
+        }
+    };
     let sizing = Sizing::of((FEW, of_few), (count, record.input_tokens)).ok_or_else(|| {
         format!(
             "the server counts {of_few} tokens of {FEW} words and {} of {count}: prompts cannot be made to a length by that",

@@ -1,6 +1,7 @@
 //! Server-sent events, as HTML's standard has them (section 9.2.6): bytes in, in pieces of any size, the data of events out.
 //!
-//! Comments (keep-alives), event names, ids and retry times are passed over; bytes that are no UTF-8 become U+FFFD.
+//! Comments (keep-alives), event names, ids and retry times are passed over; bytes that are no UTF-8 become U+FFFD. A field `error`, which the
+//! standard does not know, is an event of that error: llama-server had it before it sent errors as data.
 
 /// Longest line, and the most data of one event.
 const LONGEST: usize = 16 << 20;
@@ -62,11 +63,16 @@ impl Events {
             Some(at) => (&line[..at], &line[at + 1..]),
             None => (line, &[][..]),
         };
-        if field == b"data" {
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        if field == b"data" || field == b"error" {
             if self.has_data {
                 self.data.push(b'\n');
             }
-            self.data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
+            if field == b"error" {
+                self.data.extend_from_slice(&[b"{\"error\":", value, b"}"].concat());
+            } else {
+                self.data.extend_from_slice(value);
+            }
             self.has_data = true;
             if self.data.len() > LONGEST {
                 return Err(TooLong);
@@ -100,6 +106,12 @@ mod tests {
             let (a, b) = text.as_bytes().split_at(at);
             assert_eq!(of(&[a, b]), expected, "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_field_of_an_error_is_an_event_of_it() {
+        let text = "data: {}\n\nerror: {\"code\":500,\"message\":\"no\"}\n\ndata: [DONE]\n\n";
+        assert_eq!(of(&[text.as_bytes()]), ["{}", "{\"error\":{\"code\":500,\"message\":\"no\"}}", "[DONE]"]);
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn own(due: &[&Record], answered: &[&Record], seconds: f64) -> Own {
         first_token_share: if e2e > 0.0 { ttft / e2e } else { 1.0 },
         lateness_p99: quantile(&lateness, 0.99),
         cached_share: cached.filter(|_| input > 0.0).map(|c| c / input),
+        sent_again: due.iter().filter(|r| r.sent_again).count() as u64,
         ..Own::default()
     };
     for r in due.iter().filter(|r| !r.is_answered()) {

@@ -2,10 +2,12 @@
 
 use crate::mock::{Asked, Mock, Timing, answer, begin, end, event, piece, respond, text};
 use crate::support::{Loaded, load, rules, target, traffic};
-use centime::internal::load::{Outcome, Pace, Target};
+use centime::internal::load::{Outcome, Pace, Record, Target};
 use serde_json::json;
+use std::collections::HashSet;
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -119,6 +121,15 @@ fn what_breaks_within_a_stream_is_an_end_of_its_own() {
         end(asked, s)
     });
     all(&loaded, Outcome::Error, "CUDA out of memory");
+    // As llama-server said it until the end of 2025: a field of its own, and [DONE] after it.
+    let (loaded, _) = of(|asked, s| {
+        begin(s)?;
+        event(s, &text(asked, " word"))?;
+        piece(s, "error: {\"code\":500,\"message\":\"no room in the cache\",\"type\":\"server_error\"}\n\n")?;
+        piece(s, "data: [DONE]\n\n")?;
+        s.write_all(b"0\r\n\r\n")
+    });
+    all(&loaded, Outcome::Error, "no room in the cache");
     let (loaded, _) = of(|_, s| {
         begin(s)?;
         piece(s, "data: {\"choices\": [\n\n")
@@ -185,4 +196,28 @@ fn a_connection_that_the_server_closes_between_requests_is_opened_anew() {
     });
     let failed = loaded.due().filter(|r| !r.is_answered()).count();
     assert!(failed == 0, "{failed} of {}: {:?}", loaded.due().count(), loaded.due().find(|r| !r.is_answered()));
+}
+
+#[test]
+fn a_request_that_is_sent_again_because_its_kept_connection_ended_says_so() {
+    // The second request of every connection is taken, and the connection ended without a word.
+    let (loaded, asked) = {
+        let seen: Mutex<HashSet<SocketAddr>> = Mutex::default();
+        let mock = Mock::start(move |asked, s| {
+            if !seen.lock().unwrap().insert(s.peer_addr()?) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            answer(asked, s, Timing::ms(20, 5))
+        });
+        (at(&target(&mock)), mock.asked())
+    };
+    assert!(loaded.due().all(Record::is_answered), "{:?}", loaded.due().find(|r| !r.is_answered()));
+    let again = loaded.records.iter().filter(|r| r.sent_again).count();
+    assert!(again > 5 && loaded.records.iter().any(|r| !r.sent_again), "{again} of {}", loaded.records.len());
+    // The server was asked once for each record, and once more where the record says so; of the abandoned nobody knows.
+    let abandoned = loaded.records.iter().filter(|r| r.outcome == Outcome::Abandoned).count();
+    let sent = loaded.records.len() - abandoned + again;
+    assert!((sent..=sent + 2 * abandoned).contains(&asked), "{asked} requests, {sent} sent, {abandoned} abandoned");
+    let of_window = loaded.due().filter(|r| r.sent_again).count() as u64;
+    assert_eq!(loaded.served().own.unwrap().sent_again, of_window);
 }

@@ -3,8 +3,10 @@
 use crate::mock::{Mock, Timing, answer, begin, end, event, respond, text, until};
 use centime::internal::results::read_journal;
 use centime::{Record, Status};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -139,9 +141,13 @@ fn a_key_is_sent_and_written_nowhere() {
 #[test]
 fn the_largest_rate_that_holds_is_found_and_priced() {
     // One request at a time, 100 ms each: of 13.5 a second the last of 4 s wait 1.5 s, of 11.3 half a second, of 8 none.
-    let free = std::sync::Mutex::new(std::time::Instant::now());
+    let (free, looks) = (std::sync::Mutex::new(std::time::Instant::now()), AtomicUsize::new(0));
     let mock = Mock::start(move |asked, stream| {
         if asked.line.contains("/metrics") {
+            // It has the page, and is too busy to show it at first.
+            if looks.fetch_add(1, Ordering::SeqCst) == 0 {
+                return respond(stream, "503 Service Unavailable", "", "busy");
+            }
             let page = "vllm:num_requests_running{engine=\"0\"} 3\nvllm:num_requests_waiting{engine=\"0\"} 2\n";
             return respond(stream, "200 OK", "", page);
         }
@@ -167,6 +173,14 @@ fn the_largest_rate_that_holds_is_found_and_priced() {
     assert!((get("requests_per_second") / held - 1.0).abs() < 0.1 && get("slo_share") >= 0.95);
     assert!(get("usd_per_million_input_tokens") > 0.0 && row["load.rate"].is_null());
     assert_eq!((get("server_running_requests"), get("server_waiting_requests")), (3.0, 2.0));
+    // What the server has seen in one stretch it does not see again in the next.
+    let prompts = mock.prompts();
+    let beginnings: HashSet<Vec<&str>> = prompts.iter().map(|p| p.split(' ').take(8).collect()).collect();
+    assert_eq!(beginnings.len(), prompts.len());
+    // On the terminal what was asked for comes before what a narrow one has no room for.
+    for heading in ["largest", "within", "goodput"] {
+        assert!(said.lines().any(|l| l.contains('┆') && l.contains(heading)), "{heading}: {said}");
+    }
 }
 
 #[test]

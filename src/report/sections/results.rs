@@ -33,6 +33,10 @@ const COLUMNS: &[Shown] = &[
     column(&USD_PER_MILLION),
     column(&USD_PER_MILLION_INPUT),
     column(&USD_PER_MILLION_OUTPUT),
+    // Of a trial with an SLO what is asked: before the columns that a narrow terminal has no room for.
+    column(&LARGEST_LOAD),
+    column(&SLO_SHARE),
+    column(&GOODPUT),
     column(&STEP_P50),
     Shown { wide_only: true, ..column(&STEP_P99) },
     column(&TTFT),
@@ -44,9 +48,6 @@ const COLUMNS: &[Shown] = &[
     Shown { wide_only: true, ..column(&INPUT_TOKENS_PER_SECOND) },
     column(&OUTPUT_TOKENS_PER_SECOND),
     column(&REQUESTS_PER_SECOND),
-    column(&LARGEST_LOAD),
-    column(&GOODPUT),
-    column(&SLO_SHARE),
     column(&FAILED_REQUESTS),
     Shown { wide_only: true, ..column(&LATENESS) },
     Shown { wide_only: true, ..column(&SERVER_WAITING) },
@@ -170,7 +171,8 @@ fn notes(facts: &Facts, wide: bool) -> Vec<String> {
         let gpus = m.figures.as_ref().and_then(|f| f.telemetry.as_ref()).map(super::gpus::note).unwrap_or_default();
         let disturbed = m.figures.as_ref().map(|f| disturbed(f, wide)).unwrap_or_default();
         let failed = m.figures.as_ref().map(failures).unwrap_or_default();
-        [place, failed.as_str(), disturbed.as_str(), short, gpus.as_str()]
+        let again = m.figures.as_ref().map(sent_again).unwrap_or_default();
+        [place, failed.as_str(), again.as_str(), disturbed.as_str(), short, gpus.as_str()]
             .into_iter()
             .filter(|t| !t.is_empty())
             .collect::<Vec<_>>()
@@ -212,6 +214,15 @@ fn failures(figures: &Figures) -> String {
     let each: Vec<String> = all.iter().map(|(how, count)| format!("{how}: {count}")).collect();
     let requests = if total == 1 { "1 request".into() } else { format!("{} requests", grouped(total)) };
     if total == 0 { String::new() } else { format!("{requests} failed ({})", each.join(", ")) }
+}
+
+/// "2 requests sent twice", where kept connections ended under them.
+fn sent_again(figures: &Figures) -> String {
+    match figures.served.iter().flat_map(|s| &s.own).map(|own| own.sent_again).sum::<u64>() {
+        0 => String::new(),
+        1 => "1 request sent twice (its connection had ended)".into(),
+        n => format!("{} requests sent twice (their connections had ended)", grouped(n)),
+    }
 }
 
 /// What MFU and MBU are shares of.

@@ -158,6 +158,8 @@ impl Asker<'_> {
     /// One stretch of load.
     async fn stretch(&mut self) -> Result<Figured, SessionError> {
         let before = self.elapsed();
+        // A server's cache would know the prompts of the stretch before.
+        self.job.salt = SplitMix64::new(self.job.salt).draw();
         let mut stretch = Stretch::new(rules(self.settings, &self.job.traffic.pace));
         let looks = Looks::start(Arc::clone(&self.job.client), Instant::now());
         let (mut count, mut ended) = (0u32, Ok(()));
@@ -174,7 +176,7 @@ impl Asker<'_> {
         ended?;
         let window = stretch.window().ok_or(SessionError::Ended)?;
         let Some(mut served) = summary::served(&records, window, &self.job.traffic.slo) else {
-            return Ok(Err(nothing(&records, window)));
+            return Ok(Err(nothing(&records, window, &self.job.traffic.pace)));
         };
         if let Some(own) = &mut served.own {
             own.server = looks.told(window);
@@ -250,7 +252,7 @@ fn progress(stretch: &Stretch, now: f64) -> Progress {
 }
 
 /// Why there are no figures.
-fn nothing(records: &[Record], window: (f64, f64)) -> String {
+fn nothing(records: &[Record], window: (f64, f64), pace: &Pace) -> String {
     let failed: Vec<&Record> = records.iter().filter(|r| !r.is_answered() && !r.reason.is_empty()).collect();
     let seconds = window.1 - window.0;
     match failed.last() {
@@ -260,6 +262,9 @@ fn nothing(records: &[Record], window: (f64, f64)) -> String {
             last.outcome.in_words(),
             last.reason
         ),
+        None if pace.concurrency().is_some() => {
+            format!("no request began within {seconds:.1} s of load: one takes longer; raise measure.max_seconds")
+        }
         None => format!("no request was due within {seconds:.1} s of load; raise load.rate or measure.max_seconds"),
     }
 }
