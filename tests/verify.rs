@@ -106,8 +106,10 @@ fn operations_are_checked_against_the_oracle_and_not_it_against_itself() {
 #[test]
 fn weights_of_few_bits_are_within_theirs_on_every_instruction_path() {
     let mut files = ["gpt2", "llama-gqa"].map(golden).to_vec();
+    files.extend(families());
     // Which experts a token goes to hangs on rounding.
-    files.extend(families().into_iter().filter(|f| !["mixtral", "moe", "oss"].iter().any(|e| f.contains(e))));
+    let of_experts = |f: &&String| ["mixtral", "moe", "oss", "deepseek"].iter().any(|e| f.contains(e));
+    let mixtures = files.iter().filter(of_experts).count();
     let mut taken = 0;
     for path in ["portable", "avx2", "avx512", "avx512bf16"] {
         for weights in ["int8", "int4", "int4-g128", "int4-g128-zp"] {
@@ -119,7 +121,8 @@ fn weights_of_few_bits_are_within_theirs_on_every_instruction_path() {
                 .unwrap();
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
             assert!(out.status.success(), "{path} {weights}:\n{text}");
-            assert_eq!(text.matches("  logits ").count(), files.len(), "{text}");
+            assert_eq!(text.matches("  logits ").count(), files.len() - mixtures, "{text}");
+            assert_eq!(text.matches("skipped, which experts").count(), mixtures, "{text}");
             taken += usize::from(text.contains(&format!("({path})")));
         }
     }
