@@ -241,8 +241,6 @@ impl Workload {
         match self.prefill_chunk {
             Some(chunk) => (chunk as usize).clamp(1, prompt.max(1)),
             None if on == BackendKind::Cuda || batch * prompt <= WHOLE => prompt,
-            // Over a cache of latents many queries are slow.
-            None if self.shape.latent.is_some() => prompt,
             None => (STRETCH / batch.max(1)).clamp(64, prompt),
         }
     }

@@ -1,7 +1,9 @@
 //! Attention through a cache of latents: what all heads share is read once for several of them. A query meets the latents themselves,
-//! having been multiplied by what makes keys of them, and values are made of the weighted latents (DeepSeek-AI 2024, section 2.1.2).
+//! having been multiplied by what makes keys of them, and values are made of the weighted latents (DeepSeek-AI 2024, section 2.1.2). The
+//! many queries of a stretch of a prompt have keys and values made instead (`attention/latents.rs`).
 
 use super::super::backend::{BlockCopy, LatentDims, LinearDims};
+use super::attention::{Latents, after_latents, latents_scratch_len};
 use super::embedding::Cached;
 use super::instructions::vectorised;
 use super::math::{dot, exp, maximum, sum};
@@ -9,7 +11,10 @@ use super::matmul::{FEW_ROWS, matmul};
 use super::pool::{Pool, Scratch, writing};
 use super::product::{Onto, Precision, View};
 
-/// Queries that are worked on at a time, so that prompts need no more room than so many rows of all heads.
+/// Queries of a sequence from which on keys and values are made for them.
+const STRETCH: usize = 16;
+
+/// Queries that are worked on at a time, so that many sequences need no more room than so many rows of all heads.
 const ROWS: usize = 256;
 
 /// Heads that share a pass over the cache, at the most.
@@ -17,18 +22,6 @@ const HEADS: usize = 8;
 
 /// Positions of the cache that lie as f32 in the first levels of the caches at a time.
 const BLOCK: usize = 32;
-
-/// What the operation reads.
-#[derive(Clone, Copy)]
-pub(super) struct Reads<'a, T> {
-    /// `[N, H * (P + nope)]`
-    pub queries: &'a [f32],
-    /// `[H * (nope + value), R]`
-    pub w: &'a [f32],
-    pub cache: &'a [T],
-    pub position: usize,
-    pub d: LatentDims,
-}
 
 pub(super) fn copy_blocks(pool: &Pool, from: &[f32], to: &mut [f32], d: BlockCopy) {
     let share = pool.share(d.n, 8);
@@ -58,7 +51,10 @@ pub(super) fn append<T: Cached>([latent, rotated]: [&[f32]; 2], cache: &mut [T],
     }
 }
 
-pub(super) fn attention<T: Cached>(pool: &Pool, precision: Precision, of: Reads<T>, out: &mut [f32]) {
+pub(super) fn attention<T: Cached>(pool: &Pool, precision: Precision, of: Latents<T>, out: &mut [f32]) {
+    if of.d.tokens >= STRETCH {
+        return after_latents(pool, precision, of, out);
+    }
     let (n, width) = (of.d.rows(), of.d.heads * of.d.value);
     for first in (0..n).step_by(ROWS) {
         let rows = ROWS.min(n - first);
@@ -71,7 +67,13 @@ pub(super) fn attention<T: Cached>(pool: &Pool, precision: Precision, of: Reads<
 }
 
 /// Queries of some rows as latents have them, `[H, rows, R + P]`.
-fn absorb<'p, T: Cached>(pool: &'p Pool, precision: Precision, of: Reads<T>, first: usize, rows: usize) -> Scratch<'p> {
+fn absorb<'p, T: Cached>(
+    pool: &'p Pool,
+    precision: Precision,
+    of: Latents<T>,
+    first: usize,
+    rows: usize,
+) -> Scratch<'p> {
     let LatentDims { heads, rank, rope, nope, .. } = of.d;
     let (width, row) = (of.d.width(), heads * of.d.head_dim());
     let mut to = pool.scratch(heads * rows * width);
@@ -114,7 +116,7 @@ fn add(to: &mut [f32], x: &[f32], by: f32) {
 /// Of each row and head the latents of what it sees, weighted, `[rows, H, R]`.
 fn over_cache<T: Cached>(
     pool: &Pool,
-    of: Reads<T>,
+    of: Latents<T>,
     absorbed: &[f32],
     weighted: &mut [f32],
     (first, rows): (usize, usize),
@@ -175,7 +177,7 @@ fn softmax(scores: &mut [f32]) {
 }
 
 /// Values of the weighted latents `[rows, H, R]`, as `[rows, H * value]`.
-fn values<T: Cached>(pool: &Pool, precision: Precision, of: Reads<T>, weighted: &[f32], out: &mut [f32]) {
+fn values<T: Cached>(pool: &Pool, precision: Precision, of: Latents<T>, weighted: &[f32], out: &mut [f32]) {
     let LatentDims { heads, rank, nope, value, .. } = of.d;
     let d = LinearDims { n: weighted.len() / (heads * rank), k: rank, m: value };
     let weight = |h: usize| &of.w[(h * of.d.kv_head() + nope) * rank..][..value * rank];
@@ -211,6 +213,10 @@ fn values<T: Cached>(pool: &Pool, precision: Precision, of: Reads<T>, weighted: 
 
 /// Elements of scratch that one rank's threads take.
 pub(super) fn scratch_len(d: LatentDims, threads: usize) -> usize {
+    if d.tokens >= STRETCH {
+        // No stretch ends beyond the cache.
+        return latents_scratch_len(d.capacity, d, threads);
+    }
     let rows = ROWS.min(d.rows()) * d.heads;
     let widest = d.width().max(d.rank + d.value);
     let of_product = if d.rows() > FEW_ROWS { ROWS.min(d.rows()) * d.rank } else { 0 };

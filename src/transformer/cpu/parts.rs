@@ -7,6 +7,7 @@ use super::super::backend::{
 };
 use super::super::shape::Routing;
 use super::array::{halves, halves_mut};
+use super::attention::Latents;
 use super::buffer::Buffer;
 use super::pool::{reading, writing};
 use super::routes::Rule;
@@ -149,11 +150,11 @@ impl Parts for Cpu {
         let (queries, w, cache, out) = (queries.plain(), w.plain(), cache.plain(), out.plain_mut());
         match d.dtype {
             Dtype::F32 | Dtype::Tf32 => {
-                let of = latent::Reads { queries, w, cache, position, d };
+                let of = Latents { queries, w, cache, position, d };
                 latent::attention(&self.pool, self.precision, of, out);
             }
             Dtype::Bf16 => {
-                let of = latent::Reads { queries, w, cache: halves(cache), position, d };
+                let of = Latents { queries, w, cache: halves(cache), position, d };
                 latent::attention(&self.pool, self.precision, of, out);
             }
         }

@@ -33,7 +33,7 @@ pub(in crate::transformer::cpu) fn backward(
     pool.each_with(d.batch * d.kv_heads, cut.backward_len(), |i, scratch| {
         let (batch, kv) = (i / d.kv_heads, i % d.kv_heads);
         for head in kv * group..(kv + 1) * group {
-            let h = Head { qkv: s.qkv, d, batch, head };
+            let h = Head { qkv: s.qkv, width: d.qkv_width(), d, batch, head };
             // SAFETY: the queries of these heads and the keys and values that they share are this task's alone.
             unsafe { backward_head(&cut, &h, &s, scratch, to, head == kv * group) };
         }

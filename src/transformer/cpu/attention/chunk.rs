@@ -73,7 +73,7 @@ pub(in crate::transformer::cpu) fn after_cache<T: Cached>(
             before,
         };
         for head in kv * group..(kv + 1) * group {
-            let head = Head { qkv: of.qkv, d, batch, head };
+            let head = Head { qkv: of.qkv, width: d.qkv_width(), d, batch, head };
             // SAFETY: the strips of a part of a head of a sequence are one task's alone.
             unsafe { forward_head(&cut, &head, context, (part, parts), rest, to, lse) };
         }

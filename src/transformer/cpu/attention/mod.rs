@@ -7,6 +7,7 @@
 
 mod backward;
 mod chunk;
+mod latents;
 mod strip;
 
 use super::super::backend::AttentionDims;
@@ -18,6 +19,7 @@ use super::product::panels::{Panels, k_block, pack_all};
 use super::product::{Precision, Target};
 pub(super) use backward::{SavedAttention, backward};
 pub(super) use chunk::{Chunk, after_cache};
+pub(super) use latents::{Latents, after_latents, latents_scratch_len};
 use std::ops::Range;
 use strip::{Cut, Destination, Left, multiply, take, whole, write_rows};
 
@@ -25,6 +27,8 @@ use strip::{Cut, Destination, Left, multiply, take, whole, write_rows};
 #[derive(Clone, Copy)]
 struct Head<'a> {
     qkv: &'a [f32],
+    /// Elements of a row of it.
+    width: usize,
     d: AttentionDims,
     batch: usize,
     head: usize,
@@ -48,8 +52,8 @@ impl<'a> Head<'a> {
     }
     /// Tokens from `first` as items, their dimensions as depth.
     fn tokens(&self, column: usize, first: usize) -> Source<'a> {
-        let width = self.d.qkv_width();
-        Source { data: &self.qkv[self.row(first) * width + column..], item_stride: width, depth_stride: 1 }
+        let data = &self.qkv[self.row(first) * self.width + column..];
+        Source { data, item_stride: self.width, depth_stride: 1 }
     }
     /// Dimensions as items, tokens from `first` as depth.
     fn dimensions(&self, column: usize, first: usize) -> Source<'a> {
@@ -181,7 +185,7 @@ pub(super) fn forward(
     let parts = (2 * pool.threads).div_ceil(heads).min(d.tokens.div_ceil(cut.strip)).max(1);
     pool.each_with(heads * parts, cut.forward_len(), |i, scratch| {
         let (h, part) = (i / parts, i % parts);
-        let head = Head { qkv, d, batch: h / d.heads, head: h % d.heads };
+        let head = Head { qkv, width: d.qkv_width(), d, batch: h / d.heads, head: h % d.heads };
         // SAFETY: the strips of a part of a head of a sequence are one task's alone.
         unsafe { forward_head(&cut, &head, head.own(), (part, parts), scratch, to, lse) };
     });
