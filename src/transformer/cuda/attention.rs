@@ -20,7 +20,7 @@ pub(crate) const LARGEST_HEAD_DIM: usize = 256;
 enum Path {
     /// bf16 products by wgmma; rows are padded to 64 or 128 elements.
     Warpgroups(usize),
-    /// bf16 products by mma.sync; rows are padded to so many numbers: 32, 64, 96, 128 or (forward alone) 256.
+    /// bf16 products by mma.sync; rows are padded to so many numbers: 32, 64, 96, 128 or (forward alone) 192 and 256.
     TensorCores(usize),
     /// f32 arithmetic; rows are padded to so many times 32 elements: 2, 4 or 8.
     Rows(usize),
@@ -32,7 +32,7 @@ impl Path {
     /// Of the forward pass.
     fn forward(facts: &DeviceFacts, real: Real, d: &AttentionDims) -> Self {
         if real == Real::Bf16 && d.head_dim.is_multiple_of(8) && d.head_dim > 128 && facts.capability >= (8, 0) {
-            return Self::TensorCores(256);
+            return Self::TensorCores(if d.head_dim <= 192 { 192 } else { 256 });
         }
         Self::backward(facts, real, d)
     }
@@ -175,6 +175,7 @@ fn forward_by(path: Path, on: &dyn Device, real: Real, operands: [Address; 3], c
                 64 => ["attention_mma_64", "attention_mma_64_shaped"],
                 96 => ["attention_mma_96", "attention_mma_96_shaped"],
                 128 => ["attention_mma_128", "attention_mma_128_shaped"],
+                192 => ["attention_mma_192", "attention_mma_192_shaped"],
                 _ => ["attention_mma_256", "attention_mma_256_shaped"],
             };
             let threads = if padded <= 128 { 128 } else { 256 };

@@ -109,7 +109,7 @@ pub(super) fn agreement(on: &HostDevice, real: Real, path: Path, d: AttentionDim
     };
     forward_by(path, on, real, [b.qkv, b.out, b.lse], Context::own(b.qkv, real, &d), &d);
     // Beyond 128, tensor cores have the forward pass alone.
-    backward_by(if path == Path::TensorCores(256) { Path::Rows(8) } else { path }, on, real, b, &d);
+    backward_by(if matches!(path, Path::TensorCores(192 | 256)) { Path::Rows(8) } else { path }, on, real, b, &d);
     on.wait().map_err(|e| e.to_string())?;
 
     near("out", real, &on.get(real, b.out, rows * out_width), &want.out, &want.off_out)?;
@@ -178,7 +178,7 @@ fn attention_on_tensor_cores_agrees_with_the_oracle() {
     for d in shapes(&[64, 8, 16, 40, 80, 96, 128]) {
         check(&on, Real::Bf16, Path::TensorCores(d.head_dim.next_multiple_of(32)), d);
     }
-    for head_dim in [128, 256] {
+    for head_dim in [128, 192, 256] {
         let d = AttentionDims {
             batch: 1,
             tokens: 257,
@@ -190,9 +190,11 @@ fn attention_on_tensor_cores_agrees_with_the_oracle() {
         };
         check(&on, Real::Bf16, Path::TensorCores(head_dim), d);
     }
-    for (head_dim, tokens, causal) in [(136, 65, true), (200, 130, false), (256, 1, true), (256, 63, false)] {
+    for (head_dim, tokens, causal) in
+        [(136, 65, true), (184, 130, false), (192, 1, true), (200, 130, false), (256, 1, true), (256, 63, false)]
+    {
         let d = AttentionDims { batch: 2, tokens, heads: 4, kv_heads: 2, head_dim, causal, scores: Scores::default() };
-        check(&on, Real::Bf16, Path::TensorCores(256), d);
+        check(&on, Real::Bf16, Path::forward(on.facts(), Real::Bf16, &d), d);
     }
 }
 
@@ -286,7 +288,8 @@ fn kernels_are_chosen_by_format_head_dim_and_device() {
         assert_eq!(Path::of(facts, real, head_dim), path, "{facts:?} {real:?} {head_dim}");
     }
     for (facts, real, head_dim, path) in [
-        (&hopper, Real::Bf16, 136, Path::TensorCores(256)),
+        (&hopper, Real::Bf16, 136, Path::TensorCores(192)),
+        (&hopper, Real::Bf16, 200, Path::TensorCores(256)),
         (&small, Real::Bf16, 256, Path::TensorCores(256)),
         (&small, Real::Bf16, 130, Path::NarrowRows),
         (&small, Real::F32, 256, Path::NarrowRows),
@@ -385,6 +388,7 @@ fn large_scores_neither_overflow_nor_vanish() {
         (Real::F32, Path::Rows(2), 64),
         (Real::Bf16, Path::TensorCores(64), 64),
         (Real::Bf16, Path::TensorCores(128), 128),
+        (Real::Bf16, Path::TensorCores(192), 192),
         (Real::Bf16, Path::TensorCores(256), 256),
         (Real::Bf16, Path::Warpgroups(64), 64),
         (Real::Bf16, Path::Warpgroups(128), 128),

@@ -25,6 +25,8 @@ fn dims(size: Size) -> Vec<AttentionDims> {
         };
         SHORT.into_iter().for_each(|d| add(d, 64));
         ODD_HEAD_DIMS.into_iter().for_each(|head_dim| add((2, 65, 2, 1), head_dim));
+        // As latents make heads of.
+        add((1, 130, 2, 2), 192);
         for head_dim in HEAD_DIMS {
             match size {
                 Size::Small if head_dim == 64 => {}

@@ -1,7 +1,7 @@
 // Attention on tensor cores: out = softmax(scale Q K^T) V, and the log of the softmax's denominators, without a T x T
 // matrix. The manner of FlashAttention-2 (Dao 2023, algorithm 1): a block holds 128 queries and passes over the keys, 64 at
 // a time (32 for D = 128); each of its four warps has 32 queries of its own, whose probabilities go from the result of one
-// product to the factor of the next in registers. For D = 256 it is eight warps with 16 queries each, and 16 keys.
+// product to the factor of the next in registers. For D = 192 and 256 it is eight warps with 16 queries each, and 16 keys.
 //
 // FLOPs: 4 B H T^2 D, half of it causal. Bytes: qkv, out and lse once each, and keys and values once more for each further
 // 128 queries, from the L2 cache. Registers: 32 queries a warp have D sums a lane; beyond D = 64 that leaves room for the
@@ -174,7 +174,7 @@ __device__ __forceinline__ void attend(const Forward<bf16>& f) {
                    same.out_width, tokens - warp_query, head_dim);
 }
 
-// Grid: (H, ceil(T / 128), B), 128 threads (256 for D = 256), (128 + 4 KEYS) * D * 2 bytes of shared memory; D is head_dim
+// Grid: (H, ceil(T / 128), B), 128 threads (256 for D > 128), (128 + 4 KEYS) * D * 2 bytes of shared memory; D is head_dim
 // rounded up to that of the kernel's name.
 #define OF_SCORES(name, D, SHAPED)                                                                                         \
   KERNEL __launch_bounds__(D > 128 ? 256 : 128, D > 128 ? 1 : 2) attention_mma_##name(FORWARD_PARAMETERS(bf16)) {          \
@@ -187,15 +187,18 @@ ATTENTION(32)
 ATTENTION(64)
 ATTENTION(96)
 ATTENTION(128)
+ATTENTION(192)
 ATTENTION(256)
 
 EXPORT(attention_mma_32)
 EXPORT(attention_mma_64)
 EXPORT(attention_mma_96)
 EXPORT(attention_mma_128)
+EXPORT(attention_mma_192)
 EXPORT(attention_mma_256)
 EXPORT(attention_mma_32_shaped)
 EXPORT(attention_mma_64_shaped)
 EXPORT(attention_mma_96_shaped)
 EXPORT(attention_mma_128_shaped)
+EXPORT(attention_mma_192_shaped)
 EXPORT(attention_mma_256_shaped)

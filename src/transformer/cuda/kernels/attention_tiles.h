@@ -92,7 +92,7 @@ struct Fragments {
   // are flipped, the others added; where they are not, the swizzle is undone and done again.
   __device__ __forceinline__ static SharedAddress further(SharedAddress at, unsigned row, int step) {
     if constexpr ((D & (D - 1)) == 0) return (at ^ (step << 5 & 127)) + (step << 5 & ~127);
-    const int flipped = swizzle<D>(row) << 4 & 32;
+    const int flipped = swizzle<D>(row) << 4 & 96;
     return at + (((step << 5) ^ flipped) - flipped);
   }
   // Rows `row` .. + 16, inner dimension `16 step` .. + 16; `row` is a multiple of 16.
