@@ -51,7 +51,8 @@ const RATIOS: &[&str] = &[
     "ratio-prefill-llama-8b",
     "ratio-decode-llama-1b-b16",
 ];
-const SCENARIOS: &[&str] = &["nvidia-smi", "gpu-decode", "gpu-train", "gpu-prefill", "gpu-attention", "gpu-experts"];
+const SCENARIOS: &[&str] =
+    &["nvidia-smi", "gpu-decode", "gpu-train", "gpu-prefill", "gpu-attention", "gpu-experts", "gpu-latents"];
 
 fn in_order(there: &StandIns, part: &str) -> Vec<String> {
     there.steps().into_iter().filter(|s| s[0] == part).map(|s| s[1].clone()).collect()

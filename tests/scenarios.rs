@@ -47,6 +47,7 @@ fn the_scenarios_are_there_and_each_says_what_it_answers() {
         "gpu-attention",
         "gpu-decode",
         "gpu-experts",
+        "gpu-latents",
         "gpu-prefill",
         "gpu-train",
         "head-count",

@@ -12,7 +12,7 @@ FAMILIES = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests" / "go
 DTYPES = ("f32", "tf32", "bf16")
 FACTS = "index,name,driver_version,memory.total,power.limit,clocks.sm,clocks.max.sm,temperature.gpu,mig.mode.current,compute_cap"
 TORCH = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available(), torch.cuda.get_device_name())"
-SCENARIOS = {"gpu-decode": 150, "gpu-train": 120, "gpu-prefill": 150, "gpu-attention": 90, "gpu-experts": 120}
+SCENARIOS = {"gpu-decode": 150, "gpu-train": 120, "gpu-prefill": 150, "gpu-attention": 90, "gpu-experts": 120, "gpu-latents": 180}
 
 
 @dataclass(frozen=True)
