@@ -12,7 +12,7 @@ use super::error::SessionError;
 use super::ranks::processes::Together;
 use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
-use super::shape::Shape;
+use super::shape::{Mixture, Shape};
 use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 
 /// Whether a backend of this build computes in this format.
@@ -83,11 +83,14 @@ pub(crate) fn kernels(workload: &Workload, facts: &DeviceFacts) -> Vec<KernelNam
     cuda::Cuda::asked_for(facts, workload.dtype, |alone| rehearse(workload, &options, alone))
 }
 
-/// One layer's step of one rank. What it computes means nothing; which operations it is made of, with which widths, does not depend
-/// on the number of layers or of words, so that no large model has to be made for it.
+/// One layer's step of one rank, or, where there are layers without experts before others, one of each. What it computes means nothing;
+/// which operations it is made of, with which widths, does not depend on the number of layers or of words, so that no large model has to
+/// be made for it.
 fn rehearse(workload: &Workload, options: &SessionOptions, backend: cuda::Cuda) -> Result<(), SessionError> {
     let part = options.parallel.part_of(&workload.shape);
-    let shape = Shape { n_layers: 1, vocab_size: part.vocab_size.min(1024), ..part };
+    let experts = part.experts.map(|e| Mixture { dense_layers: e.dense_layers.min(1), ..e });
+    let n_layers = 1 + experts.map_or(0, |e| e.dense_layers);
+    let shape = Shape { n_layers, experts, vocab_size: part.vocab_size.min(1024), ..part };
     let batch = workload.batch / options.parallel.data;
     let one = Workload { shape, batch, weights_from: None, ..workload.clone() };
     let alone = SessionOptions { parallel: Parallel::replicas(1), ..options.clone() };

@@ -123,7 +123,8 @@ impl Linear<'_> {
             activation::activation_backward(self.on, real, Activation::GeluTanh, at.beside, at.to, d.n, d.k);
         };
         let fused = Product { epilogue: Epilogue::GeluGradient { pre: pre.at() }, ..product };
-        keeps_pre(d.k, real) && self.on.try_product(&fused, &apart)
+        // The two change places afterwards: they are to be of one size.
+        pre.len == dpre.len && keeps_pre(d.k, real) && self.on.try_product(&fused, &apart)
     }
 
     /// `dw [M, K] = dout^T x`, `dbias [M] =` the column sums of `dout`, both in f32: in one product where the device has it.

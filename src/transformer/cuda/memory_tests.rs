@@ -33,6 +33,8 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
         (Family::Gpt2, Phase::Generate, Dtype::F32, two),
         (Family::Mixtral, Phase::Train, Dtype::Bf16, one),
         (Family::Mixtral, Phase::Generate, Dtype::Bf16, one),
+        (Family::DeepseekV3, Phase::Train, Dtype::Bf16, one),
+        (Family::DeepseekV3, Phase::Generate, Dtype::Bf16, one),
     ];
     let usual = usual.map(|(family, phase, dtype, parallel)| (family, phase, dtype, parallel, plain));
     let (parts, again) = (Levers { accumulate: 2, ..plain }, Levers { recompute: Recompute::Full, ..plain });
@@ -58,7 +60,7 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
 
 #[test]
 fn nothing_is_allocated_after_the_third_step() {
-    for family in [Family::Gpt2, Family::Llama, Family::Mixtral] {
+    for family in [Family::Gpt2, Family::Llama, Family::Mixtral, Family::DeepseekV3] {
         for phase in [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate] {
             for dtype in [Dtype::F32, Dtype::Bf16] {
                 let w = workload(family, phase, dtype);

@@ -27,6 +27,9 @@ mod grouped;
 mod head;
 #[cfg(test)]
 mod host;
+mod latent;
+#[cfg(test)]
+mod latent_tests;
 mod launch;
 pub(crate) mod limits;
 mod linear;
@@ -58,9 +61,10 @@ mod state;
 #[cfg(test)]
 mod training_tests;
 
-use super::backend::{AttentionDims, Captured, Scores, Varying};
+use super::backend::{AttentionDims, Captured, LatentDims, Scores, Varying};
 use super::error::SessionError;
 use super::pass::activations::expert_dims;
+use super::pass::generate::latent_dims;
 use super::shape::Shape;
 use super::{BackendKind, Dtype, Phase, Workload};
 pub(crate) use attention::LARGEST_HEAD_DIM;
@@ -88,17 +92,26 @@ pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize) -> u64 {
     (head.max(attention).max(experts) + (32 << 20)) as u64
 }
 
-/// Bytes of keys and values of a layer that a stretch of a prompt looks at, gathered; `rows` are those of the whole prompts.
+/// Bytes of keys and values of a layer that a stretch of a prompt looks at, gathered or made of latents; `rows` are those of the
+/// whole prompts.
 fn context_bytes(w: &Workload, shape: &Shape, rows: usize) -> usize {
     let whole = w.prompt_len as usize;
     let batch = rows / whole.max(1);
-    if w.stretch_of_prompt(BackendKind::Cuda, batch) >= whole {
+    let (stretch, real) = (w.stretch_of_prompt(BackendKind::Cuda, batch), buffer::real(w.dtype));
+    if let Some(d) = latent_dims(shape, batch, w.longest_sequence() as usize, w.dtype) {
+        // A token, a stretch, and the last of these, which may be shorter.
+        let passes = [1, stretch, whole.checked_rem(stretch).unwrap_or(0)].into_iter();
+        let passes = passes.filter(|tokens| *tokens == 1 || (1..whole).contains(tokens));
+        let of_pass = |tokens| latent::scratch_bytes(real, whole, LatentDims { tokens, ..d });
+        return passes.map(of_pass).max().unwrap_or(0);
+    }
+    if stretch >= whole {
         return 0;
     }
     let (kv_heads, head_dim) = (shape.n_kv_heads as usize, shape.head_dim as usize);
     let (heads, scores) = (shape.n_heads as usize, Scores::PLAIN);
     let d = AttentionDims { batch, tokens: whole, heads, kv_heads, head_dim, causal: true, scores };
-    decode::context_bytes(buffer::real(w.dtype), whole, &d)
+    decode::context_bytes(real, whole, &d)
 }
 
 /// A rank on one device.
@@ -124,8 +137,10 @@ impl Cuda {
     /// # Errors
     /// [`SessionError::Invalid`], with the remedy.
     pub(crate) fn fits(&self, w: &Workload) -> Result<(), SessionError> {
-        let head_dim = w.shape.head_dim as usize;
-        attention::fits(self.on().facts(), buffer::real(w.dtype), head_dim).map_err(SessionError::Invalid)
+        let (facts, head_dim) = (self.on().facts(), w.shape.head_dim as usize);
+        let attention = attention::fits(facts, buffer::real(w.dtype), head_dim);
+        let of_latents = || w.shape.latent.map_or(Ok(()), |l| latent::fits(facts, l.kv_rank as usize, l.rope as usize));
+        attention.and_then(|()| of_latents()).map_err(SessionError::Invalid)
     }
 
     /// Gets the kernels that `what` asks for ready on these ranks' devices, all at once: it is gone through beforehand with a rank on a

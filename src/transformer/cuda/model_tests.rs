@@ -10,7 +10,7 @@ use super::super::ranks::one::inference;
 use super::super::ranks::training::{Keeping, Training};
 use super::super::shape::count;
 use super::super::shape::parts::{Parts, Positions};
-use super::super::shape::{Family, Shape, ShapeSpec};
+use super::super::shape::{Family, LatentSpec, Routing, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use super::host::{HostDevice, Recorder, within};
 use super::*;
@@ -76,7 +76,8 @@ fn families(dtype: Dtype) -> Vec<String> {
         "phi3",
         "qwen3",
     ];
-    let of_experts: &[&str] = if dtype == Dtype::F32 { &["gpt-oss", "mixtral", "qwen3-moe"] } else { &[] };
+    let of_experts: &[&str] =
+        if dtype == Dtype::F32 { &["deepseek-v3", "gpt-oss", "mixtral", "qwen3-moe"] } else { &[] };
     for name in plain.iter().chain(of_experts) {
         assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
     }
@@ -156,6 +157,30 @@ fn shape(family: Family) -> Shape {
     Shape::new(family, &spec(family)).unwrap()
 }
 
+/// Attention through latents, a layer without experts before one with them, experts that all tokens go through and others chosen by
+/// corrected sigmoids of groups.
+fn through_latents() -> Shape {
+    let latent = LatentSpec {
+        q_lora_rank: Some(20),
+        kv_lora_rank: Some(24),
+        qk_nope_head_dim: Some(8),
+        qk_rope_head_dim: Some(6),
+        v_head_dim: Some(10),
+        interleaved: None,
+    };
+    let spec = ShapeSpec {
+        latent,
+        n_experts: Some(8),
+        experts_per_token: Some(3),
+        n_shared_experts: Some(2),
+        d_ff_expert: Some(24),
+        first_dense_layers: Some(1),
+        routing: Some(Routing { groups: 4, groups_per_token: 2, ..Family::DeepseekV3.routing() }),
+        ..spec(Family::DeepseekV3)
+    };
+    Shape::new(Family::DeepseekV3, &spec).unwrap()
+}
+
 /// One whose layers keep four positions, each another place in turn.
 fn windowed() -> Shape {
     Shape { window: Some(4), ..shape(Family::Llama) }
@@ -220,12 +245,12 @@ fn captured_steps_decode_the_same_tokens_at_every_position() {
     }
 }
 
-/// A position of a table that begins at another row, norms of queries and keys, scaled embeddings, experts, shaped scores: their logits,
-/// since untrained models of these families say the same token over and over.
+/// A position of a table that begins at another row, norms of queries and keys, scaled embeddings, experts, shaped scores, latents: their
+/// logits, since untrained models of these families say the same token over and over.
 #[test]
 fn captured_steps_of_models_with_more_parts_have_the_logits_of_plain_ones() {
     let families = [Family::Opt, Family::Qwen3, Family::Olmo2, Family::Gemma, Family::Falcon, Family::Mixtral];
-    for shape in families.map(shape).into_iter().chain([shaped()]) {
+    for shape in families.map(shape).into_iter().chain([shaped(), through_latents()]) {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let (Some(plain), Some(host)) = (cuda(dtype), HostDevice::new()) else { return };
             let recorder = Arc::new(Recorder::new(host));
@@ -255,10 +280,13 @@ fn decoding_in_separate_steps_chooses_the_same_tokens() {
 /// Logits after a prompt that is taken in stretches, and after a token more, beside those of the prompt as a whole.
 #[test]
 fn a_prompt_in_stretches_is_the_prompt() {
-    let (batch, length) = (2, 13);
+    let batch = 2;
     let text = |b: usize, n: usize| (0..n).map(move |i| (b * 29 + i * 7) as u32 % 61);
     let prompts = |n: usize| text(0, n).chain(text(1, n)).collect::<Vec<u32>>();
-    for shape in [shape(Family::Llama), windowed(), shaped()] {
+    // Over latents, stretches of many tokens and of few are different.
+    let short = [1, 3, 5, 12].as_slice();
+    let all = [(shape(Family::Llama), 13, short), (windowed(), 13, short), (shaped(), 13, short)];
+    for (shape, length, chunks) in all.into_iter().chain([(through_latents(), 29, [1, 5, 12, 16, 25].as_slice())]) {
         let Some(cuda) = cuda(Dtype::F32) else { return };
         let model = Model::new(cuda.clone(), &shape, 5, Purpose::Inference).unwrap();
         let logits = |n: usize, chunk: usize, and: Option<usize>| {
@@ -274,7 +302,7 @@ fn a_prompt_in_stretches_is_the_prompt() {
             numbers
         };
         let (whole, longer) = (logits(length, length, None), logits(length + 1, length + 1, None));
-        for chunk in [1, 3, 5, 12] {
+        for &chunk in chunks {
             let what = |then: &str| format!("{chunk} at a time{then}, {shape:?}");
             within(&what(""), &logits(length, chunk, None), &whole, 1e-4, 1e-4);
             within(&what(", then a token"), &logits(length, chunk, Some(length)), &longer, 1e-4, 1e-4);

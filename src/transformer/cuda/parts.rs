@@ -2,15 +2,17 @@
 
 use super::super::Workload;
 use super::super::backend::{
-    AttentionDims, CacheDims, ExpertDims, Experts, ExpertsBackward, Parts as BackendParts, QkNormDims,
+    AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts as BackendParts,
+    QkNormDims,
 };
-use super::super::shape::Shape;
+use super::super::shape::{Routing, Shape};
 use super::backend::halves;
 use super::buffer::Buffer;
 use super::decode::Stretch;
+use super::latent::MOST_RANK;
 use super::qk_norm::SavedQkNorm;
 use super::route::MOST_EXPERTS;
-use super::{Cuda, attention, decode, elementwise, qk_norm, route, sinks};
+use super::{Cuda, attention, decode, elementwise, latent, qk_norm, route, sinks};
 
 /// What a workload needs and the kernels have not, in words.
 pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
@@ -21,10 +23,7 @@ pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
 /// What a model needs and the kernels have not.
 pub(crate) fn lacking_for(shape: &Shape) -> Option<&'static str> {
     let all = [
-        (shape.latent.is_some(), "latents of keys and values"),
-        (shape.experts.is_some_and(|e| !e.routing.is_plain()), "experts chosen by groups or sigmoids"),
-        (shape.experts.is_some_and(|e| e.shared > 0), "shared experts"),
-        (shape.experts.is_some_and(|e| e.dense_layers > 0), "layers without experts before others"),
+        (shape.latent.is_some_and(|l| l.kv_rank > MOST_RANK), "latents of more than 2048 numbers"),
         (shape.experts.is_some_and(|e| e.count > MOST_EXPERTS), "more than 512 experts a layer"),
     ];
     all.into_iter().find(|(needed, _)| *needed).map(|(_, what)| what)
@@ -104,12 +103,52 @@ impl BackendParts for Cuda {
         route::route(self.on(), logits.wide(), chosen.wide(), weights.wide(), d);
     }
     fn route_backward(&self, logits: &Buffer, chosen: &Buffer, dweights: &Buffer, dlogits: &mut Buffer, d: ExpertDims) {
-        route::route_backward(self.on(), [logits.wide(), chosen.wide(), dweights.wide()], dlogits.wide(), d);
+        self.route_by_backward(logits, chosen, dweights, dlogits, (d, Routing::PLAIN));
+    }
+    fn route_by(
+        &self,
+        logits: &Buffer,
+        correction: Option<&Buffer>,
+        chosen: &mut Buffer,
+        weights: &mut Buffer,
+        rule: (ExpertDims, Routing),
+    ) {
+        let operands = [logits.wide(), chosen.wide(), weights.wide()];
+        route::route_by(self.on(), operands, correction.map(Buffer::wide), rule);
+    }
+    fn route_by_backward(
+        &self,
+        logits: &Buffer,
+        chosen: &Buffer,
+        dweights: &Buffer,
+        dlogits: &mut Buffer,
+        rule: (ExpertDims, Routing),
+    ) {
+        route::route_backward(self.on(), [logits.wide(), chosen.wide(), dweights.wide()], dlogits.wide(), rule);
     }
     fn experts(&self, x: &Buffer, of: &Experts<'_, Buffer>, pre: &mut Buffer, act: &mut Buffer, out: &mut Buffer) {
         self.experts_forward(x, of, pre, act, out);
     }
     fn experts_backward(&self, x: &Buffer, of: &Experts<'_, Buffer>, dout: &Buffer, to: ExpertsBackward<'_, Buffer>) {
         self.experts_gradients(x, of, dout, &to);
+    }
+
+    fn copy_blocks(&self, from: &Buffer, to: &mut Buffer, d: BlockCopy) {
+        latent::copy_blocks(self.on(), from.format(), from.at(), to.at(), d);
+    }
+    fn latent_append(&self, latent: &Buffer, rotated: &Buffer, cache: &mut Buffer, position: usize, d: LatentDims) {
+        let operands = [latent.at(), rotated.at(), cache.wide(), self.state.position(position)];
+        latent::append(self.on(), latent.format(), operands, d);
+    }
+    fn latent_attention(
+        &self,
+        queries: &Buffer,
+        w: &Buffer,
+        cache: &Buffer,
+        out: &mut Buffer,
+        position: usize,
+        d: LatentDims,
+    ) {
+        self.attend_latents(queries, w, cache, out, position, d);
     }
 }

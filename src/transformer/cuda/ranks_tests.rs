@@ -6,7 +6,7 @@ use super::super::collective::{Collective, Job, Ticket};
 use super::super::ranks::threads::Ranks;
 use super::super::session::{Session, SessionOptions};
 use super::super::shape::parts::Parts;
-use super::super::shape::{Family, Shape, ShapeSpec};
+use super::super::shape::{Family, LatentSpec, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
 use super::host::HostDevice;
 use super::*;
@@ -38,8 +38,22 @@ impl Collective<Buffer> for Hosted {
 }
 
 pub(super) fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
+    // Smaller than usual, where it has any.
+    let through_latents = family == Family::DeepseekV3;
+    let of_latents = LatentSpec {
+        q_lora_rank: Some(16),
+        kv_lora_rank: Some(24),
+        qk_nope_head_dim: Some(8),
+        qk_rope_head_dim: Some(8),
+        v_head_dim: Some(8),
+        interleaved: None,
+    };
     let spec = ShapeSpec {
-        n_layers: Some(1),
+        n_layers: Some(if through_latents { 2 } else { 1 }),
+        first_dense_layers: through_latents.then_some(1),
+        n_experts: through_latents.then_some(16),
+        experts_per_token: through_latents.then_some(2),
+        latent: if through_latents { of_latents } else { LatentSpec::default() },
         d_model: Some(32),
         n_heads: Some(4),
         n_kv_heads: (family == Family::Llama).then_some(2),

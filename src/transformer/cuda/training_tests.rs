@@ -32,8 +32,8 @@ fn losses(device: Arc<dyn Device>, w: &Workload) -> (Vec<u32>, u32) {
 
 fn workloads() -> impl Iterator<Item = Workload> {
     let families = [Family::Gpt2, Family::Llama, Family::Block];
-    // Rows of positions of their own and padding; norms of queries and keys; embeddings that are scaled; experts.
-    let with_parts = [Family::Opt, Family::Qwen3, Family::Olmo2, Family::Gemma, Family::Mixtral];
+    // Rows of positions of their own and padding; norms of queries and keys; embeddings that are scaled; experts; latents.
+    let with_parts = [Family::Opt, Family::Qwen3, Family::Olmo2, Family::Gemma, Family::Mixtral, Family::DeepseekV3];
     let kinds = [OptimizerKind::Adamw, OptimizerKind::Sgd, OptimizerKind::Adamax];
     let again =
         [(Family::Gpt2, Recompute::Full), (Family::Mixtral, Recompute::Full), (Family::Llama, Recompute::Attention)];

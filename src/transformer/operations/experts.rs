@@ -45,7 +45,7 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     }
 }
 
-fn routing(d: ExpertDims) -> String {
+pub(super) fn routing(d: ExpertDims) -> String {
     let ExpertDims { n, experts, per_token, normalised, .. } = d;
     format!("N {n} E {experts} K {per_token}{}", if normalised { "" } else { ", of all" })
 }
@@ -59,7 +59,7 @@ fn shares(logits: &[f32], chosen: Option<&[u32]>) -> Vec<f64> {
 }
 
 /// Logits of which every second row has its largest three times.
-fn logits(d: ExpertDims) -> Vec<f32> {
+pub(super) fn logits(d: ExpertDims) -> Vec<f32> {
     let mut logits = normal(d.n * d.experts, 7);
     for row in logits.chunks_exact_mut(d.experts).step_by(2) {
         let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -71,7 +71,7 @@ fn logits(d: ExpertDims) -> Vec<f32> {
 }
 
 /// Some experts for each token, no two the same.
-fn choice(d: ExpertDims) -> Vec<u32> {
+pub(super) fn choice(d: ExpertDims) -> Vec<u32> {
     let (first, steps) = (below(d.n, d.experts as u32, 3), below(d.n, 7, 4));
     // From any on, by steps that go round without a place twice.
     let step = |t: usize| (1 + steps[t] as usize..).find(|s| gcd(*s, d.experts) == 1).unwrap_or(1);

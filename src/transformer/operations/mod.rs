@@ -18,12 +18,14 @@ mod experts_bounds;
 #[cfg(test)]
 pub(crate) mod faulty_tests;
 mod fused;
+mod latent;
 #[cfg(test)]
 mod list_tests;
 mod losses;
 mod norms;
 mod parts;
 mod products;
+mod routes;
 mod scores;
 mod starts;
 mod tokens;
@@ -118,6 +120,8 @@ fn list<B: Backend + 'static>(of: Selection<'_>) -> Vec<Case<B>> {
     updates::list(size, &mut all);
     starts::list(size, &mut all);
     experts::list(size, &mut all);
+    routes::list(size, &mut all);
+    latent::list(size, &mut all);
     all.retain(|case| of.takes(case));
     all
 }

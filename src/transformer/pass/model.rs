@@ -29,7 +29,7 @@ impl Index {
             if let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) {
                 return backend.normal_weights(matrices, &spec.numbers(Stream::new(seed, i as u64), rank, of));
             }
-            let mut buffer = backend.alloc(spec.len(), purpose.category())?;
+            let mut buffer = backend.alloc(spec.len(), purpose.category(spec))?;
             // What is allocated is zero.
             if spec.start != Start::Zero {
                 self.write(backend, Origin::Seed(seed), (rank, of), i, &mut buffer)?;
@@ -78,7 +78,7 @@ impl Index {
     ) -> Result<Vec<B::Buffer>, SessionError> {
         let one = |(i, spec): (usize, &Spec)| {
             let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) else {
-                let mut buffer = backend.alloc(spec.len(), purpose.category())?;
+                let mut buffer = backend.alloc(spec.len(), purpose.category(spec))?;
                 self.write(backend, Origin::Read(numbers), place, i, &mut buffer)?;
                 return Ok(buffer);
             };
@@ -130,9 +130,11 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    fn category(self) -> Category {
+    /// What a parameter is allocated as. What no gradient changes is as exact in inference: experts are chosen by it.
+    pub(in crate::transformer) fn category(self, spec: &Spec) -> Category {
         match self {
             Self::Training => Category::Weights,
+            Self::Inference if spec.fixed => Category::Weights,
             Self::Inference => Category::FixedWeights,
         }
     }

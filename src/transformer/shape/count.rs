@@ -11,7 +11,7 @@ use super::super::error::SessionError;
 use super::super::memory::MemoryParts;
 use super::super::pass::activations::{Extent, expert_dims};
 use super::super::pass::generate::latent_dims;
-use super::super::pass::model::Index;
+use super::super::pass::model::{Index, Purpose};
 use super::super::pass::shares::Shares;
 use super::super::ranks::one::inference;
 use super::super::ranks::training::{Keeping, Training};
@@ -258,7 +258,7 @@ impl Account {
     fn one_rank(&self, w: &Workload, shape: &Shape, batch: usize, keeping: Keeping) -> Result<(), SessionError> {
         let index = Index::new(shape);
         let training = w.phase == Phase::Train;
-        let category = if training { Category::Weights } else { Category::FixedWeights };
+        let purpose = if training { Purpose::Training } else { Purpose::Inference };
         let shares = training && keeping.sharding == Sharding::Parameters;
         if shares {
             Shares::allocate(self, &index, keeping.state)?;
@@ -268,7 +268,7 @@ impl Account {
                 Some(matrices) => matrices * weight_words(spec.rows / matrices, spec.columns, w.dtype, w.weights),
                 None => spec.len(),
             };
-            self.alloc(words, category)?;
+            self.alloc(words, purpose.category(spec))?;
         }
         let tokens = if training { w.seq_len } else { w.prompt_len } as usize;
         let on = if self.cuda.is_some() { BackendKind::Cuda } else { BackendKind::Cpu };

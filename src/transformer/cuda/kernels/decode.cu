@@ -9,6 +9,7 @@
 // elements a lane, and each has U positions of keys and values under way at a time. G heads share what is read (more than
 // that take turns in further blocks).
 #include "attention_scores.h"
+#include "sums.h"
 
 constexpr int WARPS = 4, ELEMENTS = 8;
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
@@ -37,35 +38,6 @@ __device__ __forceinline__ Piece load_piece(const real* row, int column, int hea
   }
   return piece;
 }
-
-// Adds up N values over LANES lanes, dividing the values among the lanes on the way: N - 1 shuffles instead of N log LANES.
-// A lane ends with HELD sums in values[0 ..], those from index(lane) on.
-template <int N, int LANES>
-struct Sums {
-  static constexpr int HELD = N > LANES ? N / LANES : 1;
-  __device__ __forceinline__ static void add_up(float (&values)[N]) {
-    int count = N;
-#pragma unroll
-    for (int step = LANES / 2; step > 0; step /= 2) {
-      if (count == 1) {
-        values[0] += __shfl_xor_sync(ALL_LANES, values[0], step);
-        continue;
-      }
-      count /= 2;
-      const bool upper = threadIdx.x & step;
-#pragma unroll
-      for (int i = 0; i < N / 2; i++) {
-        if (i >= count) break;
-        const float given = upper ? values[i] : values[i + count];
-        const float kept = upper ? values[i + count] : values[i];
-        values[i] = kept + __shfl_xor_sync(ALL_LANES, given, step);
-      }
-    }
-  }
-  // Lanes that hold the same sums: one of them writes.
-  static constexpr int SAME = N < LANES ? LANES / N : 1;
-  __device__ __forceinline__ static int index(int lane) { return lane / SAME * HELD; }
-};
 
 // A running softmax over positions and the sum of values that it weighs: 2^scores, relative to 2^largest.
 template <int G>

@@ -2,7 +2,7 @@
 //
 // One multiprocessor takes at most 64 bytes a clock from the L2 cache: 128,256 logits in bf16, one row, are 4000 clocks of
 // it, 2.2 us at 1.8 GHz. Shared among 32 blocks it is under a tenth of that, and what a launch takes is left.
-#include "common.h"
+#include "best.h"
 
 // Row b of out [batch, c] is row b * tokens + tokens - 1 of x.
 template <int N>
@@ -17,26 +17,6 @@ __device__ __forceinline__ void copy_last(const real* x, real* out, int batch, i
 KERNEL last_rows(const real* x, real* out, int batch, int tokens, int c) {
   if (c % WIDTH == 0 && aligned(x) && aligned(out)) copy_last<WIDTH>(x, out, batch, tokens, c);
   else copy_last<1>(x, out, batch, tokens, c);
-}
-
-struct Best {
-  float value;
-  unsigned index;
-};
-
-__device__ __forceinline__ Best better(Best a, Best b) {
-  return b.value > a.value || (b.value == a.value && b.index < a.index) ? b : a;
-}
-
-__device__ __forceinline__ Best warp_best(Best mine) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    Best other;
-    other.value = __shfl_xor_sync(ALL_LANES, mine.value, step);
-    other.index = __shfl_xor_sync(ALL_LANES, mine.index, step);
-    mine = better(mine, other);
-  }
-  return mine;
 }
 
 // The best of a block's threads, for thread 0.
