@@ -15,6 +15,8 @@ pub(crate) mod metric;
 pub(crate) mod metrics;
 pub(crate) mod peaks;
 pub(crate) mod price;
+pub(crate) mod profile;
 pub(crate) mod requests;
+pub(crate) mod scalars;
 pub(crate) mod steps;
 pub(crate) mod training;

@@ -132,6 +132,7 @@ fn measurement(m: &Measured) -> Measurement {
         disturbance: None,
         machine_rates: Vec::new(),
         served: m.served.clone().into_iter().collect(),
+        profile: None,
     };
     Measurement {
         status: Status::Ok,

@@ -9,6 +9,7 @@ pub(crate) mod merge;
 pub(crate) mod record;
 pub(crate) mod run;
 pub(crate) mod table;
+pub(crate) mod tensorboard;
 pub(crate) mod write;
 
 pub use error::ResultsError;

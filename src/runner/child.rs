@@ -15,6 +15,7 @@ use super::protocol::{
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
 use super::telemetry::summary::Steps;
+use super::traced::profile;
 use super::watch::Disturbance;
 use super::watch::watcher::{Seat, Watcher};
 use crate::hardware::gpu::nvml;
@@ -122,6 +123,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let on_its_gpus = telemetry.as_ref().and_then(Telemetry::other_processes);
     let disturbance = Disturbance { on_its_gpus, ..disturbance };
     let mut figures = assemble(measured, &request.trial, [baseline.now, peak], &watch, (telemetry, disturbance));
+    figures.profile = profile(session.as_mut(), &figures.step_seconds);
     let elsewhere = session.elsewhere();
     // Everything is measured, and the memory of one model is free for the next.
     drop(session);
@@ -334,5 +336,6 @@ fn assemble(
         machine_rates: Vec::new(),
         disturbance: Some(disturbance),
         served: vec![],
+        profile: None,
     }
 }

@@ -1,6 +1,7 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
 use super::telemetry::Telemetry;
+use super::traced::profile::Profile;
 use super::watch::Disturbance;
 use crate::hardware::machine::Rates;
 use crate::load::served::Served;
@@ -120,6 +121,9 @@ pub struct Figures {
     /// Of requests to a server: what a load generator told of each launch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub served: Vec<Served>,
+    /// Where the time of a step goes, of operations that tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 impl Figures {

@@ -21,6 +21,7 @@ mod process;
 pub(crate) mod protocol;
 pub(crate) mod team;
 pub(crate) mod telemetry;
+pub(crate) mod traced;
 mod verdict;
 pub(crate) mod watch;
 

@@ -185,6 +185,7 @@ mod tests {
             machine_rates: Vec::new(),
             disturbance: None,
             served: vec![],
+            profile: None,
             first_allocated_bytes: None,
         }
     }

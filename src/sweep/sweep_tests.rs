@@ -53,6 +53,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         machine_rates: Vec::new(),
         disturbance: None,
         served: vec![],
+        profile: None,
         first_allocated_bytes: None,
     };
     let figures = (status == Status::Ok).then_some(figures);

@@ -66,6 +66,7 @@ mod random;
 mod ranks;
 pub(crate) mod session;
 pub(crate) mod shape;
+pub(crate) mod trace;
 
 use levers::Levers;
 use serde::{Deserialize, Serialize};

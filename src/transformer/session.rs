@@ -7,6 +7,8 @@ use super::collective::grid::Parallel;
 use super::error::SessionError;
 use super::loads::Loads;
 use super::memory::DeviceMemory;
+use super::trace::Track;
+use std::time::Instant;
 
 /// What a session runs on.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +54,15 @@ pub trait Session {
     /// How the tokens of the last pass were spread over experts, of models that have any.
     fn loads(&self) -> Option<Loads> {
         None
+    }
+
+    /// One more step, with what every rank of this process did in it, times counted from `epoch`. A session that has nothing to tell of
+    /// makes no step.
+    ///
+    /// # Errors
+    /// Those of [`Session::step`].
+    fn traced_step(&mut self, _epoch: Instant) -> Result<Vec<Track>, SessionError> {
+        Ok(Vec::new())
     }
 
     /// How long the last step took by the session's own account, in seconds; `None`: as whoever drives it has timed it.

@@ -105,6 +105,7 @@ pub(crate) fn measured(trial: &Trial, gflops: f64) -> Measurement {
             machine_rates: Vec::new(),
             disturbance: None,
             served: vec![],
+            profile: None,
             first_allocated_bytes: None,
             step_seconds,
         }),

@@ -1,9 +1,11 @@
 //! `centime run`: scenario, machine, plan; every trial measured and journalled; the report.
 
+mod events;
 mod progress;
 mod signals;
 mod team;
 pub(super) mod timestamp;
+mod traces;
 
 use super::Failure;
 use super::load::{Selection, load};
@@ -35,6 +37,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
+use traces::Traces;
 
 /// Measure the trials of a scenario, price them, write and show the report.
 ///
@@ -65,6 +68,12 @@ pub(super) struct Arguments {
     /// Leave out the probe of the machine's limits; MFU and MBU are then n/a.
     #[arg(long)]
     no_probe: bool,
+    /// Leave a trace of every trial in this folder: what each rank does in some steps after the measured ones, operation by operation.
+    #[arg(long, value_name = "DIR")]
+    trace: Option<PathBuf>,
+    /// Leave event files of TensorBoard in this folder: throughput, loss, memory and USD spent over the steps of every cell.
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
     /// Neither use nor keep what earlier runs on this machine say of how its runs differ.
     #[arg(long)]
     no_history: bool,
@@ -133,7 +142,8 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     // Figures made under faults are no measurements that could be better.
     let again = if a.once || fault::requested().is_some() { 0 } else { AGAIN };
     let followed = Followed::by(canary.map(|c| Box::new(move || c.now()) as Box<_>));
-    let how = How { done, quiet: a.quiet, again, followed };
+    let traces = Traces::into(a.trace.as_deref())?;
+    let how = How { done, quiet: a.quiet, again, followed, traces: &traces };
     let outcome = measure(&scenario, &plan, found.records, journal, how, &interrupted, leader.as_mut())?;
     let broken = leader.as_ref().and_then(Leader::broken).map(String::from);
     leader.into_iter().for_each(Leader::end);
@@ -143,6 +153,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         let _ = past::keep(&file, past::of(&run));
     }
     print_run(&run, &scenario.book, &out, a.printed.format)?;
+    traces.in_words().into_iter().for_each(say);
+    let events = a.tensorboard.as_ref().map(|f| events::write(f, &run, &scenario.book)).transpose()?;
+    events.into_iter().for_each(say);
     verdict(&run, outcome.interrupted, broken)?;
     let busy = report::busy(&run, &scenario.book).filter(|_| a.strict);
     busy.map_or(Ok(()), |again| Err(Failure::Inconclusive(format!("the machine was busy: measure again ({again})"))))
@@ -253,6 +266,7 @@ struct How<'a> {
     /// How often a disturbed launch is made again.
     again: u32,
     followed: Followed<'a>,
+    traces: &'a Traces,
 }
 
 fn measure(
@@ -272,13 +286,14 @@ fn measure(
     let mut asked = HashSet::new();
     let mut stage = sweep::Stage {
         measure: &mut |trial: &PlannedTrial, progress: &mut dyn FnMut(Progress)| {
+            // Once for all launches of a trial.
+            let first = asked.insert(trial.id.clone());
+            let options = if first { how.traces.of(trial, &options) } else { options.clone() };
             let request = team::request(plan, trial);
             if let Some(leader) = &mut leader {
                 return leader.run(&trial.id, &request, &options, progress, interrupted);
             }
-            // Once for all launches of a trial.
-            let loss_change = asked.insert(trial.id.clone());
-            let request = Request { patience_seconds: patience.next(), loss_change, ..request };
+            let request = Request { patience_seconds: patience.next(), loss_change: first, ..request };
             let measurement = how.followed.around(|| run_trial(&request, &options, progress, interrupted));
             patience.spent(&measurement);
             measurement

@@ -135,6 +135,11 @@ fn peak_flops(c: &Context) -> Option<f64> {
     }
 }
 
+/// FLOP/s and bytes a second of all that the trial occupies.
+pub(crate) fn limits(c: &Context) -> Option<(f64, f64)> {
+    peak_flops(c).zip(peak_bandwidth(c))
+}
+
 fn peak_bandwidth(c: &Context) -> Option<f64> {
     if c.record.cell.trial.backend == BackendKind::Cuda {
         return Some(peaks::bandwidth(c)?.0);

@@ -10,7 +10,7 @@ mod quality;
 mod serving;
 mod throughput;
 
-pub(crate) use efficiency::{FLOPS_PER_SECOND, MBU, MFU, MFU_CAUSAL, PEAK_FLOPS};
+pub(crate) use efficiency::{FLOPS_PER_SECOND, MBU, MFU, MFU_CAUSAL, PEAK_FLOPS, limits};
 pub(crate) use energy::{ENERGY_USD_PER_MILLION, JOULES_PER_TOKEN, JOULES_PER_TOKEN_AT_TDP, WATTS};
 pub(crate) use gpu::{GPU_CLOCK, GPU_THROTTLED, GPU_THROTTLED_STEPS, GPU_WATTS, PEAK_GPU_MEMORY};
 pub(crate) use latency::{STEP_P50, STEP_P90, STEP_P95, STEP_P99, TPOT, TTFT};

@@ -11,6 +11,7 @@ mod levers;
 mod memory;
 mod method;
 mod pictures;
+mod profile;
 mod projection;
 mod reproduce;
 mod requests;
@@ -45,6 +46,7 @@ const SECTIONS: &[Definition] = &[
     Definition { id: "gpus", title: "GPUs", build: |f| Ok(gpus::blocks(f)) },
     Definition { id: "sensitivity", title: "Sensitivity", build: sensitivity::blocks },
     Definition { id: "apis", title: "Against APIs", build: apis::blocks },
+    Definition { id: "profile", title: "Where the money goes", build: |f| Ok(profile::blocks(f)) },
     Definition { id: "memory", title: "Memory", build: |f| Ok(memory::blocks(f)) },
     Definition { id: "projection", title: "Against the projection", build: |f| Ok(projection::blocks(f)) },
     Definition { id: "accounting", title: "Every requested trial", build: |f| Ok(accounting::blocks(f)) },

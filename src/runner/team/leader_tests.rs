@@ -30,6 +30,7 @@ fn leader(status: Status) -> Measurement {
         machine_rates: Vec::new(),
         disturbance: None,
         served: vec![],
+        profile: None,
         device_memory: None,
         expert_loads: None,
     };

@@ -30,13 +30,16 @@ mod product;
 mod qk_norm;
 mod rope;
 mod routes;
+mod scratch;
+mod spans;
 mod update;
 
 pub(crate) use instructions::Instructions;
+pub(super) use scratch::{Widths, scratch_words, weight_words};
 
 use super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, ExpertDims, Frequencies, LatentDims, LinearDims, Loss,
-    NormDims, Store, Update, Updated,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store,
+    Update, Updated,
 };
 use super::error::SessionError;
 use super::shape::Activation;
@@ -96,54 +99,6 @@ fn stored(weights: WeightFormat, precision: Precision) -> Stored {
         WeightFormat::Int4Group128 => Stored::Int4(Groups::Of128),
         WeightFormat::Int4Group128ZeroPoints => Stored::Int4(Groups::Of128ZeroPoints),
     }
-}
-
-/// Words of 32 bits that a weight matrix `[M, K]` takes where it is kept for inference.
-pub(super) fn weight_words(m: usize, k: usize, dtype: Dtype, weights: WeightFormat) -> usize {
-    PackedLayout::new(m, k, stored(weights, precision(dtype))).len()
-}
-
-/// Words of scratch memory that the operations of a training step (`training`) or of a prompt pass take on one rank of so
-/// many threads: the vocabulary's logits, what each thread's attention holds, and the operands of the largest product.
-pub(super) fn scratch_words(
-    threads: usize,
-    rows: usize,
-    attention: AttentionDims,
-    widths: Widths,
-    training: bool,
-) -> usize {
-    let Widths { model, inner, attended, vocabulary, experts, latent, gathered } = widths;
-    let latent = latent.map_or(0, |d| latent::scratch_len(d, threads));
-    let experts = experts.map_or(0, |d| experts::scratch_len(d, training));
-    let widest = inner.max(attended);
-    let forward = product::scratch_words(rows, model.max(inner), widest);
-    if !training {
-        return forward + experts + latent + threads * (gathered + attention::scratch_len(attention, false));
-    }
-    let logits = loss::scratch_len(rows, vocabulary);
-    let products = [
-        forward,
-        product::scratch_words(widest, rows, model.max(inner)),
-        product::scratch_words(loss::BLOCK.min(rows), vocabulary, model),
-        product::scratch_words(vocabulary, loss::BLOCK.min(rows), model),
-    ];
-    let packed = products.into_iter().max().unwrap_or(0);
-    logits + experts + threads * attention::scratch_len(attention, true) + packed
-}
-
-/// The widths of a model that decide how much its operations pack.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Widths {
-    pub model: usize,
-    pub inner: usize,
-    /// Of the product that makes queries, keys and values, or the widest of several.
-    pub attended: usize,
-    pub vocabulary: usize,
-    pub experts: Option<ExpertDims>,
-    /// Where attention is over a cache of latents.
-    pub latent: Option<LatentDims>,
-    /// Elements of keys and values that a thread gathers where a prompt is processed in stretches.
-    pub gathered: usize,
 }
 
 impl Cpu {
@@ -209,16 +164,19 @@ impl Backend for Cpu {
         to.copy_from_slice(&from.plain()[offset..offset + to.len()]);
     }
     fn fill(&self, buffer: &mut Buffer, value: f32) {
+        let _span = spans::elements("fill", 1, buffer.plain().len());
         let buffer = buffer.plain_mut();
         let share = self.pool.share(buffer.len(), 1 << 14);
         self.pool.over(writing(buffer, share), |_, c| c.fill(value));
     }
     fn copy(&self, from: &Buffer, to: &mut Buffer, len: usize) {
+        let _span = spans::elements("copy", 2, len);
         let share = self.pool.share(len, 1 << 14);
         let parts = (writing(&mut to.plain_mut()[..len], share), reading(&from.plain()[..len], share));
         self.pool.over(parts, |_, (t, f)| t.copy_from_slice(f));
     }
     fn add(&self, from: &Buffer, to: &mut Buffer, len: usize) {
+        let _span = spans::elements("add", 3, len);
         let share = self.pool.share(len, 1 << 14);
         let parts = (writing(&mut to.plain_mut()[..len], share), reading(&from.plain()[..len], share));
         self.pool.over(parts, |_, (t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f));
@@ -249,6 +207,7 @@ impl Backend for Cpu {
         out: &mut Buffer,
         c: usize,
     ) {
+        let _span = spans::elements("embed", 2, ids.len() * c);
         let positions = positions.map(Buffer::plain);
         let share = self.pool.share(ids.len(), 16);
         let parts = (writing(&mut out.plain_mut()[..ids.len() * c], share * c), reading(ids, share));
@@ -275,6 +234,7 @@ impl Backend for Cpu {
         dpositions: Option<&mut Buffer>,
         c: usize,
     ) {
+        let _span = spans::elements("embed_backward", 3, ids.len() * c);
         let dpositions = dpositions.map(Buffer::plain_mut);
         embedding::backward(ids, (tokens, first), dout.plain(), dtable.plain_mut(), dpositions, c);
     }
@@ -288,6 +248,7 @@ impl Backend for Cpu {
         stats: &mut Buffer,
         d: NormDims,
     ) {
+        let _span = spans::norm("norm", 2, d.n * d.c);
         let (x, gain, bias) = (x.plain(), gain.plain(), bias.map(Buffer::plain));
         norm::forward(&self.pool, x, gain, bias, out.plain_mut(), stats.plain_mut(), d);
     }
@@ -302,11 +263,13 @@ impl Backend for Cpu {
         dbias: Option<&mut Buffer>,
         d: NormDims,
     ) {
+        let _span = spans::norm("norm_backward", 4, d.n * d.c);
         let saved = norm::SavedNorm { x: x.plain(), gain: gain.plain(), stats: stats.plain(), dout: dout.plain() };
         norm::backward(&self.pool, saved, dx.plain_mut(), dgain.plain_mut(), dbias.map(Buffer::plain_mut), d);
     }
 
     fn linear(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &mut Buffer, into: Store, d: LinearDims) {
+        let _span = spans::linear("linear", w, d);
         let LinearDims { n, k, m } = d;
         let (x, out) = (&x.plain()[..n * k], &mut out.plain_mut()[..n * m]);
         let bias = bias.map(|b| &b.plain()[..m]);
@@ -327,10 +290,12 @@ impl Backend for Cpu {
         matmul(&self.pool, self.precision, out, onto, View::dense(x, n, k), View::dense(w, m, k).transposed());
     }
     fn linear_dx(&self, dout: &Buffer, w: &Buffer, dx: &mut Buffer, into: Store, d: LinearDims) {
+        let _span = spans::linear("linear_dx", w, d);
         let (dout, w) = (View::dense(dout.plain(), d.n, d.m), View::dense(w.plain(), d.m, d.k));
         matmul(&self.pool, self.precision, dx.plain_mut(), onto(into), dout, w);
     }
     fn linear_dw(&self, x: &Buffer, dout: &Buffer, dw: &mut Buffer, dbias: Option<&mut Buffer>, d: LinearDims) {
+        let _span = spans::linear("linear_dw", dw, d);
         let dout = dout.plain();
         let (left, right) = (View::dense(dout, d.n, d.m).transposed(), View::dense(x.plain(), d.n, d.k));
         matmul(&self.pool, self.precision, dw.plain_mut(), Onto::Nothing, left, right);
@@ -346,16 +311,20 @@ impl Backend for Cpu {
     }
 
     fn activation(&self, kind: Activation, pre: &Buffer, out: &mut Buffer, n: usize, f: usize) {
+        let _span = spans::activation("activation", 1, kind, n, f);
         activation::forward(&self.pool, kind, pre.plain(), out.plain_mut(), n, f);
     }
     fn activation_backward(&self, kind: Activation, pre: &mut Buffer, dout: &Buffer, n: usize, f: usize) {
+        let _span = spans::activation("activation_backward", 2, kind, n, f);
         activation::backward(&self.pool, kind, pre.plain_mut(), dout.plain(), n, f);
     }
 
     fn rope(&self, qkv: &mut Buffer, frequencies: &Frequencies, first: usize, inverse: bool, d: AttentionDims) {
+        let _span = spans::elements("rope", 2, d.rows() * (d.heads + d.kv_heads) * d.head_dim);
         rope::turn(&self.pool, qkv.plain_mut(), frequencies, first, inverse, d);
     }
     fn attention(&self, qkv: &Buffer, out: &mut Buffer, lse: &mut Buffer, d: AttentionDims) {
+        let _span = spans::attention("attention", 2.0, 1, d);
         attention::forward(&self.pool, self.precision, qkv.plain(), out.plain_mut(), lse.plain_mut(), d);
     }
     fn attention_backward(
@@ -367,11 +336,13 @@ impl Backend for Cpu {
         dqkv: &mut Buffer,
         d: AttentionDims,
     ) {
+        let _span = spans::attention("attention_backward", 5.0, 2, d);
         let saved =
             attention::SavedAttention { qkv: qkv.plain(), out: out.plain(), dout: dout.plain(), lse: lse.plain() };
         attention::backward(&self.pool, self.precision, saved, dqkv.plain_mut(), d);
     }
     fn cache_append(&self, qkv: &Buffer, cache: &mut Buffer, position: usize, d: AttentionDims, c: CacheDims) {
+        let _span = spans::elements("cache_append", 2, 2 * d.rows() * d.kv_heads * d.head_dim);
         let (qkv, cache) = (qkv.plain(), cache.plain_mut());
         match c.dtype {
             Dtype::F32 | Dtype::Tf32 => self.append(qkv, cache, position, d, c),
@@ -388,6 +359,7 @@ impl Backend for Cpu {
         d: AttentionDims,
         c: CacheDims,
     ) {
+        let _span = spans::attention_cached("attention_cached", length, d, c);
         let (qkv, cache) = (qkv.plain(), cache.plain());
         let to = (out.plain_mut(), lse.map(Buffer::plain_mut));
         match c.dtype {
@@ -397,6 +369,7 @@ impl Backend for Cpu {
     }
 
     fn dropout(&self, x: &mut Buffer, len: usize, d: Dropout) {
+        let _span = spans::elements("dropout", 2, len);
         let share = self.pool.share(len, 1 << 12);
         self.pool.over(writing(&mut x.plain_mut()[..len], share), |i, x| dropout::apply(x, i * share, &d));
     }
@@ -410,21 +383,25 @@ impl Backend for Cpu {
         cap: Option<f32>,
         d: LinearDims,
     ) -> Loss {
+        let _span = spans::loss(w, gradients.is_some(), d);
         let gradients = gradients.map(|(dx, dw)| (dx.plain_mut(), dw.plain_mut()));
         let (x, w) = (x.plain(), w.plain());
         Loss::Known(loss::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, cap, d))
     }
     fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
+        let _span = spans::elements("mean_squared_error", 2, len);
         let dx = dx.map(|d| &mut d.plain_mut()[..len]);
         Loss::Known(loss::mean_squared_error(&self.pool, &x.plain()[..len], &target.plain()[..len], dx))
     }
     fn last_rows(&self, x: &Buffer, out: &mut Buffer, batch: usize, tokens: usize, c: usize) {
+        let _span = spans::elements("last_rows", 2, batch * c);
         let (x, out) = (x.plain(), &mut out.plain_mut()[..batch * c]);
         for (out, sequence) in out.chunks_exact_mut(c).zip(x.chunks_exact(tokens * c)) {
             out.copy_from_slice(&sequence[(tokens - 1) * c..]);
         }
     }
     fn argmax(&self, x: &Buffer, n: usize, v: usize) -> Vec<u32> {
+        let _span = spans::elements("argmax", 1, n * v);
         let (x, mut largest) = (x.plain(), vec![0; n]);
         self.pool
             .over((writing(&mut largest, 1), reading(&x[..n * v], v)), |_, (to, row)| to[0] = embedding::largest(row));
@@ -432,6 +409,10 @@ impl Backend for Cpu {
     }
 
     fn update(&self, u: &Update, step: u32, one: Updated<'_, Buffer>) {
+        let _span = spans::update(
+            3 + 2 * [one.first.is_some(), one.second.is_some()].iter().filter(|m| **m).count(),
+            one.part.len(),
+        );
         let (p, g) = (&mut one.parameter.plain_mut()[one.part.clone()], &one.gradient.plain()[one.part]);
         let (first, second) = (one.first.map(Buffer::plain_mut), one.second.map(Buffer::plain_mut));
         update::update(&self.pool, u, step, p, g, first, second);

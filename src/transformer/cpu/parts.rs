@@ -11,7 +11,7 @@ use super::attention::Latents;
 use super::buffer::Buffer;
 use super::pool::{reading, writing};
 use super::routes::Rule;
-use super::{Cpu, activation, attention, experts, latent, qk_norm, routes, update};
+use super::{Cpu, activation, attention, experts, latent, qk_norm, routes, spans, update};
 use std::ops::Range;
 
 impl Parts for Cpu {
@@ -25,6 +25,7 @@ impl Parts for Cpu {
         d: AttentionDims,
         c: CacheDims,
     ) {
+        let _span = spans::attention_cached("attention_after", position + d.tokens, d, c);
         let (qkv, cache, out, lse) = (qkv.plain(), cache.plain(), out.plain_mut(), lse.plain_mut());
         match c.dtype {
             Dtype::F32 | Dtype::Tf32 => {
@@ -39,10 +40,12 @@ impl Parts for Cpu {
     }
 
     fn route(&self, logits: &Buffer, chosen: &mut Buffer, weights: &mut Buffer, d: ExpertDims) {
+        let _span = spans::elements("route", 1, d.n * d.experts);
         let (chosen, weights) = (chosen.plain_mut(), weights.plain_mut());
         routes::route(&self.pool, logits.plain(), chosen, weights, d, Rule::PLAIN);
     }
     fn route_backward(&self, logits: &Buffer, chosen: &Buffer, dweights: &Buffer, dlogits: &mut Buffer, d: ExpertDims) {
+        let _span = spans::elements("route_backward", 2, d.n * d.experts);
         let from = [logits.plain(), chosen.plain(), dweights.plain()];
         routes::route_backward(&self.pool, from, dlogits.plain_mut(), d, Routing::PLAIN);
     }
@@ -54,6 +57,7 @@ impl Parts for Cpu {
         weights: &mut Buffer,
         (d, by): (ExpertDims, Routing),
     ) {
+        let _span = spans::elements("route", 1, d.n * d.experts);
         let (chosen, weights) = (chosen.plain_mut(), weights.plain_mut());
         let rule = Rule { by, correction: correction.map(Buffer::plain) };
         routes::route(&self.pool, logits.plain(), chosen, weights, d, rule);
@@ -66,10 +70,12 @@ impl Parts for Cpu {
         dlogits: &mut Buffer,
         (d, by): (ExpertDims, Routing),
     ) {
+        let _span = spans::elements("route_backward", 2, d.n * d.experts);
         let from = [logits.plain(), chosen.plain(), dweights.plain()];
         routes::route_backward(&self.pool, from, dlogits.plain_mut(), d, by);
     }
     fn sinks(&self, sinks: &Buffer, out: &mut Buffer, lse: &mut Buffer, d: AttentionDims) {
+        let _span = spans::elements("sinks", 2, d.rows() * d.out_width());
         routes::sinks(&self.pool, sinks.plain(), out.plain_mut(), lse.plain_mut(), d);
     }
     fn sinks_backward(
@@ -81,18 +87,22 @@ impl Parts for Cpu {
         dsinks: &mut Buffer,
         d: AttentionDims,
     ) {
+        let _span = spans::elements("sinks_backward", 3, d.rows() * d.out_width());
         let from = [sinks.plain(), out.plain(), dout.plain(), lse.plain()];
         routes::sinks_backward(&self.pool, from, dsinks.plain_mut(), d);
     }
     fn experts(&self, x: &Buffer, of: &Experts<'_, Buffer>, pre: &mut Buffer, act: &mut Buffer, out: &mut Buffer) {
+        let _span = spans::experts("experts", 1.0, of.d);
         let to = [pre.plain_mut(), act.plain_mut(), out.plain_mut()];
         experts::forward(&self.pool, self.precision, x.plain(), experts::parts(of), to, of.d);
     }
     fn experts_backward(&self, x: &Buffer, of: &Experts<'_, Buffer>, dout: &Buffer, to: ExpertsBackward<'_, Buffer>) {
+        let _span = spans::experts("experts_backward", 2.0, of.d);
         let saved = experts::SavedExperts { x: x.plain(), of: experts::parts(of), dout: dout.plain() };
         experts::backward(&self.pool, self.precision, saved, experts::gradients(to), of.d);
     }
     fn qk_norm(&self, qkv: &mut Buffer, gains: [&Buffer; 2], kept: Option<(&mut Buffer, &mut Buffer)>, d: QkNormDims) {
+        let _span = spans::norm("qk_norm", 2, d.of.rows() * d.width());
         let kept = kept.map(|(x, stats)| (x.plain_mut(), stats.plain_mut()));
         qk_norm::forward(&self.pool, qkv.plain_mut(), gains.map(Buffer::plain), kept, d);
     }
@@ -105,14 +115,17 @@ impl Parts for Cpu {
         dgains: [&mut Buffer; 2],
         d: QkNormDims,
     ) {
+        let _span = spans::norm("qk_norm_backward", 3, d.of.rows() * d.width());
         let saved = qk_norm::SavedQkNorm { x: x.plain(), stats: stats.plain(), gains: gains.map(Buffer::plain) };
         qk_norm::backward(&self.pool, saved, dqkv.plain_mut(), dgains.map(Buffer::plain_mut), d);
     }
     fn scale(&self, x: &mut Buffer, len: usize, factor: f32) {
+        let _span = spans::elements("scale", 2, len);
         let share = self.pool.share(len, 1 << 14);
         self.pool.over(writing(&mut x.plain_mut()[..len], share), |_, x| x.iter_mut().for_each(|x| *x *= factor));
     }
     fn put(&self, from: &Buffer, to: &mut Buffer, d: Stretch, into: Store) {
+        let _span = spans::elements("put", if into == Store::Overwrite { 2 } else { 3 }, d.len);
         let share = self.pool.share(d.len, 1 << 14);
         let from = reading(&from.plain()[d.from..d.from + d.len], share);
         let parts = (writing(&mut to.plain_mut()[d.to..d.to + d.len], share), from);
@@ -122,16 +135,20 @@ impl Parts for Cpu {
         }
     }
     fn squares(&self, x: &Buffer, part: Range<usize>) -> f64 {
+        let _span = spans::elements("squares", 1, part.len());
         update::squares(&self.pool, &x.plain()[part])
     }
     fn soft_cap(&self, x: &mut Buffer, len: usize, cap: f32) {
+        let _span = spans::elements("soft_cap", 2, len);
         activation::soft_cap(&self.pool, &mut x.plain_mut()[..len], cap);
     }
 
     fn copy_blocks(&self, from: &Buffer, to: &mut Buffer, d: BlockCopy) {
+        let _span = spans::elements("copy_blocks", 2, d.n * d.heads * d.len);
         latent::copy_blocks(&self.pool, from.plain(), to.plain_mut(), d);
     }
     fn latent_append(&self, latent: &Buffer, rotated: &Buffer, cache: &mut Buffer, position: usize, d: LatentDims) {
+        let _span = spans::elements("latent_append", 2, latent.plain().len() + rotated.plain().len());
         let (rows, cache) = ([latent.plain(), rotated.plain()], cache.plain_mut());
         match d.dtype {
             Dtype::F32 | Dtype::Tf32 => latent::append(rows, cache, position, d),
@@ -147,6 +164,7 @@ impl Parts for Cpu {
         position: usize,
         d: LatentDims,
     ) {
+        let _span = spans::latent_attention(position, d);
         let (queries, w, cache, out) = (queries.plain(), w.plain(), cache.plain(), out.plain_mut());
         match d.dtype {
             Dtype::F32 | Dtype::Tf32 => {

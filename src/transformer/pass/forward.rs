@@ -15,6 +15,7 @@ use super::super::backend::{
 };
 use super::super::collective::{Job, Reduce};
 use super::super::shape::parts::{NormKind, Residual};
+use super::super::trace;
 use super::activations::{
     Activations, BeforeNorm, Extent, OfAttention, OfFeedForward, Rooms, Shared, expert_dims, qk_norm_dims,
 };
@@ -380,6 +381,7 @@ impl<B: Backend> Model<B> {
 
     /// Sums what every rank of the replica has a part of.
     pub(in crate::transformer) fn sum_over_parts(&self, buffer: &mut B::Buffer) {
+        let _span = trace::exchange(self.tensor.size(), "parts");
         self.tensor.run(Job::AllReduce(Reduce::Sum), std::slice::from_mut(buffer));
     }
 

@@ -11,6 +11,7 @@ use super::super::pass::gradients::Gradients;
 use super::super::pass::model::Model;
 use super::super::pass::optimizer::State;
 use super::super::pass::shares::Shares;
+use super::super::trace;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub(super) fn gather<B: Backend>(
 ) {
     let Some(shares) = shares else { return };
     if shares.lay(&model.backend, &mut model.parameters, &model.index, layer) {
+        let _span = trace::exchange(data.size(), "parameters");
         data.run(Job::AllGather, &mut model.parameters[model.index.of_layer(layer)]);
         shares.gathered(layer);
     }
@@ -98,7 +100,10 @@ impl<'a, T> Exchange<'a, T> {
             Sharding::None => Job::AllReduce(Reduce::Mean),
             Sharding::Optimizer | Sharding::Gradients | Sharding::Parameters => Job::ReduceScatter(Reduce::Mean),
         };
-        let ticket = self.data.start(job, gradients.range(parameters.clone()));
+        let ticket = {
+            let _span = trace::exchange(self.data.size(), "gradients");
+            self.data.start(job, gradients.range(parameters.clone()))
+        };
         let bucket = Some((parameters, ticket));
         if self.data.overlaps() {
             let before = std::mem::replace(&mut self.under_way, bucket);
@@ -116,7 +121,10 @@ impl<'a, T> Exchange<'a, T> {
         sum: Option<&mut Sum<'_, T>>,
     ) {
         let Some((parameters, ticket)) = bucket else { return };
-        self.data.finish(ticket);
+        {
+            let _span = trace::exchange(self.data.size(), "gradients");
+            self.data.finish(ticket);
+        }
         let mut shares = None;
         if let Some(sum) = sum {
             let into = if sum.first { Store::Overwrite } else { Store::Accumulate };
@@ -150,6 +158,7 @@ impl<'a, T> Exchange<'a, T> {
         }
         model.update_some(self.update, parameters.clone(), gradients.range(parameters.clone()), self.state);
         if self.sharding != Sharding::None {
+            let _span = trace::exchange(self.data.size(), "parameters");
             self.gathered.push(self.data.start(Job::AllGather, &mut model.parameters[parameters]));
         }
     }
@@ -185,6 +194,7 @@ impl<'a, T> Exchange<'a, T> {
     /// Waits for what is still on its way; afterwards every replica has the same parameters.
     pub(super) fn end<B: Backend<Buffer = T>>(mut self, model: &mut Model<B>, gradients: &mut Gradients<T>) {
         self.wait(model, gradients, None);
+        let _span = trace::exchange(self.data.size(), "parameters");
         self.gathered.drain(..).for_each(|ticket| self.data.finish(ticket));
     }
 }

@@ -17,10 +17,12 @@ use super::super::pass::optimizer::State;
 use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
 use super::super::shape::{Family, Shape, ShapeSpec, count};
+use super::super::trace::Kind;
 use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use super::exchange::{Exchange, layers_kept};
 use super::threads::Ranks;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 const FAMILIES: [Family; 3] = [Family::Gpt2, Family::Llama, Family::Block];
 const BATCH: usize = 12;
@@ -426,4 +428,35 @@ fn memory_falls_by_what_ranks_share() {
     // Whole on every rank: embedding, positions, norms, biases of the products that end a branch.
     let whole = 4 * (50257 * 768 + 1024 * 768 + 2 * 768 + 12 * (4 * 768 + 2 * 768));
     assert_eq!(split.weights_bytes, one.weights_bytes + 3 * whole);
+}
+
+#[test]
+fn a_traced_step_tells_of_every_rank_and_changes_nothing() {
+    let w = workload(Family::Llama, Phase::Train);
+    let options = |parallel| SessionOptions { backend: BackendKind::Cpu, parallel, threads_per_rank: 1, seed: 3 };
+    let one = options(Parallel::replicas(1));
+    let (mut plain, mut traced) = (prepare(&w, &one).unwrap(), prepare(&w, &one).unwrap());
+    plain.step().unwrap();
+    let tracks = traced.traced_step(Instant::now()).unwrap();
+    assert_eq!(plain.step().unwrap().loss, traced.step().unwrap().loss, "the step after it is the same");
+    let events = &tracks[0].events;
+    let has = |kind: Kind| events.iter().any(|e| e.kind == kind);
+    let alone = Kind::ALL.iter().filter(|k| **k != Kind::Exchange);
+    assert!(alone.clone().all(|k| has(*k)) && !has(Kind::Exchange), "{events:?}");
+    // What single operations take fits into the step, and no operation is inside another.
+    let step = events.iter().find(|e| e.name == "train").unwrap();
+    let mut single: Vec<_> = events.iter().filter(|e| e.kind != Kind::Whole).collect();
+    assert!(single.iter().all(|e| step.from <= e.from && e.to <= step.to));
+    single.sort_by_key(|e| e.from);
+    assert!(single.windows(2).all(|two| two[0].to <= two[1].from), "{single:?}");
+    // Products and attention are counted as the shape's FLOPs are: three times the forward pass, but for what a mask leaves out.
+    let flops: f64 = single.iter().map(|e| e.work.flops).sum();
+    let counted = count::flops_per_step(&w).unwrap().get() as f64;
+    assert!((0.9..1.1).contains(&(flops / counted)), "{flops} {counted}");
+    let grid = Parallel { data: 2, tensor: 2, sharding: Sharding::Optimizer };
+    let tracks = prepare(&w, &options(grid)).unwrap().traced_step(Instant::now()).unwrap();
+    assert_eq!(tracks.iter().map(|t| t.rank).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    let exchanged =
+        |name: &str| tracks.iter().all(|t| t.events.iter().any(|e| e.kind == Kind::Exchange && e.name == name));
+    assert!(["gradients", "parameters", "parts"].into_iter().all(exchanged));
 }

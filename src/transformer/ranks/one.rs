@@ -11,6 +11,7 @@ use super::super::pass::generate::Inference;
 use super::super::pass::model::{Model, Origin, Purpose};
 use super::super::random::{Block, Normals, Stream, mix};
 use super::super::shape::Shape;
+use super::super::trace::{self, Kind};
 use super::super::{BackendKind, Phase, Workload};
 use super::exchange::{Seat, layers_kept};
 use super::training::{Keeping, Training};
@@ -152,6 +153,7 @@ impl<B: Backend + Clone> Rank<B> {
     /// # Errors
     /// A device that failed; another rank that is gone.
     pub(crate) fn step(&mut self) -> Result<RankOutcome, SessionError> {
+        let _span = trace::plain(Kind::Whole, self.workload.phase.name());
         let mut outcome = match self.workload.phase {
             Phase::Train => self.train(),
             Phase::Prefill => self.prefill(),
@@ -182,6 +184,7 @@ impl<B: Backend + Clone> Rank<B> {
 
     /// Tokens and targets of a training step.
     fn pairs(&self, step: u64) -> (Vec<u32>, Vec<u32>) {
+        let _span = trace::plain(Kind::Data, "batch");
         let tokens = self.workload.seq_len as usize;
         (self.tokens_of(step, INPUTS, tokens), self.tokens_of(step, TARGETS, tokens))
     }

@@ -8,11 +8,13 @@ use super::super::error::SessionError;
 use super::super::loads::Loads;
 use super::super::memory::DeviceMemory;
 use super::super::session::{Session, SessionOptions, StepOutcome};
+use super::super::trace::{self, Event, Track};
 use super::exchange::Seat;
 use super::one::{Rank, RankOutcome};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// What a rank is asked for.
 enum Ask {
@@ -20,6 +22,8 @@ enum Ask {
     /// The answer goes where it says.
     Memory(Sender<Option<DeviceMemory>>),
     Loads(Sender<Option<Loads>>),
+    /// A step whose spans are kept, their times counted from there.
+    Traced(Instant, Sender<Vec<Event>>),
 }
 
 struct Worker {
@@ -130,6 +134,12 @@ impl Worker {
                             Ask::Step => say.send(rank.step()).is_ok(),
                             Ask::Memory(to) => to.send(rank.device_memory()).is_ok(),
                             Ask::Loads(to) => to.send(rank.loads()).is_ok(),
+                            Ask::Traced(epoch, to) => {
+                                trace::begin(epoch);
+                                let outcome = rank.step();
+                                // Who asked waits for the outcome as well.
+                                to.send(trace::end()).is_ok() && say.send(outcome).is_ok()
+                            }
                         };
                     }
                 }
@@ -183,5 +193,20 @@ impl Session for Ranks {
 
     fn loads(&self) -> Option<Loads> {
         Loads::mean(self.workers.iter().filter_map(|w| w.ask(Ask::Loads)))
+    }
+
+    fn traced_step(&mut self, epoch: Instant) -> Result<Vec<Track>, SessionError> {
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (to, answer) = channel();
+            if let Some(go) = &worker.go {
+                let _ = go.send(Ask::Traced(epoch, to));
+            }
+            answers.push(answer);
+        }
+        self.wait()?;
+        let events = |answer: Receiver<Vec<Event>>| answer.recv().unwrap_or_default();
+        let all = answers.into_iter().map(events).enumerate();
+        Ok(all.map(|(rank, events)| Track { rank, events }).collect())
     }
 }

@@ -17,6 +17,7 @@ use super::super::pass::model::{Index, Model};
 use super::super::pass::optimizer::State;
 use super::super::pass::shares::Shares;
 use super::super::shape::Shape;
+use super::super::trace::{self, Kind};
 use super::super::{BackendKind, cuda};
 use super::clip::Clip;
 use super::exchange::{Exchange, Seat, Sum, Summing};
@@ -205,11 +206,16 @@ impl<T> Training<T> {
             dropout: dropout.map_or(0, |d| d.seed),
             update: Some((update, state.steps())),
         };
+        // A device does later what it is asked for now.
+        let on_host = backend.kind() == BackendKind::Cpu;
         let mut loss = Loss::OnDevice;
         let mut step = || {
             let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
             exchange.parameters = shares.as_mut();
+            let forward = on_host.then(|| trace::plain(Kind::Whole, "forward"));
             model.forward_by_layers(ids, activations, dropout, |model, layer| exchange.whole(model, layer));
+            drop(forward);
+            let _backward = on_host.then(|| trace::plain(Kind::Whole, "backward and update"));
             loss = model.backward_by_layers(ids, &targets, activations, scratch, gradients, dropout, &mut exchange);
             exchange.end(model, gradients);
         };

@@ -46,6 +46,11 @@ impl PackedWeight {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         self.layout.row(&self.words, row, out);
     }
+
+    /// Words of 32 bits.
+    pub(in crate::transformer::cpu) fn len(&self) -> usize {
+        self.words.len()
+    }
 }
 
 impl PackedLayout {
