@@ -96,8 +96,11 @@ pub(crate) fn lacking(points: &[Point], drawn: Option<&Drawn>) -> Vec<String> {
     all
 }
 
-/// 1.2M, 3.4B, 1.5T.
+/// 1.2M, 3.4B, 1.5T; 6.0e23 of what has no word.
 pub(crate) fn counted(x: f64) -> String {
+    if x >= 1e16 {
+        return format!("{x:.1e}");
+    }
     let (unit, name) =
         [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")].into_iter().find(|(u, _)| x >= *u).unwrap_or((1.0, ""));
     format!("{}{name}", significant(x / unit, 3))
@@ -141,6 +144,9 @@ mod tests {
             extent.beyond(1e6, 1e6, 10.0).unwrap(),
             "1.00M tokens, 100 times beyond the least that was run (100M)"
         );
-        assert!(extent.beyond(9e7, 9e9, 10.0).unwrap().starts_with("810000"), "compute counts as well");
+        assert!(
+            extent.beyond(9e7, 9e9, 10.0).unwrap().starts_with("8.1e17 parameters x tokens"),
+            "compute counts as well"
+        );
     }
 }

@@ -61,8 +61,8 @@ pub(crate) fn law(f: &Fitted) -> Result<Page, DrawError> {
 }
 
 const METHOD: &str = "L(N, D) = E + A / N^alpha + B / D^beta, N parameters, D tokens (Hoffmann et al. 2022, approach 3): Huber's loss of \
-                      the errors of ln L (delta 0.001) from a grid of starts. Intervals are of a bootstrap that gives every run \
-                      the error of some other, as large as errors are of runs that took no part in the fit.";
+                      the errors of ln L (delta 0.001) from a grid of starts. Intervals are of a bootstrap over the runs; where these are few, it gives \
+                      every run the error of some other, as large as errors are of runs that took no part in the fit.";
 
 fn of(b: &Bounded, shown: impl Fn(f64) -> String) -> String {
     format!("{} ({} .. {})", shown(b.value), shown(b.low), shown(b.high))
