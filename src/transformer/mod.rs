@@ -50,6 +50,7 @@ pub(crate) mod backend;
 mod check;
 pub(crate) mod checkpoint;
 pub(crate) mod collective;
+pub(crate) mod course;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod error;

@@ -4,6 +4,7 @@
 
 use super::BackendKind;
 use super::collective::grid::Parallel;
+use super::course::Course;
 use super::error::SessionError;
 use super::loads::Loads;
 use super::memory::DeviceMemory;
@@ -72,6 +73,35 @@ pub trait Session {
 
     /// Of a session whose work other processes do: the most resident bytes that they have held together so far.
     fn elsewhere(&self) -> Option<u64> {
+        None
+    }
+
+    /// Has a training session taught by batches of its own from its next step on. Every process of a session is told.
+    ///
+    /// # Errors
+    /// A session that trains no model with a vocabulary.
+    fn enrol(&mut self, _course: Course) -> Result<(), SessionError> {
+        Err(SessionError::Invalid("only the built-in transformer's training can be taught".into()))
+    }
+
+    /// The next step of a session that is taught, at this learning rate.
+    ///
+    /// # Errors
+    /// Those of [`Session::step`].
+    fn train(&mut self, _rate: f32) -> Result<StepOutcome, SessionError> {
+        Err(SessionError::Invalid("only the built-in transformer's training can be taught".into()))
+    }
+
+    /// The mean loss over the first `batches` of the validation set, without dropout and without a gradient.
+    ///
+    /// # Errors
+    /// Those of [`Session::step`].
+    fn evaluate(&mut self, _batches: u64) -> Result<f64, SessionError> {
+        Err(SessionError::Invalid("only the built-in transformer's training can be taught".into()))
+    }
+
+    /// Seconds for which steps so far have waited for their batches, of the rank that waited longest.
+    fn waited(&self) -> Option<f64> {
         None
     }
 

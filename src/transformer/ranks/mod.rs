@@ -2,7 +2,10 @@
 //! they may be spread over.
 
 mod clip;
+#[cfg(test)]
+mod course_tests;
 mod exchange;
+mod feed;
 #[cfg(test)]
 mod grid_tests;
 #[cfg(test)]

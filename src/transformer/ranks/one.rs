@@ -14,6 +14,7 @@ use super::super::shape::Shape;
 use super::super::trace::{self, Kind};
 use super::super::{BackendKind, Phase, Workload};
 use super::exchange::{Seat, layers_kept};
+use super::feed::Feed;
 use super::training::{Keeping, Training};
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,6 +64,8 @@ pub(in crate::transformer) struct Rank<B: Backend> {
     steps: u64,
     /// Tokens and targets of the next training step, where they have been made.
     next: Option<(Vec<u32>, Vec<u32>)>,
+    /// What it is taught, where that is not random tokens.
+    feed: Option<Feed>,
     work: Work<B::Buffer>,
 }
 
@@ -105,7 +108,9 @@ impl<B: Backend + Clone> Rank<B> {
             }
             _ => Work::Infer(inference(&model.backend, workload, &model.shape, batch, model.backend.kind())?),
         };
-        let mut rank = Self { model, workload: workload.clone(), seat, update, batch, steps: 0, next: None, work };
+        let workload_of = workload.clone();
+        let mut rank =
+            Self { model, workload: workload_of, seat, update, batch, steps: 0, next: None, feed: None, work };
         if workload.phase == Phase::Decode {
             let prompts = rank.tokens(INPUTS, workload.prompt_len as usize);
             if let Work::Infer(inference) = &mut rank.work {
@@ -155,7 +160,7 @@ impl<B: Backend + Clone> Rank<B> {
     pub(crate) fn step(&mut self) -> Result<RankOutcome, SessionError> {
         let _span = trace::plain(Kind::Whole, self.workload.phase.name());
         let mut outcome = match self.workload.phase {
-            Phase::Train => self.train(),
+            Phase::Train => self.train()?,
             Phase::Prefill => self.prefill(),
             Phase::Decode => self.decode(),
             Phase::Generate => self.generate(),
@@ -168,18 +173,62 @@ impl<B: Backend + Clone> Rank<B> {
         Ok(outcome)
     }
 
-    fn train(&mut self) -> RankOutcome {
-        let (ids, targets) = self.next.take().unwrap_or_else(|| self.pairs(self.steps));
+    /// From now on it is taught by `feed`, whose first batch is that of its next step.
+    pub(crate) fn enrol(&mut self, feed: Feed) -> Result<RankOutcome, SessionError> {
+        if !matches!(self.work, Work::Train(_)) || !self.model.shape.has_vocabulary_head() {
+            return Err(SessionError::Invalid("only the training of a model with a vocabulary can be taught".into()));
+        }
+        self.update.weight_decay = feed.course.weight_decay.unwrap_or(self.update.weight_decay);
+        self.feed = Some(feed);
+        Ok(RankOutcome::nothing())
+    }
+
+    /// The next training step at this rate.
+    ///
+    /// # Errors
+    /// Those of [`Rank::step`].
+    pub(crate) fn train_at(&mut self, rate: f32) -> Result<RankOutcome, SessionError> {
+        self.update.learning_rate = rate;
+        self.step()
+    }
+
+    /// The mean loss over the first `batches` of the validation set, without dropout and without a gradient.
+    ///
+    /// # Errors
+    /// A rank that is not taught; a device that failed; another rank that is gone.
+    pub(crate) fn evaluate(&mut self, batches: u64) -> Result<RankOutcome, SessionError> {
+        let (Some(feed), Work::Train(t)) = (&self.feed, &mut self.work) else {
+            return Err(SessionError::Invalid("without a course there is nothing to evaluate on".into()));
+        };
+        let mut sum = 0.0;
+        for batch in 0..batches {
+            let (ids, targets) = feed.course.batches.validation(batch, feed.part);
+            sum += f64::from(t.loss(&self.model, (&ids, &targets)));
+        }
+        self.check()?;
+        let first = self.seat.groups.tensor.rank() == 0;
+        let loss = first.then_some((sum / batches.max(1) as f64) as f32);
+        Ok(RankOutcome { loss, first_token_seconds: None, trace: Vec::new() })
+    }
+
+    /// Seconds for which its steps have waited for their batches.
+    pub(crate) fn waited(&self) -> Option<f64> {
+        self.feed.as_ref().map(Feed::waited)
+    }
+
+    fn train(&mut self) -> Result<RankOutcome, SessionError> {
+        let taught = self.feed.as_mut().map(Feed::next).transpose()?;
+        let (ids, targets) = taught.or_else(|| self.next.take()).unwrap_or_else(|| self.pairs(self.steps));
         let seed = mix(self.seat.seed ^ mix(DROPOUT + (self.steps << 8) + self.seat.replica()));
         let probability = self.workload.dropout;
         let dropout = (probability > 0.0).then_some(StepDropout { probability, seed });
-        let Work::Train(t) = &mut self.work else { return RankOutcome::nothing() };
+        let Work::Train(t) = &mut self.work else { return Ok(RankOutcome::nothing()) };
         let loss = t.step(&mut self.model, &self.seat, &self.update, (&ids, &targets), dropout);
         // While a device is at work: 0.2 ms for 32,768 rows, which it would wait for before its next step.
-        self.next = Some(self.pairs(self.steps + 1));
+        self.next = self.feed.is_none().then(|| self.pairs(self.steps + 1));
         let loss = self.model.backend.read_loss(loss);
         self.model.backend.synchronize();
-        RankOutcome { loss: Some(loss), first_token_seconds: None, trace: vec![loss.to_bits()] }
+        Ok(RankOutcome { loss: Some(loss), first_token_seconds: None, trace: vec![loss.to_bits()] })
     }
 
     /// Tokens and targets of a training step.

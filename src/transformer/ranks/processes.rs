@@ -4,10 +4,11 @@
 //! there. On one machine that round trip takes about 15 microseconds (`wire.rs` has the measurement), beside what waking up costs.
 
 use super::super::collective::net::Net;
+use super::super::course::Course;
 use super::super::error::SessionError;
 use super::super::session::{Session, StepOutcome};
 use super::one::RankOutcome;
-use super::threads::Ranks;
+use super::threads::{Ranks, mean_loss};
 use crate::net::lost::{How, Lost, Peer};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,10 @@ const DONE: u8 = 4;
 const FAILED: u8 = 5;
 const FAILED_FOR_MEMORY: u8 = 6;
 const FAILED_BY_OTHERS: u8 = 7;
+/// With a learning rate, 4 bytes.
+const TRAIN: u8 = 8;
+/// With a number of batches, 8 bytes.
+const EVALUATE: u8 = 9;
 
 /// How long others may take to say why they failed, when it is known that one has.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -148,12 +153,24 @@ fn read_done(word: &[u8]) -> Option<Vec<RankOutcome>> {
     Some(outcomes)
 }
 
-impl Session for Together {
-    fn step(&mut self) -> Result<StepOutcome, SessionError> {
-        tell(&self.net, &[STEP]);
-        let (mut outcomes, own) = match self.ranks.outcomes() {
-            Ok(outcomes) => (outcomes, Ok(())),
-            Err(e) => (Vec::new(), Err(e)),
+/// What this process's ranks do when they are told `word`; `None` where that is nothing that ranks do.
+fn obeyed(ranks: &mut Ranks, word: &[u8]) -> Option<Result<Vec<RankOutcome>, SessionError>> {
+    match word {
+        [STEP] => Some(ranks.outcomes()),
+        [TRAIN, rate @ ..] => Some(ranks.outcomes_at(f32::from_le_bytes(rate.try_into().ok()?))),
+        [EVALUATE, batches @ ..] => Some(ranks.evaluations(u64::from_le_bytes(batches.try_into().ok()?))),
+        _ => None,
+    }
+}
+
+impl Together {
+    /// Has all ranks of all processes do the same: what each found.
+    fn all(&mut self, word: &[u8]) -> Result<Vec<RankOutcome>, SessionError> {
+        tell(&self.net, word);
+        let (mut outcomes, own) = match obeyed(&mut self.ranks, word) {
+            Some(Ok(outcomes)) => (outcomes, Ok(())),
+            Some(Err(e)) => (Vec::new(), Err(e)),
+            None => (Vec::new(), Err(SessionError::Invalid("ranks were told what they do not know".into()))),
         };
         match hear_all(&self.net, own, read_done) {
             Ok(others) => outcomes.extend(others.into_iter().flatten()),
@@ -163,7 +180,32 @@ impl Session for Together {
                 return Err(e);
             }
         }
+        Ok(outcomes)
+    }
+}
+
+impl Session for Together {
+    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+        let outcomes = self.all(&[STEP])?;
         Ok(self.ranks.sum_up(&outcomes))
+    }
+
+    fn enrol(&mut self, course: Course) -> Result<(), SessionError> {
+        self.ranks.enrol(course)
+    }
+
+    fn train(&mut self, rate: f32) -> Result<StepOutcome, SessionError> {
+        let outcomes = self.all(&[&[TRAIN][..], &rate.to_le_bytes()].concat())?;
+        Ok(self.ranks.sum_up(&outcomes))
+    }
+
+    fn evaluate(&mut self, batches: u64) -> Result<f64, SessionError> {
+        let outcomes = self.all(&[&[EVALUATE][..], &batches.to_le_bytes()].concat())?;
+        mean_loss(&outcomes).map(f64::from).ok_or_else(|| SessionError::Invalid("no rank told of a loss".into()))
+    }
+
+    fn waited(&self) -> Option<f64> {
+        self.ranks.waited()
     }
 
     fn checksum(&self) -> u32 {
@@ -175,23 +217,20 @@ impl Session for Together {
         let Some(leader) = self.net.wires.first().filter(|_| !self.net.leads()) else { return Ok(seconds) };
         loop {
             leader.receive(&mut word)?;
-            match word.as_slice() {
-                [STEP] => {
-                    let begun = Instant::now();
-                    let outcomes = self.ranks.outcomes();
-                    leader.send(&outcomes.as_ref().map_or_else(failure, |o| done(o)))?;
-                    outcomes?;
-                    seconds.push(begun.elapsed().as_secs_f64());
-                }
-                [END] => return Ok(seconds),
-                other => {
-                    return Err(match said_failure(leader.peer, other) {
-                        why if why.is_consequence() => why,
-                        // That rank 0 failed is all that it means here.
-                        why => SessionError::Apart(why.to_string()),
-                    });
-                }
+            if word == [END] {
+                return Ok(seconds);
             }
+            let begun = Instant::now();
+            let Some(outcomes) = obeyed(&mut self.ranks, &word) else {
+                return Err(match said_failure(leader.peer, &word) {
+                    why if why.is_consequence() => why,
+                    // That rank 0 failed is all that it means here.
+                    why => SessionError::Apart(why.to_string()),
+                });
+            };
+            leader.send(&outcomes.as_ref().map_or_else(failure, |o| done(o)))?;
+            outcomes?;
+            seconds.push(begun.elapsed().as_secs_f64());
         }
     }
 }

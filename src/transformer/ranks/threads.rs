@@ -4,12 +4,14 @@ use super::super::Workload;
 use super::super::backend::Backend;
 use super::super::checkpoint::Checkpoint;
 use super::super::collective::grid::Groups;
+use super::super::course::{Course, Part};
 use super::super::error::SessionError;
 use super::super::loads::Loads;
 use super::super::memory::DeviceMemory;
 use super::super::session::{Session, SessionOptions, StepOutcome};
 use super::super::trace::{self, Event, Track};
 use super::exchange::Seat;
+use super::feed::Feed;
 use super::one::{Rank, RankOutcome};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -19,6 +21,13 @@ use std::time::Instant;
 /// What a rank is asked for.
 enum Ask {
     Step,
+    /// From now on it is taught.
+    Enrol(Box<Feed>),
+    /// A step at this rate.
+    Train(f32),
+    /// The loss over so many batches of the validation set.
+    Evaluate(u64),
+    Waited(Sender<Option<f64>>),
     /// The answer goes where it says.
     Memory(Sender<Option<DeviceMemory>>),
     Loads(Sender<Option<Loads>>),
@@ -31,6 +40,8 @@ struct Worker {
     go: Option<Sender<Ask>>,
     done: Receiver<Result<RankOutcome, SessionError>>,
     thread: Option<JoinHandle<()>>,
+    /// Of its replica: which sequences of a batch it takes.
+    part: Part,
 }
 
 /// A session over one or more ranks.
@@ -61,7 +72,9 @@ impl Ranks {
         for (rank, groups) in groups.into_iter().enumerate() {
             let stored = stored.clone();
             let seat = Seat { groups, sharding: options.parallel.sharding, seed: options.seed, stored };
-            workers.push(Worker::start(rank, backend(rank)?, workload.clone(), seat, batch)?);
+            let (replica, replicas) = (seat.replica(), seat.groups.data.size() as u64);
+            let part = Part { replica, replicas, sequences: batch, tokens: workload.seq_len as usize };
+            workers.push(Worker::start(rank, backend(rank)?, workload.clone(), seat, part)?);
         }
         let session = Self { workers, tokens_per_step: workload.tokens_per_step(), checksum: crc32fast::Hasher::new() };
         session.wait()?;
@@ -86,9 +99,30 @@ impl Ranks {
     /// # Errors
     /// A rank's.
     pub(crate) fn outcomes(&mut self) -> Result<Vec<RankOutcome>, SessionError> {
+        self.all(|| Ask::Step)
+    }
+
+    /// The same at a learning rate.
+    ///
+    /// # Errors
+    /// A rank's.
+    pub(crate) fn outcomes_at(&mut self, rate: f32) -> Result<Vec<RankOutcome>, SessionError> {
+        self.all(|| Ask::Train(rate))
+    }
+
+    /// The losses of this process's ranks over so many batches of the validation set.
+    ///
+    /// # Errors
+    /// A rank's.
+    pub(crate) fn evaluations(&mut self, batches: u64) -> Result<Vec<RankOutcome>, SessionError> {
+        self.all(|| Ask::Evaluate(batches))
+    }
+
+    /// Asks all ranks for the same, and waits for what they have to say.
+    fn all(&self, ask: impl Fn() -> Ask) -> Result<Vec<RankOutcome>, SessionError> {
         for worker in &self.workers {
             if let Some(go) = &worker.go {
-                let _ = go.send(Ask::Step);
+                let _ = go.send(ask());
             }
         }
         self.wait()
@@ -101,12 +135,17 @@ impl Ranks {
                 self.checksum.update(&word.to_le_bytes());
             }
         }
-        let losses: Vec<f32> = outcomes.iter().filter_map(|o| o.loss).collect();
-        let loss = (!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32);
+        let loss = mean_loss(outcomes);
         // The prompt is done when its last sequence is.
         let first_token_seconds = outcomes.iter().filter_map(|o| o.first_token_seconds).reduce(f64::max);
         StepOutcome { tokens: self.tokens_per_step, loss, first_token_seconds }
     }
+}
+
+/// The mean over replicas, of which one rank tells.
+pub(super) fn mean_loss(outcomes: &[RankOutcome]) -> Option<f32> {
+    let losses: Vec<f32> = outcomes.iter().filter_map(|o| o.loss).collect();
+    (!losses.is_empty()).then(|| losses.iter().sum::<f32>() / losses.len() as f32)
 }
 
 impl Worker {
@@ -115,7 +154,7 @@ impl Worker {
         backend: B,
         workload: Workload,
         seat: Seat<B::Buffer>,
-        batch: usize,
+        part: Part,
     ) -> Result<Self, SessionError>
     where
         B::Buffer: Send + 'static,
@@ -125,13 +164,17 @@ impl Worker {
         let name = format!("centime-rank-{rank}");
         let life = move || {
             let place = backend.clone();
-            place.enter(move || match Rank::new(backend, &workload, seat, batch) {
+            place.enter(move || match Rank::new(backend, &workload, seat, part.sequences) {
                 Ok(mut rank) => {
                     // The first word says that the rank is ready; each later one answers a call for a step.
                     let mut listening = say.send(Ok(RankOutcome::nothing())).is_ok();
                     while listening && let Ok(ask) = start.recv() {
                         listening = match ask {
                             Ask::Step => say.send(rank.step()).is_ok(),
+                            Ask::Enrol(feed) => say.send(rank.enrol(*feed)).is_ok(),
+                            Ask::Train(rate) => say.send(rank.train_at(rate)).is_ok(),
+                            Ask::Evaluate(batches) => say.send(rank.evaluate(batches)).is_ok(),
+                            Ask::Waited(to) => to.send(rank.waited()).is_ok(),
                             Ask::Memory(to) => to.send(rank.device_memory()).is_ok(),
                             Ask::Loads(to) => to.send(rank.loads()).is_ok(),
                             Ask::Traced(epoch, to) => {
@@ -148,7 +191,7 @@ impl Worker {
         };
         let thread = std::thread::Builder::new().name(name).spawn(life);
         let thread = thread.map_err(|e| SessionError::Invalid(format!("starting a thread: {e}")))?;
-        Ok(Self { go: Some(go), done, thread: Some(thread) })
+        Ok(Self { go: Some(go), done, thread: Some(thread), part })
     }
 
     fn wait(&self) -> Result<RankOutcome, SessionError> {
@@ -181,6 +224,33 @@ impl Session for Ranks {
     fn step(&mut self) -> Result<StepOutcome, SessionError> {
         let outcomes = self.outcomes()?;
         Ok(self.sum_up(&outcomes))
+    }
+
+    fn enrol(&mut self, course: Course) -> Result<(), SessionError> {
+        let of_part = |w: &Worker| Feed::start(course.clone(), w.part, 0);
+        // All of them before any is sent: ranks wait for one another.
+        let feeds = self.workers.iter().map(of_part).collect::<Result<Vec<_>, _>>()?;
+        for (worker, feed) in self.workers.iter().zip(feeds) {
+            if let Some(go) = &worker.go {
+                let _ = go.send(Ask::Enrol(Box::new(feed)));
+            }
+        }
+        self.wait().map(drop)
+    }
+
+    fn train(&mut self, rate: f32) -> Result<StepOutcome, SessionError> {
+        let outcomes = self.outcomes_at(rate)?;
+        Ok(self.sum_up(&outcomes))
+    }
+
+    fn evaluate(&mut self, batches: u64) -> Result<f64, SessionError> {
+        mean_loss(&self.evaluations(batches)?)
+            .map(f64::from)
+            .ok_or_else(|| SessionError::Invalid("no rank told of a loss".into()))
+    }
+
+    fn waited(&self) -> Option<f64> {
+        self.workers.iter().filter_map(|w| w.ask(Ask::Waited)).reduce(f64::max)
     }
 
     fn checksum(&self) -> u32 {

@@ -167,6 +167,24 @@ impl<T> Training<T> {
         })
     }
 
+    /// The loss of these tokens and targets, without dropout and without a gradient. What the last step kept is gone then.
+    pub(crate) fn loss<B: Backend<Buffer = T>>(
+        &mut self,
+        model: &Model<B>,
+        (tokens, targets): (&[u32], &[u32]),
+    ) -> f32 {
+        let Self { activations, ids, aim, .. } = self;
+        model.backend.put_tokens(tokens, ids);
+        model.forward_of(Tokens::Placed(&*ids), activations, None);
+        match aim {
+            Aim::Tokens(to) => {
+                model.backend.put_tokens(targets, to);
+                model.loss(activations, &Targets::Placed(&*to))
+            }
+            Aim::Vectors(to) => model.loss(activations, &Targets::Vectors(&*to)),
+        }
+    }
+
     /// Asks for one step over these tokens and targets. The loss is to be read when nothing more is to be asked for.
     pub(crate) fn step<B: Backend<Buffer = T> + Clone>(
         &mut self,
