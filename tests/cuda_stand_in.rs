@@ -126,6 +126,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         devices: 1,
         parallel: None,
         engine: None,
+        learning: None,
         cores_per_device: 1,
     };
     let measure = Measure {
@@ -135,6 +136,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         warmup_steps: Some(1),
         rounds: None,
         seed: 7,
+        seeds: Vec::new(),
         order: Order::File,
         timeout_seconds: LONGEST.as_secs_f64(),
         ignore_memory: false,

@@ -78,6 +78,8 @@ fn budget(usd: f64) -> Budget {
         peak_memory_bytes: Some(268_435_456.0),
         ttft_seconds: None,
         tpot_seconds: None,
+        usd_to_loss: None,
+        validation_loss: None,
     }
 }
 

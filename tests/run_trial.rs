@@ -40,6 +40,7 @@ fn request(timeout_seconds: f64) -> Request {
             devices: 1,
             parallel: None,
             engine: None,
+            learning: None,
             cores_per_device: 1,
         },
         measure: Measure {
@@ -49,6 +50,7 @@ fn request(timeout_seconds: f64) -> Request {
             warmup_steps: None,
             rounds: None,
             seed: 7,
+            seeds: Vec::new(),
             order: Order::File,
             timeout_seconds,
             ignore_memory: false,

@@ -42,6 +42,8 @@ fn the_scenarios_are_there_and_each_says_what_it_answers() {
         "article-block",
         "batch-size",
         "context-length",
+        "cost-to-loss",
+        "data-size",
         "engine-command",
         "gpt2-124m",
         "gpu-attention",

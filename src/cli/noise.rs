@@ -124,6 +124,7 @@ fn request(cores: u32) -> Result<Request, Failure> {
         cores_per_device: cores,
         parallel: None,
         engine: None,
+        learning: None,
     };
     let measure = Measure { precision: 0.5, min_seconds: SECONDS, max_seconds: 2.0 * SECONDS, ..Measure::default() };
     Ok(Request { trial, measure, predicted_memory: MemoryParts::default(), patience_seconds: 0.0, loss_change: false })

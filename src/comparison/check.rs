@@ -17,6 +17,12 @@ pub struct Side {
     pub ttft_seconds: Option<f64>,
     /// Median time of each further token, in seconds.
     pub tpot_seconds: Option<f64>,
+    /// USD to the validation loss that the trial is to reach, of launches that reached it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usd_to_loss: Option<f64>,
+    /// Validation loss at the end, in nats a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
 }
 
 /// A cell.
@@ -132,6 +138,8 @@ impl Check {
         let both: Vec<(f64, f64)> = self
             .cells
             .iter()
+            // Where the way to a loss is compared it is not the tokens that the ratio is of.
+            .filter(|c| c.base.usd_to_loss.is_none())
             .filter_map(|c| Some((c.base.usd_per_million_tokens?, c.base.usd_per_million_tokens? * c.judged.ratio?)))
             .collect();
         if both.is_empty() {
@@ -169,6 +177,8 @@ pub fn kept(budgets: &[Budget], cells: &[CheckedCell], also: impl Fn(&str) -> Op
                     "usd_per_million_tokens" => cell.head.usd_per_million_tokens,
                     "peak_memory_bytes" => cell.head.peak_memory_bytes,
                     "ttft_seconds" => cell.head.ttft_seconds,
+                    "usd_to_loss" => cell.head.usd_to_loss,
+                    "validation_loss" => cell.head.validation_loss,
                     _ => cell.head.tpot_seconds,
                 };
                 if let (Some(most), Some(is)) = (most, is) {
@@ -220,6 +230,8 @@ mod tests {
             peak_memory_bytes: Some(200.0),
             ttft_seconds: Some(1.0),
             tpot_seconds: None,
+            usd_to_loss: None,
+            validation_loss: None,
         };
         let all = kept(&[budget], &cells, |_| None);
         assert_eq!(all.len(), 4, "no cell has a TTFT");
@@ -235,6 +247,8 @@ mod tests {
             peak_memory_bytes: None,
             ttft_seconds: None,
             tpot_seconds: None,
+            usd_to_loss: None,
+            validation_loss: None,
         };
         let cells = [cell("heads 4, adamw", 0.0, Verdict::Pass)];
         let fields = |id: &str| (id == "heads 4, adamw").then(|| "n_heads 4, optimizer adamw".to_string());

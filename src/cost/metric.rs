@@ -29,11 +29,15 @@ pub enum Quantity {
     FlopsPerSecond,
     TokensPerSecond,
     UsdPerMillionTokens,
+    /// An amount.
+    Usd,
     TokensPerUsd,
     Share,
     Joules,
     Watts,
     Megahertz,
+    /// Nats or bits.
+    Loss,
     Count,
 }
 

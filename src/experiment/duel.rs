@@ -2,6 +2,7 @@
 
 use super::design::{Baseline, Design, shown};
 use super::launch::{Launch, launch, one_figure, side};
+use super::learning;
 use crate::comparison::check::{Check, CheckedCell};
 use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Verdict, control_alarms};
@@ -46,9 +47,15 @@ impl<'a> Sides<'a> {
         Self { programs: [program, &design.head], trials: [trials, &design.trials] }
     }
 
-    /// A fresh launch of one side's cell.
-    fn launch(&self, design: &Design, side: usize, c: usize, random: &mut SplitMix64) -> Result<Launch, String> {
-        launch(design, self.programs[side], &self.trials[side][c], random)
+    /// A fresh launch of one side's cell, with the seed of a round.
+    fn launch(
+        &self,
+        design: &Design,
+        side: usize,
+        (c, round): (usize, u32),
+        random: &mut SplitMix64,
+    ) -> Result<Launch, String> {
+        launch(design, self.programs[side], &self.trials[side][c], round, random)
     }
 
     /// One launch of each side that does not count: files are in memory after it. Of programs that are launched for every figure one
@@ -59,7 +66,7 @@ impl<'a> Sides<'a> {
                 if c > 0 && !one_figure(trial) {
                     continue;
                 }
-                if let Err(why) = self.launch(design, side, c, random) {
+                if let Err(why) = self.launch(design, side, (c, 0), random) {
                     say(format!("the first launch of {} failed ({why})", shown(self.programs[side])));
                 }
             }
@@ -86,8 +93,10 @@ pub(crate) fn check(design: &Design, baseline: &Baseline, say: &mut dyn FnMut(St
         }
         // The control arm: the baseline against itself, one cell a round.
         let c = open[random.below(open.len())];
-        if let (Ok(a), Ok(b)) = (sides.launch(design, 0, c, &mut random), sides.launch(design, 0, c, &mut random)) {
-            let y = (a.tokens_per_second / b.tokens_per_second).ln();
+        if let (Ok(a), Ok(b)) =
+            (sides.launch(design, 0, (c, 0), &mut random), sides.launch(design, 0, (c, 0), &mut random))
+        {
+            let y = (a.pace / b.pace).ln();
             control.push(if random.coin() { y } else { -y });
         }
         if design.rule.looks.contains(&round) {
@@ -146,14 +155,16 @@ fn pair(design: &Design, sides: &Sides, c: usize, seen: &mut Seen, random: &mut 
     let head_first = random.coin();
     let order = if head_first { [1, 0] } else { [0, 1] };
     let mut of = [None, None];
+    // Both of a pair have the same seed.
+    let round = u32::try_from(seen.y.len()).unwrap_or(u32::MAX);
     for side in order {
-        match sides.launch(design, side, c, random) {
+        match sides.launch(design, side, (c, round), random) {
             Ok(launch) => of[side] = Some(launch),
             Err(why) => seen.failures.push(format!("{}: {why}", ["baseline", "head"][side])),
         }
     }
     if let [Some(base), Some(head)] = of {
-        seen.y.push((base.tokens_per_second / head.tokens_per_second).ln());
+        seen.y.push((base.pace / head.pace).ln());
         seen.base.push(base);
         seen.head.push(head);
     }
@@ -187,13 +198,19 @@ fn exact_plan(design: &Design, baseline: &Path) -> Result<Counts, String> {
 fn cell(design: &Design, c: usize, seen: &Seen, counts: Option<&Counts>) -> CheckedCell {
     let trial = &design.trials[c];
     let failure = seen.failed.then(|| seen.failures.first().cloned().unwrap_or_default());
+    let mut judged = design.rule.judged(&seen.y, seen.decided.filter(|_| !seen.failed), design.trials.len());
+    let mut findings = findings(trial, seen, counts);
+    if let Some(what) = learning::worse(trial, &seen.base, &seen.head) {
+        judged.verdict = Verdict::Regression;
+        findings.push(what);
+    }
     CheckedCell {
         trial_id: trial.id.clone(),
         name: trial.cell.name(),
         base: side(&design.scenario.price, trial, &seen.base),
         head: side(&design.scenario.price, trial, &seen.head),
-        judged: design.rule.judged(&seen.y, seen.decided.filter(|_| !seen.failed), design.trials.len()),
-        findings: findings(trial, seen, counts),
+        judged,
+        findings,
         failure,
     }
 }

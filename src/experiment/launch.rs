@@ -19,6 +19,9 @@ use std::sync::atomic::AtomicBool;
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
     pub tokens_per_second: f64,
+    /// What is compared: tokens a second, or, of a trial that is to reach a loss, how often it would in a second. One that did not is
+    /// as if it had at its end, which is more than it did.
+    pub pace: f64,
     pub figures: Figures,
 }
 
@@ -27,7 +30,12 @@ pub(crate) fn one_figure(trial: &PlannedTrial) -> bool {
     trial.cell.trial.engine.as_ref().is_some_and(|e| e.each() == Each::Launch)
 }
 
-/// A fresh process of a program for one trial: its figures, or why there are none. The environment is padded by up to 4095
+/// Whether a trial is to reach a loss.
+pub(crate) fn to_loss(trial: &PlannedTrial) -> bool {
+    trial.cell.trial.learning.as_ref().is_some_and(|l| l.until.validation_loss.is_some())
+}
+
+/// A fresh process of a program for one trial, with the seed of a round: its figures, or why there are none. The environment is padded by up to 4095
 /// random bytes, so that where the stack lies is not the same for all launches of a program (Mytkowicz et al. 2009).
 ///
 /// # Errors
@@ -36,13 +44,14 @@ pub(crate) fn launch(
     design: &Design,
     program: &Path,
     trial: &PlannedTrial,
+    round: u32,
     random: &mut SplitMix64,
 ) -> Result<Launch, String> {
     let seconds = design.launch_seconds;
     let stated = &design.scenario.measure;
     let warmup_steps = stated.warmup_steps.or(one_figure(trial).then_some(0));
-    let measure =
-        Measure { precision: 0.5, min_seconds: seconds, max_seconds: 2.0 * seconds, warmup_steps, ..stated.clone() };
+    let (max_seconds, seed) = (2.0 * seconds, stated.seed_of(round));
+    let measure = Measure { precision: 0.5, min_seconds: seconds, max_seconds, warmup_steps, seed, ..stated.clone() };
     // Both programs of a pair meet what there is.
     let patience_seconds = 0.0;
     let request = Request {
@@ -60,7 +69,9 @@ pub(crate) fn launch(
         (Status::Ok, Some(figures)) => {
             let step = median(&figures.step_seconds).filter(|s| *s > 0.0).ok_or("no step was timed")?;
             let tokens_per_second = figures.tokens_per_step as f64 / step;
-            Ok(Launch { tokens_per_second, figures })
+            let learned = figures.learned.first().filter(|_| to_loss(trial));
+            let pace = learned.map_or(tokens_per_second, |l| 1.0 / l.target.unwrap_or(l.end).seconds);
+            Ok(Launch { tokens_per_second, pace, figures })
         }
         (status, _) => Err(format!("{}: {}", status.name(), m.reason)),
     }
@@ -72,11 +83,15 @@ pub(crate) fn side(price: &Price, trial: &PlannedTrial, launches: &[Launch]) -> 
     let w = &trial.cell.trial.workload;
     let tokens_per_second = of(&|l| Some(l.tokens_per_second));
     let step = |l: &Launch| median(&l.figures.step_seconds);
+    let hour = price.for_devices(trial.cell.trial.devices);
     let cost = tokens_per_second.and_then(|t| {
-        let hour = price.for_devices(trial.cell.trial.devices)?;
+        let hour = hour?;
         crate::cost::price::usd_per_million_tokens(hour, TokensPerSecond(t), price.utilisation).ok()
     });
+    let seconds = of(&|l| Some(l.figures.learned.first()?.target?.seconds));
     Side {
+        usd_to_loss: seconds.zip(hour).map(|(s, h)| s * h.get() / 3600.0 / price.utilisation.get()),
+        validation_loss: of(&|l| Some(l.figures.learned.first()?.end.loss)),
         tokens_per_second,
         usd_per_million_tokens: cost.map(|c| c.get()),
         // Of a server that somebody else started nothing is known.

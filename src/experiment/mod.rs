@@ -5,4 +5,5 @@
 pub(crate) mod design;
 pub(crate) mod duel;
 pub(crate) mod launch;
+mod learning;
 pub(crate) mod stored;

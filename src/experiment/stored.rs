@@ -1,12 +1,14 @@
 //! Against a stored run: advisory, since what differs between the machine of then and of now cannot be told from the code.
 
 use super::design::Design;
-use super::launch::{Launch, launch, side};
+use super::launch::{Launch, launch, side, to_loss};
 use crate::comparison::check::{Check, CheckedCell, Side};
 use crate::comparison::guards::of_gpus;
 use crate::comparison::judge::{Judged, Verdict};
 use crate::cost::evaluate::evaluate;
-use crate::cost::metrics::{PEAK_MEMORY, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION};
+use crate::cost::metrics::{
+    PEAK_MEMORY, SECONDS_TO_LOSS, TOKENS_PER_SECOND, TPOT, TTFT, USD_PER_MILLION, USD_TO_LOSS, VALIDATION_LOSS,
+};
 use crate::hardware::machine;
 use crate::plan::PlannedTrial;
 use crate::results::ResultsError;
@@ -52,9 +54,12 @@ pub(crate) fn check(design: &Design, folder: &Path) -> Result<Check, StoredError
             peak_memory_bytes: get(&PEAK_MEMORY),
             ttft_seconds: get(&TTFT),
             tpot_seconds: get(&TPOT),
+            usd_to_loss: get(&USD_TO_LOSS),
+            validation_loss: get(&VALIDATION_LOSS),
         };
-        let rates: Vec<f64> = launches.iter().map(|l| l.tokens_per_second.ln()).collect();
-        let judged = predicted(design, base.tokens_per_second, &rates);
+        let rates: Vec<f64> = launches.iter().map(|l| l.pace.ln()).collect();
+        let then = get(&SECONDS_TO_LOSS).map(|s| 1.0 / s);
+        let judged = predicted(design, then.or(base.tokens_per_second.filter(|_| !to_loss(trial))), &rates);
         let mut findings = Vec::new();
         if let (Some(then), Some(now)) = (&run.records[at].measurement.figures, launches.first())
             && trial.cell.trial.backend.repeats_bits()
@@ -100,8 +105,8 @@ pub(crate) fn check(design: &Design, folder: &Path) -> Result<Check, StoredError
 /// All launches of the head for one trial, and why the last of those that failed did.
 fn launched(design: &Design, trial: &PlannedTrial, random: &mut SplitMix64) -> (Vec<Launch>, Option<String>) {
     let (mut launches, mut failure) = (Vec::new(), None);
-    for _ in 0..LAUNCHES {
-        match launch(design, &design.head, trial, random) {
+    for round in 0..LAUNCHES as u32 {
+        match launch(design, &design.head, trial, round, random) {
             Ok(l) => launches.push(l),
             Err(why) => failure = Some(format!("head: {why}")),
         }

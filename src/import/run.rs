@@ -104,6 +104,7 @@ fn trial(imported: &Imported, m: &Measured, devices: u32, shape: &Shape) -> Tria
         cores_per_device: 1,
         parallel: None,
         engine: Some(engine),
+        learning: None,
     }
 }
 
@@ -133,6 +134,7 @@ fn measurement(m: &Measured) -> Measurement {
         machine_rates: Vec::new(),
         served: m.served.clone().into_iter().collect(),
         profile: None,
+        learned: vec![],
     };
     Measurement {
         status: Status::Ok,

@@ -127,9 +127,13 @@ pub fn plan(scenario: &Scenario, facts: &MachineFacts) -> Result<Plan, PlanError
     let cells = scenario.cells.iter().enumerate();
     let mut trials = cells.map(|(i, cell)| planned(i as u32, cell, scenario, facts)).collect::<Result<Vec<_>, _>>()?;
     let steps: Vec<f64> = trials.iter().filter(|t| t.skip.is_none()).map(|t| t.estimate.get()).collect();
-    let rounds = rounds::chosen(&scenario.measure, scenario.limits, &steps, facts);
+    let learns = scenario.cells.iter().any(|c| c.trial.learning.is_some());
+    let steps = if learns { &[] } else { &steps[..] };
+    let rounds = rounds::chosen(&scenario.measure, scenario.limits, steps, facts);
     for t in &mut trials {
-        t.estimate = Seconds(rounds::seconds_of_cell(t.estimate.get(), &scenario.measure, rounds));
+        let step = t.estimate.get();
+        let learning = rounds::seconds_of_learning(&t.cell.trial, step, &scenario.measure, rounds);
+        t.estimate = Seconds(learning.unwrap_or_else(|| rounds::seconds_of_cell(step, &scenario.measure, rounds)));
     }
     limits::apply(&mut trials, scenario.limits, facts.usd_per_hour);
     if scenario.measure.order == Order::Shuffled {

@@ -3,6 +3,7 @@
 
 use super::MachineFacts;
 use super::limits::time_budget;
+use crate::scenario::trial::Trial;
 use crate::scenario::{Limits, Measure};
 use crate::stats::random::SplitMix64;
 
@@ -26,11 +27,32 @@ pub(super) fn seconds_of_cell(step: f64, measure: &Measure, rounds: u32) -> f64 
     f64::from(rounds) * (OVERHEAD_SECONDS + warmup + measuring).min(m.timeout_seconds)
 }
 
-/// As many as are asked for; else three or two where the sweep stays within its limits and does not take much longer than with one.
-/// `steps`: estimated seconds of a step of each cell that will run.
+/// The same of a trial that is to learn something: as if no loss ended it before its bound.
+pub(super) fn seconds_of_learning(trial: &Trial, step: f64, measure: &Measure, rounds: u32) -> Option<f64> {
+    /// A forward pass beside a training step.
+    const FORWARD: f64 = 1.0 / 3.0;
+    let learning = trial.learning.as_ref()?;
+    let tokens = trial.workload.tokens_per_step();
+    let planned = learning.steps(tokens).map_or(f64::INFINITY, |steps| steps as f64 * step);
+    let training = planned.min(learning.until.seconds.unwrap_or(f64::INFINITY));
+    let evaluations = 1.0 + training / step / learning.eval.every.max(1) as f64;
+    let evaluation = learning.evaluation_batches(tokens, u64::MAX) as f64 * step * FORWARD;
+    let launch = OVERHEAD_SECONDS + training + evaluations * evaluation;
+    Some(f64::from(rounds) * launch.min(measure.timeout_seconds))
+}
+
+/// As many as there are seeds, or as are asked for; else three or two where the sweep stays within its limits and does not take much longer than with one.
+/// `steps`: estimated seconds of a step of each cell that will run; none where trials are to learn something, which with one seed comes to
+/// the same every time.
 pub(super) fn chosen(measure: &Measure, limits: Limits, steps: &[f64], facts: &MachineFacts) -> u32 {
+    if !measure.seeds.is_empty() {
+        return u32::try_from(measure.seeds.len()).unwrap_or(u32::MAX);
+    }
     if let Some(rounds) = measure.rounds {
         return rounds;
+    }
+    if steps.is_empty() {
+        return 1;
     }
     if facts.processes.all > 1 {
         // Every process makes a plan of its own, from what it knows of its machine; this they all have in common.
@@ -81,7 +103,7 @@ mod tests {
         assert_eq!(rounds(&[0.001; 12], free), 3);
         assert_eq!(rounds(&[5.0], free), 2);
         assert_eq!(rounds(&[60.0], free), 1, "a launch is a warm-up of minutes");
-        assert_eq!(rounds(&[], free), 3);
+        assert_eq!(rounds(&[], free), 1);
     }
 
     #[test]

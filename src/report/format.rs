@@ -14,6 +14,8 @@ pub(super) fn with_unit(quantity: Quantity, x: f64) -> String {
         Quantity::FlopsPerSecond => FlopsPerSecond(x).to_string(),
         Quantity::TokensPerSecond => TokensPerSecond(x).to_string(),
         Quantity::UsdPerMillionTokens => UsdPerMillionTokens::of(x).map_or(ABSENT.into(), |usd| usd.to_string()),
+        Quantity::Usd => fixed_usd(x),
+        Quantity::Loss => format!("{x:.4}"),
         Quantity::Joules => format!("{} J", significant(x, 3)),
         Quantity::Watts => format!("{} W", significant(x, 3)),
         Quantity::Megahertz => format!("{} MHz", grouped(x.max(0.0).round() as u64)),

@@ -1,10 +1,12 @@
 //! The table of results for machines: one row for each requested trial, every field, every metric with its interval.
 
 use super::facts::Facts;
+use crate::cost::learning::curve;
 use crate::cost::metric::{Metric, Quantity};
 use crate::cost::metrics::METRICS;
 use crate::results::record::Record;
 use crate::results::table::{DataColumn, DataTable, Values};
+use crate::runner::learning::learned::Point;
 use crate::runner::measurement::{Figures, Stop};
 use crate::runner::watch::Disturbance;
 use crate::scenario::Value;
@@ -46,6 +48,11 @@ pub(super) fn table(facts: &Facts) -> DataTable {
             i64::try_from(bytes).ok().filter(|_| r.cell.trial.engine.is_none())
         });
     }
+    b.of_figures("seeds", |f| i64::try_from(f.learned.len()).ok().filter(|n| *n > 0));
+    b.of_figures("seeds_that_reached_the_loss", |f| {
+        let there = f.learned.iter().filter(|l| l.target.is_some()).count();
+        i64::try_from(there).ok().filter(|_| !f.learned.is_empty())
+    });
     b.disturbance();
     b.of_figures("warmup_steps", |f| Some(f.warmup_steps.into()));
     b.of_figures("tokens_per_step", |f| i64::try_from(f.tokens_per_step).ok());
@@ -68,6 +75,9 @@ pub(super) fn table(facts: &Facts) -> DataTable {
     b.integer("schema_version", |r| Some(r.schema_version.into()));
     b.samples("step_seconds", |f| &f.step_seconds);
     b.samples("first_token_seconds", |f| &f.first_token_seconds);
+    b.losses("loss_curve_tokens", |p| p.tokens as f64);
+    b.losses("loss_curve_seconds", |p| p.seconds);
+    b.losses("loss_curve_validation_loss", |p| p.loss);
     DataTable { columns: b.columns }
 }
 
@@ -77,6 +87,7 @@ fn stop_name(stop: Stop) -> &'static str {
         Stop::MaxSeconds => "max_seconds",
         Stop::MaxSteps => "max_steps",
         Stop::Ended => "ended",
+        Stop::Goal => "goal",
     }
 }
 
@@ -111,6 +122,16 @@ impl Builder<'_> {
 
     fn samples(&mut self, name: &str, of: fn(&Figures) -> &Vec<f64>) {
         let one = |r: &Record| r.measurement.figures.as_ref().map(|f| of(f).clone());
+        let values = self.records.iter().map(one).collect();
+        self.push(name, Values::Floats(values));
+    }
+
+    /// A part of each point of the validation losses, over all launches.
+    fn losses(&mut self, name: &str, of: fn(&Point) -> f64) {
+        let one = |r: &Record| {
+            let learned = &r.measurement.figures.as_ref()?.learned;
+            (!learned.is_empty()).then(|| curve(learned).iter().map(of).collect())
+        };
         let values = self.records.iter().map(one).collect();
         self.push(name, Values::Floats(values));
     }
@@ -178,7 +199,7 @@ impl Builder<'_> {
         let name = if axis.path == "model.preset" { "model" } else { axis.path };
         let get = |r: &Record| axis.of(&r.cell.trial);
         match axis.kind {
-            Kind::Count | Kind::Whole | Kind::Tokens => self.integer(name, |r| match get(r) {
+            Kind::Count | Kind::Whole | Kind::Tokens | Kind::Amount => self.integer(name, |r| match get(r) {
                 Value::Integer(i) => Some(i),
                 _ => None,
             }),

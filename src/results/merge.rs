@@ -48,6 +48,7 @@ fn add(to: &mut Figures, rest: Vec<Figures>) {
         to.step_seconds.extend(f.step_seconds);
         to.first_token_seconds.extend(f.first_token_seconds);
         to.served.extend(f.served);
+        to.learned.extend(f.learned);
         to.warmup_steps = to.warmup_steps.saturating_add(f.warmup_steps);
         to.stopped_by = if to.stopped_by == Stop::Precision { f.stopped_by } else { to.stopped_by };
         // Of the launch that is known worst.

@@ -22,6 +22,11 @@ pub(crate) fn peak_bytes() -> u64 {
     PEAK.load(Ordering::Relaxed) as u64
 }
 
+/// Has the highest bytes begin anew, from what is held now.
+pub(crate) fn forget_peak() {
+    PEAK.store(HELD.load(Ordering::Relaxed), Ordering::Relaxed);
+}
+
 fn took(bytes: usize) {
     if bytes >= SMALLEST_COUNTED {
         let held = HELD.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);

@@ -4,13 +4,14 @@ use super::allocation;
 use super::clock::{Clock, Monotonic, Watch};
 use super::engine::{EngineSession, serving};
 use super::fault::Faults;
+use super::learning::{Broken, prepared, study};
 use super::measure::{Measured, Onlooker, measure};
 use super::measurement::Figures;
 use super::measurement::Stop;
 use super::memory;
 use super::protocol::{
-    ENGINE_PROTOCOL, Fault, LEVERS_PROTOCOL, Message, PROTOCOL_VERSION, Progress, ProtocolError, Team, TrialRequest,
-    WEIGHTS_PROTOCOL, read_request, send,
+    ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PROTOCOL_VERSION, Progress, ProtocolError,
+    Team, TrialRequest, WEIGHTS_PROTOCOL, read_request, send,
 };
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
@@ -30,7 +31,7 @@ use crate::transformer::prepare::{prepare, prepare_among};
 use crate::transformer::session::{Session, SessionOptions};
 use crate::transformer::{BackendKind, WeightFormat};
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What keeps a trial from having figures.
 #[derive(Debug)]
@@ -58,6 +59,15 @@ impl From<SessionError> for Failure {
     }
 }
 
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Session(error) => error.into(),
+            Broken::Diverged(reason) => Self { kind: Fault::Diverged, reason },
+        }
+    }
+}
+
 /// Reads a request, runs its trial and says what came of it. A trial that fails is a message, not an error.
 ///
 /// # Errors
@@ -72,12 +82,14 @@ pub fn serve(input: impl Read, mut output: impl Write) -> Result<(), ProtocolErr
 }
 
 fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, Failure> {
-    if ![PROTOCOL_VERSION, ENGINE_PROTOCOL, WEIGHTS_PROTOCOL, LEVERS_PROTOCOL].contains(&request.protocol) {
+    let known = [PROTOCOL_VERSION, ENGINE_PROTOCOL, WEIGHTS_PROTOCOL, LEVERS_PROTOCOL, LEARNING_PROTOCOL];
+    if !known.contains(&request.protocol) {
         let theirs = request.protocol;
         return Err(Failure::invalid(format!(
             "the program was replaced during the run (protocol {theirs}, here {PROTOCOL_VERSION}); start the run again"
         )));
     }
+    let began = Instant::now();
     let no_memory_facts = || Failure::invalid("/proc/self/status cannot be read, so memory cannot be measured");
     let baseline = memory::resident().ok_or_else(no_memory_facts)?;
     memory::volunteer_for_the_oom_killer();
@@ -94,6 +106,9 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     if let Some((engine, server)) = served(&request.trial) {
         return asked(engine, server, request, output);
     }
+    // What is wrong with the text is told before a model takes memory.
+    let lessons = prepared(request).map_err(Failure::invalid)?;
+    let baseline = if lessons.is_some() { with_text(baseline) } else { baseline };
     let mut session = match (faults.session(&request.trial), &request.trial.engine) {
         (Some(session), _) => session,
         (None, Some(engine)) => {
@@ -104,6 +119,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
         (None, None) => session_of(request, output)?,
     };
     session = faults.disturbed(session);
+    lessons.iter().try_for_each(|lessons| session.enrol(lessons.course()))?;
     if request.team.as_ref().is_some_and(|team| team.world.rank > 0) {
         return followed(session, request, baseline.now, seat);
     }
@@ -112,9 +128,15 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let whole = request.team.as_ref().is_none_or(|team| team.world.local_size == team.world.size);
     let sampler = if whole { sampler(&request.trial, &faults, clock) } else { None };
     let (mut lost, mut watcher) = (None, Watcher::start(seat, clock.now().as_secs_f64()));
-    let measured = measure(session.as_mut(), &settings, &clock, &mut watcher, &mut |progress| {
-        tell(output, progress, &mut lost);
-    })?;
+    let mut report = |progress| tell(output, progress, &mut lost);
+    let (measured, learned) = match &lessons {
+        None => (measure(session.as_mut(), &settings, &clock, &mut watcher, &mut report)?, None),
+        Some(lessons) => {
+            let terms = lessons.terms(began.elapsed().as_secs_f64());
+            let (measured, learned) = study(session.as_mut(), &terms, &clock, &mut watcher, &mut report)?;
+            (measured, Some(learned))
+        }
+    };
     unbroken(lost, &watch)?;
     let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
     let steps = Steps { starts: &measured.step_starts, seconds: &measured.step_seconds };
@@ -128,8 +150,16 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     // Everything is measured, and the memory of one model is free for the next.
     drop(session);
     figures.quantization_loss = loss_change(request);
+    figures.learned.extend(learned);
     let figures = elsewhere.into_iter().fold(figures, of_other_processes);
     Ok(Figures { watts: figures.watts.filter(|_| whole), ..figures })
+}
+
+/// What the process holds with its text, from where its model begins: a tokenizer that was trained is no part of it.
+fn with_text(before: memory::Resident) -> memory::Resident {
+    memory::forget_peak();
+    allocation::forget_peak();
+    memory::resident().unwrap_or(before)
 }
 
 /// Tells the parent how far the trial is. One that is gone takes this process with it; should it not, the trial's end will tell.
@@ -337,5 +367,6 @@ fn assemble(
         disturbance: Some(disturbance),
         served: vec![],
         profile: None,
+        learned: vec![],
     }
 }

@@ -23,6 +23,7 @@
 
 use super::telemetry::scripted::Script;
 use crate::scenario::trial::Trial;
+use crate::transformer::course::Course;
 use crate::transformer::error::SessionError;
 use crate::transformer::loads::Loads;
 use crate::transformer::memory::DeviceMemory;
@@ -234,16 +235,37 @@ struct Slowed {
     share: f64,
 }
 
-impl Session for Slowed {
-    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+impl Slowed {
+    fn slowly(
+        &mut self,
+        step: impl FnOnce(&mut dyn Session) -> Result<StepOutcome, SessionError>,
+    ) -> Result<StepOutcome, SessionError> {
         let start = Instant::now();
-        let outcome = self.session.step()?;
+        let outcome = step(self.session.as_mut())?;
         let until = start.elapsed().mul_f64(1.0 + self.share);
         while start.elapsed() < until {
             std::hint::spin_loop();
         }
         let first_token_seconds = outcome.first_token_seconds.map(|s| s * (1.0 + self.share));
         Ok(StepOutcome { first_token_seconds, ..outcome })
+    }
+}
+
+impl Session for Slowed {
+    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+        self.slowly(|session| session.step())
+    }
+
+    fn enrol(&mut self, course: Course) -> Result<(), SessionError> {
+        self.session.enrol(course)
+    }
+
+    fn train(&mut self, rate: f32) -> Result<StepOutcome, SessionError> {
+        self.slowly(|session| session.train(rate))
+    }
+
+    fn evaluate(&mut self, batches: u64) -> Result<f64, SessionError> {
+        self.session.evaluate(batches)
     }
 
     fn checksum(&self) -> u32 {

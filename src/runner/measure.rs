@@ -356,6 +356,7 @@ mod tests {
             warmup_steps,
             rounds: None,
             seed: 0,
+            seeds: Vec::new(),
             order: Order::File,
             timeout_seconds: 60.0,
             ignore_memory: false,

@@ -1,5 +1,6 @@
 //! What came of one trial: plain data, the one form that leaves the runner.
 
+use super::learning::learned::Learned;
 use super::telemetry::Telemetry;
 use super::traced::profile::Profile;
 use super::watch::Disturbance;
@@ -25,6 +26,8 @@ pub enum Status {
     Timeout,
     /// The trial cannot be run as asked, or its figures are not to be trusted (the machine was suspended).
     Invalid,
+    /// What it was to learn it did not: its loss is no number, or beyond all bounds.
+    Diverged,
     /// Interrupted by the user.
     Cancelled,
     /// Not run; the reason says why.
@@ -33,8 +36,16 @@ pub enum Status {
 
 impl Status {
     /// Every status, in the order of the documentation.
-    pub const ALL: &'static [Self] =
-        &[Self::Ok, Self::Oom, Self::Crashed, Self::Timeout, Self::Invalid, Self::Cancelled, Self::Skipped];
+    pub const ALL: &'static [Self] = &[
+        Self::Ok,
+        Self::Oom,
+        Self::Crashed,
+        Self::Timeout,
+        Self::Invalid,
+        Self::Diverged,
+        Self::Cancelled,
+        Self::Skipped,
+    ];
 
     /// The name used in columns and reports.
     pub fn name(self) -> &'static str {
@@ -44,6 +55,7 @@ impl Status {
             Self::Crashed => "crashed",
             Self::Timeout => "timeout",
             Self::Invalid => "invalid",
+            Self::Diverged => "diverged",
             Self::Cancelled => "cancelled",
             Self::Skipped => "skipped",
         }
@@ -62,6 +74,8 @@ pub enum Stop {
     MaxSteps,
     /// The program that was measured ended first.
     Ended,
+    /// What a trial was to learn it had learnt, or the bound of it was there.
+    Goal,
 }
 
 /// The figures of a trial that ran.
@@ -124,6 +138,9 @@ pub struct Figures {
     /// Where the time of a step goes, of operations that tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// Of trials that are to learn something: what each launch came to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<Learned>,
 }
 
 impl Figures {

@@ -30,6 +30,11 @@ fn parse_status(status: &str) -> Option<Resident> {
     Some(Resident { now, peak: field("VmHWM:").unwrap_or(now).max(now) })
 }
 
+/// Has the peak of this process begin anew, from what it holds now; where the system does not know how, it stays.
+pub(super) fn forget_peak() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Asks the kernel to take this process first when memory runs out, rather than the parent, who holds the results.
 pub(super) fn volunteer_for_the_oom_killer() {
     // Where it is not allowed, the kernel's own choice stands.

@@ -12,6 +12,7 @@ mod clock;
 mod engine;
 mod family;
 pub(crate) mod fault;
+pub(crate) mod learning;
 mod measure;
 pub(crate) mod measurement;
 mod memory;

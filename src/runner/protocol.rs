@@ -19,6 +19,9 @@ pub(crate) const ENGINE_PROTOCOL: u32 = 2;
 /// Version of a request for a trial whose weights are read: a build from before would run random ones instead.
 pub(crate) const WEIGHTS_PROTOCOL: u32 = 3;
 
+/// Version of a request for a trial that is to learn something: a build from before would measure steps on random tokens instead.
+pub(crate) const LEARNING_PROTOCOL: u32 = 4;
+
 /// Version of a request for a trial whose steps are not carried out all at once: a build from before would do them so.
 pub(crate) const LEVERS_PROTOCOL: u32 = 5;
 
@@ -61,6 +64,8 @@ pub enum Stage {
     WarmUp,
     /// Steps that count.
     Measuring,
+    /// Steps of a trial that is to learn something.
+    Learning,
     /// Stands still until others are done.
     Waiting,
 }
@@ -72,6 +77,7 @@ impl Stage {
             Self::Preparing => "preparing",
             Self::WarmUp => "warming up",
             Self::Measuring => "measuring",
+            Self::Learning => "training",
             Self::Waiting => "waiting for a quieter moment",
         }
     }
@@ -107,6 +113,8 @@ pub(crate) enum Fault {
     Device,
     /// The trial cannot be run as asked, or its figures are not to be trusted.
     Invalid,
+    /// What the trial was to learn it did not: its loss is no number, or beyond all bounds.
+    Diverged,
     /// Another process of the trial ended, or could not be met.
     Lost,
 }

@@ -40,6 +40,7 @@ pub(super) fn judge(ending: Ending) -> (Status, String, Option<Figures>) {
         (None, Some((Fault::Oom, reason)), _) => (Status::Oom, reason.clone()),
         (None, Some((Fault::Device, reason)), _) => (Status::Crashed, one_line(reason)),
         (None, Some((Fault::Invalid, reason)), _) => (Status::Invalid, reason.clone()),
+        (None, Some((Fault::Diverged, reason)), _) => (Status::Diverged, reason.clone()),
         (None, Some((Fault::Lost, reason)), _) => (Status::Crashed, reason.clone()),
         (None, None, Some(exit)) if !exit.success() => judge_exit(exit, &ending),
         (None, None, None) => (Status::Crashed, "nobody knows how the trial's process ended".into()),
@@ -69,7 +70,9 @@ fn judge_cut(cut: &Cut, last: &Progress) -> (Status, String) {
 fn doing(last: &Progress) -> String {
     match last.stage {
         Stage::Preparing => last.stage.name().into(),
-        Stage::WarmUp | Stage::Measuring | Stage::Waiting => format!("{} (step {})", last.stage.name(), last.steps),
+        Stage::WarmUp | Stage::Measuring | Stage::Learning | Stage::Waiting => {
+            format!("{} (step {})", last.stage.name(), last.steps)
+        }
     }
 }
 
@@ -186,6 +189,7 @@ mod tests {
             disturbance: None,
             served: vec![],
             profile: None,
+            learned: vec![],
             first_allocated_bytes: None,
         }
     }

@@ -48,6 +48,8 @@ pub(super) fn read(root: &Node, s: &Sources) -> Result<Base, YamlError> {
     for e in fields::entries("trial", section.map(|e| &e.node), &own, &aliases, s)? {
         if e.key == "engine" && e.node.value == Value::Text(BUILT_IN.into()) {
             base.places.push(("engine", e.node.place));
+        } else if e.key == "data" && matches!(e.node.value, Value::Text(_)) {
+            base.set("data.source", &e.node, s)?;
         } else if SECTIONS.contains(&e.key.as_str()) {
             let inner = || AXES.iter().filter(|a| section_of(a.path) == Some(&e.key));
             let mut own: Vec<&str> = inner().map(|a| &a.path[e.key.len() + 1..]).collect();

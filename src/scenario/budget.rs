@@ -17,9 +17,21 @@ pub struct Budget {
     pub ttft_seconds: Option<f64>,
     /// Longest median time of each further token, in seconds.
     pub tpot_seconds: Option<f64>,
+    /// Most USD to the validation loss that a trial is to reach.
+    pub usd_to_loss: Option<f64>,
+    /// Highest validation loss at the end, in nats a token.
+    pub validation_loss: Option<f64>,
 }
 
-const KEYS: &[&str] = &["cells", "usd_per_million_tokens", "peak_memory_gib", "ttft_seconds", "tpot_seconds"];
+const KEYS: &[&str] = &[
+    "cells",
+    "usd_per_million_tokens",
+    "peak_memory_gib",
+    "ttft_seconds",
+    "tpot_seconds",
+    "usd_to_loss",
+    "validation_loss",
+];
 const GIB: f64 = 1_073_741_824.0;
 
 /// Reads a budget file.
@@ -51,6 +63,8 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Budget>, YamlError> {
                 peak_memory_bytes: None,
                 ttft_seconds: None,
                 tpot_seconds: None,
+                usd_to_loss: None,
+                validation_loss: None,
             };
             for f in entries("a budget", Some(node), KEYS, &[], &s)? {
                 set(&mut budget, f, &s)?;
@@ -77,6 +91,8 @@ fn set(budget: &mut Budget, f: &Entry, s: &Sources) -> Result<(), YamlError> {
         "usd_per_million_tokens" => budget.usd_per_million_tokens = Some(limit("USD above 0")?),
         "peak_memory_gib" => budget.peak_memory_bytes = Some(limit("GiB above 0")? * GIB),
         "ttft_seconds" => budget.ttft_seconds = Some(limit("seconds above 0")?),
+        "usd_to_loss" => budget.usd_to_loss = Some(limit("USD above 0")?),
+        "validation_loss" => budget.validation_loss = Some(limit("nats a token above 0")?),
         _ => budget.tpot_seconds = Some(limit("seconds above 0")?),
     }
     Ok(())
@@ -84,12 +100,14 @@ fn set(budget: &mut Budget, f: &Entry, s: &Sources) -> Result<(), YamlError> {
 
 impl Budget {
     /// Every limit with its name.
-    pub fn limits(&self) -> [(&'static str, Option<f64>); 4] {
+    pub fn limits(&self) -> [(&'static str, Option<f64>); 6] {
         [
             ("usd_per_million_tokens", self.usd_per_million_tokens),
             ("peak_memory_bytes", self.peak_memory_bytes),
             ("ttft_seconds", self.ttft_seconds),
             ("tpot_seconds", self.tpot_seconds),
+            ("usd_to_loss", self.usd_to_loss),
+            ("validation_loss", self.validation_loss),
         ]
     }
 
@@ -153,6 +171,8 @@ mod tests {
                 peak_memory_bytes: None,
                 ttft_seconds: None,
                 tpot_seconds: None,
+                usd_to_loss: None,
+                validation_loss: None,
             }
             .concerns(name)
         };

@@ -1,6 +1,7 @@
 //! A trial in the making: what has been said so far, and the checks that make it a [`Trial`].
 
 use super::engine::read::EngineDraft;
+use super::learning::draft::LearningDraft;
 use super::presets;
 use super::trial::{BackendChoice, Trial};
 use super::weights::{Config, Folder};
@@ -42,6 +43,7 @@ pub(crate) struct Draft {
     /// What is in it, once it has been looked into.
     pub folder: Option<Folder>,
     pub engine: EngineDraft,
+    pub learning: LearningDraft,
 }
 
 impl Default for Draft {
@@ -73,6 +75,7 @@ impl Default for Draft {
             levers: Levers::default(),
             folder: None,
             engine: EngineDraft::default(),
+            learning: LearningDraft::default(),
         }
     }
 }
@@ -90,7 +93,10 @@ impl Draft {
             return self.of_folder(folder);
         }
         let Some((name, family, known)) = self.known_model()? else {
-            let shape = Shape::new(self.family.unwrap_or(Family::Gpt2), &self.spec).map_err(of_shape)?;
+            // Words are those of the data where the model does not say.
+            let vocab_size = self.spec.vocab_size.or(self.learning.vocabulary().filter(|_| self.phase == Phase::Train));
+            let spec = ShapeSpec { vocab_size, ..self.spec.clone() };
+            let shape = Shape::new(self.family.unwrap_or(Family::Gpt2), &spec).map_err(of_shape)?;
             return Ok((format!("{} {}x{}", shape.family, shape.n_layers, shape.d_model), shape));
         };
         if self.family.is_some_and(|f| f != family) {
@@ -168,6 +174,7 @@ impl Draft {
         if self.engine.command.is_none() && !served {
             workload.check(&parallel).map_err(|e| (e.field.into(), e.message))?;
         }
+        let learning = self.learning.finish(&workload).map_err(|(field, message)| (field.into(), message))?;
         let backend = match self.backend {
             BackendChoice::Cpu => BackendKind::Cpu,
             BackendChoice::Naive => BackendKind::Naive,
@@ -177,8 +184,16 @@ impl Draft {
         };
         let devices = parallel.ranks().unwrap_or(u32::MAX);
         let cores_per_device = self.cores_per_device;
-        let trial =
-            Trial { model, workload, backend, devices, cores_per_device, parallel: Some(parallel), engine: None };
+        let trial = Trial {
+            model,
+            workload,
+            backend,
+            devices,
+            cores_per_device,
+            parallel: Some(parallel),
+            engine: None,
+            learning,
+        };
         Ok(trial.canonical())
     }
 
@@ -241,6 +256,7 @@ fn over(base: ShapeSpec, own: &ShapeSpec) -> ShapeSpec {
         attn_out_bias: own.attn_out_bias.or(base.attn_out_bias),
         mlp_bias: own.mlp_bias.or(base.mlp_bias),
         activation: own.activation.or(base.activation),
+        norm: own.norm.or(base.norm),
         norm_eps: own.norm_eps.or(base.norm_eps),
         rope_theta: own.rope_theta.or(base.rope_theta),
         rope_scaling: own.rope_scaling.clone().or(base.rope_scaling),

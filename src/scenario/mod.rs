@@ -9,6 +9,7 @@ pub(crate) mod budget;
 mod document;
 mod draft;
 pub(crate) mod engine;
+pub(crate) mod learning;
 mod merge;
 mod names;
 mod overrides;
@@ -99,6 +100,9 @@ pub struct Measure {
     pub rounds: Option<u32>,
     /// Of weights, inputs and the shuffled order.
     pub seed: u64,
+    /// Seeds that each cell is launched with, one a round; none: `seed` in all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<u64>,
     /// The order in which cells are measured.
     pub order: Order,
     /// A trial that has not finished after this long is killed: status `timeout`.
@@ -144,6 +148,11 @@ impl Measure {
             max_seconds: self.max_seconds / rounds,
             ..self.clone()
         }
+    }
+
+    /// The seed of the launches of a round, from 0.
+    pub fn seed_of(&self, round: u32) -> u64 {
+        if self.seeds.is_empty() { self.seed } else { self.seeds[round as usize % self.seeds.len()] }
     }
 }
 
@@ -223,6 +232,17 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, YamlError> {
     let mut base = base::read(&root, &s)?;
     base.draft.engine.server.search = settings::search(section("search"), &s)?;
     let sweep = sweep::expand(section("sweep"), &base, options.max_cells, options.cuda_present, &s)?;
+    let mut measure = settings::measure(section("measure"), &s)?;
+    let rounds = section("measure").and_then(|m| m.get("rounds"));
+    if let Some(e) =
+        rounds.filter(|_| measure.rounds.is_some_and(|n| !sweep.seeds.is_empty() && n as usize != sweep.seeds.len()))
+    {
+        let n = sweep.seeds.len();
+        let message =
+            format!("measure.rounds: every cell is launched once with each of {n} seeds (sweep.repeat); leave it out");
+        return Err(s.fault(e.node.place, message));
+    }
+    measure.seeds = sweep.seeds;
     let (price, book) = price::read(section("price"), &options.books, &s)?;
     let limits = settings::limits(section("limits"), price.usd_per_hour, &s)?;
     Ok(Scenario {
@@ -230,7 +250,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Scenario, YamlError> {
         description: description.trim().to_string(),
         axes: sweep.axes,
         cells: sweep.cells,
-        measure: settings::measure(section("measure"), &s)?,
+        measure,
         price,
         book,
         limits,

@@ -4,6 +4,7 @@ use super::axes::{AXES, Axis, Kind, SECTIONS, section_of};
 use super::base::BUILT_IN;
 use super::engine::server::Largest;
 use super::engine::{Each, Figure, Ready};
+use super::learning::draft::Named;
 use super::presets;
 use super::settings::{DISTURBED, MOST_ROUNDS};
 use crate::hardware::offer::Term;
@@ -22,6 +23,10 @@ fn one(axis: &Axis) -> Value {
 
 fn above_zero() -> Value {
     json!({"type": "number", "exclusiveMinimum": 0})
+}
+
+fn text() -> Value {
+    json!({"type": "string", "minLength": 1})
 }
 
 /// How many tokens, or how they are spread.
@@ -45,6 +50,9 @@ fn one_of(kind: Kind) -> Value {
         Kind::Variables => json!({"type": ["object", "null"], "additionalProperties": {"type": ["string", "integer"]}}),
         Kind::Reads => reads(),
         Kind::Tokens => tokens(),
+        Kind::Amount => json!({"type": "number", "minimum": 1}),
+        Kind::Files => json!({"anyOf": [text(), {"type": "array", "items": text(), "minItems": 1}]}),
+        Kind::Tokenizer => json!({"anyOf": [text(), closed(&["bpe"], &[("bpe", one_of(Kind::Count))])]}),
         Kind::Duration => {
             json!({"anyOf": [above_zero(), {"type": "string", "pattern": r"^\s*[0-9.]+\s*(ms|s|min)\s*$"}]})
         }
@@ -117,8 +125,9 @@ fn trial() -> Value {
                 Some("model") if !name.contains('.') => drop(model.insert(name, described(axis))),
                 Some("model") => {}
                 Some(section) => {
-                    let own = name[section.len() + 1..].to_string();
-                    sections.entry(section).or_default().insert(own, described(axis));
+                    let own = name.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'));
+                    let fields = sections.entry(section).or_default();
+                    own.into_iter().for_each(|own| drop(fields.insert(own.into(), described(axis))));
                 }
                 None => drop(outer.insert(name, described(axis))),
             }
@@ -126,7 +135,11 @@ fn trial() -> Value {
     }
     for (section, fields) in sections {
         let fields = object(fields);
-        let value = if section == "engine" { json!({"anyOf": [{"const": BUILT_IN}, fields]}) } else { fields };
+        let value = match section {
+            "engine" => json!({"anyOf": [{"const": BUILT_IN}, fields]}),
+            "data" => json!({"anyOf": [{"enum": Named::WORDS}, fields]}),
+            _ => fields,
+        };
         outer.insert(section.into(), value);
     }
     model.insert("hf_config".into(), json!({"type": "string", "description": "path of a Hugging Face config.json"}));
@@ -283,6 +296,18 @@ fn section(fields: &[(&str, Value, &str)]) -> Value {
     object(fields.iter().map(described).collect())
 }
 
+/// Every cell with each of some seeds.
+fn repeat() -> Value {
+    let seed = json!({"type": "integer", "minimum": 0});
+    let seeds =
+        json!({"anyOf": [seed, {"type": "array", "items": seed, "uniqueItems": true, "maxItems": MOST_ROUNDS}]});
+    section(&[(
+        "seed",
+        seeds,
+        "seeds of weights, text and dropout: a launch of every cell with each, figures over all of them",
+    )])
+}
+
 /// The schema (draft 2020-12).
 pub fn schema() -> Schema {
     let name = or_variable(
@@ -302,7 +327,8 @@ pub fn schema() -> Schema {
                 "matrix": axes(many),
                 "zip": {"type": ["array", "null"], "items": axes(many)},
                 "include": partial(),
-                "exclude": partial()
+                "exclude": partial(),
+                "repeat": repeat()
             }
         },
         "measure": measure(),

@@ -41,6 +41,7 @@ impl Default for Measure {
             warmup_steps: None,
             rounds: None,
             seed: 0,
+            seeds: Vec::new(),
             order: Order::Shuffled,
             timeout_seconds: 600.0,
             ignore_memory: false,

@@ -1,6 +1,7 @@
 //! One trial: a point of the sweep, checked and complete.
 
 use super::engine::{Engine, Reads};
+use super::learning::Learning;
 use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::levers::Levers;
 use crate::transformer::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
@@ -40,6 +41,9 @@ pub struct Trial {
     /// The program that runs it, where that is not the built-in transformer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
+    /// What it is to learn, where a training trial leads somewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<Learning>,
 }
 
 impl Trial {
@@ -58,6 +62,8 @@ impl Trial {
         // Whole replicas are not spelt out: trials keep the ids that they had before there was anything else.
         canonical.extend(self.parallel.map(|p| serde_json::json!(p)));
         canonical.extend(self.engine.as_ref().map(|e| serde_json::json!({ "engine": e })));
+        let bare = self.learning.clone().map(|l| Learning { data: l.data.identity(), ..l });
+        canonical.extend(bare.map(|l| serde_json::json!({ "learning": l })));
         let digest = Sha256::digest(serde_json::Value::Array(canonical).to_string().as_bytes());
         digest.iter().take(6).map(|b| format!("{b:02x}")).collect()
     }
@@ -77,8 +83,11 @@ impl Trial {
             w.optimizer = OptimizerKind::Adamw;
             w.dropout = 0.0;
             w.levers = Levers::default();
+            self.learning = None;
         } else {
             w.weights = WeightFormat::Dtype;
+            let decays = w.optimizer == OptimizerKind::Adamw;
+            self.learning.iter_mut().filter(|_| !decays).for_each(|l| l.schedule.weight_decay = None);
         }
         if w.phase != Phase::Train || parallel.data == 1 {
             parallel.sharding = Sharding::None;

@@ -5,6 +5,7 @@ pub(crate) mod holm;
 pub(crate) mod launches;
 mod median;
 pub(crate) mod random;
+pub(crate) mod repeats;
 mod sample;
 pub(crate) mod signed_rank;
 mod stationary;

@@ -23,7 +23,7 @@ pub(crate) fn key(scenario: &Scenario, machine: &Machine, program_version: Strin
 
 /// What decides the meaning of a figure. Faults do: figures made under them must never be taken for measurements.
 fn settings(measure: &Measure, processes: usize) -> String {
-    let Measure { precision, min_seconds, max_seconds, warmup_steps, rounds, disturbed, .. } = measure;
+    let Measure { precision, min_seconds, max_seconds, warmup_steps, rounds, disturbed, seeds, .. } = measure;
     let mut settings = serde_json::json!({
         "precision": precision,
         "min_seconds": min_seconds,
@@ -34,6 +34,9 @@ fn settings(measure: &Measure, processes: usize) -> String {
     // Which launches were made again depends on it.
     if !disturbed.is_usual() {
         settings["disturbed"] = serde_json::json!(disturbed);
+    }
+    if !seeds.is_empty() {
+        settings["seeds"] = serde_json::json!(seeds);
     }
     if processes > 1 {
         settings["processes"] = processes.into();

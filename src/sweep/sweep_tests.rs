@@ -54,6 +54,7 @@ fn measurement(status: Status, seconds: f64) -> Measurement {
         disturbance: None,
         served: vec![],
         profile: None,
+        learned: vec![],
         first_allocated_bytes: None,
     };
     let figures = (status == Status::Ok).then_some(figures);
@@ -93,7 +94,7 @@ fn swept(plan: &Plan, journal: Vec<Record>, ending: &dyn Fn(u32) -> Measurement)
     let log = Log::default();
     let interrupted = AtomicBool::new(false);
     let mut stage = Stage {
-        measure: &mut |trial, _| {
+        measure: &mut |trial, _, _| {
             log.add("run", trial.cell_index);
             let m = ending(trial.cell_index);
             interrupted.store(m.status == Status::Cancelled, Ordering::Relaxed);
@@ -210,7 +211,7 @@ fn a_journal_that_cannot_be_written_stops_the_sweep_at_once() {
         || ResultsError::Io { path: "j".into(), action: "writing", source: std::io::ErrorKind::StorageFull.into() };
     let interrupted = AtomicBool::new(false);
     let mut stage = Stage {
-        measure: &mut |trial, _| {
+        measure: &mut |trial, _, _| {
             log.add("run", trial.cell_index);
             measurement(Status::Ok, 1.0)
         },
@@ -273,7 +274,7 @@ fn a_run_cut_short_in_a_later_round_goes_on_there() {
     let count = RefCell::new(0);
     let journal = RefCell::new(Vec::new());
     let mut stage = Stage {
-        measure: &mut |_, _| {
+        measure: &mut |_, _, _| {
             *count.borrow_mut() += 1;
             measurement(if *count.borrow() == 12 { Status::Cancelled } else { Status::Ok }, 1.0)
         },

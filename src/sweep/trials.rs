@@ -29,8 +29,8 @@ pub(crate) trait Display {
     fn finished(&mut self, record: &Record);
 }
 
-/// Measures one launch of a trial and tells how it goes.
-pub(crate) type Measurer<'a> = dyn FnMut(&PlannedTrial, &mut dyn FnMut(Progress)) -> Measurement + 'a;
+/// Measures one launch of a trial, that of this round, and tells how it goes.
+pub(crate) type Measurer<'a> = dyn FnMut(&PlannedTrial, u32, &mut dyn FnMut(Progress)) -> Measurement + 'a;
 
 /// What a sweep works with.
 pub(crate) struct Stage<'a> {
@@ -231,7 +231,7 @@ impl State {
     fn launch(&mut self, trial: &PlannedTrial, round: u32, stage: &mut Stage) -> Record {
         let started_at = (stage.now)();
         stage.display.begin(trial, Seconds(self.forecast.left()));
-        let measurement = (stage.measure)(trial, &mut |p| stage.display.progress(p));
+        let measurement = (stage.measure)(trial, round, &mut |p| stage.display.progress(p));
         self.forecast.ran(self.of_launch(trial), measurement.trial_seconds);
         self.spent += measurement.trial_seconds;
         self.launched = true;

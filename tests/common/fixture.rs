@@ -45,6 +45,7 @@ pub(crate) fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Tri
         devices,
         parallel: None,
         engine: None,
+        learning: None,
         cores_per_device: 1,
     }
 }
@@ -106,6 +107,7 @@ pub(crate) fn measured(trial: &Trial, gflops: f64) -> Measurement {
             disturbance: None,
             served: vec![],
             profile: None,
+            learned: vec![],
             first_allocated_bytes: None,
             step_seconds,
         }),
@@ -143,6 +145,7 @@ pub(crate) fn environment(name: &str, axes: &[&str], requested_cells: u32) -> En
             warmup_steps: None,
             rounds: None,
             seed: 7,
+            seeds: Vec::new(),
             order: Order::Shuffled,
             timeout_seconds: 120.0,
             ignore_memory: false,

@@ -285,11 +285,11 @@ fn measure(
     let mut patience = if fault::requested().is_some() { Patience::NONE } else { Patience::of(plan) };
     let mut asked = HashSet::new();
     let mut stage = sweep::Stage {
-        measure: &mut |trial: &PlannedTrial, progress: &mut dyn FnMut(Progress)| {
+        measure: &mut |trial: &PlannedTrial, round: u32, progress: &mut dyn FnMut(Progress)| {
             // Once for all launches of a trial.
             let first = asked.insert(trial.id.clone());
             let options = if first { how.traces.of(trial, &options) } else { options.clone() };
-            let request = team::request(plan, trial);
+            let request = team::request(plan, trial, plan.measure.seed_of(round));
             if let Some(leader) = &mut leader {
                 return leader.run(&trial.id, &request, &options, progress, interrupted);
             }

@@ -7,7 +7,7 @@ use crate::net::world::World;
 use crate::plan::{Plan, PlannedTrial};
 use crate::runner::team::{Follower, Leader, Next, TeamError, listen_at};
 use crate::runner::{Options, Request, this_program};
-use crate::scenario::Scenario;
+use crate::scenario::{Measure, Scenario};
 use crate::sweep::identity;
 use anyhow::{Context, anyhow};
 use std::net::TcpListener;
@@ -45,9 +45,10 @@ pub(super) fn broken(why: &str, kept: usize, all: usize) -> Failure {
 }
 
 /// What a trial's process is asked for.
-pub(super) fn request(plan: &Plan, trial: &PlannedTrial) -> Request {
+pub(super) fn request(plan: &Plan, trial: &PlannedTrial, seed: u64) -> Request {
     let (trial, predicted_memory) = (trial.cell.trial.clone(), trial.memory);
-    Request { trial, measure: plan.of_launch(), predicted_memory, patience_seconds: 0.0, loss_change: false }
+    let measure = Measure { seed, ..plan.of_launch() };
+    Request { trial, measure, predicted_memory, patience_seconds: 0.0, loss_change: false }
 }
 
 /// The run of a process that does not lead.
@@ -64,9 +65,9 @@ pub(super) fn follow(a: &Arguments, scenario: &Scenario, world: World) -> Result
     let mut parts = 0;
     loop {
         match follower.next(&interrupted).map_err(failure)? {
-            Next::Run { trial_id, port } => match plan.trials.iter().find(|t| t.id == trial_id) {
+            Next::Run { trial_id, port, seed } => match plan.trials.iter().find(|t| t.id == trial_id) {
                 Some(trial) => {
-                    let request = request(&plan, trial);
+                    let request = request(&plan, trial, seed);
                     follower.run((&trial_id, port), request, &options, &interrupted).map_err(failure)?;
                     parts += 1;
                 }

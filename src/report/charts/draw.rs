@@ -89,9 +89,14 @@ fn draw_panel(root: &Area, panel: &Panel, top: u32) -> Result<(), DrawError> {
         let pixels: Vec<_> = r.points.iter().map(|p| chart.backend_coord(p)).collect();
         root.draw(&DashedPathElement::new(pixels, 5, 4, MUTED.stroke_width(1))).map_err(fault)?;
         let (xs, ys) = chart.plotting_area().get_pixel_range();
-        // In the corner that a rising line does not reach.
-        let corner = (xs.end - 8, ys.end - 14);
-        text(root, &escape::plain(&r.label), corner, &style::letters(LETTERS, &MUTED), HPos::Right)?;
+        let level =
+            r.points.first().zip(r.points.last()).filter(|(a, b)| a.1 == b.1).map(|(a, _)| chart.backend_coord(a));
+        // In the corner that a rising line does not reach; a level one carries its words, where falling ones come last.
+        let (corner, side) = match level {
+            Some((_, y)) => ((xs.start + 8, y - 9), HPos::Left),
+            None => ((xs.end - 8, ys.end - 14), HPos::Right),
+        };
+        text(root, &escape::plain(&r.label), corner, &style::letters(LETTERS, &MUTED), side)?;
     }
     draw_bars(root, &chart, &panel.bars)?;
     for series in &panel.series {
@@ -144,11 +149,14 @@ fn draw_series(root: &Area, chart: &Chart, series: &Series) -> Result<(), DrawEr
     let colour = style::colour(series.look);
     let path: Vec<(i32, i32)> = series.marks.iter().map(|m| pixel(chart, m)).collect();
     match series.line {
-        Join::Joined | Join::Curve => root.draw(&PathElement::new(path, colour.stroke_width(2))).map_err(fault)?,
+        Join::Joined | Join::Curve | Join::ToTheLast => {
+            root.draw(&PathElement::new(path, colour.stroke_width(2))).map_err(fault)?
+        }
         Join::Dashed => root.draw(&DashedPathElement::new(path, 6, 4, colour.stroke_width(2))).map_err(fault)?,
         Join::None => {}
     }
-    for mark in &series.marks {
+    let drawn = if series.line == Join::ToTheLast { series.marks.len().saturating_sub(1) } else { 0 };
+    for mark in series.marks.iter().skip(drawn) {
         if let Some((low, high)) = mark.y.interval() {
             let ends = [(mark.x.value, low), (mark.x.value, high)].map(|p| chart.backend_coord(&p));
             error_bar(root, ends, (4, 0), &colour)?;

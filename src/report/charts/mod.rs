@@ -11,6 +11,7 @@ mod head_count;
 pub(super) mod history;
 pub(super) mod iso_cost;
 mod latency;
+mod learning;
 mod load;
 mod memory;
 mod plot;
@@ -43,6 +44,7 @@ pub(super) struct Drawn {
 
 /// In the order of the report. A figure for which the run has no data is empty.
 const FIGURES: &[fn(&Facts) -> Vec<Drawn>] = &[
+    learning::figures,
     cost_by_axis::figures,
     throughput_by_batch::figures,
     head_count::figures,
@@ -58,6 +60,7 @@ const NAMES: &[&str] = &[
     "throughput-by-",
     "head-count",
     "load",
+    "loss-curves",
     "devices",
     "cost-against-latency-",
     "memory",

@@ -62,6 +62,8 @@ pub(crate) enum Join {
     Dashed,
     /// Joined without the marks themselves: of many places on one line.
     Curve,
+    /// The same with the mark of the last place.
+    ToTheLast,
 }
 
 /// One mark.

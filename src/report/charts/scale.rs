@@ -154,6 +154,11 @@ impl Scale {
         }
     }
 
+    /// The values at its ends.
+    pub(crate) fn ends(&self) -> (f64, f64) {
+        (self.low, self.high)
+    }
+
     pub(crate) fn is_log(&self) -> bool {
         self.kind == Kind::Log
     }

@@ -99,10 +99,16 @@ pub(crate) fn tick(metric: &'static Metric) -> fn(f64) -> String {
     use crate::cost::metric::Quantity;
     match metric.quantity {
         Quantity::UsdPerMillionTokens => |x| format!("${}", trimmed(x)),
+        Quantity::Usd => |x| format!("${}", trimmed(x)),
         Quantity::Seconds => |x| format::with_unit(Quantity::Seconds, x).replace(".00 ", " ").replace(".0 ", " "),
         Quantity::Bytes => |x| format::with_unit(Quantity::Bytes, x).replace(".00 ", " ").replace(".0 ", " "),
         _ => trimmed,
     }
+}
+
+/// A number as short as it reads well.
+pub(super) fn short(x: f64) -> String {
+    trimmed(x)
 }
 
 /// A round number without the zeros of its rounding: 0.005, 2.5, 12,000.

@@ -14,13 +14,16 @@ pub fn bmf(check: &Check) -> String {
             Some((l, h)) => json!({"value": value, "lower_value": value * l, "upper_value": value * h}),
             None => json!({"value": value}),
         };
+        let of_tokens = c.head.usd_to_loss.is_none();
         let turned = relative.map(|(l, h)| (1.0 / h, 1.0 / l));
         for (name, value, ends) in [
-            ("usd_per_million_tokens", c.head.usd_per_million_tokens, relative),
-            ("tokens_per_second", c.head.tokens_per_second, turned),
+            ("usd_per_million_tokens", c.head.usd_per_million_tokens, relative.filter(|_| of_tokens)),
+            ("tokens_per_second", c.head.tokens_per_second, turned.filter(|_| of_tokens)),
             ("peak_memory_bytes", c.head.peak_memory_bytes, None),
             ("ttft_seconds", c.head.ttft_seconds, None),
             ("tpot_seconds", c.head.tpot_seconds, None),
+            ("usd_to_loss", c.head.usd_to_loss, relative.filter(|_| c.head.usd_to_loss.is_some())),
+            ("validation_loss", c.head.validation_loss, None),
         ] {
             if let Some(value) = value {
                 measures.insert(name.into(), bounded(value, ends));

@@ -12,6 +12,11 @@ use crate::runner::measurement::Status;
 use crate::units::{Share, significant};
 
 pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
+    // What was learnt does not depend on who else computed; what it took is told with who did.
+    if let Some(mut blocks) = super::learning::answer(facts) {
+        blocks.extend(disturbed(facts));
+        return blocks;
+    }
     if let Some(again) = facts.busy() {
         let what =
             "The machine was busy while every trial ran, so that there is no answer: measure again when it is quieter.";
@@ -210,8 +215,12 @@ fn unpriced(facts: &Facts) -> Vec<Block> {
 /// The end of a run's last line: "cheapest: batch 8 at $0.0041 per million tokens (95 % CI 0.0040 .. 0.0042)", or "cheapest: one of 3,
 /// such as batch 8 at ...".
 pub(crate) fn closing(facts: &Facts) -> String {
-    if let Some(again) = facts.busy() {
-        return format!("the machine was busy: measure again ({again})");
+    let busy = facts.busy().map(|again| format!("the machine was busy: measure again ({again})"));
+    if let Some(said) = super::learning::closing(facts) {
+        return busy.map_or(said.clone(), |busy| format!("{said} Of what it took: {busy}"));
+    }
+    if let Some(busy) = busy {
+        return busy;
     }
     let Some((i, cost)) = facts.cheapest().and_then(|c| Some((c.best, facts.get(c.best, &USD_PER_MILLION)?))) else {
         return if facts.measured().is_empty() { "no trial gave figures" } else { "cost n/a: no price is given" }

@@ -7,6 +7,7 @@ pub(super) mod apis;
 mod energy;
 mod environment;
 mod gpus;
+mod learning;
 mod levers;
 mod memory;
 mod method;
@@ -36,6 +37,7 @@ struct Definition {
 
 const SECTIONS: &[Definition] = &[
     Definition { id: "answer", title: "The answer", build: |f| Ok(answer::blocks(f)) },
+    Definition { id: "learning", title: "What a loss costs", build: |f| Ok(learning::blocks(f)) },
     Definition { id: "results", title: "Results", build: |f| Ok(results::blocks(f)) },
     Definition { id: "charts", title: "Charts", build: pictures::blocks },
     Definition { id: "scaling", title: "One device against several", build: |f| Ok(scaling::blocks(f)) },

@@ -2,10 +2,11 @@
 
 use crate::cost::metric::{Context, Metric};
 use crate::cost::metrics::{
-    E2E, E2E_P99, FAILED_REQUESTS, GOODPUT, INPUT_TOKENS_PER_SECOND, LARGEST_LOAD, LATENESS, MACHINE_SPEED, MBU, MFU,
-    OUTPUT_TOKENS_PER_SECOND, PEAK_GPU_MEMORY, PEAK_MEMORY, REQUESTS_PER_SECOND, SERVER_KV_USE, SERVER_PREFIX_HITS,
-    SERVER_WAITING, SLO_SHARE, STEP_P50, STEP_P99, TOKENS_PER_SECOND, TPOT, TPOT_P99, TTFT, TTFT_P99, USD_PER_MILLION,
-    USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT,
+    BITS_PER_BYTE, DATA_WAIT, E2E, E2E_P99, EVALUATION_SECONDS, FAILED_REQUESTS, GOODPUT, INPUT_TOKENS_PER_SECOND,
+    LARGEST_LOAD, LATENESS, MACHINE_SPEED, MBU, MFU, OUTPUT_TOKENS_PER_SECOND, PEAK_GPU_MEMORY, PEAK_MEMORY,
+    REQUESTS_PER_SECOND, SECONDS_TO_LOSS, SERVER_KV_USE, SERVER_PREFIX_HITS, SERVER_WAITING, SLO_SHARE, STEP_P50,
+    STEP_P99, TOKENS_PER_SECOND, TOKENS_TO_LOSS, TPOT, TPOT_P99, TTFT, TTFT_P99, USD_PER_MILLION,
+    USD_PER_MILLION_INPUT, USD_PER_MILLION_OUTPUT, USD_TO_LOSS, USD_TRAINED, VALIDATION_LOSS,
 };
 use crate::cost::peaks::{self, Source};
 use crate::report::document::{Block, Cell, Column, Row, Table};
@@ -29,6 +30,14 @@ const fn column(metric: &'static Metric) -> Shown {
 }
 
 const COLUMNS: &[Shown] = &[
+    Shown { with_interval: true, ..column(&USD_TO_LOSS) },
+    column(&TOKENS_TO_LOSS),
+    column(&SECONDS_TO_LOSS),
+    column(&VALIDATION_LOSS),
+    Shown { wide_only: true, ..column(&BITS_PER_BYTE) },
+    Shown { wide_only: true, ..column(&USD_TRAINED) },
+    Shown { wide_only: true, ..column(&DATA_WAIT) },
+    Shown { wide_only: true, ..column(&EVALUATION_SECONDS) },
     Shown { with_interval: true, ..column(&TOKENS_PER_SECOND) },
     column(&USD_PER_MILLION),
     column(&USD_PER_MILLION_INPUT),
@@ -145,6 +154,7 @@ fn swept(value: Option<String>) -> Cell {
 }
 
 const CHEAPEST: &str = "cheapest";
+const CHEAPEST_TO_LOSS: &str = "cheapest to the loss";
 
 /// What is to be said of each row: how it ended if not well, and whether it is the cheapest or a tie with it.
 fn notes(facts: &Facts, wide: bool) -> Vec<String> {
@@ -155,7 +165,11 @@ fn notes(facts: &Facts, wide: bool) -> Vec<String> {
         if m.status != Status::Ok {
             return format!("{}: {}", m.status.name(), m.reason);
         }
+        let learns = record.cell.trial.learning.is_some();
+        let learnt = if learns { super::learning::ending(facts, i) } else { String::new() };
         let place = match &found {
+            _ if learns && super::learning::is_best(facts, i) => CHEAPEST_TO_LOSS,
+            _ if learns => "",
             Some(c) if c.best == i => CHEAPEST,
             Some(c) if c.tied.contains(&i) => "within noise of the cheapest",
             _ => "",
@@ -172,7 +186,7 @@ fn notes(facts: &Facts, wide: bool) -> Vec<String> {
         let disturbed = m.figures.as_ref().map(|f| disturbed(f, wide)).unwrap_or_default();
         let failed = m.figures.as_ref().map(failures).unwrap_or_default();
         let again = m.figures.as_ref().map(sent_again).unwrap_or_default();
-        [place, failed.as_str(), again.as_str(), disturbed.as_str(), short, gpus.as_str()]
+        [place, learnt.as_str(), failed.as_str(), again.as_str(), disturbed.as_str(), short, gpus.as_str()]
             .into_iter()
             .filter(|t| !t.is_empty())
             .collect::<Vec<_>>()

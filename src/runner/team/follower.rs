@@ -21,6 +21,7 @@ pub(crate) enum Next {
     Run {
         trial_id: String,
         port: u16,
+        seed: u64,
     },
     /// The sweep is over.
     End,
@@ -56,7 +57,7 @@ impl Follower {
                 return Ok(Next::Interrupted);
             }
             match self.line.hear(LOOK)? {
-                Some(Order::Run { trial_id, port }) => return Ok(Next::Run { trial_id, port }),
+                Some(Order::Run { trial_id, port, seed }) => return Ok(Next::Run { trial_id, port, seed }),
                 Some(Order::End) => return Ok(Next::End),
                 Some(Order::Over) | None => {}
             }

@@ -53,7 +53,7 @@ impl Leader {
             return Measurement::without_figures(Status::Cancelled, reason, request.predicted_memory);
         }
         let parts = self.lines.iter().map(|_| None).collect();
-        let mut led = Led { leader: self, trial_id, started: false, parts };
+        let mut led = Led { leader: self, trial_id, seed: request.measure.seed, started: false, parts };
         let (measurement, elsewhere) = run_part(request, options, progress, cancel, Some(&mut led));
         led.settle();
         let parts = std::mem::take(&mut led.parts);
@@ -83,6 +83,7 @@ enum Part {
 struct Led<'a> {
     leader: &'a mut Leader,
     trial_id: &'a str,
+    seed: u64,
     started: bool,
     parts: Vec<Option<Part>>,
 }
@@ -133,7 +134,7 @@ impl Others for Led<'_> {
 
     fn meet_at(&mut self, port: u16) {
         self.started = true;
-        self.say(&Order::Run { trial_id: self.trial_id.into(), port });
+        self.say(&Order::Run { trial_id: self.trial_id.into(), port, seed: self.seed });
     }
 
     fn trouble(&mut self) -> Option<(Status, String)> {

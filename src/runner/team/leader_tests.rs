@@ -31,6 +31,7 @@ fn leader(status: Status) -> Measurement {
         disturbance: None,
         served: vec![],
         profile: None,
+        learned: vec![],
         device_memory: None,
         expert_loads: None,
     };

@@ -43,7 +43,7 @@ pub(crate) enum TeamError {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
-    Run { trial_id: String, port: u16 },
+    Run { trial_id: String, port: u16, seed: u64 },
     Over,
     End,
 }

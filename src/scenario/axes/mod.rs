@@ -12,6 +12,7 @@ macro_rules! axis {
 }
 
 mod engine;
+mod learning;
 mod model;
 mod table;
 
@@ -19,17 +20,23 @@ use super::draft::Draft;
 use super::trial::Trial;
 use crate::yaml::{Entry, Node, Value};
 use engine::ENGINE;
+use learning::LEARNING;
 use model::MODEL;
 use table::TRIAL;
 
 /// Every field of a trial.
-pub(crate) const AXES: &[Axis] = &joined::<FIRST, { ENGINE.len() }, { FIRST + ENGINE.len() }>(
-    joined::<{ MODEL.len() }, { TRIAL.len() }, FIRST>(MODEL, TRIAL),
+pub(crate) const AXES: &[Axis] = &joined::<SECOND, { ENGINE.len() }, { SECOND + ENGINE.len() }>(
+    joined::<FIRST, { LEARNING.len() }, SECOND>(
+        joined::<{ MODEL.len() }, { TRIAL.len() }, FIRST>(MODEL, TRIAL),
+        LEARNING,
+    ),
     ENGINE,
 );
 
 /// Fields of the model and of how it is run.
 const FIRST: usize = MODEL.len() + TRIAL.len();
+/// With those of what it is to learn.
+const SECOND: usize = FIRST + LEARNING.len();
 
 const fn joined<const A: usize, const B: usize, const N: usize>(first: [Axis; A], second: [Axis; B]) -> [Axis; N] {
     let mut all = [first[0]; N];
@@ -65,6 +72,12 @@ pub(crate) enum Kind {
     Variables,
     /// How many tokens: a number, or how they are spread.
     Tokens,
+    /// A whole number that may be large: 20e6.
+    Amount,
+    /// Files, by a pattern or a list of them.
+    Files,
+    /// How text becomes tokens.
+    Tokenizer,
     /// `500ms`, `2s`, or seconds.
     Duration,
     /// The path of a file.
@@ -131,7 +144,8 @@ const OF_MODEL: &[&str] =
     &["dtype", "weights", "optimizer", "dropout", "parallel.sharding", "accumulate", "recompute", "schedule.clip"];
 
 /// Sections of a trial, whose fields are written below them: `model.d_model`.
-pub(crate) const SECTIONS: &[&str] = &["model", "parallel", "schedule", "engine", "load", "slo"];
+pub(crate) const SECTIONS: &[&str] =
+    &["model", "parallel", "data", "schedule", "until", "eval", "engine", "load", "slo"];
 
 /// What the paths of an engine's variables begin with.
 const ENVIRONMENT: &str = "engine.env.";

@@ -3,11 +3,12 @@
 use super::{Axis, Kind};
 use crate::scenario::presets;
 use crate::scenario::values::{count, flag, float, int, number, text, whole, word};
+use crate::transformer::shape::parts::NormKind;
 use crate::transformer::shape::{Activation, Family};
 use crate::yaml::Value;
 
 /// Fields of a trial's model.
-pub(super) const MODEL: [Axis; 28] = [
+pub(super) const MODEL: [Axis; 29] = [
     axis!(
         "model.family",
         [],
@@ -267,6 +268,16 @@ pub(super) const MODEL: [Axis; 28] = [
         "function of the feed-forward layer; default the family's",
         |d, v| d.spec.activation = Some(word::<Activation>(v)?),
         |t| text(t.workload.shape.activation.name())
+    ),
+    axis!(
+        "model.norm",
+        [],
+        "norm",
+        "",
+        Kind::Word(NormKind::WORDS),
+        "layernorm, rmsnorm, rmsnorm-plus-one (a gain of 1 + w, as Gemma's) or none; default the family's",
+        |d, v| d.spec.norm = Some(word::<NormKind>(v)?),
+        |t| text(t.workload.shape.parts().norm.name())
     ),
     axis!(
         "model.norm_eps",

@@ -15,6 +15,12 @@ use std::collections::BTreeMap;
 /// A part that is missing, a placeholder that stands for nothing, a reader that cannot read what the trial is.
 pub(crate) fn complete(trial: Trial, draft: &Draft) -> Result<Trial, FieldFault> {
     let said = &draft.engine;
+    let outside = said.server.endpoint.is_some() || said.command.is_some();
+    if outside && draft.learning.is_said() {
+        let message =
+            "what is learnt, and until when, is asked of the built-in transformer alone; leave it out, or the engine";
+        return Err(("until".into(), message.into()));
+    }
     if said.server.endpoint.is_some() {
         return served(trial, draft);
     }

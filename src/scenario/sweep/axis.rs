@@ -168,7 +168,9 @@ pub(super) fn partial(node: &Node, s: &Sources) -> Result<Vec<Setting>, YamlErro
         Ok(())
     };
     for e in map(node, "a partial trial", s)? {
-        if axes::SECTIONS.contains(&e.key.as_str()) {
+        // `data: synthetic` is a value.
+        let named = e.key == "data" && matches!(e.node.value, Value::Text(_));
+        if axes::SECTIONS.contains(&e.key.as_str()) && !named {
             map(&e.node, &e.key, s)?.iter().try_for_each(|inner| add(inner, &format!("{}.{}", e.key, inner.key)))?;
         } else {
             add(e, &e.key)?;

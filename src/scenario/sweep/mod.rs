@@ -7,19 +7,21 @@
 //! and counted twice.
 
 mod axis;
+mod repeat;
 
 use super::Cell;
 use super::axes::section_of;
 use super::base::Base;
 use super::draft::Draft;
 use super::engine::complete::complete;
+use super::learning::draft::Texts;
 use super::weights::Folders;
 use crate::yaml::{Node, Place, Sources, YamlError, entries};
 use axis::{Axes, Setting, list, partial};
 use std::collections::HashSet;
 
 /// Keys of `sweep`.
-const SWEEP: &[&str] = &["matrix", "zip", "include", "exclude"];
+const SWEEP: &[&str] = &["matrix", "zip", "include", "exclude", "repeat"];
 
 /// What the sweep comes to.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Sweep {
     /// Swept paths in the order of the file.
     pub axes: Vec<String>,
     pub cells: Vec<Cell>,
+    /// Seeds with which every cell is launched, one a round; none where nothing is said of it.
+    pub seeds: Vec<u64>,
 }
 
 /// A partial trial and where it stands.
@@ -44,7 +48,7 @@ pub(super) fn expand(
     s: &Sources,
 ) -> Result<Sweep, YamlError> {
     let mut axes = Axes::new(s);
-    let (mut include, mut exclude) = (Vec::new(), Vec::new());
+    let (mut include, mut exclude, mut seeds) = (Vec::new(), Vec::new(), Vec::new());
     let partials =
         |list: &[Node]| list.iter().map(|n| Ok((n.place, partial(n, s)?))).collect::<Result<Vec<Partial>, _>>();
     for e in entries("sweep", node, SWEEP, &[], s)? {
@@ -52,6 +56,7 @@ pub(super) fn expand(
             "matrix" => axes.matrix(&e.node)?,
             "zip" => list(e, s)?.iter().try_for_each(|n| axes.zip(n))?,
             "include" => include = partials(list(e, s)?)?,
+            "repeat" => seeds = repeat::seeds(&e.node, s)?,
             _ => exclude = partials(list(e, s)?)?,
         }
     }
@@ -70,7 +75,7 @@ pub(super) fn expand(
     if maker.cells.is_empty() {
         return Err(s.fault(place, "the sweep excludes every cell; keep one to measure"));
     }
-    Ok(Sweep { axes: axes.seen.into_iter().map(|(path, _)| path).collect(), cells: maker.cells })
+    Ok(Sweep { axes: axes.seen.into_iter().map(|(path, _)| path).collect(), cells: maker.cells, seeds })
 }
 
 /// Cells of the crossed groups. A sweep of nothing but further cells consists of these; the base alone is a cell only where
@@ -111,13 +116,15 @@ struct Maker<'a> {
     ids: HashSet<String>,
     cells: Vec<Cell>,
     folders: Folders,
+    texts: Texts,
 }
 
 impl<'a> Maker<'a> {
     fn new(base: &'a Base, cuda: fn() -> bool, exclude: &'a [Partial], s: &'a Sources) -> Self {
         let matched = vec![false; exclude.len()];
-        let (ids, cells, folders) = (HashSet::new(), Vec::new(), Folders::default());
-        Self { base, cuda, exclude, s, matched, ids, cells, folders }
+        let (ids, cells) = (HashSet::new(), Vec::new());
+        let (folders, texts) = (Folders::default(), Texts::default());
+        Self { base, cuda, exclude, s, matched, ids, cells, folders, texts }
     }
 
     fn cell(&mut self, settings: &[&Setting], excludable: bool) -> Result<(), YamlError> {
@@ -128,6 +135,10 @@ impl<'a> Maker<'a> {
         if let Some(name) = &draft.weights_from {
             let looked = self.folders.look(name, self.s);
             draft.folder = Some(looked.map_err(|message| self.fault("weights_from", &message, settings))?);
+        }
+        if draft.learning.is_said() {
+            let looked = self.texts.look(&draft.learning, self.s);
+            draft.learning.sealed = Some(looked.map_err(|(path, message)| self.fault(path, &message, settings))?);
         }
         if excludable && self.excluded(&draft) {
             return Ok(());

@@ -61,6 +61,7 @@ fn workload(family: Family, dropout: f32) -> Workload {
         dropout,
         prefill_chunk: None,
         weights_from: None,
+        levers: Default::default(),
     }
 }
 

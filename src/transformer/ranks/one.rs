@@ -203,7 +203,7 @@ impl<B: Backend + Clone> Rank<B> {
         let mut sum = 0.0;
         for batch in 0..batches {
             let (ids, targets) = feed.course.batches.validation(batch, feed.part);
-            sum += f64::from(t.loss(&self.model, (&ids, &targets)));
+            sum += f64::from(t.loss(&mut self.model, &self.seat, &self.update, (&ids, &targets)));
         }
         self.check()?;
         let first = self.seat.groups.tensor.rank() == 0;

@@ -168,21 +168,26 @@ impl<T> Training<T> {
     }
 
     /// The loss of these tokens and targets, without dropout and without a gradient. What the last step kept is gone then.
-    pub(crate) fn loss<B: Backend<Buffer = T>>(
+    pub(crate) fn loss<B: Backend<Buffer = T> + Clone>(
         &mut self,
-        model: &Model<B>,
+        model: &mut Model<B>,
+        seat: &Seat<T>,
+        update: &Update,
         (tokens, targets): (&[u32], &[u32]),
     ) -> f32 {
-        let Self { activations, ids, aim, .. } = self;
-        model.backend.put_tokens(tokens, ids);
-        model.forward_of(Tokens::Placed(&*ids), activations, None);
-        match aim {
-            Aim::Tokens(to) => {
-                model.backend.put_tokens(targets, to);
-                model.loss(activations, &Targets::Placed(&*to))
-            }
-            Aim::Vectors(to) => model.loss(activations, &Targets::Vectors(&*to)),
+        let (backend, rows) = (model.backend.clone(), self.activations.extent.rows());
+        let Self { activations, state, passes, shares, .. } = self;
+        // Where replicas keep shares of the layers, each layer comes together for its pass.
+        let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
+        exchange.parameters = shares.as_mut();
+        let (mut sum, count) = (0.0, passes.len());
+        for (pass, of_pass) in passes.iter_mut().zip(tokens.chunks_exact(rows).zip(targets.chunks_exact(rows))) {
+            pass.put(&backend, of_pass);
+            let (ids, targets) = pass.operands();
+            model.forward_by_layers(ids, activations, None, |model, layer| exchange.whole(model, layer));
+            sum += f64::from(model.loss(activations, &targets));
         }
+        (sum / count as f64) as f32
     }
 
     /// Asks for one step over these tokens and targets. The loss is to be read when nothing more is to be asked for.

@@ -140,6 +140,8 @@ pub struct ShapeSpec {
     pub attn_out_bias: Option<bool>,
     pub mlp_bias: Option<bool>,
     pub activation: Option<Activation>,
+    /// In the place of the norm that the parts have.
+    pub norm: Option<NormKind>,
     pub norm_eps: Option<f32>,
     pub rope_theta: Option<f32>,
     pub rope_scaling: Option<RopeScaling>,
@@ -177,6 +179,11 @@ impl Shape {
     /// A dimension that is zero or over 2^20; heads that do not divide the width; kv heads that do not divide the
     /// heads; an odd head_dim where positions are rotary. Each names the field and values that work.
     pub fn new(family: Family, spec: &ShapeSpec) -> Result<Self, ShapeError> {
+        if let Some(norm) = spec.norm {
+            let mut spec = ShapeSpec { norm: None, ..spec.clone() };
+            spec.parts_of(family).norm = norm;
+            return Self::new(family, &spec);
+        }
         let usual = family.usual();
         let parts = spec.parts.as_ref().unwrap_or(family.parts());
         // Families whose queries, keys and values are one square product with equal heads.

@@ -15,6 +15,10 @@ pub enum NormKind {
     RmsPlusOne,
 }
 
+crate::transformer::names!(NormKind {
+    None => "none", Layer => "layernorm", Rms => "rmsnorm", RmsPlusOne => "rmsnorm-plus-one",
+});
+
 impl NormKind {
     /// How much more a gain is than its parameter.
     pub fn gain_offset(self) -> f32 {
