@@ -63,8 +63,7 @@ pub(super) fn make(
         _ => 0.0,
     };
     report(Said::Stage("tokenizing"));
-    let mut made = Made::default();
-    made.facts = Facts {
+    let facts = Facts {
         source,
         vocabulary: encoder.vocabulary(),
         end_of_text: encoder.end_of_text(),
@@ -72,6 +71,7 @@ pub(super) fn make(
         tokenizer_seconds,
         ..Facts::default()
     };
+    let mut made = Made { facts, ..Made::default() };
     let (mut batch, mut size) = (Vec::new(), 0);
     for text in texts.documents() {
         let text = text?;

@@ -14,7 +14,10 @@ use crate::runner::learning::learned::Point;
 /// Seconds and tokens of a point, and what an hour costs: where it stands on an axis.
 type Place = fn(&Point, Option<f64>) -> Option<f64>;
 
-const PANELS: [(&str, fn(f64) -> String, Place); 3] = [
+/// An axis: its name, how its numbers are written, and where a point stands on it.
+type Along = (&'static str, fn(f64) -> String, Place);
+
+const PANELS: [Along; 3] = [
     ("tokens trained on", count, |p, _| Some(p.tokens as f64)),
     ("seconds of training", short, |p, _| Some(p.seconds)),
     ("USD", dollars, |p, hour| Some(p.seconds * hour? / 3600.0)),
@@ -68,12 +71,7 @@ fn target(facts: &Facts) -> Option<f64> {
     targets.iter().all(|t| *t == Some(first)).then_some(first)
 }
 
-fn panel(
-    facts: &Facts,
-    cells: &[usize],
-    target: Option<f64>,
-    (name, label, place): &(&str, fn(f64) -> String, Place),
-) -> Option<Panel> {
+fn panel(facts: &Facts, cells: &[usize], target: Option<f64>, (name, label, place): &Along) -> Option<Panel> {
     let one = |(look, &i): (usize, &usize)| {
         let record = &facts.records()[i];
         let context = Context::of(facts.run, record, facts.book);
