@@ -58,6 +58,7 @@ fn the_scenarios_are_there_and_each_says_what_it_answers() {
         "optimizers",
         "parallel",
         "quickstart",
+        "scaling",
         "single-vs-multi-device",
     ];
     assert_eq!(names, expected);

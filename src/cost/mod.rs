@@ -11,6 +11,7 @@ mod estimate;
 pub(crate) mod evaluate;
 pub(crate) mod factors;
 mod largest;
+pub(crate) mod law;
 pub(crate) mod learning;
 pub(crate) mod metric;
 pub(crate) mod metrics;

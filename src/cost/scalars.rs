@@ -1,8 +1,11 @@
 //! A trial over its steps, for tools that draw such: throughput, loss, memory and the money that is spent.
 
+use super::learning::curve;
 use super::metric::Context;
 use super::metrics::PEAK_MEMORY;
 use crate::results::tensorboard::{Scalar, Scalars};
+use crate::runner::learning::learned::Point;
+use crate::scenario::learning::Progress;
 
 /// The most points of a tag: neighbouring steps are one where there are more.
 const MOST: usize = 1000;
@@ -26,10 +29,26 @@ pub(crate) fn scalars(c: &Context, started: f64) -> Vec<Scalars> {
     let all = [
         Scalars { tag: "tokens_per_second", points: rates },
         Scalars { tag: "usd_spent", points: spent },
-        one("loss/train", figures.loss),
+        one("loss/train", figures.loss.filter(|_| figures.learned.is_empty())),
         one("peak_memory_bytes", (PEAK_MEMORY.compute)(c).map(|e| e.value)),
     ];
-    all.into_iter().filter(|s| !s.points.is_empty()).collect()
+    all.into_iter().chain(learnt(c, started)).filter(|s| !s.points.is_empty()).collect()
+}
+
+/// Losses and rates of a trial that learnt something: of its first launch, and the validation loss in the median of all.
+fn learnt(c: &Context, started: f64) -> Vec<Scalars> {
+    let (Some(figures), Some(learning)) = (c.figures(), &c.record.cell.trial.learning) else { return vec![] };
+    let Some(first) = figures.learned.first() else { return vec![] };
+    let scalar = |p: &Point, value: f64| Scalar { step: p.step, at: started + p.seconds, value };
+    let rate = |p: &Point| {
+        let at = Progress { step: p.step.saturating_sub(1), seconds: p.seconds };
+        scalar(p, f64::from(learning.rate(at, figures.tokens_per_step)))
+    };
+    vec![
+        Scalars { tag: "loss/train", points: first.curve.iter().map(|p| scalar(p, p.loss)).collect() },
+        Scalars { tag: "loss/validation", points: curve(&figures.learned).iter().map(|p| scalar(p, p.loss)).collect() },
+        Scalars { tag: "learning_rate", points: first.curve.iter().map(rate).collect() },
+    ]
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@ use super::super::goal::{Goal, USUAL_EFFICIENCY};
 use super::super::plans::candidates;
 use super::super::published::Quantity;
 use super::super::search::Settled;
+use super::super::workload::project;
 use super::Point;
 use super::spend::Rate;
+use crate::transformer::Workload;
 use std::sync::Arc;
 
 /// Standard deviations to each side that hold 90 % of a normal distribution.
@@ -48,5 +50,23 @@ pub(crate) fn rate(
         Some((parameters, best.0 / tokens))
     };
     let nodes: Vec<(f64, f64)> = (0..SIZES).filter_map(&mut of).collect();
+    Rate::of(nodes.into_iter(), spread)
+}
+
+/// Of models whose shapes are known: each workload as it is, on so many of the device. `None` where none of them fits.
+pub(crate) fn rate_of_workloads<'a>(
+    all: impl Iterator<Item = (f64, &'a Workload)>,
+    device: &Arc<Unit>,
+    count: u32,
+    usd_per_hour: f64,
+    c: &Calibration,
+) -> Option<Rate> {
+    let mut spread = 0.0f64;
+    let mut of = |(parameters, w): (f64, &Workload)| {
+        let p = project(w, device, count, c).ok().filter(|p| p.fits)?;
+        spread = spread.max(c.bars.half(p.quantity, &p.traits).unwrap_or(0.0) / NINE_OF_TEN);
+        Some((parameters, usd_per_hour * f64::from(count) / 3600.0 / p.tokens_per_second))
+    };
+    let nodes: Vec<(f64, f64)> = all.filter_map(&mut of).collect();
     Rate::of(nodes.into_iter(), spread)
 }
