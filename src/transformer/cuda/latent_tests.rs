@@ -53,7 +53,10 @@ fn errors_in_attention_over_latents_are_noticed() {
                 ("own] = -INFINITE, statistics[2 * own + 1] = 0.0f", "own] = 0.0f, statistics[2 * own + 1] = 1.0f"),
             ),
             ("parts are put together as if alike", (": exp2f(own[2 * i] - most) / total", ": 1.0f / total")),
-            ("sums do not shrink as scores grow", ("const float by = shrinks[g];", "const float by = 1.0f;")),
+            (
+                "sums do not shrink as scores grow",
+                ("const float by = shrinks[g];", "const float by = 1.0f + 0.0f * shrinks[g];"),
+            ),
             ("a token of a sequence is taken for a sequence", ("cache + i64(row / tokens)", "cache + i64(row)")),
         ],
     );
