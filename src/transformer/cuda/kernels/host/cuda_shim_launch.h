@@ -56,11 +56,13 @@ static void on_signal(int number, siginfo_t* info, void* context) {
   fail("%s: an access outside device memory at %p", place(where, current), static_cast<void*>(at));
 }
 
-// Puts a page that must not be touched below each of the first `count` stacks: two areas of the process's address space each,
-// of which the system allows some 65,000, so only as many as launches of this library use.
+// Puts a page that must not be touched below each of the first stacks, up to `count` of them: two areas of the process's address space
+// each, of which there are 65,530 for all libraries of a process. The threads of a block run the same code: where one stack is too small,
+// the first is.
+constexpr unsigned GUARDED = 64;
 static void guard_stacks(unsigned count) {
   static unsigned guarded;
-  for (; guarded < count; guarded++) mprotect(stacks + guarded * (STACK_BYTES + PAGE), PAGE, PROT_NONE);
+  for (; guarded < count && guarded < GUARDED; guarded++) mprotect(stacks + guarded * (STACK_BYTES + PAGE), PAGE, PROT_NONE);
 }
 
 static bool prepare() {
