@@ -145,7 +145,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     let on_its_gpus = telemetry.as_ref().and_then(Telemetry::other_processes);
     let disturbance = Disturbance { on_its_gpus, ..disturbance };
     let mut figures = assemble(measured, &request.trial, [baseline.now, peak], &watch, (telemetry, disturbance));
-    figures.profile = profile(session.as_mut(), &figures.step_seconds);
+    figures.profile = profile(session.as_mut(), &figures.step_seconds, request.trial.backend);
     let elsewhere = session.elsewhere();
     // Everything is measured, and the memory of one model is free for the next.
     drop(session);

@@ -5,6 +5,7 @@ mod chrome;
 pub(crate) mod profile;
 
 use crate::stats::median;
+use crate::transformer::BackendKind;
 use crate::transformer::session::Session;
 use crate::transformer::trace::Track;
 use profile::Profile;
@@ -40,15 +41,15 @@ impl Traced {
     }
 }
 
-/// Traces some steps of a session that has been measured. A trace that is asked for is written; that it could not be is said on
-/// stderr, since the figures are there.
-pub(super) fn profile(session: &mut dyn Session, step_seconds: &[f64]) -> Option<Profile> {
+/// Traces some steps of a session that has been measured, where its backend tells its operations or a trace is asked for. That is
+/// written; that it could not be is said on stderr, since the figures are there.
+pub(super) fn profile(session: &mut dyn Session, step_seconds: &[f64], on: BackendKind) -> Option<Profile> {
     let file = std::env::var_os(VARIABLE).map(PathBuf::from);
     let typical = median(step_seconds)?;
     let all: f64 = step_seconds.iter().sum();
     let steps = match &file {
         Some(_) => TRACED,
-        None if typical > LONGEST_STEP => return None,
+        None if on == BackendKind::Cuda || typical > LONGEST_STEP => return None,
         None => ((SHARE * all / typical) as usize).clamp(1, PROFILED),
     };
     let traced = trace(session, steps, typical)?;
