@@ -15,6 +15,7 @@ import time
 import gguf
 import llama_cpp
 import numpy
+import random_llama
 
 FORMATS = {
     "f32": gguf.GGMLQuantizationType.F32,
@@ -24,45 +25,10 @@ FORMATS = {
 
 
 def write_model(path, a):
-    numbers = numpy.random.default_rng(7)
-    kind = FORMATS[a.dtype]
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_block_count(a.layers)
-    writer.add_embedding_length(a.width)
-    writer.add_feed_forward_length(a.inner)
-    writer.add_head_count(a.heads)
-    writer.add_head_count_kv(a.heads)
-    writer.add_context_length(4096)
-    writer.add_rope_dimension_count(a.width // a.heads)
-    writer.add_layer_norm_rms_eps(1e-5)
+    writer = random_llama.begin(path, a, 4096)
     writer.add_vocab_size(a.vocabulary)
     writer.add_tokenizer_model("no_vocab")
-
-    def matrix(name, rows, columns):
-        values = numbers.standard_normal((rows, columns), dtype=numpy.float32) * numpy.float32(0.02)
-        if kind == gguf.GGMLQuantizationType.F32:
-            writer.add_tensor(name, values)
-        else:
-            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
-
-    def gain(name):
-        writer.add_tensor(name, numpy.ones(a.width, dtype=numpy.float32))
-
-    matrix("token_embd.weight", a.vocabulary, a.width)
-    matrix("output.weight", a.vocabulary, a.width)
-    gain("output_norm.weight")
-    for layer in range(a.layers):
-        gain(f"blk.{layer}.attn_norm.weight")
-        gain(f"blk.{layer}.ffn_norm.weight")
-        for part in ["attn_q", "attn_k", "attn_v", "attn_output"]:
-            matrix(f"blk.{layer}.{part}.weight", a.width, a.width)
-        matrix(f"blk.{layer}.ffn_gate.weight", a.inner, a.width)
-        matrix(f"blk.{layer}.ffn_up.weight", a.inner, a.width)
-        matrix(f"blk.{layer}.ffn_down.weight", a.width, a.inner)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    random_llama.finish(writer, a, a.vocabulary, FORMATS[a.dtype])
 
 
 class Engine:

@@ -9,7 +9,7 @@ import json
 import pathlib
 
 import gguf
-import numpy
+import random_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 START, END = "<|start|>", "<|end|>"
@@ -38,17 +38,7 @@ def tokenizer(folder, texts, vocabulary):
 
 
 def write(path, tokens, a):
-    numbers = numpy.random.default_rng(7)
-    kind = gguf.GGMLQuantizationType.Q8_0
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_block_count(a.layers)
-    writer.add_embedding_length(a.width)
-    writer.add_feed_forward_length(a.inner)
-    writer.add_head_count(a.heads)
-    writer.add_head_count_kv(a.heads)
-    writer.add_context_length(8192)
-    writer.add_rope_dimension_count(a.width // a.heads)
-    writer.add_layer_norm_rms_eps(1e-5)
+    writer = random_llama.begin(path, a, 8192)
     model = json.loads(tokens.to_str())["model"]
     words = sorted(model["vocab"], key=model["vocab"].get)
     writer.add_vocab_size(len(words))
@@ -61,29 +51,7 @@ def write(path, tokens, a):
     writer.add_eos_token_id(words.index(END))
     writer.add_add_bos_token(False)
     writer.add_chat_template(TEMPLATE)
-
-    def matrix(name, rows, columns):
-        values = numbers.standard_normal((rows, columns), dtype=numpy.float32) * numpy.float32(0.02)
-        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
-
-    def gain(name):
-        writer.add_tensor(name, numpy.ones(a.width, dtype=numpy.float32))
-
-    matrix("token_embd.weight", len(words), a.width)
-    matrix("output.weight", len(words), a.width)
-    gain("output_norm.weight")
-    for layer in range(a.layers):
-        gain(f"blk.{layer}.attn_norm.weight")
-        gain(f"blk.{layer}.ffn_norm.weight")
-        for part in ["attn_q", "attn_k", "attn_v", "attn_output"]:
-            matrix(f"blk.{layer}.{part}.weight", a.width, a.width)
-        matrix(f"blk.{layer}.ffn_gate.weight", a.inner, a.width)
-        matrix(f"blk.{layer}.ffn_up.weight", a.inner, a.width)
-        matrix(f"blk.{layer}.ffn_down.weight", a.width, a.inner)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    random_llama.finish(writer, a, len(words), gguf.GGMLQuantizationType.Q8_0)
 
 
 def main():
