@@ -53,6 +53,7 @@ mod tests {
             evaluations: vec![],
             evaluation_seconds: 9.0,
             waited_seconds: 0.0,
+            checkpoints: None,
         };
         assert_eq!(points(&run, fixture::book()), []);
         run.records[0].measurement.figures.as_mut().unwrap().learned = vec![one.clone(), Learned { seed: 2, ..one }];

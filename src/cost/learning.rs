@@ -44,6 +44,7 @@ mod tests {
                 evaluations,
                 evaluation_seconds: 0.0,
                 waited_seconds: 0.0,
+                checkpoints: None,
             }
         };
         let curve = curve(&[of(&[6.0, 5.0, 4.0]), of(&[6.0, 3.0]), of(&[6.0, 4.0, 1.0])]);

@@ -6,7 +6,7 @@ use crate::cost::metric::{Metric, Quantity};
 use crate::cost::metrics::METRICS;
 use crate::results::record::Record;
 use crate::results::table::{DataColumn, DataTable, Values};
-use crate::runner::learning::learned::Point;
+use crate::runner::learning::learned::{Checkpoints, Point, checkpoints_in_words};
 use crate::runner::measurement::{Figures, Stop};
 use crate::runner::watch::Disturbance;
 use crate::scenario::Value;
@@ -53,6 +53,7 @@ pub(super) fn table(facts: &Facts) -> DataTable {
         let there = f.learned.iter().filter(|l| l.target.is_some()).count();
         i64::try_from(there).ok().filter(|_| !f.learned.is_empty())
     });
+    b.checkpoints();
     b.disturbance();
     b.of_figures("warmup_steps", |f| Some(f.warmup_steps.into()));
     b.of_figures("tokens_per_step", |f| i64::try_from(f.tokens_per_step).ok());
@@ -134,6 +135,25 @@ impl Builder<'_> {
         };
         let values = self.records.iter().map(one).collect();
         self.push(name, Values::Floats(values));
+    }
+
+    /// Over all launches: how many checkpoints, what the last had, and how often work was lost.
+    fn checkpoints(&mut self) {
+        type Count = (&'static str, fn(&Checkpoints) -> u64, fn(u64, u64) -> u64);
+        const COUNTS: [Count; 5] = [
+            ("checkpoints", |c| c.made, u64::saturating_add),
+            ("failed_checkpoints", |c| c.failed, u64::saturating_add),
+            ("checkpoint_bytes", |c| c.bytes, u64::max),
+            ("resumed", |c| c.resumed, u64::saturating_add),
+            ("lost_steps", |c| c.lost_steps, u64::saturating_add),
+        ];
+        for (name, of, with) in COUNTS {
+            self.of_figures(name, |f| {
+                let all = f.learned.iter().filter_map(|l| l.checkpoints.as_ref());
+                i64::try_from(all.map(of).reduce(with)?).ok()
+            });
+        }
+        self.text("checkpoints_said", |r| checkpoints_in_words(&r.measurement.figures.as_ref()?.learned));
     }
 
     /// Whether others disturbed the trial, by what, and everything that the watch saw.

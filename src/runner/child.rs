@@ -4,7 +4,7 @@ use super::allocation;
 use super::clock::{Clock, Monotonic, Watch};
 use super::engine::{EngineSession, serving};
 use super::fault::Faults;
-use super::learning::{Broken, prepared, study};
+use super::learning::{Broken, Start, prepared, study};
 use super::measure::{Measured, Onlooker, measure};
 use super::measurement::Figures;
 use super::measurement::Stop;
@@ -120,6 +120,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
     };
     session = faults.disturbed(session);
     lessons.iter().try_for_each(|lessons| session.enrol(lessons.course()))?;
+    let start = lessons.as_ref().map_or_else(|| Ok(Start::default()), |lessons| lessons.start(session.as_mut()))?;
     if request.team.as_ref().is_some_and(|team| team.world.rank > 0) {
         return followed(session, request, baseline.now, seat);
     }
@@ -133,13 +134,15 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
         None => (measure(session.as_mut(), &settings, &clock, &mut watcher, &mut report)?, None),
         Some(lessons) => {
             let terms = lessons.terms(began.elapsed().as_secs_f64());
-            let (measured, learned) = study(session.as_mut(), &terms, &clock, &mut watcher, &mut report)?;
+            let (measured, learned) = study(session.as_mut(), &terms, start, &clock, &mut watcher, &mut report)?;
             (measured, Some(learned))
         }
     };
     unbroken(lost, &watch)?;
     let peak = memory::resident().ok_or_else(no_memory_facts)?.peak;
-    let steps = Steps { starts: &measured.step_starts, seconds: &measured.step_seconds };
+    // Of a training that went on, steps before are of another process's clock.
+    let before = measured.step_seconds.len().saturating_sub(measured.step_starts.len());
+    let steps = Steps { starts: &measured.step_starts, seconds: &measured.step_seconds[before..] };
     let disturbance = watcher.finish(steps.starts, clock.now().as_secs_f64());
     let telemetry = sampler.map(|s| s.finish(steps));
     let on_its_gpus = telemetry.as_ref().and_then(Telemetry::other_processes);

@@ -8,6 +8,7 @@
 //! | `synthetic:MS` | steps are busy loops of MS milliseconds instead of a transformer |
 //! | `slow:PERCENT` | every step takes that much longer than it does, by waiting busily |
 //! | `lost:N` | the N-th step fails as on a GPU that is gone |
+//! | `full:N` | from the N-th checkpoint on the disk is full in the middle of it |
 //! | `sleep_ms:N` | sleeps N milliseconds before it prepares |
 //! | `gpu:NAME` | its GPUs tell what [`super::telemetry`]'s script of that name says, on any backend |
 //! | `hang` | never answers again |
@@ -23,6 +24,7 @@
 
 use super::telemetry::scripted::Script;
 use crate::scenario::trial::Trial;
+use crate::transformer::checkpoint::written::Written;
 use crate::transformer::course::Course;
 use crate::transformer::error::SessionError;
 use crate::transformer::loads::Loads;
@@ -30,6 +32,7 @@ use crate::transformer::memory::DeviceMemory;
 use crate::transformer::session::{Session, StepOutcome};
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{io, process, thread};
 
@@ -46,6 +49,7 @@ enum Fault {
     Synthetic(Duration),
     Slow(f64),
     Lost(u32),
+    Full(u32),
     Sleep(Duration),
     Gpu(Script),
     Hang,
@@ -113,11 +117,12 @@ impl Faults {
         self.0.iter().find_map(|f| if let Fault::Gpu(script) = f { Some(script) } else { None })
     }
 
-    /// The session, slowed down or with a device that will be lost, if that is asked for.
+    /// The session, slowed down or with a device that will be lost or a disk that will be full, if that is asked for.
     pub(super) fn disturbed(&self, session: Box<dyn Session>) -> Box<dyn Session> {
         self.0.iter().fold(session, |session, fault| match fault {
             Fault::Slow(share) => Box::new(Slowed { session, share: *share }),
             Fault::Lost(step) => Box::new(Losing { session, left: *step }),
+            Fault::Full(checkpoint) => Box::new(Filling { session, left: *checkpoint }),
             _ => session,
         })
     }
@@ -137,6 +142,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
         "synthetic" => Fault::Synthetic(millis()?),
         "slow" => Fault::Slow(argument?.parse().ok().filter(|p| (0.0..=1000.0).contains(p)).map(|p: f64| p / 100.0)?),
         "lost" => Fault::Lost(argument?.parse().ok()?),
+        "full" => Fault::Full(argument?.parse().ok()?),
         "sleep_ms" => Fault::Sleep(millis()?),
         "gpu" => Fault::Gpu(Script::named(argument?)?),
         "exit" => Fault::Exit(argument?.parse().ok()?),
@@ -155,7 +161,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
 
 fn strike(fault: Fault) {
     match fault {
-        Fault::Synthetic(_) | Fault::Slow(_) | Fault::Lost(_) | Fault::Gpu(_) => {}
+        Fault::Synthetic(_) | Fault::Slow(_) | Fault::Lost(_) | Fault::Full(_) | Fault::Gpu(_) => {}
         Fault::Sleep(time) => thread::sleep(time),
         Fault::Hang => loop {
             thread::sleep(Duration::from_secs(3600));
@@ -268,6 +274,14 @@ impl Session for Slowed {
         self.session.evaluate(batches)
     }
 
+    fn save(&mut self, folder: &Path) -> Result<Vec<Written>, String> {
+        self.session.save(folder)
+    }
+
+    fn restore(&mut self, folder: &Path, step: u64) -> Result<(), SessionError> {
+        self.session.restore(folder, step)
+    }
+
     fn checksum(&self) -> u32 {
         self.session.checksum()
     }
@@ -278,6 +292,48 @@ impl Session for Slowed {
 
     fn loads(&self) -> Option<Loads> {
         self.session.loads()
+    }
+}
+
+/// A session that finds the disk full after some checkpoints.
+struct Filling {
+    session: Box<dyn Session>,
+    left: u32,
+}
+
+impl Session for Filling {
+    fn step(&mut self) -> Result<StepOutcome, SessionError> {
+        self.session.step()
+    }
+
+    fn enrol(&mut self, course: Course) -> Result<(), SessionError> {
+        self.session.enrol(course)
+    }
+
+    fn train(&mut self, rate: f32) -> Result<StepOutcome, SessionError> {
+        self.session.train(rate)
+    }
+
+    fn evaluate(&mut self, batches: u64) -> Result<f64, SessionError> {
+        self.session.evaluate(batches)
+    }
+
+    fn save(&mut self, folder: &Path) -> Result<Vec<Written>, String> {
+        let written = self.session.save(folder)?;
+        self.left = self.left.saturating_sub(1);
+        let Some(Written { file, bytes, .. }) = written.first().filter(|_| self.left == 0) else { return Ok(written) };
+        let path = folder.join(file);
+        let cut = std::fs::File::options().write(true).open(&path).and_then(|f| f.set_len(bytes / 2));
+        let full = cut.err().unwrap_or_else(|| io::ErrorKind::StorageFull.into());
+        Err(format!("{}: {full}", path.display()))
+    }
+
+    fn restore(&mut self, folder: &Path, step: u64) -> Result<(), SessionError> {
+        self.session.restore(folder, step)
+    }
+
+    fn checksum(&self) -> u32 {
+        self.session.checksum()
     }
 }
 

@@ -56,6 +56,10 @@ fn one_of(kind: Kind) -> Value {
         Kind::Duration => {
             json!({"anyOf": [above_zero(), {"type": "string", "pattern": r"^\s*[0-9.]+\s*(ms|s|min)\s*$"}]})
         }
+        Kind::Every => json!({"anyOf": [
+            one_of(Kind::Count),
+            {"type": "string", "pattern": r"^\s*([0-9]+\s*steps?|[0-9.]+\s*(ms|s|min))\s*$"},
+        ]}),
         Kind::Path => json!({"type": "string", "minLength": 1}),
         Kind::Address => json!({"type": "string", "pattern": "^https?://."}),
         Kind::Start => closed(

@@ -14,5 +14,6 @@ pub(crate) mod probing;
 pub(crate) mod resume;
 pub(crate) mod speed;
 pub(crate) mod trials;
+pub(crate) mod unfinished;
 
 pub(crate) use trials::{Outcome, Stage, sweep};

@@ -1,5 +1,6 @@
 //! What is in the run's folder already: records of this very run, of another one, or nothing.
 
+use super::unfinished;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::machine::Probe;
 use crate::results::ResultsError;
@@ -32,13 +33,21 @@ pub(crate) fn look(
     fresh: bool,
     say: &mut dyn FnMut(String),
 ) -> Result<Found, ResultsError> {
-    let Some(content) = read(folder)? else { return Ok(Found::default()) };
+    let Some(content) = read(folder)? else {
+        // Without a journal nobody knows whose they are; where they are of this run, their own words say so.
+        if fresh {
+            unfinished::set_aside(folder)?;
+        }
+        return Ok(Found::default());
+    };
     let differences = content.key.differences(key);
     if !fresh && differences.is_empty() {
         return Ok(found(folder, content));
     }
     let aside = Journal::set_aside(folder)?;
-    let kept = aside.map_or(String::new(), |path| format!("; the old journal is kept as {}", path.display()));
+    let checkpoints = unfinished::set_aside(folder)?;
+    let mut kept = aside.map_or(String::new(), |path| format!("; the old journal is kept as {}", path.display()));
+    kept += &checkpoints.map_or(String::new(), |path| format!(", its checkpoints as {}", path.display()));
     if fresh {
         say(format!("starting afresh{kept}"));
     } else {
@@ -52,7 +61,7 @@ fn found(folder: &Path, content: Content) -> Found {
     // The environment says how the run began; without it (somebody took it away) the records still count.
     let environment = load(folder).ok().map(|run| run.environment);
     Found {
-        records: content.records,
+        records: unfinished::without(folder, content.records),
         started_at: environment.as_ref().map(|e| e.started_at.clone()),
         variation: environment.as_ref().and_then(|e| e.variation),
         gpus: environment.as_ref().map(|e| e.gpus.clone()).unwrap_or_default(),

@@ -3,12 +3,14 @@
 //! Whoever drives the session times its steps; the one clock read behind it tells when a prompt's first token was there.
 
 use super::BackendKind;
+use super::checkpoint::written::Written;
 use super::collective::grid::Parallel;
 use super::course::Course;
 use super::error::SessionError;
 use super::loads::Loads;
 use super::memory::DeviceMemory;
 use super::trace::Track;
+use std::path::Path;
 use std::time::Instant;
 
 /// What a session runs on.
@@ -98,6 +100,23 @@ pub trait Session {
     /// Those of [`Session::step`].
     fn evaluate(&mut self, _batches: u64) -> Result<f64, SessionError> {
         Err(SessionError::Invalid("only the built-in transformer's training can be taught".into()))
+    }
+
+    /// Writes what training has come to, parameters and the optimizer's moments, into files of this folder, and returns when they are
+    /// on the disk: what was written.
+    ///
+    /// # Errors
+    /// Disk or permissions, in words; the session goes on as if nothing had been asked.
+    fn save(&mut self, _folder: &Path) -> Result<Vec<Written>, String> {
+        Err("only the built-in transformer's training, in one process, has checkpoints".into())
+    }
+
+    /// Goes on from what [`Session::save`] wrote of a session like this one after so many steps; its next step is the one after.
+    ///
+    /// # Errors
+    /// Files that cannot be read or are of another session; this one is then of no further use.
+    fn restore(&mut self, _folder: &Path, _step: u64) -> Result<(), SessionError> {
+        Err(SessionError::Invalid("only the built-in transformer's training, in one process, has checkpoints".into()))
     }
 
     /// Seconds for which steps so far have waited for their batches, of the rank that waited longest.

@@ -24,6 +24,7 @@ use crate::results::ResultsError;
 use crate::results::lock::{Lock, lock_folder, lock_machine};
 use crate::results::record::{Record, RunKey, SCHEMA_VERSION};
 use crate::results::run::{Environment, Run, Variation, save_environment};
+use crate::runner::learning::checkpoints;
 use crate::runner::measurement::Status;
 use crate::runner::team::Leader;
 use crate::runner::{Options, Progress, Request, fault, run_trial, this_program};
@@ -31,7 +32,7 @@ use crate::scenario::Scenario;
 use crate::sweep::patience::Patience;
 use crate::sweep::resume::Found;
 use crate::sweep::speed::Followed;
-use crate::sweep::{self, identity, past, planning, probing, resume};
+use crate::sweep::{self, identity, past, planning, probing, resume, unfinished};
 use anyhow::Context;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -143,7 +144,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let again = if a.once || fault::requested().is_some() { 0 } else { AGAIN };
     let followed = Followed::by(canary.map(|c| Box::new(move || c.now()) as Box<_>));
     let traces = Traces::into(a.trace.as_deref())?;
-    let how = How { done, quiet: a.quiet, again, followed, traces: &traces };
+    let how = How { done, quiet: a.quiet, again, followed, traces: &traces, out: &out };
     let outcome = measure(&scenario, &plan, found.records, journal, how, &interrupted, leader.as_mut())?;
     let broken = leader.as_ref().and_then(Leader::broken).map(String::from);
     leader.into_iter().for_each(Leader::end);
@@ -267,6 +268,8 @@ struct How<'a> {
     again: u32,
     followed: Followed<'a>,
     traces: &'a Traces,
+    /// The run's folder.
+    out: &'a Path,
 }
 
 fn measure(
@@ -288,17 +291,20 @@ fn measure(
         measure: &mut |trial: &PlannedTrial, round: u32, progress: &mut dyn FnMut(Progress)| {
             // Once for all launches of a trial.
             let first = asked.insert(trial.id.clone());
-            let options = if first { how.traces.of(trial, &options) } else { options.clone() };
+            let mut options = if first { how.traces.of(trial, &options) } else { options.clone() };
+            let kept = unfinished::folder_of(how.out, &trial.id, round);
+            options.variables.push((checkpoints::VARIABLE.into(), kept.into()));
             let request = team::request(plan, trial, plan.measure.seed_of(round));
             if let Some(leader) = &mut leader {
                 return leader.run(&trial.id, &request, &options, progress, interrupted);
             }
             let request = Request { patience_seconds: patience.next(), loss_change: first, ..request };
-            let measurement = how.followed.around(|| run_trial(&request, &options, progress, interrupted));
+            let mut measurement = how.followed.around(|| run_trial(&request, &options, progress, interrupted));
             patience.spent(&measurement);
+            unfinished::note(how.out, (&trial.id, round), &mut measurement);
             measurement
         },
-        append: &mut |record| journal.append(record),
+        append: &mut |record| journal.append(record).inspect(|()| unfinished::ended(how.out, record)),
         display: display.as_mut(),
         now: &|| timestamp::rfc3339(SystemTime::now()),
         interrupted,

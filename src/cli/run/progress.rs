@@ -3,6 +3,7 @@
 use crate::cli::colour::colour;
 use crate::plan::PlannedTrial;
 use crate::results::record::Record;
+use crate::runner::learning::learned::checkpoints_in_words;
 use crate::runner::measurement::{Figures, Status};
 use crate::runner::{Progress, Stage};
 use crate::stats::median;
@@ -162,7 +163,9 @@ fn outcome(record: &Record) -> String {
                 return format!("{name}: {rate}, {} requests answered{disturbed}", grouped(answered));
             }
             let steps = grouped(figures.step_seconds.len() as u64);
-            format!("{name}: {rate}, {} a step, {steps} steps{disturbed}", Seconds(step))
+            let kept =
+                checkpoints_in_words(&figures.learned).map_or(String::new(), |said| format!("; {}", plain(&said)));
+            format!("{name}: {rate}, {} a step, {steps} steps{disturbed}{kept}", Seconds(step))
         }
         None => format!("{name}: {}: {}", m.status.name(), plain(&m.reason)),
     }

@@ -2,7 +2,7 @@
 //! median.
 
 use crate::cost::metric::{Context, Direction, Estimate, Metric, Provenance, Quantity};
-use crate::runner::learning::learned::Learned;
+use crate::runner::learning::learned::{Checkpoints, Learned};
 use crate::stats::repeats::of_repeats;
 
 const SEEDS: &str = "the median over launches, which have a seed each; the 95 % interval is Student's t on logarithms, from three launches on";
@@ -120,6 +120,56 @@ pub(crate) static EVALUATION_SECONDS: Metric = measured(
     |c| over_seeds(c, |l| Some(l.evaluation_seconds)),
 );
 
+pub(crate) static CHECKPOINT_SECONDS: Metric = Metric {
+    source: "checkpoint.every; over all launches",
+    ..measured(
+        "checkpoint_seconds",
+        "checkpoints",
+        "s",
+        Quantity::Seconds,
+        "seconds of all checkpoints of all launches, written and synced; no part of the training's",
+        |c| over_checkpoints(c, |of| of.seconds),
+    )
+};
+
+pub(crate) static USD_CHECKPOINTS: Metric = Metric {
+    provenance: Provenance::Quoted,
+    source: "the price of an hour; the price is the scenario's",
+    ..measured(
+        "usd_checkpoints",
+        "$ checkpoints",
+        "USD",
+        Quantity::Usd,
+        "checkpoint_seconds * usd_per_hour / 3600 / utilisation",
+        |c| at_price(c, over_checkpoints(c, |of| of.seconds)?.value),
+    )
+};
+
+pub(crate) static LOST_SECONDS: Metric = Metric {
+    source: "the steps since the last checkpoint where a launch was ended and went on; over all launches",
+    ..measured(
+        "lost_seconds",
+        "lost work",
+        "s",
+        Quantity::Seconds,
+        "seconds of whole steps that were done again, since they had been done after the checkpoint that a launch went on from",
+        |c| over_checkpoints(c, |of| of.lost_seconds),
+    )
+};
+
+pub(crate) static USD_LOST: Metric = Metric {
+    provenance: Provenance::Quoted,
+    source: "the price of an hour; the price is the scenario's",
+    ..measured(
+        "usd_lost",
+        "$ lost work",
+        "USD",
+        Quantity::Usd,
+        "lost_seconds * usd_per_hour / 3600 / utilisation",
+        |c| at_price(c, over_checkpoints(c, |of| of.lost_seconds)?.value),
+    )
+};
+
 pub(crate) static PREPARATION_SECONDS: Metric = measured(
     "data_seconds",
     "data",
@@ -140,6 +190,17 @@ fn over_seeds(c: &Context, of: impl Fn(&Learned) -> Option<f64>) -> Option<Estim
         (value, Some(i)) => Estimate::with_interval(value, i.low, i.high),
         (value, None) => Estimate::exact(value),
     }
+}
+
+/// A sum over launches that were to have checkpoints, where all were.
+fn over_checkpoints(c: &Context, of: impl Fn(&Checkpoints) -> f64) -> Option<Estimate> {
+    let all = c.figures()?.learned.iter().map(|l| l.checkpoints.as_ref().map(&of)).collect::<Option<Vec<f64>>>()?;
+    (!all.is_empty()).then(|| Estimate::exact(all.iter().sum()))?
+}
+
+/// What so many seconds cost, be they none.
+fn at_price(c: &Context, seconds: f64) -> Option<Estimate> {
+    Estimate::exact(seconds * c.hour?.get() / 3600.0 / c.price.utilisation.get())
 }
 
 /// What so many seconds cost.

@@ -4,13 +4,13 @@ use crate::comparison::cheapest::cheapest;
 use crate::comparison::ratio::ratio;
 use crate::cost::metric::{Estimate, Metric, Quantity};
 use crate::cost::metrics::{
-    ABOVE_ENTROPY, BITS_PER_BYTE, DATA_WAIT, EVALUATION_SECONDS, SECONDS_TO_LOSS, TOKENS_TO_LOSS, TRAINED_TOKENS,
-    USD_TO_LOSS, USD_TRAINED, VALIDATION_LOSS,
+    ABOVE_ENTROPY, BITS_PER_BYTE, CHECKPOINT_SECONDS, DATA_WAIT, EVALUATION_SECONDS, LOST_SECONDS, SECONDS_TO_LOSS,
+    TOKENS_TO_LOSS, TRAINED_TOKENS, USD_CHECKPOINTS, USD_LOST, USD_TO_LOSS, USD_TRAINED, VALIDATION_LOSS,
 };
 use crate::report::document::{Block, Cell, Column, Figure, Row, Span, Table};
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, bare, fixed_usd, listed, shown};
-use crate::runner::learning::learned::{EndedBy, Learned};
+use crate::runner::learning::learned::{EndedBy, Learned, checkpoints_in_words};
 use crate::runner::measurement::Status;
 use crate::units::{grouped, significant};
 
@@ -166,7 +166,7 @@ fn figures(facts: &Facts) -> Vec<Figure> {
 
 /// A row for each trial that was to learn something.
 pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
-    const METRICS: [&Metric; 9] = [
+    const METRICS: [&Metric; 13] = [
         &USD_TO_LOSS,
         &TOKENS_TO_LOSS,
         &SECONDS_TO_LOSS,
@@ -175,6 +175,10 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
         &ABOVE_ENTROPY,
         &TRAINED_TOKENS,
         &EVALUATION_SECONDS,
+        &CHECKPOINT_SECONDS,
+        &USD_CHECKPOINTS,
+        &LOST_SECONDS,
+        &USD_LOST,
         &DATA_WAIT,
     ];
     let metrics: Vec<&Metric> = METRICS.into_iter().filter(|m| facts.any(m)).collect();
@@ -200,7 +204,8 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     }
     table.caption = "Losses are in nats a token over the validation text; of tokenizers that differ, bits a byte compare. Of several \
                      launches, which have a seed each, the median; the interval is that of the USD to the loss, or of the loss where \
-                     it was not reached or none was asked for. Evaluations are no part of the time of training."
+                     it was not reached or none was asked for. Evaluations and checkpoints are no part of the time of training; \
+                     lost work are steps that were done again after a launch was ended."
         .into();
     vec![Block::Table(table)]
 }
@@ -214,15 +219,17 @@ pub(super) fn ending(facts: &Facts, i: usize) -> String {
     }
     let learned = learned(facts, i);
     let Some(last) = learned.last() else { return String::new() };
+    let kept = checkpoints_in_words(learned).map_or(String::new(), |said| format!("; {said}"));
     let wanted = record.cell.trial.learning.as_ref().and_then(|l| l.until.validation_loss);
     let timeout = learned.iter().any(|l| l.ended_by == EndedBy::Timeout);
     let why = if timeout { ", ended by its time-out (measure.timeout_seconds)" } else { "" };
-    let Some(target) = wanted else { return format!("{} tokens read{why}", grouped(last.end.tokens)) };
+    let Some(target) = wanted else { return format!("{} tokens read{why}{kept}", grouped(last.end.tokens)) };
     let there = learned.iter().filter(|l| l.target.is_some()).count();
-    match (there, learned.len()) {
+    let ended = match (there, learned.len()) {
         (there, all) if there == all => format!("reached {target}"),
         (0, 1) => format!("{target} not reached: {:.4} after {} tokens{why}", last.end.loss, grouped(last.end.tokens)),
         (0, all) => format!("{target} not reached by any of {all} seeds{why}"),
         (there, all) => format!("{target} reached by {there} of {all} seeds{why}"),
-    }
+    };
+    ended + &kept
 }

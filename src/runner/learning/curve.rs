@@ -1,13 +1,14 @@
 //! A curve of bounded length: the losses of many steps, neighbours averaged where there are too many.
 
 use super::learned::Point;
+use serde::{Deserialize, Serialize};
 
 /// The most points that are kept.
 const MOST: usize = 256;
 
 /// The losses of steps, in order.
-#[derive(Debug)]
-pub(super) struct Curve {
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::runner) struct Curve {
     /// Steps that a point is the mean of.
     stride: u32,
     points: Vec<Point>,
@@ -16,12 +17,14 @@ pub(super) struct Curve {
     last: Point,
 }
 
-impl Curve {
+impl Default for Curve {
     /// Without points.
-    pub(super) fn new() -> Self {
+    fn default() -> Self {
         Self { stride: 1, points: Vec::new(), open: (0.0, 0), last: Point::default() }
     }
+}
 
+impl Curve {
     /// The next step's loss, and where it was.
     pub(super) fn add(&mut self, at: Point) {
         self.open = (self.open.0 + at.loss, self.open.1 + 1);
@@ -62,7 +65,7 @@ mod tests {
     use super::*;
 
     fn curve(steps: u64) -> Vec<Point> {
-        let mut curve = Curve::new();
+        let mut curve = Curve::default();
         for i in 1..=steps {
             curve.add(Point { step: i, tokens: 10 * i, seconds: i as f64, loss: i as f64 });
         }

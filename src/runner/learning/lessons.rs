@@ -1,11 +1,14 @@
 //! A trial's text as the transformer takes it.
 
 use super::super::protocol::TrialRequest;
+use super::checkpoints::Keeper;
 use super::learned::Text;
-use super::study::Terms;
+use super::study::{Start, Terms};
 use crate::data::{Cut, Prepared, Split, cache_folder, prepare};
 use crate::scenario::learning::Learning;
 use crate::transformer::course::{Batches, Course, Pair, Part};
+use crate::transformer::error::SessionError;
+use crate::transformer::session::Session;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,6 +56,9 @@ pub(in crate::runner) struct Lessons<'a> {
 /// What is wrong with the text; too little of it; a target that nothing can reach.
 pub(in crate::runner) fn prepared(request: &TrialRequest) -> Result<Option<Lessons<'_>>, String> {
     let Some(learning) = &request.trial.learning else { return Ok(None) };
+    if request.team.is_some() && learning.checkpoint.is_some() {
+        return Err("checkpoint.every: checkpoints of several processes are not built in; leave it out, or run the trial's devices in one".into());
+    }
     let (begun, w) = (Instant::now(), &request.trial.workload);
     let text = prepare(&learning.data, cache_folder().as_deref(), &mut |_| {}).map_err(|e| e.to_string())?;
     text.check(w.seq_len).map_err(|e| e.to_string())?;
@@ -88,6 +94,15 @@ impl Lessons<'_> {
     /// What a session is taught by.
     pub(in crate::runner) fn course(&self) -> Course {
         Course { batches: self.read.clone(), weight_decay: self.learning.schedule.weight_decay }
+    }
+
+    /// Where a session that is taught begins: at its first step, or where a process before was ended.
+    ///
+    /// # Errors
+    /// A checkpoint that is there and of something else.
+    pub(in crate::runner) fn start(&self, session: &mut dyn Session) -> Result<Start, SessionError> {
+        let Some(mut keeper) = Keeper::of(self.request) else { return Ok(Start::default()) };
+        Ok(Start { notes: keeper.resume(session)?, keeper: Some(keeper) })
     }
 
     /// What is to be done, when so many seconds have gone.

@@ -1,16 +1,17 @@
 //! The loop of a trial that is to learn something: a step at its rate, a look at the validation loss now and then, until the loss or
 //! a bound is there.
 //!
-//! Steps are timed as in the measuring loop; evaluations and pauses are not time of training.
+//! Steps are timed as in the measuring loop; evaluations, checkpoints and pauses are not time of training.
 
 use super::super::clock::Clock;
 use super::super::measure::{Measured, Onlooker};
 use super::super::measurement::Stop;
 use super::super::protocol::{Progress, Stage};
 use super::super::{allocation, precision};
-use super::curve::Curve;
+use super::checkpoints::Keeper;
 use super::learned::{EndedBy, Learned, Point, Text};
-use crate::scenario::learning::{self, Learning};
+use super::notes::Notes;
+use crate::scenario::learning::Learning;
 use crate::transformer::error::SessionError;
 use crate::transformer::session::Session;
 use std::time::Duration;
@@ -39,6 +40,14 @@ pub(in crate::runner) struct Terms<'a> {
     pub gone_seconds: f64,
 }
 
+/// Where it begins: anew, or where a process before was ended.
+#[derive(Debug, Default)]
+pub(in crate::runner) struct Start {
+    pub notes: Notes,
+    /// Where there are to be checkpoints.
+    pub keeper: Option<Keeper>,
+}
+
 /// Why there is nothing to tell of.
 #[derive(Debug)]
 pub(in crate::runner) enum Broken {
@@ -53,50 +62,42 @@ impl From<SessionError> for Broken {
     }
 }
 
-/// Has `session`, which is taught, learn.
+/// Has `session`, which is taught and as far as `start` says, learn.
 ///
 /// # Errors
 /// The session's, at the step where it failed; a loss that is no number or explodes.
 pub(in crate::runner) fn study(
     session: &mut dyn Session,
     terms: &Terms,
+    start: Start,
     clock: &dyn Clock,
     onlooker: &mut dyn Onlooker,
     report: &mut dyn FnMut(Progress),
 ) -> Result<(Measured, Learned), Broken> {
-    let desk = Desk { session, terms, clock, onlooker, report, reported: None };
-    desk.learn()
-}
-
-/// What has happened so far.
-#[derive(Default)]
-struct Notes {
-    step_seconds: Vec<f64>,
-    step_starts: Vec<f64>,
-    at: learning::Progress,
-    evaluations: Vec<Point>,
-    evaluation_seconds: f64,
-    /// Of the last step.
-    loss: f64,
-    checksum: Option<u32>,
-    allocated: Option<u64>,
+    let Start { notes, keeper } = start;
+    let waited_before = notes.waited_seconds;
+    let desk = Desk { session, terms, keeper, clock, onlooker, report, reported: None, waited_before };
+    desk.learn(notes)
 }
 
 struct Desk<'a, 'b> {
     session: &'a mut dyn Session,
     terms: &'a Terms<'b>,
+    keeper: Option<Keeper>,
     clock: &'a dyn Clock,
     onlooker: &'a mut dyn Onlooker,
     report: &'a mut dyn FnMut(Progress),
     reported: Option<Duration>,
+    /// For which steps of processes before have waited.
+    waited_before: f64,
 }
 
 impl Desk<'_, '_> {
-    fn learn(mut self) -> Result<(Measured, Learned), Broken> {
+    fn learn(mut self, mut notes: Notes) -> Result<(Measured, Learned), Broken> {
         let (until, every) = (&self.terms.learning.until, self.terms.learning.eval.every.max(1));
         let planned = self.terms.learning.steps(self.terms.tokens_per_step);
-        let (mut notes, mut curve) = (Notes::default(), Curve::new());
-        let before = self.evaluate(&mut notes)?;
+        let begun = notes.evaluations.first().map(|first| first.loss);
+        let before = begun.map_or_else(|| self.evaluate(&mut notes), Ok)?;
         let reached = |loss: f64| until.validation_loss.is_some_and(|target| loss <= target);
         if let Some(target) = until.validation_loss.filter(|_| reached(before)) {
             return Err(SessionError::Invalid(format!(
@@ -106,7 +107,9 @@ impl Desk<'_, '_> {
         }
         let mut ended_by = None;
         while ended_by.is_none() {
-            curve.add(self.step(&mut notes, before)?);
+            let done = self.step(&mut notes, before)?;
+            notes.curve.add(done);
+            self.keeper.iter_mut().for_each(|keeper| keeper.reached(notes.at));
             let up = |bound: Option<f64>| bound.is_some_and(|bound| notes.at.seconds >= bound);
             ended_by = if planned.is_some_and(|planned| notes.at.step >= planned) {
                 Some(EndedBy::Tokens)
@@ -125,10 +128,20 @@ impl Desk<'_, '_> {
                 }
             }
             self.tell(&notes);
+            if ended_by.is_none() {
+                self.keep(&mut notes);
+            }
         }
-        let ended_by = ended_by.unwrap_or(EndedBy::Timeout);
-        let (measured, learned) = self.summed_up(notes, curve, ended_by);
-        Ok((measured, learned))
+        Ok(self.summed_up(notes, ended_by.unwrap_or(EndedBy::Timeout)))
+    }
+
+    /// Makes a checkpoint, where it is time for one.
+    fn keep(&mut self, notes: &mut Notes) {
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_due()) else { return };
+        let start = self.clock.now();
+        notes.waited_seconds = self.waited_before + self.session.waited().unwrap_or_default();
+        keeper.make(self.session, notes);
+        keeper.took(self.clock.now().saturating_sub(start).as_secs_f64());
     }
 
     /// Whether the process would be ended soon.
@@ -208,14 +221,16 @@ impl Desk<'_, '_> {
         });
     }
 
-    fn summed_up(self, notes: Notes, curve: Curve, ended_by: EndedBy) -> (Measured, Learned) {
+    fn summed_up(self, notes: Notes, ended_by: EndedBy) -> (Measured, Learned) {
         let first = self.point(&notes, notes.loss);
         let end = notes.evaluations.last().copied().unwrap_or(first);
-        let Notes { mut step_seconds, mut step_starts, evaluations, evaluation_seconds, .. } = notes;
+        let waited_seconds = self.waited_before + self.session.waited().unwrap_or_default();
+        let Notes { mut step_seconds, mut step_starts, curve, evaluations, evaluation_seconds, .. } = notes;
         // The first step finds memory and compiles kernels: time of training, but not what a step takes.
         let warmup_steps = usize::from(step_seconds.len() > 1);
         step_seconds.drain(..warmup_steps);
-        step_starts.drain(..warmup_steps);
+        // Of a training that went on, it was another process's.
+        step_starts.drain(..step_starts.len().saturating_sub(step_seconds.len()));
         let measured = Measured {
             precision_reached: precision::reached(&step_seconds),
             step_seconds,
@@ -239,7 +254,8 @@ impl Desk<'_, '_> {
             curve: curve.finish(),
             evaluations,
             evaluation_seconds,
-            waited_seconds: self.session.waited().unwrap_or_default(),
+            waited_seconds,
+            checkpoints: self.keeper.map(Keeper::finish),
         };
         (measured, learned)
     }

@@ -1,8 +1,10 @@
 use super::*;
 use crate::data::{Language, Source, Tokenizer, What};
-use crate::scenario::learning::{Decay, Eval, Schedule, Until};
+use crate::scenario::learning::{Decay, Eval, Every, Schedule, Until};
+use crate::transformer::checkpoint::written::Written;
 use crate::transformer::session::StepOutcome;
 use std::cell::Cell;
+use std::path::Path;
 use std::rc::Rc;
 
 /// Time that passes only when a session says so.
@@ -45,6 +47,10 @@ struct Pupil {
     steps: u64,
     rates: Vec<f32>,
     loss: fn(u64) -> f64,
+    /// It ends with the step after so many.
+    dies_after: u64,
+    /// The disk is full from this step on.
+    full_from: u64,
 }
 
 impl Session for Pupil {
@@ -57,6 +63,9 @@ impl Session for Pupil {
     }
 
     fn train(&mut self, rate: f32) -> Result<StepOutcome, SessionError> {
+        if self.steps == self.dies_after {
+            return Err(SessionError::Device("killed".into()));
+        }
         self.rates.push(rate);
         self.hand.pass(10.0);
         self.steps += 1;
@@ -67,6 +76,24 @@ impl Session for Pupil {
         assert_eq!(batches, 7);
         self.hand.pass(100.0);
         Ok((self.loss)(self.steps))
+    }
+
+    fn save(&mut self, folder: &Path) -> Result<Vec<Written>, String> {
+        self.hand.pass(1000.0);
+        let content = self.steps.to_le_bytes();
+        if self.steps >= self.full_from {
+            std::fs::write(folder.join("state"), &content[..3]).unwrap();
+            return Err("no space left".into());
+        }
+        std::fs::write(folder.join("state"), content).unwrap();
+        Ok(vec![Written { file: "state".into(), bytes: 8, crc32: crc32fast::hash(&content) }])
+    }
+
+    fn restore(&mut self, folder: &Path, step: u64) -> Result<(), SessionError> {
+        let content = std::fs::read(folder.join("state")).unwrap();
+        self.steps = u64::from_le_bytes(content.try_into().unwrap());
+        assert_eq!(self.steps, step);
+        Ok(())
     }
 
     fn waited(&self) -> Option<f64> {
@@ -82,12 +109,16 @@ fn falling(steps: u64) -> f64 {
 fn learning(until: Until) -> Learning {
     let data = Source::new(What::Synthetic(Language::default()), Tokenizer::Bytes);
     let schedule = Schedule { rate: 1.0, warmup: 2, decay: Decay::Linear, floor: 0.0, weight_decay: None };
-    Learning { data, schedule, until, eval: Eval { every: 4, tokens: 700 } }
+    Learning { data, schedule, until, eval: Eval { every: 4, tokens: 700 }, checkpoint: None }
+}
+
+fn pupil(hand: &Hand, loss: fn(u64) -> f64) -> Pupil {
+    Pupil { hand: hand.clone(), steps: 0, rates: vec![], loss, dies_after: u64::MAX, full_from: u64::MAX }
 }
 
 fn studied(until: Until, timeout: f64, loss: fn(u64) -> f64) -> (Result<(Measured, Learned), Broken>, Vec<f32>) {
     let (hand, learning) = (Hand::default(), learning(until));
-    let mut pupil = Pupil { hand: hand.clone(), steps: 0, rates: vec![], loss };
+    let mut pupil = pupil(&hand, loss);
     let terms = Terms {
         learning: &learning,
         text: Text::default(),
@@ -98,7 +129,8 @@ fn studied(until: Until, timeout: f64, loss: fn(u64) -> f64) -> (Result<(Measure
         gone_seconds: 0.0,
     };
     let mut patient = Patient { hand: hand.clone(), steps: 0 };
-    let found = study(&mut pupil, &terms, &hand, &mut patient, &mut |p| assert_eq!(p.stage, Stage::Learning));
+    let found =
+        study(&mut pupil, &terms, Start::default(), &hand, &mut patient, &mut |p| assert_eq!(p.stage, Stage::Learning));
     (found, pupil.rates)
 }
 
@@ -161,4 +193,112 @@ fn a_target_that_is_there_before_the_first_step_is_refused() {
         Err(Broken::Session(e)) => assert!(e.to_string().contains("before the first step (4.0000)"), "{e}"),
         other => panic!("{other:?}"),
     }
+}
+
+const THIRTY_STEPS: Until = Until { tokens: Some(3000), ..NOTHING };
+
+/// One process of a launch with checkpoints, which learns for thirty steps or dies; with the rates that it was told.
+fn process(folder: &Path, every: Every, of: impl Fn(&mut Pupil)) -> (Result<(Measured, Learned), Broken>, Vec<f32>) {
+    let (hand, learning) = (Hand::default(), learning(THIRTY_STEPS));
+    let mut pupil = pupil(&hand, |steps| 4.0 - 0.1 * steps as f64 + 0.003 * (steps * steps % 7) as f64);
+    of(&mut pupil);
+    let terms = Terms {
+        learning: &learning,
+        text: Text::default(),
+        seed: 9,
+        tokens_per_step: 100,
+        batches: learning.evaluation_batches(100, 50),
+        timeout_seconds: LONG,
+        gone_seconds: 0.0,
+    };
+    let mut keeper = Keeper::of_test(every, folder, 9);
+    let notes = keeper.resume(&mut pupil).unwrap();
+    let start = Start { notes, keeper: Some(keeper) };
+    let mut patient = Patient { hand: hand.clone(), steps: 3 };
+    let found = study(&mut pupil, &terms, start, &hand, &mut patient, &mut |_| {});
+    (found, pupil.rates)
+}
+
+#[test]
+fn what_a_killed_process_had_learnt_the_next_one_goes_on_with() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (whole, rates) = process(folders[0].path(), Every::Steps(7), |_| {});
+    let (measured, whole) = whole.unwrap();
+    let own = whole.checkpoints.clone().unwrap();
+    assert_eq!((own.made, own.failed, own.resumed, own.lost_steps), (4, 0, 0, 0));
+    assert_eq!((own.seconds, own.said.len()), (4000.0, 0), "at 7, 14, 21 and 28");
+    assert!((whole.end.seconds, whole.end.step) == (300.0, 30), "checkpoints are no part of the training");
+    let (again, mut told) = (|of: u64| process(folders[1].path(), Every::Steps(7), |p| p.dies_after = of), Vec::new());
+    // Before the first checkpoint, after one, two steps after another, at once; and then not at all.
+    for (dies, from) in [(5, 0), (8, 0), (16, 7), (14, 14), (u64::MAX, 14)] {
+        let (found, rates) = again(dies);
+        told.truncate(from);
+        told.extend(rates);
+        if let Ok((other, learned)) = found {
+            let own = learned.checkpoints.clone().unwrap();
+            assert_eq!((own.made, own.resumed, own.lost_steps, own.lost_seconds), (4, 4, 5 + 1 + 2, 80.0));
+            assert_eq!((own.seconds, own.said), (4000.0, vec![]), "of the processes before as well");
+            assert_eq!((&other.step_seconds, other.step_starts.len()), (&measured.step_seconds, 16));
+            assert_eq!((other.checksum, other.loss), (measured.checksum, measured.loss));
+            // Of each process only its own waits are known until its last checkpoint.
+            let same = Learned { checkpoints: None, ..whole.clone() };
+            assert_eq!(Learned { checkpoints: None, waited_seconds: whole.waited_seconds, ..learned }, same);
+        }
+    }
+    assert_eq!(told, rates);
+}
+
+#[test]
+fn time_makes_checkpoints_due_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let (found, _) = process(folder.path(), Every::Seconds(95.0), |_| {});
+    assert_eq!(found.unwrap().1.checkpoints.unwrap().made, 2, "after 100 and 200 of 300 s");
+}
+
+#[test]
+fn a_full_disk_is_said_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (found, _) = process(folder.path(), Every::Steps(10), |p| (p.full_from, p.dies_after) = (20, 25));
+    assert!(found.is_err());
+    let (found, rates) = process(folder.path(), Every::Steps(10), |p| p.full_from = 20);
+    let (_, learned) = found.unwrap();
+    assert_eq!((rates.len(), learned.end.step), (20, 30), "from the checkpoint before");
+    let own = learned.checkpoints.unwrap();
+    assert_eq!((own.made, own.failed, own.lost_steps), (1, 2, 15));
+    assert_eq!(own.said, ["2 of 3 checkpoints could not be written (no space left)"]);
+    let nowhere = folder.path().join("file");
+    std::fs::write(&nowhere, "").unwrap();
+    let (found, _) = process(&nowhere, Every::Steps(10), |_| {});
+    let own = found.unwrap().1.checkpoints.unwrap();
+    assert_eq!((own.made, own.failed), (0, 2));
+    assert!(own.said[0].starts_with("2 of 2 checkpoints could not be written (") && own.said[0].contains("file"));
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before_and_two_to_a_new_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let dies = |at: u64| process(folder.path(), Every::Steps(5), |p| p.dies_after = at).1.len();
+    let damage = |step: u64| std::fs::write(folder.path().join(format!("step-{step:09}/state")), "x").unwrap();
+    assert_eq!(dies(18), 18);
+    damage(15);
+    assert_eq!(dies(19), 9, "from step 10");
+    damage(15);
+    damage(10);
+    let (found, rates) = process(folder.path(), Every::Steps(5), |_| {});
+    let own = found.unwrap().1.checkpoints.unwrap();
+    assert_eq!((rates.len(), own.lost_steps), (30, 8 + 19));
+    let why = "was damaged (state: expected 8 bytes, found 1): it began anew";
+    assert_eq!(own.said, [15, 10].map(|step| format!("the checkpoint of step {step} {why}")));
+}
+
+#[test]
+fn a_checkpoint_of_another_launch_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(process(folder.path(), Every::Steps(5), |p| p.dies_after = 7).0.is_err());
+    let mut other = Keeper::of_test(Every::Steps(5), folder.path(), 10);
+    let said = other.resume(&mut pupil(&Hand::default(), falling)).unwrap_err().to_string();
+    assert!(
+        said.contains("step-000000005: a checkpoint of another trial or launch: seed: expected 10, found 9; move"),
+        "{said}"
+    );
 }

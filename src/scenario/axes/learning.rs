@@ -5,13 +5,13 @@ use crate::data::{Tokenizer, What};
 use crate::scenario::engine::read::name;
 use crate::scenario::engine::server::{above_zero, duration, share};
 use crate::scenario::learning::draft::{Named, files, tokenizer, tokens, up_to};
-use crate::scenario::learning::{Decay, Learning};
+use crate::scenario::learning::{Decay, Every, Learning};
 use crate::scenario::trial::Trial;
 use crate::scenario::values::{count, float, int, text, whole, word};
 use crate::yaml::Value;
 
-/// Fields of data, schedule, bounds and evaluations.
-pub(super) const LEARNING: [Axis; 17] = [
+/// Fields of data, schedule, bounds, evaluations and checkpoints.
+pub(super) const LEARNING: [Axis; 18] = [
     axis!(
         "data.source",
         ["data"],
@@ -202,6 +202,17 @@ pub(super) const LEARNING: [Axis; 17] = [
         "tokens of the validation text that each look reads; default 16,384, or all where there are fewer",
         |d, v| d.learning.evaluated = Some(tokens(v)?),
         |t| of(t, |l| whole_number(l.eval.tokens))
+    ),
+    axis!(
+        "checkpoint.every",
+        [],
+        "checkpoint every",
+        "",
+        Kind::Every,
+        "how often parameters, moments and losses so far are kept in the run's folder, so that a run that is killed goes on from there: \
+         200 steps, 200, 30s, 5min (of training); cpu; default never",
+        |d, v| d.learning.checkpoint = Some(Every::read(v)?),
+        |t| of(t, |l| l.checkpoint.map_or(Value::Null, |every| text(&every.to_string())))
     ),
 ];
 

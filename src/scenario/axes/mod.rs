@@ -80,6 +80,8 @@ pub(crate) enum Kind {
     Tokenizer,
     /// `500ms`, `2s`, or seconds.
     Duration,
+    /// `200 steps`, a number of them, or a time.
+    Every,
     /// The path of a file.
     Path,
     /// The address of a server.
@@ -145,7 +147,7 @@ const OF_MODEL: &[&str] =
 
 /// Sections of a trial, whose fields are written below them: `model.d_model`.
 pub(crate) const SECTIONS: &[&str] =
-    &["model", "parallel", "data", "schedule", "until", "eval", "engine", "load", "slo"];
+    &["model", "parallel", "data", "schedule", "until", "eval", "checkpoint", "engine", "load", "slo"];
 
 /// What the paths of an engine's variables begin with.
 const ENVIRONMENT: &str = "engine.env.";

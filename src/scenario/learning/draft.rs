@@ -1,6 +1,6 @@
-//! The sections `data`, `schedule`, `until` and `eval` of a trial: from YAML's values to what they mean.
+//! The sections `data`, `schedule`, `until`, `eval` and `checkpoint` of a trial: from YAML's values to what they mean.
 
-use super::{Decay, Eval, Learning, Schedule, Until};
+use super::{Decay, Eval, Every, Learning, Schedule, Until};
 use crate::data::{Files, Language, Source, Tokenizer, What};
 use crate::scenario::values::{count, number};
 use crate::transformer::backend::Update;
@@ -49,6 +49,7 @@ pub(crate) struct LearningDraft {
     pub seconds: Option<f64>,
     pub every: Option<u64>,
     pub evaluated: Option<u64>,
+    pub checkpoint: Option<Every>,
     /// The data with its digest and the size of its vocabulary, once it has been looked at.
     pub sealed: Option<(Source, u32)>,
 }
@@ -118,6 +119,7 @@ impl LearningDraft {
             },
             until,
             eval: Eval { every: 1, tokens: self.evaluated.unwrap_or(EVALUATED) },
+            checkpoint: self.checkpoint,
         };
         let planned = learning.steps(w.tokens_per_step());
         let every = self.every.unwrap_or(planned.map_or(EVERY, |steps| steps.div_ceil(EVALUATIONS)));

@@ -63,6 +63,16 @@ fn faults_are_pointed_at_with_a_remedy() {
         ("data: synthetic, until: { tokens: 1.5 }", "expected a number of tokens from 1 up"),
         ("data: synthetic, until: { tokens: 1e4 }, schedule: { floor: 2 }", "expected a number from 0 to 1, found 2"),
         ("data: synthetic, until: { tokens: 1e4 }, schedule: { rate: 0 }", "schedule.rate: expected a number above 0"),
+        (
+            "until: { tokens: 1e4 }, checkpoint: { every: often }",
+            "checkpoint.every: expected steps or a time, like 200 steps",
+        ),
+        ("until: { tokens: 1e4 }, checkpoint: { evry: 5 }", "did you mean `every`?"),
+        ("checkpoint: { every: 200 steps }", "until: missing"),
+        (
+            "until: { tokens: 1e4 }, checkpoint: { every: 5 }, backend: cuda",
+            "checkpoints are not built into backend cuda",
+        ),
     ] {
         let fault = one(trial).unwrap_err();
         assert!(fault.contains(said), "{trial}: {fault}");
@@ -97,10 +107,16 @@ fn a_trial_is_told_apart_by_what_it_learns_and_not_by_where_that_lies() {
         "until: { tokens: 2e4 }",
         "until: { tokens: 1e4, seconds: 9 }",
         "until: { tokens: 1e4 }, schedule: { warmup: 3 }",
+        "until: { tokens: 1e4 }, checkpoint: { every: 200 steps }",
     ] {
         assert_ne!(here, id(&format!("data: {{ text: a.txt }}, {other}")), "{other}");
     }
     assert_ne!(here, id("data: synthetic, until: { tokens: 1e4 }"));
+    let without = one("until: { tokens: 1e4 }").unwrap();
+    assert!(!serde_json::to_string(&without).unwrap().contains("checkpoint"), "trials keep the ids that they had");
+    let every =
+        |said: &str| one(&format!("until: {{ tokens: 1e4 }}, checkpoint: {{ every: {said} }}")).unwrap().checkpoint;
+    assert_eq!((every("200 steps"), every("30s")), (Some(Every::Steps(200)), Some(Every::Seconds(30.0))));
     // A phase that does not train is what it was.
     let plain = loaded(&format!("trial: {{ {MODEL}, phase: prefill }}\n")).unwrap().cells[0].trial.id();
     assert_eq!(plain, id("phase: prefill, until: { tokens: 1e4 }"));

@@ -1,9 +1,11 @@
 //! What a training trial is to learn: from which text, at which rates, and until when.
 
 pub(crate) mod draft;
+mod every;
 mod schedule;
 
 use crate::data::Source;
+pub(crate) use every::Every;
 pub(crate) use schedule::{Decay, Schedule};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,9 @@ pub struct Learning {
     pub until: Until,
     /// When its validation loss is looked at.
     pub eval: Eval,
+    /// How often what it has come to is kept, so that it goes on from there when it is killed; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Every>,
 }
 
 /// When a trial ends: at the loss, or at the first of the bounds. Beside them nine tenths of its time-out end it.
@@ -44,7 +49,7 @@ pub struct Eval {
 }
 
 /// How far a trial is, for its schedule.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Steps that are done.
     pub step: u64,

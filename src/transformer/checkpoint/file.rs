@@ -22,7 +22,7 @@ const DAMAGED: &str = "the file is cut short or damaged; fetch it again";
 
 /// A format of numbers that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Number {
+pub(in crate::transformer) enum Number {
     F32,
     F16,
     Bf16,
@@ -30,7 +30,7 @@ pub(super) enum Number {
 
 impl Number {
     /// By the name that headers have.
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub(in crate::transformer) fn named(name: &str) -> Option<Self> {
         match name {
             "F32" => Some(Self::F32),
             "F16" => Some(Self::F16),
@@ -40,7 +40,7 @@ impl Number {
     }
 
     /// Bytes of one.
-    pub(super) fn size(self) -> usize {
+    pub(in crate::transformer) fn size(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }
     }
 
@@ -59,7 +59,7 @@ fn each<const W: usize>(bytes: &[u8], out: &mut [f32], read: impl Fn([u8; W]) ->
 
 /// A tensor as a header states it.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-pub(super) struct Stated {
+pub(in crate::transformer) struct Stated {
     /// By its name.
     pub dtype: String,
     pub shape: Vec<u64>,
@@ -89,7 +89,7 @@ impl Stated {
 
 /// An open file.
 #[derive(Debug)]
-pub(super) struct TensorFile {
+pub(in crate::transformer) struct TensorFile {
     pub path: PathBuf,
     /// Of the whole.
     pub bytes: u64,
@@ -103,7 +103,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// A file that is not there, or whose header does not fit what is in it.
-    pub(super) fn open(path: &Path) -> Result<(Self, BTreeMap<String, Stated>), CheckpointError> {
+    pub(in crate::transformer) fn open(path: &Path) -> Result<(Self, BTreeMap<String, Stated>), CheckpointError> {
         let fault = |message: String| CheckpointError::new(path, message);
         let unread = |e: io::Error| fault(format!("cannot be read: {e}"));
         let mut file = File::open(path).map_err(unread)?;
@@ -127,7 +127,13 @@ impl TensorFile {
     ///
     /// # Errors
     /// As the system says.
-    pub(super) fn numbers(&self, of: &Stated, number: Number, first: usize, out: &mut [f32]) -> io::Result<()> {
+    pub(in crate::transformer) fn numbers(
+        &self,
+        of: &Stated,
+        number: Number,
+        first: usize,
+        out: &mut [f32],
+    ) -> io::Result<()> {
         let start = PREFIX + self.header.len() as u64 + of.data_offsets[0] + (first * number.size()) as u64;
         let mut bytes = vec![0; out.len().min(AT_ONCE) * number.size()];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +150,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// As the system says.
-    pub(super) fn sample(&self, of: &Stated, most: u64) -> io::Result<Vec<u8>> {
+    pub(in crate::transformer) fn sample(&self, of: &Stated, most: u64) -> io::Result<Vec<u8>> {
         let [first, end] = of.data_offsets;
         let len = most.min(end - first);
         let start = PREFIX + self.header.len() as u64 + first + (end - first - len) / 2;

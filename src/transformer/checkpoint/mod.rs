@@ -2,17 +2,19 @@
 //!
 //! Everything that can be wrong with a folder is known from its headers: it is checked before anything of the model is allocated.
 //! Numbers are read a few rows at a time, straight into the form that a backend keeps them in: neither a file nor a tensor of the
-//! file is ever whole in memory, and a process's peak memory is not that of a mapped file.
+//! file is ever whole in memory, and a process's peak memory is not that of a mapped file. `written.rs` writes such files, of training
+//! that is to go on later; what is in them is the ranks' to say.
 //!
 //! Deliberately absent: quantised files, PyTorch's pickles, anything fetched from elsewhere.
 
 mod error;
-mod file;
+pub(in crate::transformer) mod file;
 mod folder;
 pub(in crate::transformer) mod names;
 mod numbers;
 mod pieces;
 pub(in crate::transformer) mod place;
+pub(crate) mod written;
 
 #[cfg(test)]
 mod checkpoint_tests;

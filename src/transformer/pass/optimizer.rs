@@ -80,6 +80,21 @@ impl<T> State<T> {
         self.step
     }
 
+    /// As if so many had been.
+    pub(in crate::transformer) fn set_steps(&mut self, steps: u32) {
+        self.step = steps;
+    }
+
+    /// First and second moments by parameter; empty where the kind has none.
+    pub(in crate::transformer) fn moments(&self) -> [&[T]; 2] {
+        [&self.first, &self.second]
+    }
+
+    /// The first, or else the second ones, to be written.
+    pub(in crate::transformer) fn moments_mut(&mut self, which: usize) -> &mut [T] {
+        if which == 0 { &mut self.first } else { &mut self.second }
+    }
+
     /// Which rank of how many keeps its share of the moments here.
     pub(in crate::transformer) fn place(&self) -> (usize, usize) {
         self.place

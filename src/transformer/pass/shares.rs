@@ -66,6 +66,21 @@ impl<T> Shares<T> {
         Ok((parameters, Self { own, first: layers.start, kinds, turns, place }))
     }
 
+    /// This rank's share of a parameter; `None` of those that every rank has whole.
+    pub(crate) fn own(&self, parameter: usize) -> Option<&T> {
+        self.own.get(parameter.checked_sub(self.first)?)
+    }
+
+    /// The same, to be written; what layers hold whole is to be [forgotten](Shares::forget) then.
+    pub(crate) fn own_mut(&mut self, parameter: usize) -> Option<&mut T> {
+        self.own.get_mut(parameter.checked_sub(self.first)?)
+    }
+
+    /// No layer is whole any more.
+    pub(crate) fn forget(&mut self) {
+        self.turns.iter_mut().for_each(|turn| turn.gathered = false);
+    }
+
     /// Gives a layer the buffers that its parameters are whole in; what they hold is of another one.
     pub(super) fn turn(&mut self, parameters: &mut [T], index: &Index, layer: usize) {
         let turn = &mut self.turns[self.kinds[layer]];

@@ -12,5 +12,8 @@ mod grid_tests;
 mod lever_tests;
 pub(super) mod one;
 pub(super) mod processes;
+mod state;
+#[cfg(test)]
+mod state_tests;
 pub(super) mod threads;
 pub(super) mod training;

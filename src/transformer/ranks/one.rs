@@ -40,7 +40,7 @@ pub(in crate::transformer) fn inference<T, A: Alloc<Buffer = T>>(
     Inference::new(a, shape, batch, prompt, new, w.dtype)
 }
 
-enum Work<T> {
+pub(super) enum Work<T> {
     Train(Training<T>),
     Infer(Inference<T>),
 }
@@ -56,9 +56,9 @@ pub(in crate::transformer) struct RankOutcome {
 
 /// A rank, ready to be stepped.
 pub(in crate::transformer) struct Rank<B: Backend> {
-    model: Model<B>,
+    pub(super) model: Model<B>,
     workload: Workload,
-    seat: Seat<B::Buffer>,
+    pub(super) seat: Seat<B::Buffer>,
     update: Update,
     batch: usize,
     steps: u64,
@@ -66,7 +66,7 @@ pub(in crate::transformer) struct Rank<B: Backend> {
     next: Option<(Vec<u32>, Vec<u32>)>,
     /// What it is taught, where that is not random tokens.
     feed: Option<Feed>,
-    work: Work<B::Buffer>,
+    pub(super) work: Work<B::Buffer>,
 }
 
 impl<B: Backend + Clone> Rank<B> {
@@ -171,6 +171,11 @@ impl<B: Backend + Clone> Rank<B> {
             (outcome.loss, outcome.trace) = (None, Vec::new());
         }
         Ok(outcome)
+    }
+
+    /// Its next step is that after so many.
+    pub(super) fn begin_at(&mut self, steps: u64) {
+        (self.steps, self.next) = (steps, None);
     }
 
     /// From now on it is taught by `feed`, whose first batch is that of its next step.

@@ -3,6 +3,7 @@
 use super::super::Workload;
 use super::super::backend::Backend;
 use super::super::checkpoint::Checkpoint;
+use super::super::checkpoint::written::Written;
 use super::super::collective::grid::Groups;
 use super::super::course::{Course, Part};
 use super::super::error::SessionError;
@@ -13,6 +14,7 @@ use super::super::trace::{self, Event, Track};
 use super::exchange::Seat;
 use super::feed::Feed;
 use super::one::{Rank, RankOutcome};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -31,6 +33,10 @@ enum Ask {
     /// The answer goes where it says.
     Memory(Sender<Option<DeviceMemory>>),
     Loads(Sender<Option<Loads>>),
+    /// Writes what it has come to into files of this folder.
+    Save(Arc<Path>, Sender<Result<Option<Written>, String>>),
+    /// Goes on from what lies there, after so many steps.
+    Restore(Arc<Path>, u64),
     /// A step whose spans are kept, their times counted from there.
     Traced(Instant, Sender<Vec<Event>>),
 }
@@ -49,6 +55,9 @@ pub(in crate::transformer) struct Ranks {
     workers: Vec<Worker>,
     tokens_per_step: u64,
     checksum: crc32fast::Hasher,
+    /// What it is taught, and the step that its batches begin with.
+    course: Option<Course>,
+    first: u64,
 }
 
 impl Ranks {
@@ -76,7 +85,8 @@ impl Ranks {
             let part = Part { replica, replicas, sequences: batch, tokens: workload.seq_len as usize };
             workers.push(Worker::start(rank, backend(rank)?, workload.clone(), seat, part)?);
         }
-        let session = Self { workers, tokens_per_step: workload.tokens_per_step(), checksum: crc32fast::Hasher::new() };
+        let (tokens_per_step, checksum) = (workload.tokens_per_step(), crc32fast::Hasher::new());
+        let session = Self { workers, tokens_per_step, checksum, course: None, first: 0 };
         session.wait()?;
         Ok(session)
     }
@@ -175,6 +185,8 @@ impl Worker {
                             Ask::Train(rate) => say.send(rank.train_at(rate)).is_ok(),
                             Ask::Evaluate(batches) => say.send(rank.evaluate(batches)).is_ok(),
                             Ask::Waited(to) => to.send(rank.waited()).is_ok(),
+                            Ask::Save(folder, to) => to.send(rank.save(&folder)).is_ok(),
+                            Ask::Restore(folder, step) => say.send(rank.restore(&folder, step)).is_ok(),
                             Ask::Memory(to) => to.send(rank.device_memory()).is_ok(),
                             Ask::Loads(to) => to.send(rank.loads()).is_ok(),
                             Ask::Traced(epoch, to) => {
@@ -227,7 +239,7 @@ impl Session for Ranks {
     }
 
     fn enrol(&mut self, course: Course) -> Result<(), SessionError> {
-        let of_part = |w: &Worker| Feed::start(course.clone(), w.part, 0);
+        let of_part = |w: &Worker| Feed::start(course.clone(), w.part, self.first);
         // All of them before any is sent: ranks wait for one another.
         let feeds = self.workers.iter().map(of_part).collect::<Result<Vec<_>, _>>()?;
         for (worker, feed) in self.workers.iter().zip(feeds) {
@@ -235,7 +247,34 @@ impl Session for Ranks {
                 let _ = go.send(Ask::Enrol(Box::new(feed)));
             }
         }
-        self.wait().map(drop)
+        self.wait()?;
+        self.course = Some(course);
+        Ok(())
+    }
+
+    fn save(&mut self, folder: &Path) -> Result<Vec<Written>, String> {
+        let folder: Arc<Path> = folder.into();
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (to, answer) = channel();
+            if let Some(go) = &worker.go {
+                let _ = go.send(Ask::Save(Arc::clone(&folder), to));
+            }
+            answers.push(answer);
+        }
+        let of_rank = |answer: Receiver<Result<Option<Written>, String>>| {
+            answer.recv().unwrap_or_else(|_| Err("a rank ended unexpectedly".into()))
+        };
+        // All are waited for, whatever the first says: nobody writes there any more.
+        let all: Vec<_> = answers.into_iter().map(of_rank).collect();
+        Ok(all.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
+    fn restore(&mut self, folder: &Path, step: u64) -> Result<(), SessionError> {
+        let folder: Arc<Path> = folder.into();
+        self.all(|| Ask::Restore(Arc::clone(&folder), step))?;
+        self.first = step;
+        self.course.take().map_or(Ok(()), |course| self.enrol(course))
     }
 
     fn train(&mut self, rate: f32) -> Result<StepOutcome, SessionError> {

@@ -159,6 +159,16 @@ impl<T> Training<T> {
         &self.activations
     }
 
+    /// The optimizer's.
+    pub(crate) fn state(&self) -> &State<T> {
+        &self.state
+    }
+
+    /// The same, to be written.
+    pub(crate) fn state_mut(&mut self) -> &mut State<T> {
+        &mut self.state
+    }
+
     /// Where the block's targets lie, of one pass after the other.
     pub(crate) fn vectors(&mut self) -> impl Iterator<Item = &mut T> {
         self.passes.iter_mut().filter_map(|pass| match &mut pass.aim {
