@@ -130,6 +130,25 @@ fn a_device_that_refuses_a_capture_does_the_steps_one_operation_at_a_time() {
 }
 
 #[test]
+fn training_goes_on_from_files_bit_for_bit() {
+    for w in workloads() {
+        let devices = [HostDevice::new(), HostDevice::new(), HostDevice::new()];
+        let [Some(whole), Some(first), Some(second)] = devices else { return };
+        let (want, _) = losses(Arc::new(whole), &w);
+        let folder = tempfile::tempdir().unwrap();
+        let mut killed = session(Arc::new(Recorder::new(first)), &w);
+        (0..3).for_each(|_| drop(killed.step().unwrap()));
+        killed.save(folder.path()).unwrap();
+        // Between two steps that are replayed.
+        assert_eq!(killed.step().unwrap().loss.unwrap().to_bits(), want[3]);
+        let mut again = session(Arc::new(Recorder::new(second)), &w);
+        again.restore(folder.path(), 3).unwrap();
+        let got: Vec<u32> = (3..STEPS).map(|_| again.step().unwrap().loss.unwrap().to_bits()).collect();
+        assert_eq!(got, want[3..], "{:?} {} {:?}", w.shape.family, w.dtype, w.optimizer);
+    }
+}
+
+#[test]
 fn replayed_training_steps_allocate_nothing() {
     for w in workloads() {
         let Some(host) = HostDevice::new() else { return };

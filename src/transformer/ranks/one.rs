@@ -123,7 +123,7 @@ impl<B: Backend + Clone> Rank<B> {
     }
 
     /// What has gone wrong and is only told now.
-    fn check(&self) -> Result<(), SessionError> {
+    pub(super) fn check(&self) -> Result<(), SessionError> {
         self.model.backend.check()?;
         self.seat.groups.data.check()?;
         self.seat.groups.tensor.check()

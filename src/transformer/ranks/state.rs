@@ -111,7 +111,10 @@ impl<B: Backend + Clone> Rank<B> {
                 self.model.backend.download(buffer, first, out);
             }
         });
-        written.map(Some).map_err(|e| format!("{}: {e}", path.display()))
+        let written = written.map_err(|e| format!("{}: {e}", path.display()))?;
+        // A device that failed gave numbers that mean nothing.
+        self.check().map_err(|e| e.to_string())?;
+        Ok(Some(written))
     }
 
     /// Goes on from what [`Rank::save`] wrote of all ranks after so many steps.
@@ -152,6 +155,7 @@ impl<B: Backend + Clone> Rank<B> {
         }
         self.begin_at(step);
         self.model.backend.synchronize();
+        self.check()?;
         Ok(RankOutcome::nothing())
     }
 }
