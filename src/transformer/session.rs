@@ -108,7 +108,7 @@ pub trait Session {
     /// # Errors
     /// Disk or permissions, in words; the session goes on as if nothing had been asked.
     fn save(&mut self, _folder: &Path) -> Result<Vec<Written>, String> {
-        Err("only the built-in transformer's training, in one process, has checkpoints".into())
+        Err("only the built-in transformer's training has checkpoints".into())
     }
 
     /// Goes on from what [`Session::save`] wrote of a session like this one after so many steps; its next step is the one after.
@@ -116,7 +116,7 @@ pub trait Session {
     /// # Errors
     /// Files that cannot be read or are of another session; this one is then of no further use.
     fn restore(&mut self, _folder: &Path, _step: u64) -> Result<(), SessionError> {
-        Err(SessionError::Invalid("only the built-in transformer's training, in one process, has checkpoints".into()))
+        Err(SessionError::Invalid("only the built-in transformer's training has checkpoints".into()))
     }
 
     /// Seconds for which steps so far have waited for their batches, of the rank that waited longest.

@@ -293,6 +293,8 @@ fn measure(
             let first = asked.insert(trial.id.clone());
             let mut options = if first { how.traces.of(trial, &options) } else { options.clone() };
             let kept = unfinished::folder_of(how.out, &trial.id, round);
+            // Other processes may be elsewhere.
+            let kept = if leader.is_some() { std::path::absolute(&kept).unwrap_or(kept) } else { kept };
             options.variables.push((checkpoints::VARIABLE.into(), kept.into()));
             let request = team::request(plan, trial, plan.measure.seed_of(round));
             if let Some(leader) = &mut leader {

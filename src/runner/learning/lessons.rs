@@ -56,9 +56,6 @@ pub(in crate::runner) struct Lessons<'a> {
 /// What is wrong with the text; too little of it; a target that nothing can reach.
 pub(in crate::runner) fn prepared(request: &TrialRequest) -> Result<Option<Lessons<'_>>, String> {
     let Some(learning) = &request.trial.learning else { return Ok(None) };
-    if request.team.is_some() && learning.checkpoint.is_some() {
-        return Err("checkpoint.every: checkpoints of several processes are not built in; leave it out, or run the trial's devices in one".into());
-    }
     let (begun, w) = (Instant::now(), &request.trial.workload);
     let text = prepare(&learning.data, cache_folder().as_deref(), &mut |_| {}).map_err(|e| e.to_string())?;
     text.check(w.seq_len).map_err(|e| e.to_string())?;

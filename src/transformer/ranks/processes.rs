@@ -3,6 +3,7 @@
 //! A step is one message to every other process and one back, which holds what its ranks found; the step has ended when the last one is
 //! there. On one machine that round trip takes about 15 microseconds (`wire.rs` has the measurement), beside what waking up costs.
 
+use super::super::checkpoint::written::Written;
 use super::super::collective::net::Net;
 use super::super::course::Course;
 use super::super::error::SessionError;
@@ -10,6 +11,7 @@ use super::super::session::{Session, StepOutcome};
 use super::one::RankOutcome;
 use super::threads::{Ranks, mean_loss};
 use crate::net::lost::{How, Lost, Peer};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What a message begins with.
@@ -24,6 +26,12 @@ const FAILED_BY_OTHERS: u8 = 7;
 const TRAIN: u8 = 8;
 /// With a number of batches, 8 bytes.
 const EVALUATE: u8 = 9;
+/// With a folder.
+const SAVE: u8 = 10;
+/// What a process wrote there, or why it could not, in JSON.
+const SAVED: u8 = 11;
+/// With a number of steps, 8 bytes, and a folder.
+const RESTORE: u8 = 12;
 
 /// How long others may take to say why they failed, when it is known that one has.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -158,6 +166,11 @@ fn obeyed(ranks: &mut Ranks, word: &[u8]) -> Option<Result<Vec<RankOutcome>, Ses
     match word {
         [STEP] => Some(ranks.outcomes()),
         [TRAIN, rate @ ..] => Some(ranks.outcomes_at(f32::from_le_bytes(rate.try_into().ok()?))),
+        [RESTORE, rest @ ..] => {
+            let (step, folder) = rest.split_first_chunk()?;
+            let folder = Path::new(std::str::from_utf8(folder).ok()?);
+            Some(ranks.restore(folder, u64::from_le_bytes(*step)).map(|()| Vec::new()))
+        }
         [EVALUATE, batches @ ..] => Some(ranks.evaluations(u64::from_le_bytes(batches.try_into().ok()?))),
         _ => None,
     }
@@ -184,6 +197,25 @@ impl Together {
     }
 }
 
+/// A folder in a message.
+fn named(folder: &Path) -> Result<&str, String> {
+    let not_text = || format!("{}: expected a folder whose path is UTF-8", folder.display());
+    folder.to_str().ok_or_else(not_text)
+}
+
+/// What this process's ranks answer to [`SAVE`] with a folder.
+fn saved(ranks: &mut Ranks, folder: &[u8]) -> Vec<u8> {
+    let folder = std::str::from_utf8(folder).map_err(|e| e.to_string());
+    let written: Result<Vec<Written>, String> = folder.and_then(|folder| ranks.save(Path::new(folder)));
+    let mut word = vec![SAVED];
+    word.extend(serde_json::to_vec(&written).unwrap_or_default());
+    word
+}
+
+fn read_saved(word: &[u8]) -> Option<Result<Vec<Written>, String>> {
+    serde_json::from_slice(word.strip_prefix(&[SAVED])?).ok()
+}
+
 impl Session for Together {
     fn step(&mut self) -> Result<StepOutcome, SessionError> {
         let outcomes = self.all(&[STEP])?;
@@ -204,6 +236,35 @@ impl Session for Together {
         mean_loss(&outcomes).map(f64::from).ok_or_else(|| SessionError::Invalid("no rank told of a loss".into()))
     }
 
+    fn save(&mut self, folder: &Path) -> Result<Vec<Written>, String> {
+        tell(&self.net, &[&[SAVE][..], named(folder)?.as_bytes()].concat());
+        let own = self.ranks.save(folder);
+        let others = hear_all(&self.net, Ok(()), read_saved).map_err(|e| {
+            self.failed = true;
+            tell(&self.net, &failure(&e));
+            e.to_string()
+        })?;
+        let mut all = own?;
+        for written in others {
+            all.extend(written?);
+        }
+        let here = |w: &&Written| folder.join(&w.file).metadata().is_ok_and(|m| m.len() == w.bytes);
+        match all.iter().find(|w| !here(w)) {
+            Some(Written { file, .. }) => {
+                let folder = folder.display();
+                Err(format!(
+                    "{folder}: another process has written {file}, and it is not there; use a folder that all processes share"
+                ))
+            }
+            None => Ok(all),
+        }
+    }
+
+    fn restore(&mut self, folder: &Path, step: u64) -> Result<(), SessionError> {
+        let folder = named(folder).map_err(SessionError::Invalid)?;
+        self.all(&[&[RESTORE][..], &step.to_le_bytes(), folder.as_bytes()].concat()).map(drop)
+    }
+
     fn waited(&self) -> Option<f64> {
         self.ranks.waited()
     }
@@ -219,6 +280,10 @@ impl Session for Together {
             leader.receive(&mut word)?;
             if word == [END] {
                 return Ok(seconds);
+            }
+            if let [SAVE, folder @ ..] = word.as_slice() {
+                leader.send(&saved(&mut self.ranks, folder))?;
+                continue;
             }
             let begun = Instant::now();
             let Some(outcomes) = obeyed(&mut self.ranks, &word) else {

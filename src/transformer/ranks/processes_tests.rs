@@ -77,6 +77,43 @@ fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
 }
 
 #[test]
+fn several_processes_go_on_from_what_they_wrote_into_a_folder_of_all() {
+    let w = workload(Phase::Train);
+    for (processes, data, tensor, sharding) in
+        [(2, 2, 1, Sharding::None), (3, 3, 1, Sharding::Optimizer), (2, 2, 2, Sharding::Parameters)]
+    {
+        let options = options(Parallel { data, tensor, sharding }, BackendKind::Cpu);
+        let (_, whole) = led(&mut *prepare(&w, &options).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let found = on_loopback(processes, |net| {
+            let leads = net.leads();
+            let mut session = prepare_among(&w, &options, net).unwrap();
+            if !leads {
+                session.follow().unwrap();
+                return None;
+            }
+            (0..2).for_each(|_| drop(session.step().unwrap()));
+            let written = session.save(folder.path()).unwrap();
+            let files = std::fs::read_dir(folder.path()).unwrap().count();
+            assert_eq!(written.len(), files, "{written:?}");
+            // What it does after that is lost.
+            session.step().unwrap();
+            session.restore(folder.path(), 2).unwrap();
+            let nowhere = session.save(&folder.path().join("nowhere")).unwrap_err();
+            assert!(nowhere.contains("nowhere/state-"), "{nowhere}");
+            Some((2..STEPS).map(|_| session.step().unwrap().loss.unwrap()).collect::<Vec<f32>>())
+        });
+        assert_eq!(found[0].as_deref(), Some(&whole[2..]), "{processes} processes, {sharding}");
+        let one = {
+            let mut one = prepare(&w, &options).unwrap();
+            one.restore(folder.path(), 2).unwrap();
+            (2..STEPS).map(|_| one.step().unwrap().loss.unwrap()).collect::<Vec<f32>>()
+        };
+        assert_eq!(one, whole[2..], "files say nothing of processes");
+    }
+}
+
+#[test]
 fn a_process_that_leaves_ends_the_step_and_the_others() {
     let w = workload(Phase::Train);
     let options = options(Parallel::replicas(3), BackendKind::Cpu);

@@ -48,7 +48,9 @@ impl Keeper {
     /// Of a trial that is to have checkpoints, where there is a place for them.
     pub(in crate::runner) fn of(request: &TrialRequest) -> Option<Self> {
         let every = request.trial.learning.as_ref()?.checkpoint?;
-        let folder = std::env::var_os(VARIABLE).filter(|v| !v.is_empty())?;
+        // Of several processes the first keeps them, and tells the others.
+        let leads = request.team.as_ref().is_none_or(|team| team.world.rank == 0);
+        let folder = std::env::var_os(VARIABLE).filter(|v| leads && !v.is_empty())?;
         Some(Self::new(every, folder.into(), Identity::of(request)))
     }
 
