@@ -1,4 +1,4 @@
-use super::super::grid::{Sharding, of_threads};
+use super::super::grid::of_threads;
 use super::super::net::tests::on_loopback;
 use super::*;
 
@@ -36,7 +36,7 @@ fn ranks_of_several_processes_hold_the_bits_that_threads_do() {
         &[Job::Broadcast { root: 1 }],
     ];
     for (processes, data, tensor) in [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 2, 2), (3, 2, 3)] {
-        let grid = Parallel { data, tensor, sharding: Sharding::None };
+        let grid = Parallel { data, tensor, ..Parallel::replicas(1) };
         for jobs in jobs {
             // What a scattered rank holds of the others' shares is undefined, and with two groups goes into the second.
             if jobs.len() == 2 && jobs[1] == Job::AllGather && data > 1 && tensor > 1 {

@@ -11,6 +11,10 @@ mod grid_tests;
 #[cfg(test)]
 mod lever_tests;
 pub(super) mod one;
+mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 pub(super) mod processes;
+mod schedule;
 pub(super) mod threads;
 pub(super) mod training;
