@@ -98,6 +98,26 @@ fn an_impossible_shape_offers_values_that_work() {
     scenario_fails(&levers("schedule: { clip: -1 }"), 2, &["s.yaml:3:", "schedule.clip", "above 0"]);
     scenario_fails(&levers("schedule: { clp: 1 }"), 2, &["s.yaml:3:", "clp", "clip"]);
     scenario_fails(&shared("tensr: 2"), 2, &["s.yaml:3:", "tensr", "tensor"]);
+    let staged = |p: &str| format!("{HEAD}trial: {{ batch: 4, {p} }}\n");
+    let stages = "parallel: { pipeline: 13 }";
+    scenario_fails(
+        &staged(stages),
+        2,
+        &["s.yaml:3:", "parallel.pipeline", "n_layers = 12", "found 13", "use 12 or fewer"],
+    );
+    let devices = "devices: 3, parallel: { pipeline: 2 }";
+    scenario_fails(&staged(devices), 2, &["s.yaml:3:", "parallel.pipeline", "2 does not divide devices = 3"]);
+    for phase in ["prefill", "decode", "generate"] {
+        let other = staged(&format!("phase: {phase}, parallel: {{ pipeline: 2 }}"));
+        scenario_fails(&other, 2, &["s.yaml:3:", "parallel.pipeline", phase, "phase: train"]);
+    }
+    let both = staged("parallel: { pipeline: 2, tensor: 2 }");
+    scenario_fails(&both, 2, &["s.yaml:3:", "parallel.pipeline", "use parallel.tensor: 1"]);
+    let zero = staged("parallel: { pipeline: 2, data: 2, sharding: gradients }");
+    scenario_fails(&zero, 2, &["s.yaml:3:", "parallel.pipeline", "sharding: gradients", "use none or optimizer"]);
+    scenario_fails(&staged("parallel: { pipeline: 0 }"), 2, &["s.yaml:3:", "parallel.pipeline", "0"]);
+    scenario_fails(&staged("parallel: { pipline: 2 }"), 2, &["s.yaml:3:", "pipline", "pipeline"]);
+    scenario_fails(&staged("parallel: { pipeline: 2 }, accumulate: 3"), 2, &["s.yaml:3:", "accumulate", "use 2"]);
     let product = format!("{HEAD}trial: {{ devices: 4, batch: 4, parallel: {{ data: 4, tensor: 4 }} }}\n");
     scenario_fails(&product, 2, &["s.yaml:3:", "devices", "4", "use 16"]);
     let long = format!("{HEAD}trial: {{ seq_len: 4096, model: {{ preset: gpt2 }} }}\n");

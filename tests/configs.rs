@@ -1,6 +1,6 @@
 //! Public models, by the numbers of their configs: parameters as published, KV cache and FLOPs a token as counted here by hand.
 
-use centime::internal::transformer::{Parallel, Shape, Sharding, count, shape_from_hf_config};
+use centime::internal::transformer::{Parallel, Shape, count, shape_from_hf_config};
 use centime::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 /// Layers, width, heads, KV heads, head size, feed-forward width, vocabulary, tied embeddings; parameters as the model's card or its
@@ -261,11 +261,7 @@ fn a_sliding_window_is_counted() {
         assert_eq!(flops(&without) - flops(&with), 4 * layers * attn * (u64::from(prompt) + 1 - seen));
         assert_eq!(bytes(&without) - bytes(&with), 2 * 2 * layers * kv * (u64::from(prompt) + 1 - seen));
     }
-    let memory = |w: &Workload| {
-        count::memory(BackendKind::Cpu, w, &Parallel { data: 1, tensor: 1, sharding: Sharding::None })
-            .unwrap()
-            .kv_cache_bytes
-    };
+    let memory = |w: &Workload| count::memory(BackendKind::Cpu, w, &Parallel::replicas(1)).unwrap().kv_cache_bytes;
     assert_eq!(memory(&of(&windowed, 16_000)), 2 * 2 * layers * kv * 4096);
     assert_eq!(memory(&of(&mistral, 16_000)), 2 * 2 * layers * kv * 16_002);
 }

@@ -24,6 +24,8 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
          {0}    - {{ phase: train, batch: 4, seq_len: 256, n_layers: 12, parallel: {{ data: 2, sharding: gradients }}, accumulate: 2 }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, n_layers: 12, parallel: {{ data: 2, sharding: parameters }} }}\n\
          {0}    - {{ phase: train, batch: 8, seq_len: 256, model.family: llama, recompute: full }}\n\
+         {0}    - {{ phase: train, batch: 8, seq_len: 256, parallel: {{ pipeline: 2 }}, accumulate: 4 }}\n\
+         {0}    - {{ phase: train, batch: 8, seq_len: 256, n_layers: 7, model.family: llama, parallel: {{ pipeline: 2 }}, accumulate: 2, recompute: full }}\n\
          measure: {{ min_seconds: 0, max_seconds: 0.05, warmup: 2, order: file }}\n",
         ""
     );
@@ -37,7 +39,7 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let results: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = results["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 15);
+    assert_eq!(rows.len(), 17);
     let mut off = Vec::new();
     for row in rows {
         let number = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"));

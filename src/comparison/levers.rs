@@ -1,4 +1,4 @@
-//! Training trials beside the one that is carried out the usual way: all at once, everything kept, nothing shared out.
+//! Training trials beside the one that is carried out the usual way: all at once, everything kept, nothing shared out, no stages.
 
 use crate::results::record::Record;
 use crate::scenario::trial::Trial;
@@ -38,12 +38,16 @@ fn concerns(trial: &Trial) -> bool {
 fn usual_way(trial: &Trial) -> Trial {
     let mut usual = trial.clone();
     usual.workload.levers = Levers::default();
-    usual.parallel = Some(Parallel { sharding: Sharding::None, ..trial.parallel() });
+    let p = trial.parallel();
+    // As many devices, each a whole replica's.
+    let data = p.data.saturating_mul(p.pipeline);
+    usual.parallel = Some(Parallel { data, pipeline: 1, sharding: Sharding::None, ..p });
     usual.canonical()
 }
 
 fn is_usual(trial: &Trial) -> bool {
-    trial.workload.levers.are_plain() && trial.parallel().sharding == Sharding::None
+    let p = trial.parallel();
+    trial.workload.levers.are_plain() && p.sharding == Sharding::None && p.pipeline == 1
 }
 
 #[cfg(test)]
@@ -73,7 +77,12 @@ mod tests {
             of(2, plain, Sharding::None),
             of(3, full, Sharding::None),
         ];
-        let pairs: Vec<(usize, Option<usize>)> = levers(&records).iter().map(|l| (l.record, l.usual)).collect();
-        assert_eq!(pairs, [(2, Some(2)), (0, Some(2)), (3, Some(3)), (1, Some(3)), (4, None)]);
+        let pairs = |records: &[Record]| levers(records).iter().map(|l| (l.record, l.usual)).collect::<Vec<_>>();
+        assert_eq!(pairs(&records), [(2, Some(2)), (0, Some(2)), (3, Some(3)), (1, Some(3)), (4, None)]);
+        // Two stages beside two replicas, on as many devices.
+        let mut staged = of(2, Levers { accumulate: 4, ..plain }, Sharding::None);
+        staged.cell.trial.parallel = Some(Parallel { pipeline: 2, ..Parallel::replicas(1) });
+        assert_eq!(pairs(&[staged.clone(), of(2, plain, Sharding::None)]), [(1, Some(1)), (0, Some(1))]);
+        assert_eq!(pairs(&[staged]), [(0, None)]);
     }
 }

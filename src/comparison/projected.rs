@@ -41,7 +41,7 @@ pub(crate) fn projected(run: &Run, c: &Calibration) -> Vec<Compared> {
             record,
             quantity: quantity(w.phase),
             measured_seconds: crate::stats::median(&figures.medians_of_launches())?,
-            projected_seconds: step_seconds(w, &device, c)?,
+            projected_seconds: step_seconds(w, &device, c)? / (1.0 - trial.bubble()),
         })
     };
     run.records.iter().enumerate().filter_map(one).collect()

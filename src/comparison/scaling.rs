@@ -39,11 +39,17 @@ pub(crate) enum Way {
     Tensor,
     /// Replicas of so many devices each.
     Grid(u32, Sharding),
+    /// Some of the layers on each device.
+    Pipeline,
+    /// Replicas of so many stages each.
+    Pipelines(u32, Sharding),
 }
 
 impl Way {
     fn of(p: &Parallel) -> Self {
         match (p.data, p.tensor) {
+            (1, _) if p.pipeline > 1 => Self::Pipeline,
+            _ if p.pipeline > 1 => Self::Pipelines(p.pipeline, p.sharding),
             (_, 1) => Self::Replicas(p.sharding),
             (1, _) => Self::Tensor,
             (_, tensor) => Self::Grid(tensor, p.sharding),
@@ -56,16 +62,21 @@ impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let sharding = match self {
             Self::Tensor => return f.write_str("tensor parallel"),
+            Self::Pipeline => return f.write_str("pipeline"),
             Self::Replicas(Sharding::None) => return Ok(()),
             Self::Replicas(sharding) => sharding,
             Self::Grid(tensor, sharding) => {
                 write!(f, "replicas of {tensor}")?;
                 sharding
             }
+            Self::Pipelines(stages, sharding) => {
+                write!(f, "replicas of {stages} stages")?;
+                sharding
+            }
         };
         match (self, sharding) {
             (_, Sharding::None) => Ok(()),
-            (Self::Grid(..), what) => write!(f, ", {what} sharded"),
+            (Self::Grid(..) | Self::Pipelines(..), what) => write!(f, ", {what} sharded"),
             (_, what) => write!(f, "{what} sharded"),
         }
     }
@@ -165,22 +176,26 @@ mod tests {
         let mut run = fixture::sweep();
         run.records.retain(|r| r.measurement.figures.is_some());
         let one = run.records.iter().find(|r| r.cell.trial.devices == 1).unwrap().clone();
-        let of = |data, tensor, sharding| {
+        let shared = |parallel: Parallel| {
             let mut r = one.clone();
-            r.cell.trial.devices = data * tensor;
-            r.cell.trial.parallel = Some(Parallel { data, tensor, sharding });
+            r.cell.trial.devices = parallel.ranks().unwrap();
+            r.cell.trial.parallel = Some(parallel);
             r
         };
+        let of = |data, tensor, sharding| shared(Parallel { data, tensor, pipeline: 1, sharding });
         run.records = vec![
             of(2, 1, Sharding::None),
             of(1, 2, Sharding::None),
             of(2, 1, Sharding::Optimizer),
             of(2, 2, Sharding::Optimizer),
+            shared(Parallel { pipeline: 2, ..Parallel::replicas(1) }),
+            shared(Parallel { pipeline: 2, ..Parallel::replicas(2) }),
             one.clone(),
         ];
         let found = scaling(&run, &evaluate(&run, fixture::book()));
         let ways: Vec<String> = found.iter().map(|s| s.way.to_string()).collect();
-        assert_eq!(ways, ["", "tensor parallel", "optimizer sharded", "replicas of 2, optimizer sharded"]);
+        assert_eq!(ways[..4], ["", "tensor parallel", "optimizer sharded", "replicas of 2, optimizer sharded"]);
+        assert_eq!(ways[4..], ["pipeline", "replicas of 2 stages"]);
         assert!(found.iter().all(|s| s.points.len() == 2 && s.points[0].devices == 1));
     }
 

@@ -213,6 +213,8 @@ fn step_seconds(cell: &Cell, cores: u32, facts: &MachineFacts) -> f64 {
     }
     let device = own::cpu("this machine", &facts.probe, cores, facts.cores, facts.memory.get() as f64);
     let slower = if cell.trial.backend == BackendKind::Naive { NAIVE } else { 1.0 };
+    // Stages wait for one another at both ends of a step.
+    let slower = slower / (1.0 - cell.trial.bubble());
     own::own_step_seconds(&cell.trial.workload, &device, &facts.calibration).unwrap_or(f64::INFINITY) * slower
 }
 

@@ -10,8 +10,8 @@ use super::measurement::Figures;
 use super::measurement::Stop;
 use super::memory;
 use super::protocol::{
-    ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PROTOCOL_VERSION, Progress, ProtocolError,
-    Team, TrialRequest, WEIGHTS_PROTOCOL, read_request, send,
+    ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PIPELINE_PROTOCOL, PROTOCOL_VERSION, Progress,
+    ProtocolError, Team, TrialRequest, WEIGHTS_PROTOCOL, read_request, send,
 };
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
@@ -82,7 +82,8 @@ pub fn serve(input: impl Read, mut output: impl Write) -> Result<(), ProtocolErr
 }
 
 fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, Failure> {
-    let known = [PROTOCOL_VERSION, ENGINE_PROTOCOL, WEIGHTS_PROTOCOL, LEVERS_PROTOCOL, LEARNING_PROTOCOL];
+    let known =
+        [PROTOCOL_VERSION, ENGINE_PROTOCOL, WEIGHTS_PROTOCOL, LEVERS_PROTOCOL, LEARNING_PROTOCOL, PIPELINE_PROTOCOL];
     if !known.contains(&request.protocol) {
         let theirs = request.protocol;
         return Err(Failure::invalid(format!(

@@ -25,6 +25,9 @@ pub(crate) const LEARNING_PROTOCOL: u32 = 4;
 /// Version of a request for a trial whose steps are not carried out all at once: a build from before would do them so.
 pub(crate) const LEVERS_PROTOCOL: u32 = 5;
 
+/// Version of a request for a trial whose devices are stages of a pipeline: a build from before would make replicas of them.
+pub(crate) const PIPELINE_PROTOCOL: u32 = 6;
+
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
 

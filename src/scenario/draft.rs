@@ -27,10 +27,11 @@ pub(crate) struct Draft {
     pub dtype: Dtype,
     pub weights: WeightFormat,
     pub backend: BackendChoice,
-    /// The product of the two that follow; whichever is not said follows from the others, or is 1.
+    /// The product of the three that follow; whichever of the first two is not said follows from the others, or is 1.
     pub devices: Option<u32>,
     pub data: Option<u32>,
     pub tensor: Option<u32>,
+    pub pipeline: Option<u32>,
     pub sharding: Sharding,
     pub cores_per_device: u32,
     pub optimizer: OptimizerKind,
@@ -64,6 +65,7 @@ impl Default for Draft {
             devices: None,
             data: None,
             tensor: None,
+            pipeline: None,
             sharding: Sharding::None,
             // A device of the CPU is one core unless the scenario says more: one device and two are then a real
             // comparison on every machine, and no figure depends on how many cores happen to be there.
@@ -206,30 +208,40 @@ impl Draft {
     /// # Errors
     /// Numbers that do not make a product.
     pub(crate) fn parallel(&self) -> Result<Parallel, FieldFault> {
-        let sharding = self.sharding;
+        let (sharding, pipeline) = (self.sharding, self.pipeline.unwrap_or(1));
         let quotient = |field: &'static str, by: u32, devices: u32| match devices.checked_div(by) {
             Some(other) if other * by == devices => Ok(other),
-            _ => Err((
-                field.into(),
-                format!("{by} does not divide devices = {devices}; leave devices out, or use a divisor"),
-            )),
+            _ => {
+                let part = if self.devices == Some(devices) { "" } else { " of each stage" };
+                let message =
+                    format!("{by} does not divide devices = {devices}{part}; leave devices out, or use a divisor");
+                Err((field.into(), message))
+            }
         };
-        let (data, tensor) = match (self.devices, self.data, self.tensor) {
+        let of_stage = match (self.devices, self.pipeline) {
+            (Some(devices), Some(stages)) => Some(quotient("parallel.pipeline", stages, devices)?),
+            (devices, _) => devices,
+        };
+        let (data, tensor) = match (of_stage, self.data, self.tensor) {
             (Some(d), None, None) => (d, 1),
             (Some(d), Some(data), None) => (data, quotient("parallel.data", data, d)?),
             (Some(d), None, Some(tensor)) => (quotient("parallel.tensor", tensor, d)?, tensor),
             (_, data, tensor) => (data.unwrap_or(1), tensor.unwrap_or(1)),
         };
-        let parallel = Parallel { data, tensor, sharding };
+        let parallel = Parallel { data, tensor, pipeline, sharding };
         match (parallel.ranks(), self.devices) {
             (None, _) => Err((
                 "parallel.data".into(),
-                format!("{data} x {tensor} devices cannot be counted; use smaller numbers"),
+                format!("{data} x {tensor} x {pipeline} devices cannot be counted; use smaller numbers"),
             )),
             (Some(product), Some(devices)) if product != devices => {
+                let (stages, all) = match self.pipeline {
+                    Some(_) => (format!(", parallel.pipeline = {pipeline}"), "four"),
+                    None => (String::new(), "three"),
+                };
                 let message = format!(
-                    "{devices} is not the product of parallel.data = {data} and parallel.tensor = {tensor}; use {product}, or leave \
-                     one of the three out"
+                    "{devices} is not the product of parallel.data = {data} and parallel.tensor = {tensor}{stages}; use {product}, or \
+                     leave one of the {all} out"
                 );
                 Err(("devices".into(), message))
             }
@@ -313,6 +325,19 @@ mod tests {
         );
         assert_eq!(of(Some(6), None, Some(4)).unwrap_err().0, "parallel.tensor");
         assert_eq!(of(None, Some(u32::MAX), Some(2)).unwrap_err().0, "parallel.data");
+        let of = |devices, data, pipeline| {
+            let d = Draft { batch: 8, devices, data, pipeline: Some(pipeline), ..Draft::default() };
+            d.parallel().map(|p| (p.data, p.tensor, p.pipeline))
+        };
+        assert_eq!(of(None, None, 2), Ok((1, 1, 2)));
+        assert_eq!(of(Some(4), None, 2), Ok((2, 1, 2)));
+        assert_eq!(of(Some(4), Some(2), 2), Ok((2, 1, 2)));
+        assert_eq!(of(None, Some(2), 3), Ok((2, 1, 3)));
+        let refused = of(Some(3), None, 2).unwrap_err();
+        assert_eq!(refused.0, "parallel.pipeline");
+        assert_eq!(refused.1, "2 does not divide devices = 3; leave devices out, or use a divisor");
+        let refused = of(Some(6), Some(2), 2).unwrap_err();
+        assert_eq!(refused.1, "2 does not divide devices = 3 of each stage; leave devices out, or use a divisor");
         let heads = Draft { tensor: Some(5), ..Draft::default() };
         assert_eq!(
             heads.finish(|| false).unwrap_err(),

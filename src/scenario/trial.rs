@@ -110,6 +110,13 @@ impl Trial {
     pub fn parallel(&self) -> Parallel {
         self.parallel.unwrap_or(Parallel::replicas(self.devices))
     }
+
+    /// Share of a training step for which the stages of a pipeline wait for one another, if all take as long; 0 of another program, whose
+    /// schedule is not known.
+    pub(crate) fn bubble(&self) -> f64 {
+        let ours = self.engine.is_none() && self.workload.phase == Phase::Train;
+        if ours { self.parallel().bubble(self.workload.levers.accumulate) } else { 0.0 }
+    }
 }
 
 #[cfg(test)]
@@ -155,5 +162,11 @@ mod tests {
         assert_ne!(whole.id(), tensor(Phase::Train, 2, Sharding::Optimizer).id());
         assert_eq!(tensor(Phase::Train, 1, Sharding::None).id(), tensor(Phase::Train, 1, Sharding::Optimizer).id());
         assert_eq!(tensor(Phase::Decode, 2, Sharding::None).id(), tensor(Phase::Decode, 2, Sharding::Optimizer).id());
+        let staged = |pipeline| {
+            Draft { pipeline: Some(pipeline), data: Some(2), batch: 4, ..Draft::default() }.finish(|| false).unwrap()
+        };
+        assert_eq!((staged(2).devices, staged(2).parallel().pipeline), (4, 2));
+        assert_ne!(staged(2).id(), staged(1).id());
+        assert_eq!(staged(1).id(), "68787bbc6960", "of a build that knew no stages");
     }
 }

@@ -24,7 +24,10 @@ impl Workload {
     pub fn check(&self, parallel: &Parallel) -> Result<(), WorkloadFault> {
         let fault = |field: &'static str, message: String| Err(WorkloadFault { field, message });
         if let Err(e) = parallel.check(&self.shape, self.batch) {
-            return fault(if e.batch { "batch" } else { "parallel.tensor" }, e.message);
+            return fault(e.field, e.message);
+        }
+        if let Some(message) = self.unstaged(parallel) {
+            return fault("parallel.pipeline", message);
         }
         if let Some(message) = self.undivided(parallel) {
             return fault("accumulate", message);
@@ -59,6 +62,29 @@ impl Workload {
             return fault(length.0, message);
         }
         Ok(())
+    }
+
+    /// Why it cannot go through stages, if there are several and it cannot.
+    fn unstaged(&self, parallel: &Parallel) -> Option<String> {
+        let Parallel { pipeline, tensor, sharding, .. } = *parallel;
+        if pipeline == 1 {
+            return None;
+        }
+        let stages = format!("{pipeline} stages");
+        if self.phase != Phase::Train {
+            return Some(format!(
+                "{stages} are for phase train, found {}; use parallel.pipeline: 1, or phase: train",
+                self.phase
+            ));
+        }
+        if tensor > 1 {
+            let message =
+                "are not built in where ranks split the layers; use parallel.tensor: 1, or parallel.pipeline: 1";
+            return Some(format!("{stages} {message}"));
+        }
+        sharding.of_gradients().then(|| {
+            format!("{stages} are not built in with parallel.sharding: {sharding}; use none or optimizer, or parallel.pipeline: 1")
+        })
     }
 
     /// Why a replica's sequences make no micro-batches of one size, if so.

@@ -118,7 +118,12 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     if let Some(what) = (options.backend == BackendKind::Cuda).then(|| cuda::parts::lacking(w)).flatten() {
         return invalid(format!("{what} are not built into backend cuda (model {}); use backend: cpu", w.shape.family));
     }
-    let sharding = options.parallel.sharding;
+    let Parallel { sharding, pipeline, .. } = options.parallel;
+    if options.backend == BackendKind::Cuda && pipeline > 1 {
+        return invalid(format!(
+            "parallel.pipeline: {pipeline} is on CPU ranks only; use parallel.pipeline: 1, or backend: cpu"
+        ));
+    }
     if options.backend == BackendKind::Cuda && w.phase == Phase::Train && sharding.of_gradients() {
         return invalid(format!(
             "parallel.sharding: {sharding} is not built into backend cuda; use optimizer, or backend: cpu"

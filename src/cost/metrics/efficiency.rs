@@ -31,6 +31,19 @@ pub(crate) static PEAK_FLOPS: Metric = Metric {
     compute: |c| Estimate::exact(peak_flops(c)?)?.positive(),
 };
 
+pub(crate) static PIPELINE_BUBBLE: Metric = Metric {
+    name: "pipeline_bubble",
+    label: "bubble",
+    unit: "% of the step",
+    quantity: Quantity::Share,
+    provenance: Provenance::Projected,
+    direction: Direction::Lower,
+    formula: "(P - 1) / (M + P - 1), for P stages (parallel.pipeline) and M micro-batches (accumulate): the share of a training step for which a \
+              stage waits for others, if all take as long",
+    source: "Huang et al. 2019 (GPipe), section 2.3; one forward one backward has the same",
+    compute: |c| Estimate::exact(c.record.cell.trial.bubble())?.positive(),
+};
+
 /// A share of a limit.
 const fn share(
     name: &'static str,

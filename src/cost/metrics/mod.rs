@@ -11,7 +11,7 @@ mod quality;
 mod serving;
 mod throughput;
 
-pub(crate) use efficiency::{FLOPS_PER_SECOND, MBU, MFU, MFU_CAUSAL, PEAK_FLOPS, limits};
+pub(crate) use efficiency::{FLOPS_PER_SECOND, MBU, MFU, MFU_CAUSAL, PEAK_FLOPS, PIPELINE_BUBBLE, limits};
 pub(crate) use energy::{ENERGY_USD_PER_MILLION, JOULES_PER_TOKEN, JOULES_PER_TOKEN_AT_TDP, WATTS};
 pub(crate) use gpu::{GPU_CLOCK, GPU_THROTTLED, GPU_THROTTLED_STEPS, GPU_WATTS, PEAK_GPU_MEMORY};
 pub(crate) use latency::{STEP_P50, STEP_P90, STEP_P95, STEP_P99, TPOT, TTFT};
@@ -98,6 +98,7 @@ pub(crate) const METRICS: &[&Metric] = &[
     &MFU,
     &MFU_CAUSAL,
     &MBU,
+    &PIPELINE_BUBBLE,
     &WATTS,
     &GPU_WATTS,
     &JOULES_PER_TOKEN,

@@ -2,7 +2,7 @@
 
 use crate::comparison::levers::{Lever, levers};
 use crate::cost::metric::Metric;
-use crate::cost::metrics::{LARGEST_BATCH, MODEL_MEMORY, PREDICTED_MEMORY, STEP_P50, USD_PER_MILLION};
+use crate::cost::metrics::{LARGEST_BATCH, MODEL_MEMORY, PIPELINE_BUBBLE, PREDICTED_MEMORY, STEP_P50, USD_PER_MILLION};
 use crate::report::document::{Block, Cell, Column, Row, Table};
 use crate::report::facts::Facts;
 use crate::report::format::{ABSENT, shown};
@@ -13,7 +13,8 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
     if all.is_empty() {
         return vec![];
     }
-    let mut table = Table::new(vec![
+    let staged = all.iter().any(|l| facts.get(l.record, &PIPELINE_BUBBLE).is_some());
+    let mut columns = vec![
         Column::text("configuration"),
         Column::number("memory, predicted"),
         Column::number("memory, measured"),
@@ -22,7 +23,9 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
         Column::number("of the usual"),
         Column::number("$/M tokens"),
         Column::number("largest batch"),
-    ]);
+    ];
+    columns.extend(staged.then(|| Column::number("bubble")));
+    let mut table = Table::new(columns);
     for Lever { record, usual } in all {
         let cell = |metric: &Metric| {
             let e = facts.get(record, metric);
@@ -37,7 +40,7 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
             Some(r) => Cell::number(format!("{}x", significant(r, 3)), r),
             None => Cell::text(ABSENT),
         };
-        let cells = vec![
+        let mut cells = vec![
             Cell::text(facts.name(record)),
             cell(&PREDICTED_MEMORY),
             cell(&MODEL_MEMORY),
@@ -47,11 +50,15 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
             cell(&USD_PER_MILLION),
             cell(&LARGEST_BATCH),
         ];
+        cells.extend(staged.then(|| cell(&PIPELINE_BUBBLE)));
         table.rows.push(Row { cells, highlighted: usual == Some(record) });
     }
     table.caption = "Beside each trial that is carried out the usual way (highlighted: the whole batch at once, everything kept, nothing \
-                     shared out) those that differ from it in that alone. The largest batch is projected: what would fit into this \
-                     machine's memory, all else being as it is."
+                     shared out, no stages) those that differ from it in that alone. The largest batch is projected: what would fit into \
+                     this machine's memory, all else being as it is."
         .into();
+    if staged {
+        table.caption += " The bubble is projected as well: the share of a step for which a stage waits for others, if all take as long.";
+    }
     vec![Block::Table(table)]
 }

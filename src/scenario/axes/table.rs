@@ -10,7 +10,7 @@ use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
 use crate::yaml::Value;
 
 /// Fields of a trial beside its model.
-pub(super) const TRIAL: [Axis; 20] = [
+pub(super) const TRIAL: [Axis; 21] = [
     axis!(
         "phase",
         [],
@@ -97,7 +97,7 @@ pub(super) const TRIAL: [Axis; 20] = [
         "devices",
         "",
         Kind::Count,
-        "devices, the product of parallel.data and parallel.tensor; alone, data-parallel ones; default 1",
+        "devices, the product of parallel.data, parallel.tensor and parallel.pipeline; alone, data-parallel ones; default 1",
         |d, v| d.devices = Some(count(v)?),
         |t| int(t.devices)
     ),
@@ -107,7 +107,7 @@ pub(super) const TRIAL: [Axis; 20] = [
         "data",
         "replicas",
         Kind::Count,
-        "replicas of the model; the batch is split among them; default: devices / parallel.tensor",
+        "replicas of the model; the batch is split among them; default: devices / (parallel.tensor * parallel.pipeline)",
         |d, v| d.data = Some(count(v)?),
         |t| int(t.parallel().data)
     ),
@@ -120,6 +120,16 @@ pub(super) const TRIAL: [Axis; 20] = [
         "devices of a replica; heads and feed-forward widths are split among them; divides n_heads, n_kv_heads and d_ff; default 1",
         |d, v| d.tensor = Some(count(v)?),
         |t| int(t.parallel().tensor)
+    ),
+    axis!(
+        "parallel.pipeline",
+        [],
+        "pipeline",
+        "stages",
+        Kind::Count,
+        "stages that a replica's layers are divided into in training, a device each; the micro-batches of accumulate go through them one forward one backward; at most n_layers; on CPUs; default 1",
+        |d, v| d.pipeline = Some(count(v)?),
+        |t| if t.workload.phase == Phase::Train { int(t.parallel().pipeline) } else { Value::Null }
     ),
     axis!(
         "parallel.sharding",

@@ -3,7 +3,7 @@
 
 use super::{Checkpoint, CheckpointError};
 use crate::transformer::backend::Backend;
-use crate::transformer::collective::grid::{Parallel, Sharding};
+use crate::transformer::collective::grid::Parallel;
 use crate::transformer::cpu::Cpu;
 use crate::transformer::golden::stored::{compare, given, logits_of};
 use crate::transformer::golden::tolerance;
@@ -181,7 +181,7 @@ fn some_rows_and_a_ranks_part_are_those_of_the_whole() {
         let read = folder(&Saved::of(name), Format::F32, 1);
         let stored = Checkpoint::open(read.path()).unwrap();
         let whole = Index::new(&stored.shape);
-        let alone = Parallel { data: 1, tensor: 1, sharding: Sharding::None };
+        let alone = Parallel::replicas(1);
         let pair = Parallel { tensor: 2, ..alone };
         let split = pair.check(&stored.shape, 1).is_ok();
         assert_eq!(split, ["gpt2", "llama-gqa", "phi3"].contains(&name), "{name}");
@@ -256,7 +256,7 @@ fn every_phase_runs_on_what_is_read_whole_or_in_parts() {
     let read = folder(&Saved::of("llama-gqa"), Format::F32, 2);
     let stored = Checkpoint::open(read.path()).unwrap();
     let run = |workload: &Workload, tensor: u32, seed: u64| {
-        let parallel = Parallel { data: 1, tensor, sharding: Sharding::None };
+        let parallel = Parallel { tensor, ..Parallel::replicas(1) };
         let options = SessionOptions { backend: BackendKind::Cpu, parallel, threads_per_rank: 1, seed };
         let mut session = prepare(workload, &options).unwrap();
         let losses: Vec<f32> = (0..2).filter_map(|_| session.step().unwrap().loss).collect();

@@ -1,13 +1,15 @@
 //! How ranks share a workload: replicas, each of which takes its part of the batch, of several ranks, each of which takes its part
-//! of every layer.
+//! of every layer, or some of the layers.
 //!
-//! Ranks are numbered replica by replica, so that those that split a layer (and talk twice a layer) are neighbours, as within a
-//! node.
+//! Ranks are numbered replica by replica and there stage by stage, so that those that split a layer (and talk twice a layer) are
+//! neighbours, as within a node, and a stage is next to those that it hands on to.
 
+use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::super::shape::parts::{Positions, QkNorm};
 use super::Collective;
 use super::alone::Alone;
+use super::stage::Stage;
 use super::threads::Exchange;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -52,6 +54,9 @@ pub struct Parallel {
     pub data: u32,
     /// Tensor-parallel ranks of one replica; heads and feed-forward widths are split among them (Shoeybi et al. 2019, section 3).
     pub tensor: u32,
+    /// Pipeline-parallel ranks of one replica; its layers are divided into so many stages.
+    #[serde(default = "Parallel::one", skip_serializing_if = "Parallel::is_one")]
+    pub pipeline: u32,
     /// What the replicas keep a part of each.
     pub sharding: Sharding,
 }
@@ -60,26 +65,47 @@ pub struct Parallel {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Indivisible {
-    /// Whether the batch is at fault, or else the number of tensor-parallel ranks.
-    pub batch: bool,
+    /// The field of a trial at fault, by its path.
+    pub field: &'static str,
     pub message: String,
 }
 
 impl Parallel {
     /// Whole replicas.
     pub fn replicas(data: u32) -> Self {
-        Self { data, tensor: 1, sharding: Sharding::None }
+        Self { data, tensor: 1, pipeline: 1, sharding: Sharding::None }
+    }
+
+    fn one() -> u32 {
+        1
+    }
+
+    fn is_one(ranks: &u32) -> bool {
+        *ranks == 1
     }
 
     /// All ranks; `None` when they cannot be counted.
     pub fn ranks(&self) -> Option<u32> {
-        self.data.checked_mul(self.tensor)
+        self.data.checked_mul(self.tensor)?.checked_mul(self.pipeline)
     }
 
     /// Replica and place in the replica of a rank.
     pub fn place(&self, rank: usize) -> (usize, usize) {
-        let tensor = self.tensor.max(1) as usize;
-        (rank / tensor, rank % tensor)
+        let replica = self.tensor.max(1) as usize * self.pipeline.max(1) as usize;
+        (rank / replica, rank % replica)
+    }
+
+    /// The stages of a replica of a model of so many layers.
+    pub(crate) fn stages(&self, n_layers: usize) -> impl Iterator<Item = Stage> + use<> {
+        let of = self.pipeline.max(1) as usize;
+        (0..of).map(move |number| Stage::new(number, of, n_layers))
+    }
+
+    /// Share of a step of so many micro-batches for which a stage waits for others, all stages taking as long as one another:
+    /// `(P - 1) / (M + P - 1)` (Huang et al. 2019, section 2.3).
+    pub(crate) fn bubble(&self, micro_batches: u32) -> f64 {
+        let (others, micro_batches) = (f64::from(self.pipeline.max(1) - 1), f64::from(micro_batches.max(1)));
+        others / (micro_batches + others)
     }
 
     /// Whether the batch divides among the replicas, and every layer among the ranks of one.
@@ -90,15 +116,22 @@ impl Parallel {
         let replicas = self.data;
         if batch == 0 || replicas == 0 || !batch.is_multiple_of(replicas) {
             let up = u64::from(batch.div_ceil(replicas.max(1)).max(1)) * u64::from(replicas.max(1));
-            let among = if self.tensor == 1 { "devices" } else { "parallel.data" };
+            let among = if self.tensor == 1 && self.pipeline == 1 { "devices" } else { "parallel.data" };
             let message =
                 format!("{batch} sequences do not divide among {among} = {replicas}; use {up}, or exclude the pair");
-            return Err(Indivisible { batch: true, message });
+            return Err(Indivisible { field: "batch", message });
+        }
+        let (stages, layers) = (self.pipeline, shape.n_layers);
+        if stages == 0 || stages > layers {
+            let message = format!(
+                "expected 1 to {layers} stages, as model.n_layers = {layers}, found {stages}; use {layers} or fewer"
+            );
+            return Err(Indivisible { field: "parallel.pipeline", message });
         }
         let t = self.tensor;
         if let Some(what) = split_by_nobody(shape).filter(|_| t > 1) {
             let message = format!("{what} are not built in where ranks split the layers; use parallel.tensor: 1");
-            return Err(Indivisible { batch: false, message });
+            return Err(Indivisible { field: "parallel.tensor", message });
         }
         let parts = [("n_heads", shape.n_heads), ("n_kv_heads", shape.n_kv_heads), ("d_ff", shape.d_ff)];
         // Heads of keys and values are not copied: each belongs to one rank.
@@ -109,7 +142,7 @@ impl Parallel {
         let works: Vec<String> = (1..=all).filter(|d| all.is_multiple_of(*d)).map(|d| d.to_string()).collect();
         let message =
             format!("{t} does not divide model.{field} = {size}; what divides all of this model: {}", works.join(", "));
-        Err(Indivisible { batch: false, message })
+        Err(Indivisible { field: "parallel.tensor", message })
     }
 
     /// The part of a model's layers that one tensor-parallel rank holds.
@@ -124,11 +157,44 @@ impl Parallel {
 pub(crate) struct Groups<T> {
     /// The ranks with the same part of the other replicas; its rank is the replica's.
     pub data: Arc<dyn Collective<T>>,
-    /// The ranks of the same replica; its rank is the part's.
+    /// The ranks of the same replica that split its layers; its rank is the part's.
     pub tensor: Arc<dyn Collective<T>>,
+    /// Those that have other layers of it.
+    pub stages: Stages<T>,
 }
 
-/// Both groups of every rank of `local`, in the order of the ranks. `group` makes places in one of all its ranks, for those of them
+/// The groups of a rank that has some of a replica's layers; of one that has all, each is itself alone.
+#[derive(Debug)]
+pub(crate) struct Stages<T> {
+    /// The replica's stages; its rank is the stage's.
+    pub all: Arc<dyn Collective<T>>,
+    /// The stage before and this one, in this order.
+    pub before: Arc<dyn Collective<T>>,
+    /// This stage and the next.
+    pub after: Arc<dyn Collective<T>>,
+    /// The first stage and the last.
+    pub ends: Arc<dyn Collective<T>>,
+}
+
+impl<T> Groups<T> {
+    /// Of a rank that has nobody to talk to.
+    fn alone() -> Self {
+        let alone = || Arc::new(Alone) as Arc<dyn Collective<T>>;
+        let stages = Stages { all: alone(), before: alone(), after: alone(), ends: alone() };
+        Self { data: alone(), tensor: alone(), stages }
+    }
+
+    /// What has gone wrong in any of them.
+    ///
+    /// # Errors
+    /// That of the first that says so.
+    pub(crate) fn check(&self) -> Result<(), SessionError> {
+        let Stages { all, before, after, ends } = &self.stages;
+        [&self.data, &self.tensor, all, before, after, ends].into_iter().try_for_each(|group| group.check())
+    }
+}
+
+/// The groups of every rank of `local`, in the order of the ranks. `group` makes places in one of all its ranks, for those of them
 /// that are local; it is also told whether the group is one of replicas. It is called for every group of several, in the same order
 /// by every process.
 ///
@@ -139,18 +205,37 @@ pub(crate) fn groups<T, E>(
     local: Range<usize>,
     mut group: impl FnMut(&[usize], &[usize], bool) -> Result<Vec<Arc<dyn Collective<T>>>, E>,
 ) -> Result<Vec<Groups<T>>, E> {
-    let (data, tensor) = (parallel.data as usize, parallel.tensor as usize);
-    let alone = || (0..data * tensor).map(|_| Arc::new(Alone) as Arc<dyn Collective<T>>).collect::<Vec<_>>();
-    let (mut of_data, mut of_tensor) = (alone(), alone());
-    let replicas = (0..data).map(|d| ((0..tensor).map(|t| d * tensor + t).collect::<Vec<_>>(), false));
-    let parts = (0..tensor).map(|t| ((0..data).map(|d| d * tensor + t).collect::<Vec<_>>(), true));
-    for (ranks, of_replicas) in replicas.chain(parts).filter(|(ranks, _)| ranks.len() > 1) {
-        let own: Vec<usize> = ranks.iter().copied().filter(|r| local.contains(r)).collect();
-        let places = if of_replicas { &mut of_data } else { &mut of_tensor };
-        own.iter().zip(group(&ranks, &own, of_replicas)?).for_each(|(rank, place)| places[*rank] = place);
+    let [data, stages, tensor] = [parallel.data, parallel.pipeline, parallel.tensor].map(|n| n as usize);
+    let at = |d: usize, s: usize, t: usize| (d * stages + s) * tensor + t;
+    let mut places: Vec<Groups<T>> = (0..data * stages * tensor).map(|_| Groups::alone()).collect();
+    // What a place is to the rank at that number of the group.
+    type Put<T> = fn(&mut Groups<T>, usize, Arc<dyn Collective<T>>);
+    let mut make = |ranks: Vec<usize>, of_replicas: bool, put: Put<T>| {
+        if ranks.len() > 1 {
+            let own: Vec<usize> = ranks.iter().copied().filter(|r| local.contains(r)).collect();
+            for (rank, place) in own.iter().zip(group(&ranks, &own, of_replicas)?) {
+                put(&mut places[*rank], place.rank(), place);
+            }
+        }
+        Ok::<(), E>(())
+    };
+    for (d, s) in (0..data).flat_map(|d| (0..stages).map(move |s| (d, s))) {
+        make((0..tensor).map(|t| at(d, s, t)).collect(), false, |groups, _, place| groups.tensor = place)?;
     }
-    let both = of_data.into_iter().zip(of_tensor).map(|(data, tensor)| Groups { data, tensor });
-    Ok(both.skip(local.start).take(local.len()).collect())
+    for (s, t) in (0..stages).flat_map(|s| (0..tensor).map(move |t| (s, t))) {
+        make((0..data).map(|d| at(d, s, t)).collect(), true, |groups, _, place| groups.data = place)?;
+    }
+    for (d, t) in (0..data).flat_map(|d| (0..tensor).map(move |t| (d, t))).filter(|_| stages > 1) {
+        make((0..stages).map(|s| at(d, s, t)).collect(), false, |groups, _, place| groups.stages.all = place)?;
+        make(vec![at(d, 0, t), at(d, stages - 1, t)], false, |groups, _, place| groups.stages.ends = place)?;
+        for s in 1..stages {
+            make(vec![at(d, s - 1, t), at(d, s, t)], false, |groups, number, place| match number {
+                0 => groups.stages.after = place,
+                _ => groups.stages.before = place,
+            })?;
+        }
+    }
+    Ok(places.into_iter().skip(local.start).take(local.len()).collect())
 }
 
 /// The groups of threads of this process.
@@ -213,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_process_makes_the_same_groups_and_takes_its_own_places() {
-        let grid = Parallel { data: 2, tensor: 2, sharding: Sharding::None };
+        let grid = Parallel { tensor: 2, ..Parallel::replicas(2) };
         let made = |local: Range<usize>| {
             let mut seen = Vec::new();
             let places = groups::<Vec<f32>, ()>(&grid, local, |ranks, own, of_replicas| {
@@ -238,8 +323,53 @@ mod tests {
 
     #[test]
     fn ranks_of_a_replica_are_neighbours() {
-        let grid = Parallel { data: 2, tensor: 3, sharding: Sharding::None };
+        let grid = Parallel { tensor: 3, ..Parallel::replicas(2) };
         let places: Vec<(usize, usize)> = (0..6).map(|r| grid.place(r)).collect();
         assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn stages_are_linked_with_their_neighbours_and_their_ends_with_one_another() {
+        let grid = Parallel { pipeline: 3, ..Parallel::replicas(2) };
+        let (mut of_replicas, mut others) = (Vec::new(), Vec::new());
+        groups::<Vec<f32>, ()>(&grid, 0..6, |ranks, own, replicas| {
+            if replicas {
+                of_replicas.push(ranks.to_vec())
+            } else {
+                others.push(ranks.to_vec())
+            }
+            Ok(own.iter().map(|_| Arc::new(Alone) as Arc<dyn Collective<Vec<f32>>>).collect())
+        })
+        .unwrap();
+        assert_eq!(of_replicas, [[0, 3], [1, 4], [2, 5]]);
+        let of_first = [vec![0, 1, 2], vec![0, 2], vec![0, 1], vec![1, 2]];
+        assert_eq!(others[..4], of_first);
+        assert_eq!(others[4..], of_first.map(|ranks| ranks.iter().map(|r| r + 3).collect::<Vec<_>>()));
+        let places = of_threads::<Vec<f32>>(&grid);
+        for (rank, groups) in places.iter().enumerate() {
+            let (replica, stage) = grid.place(rank);
+            let Stages { all, before, after, ends } = &groups.stages;
+            assert_eq!((groups.data.rank(), groups.data.size(), groups.tensor.size()), (replica, 2, 1));
+            assert_eq!((all.rank(), all.size()), (stage, 3));
+            assert_eq!((before.rank(), before.size()), if stage > 0 { (1, 2) } else { (0, 1) });
+            assert_eq!((after.rank(), after.size()), if stage < 2 { (0, 2) } else { (0, 1) });
+            assert_eq!((ends.rank(), ends.size()), [(0, 2), (0, 1), (1, 2)][stage]);
+        }
+    }
+
+    #[test]
+    fn more_stages_than_layers_are_refused_and_their_bubble_is_known() {
+        let spec = ShapeSpec { n_layers: Some(3), ..ShapeSpec::default() };
+        let shape = Shape::new(Family::Gpt2, &spec).unwrap();
+        let of = |pipeline| Parallel { pipeline, ..Parallel::replicas(1) };
+        assert_eq!(of(3).check(&shape, 1), Ok(()));
+        let refused = of(4).check(&shape, 1).unwrap_err();
+        assert_eq!(refused.field, "parallel.pipeline");
+        assert_eq!(refused.message, "expected 1 to 3 stages, as model.n_layers = 3, found 4; use 3 or fewer");
+        assert!(of(0).check(&shape, 1).is_err());
+        assert_eq!([of(1).bubble(8), of(2).bubble(1), of(4).bubble(8)], [0.0, 0.5, 3.0 / 11.0]);
+        // What is not there is not written: trials keep their ids.
+        assert!(!serde_json::to_string(&of(1)).unwrap().contains("pipeline"));
+        assert_eq!(serde_json::from_str::<Parallel>(&serde_json::to_string(&of(2)).unwrap()).unwrap(), of(2));
     }
 }

@@ -8,6 +8,7 @@
 pub(crate) mod alone;
 pub(crate) mod grid;
 pub(crate) mod net;
+pub(crate) mod stage;
 pub(crate) mod tcp;
 pub(crate) mod threads;
 

@@ -1,10 +1,10 @@
-use super::super::grid::{Sharding, of_threads};
+use super::super::grid::{Stages, of_threads};
 use super::super::net::tests::on_loopback;
 use super::*;
 
 const LENS: &[usize] = &[1, 7, 16, 33, 70_001];
 
-/// What the buffers of some ranks hold after `jobs` in both their groups.
+/// What the buffers of some ranks hold after `jobs` in all their groups.
 fn after(groups: Vec<Groups<Vec<f32>>>, first: usize, jobs: &[Job]) -> Vec<Vec<Vec<f32>>> {
     std::thread::scope(|scope| {
         let start = |(i, groups): (usize, Groups<Vec<f32>>)| {
@@ -13,7 +13,8 @@ fn after(groups: Vec<Groups<Vec<f32>>>, first: usize, jobs: &[Job]) -> Vec<Vec<V
                 let buffer = |n: &usize| (0..*n).map(|j| number(j, first + i)).collect();
                 let mut buffers: Vec<Vec<f32>> = LENS.iter().map(buffer).collect();
                 for job in jobs {
-                    for group in [&groups.data, &groups.tensor] {
+                    let Stages { all, before, after, ends } = &groups.stages;
+                    for group in [&groups.data, &groups.tensor, all, before, after, ends] {
                         group.run(*job, &mut buffers);
                         group.check().unwrap();
                     }
@@ -35,19 +36,23 @@ fn ranks_of_several_processes_hold_the_bits_that_threads_do() {
         &[Job::ReduceScatter(Reduce::Mean), Job::AllGather],
         &[Job::Broadcast { root: 1 }],
     ];
-    for (processes, data, tensor) in [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 2, 2), (3, 2, 3)] {
-        let grid = Parallel { data, tensor, sharding: Sharding::None };
+    let grids = [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 2, 2), (3, 2, 3)]
+        .map(|(processes, data, tensor)| (processes, Parallel { tensor, ..Parallel::replicas(data) }));
+    let staged = [(2, 1, 2), (3, 1, 3), (2, 2, 3), (4, 2, 2), (4, 1, 4)]
+        .map(|(processes, data, pipeline)| (processes, Parallel { pipeline, ..Parallel::replicas(data) }));
+    for (processes, grid) in grids.into_iter().chain(staged) {
+        let several = grid.pipeline > 1 || (grid.data > 1 && grid.tensor > 1);
         for jobs in jobs {
-            // What a scattered rank holds of the others' shares is undefined, and with two groups goes into the second.
-            if jobs.len() == 2 && jobs[1] == Job::AllGather && data > 1 && tensor > 1 {
+            // What a scattered rank holds of the others' shares is undefined, and with several groups goes into the next.
+            if jobs.len() == 2 && jobs[1] == Job::AllGather && several {
                 continue;
             }
             let expected = after(of_threads(&grid), 0, jobs);
             let found = on_loopback(processes, |net| {
-                let local = net.part_of((data * tensor) as usize).unwrap();
+                let local = net.part_of(grid.ranks().unwrap() as usize).unwrap();
                 after(open(&grid, &net).unwrap(), local.start, jobs)
             });
-            assert_eq!(found.concat(), expected, "{processes} processes, {data} x {tensor}, {jobs:?}");
+            assert_eq!(found.concat(), expected, "{processes} processes, {grid:?}, {jobs:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a forward pass leaves behind: everything for training, one layer's worth for inference.
 
 use super::super::backend::{Alloc, AttentionDims, Category, ExpertDims, QkNormDims};
+use super::super::collective::stage::Stage;
 use super::super::error::SessionError;
 use super::super::shape::parts::{NormKind, QkNorm};
 use super::super::shape::{Latent, Mixture, Shape};
@@ -125,6 +126,8 @@ pub(crate) struct Shared<T> {
 #[derive(Debug)]
 pub(crate) struct Activations<T> {
     pub extent: Extent,
+    /// Of the model's, those that are gone through.
+    layers: Range<usize>,
     /// The embedding, `[N, C]`, where it is normed.
     pub embedding: Option<BeforeNorm<T>>,
     keep: Keep,
@@ -163,7 +166,34 @@ impl<T> Activations<T> {
         extent: Extent,
         keep: Keep,
     ) -> Result<Self, SessionError> {
-        let n = extent.rows();
+        let stage = Stage::whole(s.n_layers as usize);
+        Self::of_stage(a, s, extent, keep, (stage, Shared::new(a, s, extent.rows())?))
+    }
+
+    /// Those of one stage of a pipeline for so many passes that are under way at one time. What layers share, the first of them has
+    /// and lends to the others ([`Activations::lend`]).
+    ///
+    /// # Errors
+    /// [`SessionError::OutOfMemory`].
+    pub(crate) fn in_flight<A: Alloc<Buffer = T>>(
+        a: &A,
+        s: &Shape,
+        extent: Extent,
+        keep: Keep,
+        (stage, passes): (Stage, usize),
+    ) -> Result<Vec<Self>, SessionError> {
+        let rows = |pass: usize| if pass == 0 { extent.rows() } else { 0 };
+        (0..passes).map(|p| Self::of_stage(a, s, extent, keep, (stage, Shared::new(a, s, rows(p))?))).collect()
+    }
+
+    fn of_stage<A: Alloc<Buffer = T>>(
+        a: &A,
+        s: &Shape,
+        extent: Extent,
+        keep: Keep,
+        (stage, shared): (Stage, Shared<T>),
+    ) -> Result<Self, SessionError> {
+        let (n, layers) = (extent.rows(), stage.layers());
         let [c, h] = [s.d_model, s.n_heads].map(|x| x as usize);
         let new = |len: usize| a.alloc(len, Category::Activations);
         let statistics = |len: usize| a.alloc(len, Category::Statistics);
@@ -174,7 +204,7 @@ impl<T> Activations<T> {
             Ok::<_, SessionError>(BeforeNorm { x: new(n * width)?, stats: statistics(n * count)? })
         };
         let kept = || before_norm(c, 2);
-        let count = s.n_layers as usize;
+        let count = layers.len();
         let streams = match keep {
             Keep::All | Keep::FeedForward => 2 * count + 1,
             Keep::Inputs => count + 2,
@@ -183,8 +213,8 @@ impl<T> Activations<T> {
         let attentions = if keep == Keep::All { count } else { 1 };
         // With one layer's, that of all: each has as much as the one that has most.
         let hidden: Vec<Hidden> = match keep {
-            Keep::All | Keep::FeedForward => (0..count).map(|l| Hidden::of(s, n, l..l + 1)).collect(),
-            Keep::Inputs | Keep::OneLayer => vec![Hidden::of(s, n, 0..count)],
+            Keep::All | Keep::FeedForward => layers.clone().map(|l| Hidden::of(s, n, l..l + 1)).collect(),
+            Keep::Inputs | Keep::OneLayer => vec![Hidden::of(s, n, layers.clone())],
         };
         let d = extent.attention(s, 0);
         let qk = (keep != Keep::OneLayer).then(|| qk_norm_dims(s, d)).flatten();
@@ -221,21 +251,18 @@ impl<T> Activations<T> {
                 after: after()?,
             })
         };
-        let whole = Hidden::of(s, n, 0..count);
         Ok(Self {
             extent,
-            embedding: parts.embedding_norm.then(kept).transpose()?,
+            layers,
+            embedding: (parts.embedding_norm && stage.is_first()).then(kept).transpose()?,
             residual: (0..streams).map(|_| new(n * c)).collect::<Result<_, _>>()?,
             keep,
             attention: (0..attentions).map(attention).collect::<Result<_, _>>()?,
             feed_forward: hidden.iter().map(feed_forward).collect::<Result<_, _>>()?,
-            shared: Shared {
-                normed: parts.norm_before().then(|| new(n * c)).transpose()?,
-                act: new(whole.room())?,
-                experts: s.experts.map(|_| new(n * c)).transpose()?,
-                latent: s.latent.map(|l| LatentRoom::new(a, s, l, n)).transpose()?,
-            },
-            last: norms.then(|| Ok::<_, SessionError>((new(n * c)?, statistics(n * 2)?))).transpose()?,
+            shared,
+            last: (norms && stage.is_last())
+                .then(|| Ok::<_, SessionError>((new(n * c)?, statistics(n * 2)?)))
+                .transpose()?,
         })
     }
 
@@ -247,11 +274,34 @@ impl<T> Activations<T> {
         }
     }
 
+    /// A layer's place among those that are gone through.
+    fn own(&self, layer: usize) -> usize {
+        layer - self.layers.start
+    }
+
+    /// The stream before the first layer.
+    pub(crate) fn entrance(&mut self) -> &mut T {
+        &mut self.residual[0]
+    }
+
+    /// The stream after the last one.
+    pub(crate) fn exit(&mut self) -> &mut T {
+        let end = self.end();
+        &mut self.residual[end]
+    }
+
+    /// What layers share goes from one pass to another.
+    pub(crate) fn lend(passes: &mut [Self], from: usize, to: usize) {
+        if let Ok([from, to]) = passes.get_disjoint_mut([from, to]) {
+            std::mem::swap(&mut from.shared, &mut to.shared);
+        }
+    }
+
     /// Which of the streams a layer reads, which stands between its halves, and which it leaves.
     pub(super) fn streams(&self, layer: usize) -> [usize; 3] {
         match self.keep {
-            Keep::All | Keep::FeedForward => [0, 1, 2].map(|i| 2 * layer + i),
-            Keep::Inputs => [layer, self.residual.len() - 1, layer + 1],
+            Keep::All | Keep::FeedForward => [0, 1, 2].map(|i| 2 * self.own(layer) + i),
+            Keep::Inputs => [self.own(layer), self.residual.len() - 1, self.own(layer) + 1],
             Keep::OneLayer => [0, 1, 0],
         }
     }
@@ -266,9 +316,9 @@ impl<T> Activations<T> {
     }
 
     /// What has to be run forward again for a layer's way back: attention, and the second half. Of the last layer all is there still.
-    pub(super) fn again(&self, layer: usize, n_layers: usize) -> [bool; 2] {
+    pub(super) fn again(&self, layer: usize) -> [bool; 2] {
         match self.keep {
-            _ if layer + 1 == n_layers => [false; 2],
+            _ if layer + 1 == self.layers.end => [false; 2],
             Keep::All | Keep::OneLayer => [false; 2],
             Keep::FeedForward => [true, false],
             Keep::Inputs => [true; 2],
@@ -277,11 +327,11 @@ impl<T> Activations<T> {
 
     /// Room for a layer's attention and for its second half, and what all layers share.
     pub(super) fn rooms(&mut self, layer: usize) -> Rooms<'_, T> {
-        let (attentions, seconds) = (self.attention.len(), self.feed_forward.len());
+        let (attentions, seconds, own) = (self.attention.len(), self.feed_forward.len(), self.own(layer));
         Rooms {
             streams: &mut self.residual,
-            attention: &mut self.attention[layer % attentions],
-            feed_forward: &mut self.feed_forward[layer % seconds],
+            attention: &mut self.attention[own % attentions],
+            feed_forward: &mut self.feed_forward[own % seconds],
             shared: &mut self.shared,
         }
     }
@@ -293,6 +343,18 @@ pub(super) struct Rooms<'a, T> {
     pub attention: &'a mut OfAttention<T>,
     pub feed_forward: &'a mut OfFeedForward<T>,
     pub shared: &'a mut Shared<T>,
+}
+
+impl<T> Shared<T> {
+    fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, n: usize) -> Result<Self, SessionError> {
+        let (new, c) = (|len: usize| a.alloc(len, Category::Activations), n * s.d_model as usize);
+        Ok(Self {
+            normed: s.parts().norm_before().then(|| new(c)).transpose()?,
+            act: new(Hidden::of(s, n, 0..s.n_layers as usize).room())?,
+            experts: s.experts.map(|_| new(c)).transpose()?,
+            latent: s.latent.map(|l| LatentRoom::new(a, s, l, n)).transpose()?,
+        })
+    }
 }
 
 impl<T> LatentRoom<T> {
@@ -310,7 +372,7 @@ impl<T> LatentRoom<T> {
 }
 
 /// How much a layer's second half holds for `n` tokens, or several layers' at the most.
-struct Hidden {
+pub(super) struct Hidden {
     /// Elements of the hidden activation; every token has a row in each expert that it goes to.
     len: usize,
     /// The same of the experts that every token goes through.
@@ -320,7 +382,7 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn of(s: &Shape, n: usize, layers: Range<usize>) -> Self {
+    pub(super) fn of(s: &Shape, n: usize, layers: Range<usize>) -> Self {
         let mut all = Self { len: 0, shared: 0, routes: None };
         for layer in layers {
             let len = match s.experts_of(layer) {
@@ -337,7 +399,7 @@ impl Hidden {
     }
 
     /// Elements that have room for either.
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.len.max(self.shared)
     }
 }
@@ -357,74 +419,4 @@ pub(in crate::transformer) fn expert_dims(s: &Shape, n: usize) -> Option<ExpertD
     let Mixture { count, per_token, normalised, .. } = s.experts?;
     let (c, f) = (s.d_model as usize, s.d_ff_expert() as usize);
     Some(ExpertDims { n, c, f, experts: count as usize, per_token: per_token as usize, normalised, kind: s.activation })
-}
-
-/// What a backward pass needs beside the activations.
-#[derive(Debug)]
-pub(crate) struct Scratch<T> {
-    /// Gradient of the stream, `[N, C]`
-    pub stream: T,
-    /// Gradient of a branch, `[N, C]`
-    pub branch: T,
-    /// Where both branches read one stream, `[N, C]`: the stream's gradient before the first of them has added its own, or, where
-    /// they share a norm, what the first has to say of its result.
-    pub aside: Option<T>,
-    /// Of what a norm after a branch was given, `[N, C]`, where there are such norms.
-    pub before_norm: Option<T>,
-    /// `[N, F]`, of the layer that has most
-    pub act: T,
-    /// Gradients of the weights and of the logits of experts, where there are any.
-    pub routed: Option<[T; 2]>,
-    /// `[N, H * D]`; of the values' width where attention is latent
-    pub attention: T,
-    /// `[N, (H + 2 KV) * D]`
-    pub qkv: T,
-    /// Where attention is latent.
-    pub latent: Option<LatentScratch<T>>,
-}
-
-/// What the backward pass through latents needs beside a layer's room.
-#[derive(Debug)]
-pub(crate) struct LatentScratch<T> {
-    /// Gradient of what attention hands on, as wide as queries, `[N, H * D]`
-    pub wide: T,
-    /// Gradients of a latent after and before its norm, of the wider of the two
-    pub normed: T,
-    pub latent: T,
-}
-
-impl<T> Scratch<T> {
-    /// Buffers for backward passes of the given extent.
-    ///
-    /// # Errors
-    /// [`SessionError::OutOfMemory`].
-    pub(crate) fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, extent: Extent) -> Result<Self, SessionError> {
-        let n = extent.rows();
-        let d = extent.attention(s, 0);
-        let new = |len: usize| a.alloc(len, Category::Activations);
-        Ok(Self {
-            stream: new(n * s.d_model as usize)?,
-            branch: new(n * s.d_model as usize)?,
-            aside: s.parts().parallel().then(|| new(n * s.d_model as usize)).transpose()?,
-            before_norm: s.parts().norm_after().then(|| new(n * s.d_model as usize)).transpose()?,
-            act: new(Hidden::of(s, n, 0..s.n_layers as usize).room())?,
-            routed: s
-                .experts
-                .map(|e| {
-                    let new = |len: u32| a.alloc(n * len as usize, Category::Statistics);
-                    Ok::<_, SessionError>([new(e.per_token)?, new(e.count)?])
-                })
-                .transpose()?,
-            attention: new(n * s.d_attn() as usize)?,
-            qkv: new(n * d.qkv_width())?,
-            latent: s
-                .latent
-                .map(|l| {
-                    let widest = n * l.kv_rank.max(l.q_rank.unwrap_or(0)) as usize;
-                    let (wide, normed, latent) = (new(n * d.out_width())?, new(widest)?, new(widest)?);
-                    Ok::<_, SessionError>(LatentScratch { wide, normed, latent })
-                })
-                .transpose()?,
-        })
-    }
 }

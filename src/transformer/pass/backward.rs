@@ -6,12 +6,11 @@
 
 use super::super::backend::{AttentionDims, Backend, Dropout, LinearDims, Loss, Store, Tokens};
 use super::super::shape::parts::Residual;
-use super::activations::{
-    Activations, BeforeNorm, Extent, OfAttention, OfFeedForward, Rooms, Scratch, Shared, qk_norm_dims,
-};
+use super::activations::{Activations, BeforeNorm, Extent, OfAttention, OfFeedForward, Rooms, Shared, qk_norm_dims};
 use super::forward::{Place, StepDropout};
 use super::gradients::Gradients;
 use super::model::{Linear, Model, Norm};
+use super::scratch::Scratch;
 use std::ops::Range;
 
 /// What the model should have said.
@@ -103,7 +102,8 @@ impl<B: Backend> Model<B> {
 
     /// The same, telling `turns` as soon as the gradients of some neighbouring parameters are there and the pass has no more
     /// use for the parameters: of each layer in turn, then of what stands before and after the layers. The loss is to be read
-    /// when all has been asked for.
+    /// when all has been asked for. A stage of a pipeline begins with the gradient in `scratch`'s stream, unless it is the last, which
+    /// alone has a loss, and leaves there what the stage before begins with.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn backward_by_layers(
         &mut self,
@@ -115,16 +115,21 @@ impl<B: Backend> Model<B> {
         dropout: Option<StepDropout>,
         mut turns: impl Turns<B>,
     ) -> Loss {
-        let loss = self.head_backward(targets, a, scratch, gradients);
-        for l in (0..self.index.layers.len()).rev() {
+        let stage = self.index.stage;
+        let mut loss = Loss::OnDevice;
+        if stage.is_last() {
+            loss = self.head_backward(targets, a, scratch, gradients);
+        }
+        for l in stage.layers().rev() {
             turns.before(self, l);
             self.layer_backward(l, a, scratch, gradients, dropout);
             let parameters = self.index.of_layer(l);
             turns.finished(self, parameters, gradients);
         }
-        self.stem_backward(ids, a, scratch, gradients, dropout);
-        let layers = self.index.of_layers();
-        for parameters in [0..layers.start, layers.end..self.index.specs.len()] {
+        if stage.is_first() {
+            self.stem_backward(ids, a, scratch, gradients, dropout);
+        }
+        for parameters in self.index.around_layers() {
             if !parameters.is_empty() {
                 turns.finished(self, parameters, gradients);
             }
@@ -135,7 +140,7 @@ impl<B: Backend> Model<B> {
     /// Runs a layer forward again, as far as its way back asks for it and it is not there ([`Activations::again`]). Bits are the same:
     /// masks of dropout follow from the step's seed.
     fn layer_again(&self, l: usize, a: &mut Activations<B::Buffer>, dropout: Option<StepDropout>) {
-        let [attention, feed_forward] = a.again(l, self.index.layers.len());
+        let [attention, feed_forward] = a.again(l);
         let layer = &self.index.layers[l];
         if attention {
             // The stream between the halves is the second's input, unless both read the same.

@@ -4,10 +4,11 @@
 use super::super::backend::{Backend, Dropout, ExpertDims, Experts, ExpertsBackward, Store};
 use super::super::loads::Loads;
 use super::super::shape::Routing;
-use super::activations::{Activations, OfFeedForward, RoutedTokens, Scratch, Shared, expert_dims};
+use super::activations::{Activations, OfFeedForward, RoutedTokens, Shared, expert_dims};
 use super::backward::{EndFrom, Half};
 use super::gradients::Gradients;
 use super::model::{LayerIndex, Linear, Model};
+use super::scratch::Scratch;
 
 impl<B: Backend> Model<B> {
     /// The experts of a layer over the stream `x`, up to what they say together.

@@ -98,7 +98,8 @@ impl<B: Backend> Model<B> {
         self.after_layers(a);
     }
 
-    /// The same, calling `before` before each layer.
+    /// The same, calling `before` before each layer. A stage of a pipeline begins with what stands in [`Activations::entrance`], unless
+    /// it is the first, and leaves what the next begins with in [`Activations::exit`].
     pub(in crate::transformer) fn forward_by_layers(
         &mut self,
         ids: Tokens<'_, B::Buffer>,
@@ -106,8 +107,11 @@ impl<B: Backend> Model<B> {
         dropout: Option<StepDropout>,
         mut before: impl FnMut(&mut Self, usize),
     ) {
-        self.embed(ids, 0, a, dropout);
-        for l in 0..self.index.layers.len() {
+        let stage = self.index.stage;
+        if stage.is_first() {
+            self.embed(ids, 0, a, dropout);
+        }
+        for l in stage.layers() {
             before(self, l);
             self.attention_half(l, a, dropout, None, true);
             self.feed_forward_half(l, a, dropout, true);

@@ -2,6 +2,7 @@
 //!
 //! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
 
+use super::super::collective::stage::Stage;
 use super::super::shape::parts::{NormKind, Parts, Positions, QkNorm, Residual};
 use super::super::shape::{Mixture, Shape};
 use super::spec::{LatentIndex, LayerIndex, Linear, Norm, Spec, Split, Start};
@@ -23,6 +24,8 @@ pub(crate) struct Index {
     pub last_norm: Option<Norm>,
     /// `[V, C]`; the table's own index where embeddings are tied; `None` for the block
     pub head: Option<usize>,
+    /// Whose parameters these are; those of other stages are empty.
+    pub stage: Stage,
 }
 
 /// The second half of a layer.
@@ -180,7 +183,30 @@ impl Index {
         let head = s
             .has_vocabulary_head()
             .then(|| if s.tied_embeddings { table } else { b.push("head".into(), v, c, Start::Normal) });
-        Self { specs: b.0, table, positions, embedding_norm, layers, bounds, last_norm, head }
+        let stage = Stage::whole(s.n_layers as usize);
+        Self { specs: b.0, table, positions, embedding_norm, layers, bounds, last_norm, head, stage }
+    }
+
+    /// The same list for one stage of a pipeline: of what it has not, nothing but the place in the list is left. A tied table has the
+    /// first stage, as the embedding, and the last, as the head.
+    pub(crate) fn of_stage(s: &Shape, stage: Stage) -> Self {
+        let mut index = Self { stage, ..Self::new(s) };
+        for i in 0..index.specs.len() {
+            if !index.has(i) {
+                index.specs[i].rows = 0;
+            }
+        }
+        index
+    }
+
+    /// Whether the stage has this parameter.
+    fn has(&self, parameter: usize) -> bool {
+        let (stage, layers, own) = (&self.stage, self.of_layers(), self.stage.layers());
+        if layers.contains(&parameter) {
+            return (self.bounds[own.start]..self.bounds[own.end]).contains(&parameter);
+        }
+        let before = parameter < layers.start;
+        (before && stage.is_first()) || (stage.is_last() && (!before || self.head == Some(parameter)))
     }
 
     /// The parameters of one layer, which stand together.
@@ -201,15 +227,25 @@ impl Index {
     /// Neighbouring parameters of one layer, or of what stands before or after the layers: in the order in which a backward pass has
     /// their gradients.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = Range<usize>> {
-        let layers = (0..self.layers.len()).rev().map(|l| self.of_layer(l));
+        let layers = self.stage.layers().rev().map(|l| self.of_layer(l));
+        layers.chain(self.around_layers().into_iter().filter(|r| !r.is_empty()))
+    }
+
+    /// What stands before the layers, and what stands after them; empty where the stage has nothing of it.
+    pub(crate) fn around_layers(&self) -> [Range<usize>; 2] {
         let all = self.of_layers();
-        let others = [0..all.start, all.end..self.specs.len()].into_iter().filter(|r| !r.is_empty());
-        layers.chain(others)
+        let holds = |r: &Range<usize>| self.specs[r.clone()].iter().any(|s| s.len() > 0);
+        [0..all.start, all.end..self.specs.len()].map(|r| if holds(&r) { r } else { 0..0 })
     }
 
     /// Whether the embedding's gradient is first written by the tied head.
     pub(crate) fn tied(&self) -> bool {
-        self.head == Some(self.table)
+        self.head == Some(self.table) && self.stage.is_last()
+    }
+
+    /// Whether the table is another stage's too, so that its gradients are still to be added up.
+    pub(crate) fn shares_table(&self) -> bool {
+        self.head == Some(self.table) && self.stage.is_first() != self.stage.is_last()
     }
 
     /// How many matrices a parameter is that products multiply by, each as a whole: one, or one an expert. `None` where it is read in

@@ -12,13 +12,14 @@ use super::super::session::SessionOptions;
 use super::super::shape::parts::QkNorm;
 use super::super::shape::{Activation, Family, LatentSpec, Shape, ShapeSpec, count};
 use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
-use super::activations::{Activations, Extent, Keep, Scratch};
+use super::activations::{Activations, Extent, Keep};
 use super::backward::Targets;
 use super::forward::StepDropout;
 use super::generate::Inference;
 use super::gradients::Gradients;
 use super::model::{Model, Purpose};
 use super::optimizer::State;
+use super::scratch::Scratch;
 
 fn shape(family: Family) -> Shape {
     let spec = ShapeSpec {

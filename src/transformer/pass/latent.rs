@@ -7,10 +7,11 @@
 
 use super::super::backend::{AttentionDims, Backend, BlockCopy, Blocks, LatentDims, NormDims, Store};
 use super::super::shape::Latent;
-use super::activations::{BeforeNorm, Extent, LatentRoom, LatentScratch, OfAttention, Scratch, Shared};
+use super::activations::{BeforeNorm, Extent, LatentRoom, OfAttention, Shared};
 use super::generate::Cache;
 use super::gradients::Gradients;
 use super::model::{LatentIndex, LayerIndex, Linear, Model, Norm};
+use super::scratch::{LatentScratch, Scratch};
 
 /// Where a layer's attention is through latents: its parameters, the model's sizes, and the dimensions of its attention.
 #[derive(Clone, Copy)]

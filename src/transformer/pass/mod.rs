@@ -14,5 +14,6 @@ mod latent;
 mod logits;
 pub(super) mod model;
 pub(super) mod optimizer;
+pub(super) mod scratch;
 pub(super) mod shares;
 mod spec;

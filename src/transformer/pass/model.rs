@@ -4,6 +4,7 @@ use super::super::backend::{Backend, Category, Frequencies};
 use super::super::collective::Collective;
 use super::super::collective::alone::Alone;
 use super::super::collective::grid::Parallel;
+use super::super::collective::stage::Stage;
 use super::super::error::SessionError;
 use super::super::random::Stream;
 use super::super::shape::Shape;
@@ -31,7 +32,7 @@ impl Index {
             }
             let mut buffer = backend.alloc(spec.len(), purpose.category(spec))?;
             // What is allocated is zero.
-            if spec.start != Start::Zero {
+            if spec.start != Start::Zero && spec.len() > 0 {
                 self.write(backend, Origin::Seed(seed), (rank, of), i, &mut buffer)?;
             }
             Ok(buffer)
@@ -79,7 +80,9 @@ impl Index {
         let one = |(i, spec): (usize, &Spec)| {
             let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) else {
                 let mut buffer = backend.alloc(spec.len(), purpose.category(spec))?;
-                self.write(backend, Origin::Read(numbers), place, i, &mut buffer)?;
+                if spec.len() > 0 {
+                    self.write(backend, Origin::Read(numbers), place, i, &mut buffer)?;
+                }
                 return Ok(buffer);
             };
             let (mut row, mut failure) = (0, None);
@@ -176,6 +179,24 @@ impl<B: Backend> Model<B> {
     ) -> Result<Self, SessionError> {
         let shape = part_of(shape, &*tensor);
         let index = Index::new(&shape);
+        Self::made((backend, shape, index), origin, purpose, tensor)
+    }
+
+    /// One stage of a model for training, whose numbers are those of the whole.
+    ///
+    /// # Errors
+    /// As of [`Model::part`].
+    pub(crate) fn stage(backend: B, shape: &Shape, origin: Origin, stage: Stage) -> Result<Self, SessionError> {
+        let index = Index::of_stage(shape, stage);
+        Self::made((backend, shape.clone(), index), origin, Purpose::Training, Arc::new(Alone))
+    }
+
+    fn made(
+        (backend, shape, index): (B, Shape, Index),
+        origin: Origin,
+        purpose: Purpose,
+        tensor: Arc<dyn Collective<B::Buffer>>,
+    ) -> Result<Self, SessionError> {
         let place = (tensor.rank(), tensor.size());
         let parameters = match origin {
             Origin::Seed(seed) => index.initialise(&backend, seed, purpose, place)?,
@@ -259,6 +280,35 @@ mod tests {
                 let shape = Shape::new(family, &spec).unwrap();
                 let listed: usize = Index::new(&shape).specs.iter().map(Spec::len).sum();
                 assert_eq!(Ok(listed as u64), count::parameters(&shape), "{shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn stages_have_every_parameter_once_and_a_tied_table_twice() {
+        for family in Family::ALL.iter().copied() {
+            for tied in [false, true] {
+                let spec = ShapeSpec { tied_embeddings: Some(tied), n_layers: Some(5), ..ShapeSpec::default() };
+                let shape = Shape::new(family, &spec).unwrap();
+                let whole = Index::new(&shape);
+                assert_eq!(Index::of_stage(&shape, Stage::whole(5)), whole);
+                for of in [2, 3, 5] {
+                    let stages = (0..of).map(|number| Index::of_stage(&shape, Stage::new(number, of, 5)));
+                    let stages: Vec<Index> = stages.collect();
+                    for (i, spec) in whole.specs.iter().enumerate() {
+                        let held = stages.iter().filter(|s| s.specs[i].len() > 0);
+                        assert!(held.clone().all(|s| s.specs[i] == *spec));
+                        let twice = whole.head == Some(i) && whole.tied();
+                        assert_eq!(held.count(), if twice { 2 } else { 1 }, "{family:?} {}", spec.name);
+                    }
+                    let shared = stages.iter().filter(|s| s.shares_table()).count();
+                    assert_eq!(shared, if whole.tied() { 2 } else { 0 });
+                    // Buckets are what a stage has, each once.
+                    for s in &stages {
+                        let listed: usize = s.buckets().flat_map(|b| s.specs[b].iter().map(Spec::len)).sum();
+                        assert_eq!(listed, s.specs.iter().map(Spec::len).sum::<usize>());
+                    }
+                }
             }
         }
     }

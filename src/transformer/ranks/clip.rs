@@ -50,16 +50,17 @@ impl<T> Clip<T> {
         place: (usize, usize),
     ) -> f32 {
         let of = place.1;
-        let tensor = &*seat.groups.tensor;
+        let (tensor, stages) = (&*seat.groups.tensor, &*seat.groups.stages.all);
         let mut squares = 0.0;
         for (i, spec) in model.index.specs.iter().enumerate() {
-            // What every rank of a replica has whole counts once, and what no gradient changes has none.
-            if spec.fixed || (spec.split == Split::Whole && tensor.rank() > 0) {
+            // What every rank of a replica has whole counts once, as does the table of two stages, and what no gradient changes has none.
+            let elsewhere = model.index.shares_table() && i == model.index.table && stages.rank() > 0;
+            if spec.fixed || elsewhere || (spec.split == Split::Whole && tensor.rank() > 0) {
                 continue;
             }
             squares += model.backend.squares(gradients.read(i), gradients.at(&model.index, i, place));
         }
-        if of == 1 && tensor.size() == 1 {
+        if of == 1 && tensor.size() * stages.size() == 1 {
             return squares.sqrt() as f32;
         }
         let mut sum = [squares as f32];
@@ -69,6 +70,7 @@ impl<T> Clip<T> {
             seat.groups.data.run(Job::AllReduce(Reduce::Sum), room);
         }
         tensor.run(Job::AllReduce(Reduce::Sum), room);
+        stages.run(Job::AllReduce(Reduce::Sum), room);
         model.backend.download(&self.room, 0, &mut sum);
         f64::from(sum[0]).sqrt() as f32
     }

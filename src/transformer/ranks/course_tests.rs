@@ -120,6 +120,7 @@ fn backends_and_grids_learn_the_same() {
             Parallel::replicas(2),
             Parallel { tensor: 2, ..Parallel::replicas(2) },
             Parallel { sharding: Sharding::Optimizer, ..Parallel::replicas(4) },
+            Parallel { pipeline: 2, ..Parallel::replicas(2) },
         ];
         for grid in grids {
             let other = losses(&w, BackendKind::Cpu, grid, 6);

@@ -8,12 +8,13 @@ use super::super::cpu::Cpu;
 use super::super::cpu::array::Array;
 use super::super::cpu::buffer::Buffer;
 use super::super::error::SessionError;
-use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
+use super::super::pass::activations::{Activations, Extent, Keep};
 use super::super::pass::backward::Targets;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::{Index, Model, Origin, Purpose, Split};
 use super::super::pass::optimizer::State;
+use super::super::pass::scratch::Scratch;
 use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
 use super::super::shape::{Family, Shape, ShapeSpec, count};
@@ -63,7 +64,7 @@ struct Run {
 
 impl Run {
     fn new(family: Family, data: u32, tensor: u32) -> Self {
-        let parallel = Parallel { data, tensor, sharding: Sharding::None };
+        let parallel = Parallel { data, tensor, ..Parallel::replicas(1) };
         Self { family, parallel, update: smooth(OptimizerKind::Adamw), dropout: None, late: false }
     }
 }
@@ -121,7 +122,7 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
 /// Every rank's, in their order.
 fn all(run: Run) -> Vec<Came> {
     let seats = of_threads::<Buffer>(&run.parallel).into_iter().map(|g| match run.late {
-        true => Groups { data: Arc::new(Late::new(g.data)), tensor: g.tensor },
+        true => Groups { data: Arc::new(Late::new(g.data)), ..g },
         false => g,
     });
     std::thread::scope(|scope| {
@@ -365,7 +366,7 @@ fn sessions_on_a_grid_repeat_and_learn_as_one_rank_does() {
         // Factors of 8 bits, whatever the grid: the loss, of which each is a small part, hardly sees them.
         let bf16 = steps(&Workload { dtype: Dtype::Bf16, ..w.clone() }, two, BackendKind::Cpu).1;
         close(&bf16, &one.1, 2e-3 * one.1[0], &format!("{family:?} in bf16"));
-        let grid = Parallel { data: 2, tensor: 2, sharding: Sharding::Optimizer };
+        let grid = Parallel { tensor: 2, sharding: Sharding::Optimizer, ..Parallel::replicas(2) };
         assert_eq!(steps(&w, grid, BackendKind::Cpu), steps(&w, grid, BackendKind::Cpu));
     }
 }
@@ -453,7 +454,7 @@ fn a_traced_step_tells_of_every_rank_and_changes_nothing() {
     let flops: f64 = single.iter().map(|e| e.work.flops).sum();
     let counted = count::flops_per_step(&w).unwrap().get() as f64;
     assert!((0.9..1.1).contains(&(flops / counted)), "{flops} {counted}");
-    let grid = Parallel { data: 2, tensor: 2, sharding: Sharding::Optimizer };
+    let grid = Parallel { tensor: 2, sharding: Sharding::Optimizer, ..Parallel::replicas(2) };
     let tracks = prepare(&w, &options(grid)).unwrap().traced_step(Instant::now()).unwrap();
     assert_eq!(tracks.iter().map(|t| t.rank).collect::<Vec<_>>(), [0, 1, 2, 3]);
     let exchanged =

@@ -7,12 +7,13 @@ use super::super::collective::grid::{Groups, Parallel, Sharding, of_threads};
 use super::super::cpu::Cpu;
 use super::super::cpu::buffer::Buffer;
 use super::super::levers::{Levers, Recompute};
-use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
+use super::super::pass::activations::{Activations, Extent, Keep};
 use super::super::pass::backward::Targets;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::{Model, Origin, Purpose};
 use super::super::pass::optimizer::State;
+use super::super::pass::scratch::Scratch;
 use super::super::shape::{Family, LatentSpec, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind};
 use super::exchange::Seat;
@@ -146,7 +147,10 @@ fn grids(family: Family) -> Vec<Parallel> {
     let whole = Parallel::replicas(1);
     let mut all = vec![whole, Parallel::replicas(2)];
     if family != Family::Mixtral {
-        all.extend([Parallel { tensor: 2, ..whole }, Parallel { data: 3, tensor: 2, sharding: Sharding::Optimizer }]);
+        all.extend([
+            Parallel { tensor: 2, ..whole },
+            Parallel { tensor: 2, sharding: Sharding::Optimizer, ..Parallel::replicas(3) },
+        ]);
     }
     all
 }
@@ -182,7 +186,7 @@ fn shares_of_gradients_and_parameters_change_no_bit() {
             for (kind, recompute) in [(OptimizerKind::Adamw, Recompute::None), (OptimizerKind::Sgd, Recompute::Full)] {
                 let levers = Levers { recompute, ..Levers::default() };
                 let of = |sharding| {
-                    let parallel = Parallel { data, tensor, sharding };
+                    let parallel = Parallel { data, tensor, pipeline: 1, sharding };
                     let dropout = Some(StepDropout { probability: 0.1, seed: 3 });
                     train(Run { parallel, levers, dropout, ..Run::new(family, kind) })
                 };

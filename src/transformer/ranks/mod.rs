@@ -11,7 +11,11 @@ mod grid_tests;
 #[cfg(test)]
 mod lever_tests;
 pub(super) mod one;
+mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 pub(super) mod processes;
+mod schedule;
 mod state;
 #[cfg(test)]
 mod state_tests;

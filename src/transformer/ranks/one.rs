@@ -2,6 +2,7 @@
 
 use super::super::backend::{Alloc, Backend, Update};
 use super::super::collective::grid::Sharding;
+use super::super::collective::stage::Stage;
 use super::super::error::SessionError;
 use super::super::loads::Loads;
 use super::super::memory::DeviceMemory;
@@ -85,9 +86,13 @@ impl<B: Backend + Clone> Rank<B> {
         let origin = numbers.unwrap_or(Origin::Seed(seat.seed));
         let (data, tensor) = (Arc::clone(&seat.groups.data), Arc::clone(&seat.groups.tensor));
         let replica = (data.rank(), data.size());
+        let stages = &seat.groups.stages.all;
+        let stage = Stage::new(stages.rank(), stages.size(), workload.shape.n_layers as usize);
         let (model, shares) = if purpose == Purpose::Training && seat.sharding == Sharding::Parameters {
             let (model, shares) = Model::sharded(backend, &workload.shape, origin, tensor, replica)?;
             (model, Some(shares))
+        } else if stage.of > 1 {
+            (Model::stage(backend, &workload.shape, origin, stage)?, None)
         } else {
             (Model::part(backend, &workload.shape, origin, purpose, tensor)?, None)
         };
@@ -125,8 +130,13 @@ impl<B: Backend + Clone> Rank<B> {
     /// What has gone wrong and is only told now.
     pub(super) fn check(&self) -> Result<(), SessionError> {
         self.model.backend.check()?;
-        self.seat.groups.data.check()?;
-        self.seat.groups.tensor.check()
+        self.seat.groups.check()
+    }
+
+    /// Whether it tells of its replica: of tensor-parallel ranks, which compute the same, the first, and of stages the last, which has
+    /// the loss.
+    fn tells(&self) -> bool {
+        self.seat.groups.tensor.rank() == 0 && self.model.index.stage.is_last()
     }
 
     /// The most memory that its device has given.
@@ -153,7 +163,7 @@ impl<B: Backend + Clone> Rank<B> {
         (0..self.batch * tokens).map(|_| s.below(self.workload.shape.vocab_size)).collect()
     }
 
-    /// One step of the workload. Of the tensor-parallel ranks, which compute the same, the first tells of it.
+    /// One step of the workload, which one rank of a replica tells of.
     ///
     /// # Errors
     /// A device that failed; another rank that is gone.
@@ -167,7 +177,7 @@ impl<B: Backend + Clone> Rank<B> {
         };
         self.steps += 1;
         self.check()?;
-        if self.seat.groups.tensor.rank() > 0 {
+        if !self.tells() {
             (outcome.loss, outcome.trace) = (None, Vec::new());
         }
         Ok(outcome)
@@ -211,8 +221,7 @@ impl<B: Backend + Clone> Rank<B> {
             sum += f64::from(t.loss(&mut self.model, &self.seat, &self.update, (&ids, &targets)));
         }
         self.check()?;
-        let first = self.seat.groups.tensor.rank() == 0;
-        let loss = first.then_some((sum / batches.max(1) as f64) as f32);
+        let loss = self.tells().then_some((sum / batches.max(1) as f64) as f32);
         Ok(RankOutcome { loss, first_token_seconds: None, trace: Vec::new() })
     }
 

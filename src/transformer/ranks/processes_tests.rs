@@ -46,7 +46,7 @@ fn led(session: &mut dyn Session) -> (u32, Vec<f32>) {
 
 #[test]
 fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
-    let grid = |data, tensor, sharding| Parallel { data, tensor, sharding };
+    let grid = |data, tensor, sharding| Parallel { data, tensor, pipeline: 1, sharding };
     let (none, optimizer) = (Sharding::None, Sharding::Optimizer);
     for phase in [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate] {
         let w = workload(phase);
@@ -57,7 +57,13 @@ fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
             (3, grid(3, 1, optimizer)),
             (3, grid(2, 3, none)),
             (4, grid(2, 2, none)),
-        ] {
+            (2, Parallel { pipeline: 2, ..Parallel::replicas(1) }),
+            (2, Parallel { pipeline: 2, ..grid(3, 1, optimizer) }),
+            (4, Parallel { pipeline: 2, ..Parallel::replicas(2) }),
+        ]
+        .into_iter()
+        .filter(|(_, parallel)| parallel.pipeline == 1 || phase == Phase::Train)
+        {
             for backend in [BackendKind::Cpu, BackendKind::Naive] {
                 let options = options(parallel, backend);
                 let one = led(&mut *prepare(&w, &options).unwrap());
@@ -116,20 +122,23 @@ fn several_processes_go_on_from_what_they_wrote_into_a_folder_of_all() {
 #[test]
 fn a_process_that_leaves_ends_the_step_and_the_others() {
     let w = workload(Phase::Train);
-    let options = options(Parallel::replicas(3), BackendKind::Cpu);
-    let found = on_loopback(3, |net| {
-        let (rank, leads) = (net.world.rank, net.leads());
-        let mut session = prepare_among(&w, &options, net).unwrap();
-        if leads {
-            return (0..3).find_map(|_| session.step().err()).unwrap();
-        }
-        if rank == 1 {
-            // It was ready, and takes no step.
-            return SessionError::LostRank;
-        }
-        session.follow().unwrap_err()
-    });
-    assert!(found.iter().all(SessionError::is_consequence), "{found:?}");
+    let staged = |data| Parallel { pipeline: 2, ..Parallel::replicas(data) };
+    for (processes, parallel) in [(3, Parallel::replicas(3)), (2, staged(1)), (4, staged(2))] {
+        let options = options(parallel, BackendKind::Cpu);
+        let found = on_loopback(processes, |net| {
+            let (rank, leads) = (net.world.rank, net.leads());
+            let mut session = prepare_among(&w, &options, net).unwrap();
+            if leads {
+                return (0..3).find_map(|_| session.step().err()).unwrap();
+            }
+            if rank == 1 {
+                // It was ready, and takes no step.
+                return SessionError::LostRank;
+            }
+            session.follow().unwrap_err()
+        });
+        assert!(found.iter().all(SessionError::is_consequence), "{parallel:?}: {found:?}");
+    }
 }
 
 #[test]

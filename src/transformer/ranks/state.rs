@@ -6,6 +6,7 @@
 use super::super::backend::Backend;
 use super::super::checkpoint::file::{Number, TensorFile};
 use super::super::checkpoint::written::{Planned, Written, write};
+use super::super::collective::grid::Groups;
 use super::super::collective::share;
 use super::super::error::SessionError;
 use super::one::{Rank, RankOutcome, Work};
@@ -42,7 +43,9 @@ impl<B: Backend + Clone> Rank<B> {
         let (replica, of_shares) = (self.place().0, self.seat.groups.data.size());
         let layers = self.model.index.of_layers();
         let mut all = Vec::new();
-        for (i, spec) in specs.iter().enumerate() {
+        // Of what other stages of a pipeline have, nothing is here.
+        let here = |i: &usize| specs[*i].len() > 0;
+        for (i, spec) in specs.iter().enumerate().filter(|(i, _)| here(i)) {
             let own = t.shares.is_some() && layers.contains(&i);
             let shape =
                 if own { vec![share(spec.len(), replica, of_shares).len()] } else { vec![spec.rows, spec.columns] };
@@ -51,7 +54,7 @@ impl<B: Backend + Clone> Rank<B> {
         }
         let (rank, of) = t.state().place();
         for (which, moments) in t.state().moments().into_iter().enumerate() {
-            for (i, _) in moments.iter().enumerate() {
+            for i in (0..moments.len()).filter(here) {
                 let shape = vec![share(specs[i].len(), rank, of).len()];
                 let name = format!("optimizer.moments{}.{}", which + 1, specs[i].name);
                 all.push(Kept { planned: Planned { name, shape }, place: Place::Moments(which, i), own: of > 1 });
@@ -62,7 +65,8 @@ impl<B: Backend + Clone> Rank<B> {
 
     /// Replica, and which part of it.
     fn place(&self) -> (usize, usize) {
-        (self.seat.groups.data.rank(), self.seat.groups.tensor.rank())
+        let Groups { data, tensor, stages } = &self.seat.groups;
+        (data.rank(), stages.all.rank() * tensor.size() + tensor.rank())
     }
 
     fn buffer(&self, place: Place) -> Option<&B::Buffer> {

@@ -7,14 +7,16 @@
 
 use super::super::backend::{Alloc, Backend, Captured, Category, Loss, Tokens, Update, Varying};
 use super::super::collective::grid::{Parallel, Sharding};
+use super::super::collective::stage::Stage;
 use super::super::error::SessionError;
 use super::super::levers::Levers;
-use super::super::pass::activations::{Activations, Extent, Scratch};
+use super::super::pass::activations::{Activations, Extent};
 use super::super::pass::backward::Targets;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::{Index, Model};
 use super::super::pass::optimizer::State;
+use super::super::pass::scratch::Scratch;
 use super::super::pass::shares::Shares;
 use super::super::shape::Shape;
 use super::super::trace::{self, Kind};
@@ -56,31 +58,37 @@ enum Aim<T> {
     Vectors(T),
 }
 
-/// What goes through the model in one pass.
+/// What goes through the model in one pass. The first stage alone has tokens, the last alone what it should have said; there is no room
+/// for them in others.
 #[derive(Debug)]
-struct Pass<T> {
+pub(super) struct Pass<T> {
     ids: T,
     aim: Aim<T>,
+    stage: Stage,
 }
 
 impl<T> Pass<T> {
-    fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, extent: Extent) -> Result<Self, SessionError> {
+    fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, extent: Extent, stage: Stage) -> Result<Self, SessionError> {
+        let rows = |there: bool| if there { extent.rows() } else { 0 };
+        let (first, last) = (rows(stage.is_first()), rows(stage.is_last()));
         let aim = if s.has_vocabulary_head() {
-            Aim::Tokens(a.alloc(extent.rows(), Category::Statistics)?)
+            Aim::Tokens(a.alloc(last, Category::Statistics)?)
         } else {
-            Aim::Vectors(a.alloc(extent.rows() * s.d_model as usize, Category::Activations)?)
+            Aim::Vectors(a.alloc(last * s.d_model as usize, Category::Activations)?)
         };
-        Ok(Self { ids: a.alloc(extent.rows(), Category::Statistics)?, aim })
+        Ok(Self { ids: a.alloc(first, Category::Statistics)?, aim, stage })
     }
 
-    fn put<B: Backend<Buffer = T>>(&mut self, backend: &B, (tokens, targets): (&[u32], &[u32])) {
-        backend.put_tokens(tokens, &mut self.ids);
-        if let Aim::Tokens(to) = &mut self.aim {
+    pub(super) fn put<B: Backend<Buffer = T>>(&mut self, backend: &B, (tokens, targets): (&[u32], &[u32])) {
+        if self.stage.is_first() {
+            backend.put_tokens(tokens, &mut self.ids);
+        }
+        if let (Aim::Tokens(to), true) = (&mut self.aim, self.stage.is_last()) {
             backend.put_tokens(targets, to);
         }
     }
 
-    fn operands(&self) -> (Tokens<'_, T>, Targets<'_, T>) {
+    pub(super) fn operands(&self) -> (Tokens<'_, T>, Targets<'_, T>) {
         let targets = match &self.aim {
             Aim::Tokens(t) => Targets::Placed(t),
             Aim::Vectors(v) => Targets::Vectors(v),
@@ -91,7 +99,7 @@ impl<T> Pass<T> {
 
 /// Where gradients are until they are used.
 #[derive(Debug)]
-enum Kept<T> {
+pub(super) enum Kept<T> {
     /// Each layer's are used before those of others are written to the same place.
     Layer(Gradients<T>),
     /// Those of all layers, until a step's last pass, or this rank's shares of them; `one` is where passes write theirs before they are
@@ -118,19 +126,20 @@ impl<T> Kept<T> {
 /// Buffers of training.
 #[derive(Debug)]
 pub(in crate::transformer) struct Training<T> {
-    activations: Activations<T>,
-    scratch: Scratch<T>,
-    kept: Kept<T>,
-    state: State<T>,
+    /// One pass's, or those of as many as are under way at one time in a stage of a pipeline.
+    pub(super) activations: Vec<Activations<T>>,
+    pub(super) scratch: Scratch<T>,
+    pub(super) kept: Kept<T>,
+    pub(super) state: State<T>,
     /// A step's, one after the other.
-    passes: Vec<Pass<T>>,
+    pub(super) passes: Vec<Pass<T>>,
     captured: Captured,
     /// Of the parameters, where this rank has no more of layers that are not at work.
     pub shares: Option<Shares<T>>,
 }
 
 impl<T> Training<T> {
-    /// Of steps of the given extent, which micro-batches divide.
+    /// Of steps of the given extent, which micro-batches divide, on the stage whose parameters the index lists.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
@@ -142,13 +151,14 @@ impl<T> Training<T> {
         update: &Update,
         keeping: Keeping,
     ) -> Result<Self, SessionError> {
-        let extent = keeping.levers.of_pass(extent);
+        let (extent, stage, passes) = (keeping.levers.of_pass(extent), index.stage, keeping.levers.accumulate);
+        let in_flight = (stage, stage.in_flight(passes as usize));
         Ok(Self {
-            activations: Activations::new(a, s, extent, keeping.levers.keep())?,
+            activations: Activations::in_flight(a, s, extent, keeping.levers.keep(), in_flight)?,
             scratch: Scratch::new(a, s, extent)?,
             kept: Kept::new(a, index, keeping)?,
             state: State::sharded(a, index, update, keeping.state)?,
-            passes: (0..keeping.levers.accumulate).map(|_| Pass::new(a, s, extent)).collect::<Result<_, _>>()?,
+            passes: (0..passes).map(|_| Pass::new(a, s, extent, stage)).collect::<Result<_, _>>()?,
             captured: Captured::default(),
             shares: None,
         })
@@ -156,7 +166,12 @@ impl<T> Training<T> {
 
     /// What the last pass kept.
     pub(crate) fn activations(&self) -> &Activations<T> {
-        &self.activations
+        &self.activations[0]
+    }
+
+    /// Rows of a pass.
+    fn rows(&self) -> usize {
+        self.activations[0].extent.rows()
     }
 
     /// The optimizer's.
@@ -172,8 +187,8 @@ impl<T> Training<T> {
     /// Where the block's targets lie, of one pass after the other.
     pub(crate) fn vectors(&mut self) -> impl Iterator<Item = &mut T> {
         self.passes.iter_mut().filter_map(|pass| match &mut pass.aim {
-            Aim::Vectors(vectors) => Some(vectors),
-            Aim::Tokens(_) => None,
+            Aim::Vectors(vectors) if pass.stage.is_last() => Some(vectors),
+            _ => None,
         })
     }
 
@@ -185,8 +200,14 @@ impl<T> Training<T> {
         update: &Update,
         (tokens, targets): (&[u32], &[u32]),
     ) -> f32 {
-        let (backend, rows) = (model.backend.clone(), self.activations.extent.rows());
+        let (backend, rows) = (model.backend.clone(), self.rows());
+        if model.index.stage.of > 1 {
+            let of_passes = tokens.chunks_exact(rows).zip(targets.chunks_exact(rows));
+            self.passes.iter_mut().zip(of_passes).for_each(|(pass, of_pass)| pass.put(&backend, of_pass));
+            return self.loss_of_stage(model, seat);
+        }
         let Self { activations, state, passes, shares, .. } = self;
+        let activations = &mut activations[0];
         // Where replicas keep shares of the layers, each layer comes together for its pass.
         let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
         exchange.parameters = shares.as_mut();
@@ -210,11 +231,12 @@ impl<T> Training<T> {
         dropout: Option<StepDropout>,
     ) -> Loss {
         let backend = model.backend.clone();
-        let rows = self.activations.extent.rows();
+        let rows = self.rows();
         let of_passes = tokens.chunks_exact(rows).zip(targets.chunks_exact(rows));
         self.passes.iter_mut().zip(of_passes).for_each(|(pass, of_pass)| pass.put(&backend, of_pass));
         self.state.begin_step();
         match self.kept {
+            _ if model.index.stage.of > 1 => self.stage_of_step(model, seat, update, dropout),
             Kept::Layer(_) => self.at_once(model, seat, update, dropout),
             Kept::All { .. } => self.in_passes(model, seat, update, dropout),
         }
@@ -231,6 +253,7 @@ impl<T> Training<T> {
         let Self { activations, scratch, kept: Kept::Layer(gradients), state, passes, captured, shares } = self else {
             return Loss::OnDevice;
         };
+        let activations = &mut activations[0];
         let (backend, Some(pass)) = (model.backend.clone(), passes.first()) else { return Loss::OnDevice };
         let (ids, targets) = pass.operands();
         let varying = Varying {
@@ -273,6 +296,7 @@ impl<T> Training<T> {
             return Loss::OnDevice;
         };
         let (count, share) = (passes.len(), 1.0 / passes.len() as f32);
+        let activations = &mut activations[0];
         let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
         exchange.together = clip.is_some();
         exchange.parameters = shares.as_mut();

@@ -6,6 +6,7 @@
 
 use super::super::backend::{Alloc, Category, LatentDims, Update};
 use super::super::collective::grid::{Parallel, Sharding};
+use super::super::collective::stage::Stage;
 use super::super::cpu::{Widths, scratch_words, weight_words};
 use super::super::error::SessionError;
 use super::super::memory::MemoryParts;
@@ -213,7 +214,9 @@ pub fn memory(on: BackendKind, w: &Workload, parallel: &Parallel) -> Result<Memo
     let (counted, each) = if sharded { (data, tensor) } else { (1, data.saturating_mul(tensor)) };
     for replica in 0..counted {
         let keeping = Keeping::of_replica(on, replica as usize, parallel, w.levers);
-        account.one_rank(w, &parallel.part_of(&w.shape), batch, keeping).map_err(|_| CountOverflow)?;
+        for stage in parallel.stages(w.shape.n_layers as usize) {
+            account.one_rank(w, (&parallel.part_of(&w.shape), stage), batch, keeping).map_err(|_| CountOverflow)?;
+        }
     }
     let one = account.parts.into_inner();
     let all = |bytes: u64| product(&[bytes, each]);
@@ -254,9 +257,15 @@ impl Alloc for Account {
 }
 
 impl Account {
-    /// What a rank holds whose part of the model has the given shape.
-    fn one_rank(&self, w: &Workload, shape: &Shape, batch: usize, keeping: Keeping) -> Result<(), SessionError> {
-        let index = Index::new(shape);
+    /// What a rank holds whose part of the model, or of the layers of a stage, has the given shape.
+    fn one_rank(
+        &self,
+        w: &Workload,
+        (shape, stage): (&Shape, Stage),
+        batch: usize,
+        keeping: Keeping,
+    ) -> Result<(), SessionError> {
+        let index = Index::of_stage(shape, stage);
         let training = w.phase == Phase::Train;
         let purpose = if training { Purpose::Training } else { Purpose::Inference };
         let shares = training && keeping.sharding == Sharding::Parameters;
@@ -284,7 +293,7 @@ impl Account {
             parts.workspace_bytes += cuda::workspace_bytes(w, shape, batch * tokens);
             return Ok(());
         }
-        let vocabulary = if shape.has_vocabulary_head() { shape.vocab_size as usize } else { 0 };
+        let vocabulary = if shape.has_vocabulary_head() && stage.is_last() { shape.vocab_size as usize } else { 0 };
         let attention = Extent { batch, tokens }.attention(shape, 0);
         let latent = latent_dims(shape, batch, w.longest_sequence() as usize, w.dtype).filter(|_| !training);
         // A prompt in stretches goes through the cache, a stretch at a time; else a token does.
