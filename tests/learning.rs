@@ -103,3 +103,40 @@ fn what_does_not_learn_is_a_row_that_says_so() {
     assert_eq!(lost.status, Status::Diverged);
     assert!(lost.reason.contains(" loss is ") && lost.reason.contains(" at step "), "{}", lost.reason);
 }
+
+/// A run whose environment has a cache folder, or none at all.
+fn cached_run(folder: &Path, out: &str, cache: bool) -> (Run, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_centime"));
+    command.args(["run", "s.yaml", "--no-probe", "--once", "--no-history", "--out", out]);
+    command.current_dir(folder).env("XDG_RUNTIME_DIR", folder).env_remove("HOME").env_remove("XDG_CACHE_HOME");
+    if cache {
+        command.env("XDG_CACHE_HOME", folder);
+    }
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    (load_run(&folder.join(out)).unwrap(), stderr)
+}
+
+#[test]
+fn seeds_and_cells_share_what_was_drawn_once_and_learn_the_same_to_the_bit() {
+    let folder = folder("sweep: { matrix: { data.share: [0.5, 1] }, repeat: { seed: [1, 2] } }\n");
+    let (first, said) = cached_run(folder.path(), "first", true);
+    assert_eq!(said.matches("drawing a synthetic language").count(), 1, "{said}");
+    let kept: Vec<_> = std::fs::read_dir(folder.path().join("centime/data")).unwrap().collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let (second, said) = cached_run(folder.path(), "second", true);
+    assert!(!said.contains("drawing"), "{said}");
+    let (without, said) = cached_run(folder.path(), "without", false);
+    assert!(said.contains("every trial makes its text anew"), "{said}");
+    let bits = |run: &Run| -> Vec<(u64, u64, Vec<u64>)> {
+        let learned = run.records.iter().flat_map(|r| &r.measurement.figures.as_ref().unwrap().learned);
+        let all = learned.map(|l| {
+            let losses = l.curve.iter().chain(&l.evaluations).map(|p| p.loss.to_bits());
+            (l.seed, l.text.train_tokens, losses.collect())
+        });
+        all.collect()
+    };
+    assert_eq!((bits(&first).len(), bits(&first) == bits(&second)), (4, true));
+    assert_eq!(bits(&first), bits(&without));
+}

@@ -7,6 +7,7 @@ use super::price::warn_if_stale;
 use super::table::{Format, Printed};
 use crate::comparison::check::{Check, kept};
 use crate::comparison::judge::{Rule, Verdict};
+use crate::data::cache_folder;
 use crate::experiment::design::{Baseline, Design};
 use crate::experiment::stored::StoredError;
 use crate::experiment::{duel, stored};
@@ -15,8 +16,10 @@ use crate::report::check as render;
 use crate::results::lock::lock_machine;
 use crate::runner::{fault, this_program};
 use crate::scenario::{Scenario, budget};
+use crate::sweep::texts;
 use anyhow::{Context, anyhow};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 /// Say whether tokens got dearer, with a known error rate.
 ///
@@ -181,6 +184,12 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
             eprintln!("{text}");
         }
     };
+    let base_trials = match &baseline {
+        Some(Baseline::Trials { trials, .. }) => trials.as_slice(),
+        _ => &[],
+    };
+    let texts_of = design.trials.iter().chain(base_trials);
+    texts::make(texts_of, cache_folder(), &AtomicBool::new(false), &mut |told| super::run::heard(told, a.quiet));
     let mut check = match (&baseline, &a.baseline) {
         (Some(baseline), _) => duel::check(&design, baseline, &mut say),
         (None, Some(folder)) => stored::check(&design, folder).map_err(failure)?,

@@ -18,9 +18,10 @@ use std::path::{Path, PathBuf};
 
 /// Set runs or machines side by side, and say what to decide from it.
 ///
-/// Every trial that all of them measured, with throughput, cost and ratios; which is cheapest; cost against latency; the price
-/// at which each would match the cheapest; the utilisation from which it beats an API; how sensitive the cost is; the cheapest
-/// under limits. As text, and as a page with pictures.
+/// Every trial that all of them measured, with throughput, cost and ratios; which is cheapest; of trials that are to learn
+/// something, which gets to its loss for less; cost against latency; the price at which each would match the cheapest; the
+/// utilisation from which it beats an API; how sensitive the cost is; the cheapest under limits. As text, and as a page with
+/// pictures.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Folders of runs, the first being what the others are held against.
@@ -72,7 +73,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         },
     };
     let compared = Comparison::of(&labels, &runs, &book);
-    if compared.common() == 0 {
+    if compared.common() == 0 && !compared.learns() {
         return Err(Failure::Usage(anyhow!(
             "{}: no trial was measured by all of them; give runs of one scenario",
             labels.join(", ")

@@ -90,7 +90,7 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         rows.push(vec![super::table::label(f.name).into(), f.value.plain(), f.note.into()]);
     }
     rows.print(Format::Table)?;
-    print_wrapped(&closing(&source, prepared.facts()))
+    print_wrapped(&closing(prepared.facts()))
 }
 
 fn failure(e: DataError) -> Failure {
@@ -171,11 +171,13 @@ fn took(f: &Facts) -> String {
     [trained.as_str(), before].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-fn closing(source: &Source, f: &Facts) -> String {
+fn closing(f: &Facts) -> String {
     match &f.kept {
         Some(path) if f.cached => format!("out of the cache: {} (--no-cache prepares it anew)", path.display()),
-        Some(path) => format!("kept in {}: a run with the same text and tokenizer begins at once", path.display()),
-        None if matches!(source.what, What::Synthetic(_)) => "drawn anew by every run; nothing is kept".into(),
+        Some(path) => {
+            let same = if f.entropy.is_some() { "language" } else { "text and tokenizer" };
+            format!("kept in {}: a run with the same {same} begins at once", path.display())
+        }
         None => "not kept".into(),
     }
 }

@@ -5,8 +5,8 @@ use super::compare::{folder, labels, reprice};
 use super::hardware::history::{self, Fall};
 use super::output::{publish, results_failure};
 use super::price::{PriceBook, Priced, priced};
-use super::table::{Format, Printed};
-use crate::comparison::explain::explain;
+use super::table::{Format, Printed, Rows};
+use crate::comparison::explain::{Explanation, explain};
 use crate::report::pages::explanation;
 use crate::results::run::{Run, load};
 use anyhow::anyhow;
@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 /// Say why the cost per token changed between two runs, machines or dates.
 ///
-/// The change is split, without a remainder, into price, utilisation, devices, FLOPs per token, peak rate and MFU. Two dates:
-/// give one run twice, with its price on each: centime explain RUN RUN --price p5.48xlarge@2024 --price p5.48xlarge@2026.
+/// The change is split, without a remainder, into price, utilisation, devices, FLOPs per token, peak rate and MFU; of trials that
+/// get to a loss, also into the tokens that it takes. Two dates: give one run twice, with its price on each: centime explain RUN
+/// RUN --price p5.48xlarge@2024 --price p5.48xlarge@2026.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Folders of two runs: from, and to.
@@ -59,21 +60,30 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     };
     let found = explain(first, second, &book).map_err(|e| Failure::Usage(anyhow!("{}: {e}", names.join(", "))))?;
     if matches!(a.printed.format, Format::Json | Format::Csv) {
-        let mut rows = super::table::Rows::new(&["factor", "before", "after", "change_usd_per_million_tokens"]);
-        let number = |x: f64| (x.to_string(), x).into();
-        for s in &found.sides {
-            rows.push(vec![s.name.to_string().into(), number(s.before), number(s.after), number(s.change)]);
-        }
-        let total = found.after - found.before;
-        rows.push(vec![
-            "usd_per_million_tokens".to_string().into(),
-            number(found.before),
-            number(found.after),
-            number(total),
-        ]);
-        return rows.print(a.printed.format);
+        return factors(&found).print(a.printed.format);
     }
     let page =
         explanation([&names[0], &names[1]], [first, second], &book, &found).map_err(|e| Failure::Internal(e.into()))?;
     publish(&page, a.out.clone(), folder(&names), a.printed.format)
+}
+
+/// The factors as numbers: of a token's cost, then of what it costs to get to a loss, where trials of both runs get there.
+fn factors(found: &Explanation) -> Rows {
+    let [token, loss] = ["change_usd_per_million_tokens", "change_usd_to_loss"];
+    let mut rows = Rows::new(&["factor", "before", "after", token, loss]);
+    let number = |x: f64| (x.to_string(), x).into();
+    let none = || String::new().into();
+    for s in &found.sides {
+        rows.push(vec![s.name.to_string().into(), number(s.before), number(s.after), number(s.change), none()]);
+    }
+    let (before, after) = (found.before, found.after);
+    let total = "usd_per_million_tokens".to_string();
+    rows.push(vec![total.into(), number(before), number(after), number(after - before), none()]);
+    let Some(paid) = found.learning.as_ref().and_then(|l| l.to_loss.as_ref()) else { return rows };
+    for s in &paid.sides {
+        rows.push(vec![s.name.to_string().into(), number(s.before), number(s.after), none(), number(s.change)]);
+    }
+    let (before, after) = (paid.before, paid.after);
+    rows.push(vec!["usd_to_loss".to_string().into(), number(before), number(after), none(), number(after - before)]);
+    rows
 }

@@ -10,6 +10,7 @@ pub(crate) mod decline;
 pub(crate) mod explain;
 pub(crate) mod guards;
 pub(crate) mod judge;
+pub(crate) mod learning;
 pub(crate) mod levers;
 pub(crate) mod limits;
 pub(crate) mod noise;

@@ -1,6 +1,7 @@
 //! Runs or machines side by side: trials paired by id, ratios against the first run, what is missing on either side.
 
 use super::cheapest::{Cheapest, cheapest};
+use super::learning::{Taught, taught};
 use super::ratio;
 use crate::cost::decomposition::{CostChange, State, cost_change};
 use crate::cost::evaluate::{Figured, evaluate};
@@ -64,6 +65,8 @@ pub struct RunComparison {
     pub pairings: Vec<Pairing>,
     /// Trials that some runs lack.
     pub missing: Vec<Missing>,
+    /// Trials that were to learn something, those that not every run has figures for among them.
+    pub taught: Vec<Taught>,
     /// One a run; the first is compared with itself.
     pub totals: Vec<Total>,
 }
@@ -96,7 +99,8 @@ pub fn compare(runs: &[Run], book: &Book) -> RunComparison {
         }
     }
     let totals = (0..runs.len()).map(|run| total(runs, &pairings, run)).collect();
-    RunComparison { pairings, missing, totals }
+    let taught = taught(&runs.iter().collect::<Vec<_>>(), &figures);
+    RunComparison { pairings, missing, taught, totals }
 }
 
 /// Where each trial is among a run's records.

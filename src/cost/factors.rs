@@ -88,7 +88,8 @@ impl Factors {
     }
 }
 
-const SCALE: f64 = 1e6 / 3600.0;
+/// USD for 1e6 tokens of a USD an hour and a token a second.
+pub(crate) const SCALE: f64 = 1e6 / 3600.0;
 
 /// The factors of a change, each before and after; peak and MFU apart where both sides know them.
 pub(crate) fn between(a: &Factors, b: &Factors) -> Vec<Factor> {

@@ -21,4 +21,5 @@ pub(crate) mod profile;
 pub(crate) mod requests;
 pub(crate) mod scalars;
 pub(crate) mod steps;
+pub(crate) mod to_loss;
 pub(crate) mod training;

@@ -248,6 +248,29 @@ fn the_built_in_text_is_about_a_megabyte_of_chapters() {
 }
 
 #[test]
+fn a_synthetic_language_is_drawn_once_and_found_again_to_the_bit() {
+    let language = Language { vocabulary: 64, tokens: 20_000, seed: 2 };
+    let at = tempfile::tempdir().unwrap();
+    let get = |share: f64, cache: Option<&Path>| {
+        let source = Source { share, ..Source::new(What::Synthetic(language), Tokenizer::Bytes) };
+        let p = prepare(&source, cache, &mut |_| {}).unwrap();
+        let f = p.facts().clone();
+        ((all(&p, Split::Train), all(&p, Split::Validation), f.entropy, f.train, f.vocabulary), f.cached)
+    };
+    let ((train, ..), _) = get(1.0, None);
+    for share in [1.0, 0.3, 0.9999, 0.00007] {
+        let (fresh, cached) = get(share, None);
+        assert!(!cached && fresh.0 == train[..(20_000.0 * share) as usize], "{share}");
+        assert_eq!(get(share, Some(at.path())), (fresh, share < 1.0), "{share}");
+    }
+    // Another language is another file.
+    let other = Language { seed: 3, ..language };
+    let p = prepare(&Source::new(What::Synthetic(other), Tokenizer::Bytes), Some(at.path()), &mut |_| {}).unwrap();
+    assert!(!p.facts().cached && all(&p, Split::Train) != train);
+    assert_eq!(fs::read_dir(at.path()).unwrap().count(), 2);
+}
+
+#[test]
 fn a_synthetic_language_has_a_floor_and_needs_no_cache() {
     let language = Language { vocabulary: 64, tokens: 20_000, seed: 2 };
     let mut s = Source::new(What::Synthetic(language), Tokenizer::Bpe(300));

@@ -41,7 +41,7 @@ pub struct Facts {
     #[serde(skip)]
     pub kept: Option<PathBuf>,
     /// Where the least possible loss is known, what it is.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy: Option<Entropy>,
 }
 

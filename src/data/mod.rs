@@ -3,7 +3,7 @@
 //! [`prepare`] makes [`Prepared`] of a [`Source`]; a trial asks it for batches, which are functions of their arguments alone. Text is
 //! read a document at a time (`documents.rs`: text, JSON lines, Parquet), divided (`split.rs`), tokenized (`tokenizer.rs`) and kept
 //! under a digest of all that decides it (`shard.rs`), mapped from then on. Tokens, two or four bytes each, are what has to fit into
-//! memory while they are made.
+//! memory while they are made. A language that is drawn is kept in the same way.
 //!
 //! Deliberately absent: anything fetched from elsewhere, mixtures of sources with weights, tokens that are read while they are made.
 
@@ -33,12 +33,12 @@ pub use source::{Files, Source, Tokenizer, What};
 pub use synthetic::{Entropy, Language};
 
 use documents::Texts;
+use make::Made;
 use shard::Shard;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 use synthetic::Drawn;
-use tokens::{Bytes, Stream};
+use tokens::Stream;
 
 /// Where tokens are kept for the user; `None` where neither XDG_CACHE_HOME nor HOME is set.
 pub fn cache_folder() -> Option<PathBuf> {
@@ -65,9 +65,6 @@ pub enum Said<'a> {
 pub fn prepare(source: &Source, cache: Option<&Path>, report: &mut dyn FnMut(Said)) -> Result<Prepared, DataError> {
     let was_sealed = !source.digest.is_empty();
     let source = if was_sealed { source.clone() } else { source.seal(Path::new(""))? };
-    if let What::Synthetic(language) = &source.what {
-        return Ok(drawn(language, source.share));
-    }
     let kept = cache.map(|folder| folder.join(format!("{}.tokens", source.key())));
     let found = kept.as_deref().map(Shard::open).transpose();
     if let (Err(what), Some(path)) = (&found, &kept) {
@@ -85,18 +82,22 @@ pub fn prepare(source: &Source, cache: Option<&Path>, report: &mut dyn FnMut(Sai
     if was_sealed {
         unchanged("since the scenario was read")?;
     }
-    let (texts, name) = match &source.what {
+    let made = match &source.what {
         What::Text(named) => {
             let files = files::find(&named.patterns)?;
             let name = match files.as_slice() {
                 [one] => one.path.display().to_string(),
                 several => format!("{} files", several.len()),
             };
-            (Texts::Files(files, named.clone()), name)
+            make::make(&Texts::Files(files, named.clone()), name, &source.tokenizer, report)?
         }
-        What::Corpus | What::Synthetic(_) => (Texts::Corpus, corpus::NAME.to_string()),
+        What::Corpus => make::make(&Texts::Corpus, corpus::NAME.to_string(), &source.tokenizer, report)?,
+        What::Synthetic(language) => {
+            report(Said::Stage("drawing a synthetic language"));
+            drawn(language)
+        }
     };
-    let shard = Shard::of(make::make(&texts, name, &source.tokenizer, report)?);
+    let shard = Shard::of(made);
     // What is kept under a digest is what has it.
     unchanged("while it was read")?;
     if let Some(path) = &kept {
@@ -120,26 +121,22 @@ fn used(shard: Shard, share: f64, kept: Option<PathBuf>) -> Prepared {
     Prepared { train, validation: whole(shard.validation), facts: Facts { kept, ..shard.facts } }
 }
 
-fn drawn(language: &Language, share: f64) -> Prepared {
+fn drawn(language: &Language) -> Made {
     let began = Instant::now();
     let drawn = Drawn::new(language);
     let part = |tokens| Part { documents: 1, bytes: 0, tokens };
     let (to_train, judged) = (language.tokens, language.judged());
-    let text = |tokens: u64, stream: u64| {
-        let bytes = drawn.text(tokens, stream);
-        let range = 0..bytes.len();
-        Stream::whole(Bytes::Own(Arc::new(bytes)), range, tokens::width(language.vocabulary))
-    };
-    let (train, validation) = (text((to_train as f64 * share) as u64, 0), text(judged, 1));
+    let (train, validation) = (drawn.text(to_train, 0), drawn.text(judged, 1));
     let facts = Facts {
         source: "a synthetic language".into(),
         vocabulary: language.vocabulary,
         train: part(to_train),
         validation: part(judged),
         split: "another text of the language".into(),
-        seconds: began.elapsed().as_secs_f64(),
         entropy: Some(drawn.entropy()),
+        seconds: began.elapsed().as_secs_f64(),
         ..Facts::default()
     };
-    Prepared { facts, train, validation }
+    // A share of one document is its beginning.
+    Made { facts, train, ends: vec![to_train], validation }
 }

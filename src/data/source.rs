@@ -80,10 +80,11 @@ impl Source {
 
     /// What the tokens of a sealed source are kept under: the content and how it becomes tokens, not the share.
     pub(super) fn key(&self) -> String {
-        let how = match &self.tokenizer {
-            Tokenizer::Bytes => "bytes".to_string(),
-            Tokenizer::Bpe(n) => format!("bpe{n}"),
-            Tokenizer::File(_) => "file".to_string(),
+        let how = match (&self.what, &self.tokenizer) {
+            (What::Synthetic(_), _) => "drawn".to_string(),
+            (_, Tokenizer::Bytes) => "bytes".to_string(),
+            (_, Tokenizer::Bpe(n)) => format!("bpe{n}"),
+            (_, Tokenizer::File(_)) => "file".to_string(),
         };
         format!("{}-{how}", self.digest)
     }

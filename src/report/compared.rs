@@ -3,13 +3,16 @@
 use super::document::{Block, Cell, Column, Row, Span, Table};
 use super::facts::Facts;
 use super::format::{ABSENT, bare, counted, listed, percent_change, plus_minus, signed_usd, times};
+use super::sections::learning::ending;
+use crate::comparison::learning::{Ending, Measure, Outcome, Taught, learnt};
 use crate::comparison::ratio::{Change, change};
-use crate::comparison::runs::{Pairing, RunComparison, Total, compare};
+use crate::comparison::runs::{Entry, Pairing, RunComparison, Total, compare};
 use crate::cost::metric::{Estimate, Quantity};
 use crate::hardware::book::Book;
 use crate::results::run::Run;
 use crate::results::table::{DataColumn, DataTable, Values};
 use crate::sweep::identity::check_of;
+use std::collections::{HashMap, HashSet};
 
 /// Several runs and what can be said of them together.
 #[derive(Debug)]
@@ -30,6 +33,33 @@ impl<'a> Comparison<'a> {
     /// Trials that every run measured.
     pub(crate) fn common(&self) -> usize {
         self.found.pairings.len()
+    }
+
+    /// Whether trials were to learn something.
+    pub(crate) fn learns(&self) -> bool {
+        !self.found.taught.is_empty()
+    }
+
+    /// What `run` learns worse than `against`, in words; `None` where it does not.
+    pub(super) fn worse(&self, run: usize, against: usize) -> Option<String> {
+        let l = learnt(&self.runs.iter().collect::<Vec<_>>(), &self.found.taught, run, against);
+        if !l.worse() {
+            return None;
+        }
+        let fewer = l.only_there.checked_sub(l.only_here).filter(|n| *n > 0);
+        let fewer = fewer.map(|n| format!("{} fewer {} where they are to get", n, if n == 1 { "gets" } else { "get" }));
+        let more = |e: Option<Estimate>, what: &str| e.map(|e| format!("{what} {}", percent_change(&e)));
+        let parts = [fewer, more(l.tokens, "tokens to a loss"), more(l.loss, "validation loss at the end")];
+        Some(listed(&parts.into_iter().flatten().collect::<Vec<_>>()))
+    }
+
+    /// How a trial that was to learn something ended in a run.
+    pub(super) fn ending(&self, t: &Taught, run: usize) -> String {
+        let (Some(r), Some(o)) = (self.runs.get(run), t.outcome(run)) else { return "not asked for".into() };
+        match o.ending {
+            Ending::Failed(status) => status.name().into(),
+            Ending::There | Ending::Short { .. } => ending(&Facts::of(r, self.book), o.record),
+        }
     }
 
     pub(super) fn runs(&self) -> &'a [Run] {
@@ -75,10 +105,6 @@ impl<'a> Comparison<'a> {
         blocks.push(Block::List(self.lines().into_iter().map(|l| vec![Span::plain(l)]).collect()));
         blocks.extend(self.missing().map(Block::Table));
         blocks
-    }
-
-    fn name(&self, pairing: &Pairing) -> String {
-        self.runs.first().map_or(String::new(), |run| Facts::of(run, self.book).name(pairing.record))
     }
 
     fn table(&self) -> Table {
@@ -167,6 +193,9 @@ impl<'a> Comparison<'a> {
         );
         let Some(cost) = t.cost_ratio else { return line + ", cost n/a" };
         line += &format!(", cost {}: {}", percent_change(&cost), word(&cost));
+        if let Some(worse) = self.worse(t.run, 0) {
+            line += &format!(" by the token, and learning worse ({worse})");
+        }
         if let Some(c) = &t.change {
             let parts: Vec<String> = c.parts.iter().map(|p| format!("{} {}", p.name, signed_usd(p.change))).collect();
             line += &format!(
@@ -195,36 +224,76 @@ impl<'a> Comparison<'a> {
         Some(table)
     }
 
-    /// For machines: a row for each trial and run.
+    /// For machines: a row for each trial and run; of trials that were to learn something also where not all have figures.
     pub(crate) fn data(&self) -> DataTable {
-        let rows: Vec<(&Pairing, usize)> =
-            self.found.pairings.iter().flat_map(|p| (0..p.entries.len()).map(move |run| (p, run))).collect();
-        let text = |name: &str, of: &dyn Fn(&Pairing, usize) -> String| DataColumn {
+        let runs: Vec<&Run> = self.runs.iter().collect();
+        let taught: HashMap<&str, &Taught> = self.found.taught.iter().map(|t| (t.trial_id.as_str(), t)).collect();
+        let paired: HashSet<&str> = self.found.pairings.iter().map(|p| p.trial_id.as_str()).collect();
+        let unpaired = self.found.taught.iter().filter(|t| !paired.contains(t.trial_id.as_str()));
+        let all = self.found.pairings.iter().map(|p| (Some(p), taught.get(p.trial_id.as_str()).copied()));
+        let all: Vec<(Option<&Pairing>, Option<&Taught>)> = all.chain(unpaired.map(|t| (None, Some(t)))).collect();
+        let rows: Vec<Compared> = all
+            .iter()
+            .flat_map(|&(pairing, taught)| (0..runs.len()).map(move |run| Compared { pairing, taught, run }))
+            .collect();
+        let text = |name: &str, of: &dyn Fn(&Compared) -> Option<String>| DataColumn {
             name: name.into(),
-            values: Values::Text(rows.iter().map(|(p, run)| Some(of(p, *run))).collect()),
+            values: Values::Text(rows.iter().map(of).collect()),
         };
+        let described = |c: &Compared| c.pairing.map(|p| (0, p.record)).or_else(|| Some(c.taught?.described_in));
         let mut columns = vec![
-            text("trial_id", &|p, _| p.trial_id.clone()),
-            text("trial", &|p, _| self.name(p)),
-            text("run", &|_, run| self.labels.get(run).cloned().unwrap_or_default()),
+            text("trial_id", &|c| {
+                Some(c.pairing.map_or_else(|| c.taught.map(|t| &t.trial_id), |p| Some(&p.trial_id))?.clone())
+            }),
+            text("trial", &|c| {
+                let (run, record) = described(c)?;
+                Some(Facts::of(self.runs.get(run)?, self.book).name(record))
+            }),
+            text("run", &|c| self.labels.get(c.run).cloned()),
         ];
-        type Of = fn(&crate::comparison::runs::Entry) -> Option<Estimate>;
-        let estimates: [(&str, Of); 4] = [
-            ("tokens_per_second", |e| Some(e.throughput)),
-            ("throughput_ratio", |e| e.throughput_ratio),
-            ("usd_per_million_tokens", |e| e.cost),
-            ("cost_ratio", |e| e.cost_ratio),
-        ];
-        for (name, of) in estimates {
-            let all: Vec<Option<Estimate>> = rows.iter().map(|(p, run)| of(&p.entries[*run])).collect();
+        let mut estimates = |name: &str, of: &dyn Fn(&Compared) -> Option<Estimate>| {
+            let all: Vec<Option<Estimate>> = rows.iter().map(of).collect();
             let column = |suffix: &str, part: fn(&Estimate) -> Option<f64>| DataColumn {
                 name: format!("{name}{suffix}"),
                 values: Values::Float(all.iter().map(|e| e.as_ref().and_then(part)).collect()),
             };
             columns.extend([column("", |e| Some(e.value)), column("_low", |e| e.low), column("_high", |e| e.high)]);
+        };
+        estimates("tokens_per_second", &|c| Some(c.entry()?.throughput));
+        estimates("throughput_ratio", &|c| c.entry()?.throughput_ratio);
+        estimates("usd_per_million_tokens", &|c| c.entry()?.cost);
+        estimates("cost_ratio", &|c| c.entry()?.cost_ratio);
+        if self.learns() {
+            let against = |c: &Compared, measure| c.taught?.against(&runs, measure, Some(c.run).filter(|r| *r > 0)?, 0);
+            estimates("validation_loss", &|c| c.outcome()?.loss);
+            estimates("validation_loss_ratio", &|c| against(c, Measure::Loss));
+            estimates("tokens_to_loss", &|c| c.outcome()?.tokens);
+            estimates("tokens_to_loss_ratio", &|c| against(c, Measure::Tokens));
+            estimates("seconds_to_loss", &|c| c.outcome()?.seconds);
+            estimates("seconds_to_loss_ratio", &|c| against(c, Measure::Seconds));
+            estimates("usd_to_loss", &|c| c.outcome()?.usd);
+            estimates("usd_to_loss_ratio", &|c| against(c, Measure::Usd));
+            columns.push(text("learning", &|c| Some(self.ending(c.taught?, c.run))));
         }
-        columns.push(text("cost", &standing));
+        columns.push(text("cost", &|c| Some(c.pairing.map_or(String::new(), |p| standing(p, c.run)))));
         DataTable { columns }
+    }
+}
+
+/// A row for machines.
+struct Compared<'a> {
+    pairing: Option<&'a Pairing>,
+    taught: Option<&'a Taught>,
+    run: usize,
+}
+
+impl<'a> Compared<'a> {
+    fn entry(&self) -> Option<&'a Entry> {
+        self.pairing?.entries.get(self.run)
+    }
+
+    fn outcome(&self) -> Option<&'a Outcome> {
+        self.taught?.outcome(self.run)
     }
 }
 

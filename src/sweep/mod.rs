@@ -13,6 +13,7 @@ pub(crate) mod planning;
 pub(crate) mod probing;
 pub(crate) mod resume;
 pub(crate) mod speed;
+pub(crate) mod texts;
 pub(crate) mod trials;
 pub(crate) mod unfinished;
 

@@ -59,6 +59,7 @@ pub(crate) mod levers;
 pub(crate) mod loads;
 pub(crate) mod loss_change;
 pub(crate) mod memory;
+mod nvtx;
 mod operands;
 pub(crate) mod operations;
 mod pass;

@@ -2,8 +2,10 @@
 //!
 //! A span is a guard: `let _span = trace::span(..)` at the head of what it covers. Nobody asks: a thread's own flag is read. Somebody
 //! does: two readings of the clock and 80 bytes. Spans are of the thread that asks for operations; what a pool's threads do for one is
-//! inside it. Devices of their own do later what they are asked for now, so that operations of theirs have none.
+//! inside it. Devices of their own do later what they are asked for now, so that operations of theirs have none. A tool that this process
+//! was started by ([`super::nvtx`]) is shown every span as a range, and what devices are asked for as well, since it follows them itself.
 
+use super::nvtx::{self, Tool};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -85,8 +87,15 @@ pub struct Track {
     pub events: Vec<Event>,
 }
 
+/// Who is told of this thread's spans.
+#[derive(Clone, Copy)]
+struct Told {
+    kept: bool,
+    tool: Option<&'static Tool>,
+}
+
 thread_local! {
-    static ON: Cell<bool> = const { Cell::new(false) };
+    static TOLD: Cell<Told> = const { Cell::new(Told { kept: false, tool: None }) };
     static RECORDER: RefCell<Recorder> = const { RefCell::new(Recorder { epoch: None, events: Vec::new() }) };
 }
 
@@ -98,30 +107,59 @@ struct Recorder {
 /// From now on the spans of this thread are kept, their times counted from `epoch`.
 pub(super) fn begin(epoch: Instant) {
     RECORDER.with_borrow_mut(|r| r.epoch = Some(epoch));
-    ON.set(true);
+    TOLD.set(Told { kept: true, ..TOLD.get() });
 }
 
 /// What was kept of this thread; nothing more is.
 pub(super) fn end() -> Vec<Event> {
-    ON.set(false);
+    TOLD.set(Told { kept: false, ..TOLD.get() });
     RECORDER.with_borrow_mut(|r| std::mem::take(&mut r.events))
+}
+
+/// From now on the tool that this process was started by, if there is one, is shown the spans of this thread.
+pub(super) fn show() {
+    TOLD.set(Told { tool: nvtx::tool(), ..TOLD.get() });
 }
 
 /// Lasts until it is dropped.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Span(Option<(Kind, &'static str, Work, Instant)>);
+pub(super) struct Span {
+    kept: Option<(Kind, &'static str, Work, Instant)>,
+    shown: Option<&'static Tool>,
+}
+
+impl Span {
+    #[cold]
+    fn begin(told: Told, kind: Kind, name: &'static str, work: impl FnOnce() -> Work) -> Self {
+        told.tool.inspect(|tool| tool.push(name));
+        Self { kept: told.kept.then(|| (kind, name, work(), Instant::now())), shown: told.tool }
+    }
+}
 
 /// A span from here on.
 #[inline]
 pub(super) fn span(kind: Kind, name: &'static str, work: impl FnOnce() -> Work) -> Span {
-    Span(ON.get().then(|| (kind, name, work(), Instant::now())))
+    match TOLD.get() {
+        Told { kept: false, tool: None } => Span { kept: None, shown: None },
+        told => Span::begin(told, kind, name, work),
+    }
 }
 
 /// A span of which nothing is counted.
 #[inline]
 pub(super) fn plain(kind: Kind, name: &'static str) -> Span {
     span(kind, name, Work::default)
+}
+
+/// A part of a step that is done when its span ends, `on_host`, or that a device has then been asked for, of which a tool alone is told.
+pub(super) fn part(on_host: bool, name: &'static str) -> Span {
+    let told = TOLD.get();
+    match told.tool {
+        Some(_) if !on_host => Span::begin(Told { kept: false, ..told }, Kind::Whole, name, Work::default),
+        None if !on_host => Span { kept: None, shown: None },
+        _ => plain(Kind::Whole, name),
+    }
 }
 
 /// An exchange among so many ranks; of one there is none.
@@ -132,8 +170,11 @@ pub(super) fn exchange(ranks: usize, name: &'static str) -> Option<Span> {
 impl Drop for Span {
     #[inline]
     fn drop(&mut self) {
-        if let Some((kind, name, work, from)) = self.0.take() {
+        if let Some((kind, name, work, from)) = self.kept.take() {
             kept(kind, name, work, from);
+        }
+        if let Some(tool) = self.shown {
+            tool.pop();
         }
     }
 }

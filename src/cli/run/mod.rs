@@ -12,6 +12,7 @@ use super::load::{Selection, load};
 use super::output::{print_run, results_failure as failure};
 use super::price::{Priced, apply, priced, warn_if_stale};
 use super::table::Printed;
+use crate::data::cache_folder;
 use crate::hardware::canary::Canary;
 use crate::hardware::gpu::Gpu;
 use crate::hardware::kind::Kind;
@@ -32,7 +33,8 @@ use crate::scenario::Scenario;
 use crate::sweep::patience::Patience;
 use crate::sweep::resume::Found;
 use crate::sweep::speed::Followed;
-use crate::sweep::{self, identity, past, planning, probing, resume, unfinished};
+use crate::sweep::texts::Told;
+use crate::sweep::{self, identity, past, planning, probing, resume, texts, unfinished};
 use anyhow::Context;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -144,6 +146,9 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     let again = if a.once || fault::requested().is_some() { 0 } else { AGAIN };
     let followed = Followed::by(canary.map(|c| Box::new(move || c.now()) as Box<_>));
     let traces = Traces::into(a.trace.as_deref())?;
+    if done < launches_in(&plan) {
+        texts::make(&plan.trials, cache_folder(), &interrupted, &mut |told| heard(told, a.quiet));
+    }
     let how = How { done, quiet: a.quiet, again, followed, traces: &traces, out: &out };
     let outcome = measure(&scenario, &plan, found.records, journal, how, &interrupted, leader.as_mut())?;
     let broken = leader.as_ref().and_then(Leader::broken).map(String::from);
@@ -160,6 +165,15 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
     verdict(&run, outcome.interrupted, broken)?;
     let busy = report::busy(&run, &scenario.book).filter(|_| a.strict);
     busy.map_or(Ok(()), |again| Err(Failure::Inconclusive(format!("the machine was busy: measure again ({again})"))))
+}
+
+/// Shows what is told while texts are made.
+pub(super) fn heard(told: Told, quiet: bool) {
+    match told {
+        Told::Stage(what) if !quiet => eprintln!("data: {what}"),
+        Told::Stage(_) => {}
+        Told::Warning(what) => eprintln!("warning: {what}"),
+    }
 }
 
 fn scenario(a: &Arguments) -> Result<Scenario, Failure> {

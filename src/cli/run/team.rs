@@ -3,12 +3,13 @@
 
 use super::super::Failure;
 use super::{Arguments, signals};
+use crate::data::cache_folder;
 use crate::net::world::World;
 use crate::plan::{Plan, PlannedTrial};
 use crate::runner::team::{Follower, Leader, Next, TeamError, listen_at};
 use crate::runner::{Options, Request, this_program};
 use crate::scenario::{Measure, Scenario};
-use crate::sweep::identity;
+use crate::sweep::{identity, texts};
 use anyhow::{Context, anyhow};
 use std::net::TcpListener;
 use std::time::Duration;
@@ -61,7 +62,12 @@ pub(super) fn follow(a: &Arguments, scenario: &Scenario, world: World) -> Result
     let plan = super::super::plan::make(scenario, None)?;
     let (rank, size) = (world.rank, world.size);
     let key = identity::team_key(scenario, &plan, &version);
+    let first_of_node = world.local_rank == 0;
     let follower = Follower::join(world, key, PATIENCE).map_err(failure)?;
+    if first_of_node {
+        // Rank 0 makes those of its own node.
+        texts::make(&plan.trials, cache_folder(), &interrupted, &mut |told| super::heard(told, a.quiet));
+    }
     let mut parts = 0;
     loop {
         match follower.next(&interrupted).map_err(failure)? {

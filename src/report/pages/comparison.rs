@@ -1,6 +1,6 @@
 //! Runs or machines side by side, and what to decide from it.
 
-use super::Page;
+use super::{Page, taught};
 use crate::comparison::break_even::{BreakEven, cheapest_overall, prices};
 use crate::comparison::limits::{Bounds, cheapest_within};
 use crate::comparison::ratio::{Change, change};
@@ -35,6 +35,10 @@ pub(crate) fn comparison(c: &Comparison, asked: &Asked) -> Result<Page, DrawErro
         Section { id: "answer", title: "The answer", blocks: answer(c, &facts, asked, &even) },
         Section { id: "trials", title: "Trial by trial", blocks: c.blocks() },
     ];
+    let learning = taught::blocks(c);
+    if !learning.is_empty() {
+        sections.insert(1, Section { id: "learning", title: "What a loss costs", blocks: learning });
+    }
     let pictures = across::figures(c.labels(), &facts).into_iter().map(|d| charts::chart(d).map(Block::Chart));
     let mut add = |id, title, blocks: Vec<Block>| {
         if !blocks.is_empty() {
@@ -64,8 +68,9 @@ fn label(c: &Comparison, run: usize) -> String {
 
 fn answer(c: &Comparison, facts: &[Facts], asked: &Asked, even: &[BreakEven]) -> Vec<Block> {
     let mut blocks = Vec::new();
-    let mut said = Vec::new();
+    let mut said = taught::sentences(c);
     match cheapest_overall(c.found()) {
+        None if c.common() == 0 => said.push(Span::plain("No trial was measured by all of them.")),
         Some(best) => {
             let others = (0..c.runs().len()).filter(|r| *r != best);
             let against: Vec<(usize, Estimate)> =
@@ -89,6 +94,11 @@ fn answer(c: &Comparison, facts: &[Facts], asked: &Asked, even: &[BreakEven]) ->
                 listed(&parts),
                 counted(c.common(), "common trial")
             )));
+            let worse = against.iter().filter_map(|(r, _)| Some((*r, c.worse(best, *r)?)));
+            for (r, what) in worse {
+                said.push(Span::strong(format!(" {} learns worse than {}", label(c, best), label(c, r))));
+                said.push(Span::plain(format!(": {what}; its tokens are worth less.")));
+            }
             if let Some(other) = tied.first() {
                 said.push(Span::plain(" "));
                 said.extend(c.way_to_know(best.min(*other), best.max(*other)));

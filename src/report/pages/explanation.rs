@@ -1,19 +1,18 @@
 //! Why tokens cost what they do beside another run: a sentence, a waterfall, the factors.
 
-use super::Page;
-use crate::comparison::explain::{Basis, Explanation, Side};
+use super::factors::{basis, described, table, why};
+use super::{Page, to_loss};
+use crate::comparison::explain::Explanation;
 use crate::comparison::ratio::{Change, change};
-use crate::cost::decomposition::Role;
 use crate::cost::metric::Quantity;
 use crate::cost::metrics::USD_PER_MILLION;
 use crate::hardware::book::Book;
 use crate::report::charts::waterfall::{Step, Total, waterfall};
 use crate::report::charts::{self, DrawError, tick};
-use crate::report::document::{Block, Cell, Column, Document, Row, Section, Span, Table, paragraph};
-use crate::report::facts::Facts;
-use crate::report::format::{bare, counted, listed, percent_change, signed_usd};
+use crate::report::document::{Block, Document, Section, Span, paragraph};
+use crate::report::format::{bare, counted, percent_change, signed_usd};
 use crate::results::run::Run;
-use crate::units::{Flops, FlopsPerSecond, Share, significant};
+use crate::units::Share;
 
 /// The page of an explanation; the labels are those of the two runs.
 ///
@@ -36,9 +35,17 @@ pub(crate) fn explanation(labels: [&str; 2], runs: [&Run; 2], book: &Book, e: &E
         &steps,
     );
     let blocks = vec![
-        Block::Answer(disturbed(labels, runs, e).into_iter().chain(sentence(labels, e)).chain(unseen(e)).collect()),
+        Block::Answer(
+            disturbed(labels, runs, e)
+                .into_iter()
+                .chain(to_loss::sentences(labels, runs, book, e))
+                .chain(sentence(labels, e))
+                .chain(unseen(e))
+                .chain(to_loss::worse(labels, e))
+                .collect(),
+        ),
         Block::Chart(charts::chart(drawn)?),
-        Block::Table(table(labels, e)),
+        Block::Table(table(labels, &e.sides, "part, $/M tokens", [e.before, e.after].map(per_million))),
         paragraph(basis(runs, book, &e.basis)),
         paragraph(
             "A cost per million tokens is price * FLOPs per token * 1e6 / (3600 * devices * utilisation * peak rate * MFU). Each \
@@ -48,35 +55,22 @@ pub(crate) fn explanation(labels: [&str; 2], runs: [&Run; 2], book: &Book, e: &E
              state, tokens/s of a device stand for FLOPs per token, peak rate and MFU.",
         ),
     ];
+    let mut sections = vec![Section { id: "answer", title: "The answer", blocks }];
+    let learning = to_loss::blocks(labels, runs, book, e);
+    if !learning.is_empty() {
+        sections.push(Section { id: "learning", title: "What a loss costs", blocks: learning });
+    }
     Ok(Page {
         name: "explain",
         document: Document {
             title,
             description: String::new(),
-            sections: vec![Section { id: "answer", title: "The answer", blocks }],
+            sections,
             foot: "Two runs made at different times are set side by side in an advisory way: a difference may be the machine's \
                    of that hour."
                 .into(),
         },
     })
-}
-
-/// "price: $98.3/h -> $55.0/h".
-fn described(s: &Side) -> String {
-    if (s.after / s.before - 1.0).abs() < 1e-9 {
-        return format!("{}: {}", s.name, value(s.name, s.before));
-    }
-    format!("{}: {} → {}", s.name, value(s.name, s.before), value(s.name, s.after))
-}
-
-fn value(factor: &str, x: f64) -> String {
-    match factor {
-        "price" => format!("${}/h", significant(x, 3)),
-        "utilisation" | "MFU" => Share(x).to_string(),
-        "FLOPs per token" => Flops(x as u64).to_string(),
-        "peak rate" | "FLOP/s reached" => FlopsPerSecond(x).to_string(),
-        _ => significant(x, 3),
-    }
 }
 
 /// What others on the machine did comes before every factor: it is in them.
@@ -108,84 +102,16 @@ fn unseen(e: &Explanation) -> Option<Span> {
 }
 
 fn sentence(labels: [&str; 2], e: &Explanation) -> Vec<Span> {
-    let percent = (e.after / e.before - 1.0) * 100.0;
-    let usd = |x| format!("${}", bare(Quantity::UsdPerMillionTokens, x));
-    let mut parts: Vec<&Side> = e.sides.iter().filter(|s| s.change.abs() > 1e-9 * e.before.max(e.after)).collect();
-    parts.sort_by(|a, b| b.change.abs().total_cmp(&a.change.abs()));
-    let said: Vec<String> = parts.iter().map(|s| format!("{} {}", s.name, signed_usd(s.change))).collect();
-    let why = match parts.first() {
-        None => "; nothing that it is made of is different".to_string(),
-        Some(first) => {
-            let way = if first.after > first.before { "rose" } else { "fell" };
-            format!(
-                ". {}. The largest part is {}, which {way} from {} to {}",
-                listed(&said),
-                first.name,
-                value(first.name, first.before),
-                value(first.name, first.after)
-            )
-        }
-    };
+    let [before, after] = [e.before, e.after].map(|x| per_million(x).1);
     vec![
-        Span::plain(format!(
-            "From {} to {}, a million tokens went from {} to {}: ",
-            labels[0],
-            labels[1],
-            usd(e.before),
-            usd(e.after)
-        )),
-        Span::strong(format!("{percent:+.1} %")),
-        Span::plain(format!("{why}.")),
+        Span::plain(format!("From {} to {}, a million tokens went from {before} to {after}: ", labels[0], labels[1])),
+        Span::strong(format!("{:+.1} %", (e.after / e.before - 1.0) * 100.0)),
+        Span::plain(format!("{}.", why(&e.sides, e.before.max(e.after)))),
     ]
 }
 
-fn table(labels: [&str; 2], e: &Explanation) -> Table {
-    let mut table = Table::new(vec![
-        Column::text("factor"),
-        Column::number(labels[0]),
-        Column::number(labels[1]),
-        Column::number("ratio"),
-        Column::number("part, $/M tokens"),
-        Column::number("alone it would be"),
-    ]);
-    for s in &e.sides {
-        let ratio = s.after / s.before;
-        let alone = if s.role == Role::Divides { 1.0 / ratio } else { ratio };
-        table.rows.push(Row::new(vec![
-            Cell::text(s.name),
-            Cell::number(value(s.name, s.before), s.before),
-            Cell::number(value(s.name, s.after), s.after),
-            Cell::number(format!("{}x", significant(ratio, 3)), ratio),
-            Cell::number(signed_usd(s.change), s.change),
-            Cell::number(format!("{:+.1} %", (alone - 1.0) * 100.0), alone),
-        ]));
-    }
-    let total = e.after - e.before;
-    let mut last = Row::new(vec![
-        Cell::text("together"),
-        Cell::number(format!("${}", bare(Quantity::UsdPerMillionTokens, e.before)), e.before),
-        Cell::number(format!("${}", bare(Quantity::UsdPerMillionTokens, e.after)), e.after),
-        Cell::number(format!("{}x", significant(e.after / e.before, 3)), e.after / e.before),
-        Cell::number(signed_usd(total), total),
-        Cell::number(format!("{:+.1} %", (e.after / e.before - 1.0) * 100.0), e.after / e.before),
-    ]);
-    last.highlighted = true;
-    table.rows.push(last);
-    table
-}
-
-fn basis(runs: [&Run; 2], book: &Book, basis: &Basis) -> String {
-    match basis {
-        Basis::Common(1) => "One trial was measured by both.".into(),
-        Basis::Common(n) => {
-            format!("Means over {} that both measured; the factors are geometric means.", counted(*n, "trial"))
-        }
-        Basis::Cheapest(a, b) => format!(
-            "The runs have no trial in common, so the cheapest of each stands for it: {} against {}.",
-            Facts::of(runs[0], book).name(*a),
-            Facts::of(runs[1], book).name(*b)
-        ),
-    }
+fn per_million(x: f64) -> (f64, String) {
+    (x, format!("${}", bare(Quantity::UsdPerMillionTokens, x)))
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 
 mod comparison;
 mod explanation;
+mod factors;
 mod history;
 mod law;
+mod taught;
 mod timeline;
+mod to_loss;
 mod validation;
 
 use super::document::{Block, Document, Section};

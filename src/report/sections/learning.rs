@@ -211,7 +211,7 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
 }
 
 /// "reached 3.2", "3.2 not reached: 3.41 after 2,000,000 tokens", "reached by 2 of 3 seeds".
-pub(super) fn ending(facts: &Facts, i: usize) -> String {
+pub(in crate::report) fn ending(facts: &Facts, i: usize) -> String {
     let record = &facts.records()[i];
     let m = &record.measurement;
     if m.status != Status::Ok {

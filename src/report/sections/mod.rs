@@ -7,7 +7,7 @@ pub(super) mod apis;
 mod energy;
 mod environment;
 mod gpus;
-mod learning;
+pub(super) mod learning;
 mod levers;
 mod memory;
 mod method;

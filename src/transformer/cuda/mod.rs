@@ -50,6 +50,8 @@ pub(crate) mod parts;
 mod qk_norm;
 mod random;
 #[cfg(test)]
+mod range_tests;
+#[cfg(test)]
 mod ranks_tests;
 mod rehearsal;
 mod rope;

@@ -14,7 +14,7 @@ use super::*;
 
 const STEPS: usize = 5;
 
-fn session(device: Arc<dyn Device>, w: &Workload) -> Ranks {
+pub(super) fn session(device: Arc<dyn Device>, w: &Workload) -> Ranks {
     let one = Parallel::replicas(1);
     let nobody = |_: &[usize], _: &[usize], _| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> { Ok(vec![]) };
     let groups: Vec<Groups<Buffer>> = groups(&one, 0..1, nobody).unwrap();

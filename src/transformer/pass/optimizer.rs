@@ -1,9 +1,10 @@
 //! Optimizers: constants, moments, and the step over all parameters. The arithmetic is the backend's.
 
-use super::super::OptimizerKind;
 use super::super::backend::{Alloc, Backend, Category, Update, Updated};
 use super::super::collective::share;
 use super::super::error::SessionError;
+use super::super::trace;
+use super::super::{BackendKind, OptimizerKind};
 use super::model::{Index, Model, Spec};
 use std::ops::Range;
 
@@ -121,6 +122,8 @@ impl<B: Backend> Model<B> {
         gradients: &[B::Buffer],
         state: &mut State<B::Buffer>,
     ) {
+        // The CPU tells of its own.
+        let _span = (self.backend.kind() == BackendKind::Cuda).then(|| trace::part(false, "update"));
         let mut first = state.first.iter_mut().skip(parameters.start);
         let mut second = state.second.iter_mut().skip(parameters.start);
         let (rank, of) = state.place;

@@ -3,6 +3,7 @@
 use super::super::checkpoint::Checkpoint;
 use super::super::collective::grid::{Parallel, Sharding};
 use super::super::course::{Batches, Course, Pair, Part};
+use super::super::levers::{Levers, Recompute};
 use super::super::prepare::prepare;
 use super::super::session::{Session, SessionOptions};
 use super::super::shape::{Family, Shape, ShapeSpec};
@@ -44,6 +45,7 @@ fn workload(family: Family, dropout: f32) -> Workload {
         d_model: Some(24),
         n_heads: Some(4),
         n_kv_heads: (family == Family::Llama).then_some(2),
+        n_experts: (family == Family::Mixtral).then_some(4),
         vocab_size: Some(VOCABULARY),
         context: Some(9),
         ..ShapeSpec::default()
@@ -127,6 +129,52 @@ fn backends_and_grids_learn_the_same() {
             for (a, b) in one.iter().zip(&other) {
                 // Adam turns a gradient that is a rounding error into a whole step; over six of them at 3e-3 that is little.
                 assert!((a - b).abs() < 2e-3 * a, "{family:?} {grid:?}: {one:?} {other:?}");
+            }
+        }
+    }
+}
+
+/// Losses of steps of plain descent, whose rounding errors no optimizer blows up, and of an evaluation after each.
+fn descended(w: &Workload, parallel: Parallel) -> Vec<f64> {
+    let mut session = taught(&Workload { optimizer: OptimizerKind::Sgd, ..w.clone() }, BackendKind::Cpu, parallel);
+    let step = |_| [f64::from(session.train(0.2).unwrap().loss.unwrap()), session.evaluate(2).unwrap()];
+    (0..4).flat_map(step).collect()
+}
+
+#[test]
+fn what_is_taught_and_evaluated_is_the_same_under_every_lever() {
+    for family in [Family::Gpt2, Family::Llama, Family::Mixtral] {
+        let w = workload(family, 0.0);
+        let plain = descended(&w, Parallel::replicas(1));
+        assert!(plain[7] < 0.99 * plain[1], "something is learnt: {plain:?}");
+        let grids =
+            [(1, 1), (2, 1), (2, 2)].into_iter().filter(|(_, tensor)| *tensor == 1 || family != Family::Mixtral);
+        for (data, tensor) in grids {
+            let shardings = [Sharding::None, Sharding::Optimizer, Sharding::Gradients, Sharding::Parameters];
+            let shardings = &shardings[..if data == 1 { 1 } else { 4 }];
+            for accumulate in [1, 2] {
+                let of = |recompute, sharding, dropout| {
+                    let levers = Levers { accumulate, recompute, ..Levers::default() };
+                    let parallel = Parallel { data, tensor, sharding };
+                    descended(&Workload { levers, dropout, ..w.clone() }, parallel)
+                };
+                for sharding in shardings {
+                    let what = format!("{family:?} {data} x {tensor}, {accumulate} passes, {sharding}");
+                    let got = of(Recompute::None, *sharding, 0.0);
+                    for (a, b) in got.iter().zip(&plain) {
+                        assert!((a - b).abs() <= 1e-5 * b, "{what}: {got:?} and {plain:?}");
+                    }
+                    for recompute in [Recompute::Attention, Recompute::Full] {
+                        assert_eq!(of(recompute, *sharding, 0.0), got, "{what}, {recompute}");
+                        // Activations that are dropped are dropped again.
+                        let dropped = of(Recompute::None, *sharding, 0.2);
+                        assert_eq!(of(recompute, *sharding, 0.2), dropped, "{what}, {recompute}, dropout");
+                    }
+                    // One pass is summed up in the same order, whoever keeps what.
+                    if accumulate == 1 {
+                        assert_eq!(got, of(Recompute::None, Sharding::None, 0.0), "{what}");
+                    }
+                }
             }
         }
     }

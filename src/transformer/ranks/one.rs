@@ -81,6 +81,7 @@ impl<B: Backend + Clone> Rank<B> {
         seat: Seat<B::Buffer>,
         batch: usize,
     ) -> Result<Self, SessionError> {
+        trace::show();
         let purpose = if workload.phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
         let numbers = seat.stored.as_deref().map(|stored| Origin::Read(stored));
         let origin = numbers.unwrap_or(Origin::Seed(seat.seed));
@@ -212,6 +213,7 @@ impl<B: Backend + Clone> Rank<B> {
     /// # Errors
     /// A rank that is not taught; a device that failed; another rank that is gone.
     pub(crate) fn evaluate(&mut self, batches: u64) -> Result<RankOutcome, SessionError> {
+        let _span = trace::plain(Kind::Whole, "evaluation");
         let (Some(feed), Work::Train(t)) = (&self.feed, &mut self.work) else {
             return Err(SessionError::Invalid("without a course there is nothing to evaluate on".into()));
         };
@@ -231,7 +233,11 @@ impl<B: Backend + Clone> Rank<B> {
     }
 
     fn train(&mut self) -> Result<RankOutcome, SessionError> {
-        let taught = self.feed.as_mut().map(Feed::next).transpose()?;
+        let taught = self.feed.as_mut().map(|feed| {
+            let _span = trace::plain(Kind::Data, "batch");
+            feed.next()
+        });
+        let taught = taught.transpose()?;
         let (ids, targets) = taught.or_else(|| self.next.take()).unwrap_or_else(|| self.pairs(self.steps));
         let seed = mix(self.seat.seed ^ mix(DROPOUT + (self.steps << 8) + self.seat.replica()));
         let probability = self.workload.dropout;

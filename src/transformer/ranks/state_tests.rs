@@ -137,7 +137,7 @@ fn so_do_ranks_micro_batches_clipping_and_every_stage_of_zero() {
         Parallel { sharding: Sharding::Parameters, ..Parallel::replicas(2) },
         Parallel { tensor: 2, ..Parallel::replicas(1) },
         Parallel { pipeline: 3, ..Parallel::replicas(1) },
-        Parallel { pipeline: 2, ..Parallel::replicas(2) },
+        Parallel { pipeline: 2, sharding: Sharding::Optimizer, ..Parallel::replicas(2) },
         Parallel { tensor: 2, sharding: Sharding::Gradients, ..Parallel::replicas(2) },
     ];
     for levers in levers {

@@ -19,7 +19,7 @@ use super::super::pass::optimizer::State;
 use super::super::pass::scratch::Scratch;
 use super::super::pass::shares::Shares;
 use super::super::shape::Shape;
-use super::super::trace::{self, Kind};
+use super::super::trace;
 use super::super::{BackendKind, cuda};
 use super::clip::Clip;
 use super::exchange::{Exchange, Seat, Sum, Summing};
@@ -268,10 +268,10 @@ impl<T> Training<T> {
         let mut step = || {
             let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
             exchange.parameters = shares.as_mut();
-            let forward = on_host.then(|| trace::plain(Kind::Whole, "forward"));
+            let forward = trace::part(on_host, "forward");
             model.forward_by_layers(ids, activations, dropout, |model, layer| exchange.whole(model, layer));
             drop(forward);
-            let _backward = on_host.then(|| trace::plain(Kind::Whole, "backward and update"));
+            let _backward = trace::part(on_host, "backward and update");
             loss = model.backward_by_layers(ids, &targets, activations, scratch, gradients, dropout, &mut exchange);
             exchange.end(model, gradients);
         };
@@ -297,6 +297,7 @@ impl<T> Training<T> {
         };
         let (count, share) = (passes.len(), 1.0 / passes.len() as f32);
         let activations = &mut activations[0];
+        let on_host = model.backend.kind() == BackendKind::Cpu;
         let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
         exchange.together = clip.is_some();
         exchange.parameters = shares.as_mut();
@@ -304,7 +305,10 @@ impl<T> Training<T> {
         let mut losses = 0.0;
         for (number, pass) in passes.iter().enumerate() {
             let ((ids, targets), dropout) = (pass.operands(), dropout.map(|d| d.of_micro_batch(number)));
+            let forward = trace::part(on_host, "forward");
             model.forward_by_layers(ids, activations, dropout, |model, layer| exchange.whole(model, layer));
+            drop(forward);
+            let backward = trace::part(on_host, "backward");
             let (first, last) = (number == 0, number + 1 == count);
             let loss = match one {
                 // Replicas exchange what each pass comes to, and each adds up its own share.
@@ -335,6 +339,7 @@ impl<T> Training<T> {
                     model.backward_by_layers(ids, &targets, activations, scratch, sum, dropout, finished)
                 }
             };
+            drop(backward);
             losses += f64::from(model.backend.read_loss(loss));
         }
         // Shares of gradients are used by way of where passes write theirs.
