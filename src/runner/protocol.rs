@@ -25,6 +25,9 @@ pub(crate) const LEARNING_PROTOCOL: u32 = 4;
 /// Version of a request for a trial whose steps are not carried out all at once: a build from before would do them so.
 pub(crate) const LEVERS_PROTOCOL: u32 = 5;
 
+/// Version of a request for a trial whose KV cache is in few bits: a build from before would keep it in the dtype instead.
+pub(crate) const CACHE_PROTOCOL: u32 = 6;
+
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
 
@@ -40,7 +43,7 @@ pub(crate) struct TrialRequest {
     /// Seconds for which the trial may stand still until others are done; without a word, none.
     #[serde(default)]
     pub patience_seconds: f64,
-    /// Whether to say what weights in few bits do to the loss.
+    /// Whether to say what weights and a KV cache in few bits do to the loss.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub loss_change: bool,
 }

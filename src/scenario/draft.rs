@@ -3,7 +3,7 @@
 use super::engine::read::EngineDraft;
 use super::learning::draft::LearningDraft;
 use super::presets;
-use super::trial::{BackendChoice, Trial};
+use super::trial::{BackendChoice, CacheChoice, Trial};
 use super::weights::{Config, Folder};
 use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::levers::Levers;
@@ -26,6 +26,7 @@ pub(crate) struct Draft {
     pub new_tokens: u32,
     pub dtype: Dtype,
     pub weights: WeightFormat,
+    pub kv_cache: CacheChoice,
     pub backend: BackendChoice,
     /// The product of the two that follow; whichever is not said follows from the others, or is 1.
     pub devices: Option<u32>,
@@ -60,6 +61,7 @@ impl Default for Draft {
             new_tokens: 32,
             dtype: Dtype::F32,
             weights: WeightFormat::Dtype,
+            kv_cache: CacheChoice::Dtype,
             backend: BackendChoice::Auto,
             devices: None,
             data: None,
@@ -163,6 +165,7 @@ impl Draft {
             new_tokens: self.new_tokens,
             dtype: self.dtype,
             weights: self.weights,
+            kv_cache: self.kv_cache.format(self.dtype).map_err(|message| ("kv_cache".into(), message))?,
             optimizer: self.optimizer,
             dropout: self.dropout,
             prefill_chunk: self.prefill_chunk,
