@@ -2,8 +2,8 @@
 //! `-- --quick` for a first look. Throughput is in FLOPs or bytes a second (elements here are FLOPs).
 
 use centime::internal::transformer::{
-    Activation, Alloc, AttentionDims, Backend, CacheDims, Category, Cpu, Family, Frequencies, LinearDims, NormDims,
-    Parallel, Rope, Scores, SessionOptions, Shape, ShapeSpec, Store, Update, Updated, count, prepare,
+    Activation, Alloc, AttentionDims, Backend, CacheDims, CacheElement, Category, Cpu, Family, Frequencies, LinearDims,
+    NormDims, Parallel, Rope, Scores, SessionOptions, Shape, ShapeSpec, Store, Update, Updated, count, prepare,
 };
 use centime::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use criterion::measurement::WallTime;
@@ -123,8 +123,10 @@ fn attention(b: &mut Bench) {
     let f = Frequencies::new(&Rope { theta: 10000.0, scaling: None }, head_dim);
     b.time("rope", bytes(2 * 2 * rows * C), |cpu| cpu.rope(&mut qkv, &f, 0, false, d));
     let capacity = 512;
-    let (one, cached) =
-        (AttentionDims { tokens: 1, ..d }, CacheDims { batch, kv_heads: heads, head_dim, capacity, dtype: Dtype::F32 });
+    let (one, cached) = (
+        AttentionDims { tokens: 1, ..d },
+        CacheDims { batch, kv_heads: heads, head_dim, capacity, element: CacheElement::F32 },
+    );
     let (q, cache) = (b.buffer(batch * 3 * C), b.buffer(2 * batch * capacity * C));
     let mut answer = b.buffer(batch * C);
     b.time("attention_cached", bytes(2 * batch * capacity * C), |cpu| {
@@ -243,6 +245,7 @@ fn steps(c: &mut Criterion) {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            kv_cache: Default::default(),
             prefill_chunk: None,
             weights_from: None,
             levers: Default::default(),

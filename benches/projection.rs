@@ -78,6 +78,7 @@ fn projecting(c: &mut Criterion) {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            kv_cache: Default::default(),
             prefill_chunk: None,
             weights_from: None,
             levers: Default::default(),

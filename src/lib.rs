@@ -103,7 +103,7 @@ pub use scenario::{Cell, Limits, LoadOptions, Measure, Order, Price, Scenario, T
 pub use sweep::planning::facts;
 pub use transformer::loss_change::LossChange;
 pub use transformer::memory::MemoryParts;
-pub use transformer::{BackendKind, Dtype, OptimizerKind, Phase, StoredWeights, WeightFormat, Workload};
+pub use transformer::{BackendKind, CacheFormat, Dtype, OptimizerKind, Phase, StoredWeights, WeightFormat, Workload};
 pub use units::{
     Bytes, BytesPerSecond, Flops, FlopsPerSecond, Seconds, Share, TokensPerSecond, Usd, UsdPerHour, UsdPerMillionTokens,
 };

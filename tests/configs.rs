@@ -1,7 +1,7 @@
 //! Public models, by the numbers of their configs: parameters as published, KV cache and FLOPs a token as counted here by hand.
 
 use centime::internal::transformer::{Parallel, Shape, count, shape_from_hf_config};
-use centime::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use centime::{BackendKind, CacheFormat, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 /// Layers, width, heads, KV heads, head size, feed-forward width, vocabulary, tied embeddings; parameters as the model's card or its
 /// index of weights states them.
@@ -178,6 +178,8 @@ fn latents_are_what_a_token_leaves_in_the_cache_and_what_decoding_attends_to() {
     ] {
         let w = decode(shape_from_hf_config(config).unwrap());
         assert_eq!(count::kv_bytes_per_token(&w).unwrap().get(), layers * 576 * 2, "{config}");
+        let few = Workload { kv_cache: CacheFormat::F8, ..w.clone() };
+        assert_eq!(count::kv_bytes_per_token(&few).unwrap().get(), layers * (576 + 2 * 4), "{config}");
         let queries = if q_rank == 0 { width * heads * 192 } else { width * q_rank + q_rank * heads * 192 };
         let attention = queries + width * 576 + 512 * heads * 256 + heads * 128 * width;
         let of_experts = (each + shared) * 3 * width * expert + experts * width;
@@ -225,6 +227,7 @@ fn decode(shape: Shape) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),
@@ -239,6 +242,11 @@ fn kv_bytes_and_flops_a_token_are_those_counted_by_hand() {
         let w = decode(shape_from_hf_config(&config(k)).unwrap());
         let kv = layers * kv_heads * head_dim * 2 * 2;
         assert_eq!(count::kv_bytes_per_token(&w).unwrap().get(), kv, "{name}: KV bytes a token");
+        let few = Workload { kv_cache: CacheFormat::Int8, ..w.clone() };
+        let scaled = layers * kv_heads * 2 * (head_dim + 4);
+        assert_eq!(count::kv_bytes_per_token(&few).unwrap().get(), scaled, "{name}: KV bytes a token in 8 bits");
+        let moved = |w: &Workload| count::bytes_per_decode_step(w).unwrap().unwrap().get();
+        assert_eq!(moved(&w) - moved(&few), 101 * (kv - scaled), "{name}: bytes of a step");
         let matrices = if *kind == "gpt2" { 2 } else { 3 };
         let projections = width * heads * head_dim + 2 * width * kv_heads * head_dim + heads * head_dim * width;
         let products = 2 * (layers * (projections + matrices * width * inner) + width * vocabulary);

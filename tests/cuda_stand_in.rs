@@ -115,6 +115,7 @@ fn request(phase: Phase, dtype: Dtype) -> Request {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),

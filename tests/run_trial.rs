@@ -28,6 +28,7 @@ fn request(timeout_seconds: f64) -> Request {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),

@@ -53,6 +53,7 @@ fn the_scenarios_are_there_and_each_says_what_it_answers() {
         "gpu-prefill",
         "gpu-train",
         "head-count",
+        "kv-cache",
         "levers",
         "model-size",
         "optimizers",

@@ -9,8 +9,8 @@ use crate::hardware::probe::probe;
 use crate::sweep::past;
 use crate::transformer::cpu::Instructions;
 use crate::transformer::cuda::driver::{self, Tried};
-use crate::transformer::prepare::supports;
-use crate::transformer::{BackendKind, Dtype, WeightFormat};
+use crate::transformer::prepare::{keeps, supports};
+use crate::transformer::{BackendKind, CacheFormat, Dtype, WeightFormat};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, Share};
 
 /// Say what this machine has and what will be measured with which backend.
@@ -167,7 +167,10 @@ fn backends(rows: &mut Said) {
     let kernels = format!("kernels for {}{auto}", Instructions::taken().name());
     let few_bits = |w: &&WeightFormat| **w != WeightFormat::Dtype && supports(BackendKind::Cpu, Dtype::F32, **w);
     let few_bits: Vec<&str> = WeightFormat::ALL.iter().filter(few_bits).map(|w| w.name()).collect();
-    let cpu = format!("{}; weights in {}", dtypes(BackendKind::Cpu), few_bits.join(", "));
+    let caches = CacheFormat::ALL.iter().filter(|c| **c != CacheFormat::Dtype && keeps(BackendKind::Cpu, **c));
+    let caches: Vec<&str> = caches.map(|c| c.name()).collect();
+    let (weights, caches) = (few_bits.join(", "), caches.join(", "));
+    let cpu = format!("{}; weights in {weights}; KV cache in {caches}", dtypes(BackendKind::Cpu));
     rows.say("backends", "cpu", &cpu, &kernels);
     rows.say(
         "backends",

@@ -112,6 +112,7 @@ fn request(cores: u32) -> Result<Request, Failure> {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),

@@ -92,6 +92,7 @@ fn trial(imported: &Imported, m: &Measured, devices: u32, shape: &Shape) -> Tria
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),

@@ -117,6 +117,7 @@ mod tests {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            kv_cache: Default::default(),
             prefill_chunk: None,
             weights_from: None,
             levers: Default::default(),

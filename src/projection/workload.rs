@@ -12,7 +12,7 @@ use super::serving::{InferenceEngine, Serving, Weights};
 use super::training::{self, Driver, Recompute, Sharding, Training, usual_network};
 use super::traits::Traits;
 use crate::transformer::shape::count::{self, CountOverflow};
-use crate::transformer::{Dtype, Phase, WeightFormat, Workload};
+use crate::transformer::{CacheFormat, Dtype, Phase, WeightFormat, Workload};
 use std::sync::Arc;
 
 /// What is projected for a number of devices together.
@@ -173,7 +173,7 @@ pub(super) fn inference(
         weight_bytes,
         table_bytes: value_bytes,
         weights,
-        cache_bytes: value_bytes,
+        cache_bytes: cache_bytes(w, value_bytes),
         engine: InferenceEngine::Compiled,
         between_steps: false,
         by_hand: false,
@@ -189,6 +189,15 @@ pub(super) fn inference(
         Phase::Decode => step(),
     };
     (seconds, s)
+}
+
+/// Bytes a value of the KV cache, its share of scales among them.
+fn cache_bytes(w: &Workload, whole: f64) -> f64 {
+    let of = |kv_cache| count::kv_bytes_per_token(&Workload { kv_cache, ..w.clone() }).map(|b| b.get() as f64);
+    match (of(w.kv_cache), of(CacheFormat::Dtype)) {
+        (Ok(stored), Ok(plain)) => whole * stored / plain,
+        _ => whole,
+    }
 }
 
 fn serving(

@@ -10,8 +10,8 @@ use super::measurement::Figures;
 use super::measurement::Stop;
 use super::memory;
 use super::protocol::{
-    ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PIPELINE_PROTOCOL, PROTOCOL_VERSION, Progress,
-    ProtocolError, Team, TrialRequest, WEIGHTS_PROTOCOL, read_request, send,
+    CACHE_PROTOCOL, ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PIPELINE_PROTOCOL,
+    PROTOCOL_VERSION, Progress, ProtocolError, Team, TrialRequest, WEIGHTS_PROTOCOL, read_request, send,
 };
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
@@ -29,7 +29,7 @@ use crate::transformer::error::SessionError;
 use crate::transformer::loss_change::LossChange;
 use crate::transformer::prepare::{prepare, prepare_among};
 use crate::transformer::session::{Session, SessionOptions};
-use crate::transformer::{BackendKind, WeightFormat};
+use crate::transformer::{BackendKind, CacheFormat, WeightFormat};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
@@ -82,8 +82,15 @@ pub fn serve(input: impl Read, mut output: impl Write) -> Result<(), ProtocolErr
 }
 
 fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, Failure> {
-    let known =
-        [PROTOCOL_VERSION, ENGINE_PROTOCOL, WEIGHTS_PROTOCOL, LEVERS_PROTOCOL, LEARNING_PROTOCOL, PIPELINE_PROTOCOL];
+    let known = [
+        PROTOCOL_VERSION,
+        ENGINE_PROTOCOL,
+        WEIGHTS_PROTOCOL,
+        LEVERS_PROTOCOL,
+        LEARNING_PROTOCOL,
+        PIPELINE_PROTOCOL,
+        CACHE_PROTOCOL,
+    ];
     if !known.contains(&request.protocol) {
         let theirs = request.protocol;
         return Err(Failure::invalid(format!(
@@ -186,11 +193,12 @@ fn unbroken(lost: Option<Failure>, watch: &Watch) -> Result<(), Failure> {
     }
 }
 
-/// What the weights of a trial on CPUs do to the loss, if they are of few bits and somebody asks.
+/// What the weights and the KV cache of a trial on CPUs do to the loss, if they are of few bits and somebody asks.
 fn loss_change(request: &TrialRequest) -> Option<LossChange> {
     let (trial, w) = (&request.trial, &request.trial.workload);
-    let few_bits = w.weights != WeightFormat::Dtype && trial.engine.is_none() && trial.backend == BackendKind::Cpu;
-    let asked = few_bits && request.loss_change && request.team.is_none();
+    let few_bits = w.weights != WeightFormat::Dtype || w.kv_cache != CacheFormat::Dtype;
+    let own = trial.engine.is_none() && trial.backend == BackendKind::Cpu;
+    let asked = few_bits && own && request.loss_change && request.team.is_none();
     asked.then(|| LossChange::of(w, trial.cores_per_device as usize, request.measure.seed))
 }
 

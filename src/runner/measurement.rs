@@ -115,7 +115,7 @@ pub struct Figures {
     pub loss: Option<f64>,
     /// Checksum of what was computed.
     pub checksum: u32,
-    /// Of weights in few bits: what that does to the loss, where it was asked for.
+    /// Of weights or a KV cache in few bits: what that does to the loss, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization_loss: Option<LossChange>,
     /// Share of the measuring time in which the hypervisor ran somebody else, where the system tells.

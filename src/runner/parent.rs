@@ -4,11 +4,12 @@ use super::measurement::{Figures, Measurement, Status};
 use super::memory;
 use super::process::{Pipes, Process};
 use super::protocol::{
-    ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PIPELINE_PROTOCOL, PROTOCOL_VERSION, Progress,
-    Team, TrialRequest, WEIGHTS_PROTOCOL,
+    CACHE_PROTOCOL, ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PIPELINE_PROTOCOL,
+    PROTOCOL_VERSION, Progress, Team, TrialRequest, WEIGHTS_PROTOCOL,
 };
 use super::verdict::{Cut, Ending, judge};
 use crate::scenario::{Measure, trial::Trial};
+use crate::transformer::CacheFormat;
 use crate::transformer::memory::MemoryParts;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,7 +43,7 @@ pub struct Request {
     pub predicted_memory: MemoryParts,
     /// Seconds for which the trial may stand still until others are done.
     pub patience_seconds: f64,
-    /// Whether a trial with weights in few bits also says what these do to the loss.
+    /// Whether a trial with weights or a KV cache in few bits also says what these do to the loss.
     pub loss_change: bool,
 }
 
@@ -187,6 +188,7 @@ fn ask(mut stdin: ChildStdin, request: &Request, team: Option<Team>) {
         _ if trial.learning.is_some() => LEARNING_PROTOCOL,
         (Some(_), _) => ENGINE_PROTOCOL,
         _ if !trial.workload.levers.are_plain() => LEVERS_PROTOCOL,
+        _ if trial.workload.kv_cache != CacheFormat::Dtype => CACHE_PROTOCOL,
         (None, Some(_)) => WEIGHTS_PROTOCOL,
         (None, None) => PROTOCOL_VERSION,
     };

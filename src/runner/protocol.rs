@@ -28,6 +28,9 @@ pub(crate) const LEVERS_PROTOCOL: u32 = 5;
 /// Version of a request for a trial whose devices are stages of a pipeline: a build from before would make replicas of them.
 pub(crate) const PIPELINE_PROTOCOL: u32 = 6;
 
+/// Version of a request for a trial whose KV cache is in few bits: a build from before would keep it in the dtype instead.
+pub(crate) const CACHE_PROTOCOL: u32 = 7;
+
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
 
@@ -43,7 +46,7 @@ pub(crate) struct TrialRequest {
     /// Seconds for which the trial may stand still until others are done; without a word, none.
     #[serde(default)]
     pub patience_seconds: f64,
-    /// Whether to say what weights in few bits do to the loss.
+    /// Whether to say what weights and a KV cache in few bits do to the loss.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub loss_change: bool,
 }

@@ -3,7 +3,7 @@
 use super::engine::read::EngineDraft;
 use super::learning::draft::LearningDraft;
 use super::presets;
-use super::trial::{BackendChoice, Trial};
+use super::trial::{BackendChoice, CacheChoice, Trial};
 use super::weights::{Config, Folder};
 use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::levers::Levers;
@@ -26,6 +26,7 @@ pub(crate) struct Draft {
     pub new_tokens: u32,
     pub dtype: Dtype,
     pub weights: WeightFormat,
+    pub kv_cache: CacheChoice,
     pub backend: BackendChoice,
     /// The product of the three that follow; whichever of the first two is not said follows from the others, or is 1.
     pub devices: Option<u32>,
@@ -61,6 +62,7 @@ impl Default for Draft {
             new_tokens: 32,
             dtype: Dtype::F32,
             weights: WeightFormat::Dtype,
+            kv_cache: CacheChoice::Dtype,
             backend: BackendChoice::Auto,
             devices: None,
             data: None,
@@ -165,6 +167,7 @@ impl Draft {
             new_tokens: self.new_tokens,
             dtype: self.dtype,
             weights: self.weights,
+            kv_cache: self.kv_cache.format(self.dtype).map_err(|message| ("kv_cache".into(), message))?,
             optimizer: self.optimizer,
             dropout: self.dropout,
             prefill_chunk: self.prefill_chunk,

@@ -4,7 +4,7 @@ use super::engine::{Engine, Reads};
 use super::learning::Learning;
 use crate::transformer::collective::grid::{Parallel, Sharding};
 use crate::transformer::levers::Levers;
-use crate::transformer::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
+use crate::transformer::{BackendKind, CacheFormat, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -21,6 +21,44 @@ pub(crate) enum BackendChoice {
 }
 
 crate::transformer::names!(BackendChoice { Auto => "auto", Cpu => "cpu", Naive => "naive", Cuda => "cuda" });
+
+/// How the KV cache is stored, in the words of a scenario: the dtype goes by its own name too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheChoice {
+    Dtype,
+    Int8,
+    F8,
+    F32,
+    Tf32,
+    Bf16,
+}
+
+crate::transformer::names!(CacheChoice {
+    Dtype => "dtype", Int8 => "int8", F8 => "f8", F32 => "f32", Tf32 => "tf32", Bf16 => "bf16",
+});
+
+impl CacheChoice {
+    /// The format that it comes to beside this dtype.
+    ///
+    /// # Errors
+    /// Another dtype's name.
+    pub(crate) fn format(self, dtype: Dtype) -> Result<CacheFormat, String> {
+        let named = match self {
+            Self::Dtype => return Ok(CacheFormat::Dtype),
+            Self::Int8 => return Ok(CacheFormat::Int8),
+            Self::F8 => return Ok(CacheFormat::F8),
+            Self::F32 => Dtype::F32,
+            Self::Tf32 => Dtype::Tf32,
+            Self::Bf16 => Dtype::Bf16,
+        };
+        if named == dtype {
+            return Ok(CacheFormat::Dtype);
+        }
+        Err(format!(
+            "expected {dtype}, which is the dtype, int8 or f8, found {self}; use one of these, or dtype: {self}"
+        ))
+    }
+}
 
 /// A complete trial. Two trials are the same exactly when their [`Trial::id`]s are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +124,7 @@ impl Trial {
             self.learning = None;
         } else {
             w.weights = WeightFormat::Dtype;
+            w.kv_cache = CacheFormat::Dtype;
             let decays = w.optimizer == OptimizerKind::Adamw;
             self.learning.iter_mut().filter(|_| !decays).for_each(|l| l.schedule.weight_decay = None);
         }
@@ -148,6 +187,25 @@ mod tests {
         assert_ne!(usual.id(), other.id());
         assert_eq!(serde_json::from_str::<Trial>(&serde_json::to_string(&other).unwrap()).unwrap(), other);
         assert_eq!(of(Phase::Decode, parts).id(), of(Phase::Decode, Levers::default()).id());
+    }
+
+    #[test]
+    fn the_cache_in_the_dtype_is_said_by_its_name_too_and_makes_no_other_trial() {
+        let of = |phase, dtype, kv_cache| Draft { phase, dtype, kv_cache, ..Draft::default() }.finish(|| false);
+        let id = |kv_cache| of(Phase::Decode, Dtype::Bf16, kv_cache).unwrap().id();
+        let all = [CacheChoice::Dtype, CacheChoice::Bf16, CacheChoice::Int8, CacheChoice::F8].map(id);
+        assert!(all[0] == all[1] && all[1] != all[2] && all[2] != all[3] && all[1] != all[3], "{all:?}");
+        assert_eq!(of(Phase::Decode, Dtype::F32, CacheChoice::Dtype).unwrap().id(), "137f9fab3121");
+        let train = |kv_cache| of(Phase::Train, Dtype::F32, kv_cache).unwrap().id();
+        assert_eq!(train(CacheChoice::Int8), train(CacheChoice::F32));
+        let int8 = of(Phase::Decode, Dtype::F32, CacheChoice::Int8).unwrap();
+        assert_eq!(serde_json::from_str::<Trial>(&serde_json::to_string(&int8).unwrap()).unwrap(), int8);
+        let (field, message) = of(Phase::Decode, Dtype::F32, CacheChoice::Bf16).unwrap_err();
+        assert_eq!(field, "kv_cache");
+        assert_eq!(
+            message,
+            "expected f32, which is the dtype, int8 or f8, found bf16; use one of these, or dtype: bf16"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Why a session could not be prepared or stepped.
 
-use super::{BackendKind, Dtype, WeightFormat};
+use super::{BackendKind, CacheFormat, Dtype, WeightFormat};
 use crate::net::lost::Lost;
 
 /// Why a session could not be prepared or stepped.
@@ -14,6 +14,8 @@ pub enum SessionError {
     NoDtype { dtype: Dtype, backend: BackendKind },
     #[error("weights: {weights} is not available on backend {backend}; use weights: dtype, or backend: cpu")]
     NoWeights { weights: WeightFormat, backend: BackendKind },
+    #[error("kv_cache: {kv_cache} is not available on backend {backend}; use kv_cache: dtype, or backend: cpu")]
+    NoCache { kv_cache: CacheFormat, backend: BackendKind },
     #[error("{0}")]
     Invalid(String),
     #[error("a rank ended before the others; what they computed since means nothing")]

@@ -1,16 +1,19 @@
-//! What storing weights in few bits does to a model's loss: on the same tokens, with these weights and with those of the workload's
-//! dtype, random or read. Computed once, beside what is timed.
+//! What storing weights or the KV cache in few bits does to a model's loss: on the same tokens, with what is stored so and with all in the
+//! workload's dtype, weights random or read. Computed once, beside what is timed.
 //!
-//! Tokens are random. Of a trained model that says how far its predictions move, and not what it loses on text.
+//! Tokens are random. Of a trained model that says how far its predictions move, and not what it loses on text. Where the cache is in few
+//! bits, both losses are of tokens that went through a cache one by one, as in decoding: each is predicted from what the cache holds.
 
+use super::backend::{Backend, CacheElement};
 use super::collective::alone::Alone;
 use super::cpu::Cpu;
 use super::error::SessionError;
 use super::pass::activations::{Activations, Extent, Keep};
+use super::pass::generate::Inference;
 use super::pass::model::{Model, Origin, Purpose};
 use super::random::Stream;
 use super::shape::count;
-use super::{WeightFormat, Workload, checkpoint::Checkpoint};
+use super::{CacheFormat, WeightFormat, Workload, checkpoint::Checkpoint};
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -29,9 +32,9 @@ const IDS: u64 = 1 << 43;
 pub enum LossChange {
     /// Mean cross-entropy of the next token, in nats.
     Known {
-        /// With the weights as they are stored.
+        /// With weights and cache as they are stored.
         loss: f64,
-        /// With the weights in the workload's dtype.
+        /// With both in the workload's dtype.
         unquantized: f64,
     },
     /// Why there is none.
@@ -39,7 +42,7 @@ pub enum LossChange {
 }
 
 impl LossChange {
-    /// Of the loss, by storing weights in few bits.
+    /// Of the loss, by storing in few bits.
     pub fn change(&self) -> Option<f64> {
         match self {
             Self::Known { loss, unquantized } => Some(loss - unquantized),
@@ -66,8 +69,10 @@ impl LossChange {
             let dtype = workload.dtype;
             return Self::Unknown(format!("the weights take {bytes} in {dtype}, and it is computed up to {LARGEST}"));
         }
-        let of = |weights| loss(workload, weights, threads, seed);
-        match of(WeightFormat::Dtype).and_then(|unquantized| Ok((of(workload.weights)?, unquantized))) {
+        let whole = Workload { weights: WeightFormat::Dtype, kv_cache: CacheFormat::Dtype, ..workload.clone() };
+        let through_cache = workload.kv_cache != CacheFormat::Dtype;
+        let of = |workload| loss(workload, through_cache, threads, seed);
+        match of(&whole).and_then(|unquantized| Ok((of(workload)?, unquantized))) {
             Ok((loss, unquantized)) if loss.is_finite() && unquantized.is_finite() => Self::Known { loss, unquantized },
             Ok(_) => Self::Unknown("the loss is not finite".into()),
             Err(e) => Self::Unknown(e.to_string()),
@@ -75,23 +80,62 @@ impl LossChange {
     }
 }
 
-/// The mean loss with weights in a format.
-fn loss(workload: &Workload, weights: WeightFormat, threads: usize, seed: u64) -> Result<f64, SessionError> {
-    let backend = Cpu::new(threads, None)?.with_dtype(workload.dtype).with_weights(weights);
+/// The mean loss of a workload's model, whose tokens go through a cache one by one or all at once.
+fn loss(workload: &Workload, through_cache: bool, threads: usize, seed: u64) -> Result<f64, SessionError> {
+    let backend = Cpu::new(threads, None)?.with_dtype(workload.dtype).with_weights(workload.weights);
     let stored = Checkpoint::of(workload)?;
     let origin = stored.as_ref().map_or(Origin::Seed(seed), |stored| Origin::Read(stored));
     let model = Model::part(backend, &workload.shape, origin, Purpose::Inference, Arc::new(Alone))?;
-    let extent = Extent { batch: 1, tokens: TOKENS.min(model.shape.context as usize) };
-    let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer)?;
-    let (mut stream, mut sum) = (Stream::new(seed, IDS), 0.0);
-    for _ in 0..SEQUENCES {
-        // One more, so that each has a next one.
-        let ids: Vec<u32> = (0..=extent.tokens).map(|_| stream.below(model.shape.vocab_size)).collect();
-        model.forward(&ids[..extent.tokens], &mut a, None);
+    let tokens = TOKENS.min(model.shape.context as usize);
+    let mut stream = Stream::new(seed, IDS);
+    // One more, so that each has a next one.
+    let mut ids = || (0..=tokens).map(|_| stream.below(model.shape.vocab_size)).collect::<Vec<u32>>();
+    let sequences: Vec<Vec<u32>> = (0..SEQUENCES).map(|_| ids()).collect();
+    let sum = match through_cache {
+        false => at_once(&model, &sequences, tokens)?,
+        true => one_by_one(&model, &sequences, tokens, workload.cache_element())?,
+    };
+    Ok(sum / (SEQUENCES * tokens) as f64)
+}
+
+fn at_once(model: &Model<Cpu>, sequences: &[Vec<u32>], tokens: usize) -> Result<f64, SessionError> {
+    let mut a = Activations::new(&model.backend, &model.shape, Extent { batch: 1, tokens }, Keep::OneLayer)?;
+    let mut sum = 0.0;
+    for ids in sequences {
+        model.forward(&ids[..tokens], &mut a, None);
         let (_, logits) = model.logits(&a)?;
-        sum += logits.chunks_exact(model.shape.vocab_size as usize).zip(&ids[1..]).map(surprise).sum::<f64>();
+        sum += surprises(&logits, ids[1..].iter(), model);
     }
-    Ok(sum / (SEQUENCES * extent.tokens) as f64)
+    Ok(sum)
+}
+
+/// A token of each sequence at a time.
+fn one_by_one(
+    model: &Model<Cpu>,
+    sequences: &[Vec<u32>],
+    tokens: usize,
+    element: CacheElement,
+) -> Result<f64, SessionError> {
+    let batch = sequences.len();
+    let mut inference = Inference::new(&model.backend, &model.shape, batch, (1, 1), tokens, element)?;
+    let mut logits = vec![0.0; batch * model.shape.vocab_size as usize];
+    let mut sum = 0.0;
+    for t in 0..tokens {
+        let ids: Vec<u32> = sequences.iter().map(|ids| ids[t]).collect();
+        if t == 0 {
+            model.prefill(&ids, &mut inference);
+        } else {
+            model.decode(&ids, &mut inference);
+        }
+        model.backend.download(&inference.logits, 0, &mut logits);
+        sum += surprises(&logits, sequences.iter().map(|ids| &ids[t + 1]), model);
+    }
+    Ok(sum)
+}
+
+/// Over rows of logits and the token that is next of each.
+fn surprises<'a>(logits: &[f32], next: impl Iterator<Item = &'a u32>, model: &Model<Cpu>) -> f64 {
+    logits.chunks_exact(model.shape.vocab_size as usize).zip(next).map(surprise).sum()
 }
 
 /// `-ln softmax(logits)[next]`
@@ -103,7 +147,7 @@ fn surprise((logits, next): (&[f32], &u32)) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shape::{Family, Shape, ShapeSpec};
+    use super::super::shape::{Family, LatentSpec, Shape, ShapeSpec};
     use super::super::{Dtype, OptimizerKind, Phase};
     use super::*;
 
@@ -119,21 +163,26 @@ mod tests {
             weights,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            kv_cache: Default::default(),
             prefill_chunk: None,
             weights_from: None,
             levers: Default::default(),
         }
     }
 
-    #[test]
-    fn fewer_bits_change_the_loss_more_and_none_do_not() {
-        let small = ShapeSpec {
+    fn small() -> ShapeSpec {
+        ShapeSpec {
             n_layers: Some(2),
             d_model: Some(256),
             n_heads: Some(4),
             vocab_size: Some(101),
             ..ShapeSpec::default()
-        };
+        }
+    }
+
+    #[test]
+    fn fewer_bits_change_the_loss_more_and_none_do_not() {
+        let small = small();
         let change = |weights| LossChange::of(&workload(&small, weights), 1, 7).change().unwrap();
         assert_eq!(change(WeightFormat::Dtype), 0.0);
         let [eight, four, zero_points] =
@@ -146,6 +195,31 @@ mod tests {
             panic!("it is known");
         };
         assert!((loss - 101f64.ln()).abs() < 0.5, "{loss}");
+    }
+
+    #[test]
+    fn a_cache_of_few_bits_changes_the_loss_and_one_of_the_dtype_is_the_whole_pass() {
+        let latent = LatentSpec { kv_lora_rank: Some(48), ..LatentSpec::default() };
+        let specs =
+            [small(), ShapeSpec { n_kv_heads: Some(2), window: Some(9), ..small() }, ShapeSpec { latent, ..small() }];
+        for spec in specs {
+            let known = |weights, kv_cache| {
+                let of = Workload { kv_cache, ..workload(&spec, weights) };
+                match LossChange::of(&of, 1, 7) {
+                    LossChange::Known { loss, unquantized } => (loss, unquantized),
+                    LossChange::Unknown(why) => panic!("{spec:?}: {why}"),
+                }
+            };
+            let (whole, _) = known(WeightFormat::Dtype, CacheFormat::Dtype);
+            let [int8, f8] = [CacheFormat::Int8, CacheFormat::F8].map(|c| known(WeightFormat::Dtype, c));
+            // The pass over whole sequences and that through a cache in f32 compute the same.
+            assert!((int8.1 - whole).abs() < 1e-4 && int8.1 == f8.1, "{spec:?}: {whole}, {int8:?}, {f8:?}");
+            let [of_int8, of_f8] = [int8, f8].map(|(loss, unquantized)| (loss - unquantized).abs());
+            // Steps of 1/127 of the largest number, and of up to 1/8 of each.
+            assert!(of_int8 > 0.0 && of_int8 < 0.01 && of_f8 > 0.0 && of_f8 < 0.1, "{spec:?}: {of_int8}, {of_f8}");
+            let both = known(WeightFormat::Int8, CacheFormat::Int8);
+            assert!(both.1 == int8.1 && both.0 != both.1 && both.0 != int8.0, "{spec:?}: {both:?}");
+        }
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod error;
 pub(crate) mod golden;
+pub(crate) mod kv_cache;
 pub(crate) mod levers;
 pub(crate) mod loads;
 pub(crate) mod loss_change;
@@ -70,6 +71,7 @@ pub(crate) mod session;
 pub(crate) mod shape;
 pub(crate) mod trace;
 
+use kv_cache::CacheElement;
 use levers::Levers;
 use serde::{Deserialize, Serialize};
 use shape::Shape;
@@ -121,6 +123,19 @@ pub enum WeightFormat {
     Int4Group128ZeroPoints,
 }
 
+/// How the KV cache of an inference model is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheFormat {
+    /// In the workload's dtype.
+    #[default]
+    Dtype,
+    /// In whole numbers of 8 bits with an f32 scale for each token's key and each token's value of a head.
+    Int8,
+    /// In floats of 8 bits, e4m3 (Micikevicius et al. 2022), with such scales.
+    F8,
+}
+
 /// Where the operations run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -160,6 +175,7 @@ names!(Dtype { F32 => "f32", Tf32 => "tf32", Bf16 => "bf16" });
 names!(WeightFormat {
     Dtype => "dtype", Int8 => "int8", Int4 => "int4", Int4Group128 => "int4-g128", Int4Group128ZeroPoints => "int4-g128-zp",
 });
+names!(CacheFormat { Dtype => "dtype", Int8 => "int8", F8 => "f8" });
 names!(BackendKind { Cpu => "cpu", Naive => "naive", Cuda => "cuda" });
 names!(OptimizerKind { Sgd => "sgd", Adam => "adam", Adamax => "adamax", Adamw => "adamw" });
 
@@ -193,6 +209,9 @@ pub struct Workload {
     /// Of the matrices, in prefill, decode and generate; training has them in f32.
     #[serde(default, skip_serializing_if = "Workload::is_plain")]
     pub weights: WeightFormat,
+    /// Of keys and values, or of the latents that they are made of, in prefill, decode and generate.
+    #[serde(default, skip_serializing_if = "Workload::caches_plainly")]
+    pub kv_cache: CacheFormat,
     /// Of a training step.
     pub optimizer: OptimizerKind,
     /// Probability that dropout zeroes an activation in training; 0 leaves the operation out.
@@ -221,6 +240,15 @@ pub struct StoredWeights {
 impl Workload {
     fn is_plain(weights: &WeightFormat) -> bool {
         *weights == WeightFormat::Dtype
+    }
+
+    fn caches_plainly(kv_cache: &CacheFormat) -> bool {
+        *kv_cache == CacheFormat::Dtype
+    }
+
+    /// What a number of the KV cache is stored as.
+    pub fn cache_element(&self) -> CacheElement {
+        CacheElement::of(self.dtype, self.kv_cache)
     }
 
     /// Tokens that one step processes: B*T in training and prefill, B in decode, B*(prompt + new) in generate.

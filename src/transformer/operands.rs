@@ -1,8 +1,9 @@
 //! What the operations of [`super::backend`] are told: dimensions, constants, and what becomes of a result.
 
+use super::OptimizerKind;
+use super::kv_cache::CacheDims;
 use super::random::mix;
 use super::shape::{Rope, RopeScaling};
-use super::{Dtype, OptimizerKind};
 use std::ops::Range;
 
 /// What a buffer holds, for the account of memory.
@@ -214,41 +215,6 @@ impl AttentionDims {
     /// N = B * T
     pub fn rows(&self) -> usize {
         self.batch * self.tokens
-    }
-}
-
-/// The KV cache of one layer, in one buffer: keys `[B, KV, D, capacity]`, so that scores run along whole vectors of positions,
-/// then values `[B, KV, capacity, D]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheDims {
-    /// B
-    pub batch: usize,
-    /// KV
-    pub kv_heads: usize,
-    /// D
-    pub head_dim: usize,
-    /// Positions that fit.
-    pub capacity: usize,
-    /// Format of keys and values.
-    pub dtype: Dtype,
-}
-
-impl CacheDims {
-    /// Elements in the whole buffer.
-    pub fn len(&self) -> usize {
-        2 * self.half()
-    }
-    /// Words of 32 bits that it takes.
-    pub fn words(&self) -> usize {
-        (self.len() * self.dtype.size() as usize).div_ceil(4)
-    }
-    /// Where the values begin.
-    pub fn half(&self) -> usize {
-        self.batch * self.kv_heads * self.capacity * self.head_dim
-    }
-    /// Whether nothing fits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

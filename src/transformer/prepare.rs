@@ -13,7 +13,7 @@ use super::ranks::processes::Together;
 use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
 use super::shape::{Mixture, Shape};
-use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
+use super::{BackendKind, CacheFormat, Dtype, Phase, WeightFormat, Workload};
 
 /// Whether a backend of this build computes in this format.
 pub(crate) fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
@@ -22,6 +22,11 @@ pub(crate) fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat
         BackendKind::Naive => dtype == Dtype::F32 && weights == WeightFormat::Dtype,
         BackendKind::Cuda => weights == WeightFormat::Dtype,
     }
+}
+
+/// Whether a backend of this build keeps its KV cache in this format.
+pub(crate) fn keeps(backend: BackendKind, kv_cache: CacheFormat) -> bool {
+    backend == BackendKind::Cpu || kv_cache == CacheFormat::Dtype
 }
 
 /// Builds the model of `workload`, with seeded random weights where it names none to read, and gets it ready for its first step.
@@ -111,6 +116,9 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     }
     if !supports(options.backend, w.dtype, w.weights) {
         return Err(SessionError::NoWeights { weights: w.weights, backend: options.backend });
+    }
+    if !keeps(options.backend, w.kv_cache) {
+        return Err(SessionError::NoCache { kv_cache: w.kv_cache, backend: options.backend });
     }
     if let Err(e) = w.check(&options.parallel) {
         return invalid(e.to_string());

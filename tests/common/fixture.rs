@@ -37,6 +37,7 @@ pub(crate) fn trial(d_model: u32, n_heads: u32, batch: u32, devices: u32) -> Tri
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            kv_cache: Default::default(),
             prefill_chunk: None,
             weights_from: None,
             levers: Default::default(),

@@ -142,8 +142,17 @@ pub(crate) fn label(path: &str) -> &str {
 }
 
 /// Fields beside the section `model` that say how a model is trained or kept.
-const OF_MODEL: &[&str] =
-    &["dtype", "weights", "optimizer", "dropout", "parallel.sharding", "accumulate", "recompute", "schedule.clip"];
+const OF_MODEL: &[&str] = &[
+    "dtype",
+    "weights",
+    "kv_cache",
+    "optimizer",
+    "dropout",
+    "parallel.sharding",
+    "accumulate",
+    "recompute",
+    "schedule.clip",
+];
 
 /// Sections of a trial, whose fields are written below them: `model.d_model`.
 pub(crate) const SECTIONS: &[&str] =
@@ -206,6 +215,7 @@ mod tests {
         assert_eq!(said("model.n_heads", "4") + ", " + &said("optimizer", "adamw"), "heads 4, adamw");
         assert_eq!(said("engine.env.MODE", "fast"), "MODE fast");
         assert_eq!(said("parallel.sharding", "none") + ", " + &said("weights", "int8"), "sharding none, weights int8");
+        assert_eq!(said("kv_cache", "f8") + ", " + &said("kv_cache", "dtype"), "KV cache f8, KV cache dtype");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Axis, Kind};
 use crate::scenario::engine::lengths;
-use crate::scenario::trial::BackendChoice;
+use crate::scenario::trial::{BackendChoice, CacheChoice};
 use crate::scenario::values::{above_zero, count, float, folder, int, probability, text, used, word};
 use crate::transformer::collective::grid::Sharding;
 use crate::transformer::levers::Recompute;
@@ -80,6 +80,16 @@ pub(super) const TRIAL: [Axis; 21] = [
         "how weight matrices are stored in prefill, decode and generate: in the dtype, in 8 bits with a scale for every 64 inputs, or in 4 bits with one for every 32, for every 128, or a scale and a zero-point for every 128; default dtype",
         |d, v| d.weights = word::<WeightFormat>(v)?,
         |t| if t.workload.phase == Phase::Train { Value::Null } else { text(t.workload.weights.name()) }
+    ),
+    axis!(
+        "kv_cache",
+        ["kv_cache_dtype"],
+        "KV cache",
+        "",
+        Kind::Word(CacheChoice::WORDS),
+        "how the KV cache is stored in prefill, decode and generate: in the dtype (or its name), or in 8 bits, whole numbers (int8) or floats (f8, e4m3), with a scale of 32 bits for each token's key and value of a head (cpu); default dtype",
+        |d, v| d.kv_cache = word::<CacheChoice>(v)?,
+        |t| if t.workload.phase == Phase::Train { Value::Null } else { text(t.workload.kv_cache.name()) }
     ),
     axis!(
         "backend",

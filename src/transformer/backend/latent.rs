@@ -1,6 +1,6 @@
 //! What the operations of latent attention are told ([`Latent`](super::super::shape::Latent)): heads lie rotated part first.
 
-use super::super::Dtype;
+use super::super::kv_cache::CacheElement;
 
 /// Places of equal blocks in a buffer: where the first begins, and how far apart those of neighbouring rows and heads are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub struct LatentDims {
     pub scale: f32,
     /// Positions that fit into the cache.
     pub capacity: usize,
-    /// Format of the cache.
-    pub dtype: Dtype,
+    /// Of the cache.
+    pub element: CacheElement,
 }
 
 impl LatentDims {
@@ -77,12 +77,16 @@ impl LatentDims {
     pub fn width(&self) -> usize {
         self.rank + self.rope
     }
-    /// Elements of the cache.
+    /// Numbers in the cache.
     pub fn cache_len(&self) -> usize {
         self.batch * self.capacity * self.width()
     }
+    /// Scales in the cache: of each token one of the latent and one of the rotated key, before all rows.
+    pub fn scales(&self) -> usize {
+        if self.element.is_scaled() { 2 * self.batch * self.capacity } else { 0 }
+    }
     /// Words of 32 bits that it takes.
     pub fn words(&self) -> usize {
-        (self.cache_len() * self.dtype.size() as usize).div_ceil(4)
+        self.scales() + (self.cache_len() * self.element.size()).div_ceil(4)
     }
 }

@@ -1,6 +1,7 @@
 //! Operations of latent attention on the host, as the formulas read: keys and values are made of the cache's latents, head by head.
 
 use super::Backend;
+use super::few_bits_on_host::as_kept;
 use super::latent::{BlockCopy, LatentDims};
 use super::on_host::{dot, read};
 
@@ -36,8 +37,8 @@ pub(super) fn append<B: Backend + ?Sized>(
     let rows = latent.chunks_exact(d.rank).zip(rotated.chunks_exact(d.rope)).enumerate();
     for (r, (latent, rotated)) in rows {
         let at = (r / d.tokens * d.capacity + position + r % d.tokens) * d.width();
-        host[at..at + d.rank].copy_from_slice(latent);
-        host[at + d.rank..at + d.width()].copy_from_slice(rotated);
+        host[at..at + d.rank].copy_from_slice(&as_kept(latent, d.element));
+        host[at + d.rank..at + d.width()].copy_from_slice(&as_kept(rotated, d.element));
     }
     on.upload(&host, cache);
 }

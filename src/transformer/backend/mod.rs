@@ -12,6 +12,7 @@
 mod alloc;
 pub(in crate::transformer) mod composed;
 mod experts;
+pub(in crate::transformer) mod few_bits_on_host;
 mod latent;
 mod latent_on_host;
 mod on_host;
@@ -23,10 +24,9 @@ pub(crate) use latent::{BlockCopy, Blocks, LatentDims};
 pub(crate) use parts::Parts;
 
 use super::error::SessionError;
+pub use super::kv_cache::{CacheDims, CacheElement};
 use super::memory::DeviceMemory;
-pub use super::operands::{
-    AttentionDims, CacheDims, Category, Frequencies, LinearDims, NormDims, Scores, Store, Update, Updated,
-};
+pub use super::operands::{AttentionDims, Category, Frequencies, LinearDims, NormDims, Scores, Store, Update, Updated};
 pub(crate) use super::operands::{
     CachePlace, Captured, Dropout, IGNORED_TARGET, IGNORED_TOKEN, Loss, NormBefore, NormedLinear, QkNormDims, Stretch,
     Tokens, Varying,
@@ -41,7 +41,7 @@ use super::{BackendKind, Dtype};
 pub trait Backend: Parts {
     /// Which one it is.
     fn kind(&self) -> BackendKind;
-    /// The format that products take their factors in, and that the KV cache is kept in.
+    /// The format that products take their factors in, and that the KV cache is kept in where nothing else is said.
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -313,8 +313,8 @@ pub trait Backend: Parts {
         d: AttentionDims,
     );
 
-    /// Copies keys and values of `qkv` (`d.tokens` a sequence) into the cache from `position` on. Past its capacity they take the
-    /// places of the oldest.
+    /// Copies keys and values of `qkv` (`d.tokens` a sequence) into the cache from `position` on, as its elements. Past its capacity they
+    /// take the places of the oldest.
     fn cache_append(
         &self,
         qkv: &Self::Buffer,

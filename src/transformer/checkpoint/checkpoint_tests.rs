@@ -245,6 +245,7 @@ fn workload(weights: StoredWeights, shape: &Shape, phase: Phase) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Sgd,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: Some(weights),
         levers: Default::default(),

@@ -1,7 +1,6 @@
 //! Memory of the CPU backends: zeroed f32, on cache lines; large ones on huge pages where the system has them.
 
 use super::super::error::SessionError;
-use half::bf16;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -189,18 +188,6 @@ impl AsMut<[f32]> for Array {
     fn as_mut(&mut self) -> &mut [f32] {
         self
     }
-}
-
-/// The memory of such words as elements of 16 bits, two a word.
-pub(super) fn halves(words: &[f32]) -> &[bf16] {
-    // SAFETY: every f32 is room for two bf16, whose alignment is less and of which every bit pattern is one.
-    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), 2 * words.len()) }
-}
-
-/// The same, to be written.
-pub(super) fn halves_mut(words: &mut [f32]) -> &mut [bf16] {
-    // SAFETY: as above, and the borrow is exclusive.
-    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 2 * words.len()) }
 }
 
 #[cfg(test)]

@@ -49,6 +49,29 @@ impl<'a, T: Send> Chunked for Writing<'a, T> {
     }
 }
 
+/// Pieces to write of what may not be there: then every piece is empty.
+pub(super) struct Perhaps<'a, T>(Writing<'a, T>);
+
+/// [`writing`] of data that may be empty.
+pub(super) fn perhaps<T>(data: &mut [T], size: usize) -> Perhaps<'_, T> {
+    Perhaps(writing(data, size))
+}
+
+impl<'a, T: Send> Chunked for Perhaps<'a, T> {
+    type Chunk = &'a mut [T];
+    fn count(&self) -> usize {
+        // Beside others: as many as they have.
+        if self.0.len == 0 { usize::MAX } else { self.0.count() }
+    }
+    unsafe fn chunk(&self, i: usize) -> &'a mut [T] {
+        if self.0.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: the caller's obligation is the same.
+        unsafe { self.0.chunk(i) }
+    }
+}
+
 /// Pieces to read.
 pub(super) struct Reading<'a, T> {
     data: &'a [T],

@@ -253,7 +253,13 @@ fn attention_agrees_forward_and_backward() {
 fn attention_over_the_cache_agrees() {
     for d in attention_dims() {
         let capacity = d.tokens + 3;
-        let c = CacheDims { batch: d.batch, kv_heads: d.kv_heads, head_dim: d.head_dim, capacity, dtype: Dtype::F32 };
+        let c = CacheDims {
+            batch: d.batch,
+            kv_heads: d.kv_heads,
+            head_dim: d.head_dim,
+            capacity,
+            element: CacheElement::F32,
+        };
         let one = AttentionDims { tokens: 1, ..d };
         let qkv = random(d.batch * d.qkv_width(), 1);
         both(&format!("cached {d:?}"), &[d.batch * d.out_width(), c.len()], |o, out| {
@@ -267,12 +273,12 @@ fn attention_over_the_cache_agrees() {
 #[test]
 fn attention_over_a_cache_of_16_bits_is_within_its_rounding() {
     for d in attention_dims() {
-        let dims = |dtype| CacheDims {
+        let dims = |dtype: Dtype| CacheDims {
             batch: d.batch,
             kv_heads: d.kv_heads,
             head_dim: d.head_dim,
             capacity: d.tokens + 3,
-            dtype,
+            element: dtype.into(),
         };
         let one = AttentionDims { tokens: 1, ..d };
         let cpu = Cpu::new(2, None).unwrap().with_dtype(Dtype::Bf16);

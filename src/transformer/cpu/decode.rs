@@ -2,7 +2,7 @@
 //! heads that share it.
 
 use super::super::backend::{AttentionDims, CacheDims};
-use super::embedding::Cached;
+use super::cached::{Cached, KeysAndValues};
 use super::instructions::vectorised;
 use super::math::{exp, maximum, soft_cap, sum};
 use super::pool::{Pool, writing};
@@ -10,7 +10,7 @@ use super::pool::{Pool, writing};
 pub(super) fn attention<T: Cached>(
     pool: &Pool,
     qkv: &[f32],
-    cache: &[T],
+    cache: KeysAndValues<'_, T>,
     (out, lse): (&mut [f32], Option<&mut [f32]>),
     length: usize,
     d: AttentionDims,
@@ -22,19 +22,17 @@ pub(super) fn attention<T: Cached>(
         unasked.resize(d.batch * d.heads, 0.0);
         &mut unasked
     });
-    let (keys, values) = cache[..c.len()].split_at(c.half());
     // A key-value head of a sequence and the query heads that share it are a task; their outputs stand side by side.
     let to = (writing(&mut out[..d.batch * d.out_width()], group * dim), writing(&mut lse[..d.batch * d.heads], group));
     pool.over_with(to, length, |i, (out, lse), scores| {
         let (b, kv) = (i / d.kv_heads, i % d.kv_heads);
-        let start = i * c.capacity * dim;
-        let (keys, values) = (&keys[start..][..c.capacity * dim], &values[start..][..length * dim]);
+        let cache = cache.head(i, c);
         for ((g, out), lse) in out.chunks_exact_mut(dim).enumerate().zip(lse) {
             let query = &qkv[b * d.qkv_width() + (kv * group + g) * dim..][..dim];
             let of = OfHead { scale: d.scale() as f32, cap: d.scores.soft_cap, slope: d.slope(kv * group + g) };
             vectorised(
                 #[inline(always)]
-                || *lse = head(query, keys, values, scores, out, of),
+                || *lse = head(query, cache, scores, out, of),
             );
         }
     });
@@ -52,9 +50,10 @@ struct OfHead {
     slope: f32,
 }
 
-/// Gives the log of the softmax's denominator.
+/// Over as many positions as there are scores. Gives the log of the softmax's denominator.
 #[inline(always)]
-fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], out: &mut [f32], of: OfHead) -> f32 {
+fn head<T: Cached>(query: &[f32], cache: KeysAndValues<'_, T>, scores: &mut [f32], out: &mut [f32], of: OfHead) -> f32 {
+    let KeysAndValues { keys, values, key_scales, value_scales } = cache;
     let scale = of.scale;
     let capacity = keys.len() / query.len();
     let (blocks, rest) = scores.as_chunks_mut::<BLOCK>();
@@ -72,6 +71,9 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
         let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * row[whole + i].to_f32());
         *s = products.sum::<f32>() * scale;
     }
+    if T::LARGEST.is_some() {
+        scores.iter_mut().zip(key_scales).for_each(|(s, by)| *s *= by);
+    }
     if let Some(cap) = of.cap {
         soft_cap(scores, cap);
     }
@@ -84,6 +86,9 @@ fn head<T: Cached>(query: &[f32], keys: &[T], values: &[T], scores: &mut [f32], 
     }
     let total = sum(scores);
     let inverse = 1.0 / total;
+    if T::LARGEST.is_some() {
+        scores.iter_mut().zip(value_scales).for_each(|(s, by)| *s *= by);
+    }
     let dim = out.len();
     let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
     let whole = blocks.len() * BLOCK;

@@ -1,7 +1,7 @@
 //! Rows in and out of tables: embeddings, the KV cache, the largest of a row. Bound by memory; the same on both CPU backends.
 
 use super::super::backend::{AttentionDims, CacheDims, IGNORED_TOKEN};
-use half::bf16;
+use super::cached::{Cached, HeadMut, put};
 
 /// `out = table[id] (+ positions[position])`
 pub(super) fn row(id: u32, position: usize, table: &[f32], positions: Option<&[f32]>, out: &mut [f32]) {
@@ -45,48 +45,21 @@ pub(super) fn backward(
     }
 }
 
-/// An element in the KV cache.
-pub(super) trait Cached: Copy + Send + Sync {
-    fn of(x: f32) -> Self;
-    fn to_f32(self) -> f32;
-}
-
-impl Cached for f32 {
-    #[inline(always)]
-    fn of(x: f32) -> Self {
-        x
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
-}
-
-impl Cached for bf16 {
-    #[inline(always)]
-    fn of(x: f32) -> Self {
-        Self::from_f32(x)
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-}
-
 /// Copies the keys and values of `qkv [B * T, (H + 2 KV) * D]` into the cache from `position` on, in turn past its capacity.
 pub(super) fn cache_append(qkv: &[f32], cache: &mut [f32], position: usize, d: AttentionDims, c: CacheDims) {
-    let (keys, values) = cache.split_at_mut(c.half());
+    let (keys, values) = cache[..c.len()].split_at_mut(c.half());
     let head = c.capacity * d.head_dim;
     for (i, (keys, values)) in keys.chunks_exact_mut(head).zip(values.chunks_exact_mut(head)).enumerate() {
-        cache_append_head(qkv, keys, values, (i / d.kv_heads, i % d.kv_heads), position, d, c);
+        let to: HeadMut<'_, f32> = (keys, values, &mut [], &mut []);
+        cache_append_head(qkv, to, (i / d.kv_heads, i % d.kv_heads), position, d, c);
     }
 }
 
 /// The same for one key-value head of one sequence.
+#[inline(always)]
 pub(super) fn cache_append_head<T: Cached>(
     qkv: &[f32],
-    keys: &mut [T],
-    values: &mut [T],
+    (keys, values, key_scales, value_scales): HeadMut<'_, T>,
     (batch, head): (usize, usize),
     position: usize,
     d: AttentionDims,
@@ -97,11 +70,9 @@ pub(super) fn cache_append_head<T: Cached>(
     for t in d.tokens.saturating_sub(c.capacity)..d.tokens {
         let place = (position + t) % c.capacity;
         let row = &qkv[(batch * d.tokens + t) * d.qkv_width() + d.heads * dim..][..2 * d.kv_heads * dim];
-        let value = &row[(d.kv_heads + head) * dim..][..dim];
-        values[place * dim..][..dim].iter_mut().zip(value).for_each(|(to, v)| *to = T::of(*v));
-        for (i, k) in row[head * dim..][..dim].iter().enumerate() {
-            keys[i * c.capacity + place] = T::of(*k);
-        }
+        let [key, value] = [head, d.kv_heads + head].map(|part| &row[part * dim..][..dim]);
+        put(value, values[place * dim..][..dim].iter_mut(), value_scales.get_mut(place));
+        put(key, keys[place..].iter_mut().step_by(c.capacity), key_scales.get_mut(place));
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::super::backend::{BlockCopy, LatentDims, LinearDims};
 use super::attention::{Latents, after_latents, latents_scratch_len};
-use super::embedding::Cached;
+use super::cached::{Cached, put_latent};
 use super::instructions::vectorised;
 use super::math::{dot, exp, maximum, sum};
 use super::matmul::{FEW_ROWS, matmul};
@@ -42,12 +42,10 @@ pub(super) fn copy_blocks(pool: &Pool, from: &[f32], to: &mut [f32], d: BlockCop
     });
 }
 
-pub(super) fn append<T: Cached>([latent, rotated]: [&[f32]; 2], cache: &mut [T], position: usize, d: LatentDims) {
+pub(super) fn append<T: Cached>([latent, rotated]: [&[f32]; 2], cache: &mut [f32], position: usize, d: LatentDims) {
     let rows = latent[..d.rows() * d.rank].chunks_exact(d.rank).zip(rotated.chunks_exact(d.rope)).enumerate();
     for (r, (latent, rotated)) in rows {
-        let at = (r / d.tokens * d.capacity + position + r % d.tokens) * d.width();
-        let row = latent.iter().chain(rotated);
-        cache[at..at + d.width()].iter_mut().zip(row).for_each(|(to, x)| *to = T::of(*x));
+        put_latent::<T>([latent, rotated], cache, r / d.tokens * d.capacity + position + r % d.tokens, d);
     }
 }
 
@@ -130,14 +128,15 @@ fn over_cache<T: Cached>(
         let (r, head) = (task / (heads / group), task % (heads / group) * group);
         let row = first + r;
         let seen = of.position + row % tokens + 1;
-        let cache = &of.cache[row / tokens * capacity * width..][..seen * width];
+        let first = row / tokens * capacity;
         let (scores, block) = room.split_at_mut(group * longest);
         let query = |g: usize| &absorbed[((head + g) * rows + r) * width..][..width];
         vectorised(
             #[inline(always)]
             || {
-                for (b, cached) in cache.chunks(BLOCK * width).enumerate() {
-                    let block = as_f32(cached, block);
+                for (b, at) in (0..seen).step_by(BLOCK).enumerate() {
+                    let block = &mut block[..BLOCK.min(seen - at) * width];
+                    of.cache.expand(first + at, block);
                     for g in 0..group {
                         let scores = scores[g * longest + b * BLOCK..].iter_mut();
                         let products = block.chunks_exact(width).map(|key| dot(query(g), key) * of.d.scale);
@@ -148,8 +147,9 @@ fn over_cache<T: Cached>(
                     softmax(&mut scores[g * longest..][..seen]);
                 }
                 to.fill(0.0);
-                for (b, cached) in cache.chunks(BLOCK * width).enumerate() {
-                    let block = as_f32(cached, block);
+                for (b, at) in (0..seen).step_by(BLOCK).enumerate() {
+                    let block = &mut block[..BLOCK.min(seen - at) * width];
+                    of.cache.expand(first + at, block);
                     for (g, to) in to.chunks_exact_mut(rank).enumerate() {
                         for (latent, p) in block.chunks_exact(width).zip(&scores[g * longest + b * BLOCK..]) {
                             to.iter_mut().zip(&latent[..rank]).for_each(|(to, x)| *to += p * x);
@@ -159,13 +159,6 @@ fn over_cache<T: Cached>(
             },
         );
     });
-}
-
-/// Rows of the cache as they are computed with.
-#[inline(always)]
-fn as_f32<'a, T: Cached>(from: &[T], to: &'a mut [f32]) -> &'a [f32] {
-    to.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_f32());
-    &to[..from.len()]
 }
 
 #[inline(always)]

@@ -13,6 +13,7 @@ mod parts_tests;
 
 mod activation;
 mod attention;
+mod cached;
 mod chunks;
 mod decode;
 mod dropout;
@@ -44,9 +45,10 @@ use super::backend::{
 use super::error::SessionError;
 use super::shape::Activation;
 use super::{BackendKind, Dtype, WeightFormat};
-use array::{Slabs, halves, halves_mut};
+use array::Slabs;
 use buffer::Buffer;
-use embedding::Cached;
+use cached::{Cached, KeysAndValues, of_element};
+use instructions::vectorised;
 use matmul::{FEW_ROWS, few_rows, matmul};
 use pool::{Pool, reading, writing};
 use product::{Groups, Onto, PackedLayout, Precision, Right, Stored, Target, View, product};
@@ -122,12 +124,13 @@ impl Cpu {
 }
 
 impl Cpu {
-    fn append<T: Cached>(&self, qkv: &[f32], cache: &mut [T], position: usize, d: AttentionDims, c: CacheDims) {
-        let (keys, values) = cache[..c.len()].split_at_mut(c.half());
-        let head = c.capacity * d.head_dim;
-        self.pool.over((writing(keys, head), writing(values, head)), |i, (keys, values)| {
+    fn append<T: Cached>(&self, qkv: &[f32], cache: &mut [f32], position: usize, d: AttentionDims, c: CacheDims) {
+        self.pool.over(cached::heads::<T>(cache, c), |i, head| {
             let place = (i / d.kv_heads, i % d.kv_heads);
-            embedding::cache_append_head(qkv, keys, values, place, position, d, c);
+            vectorised(
+                #[inline(always)]
+                || embedding::cache_append_head(qkv, head, place, position, d, c),
+            );
         });
     }
 }
@@ -344,10 +347,7 @@ impl Backend for Cpu {
     fn cache_append(&self, qkv: &Buffer, cache: &mut Buffer, position: usize, d: AttentionDims, c: CacheDims) {
         let _span = spans::elements("cache_append", 2, 2 * d.rows() * d.kv_heads * d.head_dim);
         let (qkv, cache) = (qkv.plain(), cache.plain_mut());
-        match c.dtype {
-            Dtype::F32 | Dtype::Tf32 => self.append(qkv, cache, position, d, c),
-            Dtype::Bf16 => self.append(qkv, halves_mut(cache), position, d, c),
-        }
+        of_element!(c.element, T => self.append::<T>(qkv, cache, position, d, c));
     }
     fn attention_cached(
         &self,
@@ -362,10 +362,9 @@ impl Backend for Cpu {
         let _span = spans::attention_cached("attention_cached", length, d, c);
         let (qkv, cache) = (qkv.plain(), cache.plain());
         let to = (out.plain_mut(), lse.map(Buffer::plain_mut));
-        match c.dtype {
-            Dtype::F32 | Dtype::Tf32 => decode::attention::<f32>(&self.pool, qkv, cache, to, length, d, c),
-            Dtype::Bf16 => decode::attention(&self.pool, qkv, halves(cache), to, length, d, c),
-        }
+        of_element!(c.element, T => {
+            decode::attention(&self.pool, qkv, KeysAndValues::<T>::of(cache, c), to, length, d, c);
+        });
     }
 
     fn dropout(&self, x: &mut Buffer, len: usize, d: Dropout) {

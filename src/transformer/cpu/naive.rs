@@ -1,5 +1,6 @@
 //! The oracle: every operation as its formula reads, in f64 inside, without a thought for speed. It stays.
 
+use super::super::backend::few_bits_on_host::rows_as_kept;
 use super::super::backend::{
     Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss,
     NormDims, Store, Update, Updated,
@@ -295,7 +296,7 @@ impl Backend for Naive {
     }
 
     fn cache_append(&self, qkv: &Array, cache: &mut Array, position: usize, d: AttentionDims, c: CacheDims) {
-        embedding::cache_append(qkv, cache, position, d, c);
+        embedding::cache_append(&rows_as_kept(qkv, d, c.element), cache, position, d, c);
     }
     fn attention_cached(
         &self,

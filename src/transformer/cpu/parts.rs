@@ -1,14 +1,13 @@
 //! What only some models are made of, on the fast backend.
 
-use super::super::Dtype;
 use super::super::backend::{
     AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts, QkNormDims, Store,
     Stretch,
 };
 use super::super::shape::Routing;
-use super::array::{halves, halves_mut};
 use super::attention::Latents;
 use super::buffer::Buffer;
+use super::cached::{KeysAndValues, LatentRows, of_element};
 use super::pool::{reading, writing};
 use super::routes::Rule;
 use super::{Cpu, activation, attention, experts, latent, qk_norm, routes, spans, update};
@@ -27,16 +26,10 @@ impl Parts for Cpu {
     ) {
         let _span = spans::attention_cached("attention_after", position + d.tokens, d, c);
         let (qkv, cache, out, lse) = (qkv.plain(), cache.plain(), out.plain_mut(), lse.plain_mut());
-        match c.dtype {
-            Dtype::F32 | Dtype::Tf32 => {
-                let chunk = attention::Chunk { qkv, cache, position, d, c };
-                attention::after_cache(&self.pool, self.precision, chunk, out, lse);
-            }
-            Dtype::Bf16 => {
-                let chunk = attention::Chunk { qkv, cache: halves(cache), position, d, c };
-                attention::after_cache(&self.pool, self.precision, chunk, out, lse);
-            }
-        }
+        of_element!(c.element, T => {
+            let chunk = attention::Chunk { qkv, cache: KeysAndValues::<T>::of(cache, c), position, d, c };
+            attention::after_cache(&self.pool, self.precision, chunk, out, lse);
+        });
     }
 
     fn route(&self, logits: &Buffer, chosen: &mut Buffer, weights: &mut Buffer, d: ExpertDims) {
@@ -150,10 +143,7 @@ impl Parts for Cpu {
     fn latent_append(&self, latent: &Buffer, rotated: &Buffer, cache: &mut Buffer, position: usize, d: LatentDims) {
         let _span = spans::elements("latent_append", 2, latent.plain().len() + rotated.plain().len());
         let (rows, cache) = ([latent.plain(), rotated.plain()], cache.plain_mut());
-        match d.dtype {
-            Dtype::F32 | Dtype::Tf32 => latent::append(rows, cache, position, d),
-            Dtype::Bf16 => latent::append(rows, halves_mut(cache), position, d),
-        }
+        of_element!(d.element, T => latent::append::<T>(rows, cache, position, d));
     }
     fn latent_attention(
         &self,
@@ -166,15 +156,9 @@ impl Parts for Cpu {
     ) {
         let _span = spans::latent_attention(position, d);
         let (queries, w, cache, out) = (queries.plain(), w.plain(), cache.plain(), out.plain_mut());
-        match d.dtype {
-            Dtype::F32 | Dtype::Tf32 => {
-                let of = Latents { queries, w, cache, position, d };
-                latent::attention(&self.pool, self.precision, of, out);
-            }
-            Dtype::Bf16 => {
-                let of = Latents { queries, w, cache: halves(cache), position, d };
-                latent::attention(&self.pool, self.precision, of, out);
-            }
-        }
+        of_element!(d.element, T => {
+            let of = Latents { queries, w, cache: LatentRows::<T>::of(cache, d), position, d };
+            latent::attention(&self.pool, self.precision, of, out);
+        });
     }
 }

@@ -1,8 +1,7 @@
 //! What DeepSeek's models are made of beside others: routes by rules, blocks of heads, attention over a cache of latents; the fast
 //! backend against the oracle, whose keys and values are made of the latents one by one.
 
-use super::super::Dtype;
-use super::super::backend::{Backend, BlockCopy, Blocks, Category, ExpertDims, LatentDims, Parts};
+use super::super::backend::{Backend, BlockCopy, Blocks, CacheElement, Category, ExpertDims, LatentDims, Parts};
 use super::super::random::Stream;
 use super::super::shape::{Activation, Routing, Scoring};
 use super::Cpu;
@@ -200,8 +199,8 @@ fn attention_over_latents_agrees_with_keys_and_values_made_of_them() {
     for (batch, tokens, heads, position) in sizes {
         let (rank, rope, nope, value) = (12, 4, 7, 6);
         let capacity = position + tokens + 3;
-        let dtype = Dtype::F32;
-        let d = LatentDims { batch, tokens, heads, rank, rope, nope, value, scale: 0.4, capacity, dtype };
+        let element = CacheElement::F32;
+        let d = LatentDims { batch, tokens, heads, rank, rope, nope, value, scale: 0.4, capacity, element };
         let lens = [batch * position * rank, batch * position * rope, d.rows() * rank, d.rows() * rope];
         let [latent, rotated, next, next_rotated] = [20, 21, 22, 23].map(|s| random(lens[s as usize - 20].max(1), s));
         let (queries, w) = (random(d.rows() * heads * (rope + nope), 24), random(heads * (nope + value) * rank, 25));
@@ -214,7 +213,7 @@ fn attention_over_latents_agrees_with_keys_and_values_made_of_them() {
             let cpu = Cpu::new(threads, None).unwrap();
             let fast = attended(&cpu, d, position, inputs);
             same(&format!("{d:?} at {position}"), &fast[1..], &naive[1..]);
-            let halves = attended(&cpu, LatentDims { dtype: Dtype::Bf16, ..d }, position, inputs);
+            let halves = attended(&cpu, LatentDims { element: CacheElement::Bf16, ..d }, position, inputs);
             assert_eq!(halves[1], fast[1], "{d:?}: a cache of bf16");
         }
     }

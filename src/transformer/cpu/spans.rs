@@ -65,7 +65,7 @@ pub(super) fn attention_cached(name: &'static str, length: usize, d: AttentionDi
     span(Kind::Attention, name, || {
         let length = length.min(c.capacity);
         let pairs = (d.batch * d.tokens * d.heads * length) as f64;
-        let bytes = (2 * d.batch * d.kv_heads * length * d.head_dim) as f64 * c.dtype.size() as f64;
+        let bytes = (2 * d.batch * d.kv_heads * length * c.element.vector_size(d.head_dim)) as f64;
         Work { flops: 4.0 * pairs * d.head_dim as f64, bytes }
     })
 }
@@ -91,7 +91,8 @@ pub(super) fn latent_attention(position: usize, d: LatentDims) -> Span {
         let length = (position + d.tokens).min(d.capacity);
         let pairs = (d.rows() * d.heads * length) as f64;
         let through = (d.rows() * d.heads * d.rank * d.kv_head()) as f64;
-        let bytes = (d.batch * length * d.width()) as f64 * d.dtype.size() as f64;
+        let of_token = d.element.vector_size(d.rank) + d.element.vector_size(d.rope);
+        let bytes = (d.batch * length * of_token) as f64;
         Work { flops: 2.0 * (pairs * (d.rank + d.width()) as f64 + through), bytes }
     })
 }

@@ -213,7 +213,7 @@ fn attention_rope_and_the_cache_agree() {
         let one = AttentionDims { tokens: 1, ..d };
         let (row, result) = ((batch * d.qkv_width(), Activations), (batch * d.out_width(), Activations));
         both!(format!("cached {d:?}"), [qkv, row, result], |on, [prompt, qkv, out]| {
-            let c = CacheDims { batch, kv_heads, head_dim, capacity: tokens + 3, dtype: on.dtype() };
+            let c = CacheDims { batch, kv_heads, head_dim, capacity: tokens + 3, element: on.dtype().into() };
             let mut cache = on.alloc(c.words(), KvCache).unwrap();
             on.cache_append(&prompt, &mut cache, 0, d, c);
             on.cache_append(&qkv, &mut cache, tokens, one, c);

@@ -168,8 +168,7 @@ fn decode_by(by: Division, on: &dyn Device, real: Real, o: Decode, d: &Attention
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Dtype;
-    use super::super::super::backend::{Backend, CacheDims, Scores};
+    use super::super::super::backend::{Backend, CacheDims, CacheElement, Scores};
     use super::super::super::cpu::array::Array;
     use super::super::super::cpu::naive::Naive;
     use super::super::host::{HostDevice, close, random, rounded};
@@ -186,7 +185,13 @@ mod tests {
     fn check(on: &HostDevice, real: Real, length: usize, splits: &[usize], d: AttentionDims) {
         let capacity = length + 3;
         let prompt = AttentionDims { tokens: length - 1, ..d };
-        let c = CacheDims { batch: d.batch, kv_heads: d.kv_heads, head_dim: d.head_dim, capacity, dtype: Dtype::F32 };
+        let c = CacheDims {
+            batch: d.batch,
+            kv_heads: d.kv_heads,
+            head_dim: d.head_dim,
+            capacity,
+            element: CacheElement::F32,
+        };
         let before = rounded(real, random(prompt.rows() * d.qkv_width(), 1));
         let qkv = rounded(real, random(d.batch * d.qkv_width(), 2));
         let (mut cache, mut want) = (array(&vec![0.0; c.len()]), array(&vec![0.0; d.batch * d.out_width()]));

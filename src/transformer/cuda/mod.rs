@@ -100,7 +100,7 @@ fn context_bytes(w: &Workload, shape: &Shape, rows: usize) -> usize {
     let whole = w.prompt_len as usize;
     let batch = rows / whole.max(1);
     let (stretch, real) = (w.stretch_of_prompt(BackendKind::Cuda, batch), buffer::real(w.dtype));
-    if let Some(d) = latent_dims(shape, batch, w.longest_sequence() as usize, w.dtype) {
+    if let Some(d) = latent_dims(shape, batch, w.longest_sequence() as usize, w.cache_element()) {
         // A token, a stretch, and the last of these, which may be shorter.
         let passes = [1, stretch, whole.checked_rem(stretch).unwrap_or(0)].into_iter();
         let passes = passes.filter(|tokens| *tokens == 1 || (1..whole).contains(tokens));

@@ -210,7 +210,7 @@ fn decoded_by(cuda: Cuda, shape: &Shape) -> Vec<Vec<u32>> {
 /// The tokens, and the bits of each step's logits.
 fn decoded_with_logits(cuda: Cuda, shape: &Shape) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
     let model = Model::new(cuda.clone(), shape, 5, Purpose::Inference).unwrap();
-    let mut inference = Inference::new(&cuda, &model.shape, 2, (6, 6), 9, cuda.dtype).unwrap();
+    let mut inference = Inference::new(&cuda, &model.shape, 2, (6, 6), 9, cuda.dtype.into()).unwrap();
     let prompts: Vec<u32> = (0..12).map(|i| i * 7 % 61).collect();
     model.prefill(&prompts, &mut inference);
     model.argmax(&mut inference);
@@ -290,7 +290,7 @@ fn a_prompt_in_stretches_is_the_prompt() {
         let Some(cuda) = cuda(Dtype::F32) else { return };
         let model = Model::new(cuda.clone(), &shape, 5, Purpose::Inference).unwrap();
         let logits = |n: usize, chunk: usize, and: Option<usize>| {
-            let mut inference = Inference::new(&cuda, &shape, batch, (n, chunk), 1, cuda.dtype).unwrap();
+            let mut inference = Inference::new(&cuda, &shape, batch, (n, chunk), 1, cuda.dtype.into()).unwrap();
             model.prefill(&prompts(n), &mut inference);
             if let Some(at) = and {
                 let next: Vec<u32> = (0..batch).map(|b| text(b, at + 1).next_back().unwrap()).collect();
@@ -345,6 +345,7 @@ fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
+            kv_cache: Default::default(),
             prefill_chunk: None,
             weights_from: None,
             levers: Default::default(),

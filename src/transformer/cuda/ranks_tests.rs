@@ -74,6 +74,7 @@ pub(super) fn workload(family: Family, phase: Phase, dtype: Dtype) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),

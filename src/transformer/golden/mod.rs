@@ -345,7 +345,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         }
         let m = &self.model;
         let mut inference =
-            Inference::new(&m.backend, &m.shape, rows, (prompt, prompt), length - prompt, m.backend.dtype())?;
+            Inference::new(&m.backend, &m.shape, rows, (prompt, prompt), length - prompt, m.backend.dtype().into())?;
         let prompts: Vec<u32> = theirs.chunks_exact(length).flat_map(|r| r[..prompt].iter().copied()).collect();
         m.prefill(&prompts, &mut inference);
         // Where the two are within the tolerance of one another, either is right, and what follows is another text.

@@ -19,8 +19,8 @@
 //! The magnitudes come from the oracle too: of an operation that is linear in its inputs, they are its result on the inputs'
 //! absolute values.
 
-use super::super::Dtype;
-use super::super::backend::Category;
+use super::super::backend::{CacheElement, Category};
+use super::super::{CacheFormat, Dtype};
 use half::bf16;
 
 /// 2^-24: half a unit in the last place of 1 in f32.
@@ -44,6 +44,11 @@ pub(super) fn sum(terms: usize) -> f64 {
 pub(super) struct Format(pub Dtype);
 
 impl Format {
+    /// An element of a KV cache.
+    pub(super) fn element(self, format: CacheFormat) -> CacheElement {
+        CacheElement::of(self.0, format)
+    }
+
     /// What storing a result of a category may be off by, of itself.
     pub(super) fn stored(self, category: Category) -> f64 {
         match (self.0, category) {

@@ -1,6 +1,10 @@
 //! The KV cache and attention over it: a step by itself, and steps that a backend may capture and replay.
 
-use super::super::backend::{AttentionDims, Backend, CacheDims, Captured, Category, Frequencies, Scores, Varying};
+use super::super::CacheFormat;
+use super::super::backend::few_bits_on_host::rows_as_kept;
+use super::super::backend::{
+    AttentionDims, Backend, CacheDims, CacheElement, Captured, Category, Frequencies, Scores, Varying,
+};
 use super::super::shape::Rope;
 use super::Size;
 use super::attention::{HEAD_DIMS, text};
@@ -45,9 +49,20 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     }
 }
 
+/// What an element's product with its scale may be off by, of itself, wherever in a sum it is made: the oracle rounds it, and others the
+/// sum and the share that it is multiplied by.
+pub(super) fn of_scales(element: CacheElement) -> f64 {
+    if element.is_scaled() { 4.0 * UNIT } else { 0.0 }
+}
+
+/// Words for a cache: the oracle keeps what numbers of few bits come to in whole ones.
+pub(super) fn words(c: CacheDims) -> usize {
+    if c.element.is_scaled() { c.len().max(c.words()) } else { c.words() }
+}
+
 /// What the result of a query `q` (its heads side by side), and the logs of its denominators, may be off by, keys and values being off
 /// by `off` of themselves.
-fn of_query(
+pub(super) fn of_query(
     q: &[f32],
     row: impl Fn(usize, usize) -> Vec<f32>,
     seen: Range<usize>,
@@ -84,19 +99,26 @@ fn of_query(
 /// A prompt of all tokens but the last goes into the cache, then the last, whose attention is computed. With a window the cache holds no
 /// more than that.
 pub(super) fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
+    cached_as(d, CacheFormat::Dtype)
+}
+
+/// The same with a cache in a format, few bits being what the oracle keeps of keys and values.
+pub(super) fn cached_as<B: Backend + 'static>(d: AttentionDims, format: CacheFormat) -> Case<B> {
     let AttentionDims { batch, tokens, kv_heads, head_dim, .. } = d;
     let (one, before) = (AttentionDims { tokens: 1, ..d }, AttentionDims { tokens: tokens - 1, ..d });
     let width = d.qkv_width();
     let off = move |part: usize| {
         by(move |b: &Known<'_>| {
-            let mut all = Vec::new();
+            let (mut all, element) = (Vec::new(), b.format.element(format));
+            let kept = [0, 1].map(|from| rows_as_kept(&b.before[from], d, element));
             for sequence in 0..batch {
                 let row = |s: usize, column: usize| {
                     let (from, r) = if s + 1 < tokens { (0, sequence * (tokens - 1) + s) } else { (1, sequence) };
-                    b.before[from][r * width + column..][..head_dim].to_vec()
+                    kept[from][r * width + column..][..head_dim].to_vec()
                 };
                 let query = &b.before[1][sequence * width..][..width];
-                let both = of_query(query, row, d.seen(tokens - 1), d, 0.0, b.format.on_the_way());
+                let off = of_scales(element);
+                let both = of_query(query, row, d.seen(tokens - 1), d, off, b.format.on_the_way());
                 all.extend_from_slice(&both[part]);
             }
             all
@@ -115,9 +137,9 @@ pub(super) fn cached<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
                 kv_heads,
                 head_dim,
                 capacity: d.scores.window.unwrap_or(tokens + 3),
-                dtype: on.dtype(),
+                element: CacheElement::of(on.dtype(), format),
             };
-            let mut cache = on.alloc(c.words(), KvCache)?;
+            let mut cache = on.alloc(words(c), KvCache)?;
             if tokens > 1 {
                 on.cache_append(prompt, &mut cache, 0, before, c);
             }
@@ -155,8 +177,13 @@ fn captured_steps<B: Backend + 'static>(d: AttentionDims) -> Case<B> {
     let mut slots: Vec<_> = (0..STEPS).map(|_| given(batch * width, Activations)).collect();
     slots.extend((0..STEPS).map(|s| result("captured", batch * d.out_width(), Activations, off(s))));
     Case::new("captured", text(d), batch * width, slots, move |on: &B, b| {
-        let c =
-            CacheDims { batch, kv_heads, head_dim, capacity: d.scores.window.unwrap_or(STEPS + 1), dtype: on.dtype() };
+        let c = CacheDims {
+            batch,
+            kv_heads,
+            head_dim,
+            capacity: d.scores.window.unwrap_or(STEPS + 1),
+            element: on.dtype().into(),
+        };
         let mut cache = on.alloc(c.words(), KvCache)?;
         let mut qkv = on.alloc(batch * width, Activations)?;
         let mut out = on.alloc(batch * d.out_width(), Activations)?;

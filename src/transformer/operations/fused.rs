@@ -218,7 +218,7 @@ fn norm_qkv_cached<B: Backend + 'static>(
         let (inputs, results) = b.split_at_mut(5);
         let [qkv] = results else { return Ok(()) };
         let capacity = position + tokens + 3;
-        let dims = CacheDims { batch, kv_heads, head_dim, capacity, dtype: on.dtype() };
+        let dims = CacheDims { batch, kv_heads, head_dim, capacity, element: on.dtype().into() };
         let (mut layer, mut again) = (on.alloc(dims.words(), KvCache)?, on.alloc(dims.words(), KvCache)?);
         of.on(on, inputs, |of| {
             let cache = CachePlace { layer: &mut layer, position, dims };

@@ -1,11 +1,13 @@
 //! Latent attention: blocks of heads from one layout to another, and attention over a cache of latents, of a few queries and of stretches
 //! of prompts.
 
-use super::super::Dtype;
-use super::super::backend::{Backend, BlockCopy, Blocks, Category, LatentDims};
+use super::super::CacheFormat;
+use super::super::backend::few_bits_on_host::as_kept;
+use super::super::backend::{Backend, BlockCopy, Blocks, CacheElement, Category, LatentDims};
 use super::Size;
 use super::bounds::{Format, UNIT, sum};
 use super::case::{Allowed, Case, Known, by, changed, given, result, scaled};
+use super::decode::of_scales;
 use Category::{Activations, KvCache, Weights};
 
 /// Batch, tokens, heads, and positions before them; rank, rotated and other elements of a head, and a value's width.
@@ -52,9 +54,20 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     }
     let large: &[Sizes] = if size == Size::Full { &LARGE } else { &[] };
     for [(batch, tokens, heads, position), (rank, rope, nope, value)] in SHORT.iter().chain(large).copied() {
-        let (scale, capacity, dtype) = (1.0 / ((rope + nope) as f32).sqrt(), 2 * (position + tokens) + 3, Dtype::F32);
-        let d = LatentDims { batch, tokens, heads, rank, rope, nope, value, scale, capacity, dtype };
-        to.push(attention(d, position));
+        let (scale, capacity) = (1.0 / ((rope + nope) as f32).sqrt(), 2 * (position + tokens) + 3);
+        let d =
+            LatentDims { batch, tokens, heads, rank, rope, nope, value, scale, capacity, element: CacheElement::F32 };
+        to.push(attention(d, position, CacheFormat::Dtype));
+    }
+}
+
+/// Over caches of few bits.
+pub(super) fn few_bits<B: Backend + 'static>(to: &mut Vec<Case<B>>) {
+    for [(batch, tokens, heads, position), (rank, rope, nope, value)] in SHORT {
+        let (scale, capacity) = (1.0 / ((rope + nope) as f32).sqrt(), position + tokens + 3);
+        let element = CacheElement::F32;
+        let d = LatentDims { batch, tokens, heads, rank, rope, nope, value, scale, capacity, element };
+        to.extend([CacheFormat::Int8, CacheFormat::F8].map(|format| attention(d, position, format)));
     }
 }
 
@@ -103,7 +116,7 @@ fn products(a: &[f32], b: &[f32]) -> [f64; 2] {
 struct Roundings {
     /// Of what a query comes to along the latents, where it meets these.
     absorbed: f64,
-    /// Of keys and values that are stored, where they are made, and of both factors of the products that make them.
+    /// Of keys and values that are stored, where they are made; of both factors of the products that make them, and of scales.
     made: f64,
     factors: f64,
     /// Of probabilities, and of weighted latents as the factors that values are made of.
@@ -115,12 +128,13 @@ impl Roundings {
     fn of(format: Format, d: LatentDims) -> Self {
         let made = d.tokens > 1;
         let where_made = |u: f64| if made { u } else { 0.0 };
-        // Factors that were given are of the format already, but for what tensor cores cut.
+        // Factors that were given are of the format already, but for what tensor cores cut; what comes of few bits is not.
         let cut = if format.on_the_way() == 0.0 { 2.0 * format.factor() } else { 0.0 };
+        let cut = if d.element.is_scaled() { cut + format.on_the_way() } else { cut };
         Self {
             absorbed: format.on_the_way(),
             made: where_made(format.stored(Activations)),
-            factors: where_made(cut),
+            factors: where_made(cut) + of_scales(d.element),
             p: format.on_the_way(),
             weighted: format.factor(),
         }
@@ -141,7 +155,10 @@ struct Score {
 /// with [`Roundings`] between them. A share p of the softmax is off by that twice, the second time by its denominator. The result is the
 /// sum of p v, v = w c: off by p's errors, by the sums over positions and over R, and by roundings of v, or of the sum of p c.
 fn errors(inputs: &[Vec<f32>], position: usize, d: LatentDims, format: Format) -> Vec<f64> {
-    let rows = Rows { of: [&inputs[0], &inputs[1], &inputs[2], &inputs[3]], position, d };
+    let kept = |i: usize, width| inputs[i].chunks(width).flat_map(|x| as_kept(x, d.element)).collect::<Vec<f32>>();
+    let [latent, rotated, next, next_rotated] =
+        [(0, d.rank), (1, d.rope), (2, d.rank), (3, d.rope)].map(|(i, w)| kept(i, w));
+    let rows = Rows { of: [&latent, &rotated, &next, &next_rotated], position, d };
     let (queries, w, u) = (&inputs[4], &inputs[5], Roundings::of(format, d));
     let of_sums = sum(d.nope) + sum(d.rank + d.rope) + 32.0 * UNIT + u.factors;
     let mut all = Vec::with_capacity(d.rows() * d.heads * d.value);
@@ -205,9 +222,11 @@ fn larger(a: Score, b: Score) -> Score {
 }
 
 /// Latents of what is before go into the cache, then those of the queries, whose attention is computed.
-fn attention<B: Backend + 'static>(d: LatentDims, position: usize) -> Case<B> {
+fn attention<B: Backend + 'static>(d: LatentDims, position: usize, cache: CacheFormat) -> Case<B> {
     let before = LatentDims { tokens: position, ..d };
-    let off = by(move |b: &Known<'_>| errors(b.before, position, d, b.format));
+    let off = by(move |b: &Known<'_>| {
+        errors(b.before, position, LatentDims { element: b.format.element(cache), ..d }, b.format)
+    });
     let slots = vec![
         given(before.rows() * d.rank, Activations),
         given(before.rows() * d.rope, Activations),
@@ -218,12 +237,16 @@ fn attention<B: Backend + 'static>(d: LatentDims, position: usize) -> Case<B> {
         result("latent_attention", d.rows() * d.heads * d.value, Activations, off),
     ];
     let LatentDims { batch, tokens, heads, rank, rope, nope, value, .. } = d;
-    let shape = format!("B {batch} T {tokens} H {heads} after {position}, R {rank} P {rope} nope {nope} value {value}");
+    let shape = format!(
+        "B {batch} T {tokens} H {heads} after {position}, R {rank} P {rope} nope {nope} value {value}, cache {cache}"
+    );
     let work = d.rows() * heads * (position + tokens) * d.kv_head() * rank;
     Case::new("latent_attention", shape, work, slots, move |on: &B, b| {
         if let [latent, rotated, next, next_rotated, queries, w, out] = b {
-            let d = LatentDims { dtype: on.dtype(), ..d };
-            let mut cache = on.alloc(d.words(), KvCache)?;
+            let d = LatentDims { element: CacheElement::of(on.dtype(), cache), ..d };
+            // The oracle keeps what numbers of few bits come to in whole ones.
+            let words = if d.element.is_scaled() { d.words().max(d.cache_len()) } else { d.words() };
+            let mut cache = on.alloc(words, KvCache)?;
             if position > 0 {
                 on.latent_append(latent, rotated, &mut cache, 0, LatentDims { tokens: position, ..d });
             }

@@ -70,7 +70,7 @@ fn every_operation_of_the_trait_is_in_the_list() {
         .map(|l| l.split(['(', '<']).next().unwrap())
         .collect();
     assert!(declared.len() > 30, "{declared:?}");
-    let all = list::<Naive>(SMALL);
+    let all = list::<Naive>(SMALL, BackendKind::Cpu);
     let named: BTreeSet<&str> = all
         .iter()
         .flat_map(|c| &c.slots)

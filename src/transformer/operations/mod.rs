@@ -17,6 +17,7 @@ mod experts;
 mod experts_bounds;
 #[cfg(test)]
 pub(crate) mod faulty_tests;
+mod few_bits;
 mod fused;
 mod latent;
 #[cfg(test)]
@@ -31,6 +32,7 @@ mod starts;
 mod tokens;
 mod updates;
 
+use super::BackendKind;
 use super::backend::Backend;
 use super::cpu::naive::Naive;
 use bounds::Format;
@@ -105,7 +107,8 @@ impl Selection<'_> {
     }
 }
 
-fn list<B: Backend + 'static>(of: Selection<'_>) -> Vec<Case<B>> {
+/// Of a backend of this kind.
+fn list<B: Backend + 'static>(of: Selection<'_>, on: BackendKind) -> Vec<Case<B>> {
     let (mut all, size) = (Vec::new(), of.size);
     parts::list(size, &mut all);
     products::list(size, &mut all);
@@ -122,6 +125,11 @@ fn list<B: Backend + 'static>(of: Selection<'_>) -> Vec<Case<B>> {
     experts::list(size, &mut all);
     routes::list(size, &mut all);
     latent::list(size, &mut all);
+    // What the kernels of GPUs have not.
+    if on != BackendKind::Cuda {
+        few_bits::list(size, &mut all);
+        latent::few_bits(&mut all);
+    }
     all.retain(|case| of.takes(case));
     all
 }
@@ -132,7 +140,7 @@ pub(crate) fn check<B: Backend + 'static>(on: &B, of: Selection<'_>, threads: us
     let mut ours = Vec::new();
     let mut stopped = None;
     on.kernels_run();
-    for case in list::<B>(of) {
+    for case in list::<B>(of, on.kind()) {
         let before = case.before(format);
         match case.after(on, &before) {
             Ok(after) => ours.push(Results::of(&case, &before, after, on.kernels_run())),
@@ -144,7 +152,7 @@ pub(crate) fn check<B: Backend + 'static>(on: &B, of: Selection<'_>, threads: us
             }
         }
     }
-    let mut findings = against_the_oracle(&ours, &list(of), format, threads);
+    let mut findings = against_the_oracle(&ours, &list(of, on.kind()), format, threads);
     findings.extend(stopped);
     findings
 }

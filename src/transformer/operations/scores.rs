@@ -105,7 +105,7 @@ fn after_cache<B: Backend + 'static>(d: AttentionDims, before: usize) -> Case<B>
     Case::new("attention_after", shape, 16 * d.rows() * whole.tokens * d.heads * head_dim, slots, move |on: &B, b| {
         if let [prompt, qkv, out, lse] = b {
             let capacity = d.scores.window.unwrap_or(usize::MAX).min(before + tokens);
-            let c = CacheDims { batch, kv_heads, head_dim, capacity, dtype: on.dtype() };
+            let c = CacheDims { batch, kv_heads, head_dim, capacity, element: on.dtype().into() };
             let mut cache = on.alloc(c.words(), KvCache)?;
             on.cache_append(prompt, &mut cache, 0, first, c);
             on.attention_after(qkv, &cache, out, lse, before, d, c);

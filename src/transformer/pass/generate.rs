@@ -1,7 +1,6 @@
 //! Decoding through the KV cache: a prompt once, then one token a sequence and step.
 
-use super::super::Dtype;
-use super::super::backend::{Alloc, Backend, CacheDims, Captured, Category, LatentDims, Tokens, Varying};
+use super::super::backend::{Alloc, Backend, CacheDims, CacheElement, Captured, Category, LatentDims, Tokens, Varying};
 use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::activations::{Activations, Extent, Keep};
@@ -31,12 +30,12 @@ impl<T> Cache<T> {
         s: &Shape,
         batch: usize,
         capacity: usize,
-        dtype: Dtype,
+        element: CacheElement,
     ) -> Result<Self, SessionError> {
         let (kv_heads, head_dim) = (s.n_kv_heads as usize, s.head_dim as usize);
-        let dims = CacheDims { batch, kv_heads, head_dim, capacity, dtype };
+        let dims = CacheDims { batch, kv_heads, head_dim, capacity, element };
         let windows = (0..s.n_layers as usize).map(|l| s.window_of(l)).collect();
-        let latent = latent_dims(s, batch, capacity, dtype);
+        let latent = latent_dims(s, batch, capacity, element);
         let mut cache = Self { layers: Vec::new(), dims, latent, windows, length: 0 };
         for l in 0..s.n_layers as usize {
             let words = latent.map_or(cache.dims(l).words(), |d| d.words());
@@ -62,12 +61,12 @@ pub(in crate::transformer) fn latent_dims(
     s: &Shape,
     batch: usize,
     capacity: usize,
-    dtype: Dtype,
+    element: CacheElement,
 ) -> Option<LatentDims> {
     let l = s.latent?;
     let [heads, rank, rope, nope, value] = [s.n_heads, l.kv_rank, l.rope, l.nope, l.value].map(|x| x as usize);
     let scale = s.parts().score_scale.unwrap_or(1.0 / (s.head_dim as f32).sqrt());
-    Some(LatentDims { batch, tokens: 1, heads, rank, rope, nope, value, scale, capacity, dtype })
+    Some(LatentDims { batch, tokens: 1, heads, rank, rope, nope, value, scale, capacity, element })
 }
 
 /// Buffers of inference: a pass over prompts, a pass over one token a sequence, and the logits of the last positions.
@@ -89,7 +88,7 @@ pub(crate) struct Inference<T> {
 
 impl<T> Inference<T> {
     /// Buffers for `batch` prompts of `prompt` tokens, processed `chunk` of each at a time, and up to `new` tokens after them. Without
-    /// new tokens and with whole prompts there is no cache.
+    /// new tokens and with whole prompts there is no cache, unless it is in few bits: then what is asked for is what filling it takes.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
@@ -99,14 +98,15 @@ impl<T> Inference<T> {
         batch: usize,
         (prompt, chunk): (usize, usize),
         new: usize,
-        dtype: Dtype,
+        element: CacheElement,
     ) -> Result<Self, SessionError> {
         let (decode, chunk) = (new > 0, chunk.clamp(1, prompt.max(1)));
+        let cached = decode || chunk < prompt || element.is_scaled();
         let extent = |tokens| Extent { batch, tokens };
         Ok(Self {
             prompt: Activations::new(a, s, extent(chunk), Keep::OneLayer)?,
             token: decode.then(|| Activations::new(a, s, extent(1), Keep::OneLayer)).transpose()?,
-            cache: (decode || chunk < prompt).then(|| Cache::new(a, s, batch, prompt + new, dtype)).transpose()?,
+            cache: cached.then(|| Cache::new(a, s, batch, prompt + new, element)).transpose()?,
             last: a.alloc(batch * s.d_model as usize, Category::Activations)?,
             logits: a
                 .alloc(batch * if s.has_vocabulary_head() { s.vocab_size as usize } else { 0 }, Category::Statistics)?,

@@ -117,9 +117,15 @@ fn gradients_are_the_slopes_of_the_loss() {
 }
 
 fn logits<B: Backend<Buffer = Buffer>>(model: &Model<B>, ids: &[u32], batch: usize) -> Vec<f32> {
-    let mut inference =
-        Inference::new(&model.backend, &model.shape, batch, (ids.len() / batch, ids.len() / batch), 0, Dtype::F32)
-            .unwrap();
+    let mut inference = Inference::new(
+        &model.backend,
+        &model.shape,
+        batch,
+        (ids.len() / batch, ids.len() / batch),
+        0,
+        Dtype::F32.into(),
+    )
+    .unwrap();
     model.prefill(ids, &mut inference);
     inference.logits.plain().to_vec()
 }
@@ -175,7 +181,7 @@ fn decoding_through_the_cache_is_a_longer_prompt() {
         let (batch, prompt, new) = (2, 6, 5);
         let text = |b: usize, n: usize| ids(40)[b * 17..][..n].to_vec();
         let mut inference =
-            Inference::new(&model.backend, &model.shape, batch, (prompt, prompt), new, Dtype::F32).unwrap();
+            Inference::new(&model.backend, &model.shape, batch, (prompt, prompt), new, Dtype::F32.into()).unwrap();
         model.prefill(&[text(0, prompt), text(1, prompt)].concat(), &mut inference);
         for at in prompt..prompt + new {
             let next = [text(0, at + 1)[at], text(1, at + 1)[at]];
@@ -197,7 +203,7 @@ fn a_prompt_in_stretches_is_the_prompt() {
             // A cache that is there for the stretches alone, and one that decodes on.
             for new in [0, 1] {
                 let mut inference =
-                    Inference::new(&model.backend, &model.shape, 2, (13, chunk), new, Dtype::F32).unwrap();
+                    Inference::new(&model.backend, &model.shape, 2, (13, chunk), new, Dtype::F32.into()).unwrap();
                 for _ in 0..2 {
                     model.prefill(&ids, &mut inference);
                     close(inference.logits.plain(), &whole, &format!("{chunk} at a time, {shape:?}"));
@@ -224,6 +230,7 @@ fn workload(family: Family, phase: Phase) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),
@@ -324,6 +331,7 @@ fn memory_is_predicted_by_the_code_that_allocates() {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),

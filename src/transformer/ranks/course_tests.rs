@@ -61,6 +61,7 @@ fn workload(family: Family, dropout: f32) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),

@@ -38,7 +38,7 @@ pub(in crate::transformer) fn inference<T, A: Alloc<Buffer = T>>(
 ) -> Result<Inference<T>, SessionError> {
     let new = if w.phase == Phase::Prefill { 0 } else { w.new_tokens as usize };
     let prompt = (w.prompt_len as usize, w.stretch_of_prompt(on, batch));
-    Inference::new(a, shape, batch, prompt, new, w.dtype)
+    Inference::new(a, shape, batch, prompt, new, w.cache_element())
 }
 
 pub(super) enum Work<T> {

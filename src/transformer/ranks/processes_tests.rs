@@ -27,6 +27,7 @@ fn workload(phase: Phase) -> Workload {
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.1,
+        kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),

@@ -142,13 +142,14 @@ fn mean_decode_context(w: &Workload) -> u64 {
 }
 
 /// Bytes of keys and values of one token: `2 * n_layers * n_kv_heads * head_dim * size`, or of their latent and the rotated key,
-/// `n_layers * (kv_lora_rank + qk_rope_head_dim) * size`. Past a window its layers hold no more.
+/// `n_layers * (kv_lora_rank + qk_rope_head_dim) * size`; in few bits with 4 for the scale of each of these vectors. Past a window its
+/// layers hold no more.
 ///
 /// # Errors
 /// [`CountOverflow`].
 pub fn kv_bytes_per_token(w: &Workload) -> Result<Bytes, CountOverflow> {
     let s = &w.shape;
-    product(&[u64::from(s.n_layers), layers::cached(s), w.dtype.size()]).map(Bytes)
+    product(&[u64::from(s.n_layers), layers::cached_bytes(s, w.cache_element())]).map(Bytes)
 }
 
 /// Experts of a layer that so many tokens go to, expected where each goes to its K of E as likely as to any other:
@@ -186,7 +187,7 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
         }
     };
     let positions = over_layers(s, |window| window.unwrap_or(u64::MAX).min(mean_decode_context(w)))?;
-    let cache = product(&[u64::from(w.batch), positions, layers::cached(s), w.dtype.size()])?;
+    let cache = product(&[u64::from(w.batch), positions, layers::cached_bytes(s, w.cache_element())])?;
     sum(&[weights, cache]).map(|b| Some(Bytes(b)))
 }
 
@@ -295,7 +296,7 @@ impl Account {
         }
         let vocabulary = if shape.has_vocabulary_head() && stage.is_last() { shape.vocab_size as usize } else { 0 };
         let attention = Extent { batch, tokens }.attention(shape, 0);
-        let latent = latent_dims(shape, batch, w.longest_sequence() as usize, w.dtype).filter(|_| !training);
+        let latent = latent_dims(shape, batch, w.longest_sequence() as usize, w.cache_element()).filter(|_| !training);
         // A prompt in stretches goes through the cache, a stretch at a time; else a token does.
         let latent = latent.map(|d| LatentDims { tokens: if stretch < tokens { stretch } else { 1 }, ..d });
         let widths = Widths {

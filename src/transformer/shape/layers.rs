@@ -1,5 +1,6 @@
 //! What the layers of a shape amount to, all together: weights of products, vectors, and what attention and its cache take.
 
+use super::super::kv_cache::CacheElement;
 use super::parts::{NormKind, QkNorm, Residual};
 use super::{Latent, Shape};
 
@@ -109,6 +110,15 @@ fn expert_vectors(s: &Shape, with: u64) -> Result<u64, CountOverflow> {
 /// Numbers that a layer's cache holds of a token.
 pub(super) fn cached(s: &Shape) -> u64 {
     s.latent.as_ref().map_or(2 * u64::from(s.d_kv()), |l| u64::from(Latent::cached(l)))
+}
+
+/// Bytes of these, with the scales of vectors that have any.
+pub(super) fn cached_bytes(s: &Shape, element: CacheElement) -> u64 {
+    let of = |numbers: u32| element.vector_size(numbers as usize) as u64;
+    match &s.latent {
+        None => 2 * u64::from(s.n_kv_heads) * of(s.head_dim),
+        Some(l) => of(l.kv_rank) + of(l.rope),
+    }
 }
 
 /// FLOPs of a token's attention in a layer, by position that it is over: those of its score and of its value. Over a cache of latents

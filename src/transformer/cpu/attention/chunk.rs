@@ -1,7 +1,7 @@
 //! Attention of a stretch of a prompt over what is in the KV cache before it, and over itself.
 
 use super::super::super::backend::{AttentionDims, CacheDims};
-use super::super::embedding::Cached;
+use super::super::cached::{Cached, KeysAndValues};
 use super::super::pool::Pool;
 use super::super::product::pack::Source;
 use super::super::product::{Precision, Target};
@@ -12,7 +12,7 @@ use super::{Context, Head, forward_head};
 #[derive(Clone, Copy)]
 pub(in crate::transformer::cpu) struct Chunk<'a, T> {
     pub qkv: &'a [f32],
-    pub cache: &'a [T],
+    pub cache: KeysAndValues<'a, T>,
     pub position: usize,
     pub d: AttentionDims,
     pub c: CacheDims,
@@ -28,14 +28,20 @@ impl<T: Cached> Chunk<'_, T> {
     /// Keys and values that a head of them looks at, `[before + tokens, D]` each, in f32.
     fn gather(&self, batch: usize, kv: usize, keys: &mut [f32], values: &mut [f32]) {
         let (AttentionDims { head_dim: dim, heads, kv_heads, tokens, .. }, c) = (self.d, self.c);
-        let (before, start) = (self.before(), (batch * kv_heads + kv) * c.capacity * dim);
-        let (of_keys, of_values) = self.cache[..c.len()].split_at(c.half());
+        let (before, cache) = (self.before(), self.cache.head(batch * kv_heads + kv, c));
         let place = |s: usize| (self.position - before + s) % c.capacity;
-        for (i, row) in of_keys[start..][..c.capacity * dim].chunks_exact(c.capacity).enumerate() {
+        for (i, row) in cache.keys.chunks_exact(c.capacity).enumerate() {
             (0..before).for_each(|s| keys[s * dim + i] = row[place(s)].to_f32());
         }
         for (s, to) in values.chunks_exact_mut(dim).take(before).enumerate() {
-            to.iter_mut().zip(&of_values[start + place(s) * dim..]).for_each(|(to, v)| *to = v.to_f32());
+            to.iter_mut().zip(&cache.values[place(s) * dim..]).for_each(|(to, v)| *to = v.to_f32());
+        }
+        if T::LARGEST.is_some() {
+            for (rows, scales) in [(&mut *keys, cache.key_scales), (&mut *values, cache.value_scales)] {
+                for (s, row) in rows.chunks_exact_mut(dim).take(before).enumerate() {
+                    row.iter_mut().for_each(|x| *x *= scales[place(s)]);
+                }
+            }
         }
         let rows = self.qkv[batch * tokens * self.d.qkv_width()..].chunks_exact(self.d.qkv_width());
         for (t, row) in rows.take(tokens).enumerate() {

@@ -3,7 +3,7 @@
 //! and head where these take 2 (P + nope), and what making keys and values costs is shared by all of a stretch.
 
 use super::super::super::backend::{AttentionDims, LatentDims, Scores};
-use super::super::embedding::Cached;
+use super::super::cached::{Cached, LatentRows};
 use super::super::matmul::matmul;
 use super::super::pool::{Pool, writing};
 use super::super::product::pack::Source;
@@ -18,7 +18,7 @@ pub(in crate::transformer::cpu) struct Latents<'a, T> {
     pub queries: &'a [f32],
     /// `[H * (nope + value), R]`
     pub w: &'a [f32],
-    pub cache: &'a [T],
+    pub cache: LatentRows<'a, T>,
     pub position: usize,
     pub d: LatentDims,
 }
@@ -58,10 +58,9 @@ pub(in crate::transformer::cpu) fn after_latents<T: Cached>(
     let to = Target::new(out, d.heads * d.value);
     let mut latents = pool.scratch(positions * d.width());
     for sequence in 0..d.batch {
-        let cache = &of.cache[sequence * d.capacity * d.width()..][..positions * d.width()];
-        let share = pool.share(positions, 64) * d.width();
-        pool.over(writing(&mut latents, share), |part, latents| {
-            latents.iter_mut().zip(&cache[part * share..]).for_each(|(to, x)| *to = x.to_f32());
+        let share = pool.share(positions, 64);
+        pool.over(writing(&mut latents, share * d.width()), |part, latents| {
+            of.cache.expand(sequence * d.capacity + part * share, latents);
         });
         let latents = &*latents;
         pool.each_with(d.heads * parts, room_len(positions, &cut, d), |i, scratch| {
