@@ -80,6 +80,7 @@ mod tests {
             schedule: Schedule { rate: 1e-3, warmup: 1, decay: Decay::Cosine, floor: 0.1, weight_decay: None },
             until: Until { validation_loss: None, tokens: Some(1000), seconds: None },
             eval: Eval { every: 10, tokens: 1024 },
+            checkpoint: None,
         });
         let cell: Cell = fixture::cell(trial, &[]);
         let memory = fixture::predicted(&cell.trial.workload);

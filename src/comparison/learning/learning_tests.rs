@@ -19,6 +19,7 @@ pub(crate) fn run(target: bool, trials: &[&[Launch]]) -> Run {
             schedule: Schedule { rate: 1e-3, warmup: 10, decay: Decay::Cosine, floor: 0.1, weight_decay: None },
             until: Until { validation_loss: target.then_some(3.0), tokens: Some(1_000_000), seconds: None },
             eval: Eval { every: 10, tokens: 1024 },
+            checkpoint: None,
         });
         let mut outcome = fixture::measured(&trial, 30.0);
         match outcome.figures.as_mut() {
@@ -45,6 +46,7 @@ fn learned(&(seed, loss, to_loss): &Launch) -> Learned {
         evaluations: vec![end],
         evaluation_seconds: 0.1,
         waited_seconds: 0.0,
+        checkpoints: None,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
 use crate::yaml::Value;
 
 /// Fields of a trial beside its model.
-pub(super) const TRIAL: [Axis; 21] = [
+pub(super) const TRIAL: [Axis; 22] = [
     axis!(
         "phase",
         [],

@@ -156,7 +156,7 @@ fn what_is_taught_and_evaluated_is_the_same_under_every_lever() {
             for accumulate in [1, 2] {
                 let of = |recompute, sharding, dropout| {
                     let levers = Levers { accumulate, recompute, ..Levers::default() };
-                    let parallel = Parallel { data, tensor, sharding };
+                    let parallel = Parallel { data, tensor, sharding, ..Parallel::replicas(1) };
                     descended(&Workload { levers, dropout, ..w.clone() }, parallel)
                 };
                 for sharding in shardings {

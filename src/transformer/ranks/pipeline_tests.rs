@@ -15,7 +15,7 @@ use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
 use super::super::shape::{Family, Shape, ShapeSpec, count};
 use super::super::trace::Kind;
-use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use super::super::{BackendKind, CacheFormat, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use super::exchange::Seat;
 use super::training::{Keeping, Training};
 use std::time::{Duration, Instant};
@@ -240,6 +240,7 @@ fn workload(family: Family, phase: Phase, accumulate: u32) -> Workload {
         new_tokens: 6,
         dtype: Dtype::F32,
         weights: WeightFormat::Dtype,
+        kv_cache: CacheFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.1,
         prefill_chunk: None,

@@ -89,7 +89,7 @@ fn several_processes_go_on_from_what_they_wrote_into_a_folder_of_all() {
     for (processes, data, tensor, sharding) in
         [(2, 2, 1, Sharding::None), (3, 3, 1, Sharding::Optimizer), (2, 2, 2, Sharding::Parameters)]
     {
-        let options = options(Parallel { data, tensor, sharding }, BackendKind::Cpu);
+        let options = options(Parallel { data, tensor, sharding, ..Parallel::replicas(1) }, BackendKind::Cpu);
         let (_, whole) = led(&mut *prepare(&w, &options).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let found = on_loopback(processes, |net| {

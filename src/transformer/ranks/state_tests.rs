@@ -7,7 +7,7 @@ use super::super::levers::{Levers, Recompute};
 use super::super::prepare::prepare;
 use super::super::session::{Session, SessionOptions};
 use super::super::shape::{Family, Shape, ShapeSpec};
-use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use super::super::{BackendKind, CacheFormat, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use safetensors::SafeTensors;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,6 +51,7 @@ fn workload(family: Family, optimizer: OptimizerKind, levers: Levers) -> Workloa
         new_tokens: 0,
         dtype: Dtype::F32,
         weights: WeightFormat::Dtype,
+        kv_cache: CacheFormat::Dtype,
         optimizer,
         dropout: 0.1,
         prefill_chunk: None,
