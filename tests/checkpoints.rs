@@ -8,8 +8,9 @@ use centime::{Figures, Record, Status, load_run};
 use run_support::{children_of, signal};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -73,17 +74,21 @@ fn steps(folder: &Path, out: &str) -> Vec<PathBuf> {
     all
 }
 
-/// Starts a run and waits until it has made a checkpoint of a later step than `after`; whom to kill.
-fn until_later(folder: &Path, out: &str, after: Option<&PathBuf>) -> std::process::Child {
-    let mut run = command(folder, out, "").spawn().unwrap();
+/// Waits until a run has made a checkpoint of a later step than `after`, and some steps beyond it.
+fn wait_for_later(run: &mut Child, folder: &Path, out: &str, after: Option<&PathBuf>) {
     let began = Instant::now();
     while steps(folder, out).last() <= after {
         assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint");
         assert!(run.try_wait().unwrap().is_none(), "the training ended before it was killed");
         std::thread::sleep(Duration::from_millis(2));
     }
-    // Some steps beyond it.
     std::thread::sleep(Duration::from_millis(20));
+}
+
+/// Starts a run and waits until it has made a checkpoint of a later step than `after`; whom to kill.
+fn until_later(folder: &Path, out: &str, after: Option<&PathBuf>) -> Child {
+    let mut run = command(folder, out, "").spawn().unwrap();
+    wait_for_later(&mut run, folder, out, after);
     run
 }
 
@@ -212,4 +217,38 @@ fn a_checkpoint_of_another_seed_is_refused_and_a_fresh_run_moves_all_aside() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("its checkpoints as out/checkpoints-1.old"), "{stderr}");
     assert!(folder.path().join("out/checkpoints-1.old").exists() && !folder.path().join("out/checkpoints").exists());
+}
+
+/// The processes of a run on two ranks, rank 0 first.
+fn together(folder: &Path) -> [Child; 2] {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    [("0", "out"), ("1", "nothing")].map(|(rank, out)| {
+        let mut command = command(folder, out, "");
+        command.env("RANK", rank).env("LOCAL_RANK", rank).env("LOCAL_WORLD_SIZE", "2").env("WORLD_SIZE", "2");
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", &port).spawn().unwrap()
+    })
+}
+
+#[test]
+fn two_processes_go_on_together() {
+    let devices = "devices: 2, parallel: { sharding: optimizer }";
+    let plain = scenario(devices);
+    finished(plain.path(), "plain");
+    let folder = scenario(&format!("{devices}, checkpoint: {{ every: 40 steps }}"));
+    let [mut leader, mut follower] = together(folder.path());
+    wait_for_later(&mut leader, folder.path(), "out", None);
+    let there = steps(folder.path(), "out");
+    let files = std::fs::read_dir(there.last().unwrap()).unwrap().count();
+    assert_eq!(files, 3, "a file of each process, and the manifest");
+    signal(leader.id(), Signal::KILL);
+    assert_eq!(follower.wait().unwrap().code(), Some(74));
+    leader.wait().unwrap();
+    for run in together(folder.path()) {
+        let output = run.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let found = figures(folder.path(), "out");
+    assert_eq!(losses(&found), losses(&figures(plain.path(), "plain")));
+    assert_eq!(found.learned[0].checkpoints.as_ref().unwrap().resumed, 1);
+    assert!(!folder.path().join("nothing").exists(), "only rank 0 writes");
 }

@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_into_stretches_is_trained_and_tokenized_as_the_library_does_it_to_the_token() {
-        let mut novel = crate::data::corpus::text().unwrap().to_string();
+        let mut novel = crate::data::corpus::text().unwrap();
         novel.truncate(novel.floor_char_boundary(300_000));
         let texts = [text(1), text(2), novel];
         let vocabulary = 500;

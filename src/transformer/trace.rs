@@ -154,11 +154,10 @@ pub(super) fn plain(kind: Kind, name: &'static str) -> Span {
 
 /// A part of a step that is done when its span ends, `on_host`, or that a device has then been asked for, of which a tool alone is told.
 pub(super) fn part(on_host: bool, name: &'static str) -> Span {
-    let told = TOLD.get();
-    match told.tool {
-        Some(_) if !on_host => Span::begin(Told { kept: false, ..told }, Kind::Whole, name, Work::default),
-        None if !on_host => Span { kept: None, shown: None },
-        _ => plain(Kind::Whole, name),
+    match TOLD.get() {
+        _ if on_host => plain(Kind::Whole, name),
+        Told { tool: None, .. } => Span { kept: None, shown: None },
+        told => Span::begin(Told { kept: false, ..told }, Kind::Whole, name, Work::default),
     }
 }
 

@@ -311,12 +311,14 @@ fn measure(
             let kept = if leader.is_some() { std::path::absolute(&kept).unwrap_or(kept) } else { kept };
             options.variables.push((checkpoints::VARIABLE.into(), kept.into()));
             let request = team::request(plan, trial, plan.measure.seed_of(round));
-            if let Some(leader) = &mut leader {
-                return leader.run(&trial.id, &request, &options, progress, interrupted);
-            }
-            let request = Request { patience_seconds: patience.next(), loss_change: first, ..request };
-            let mut measurement = how.followed.around(|| run_trial(&request, &options, progress, interrupted));
-            patience.spent(&measurement);
+            let mut measurement = if let Some(leader) = &mut leader {
+                leader.run(&trial.id, &request, &options, progress, interrupted)
+            } else {
+                let request = Request { patience_seconds: patience.next(), loss_change: first, ..request };
+                let measurement = how.followed.around(|| run_trial(&request, &options, progress, interrupted));
+                patience.spent(&measurement);
+                measurement
+            };
             unfinished::note(how.out, (&trial.id, round), &mut measurement);
             measurement
         },

@@ -56,7 +56,7 @@ pub(super) fn sentences(c: &Comparison) -> Vec<Span> {
     let both = against.iter().map(|a| a.1.both).min().unwrap_or(0);
     let trials = counted(both, "trial");
     said.push(Span::plain(format!(
-        ": {}, tokens {}, over {trials} that all get there in (geometric mean, 95 % CI over seeds and of two other runs). ",
+        ": {}, tokens {}, over {trials} whose loss is reached in all (geometric mean, 95 % CI over seeds and of two other runs). ",
         listed(&parts),
         listed(&tokens)
     )));
@@ -204,7 +204,10 @@ mod tests {
         let first = answer(&page);
         let start = "> **batch 2** reaches a validation loss of 3 on old and not on new (diverged). To get to its loss costs least on **new**";
         assert!(first.starts_with(start), "{first}");
-        assert!(first.contains("USD -20.0 % (") && first.contains("over 1 trial that all get there in"), "{first}");
+        assert!(
+            first.contains("USD -20.0 % (") && first.contains("over 1 trial whose loss is reached in all"),
+            "{first}"
+        );
         assert!(page.contains("## What a loss costs") && page.contains("| diverged |"), "{page}");
         let same = answer(&said([old.clone(), old]));
         assert!(
