@@ -3,7 +3,7 @@
 //!
 //! Tokens are random. Of a trained model that says how far its predictions move, and not what it loses on text.
 
-use super::collective::alone::Alone;
+use super::collective::grid::Groups;
 use super::cpu::Cpu;
 use super::error::SessionError;
 use super::pass::activations::{Activations, Extent, Keep};
@@ -13,7 +13,6 @@ use super::shape::count;
 use super::{WeightFormat, Workload, checkpoint::Checkpoint};
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// Sequences and their tokens: the logits of one at a time are held.
 const SEQUENCES: usize = 4;
@@ -80,7 +79,7 @@ fn loss(workload: &Workload, weights: WeightFormat, threads: usize, seed: u64) -
     let backend = Cpu::new(threads, None)?.with_dtype(workload.dtype).with_weights(weights);
     let stored = Checkpoint::of(workload)?;
     let origin = stored.as_ref().map_or(Origin::Seed(seed), |stored| Origin::Read(stored));
-    let model = Model::part(backend, &workload.shape, origin, Purpose::Inference, Arc::new(Alone))?;
+    let model = Model::part(backend, &workload.shape, origin, Purpose::Inference, &Groups::alone())?;
     let extent = Extent { batch: 1, tokens: TOKENS.min(model.shape.context as usize) };
     let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer)?;
     let (mut stream, mut sum) = (Stream::new(seed, IDS), 0.0);

@@ -50,7 +50,8 @@ impl Sharding {
 pub struct Parallel {
     /// Replicas of the model; the batch is split among them.
     pub data: u32,
-    /// Tensor-parallel ranks of one replica; heads and feed-forward widths are split among them (Shoeybi et al. 2019, section 3).
+    /// Tensor-parallel ranks of one replica; heads and feed-forward widths are split among them (Shoeybi et al. 2019, section 3). Where
+    /// there are more ranks than heads of keys and values, several hold each of these.
     pub tensor: u32,
     /// What the replicas keep a part of each.
     pub sharding: Sharding,
@@ -100,22 +101,31 @@ impl Parallel {
             let message = format!("{what} are not built in where ranks split the layers; use parallel.tensor: 1");
             return Err(Indivisible { batch: false, message });
         }
-        let parts = [("n_heads", shape.n_heads), ("n_kv_heads", shape.n_kv_heads), ("d_ff", shape.d_ff)];
-        // Heads of keys and values are not copied: each belongs to one rank.
-        let Some((field, size)) = parts.into_iter().find(|(_, size)| t == 0 || !size.is_multiple_of(t)) else {
-            return Ok(());
+        let parts = [("n_heads", shape.n_heads), ("d_ff", shape.d_ff)];
+        // Heads of keys and values divide among the ranks, or the ranks among copies of them.
+        let kv_heads = shape.n_kv_heads;
+        let fits = |t: u32| t > 0 && (kv_heads.is_multiple_of(t) || t.is_multiple_of(kv_heads));
+        let undivided = parts.into_iter().find(|(_, size)| t == 0 || !size.is_multiple_of(t));
+        let why = match undivided {
+            Some((field, size)) => format!("{t} does not divide model.{field} = {size}"),
+            None if fits(t) => return Ok(()),
+            None => format!("{t} neither divides model.n_kv_heads = {kv_heads} nor is a multiple of it"),
         };
         let all = parts.into_iter().fold(0, |a, (_, size)| gcd(a, size));
-        let works: Vec<String> = (1..=all).filter(|d| all.is_multiple_of(*d)).map(|d| d.to_string()).collect();
-        let message =
-            format!("{t} does not divide model.{field} = {size}; what divides all of this model: {}", works.join(", "));
+        let works: Vec<String> =
+            (1..=all).filter(|d| all.is_multiple_of(*d) && fits(*d)).map(|d| d.to_string()).collect();
+        let message = format!("{why}; what divides all of this model: {}", works.join(", "));
         Err(Indivisible { batch: false, message })
     }
 
-    /// The part of a model's layers that one tensor-parallel rank holds.
-    pub fn part_of(&self, shape: &Shape) -> Shape {
-        let t = self.tensor.max(1);
-        Shape { n_heads: shape.n_heads / t, n_kv_heads: shape.n_kv_heads / t, d_ff: shape.d_ff / t, ..shape.clone() }
+    /// The part of a model's layers that one tensor-parallel rank holds, by its place in its replica.
+    pub fn part_of(&self, shape: &Shape, place: usize) -> Shape {
+        shape.part_of(place, self.tensor)
+    }
+
+    /// Tensor-parallel ranks that hold the same heads of keys and values.
+    pub fn kv_copies(&self, shape: &Shape) -> u32 {
+        shape.kv_copies(self.tensor)
     }
 }
 
@@ -126,41 +136,78 @@ pub(crate) struct Groups<T> {
     pub data: Arc<dyn Collective<T>>,
     /// The ranks of the same replica; its rank is the part's.
     pub tensor: Arc<dyn Collective<T>>,
+    /// Those of them that hold the same heads of keys and values.
+    pub copies: Arc<dyn Collective<T>>,
 }
 
-/// Both groups of every rank of `local`, in the order of the ranks. `group` makes places in one of all its ranks, for those of them
-/// that are local; it is also told whether the group is one of replicas. It is called for every group of several, in the same order
-/// by every process.
+impl<T> Groups<T> {
+    /// Of a rank that has nobody to talk to.
+    pub(crate) fn alone() -> Self {
+        Self { data: Arc::new(Alone), tensor: Arc::new(Alone), copies: Arc::new(Alone) }
+    }
+}
+
+/// The groups of a grid of which `copies` neighbours hold the same heads of keys and values: their ranks, and whether they are
+/// replicas, in the order in which every process makes them.
+fn members(parallel: &Parallel, copies: u32) -> impl Iterator<Item = (Vec<usize>, Of)> {
+    let [data, tensor, copies] = [parallel.data, parallel.tensor, copies.max(1)].map(|n| n as usize);
+    let replicas = (0..data).map(move |d| ((0..tensor).map(|t| d * tensor + t).collect::<Vec<_>>(), Of::Replica));
+    let parts = (0..tensor).map(move |t| ((0..data).map(|d| d * tensor + t).collect::<Vec<_>>(), Of::Replicas));
+    let holders = (0..data * tensor / copies).map(move |h| ((h * copies..(h + 1) * copies).collect(), Of::Copies));
+    replicas.chain(parts).chain(holders).filter(|(ranks, _)| ranks.len() > 1)
+}
+
+/// How many groups of several there are.
+pub(crate) fn count_groups(parallel: &Parallel, copies: u32) -> usize {
+    members(parallel, copies).count()
+}
+
+/// What the ranks of a group are to one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Those of one replica.
+    Replica,
+    /// Those with the same part of each replica.
+    Replicas,
+    /// Those of one replica with the same heads of keys and values.
+    Copies,
+}
+
+/// The groups of every rank of `local`, in the order of the ranks. `group` makes places in one of all its ranks, for those of them
+/// that are local. It is called for every group of several, in the same order by every process.
 ///
 /// # Errors
 /// Those of `group`.
 pub(crate) fn groups<T, E>(
     parallel: &Parallel,
+    copies: u32,
     local: Range<usize>,
-    mut group: impl FnMut(&[usize], &[usize], bool) -> Result<Vec<Arc<dyn Collective<T>>>, E>,
+    mut group: impl FnMut(&[usize], &[usize], Of) -> Result<Vec<Arc<dyn Collective<T>>>, E>,
 ) -> Result<Vec<Groups<T>>, E> {
-    let (data, tensor) = (parallel.data as usize, parallel.tensor as usize);
-    let alone = || (0..data * tensor).map(|_| Arc::new(Alone) as Arc<dyn Collective<T>>).collect::<Vec<_>>();
-    let (mut of_data, mut of_tensor) = (alone(), alone());
-    let replicas = (0..data).map(|d| ((0..tensor).map(|t| d * tensor + t).collect::<Vec<_>>(), false));
-    let parts = (0..tensor).map(|t| ((0..data).map(|d| d * tensor + t).collect::<Vec<_>>(), true));
-    for (ranks, of_replicas) in replicas.chain(parts).filter(|(ranks, _)| ranks.len() > 1) {
+    let all = parallel.data as usize * parallel.tensor as usize;
+    let mut places: Vec<Groups<T>> = (0..all).map(|_| Groups::alone()).collect();
+    for (ranks, of) in members(parallel, copies) {
         let own: Vec<usize> = ranks.iter().copied().filter(|r| local.contains(r)).collect();
-        let places = if of_replicas { &mut of_data } else { &mut of_tensor };
-        own.iter().zip(group(&ranks, &own, of_replicas)?).for_each(|(rank, place)| places[*rank] = place);
+        for (rank, place) in own.iter().zip(group(&ranks, &own, of)?) {
+            let groups = &mut places[*rank];
+            match of {
+                Of::Replica => groups.tensor = place,
+                Of::Replicas => groups.data = place,
+                Of::Copies => groups.copies = place,
+            }
+        }
     }
-    let both = of_data.into_iter().zip(of_tensor).map(|(data, tensor)| Groups { data, tensor });
-    Ok(both.skip(local.start).take(local.len()).collect())
+    Ok(places.into_iter().skip(local.start).take(local.len()).collect())
 }
 
 /// The groups of threads of this process.
-pub(crate) fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel) -> Vec<Groups<T>> {
-    let seats = |ranks: &[usize], _: &[usize], _| {
+pub(crate) fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel, copies: u32) -> Vec<Groups<T>> {
+    let seats = |ranks: &[usize], _: &[usize], _: Of| {
         let seats = Exchange::seats(ranks.len()).into_iter();
         Ok::<_, std::convert::Infallible>(seats.map(|s| Arc::new(s) as Arc<dyn Collective<T>>).collect())
     };
     let all = parallel.ranks().unwrap_or(0) as usize;
-    groups(parallel, 0..all, seats).unwrap_or_else(|never| match never {})
+    groups(parallel, copies, 0..all, seats).unwrap_or_else(|never| match never {})
 }
 
 /// What a model has whose gradients, or whose meaning, would be of all heads together.
@@ -200,9 +247,16 @@ mod tests {
         let shape = Shape::new(Family::Llama, &spec).unwrap();
         let check = |data, tensor, batch| Parallel { data, tensor, ..Parallel::replicas(1) }.check(&shape, batch);
         assert_eq!(check(2, 4, 6), Ok(()));
+        assert_eq!(check(1, 8, 1), Ok(()), "two ranks hold each head of keys and values");
         assert_eq!(
-            check(1, 8, 1).unwrap_err().message,
-            "8 does not divide model.n_kv_heads = 4; what divides all of this model: 1, 2, 4"
+            check(1, 16, 1).unwrap_err().message,
+            "16 does not divide model.n_heads = 8; what divides all of this model: 1, 2, 4, 8"
+        );
+        let odd = ShapeSpec { n_heads: Some(6), n_kv_heads: Some(2), head_dim: Some(8), ..spec };
+        let odd = Shape::new(Family::Llama, &odd).unwrap();
+        assert_eq!(
+            Parallel { tensor: 3, ..Parallel::replicas(1) }.check(&odd, 1).unwrap_err().message,
+            "3 neither divides model.n_kv_heads = 2 nor is a multiple of it; what divides all of this model: 1, 2, 6"
         );
         assert_eq!(
             check(4, 2, 6).unwrap_err().message,
@@ -216,8 +270,8 @@ mod tests {
         let grid = Parallel { data: 2, tensor: 2, sharding: Sharding::None };
         let made = |local: Range<usize>| {
             let mut seen = Vec::new();
-            let places = groups::<Vec<f32>, ()>(&grid, local, |ranks, own, of_replicas| {
-                seen.push((ranks.to_vec(), own.to_vec(), of_replicas));
+            let places = groups::<Vec<f32>, ()>(&grid, 2, local, |ranks, own, of| {
+                seen.push((ranks.to_vec(), own.to_vec(), of));
                 Ok(own.iter().map(|_| Arc::new(Alone) as Arc<dyn Collective<Vec<f32>>>).collect())
             });
             (seen, places.unwrap().len())
@@ -227,13 +281,15 @@ mod tests {
         assert_eq!(
             seen,
             [
-                (vec![0, 1], vec![], false),
-                (vec![2, 3], vec![2, 3], false),
-                (vec![0, 2], vec![2], true),
-                (vec![1, 3], vec![3], true)
+                (vec![0, 1], vec![], Of::Replica),
+                (vec![2, 3], vec![2, 3], Of::Replica),
+                (vec![0, 2], vec![2], Of::Replicas),
+                (vec![1, 3], vec![3], Of::Replicas),
+                (vec![0, 1], vec![], Of::Copies),
+                (vec![2, 3], vec![2, 3], Of::Copies),
             ]
         );
-        assert_eq!(made(0..4).0.len(), 4);
+        assert_eq!((made(0..4).0.len(), count_groups(&grid, 2), count_groups(&grid, 1)), (6, 6, 4));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 const LENS: &[usize] = &[1, 7, 16, 33, 70_001];
 
-/// What the buffers of some ranks hold after `jobs` in both their groups.
+/// What the buffers of some ranks hold after `jobs` in all their groups.
 fn after(groups: Vec<Groups<Vec<f32>>>, first: usize, jobs: &[Job]) -> Vec<Vec<Vec<f32>>> {
     std::thread::scope(|scope| {
         let start = |(i, groups): (usize, Groups<Vec<f32>>)| {
@@ -13,7 +13,7 @@ fn after(groups: Vec<Groups<Vec<f32>>>, first: usize, jobs: &[Job]) -> Vec<Vec<V
                 let buffer = |n: &usize| (0..*n).map(|j| number(j, first + i)).collect();
                 let mut buffers: Vec<Vec<f32>> = LENS.iter().map(buffer).collect();
                 for job in jobs {
-                    for group in [&groups.data, &groups.tensor] {
+                    for group in [&groups.data, &groups.tensor, &groups.copies] {
                         group.run(*job, &mut buffers);
                         group.check().unwrap();
                     }
@@ -27,6 +27,11 @@ fn after(groups: Vec<Groups<Vec<f32>>>, first: usize, jobs: &[Job]) -> Vec<Vec<V
     })
 }
 
+/// Of four ranks of a replica two each hold the same heads.
+fn copies(grid: &Parallel) -> u32 {
+    if grid.tensor == 4 { 2 } else { 1 }
+}
+
 #[test]
 fn ranks_of_several_processes_hold_the_bits_that_threads_do() {
     let jobs: &[&[Job]] = &[
@@ -35,17 +40,17 @@ fn ranks_of_several_processes_hold_the_bits_that_threads_do() {
         &[Job::ReduceScatter(Reduce::Mean), Job::AllGather],
         &[Job::Broadcast { root: 1 }],
     ];
-    for (processes, data, tensor) in [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 2, 2), (3, 2, 3)] {
+    for (processes, data, tensor) in [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 1, 4), (4, 2, 2), (3, 2, 3)] {
         let grid = Parallel { data, tensor, sharding: Sharding::None };
         for jobs in jobs {
             // What a scattered rank holds of the others' shares is undefined, and with two groups goes into the second.
-            if jobs.len() == 2 && jobs[1] == Job::AllGather && data > 1 && tensor > 1 {
+            if jobs.len() == 2 && jobs[1] == Job::AllGather && (data > 1 && tensor > 1 || copies(&grid) > 1) {
                 continue;
             }
-            let expected = after(of_threads(&grid), 0, jobs);
+            let expected = after(of_threads(&grid, copies(&grid)), 0, jobs);
             let found = on_loopback(processes, |net| {
                 let local = net.part_of((data * tensor) as usize).unwrap();
-                after(open(&grid, &net).unwrap(), local.start, jobs)
+                after(open(&grid, copies(&grid), &net).unwrap(), local.start, jobs)
             });
             assert_eq!(found.concat(), expected, "{processes} processes, {data} x {tensor}, {jobs:?}");
         }
@@ -56,7 +61,7 @@ fn ranks_of_several_processes_hold_the_bits_that_threads_do() {
 fn a_process_that_leaves_is_missed_by_name_and_not_waited_for() {
     let grid = Parallel::replicas(3);
     let found = on_loopback(3, |net| {
-        let group = open::<Vec<f32>>(&grid, &net).unwrap().pop().unwrap();
+        let group = open::<Vec<f32>>(&grid, 1, &net).unwrap().pop().unwrap();
         if net.world.rank == 2 {
             return None;
         }

@@ -13,7 +13,7 @@
 
 use super::super::Dtype;
 use super::super::backend::{Alloc, Backend, Category};
-use super::super::collective::grid::{Groups, Parallel, groups};
+use super::super::collective::grid::{Groups, Of, Parallel, count_groups, groups};
 use super::super::collective::net::Net;
 use super::super::collective::{Collective, Job, Reduce, Ticket, share};
 use super::super::error::SessionError;
@@ -146,6 +146,7 @@ fn placed(call: Call, base: u64, size: u64) -> Call {
 /// What is missing of GPUs or NCCL; ranks that do not divide among the processes; processes that are gone.
 pub(in super::super) fn open(
     parallel: &Parallel,
+    copies: u32,
     dtype: Dtype,
     net: Option<&Net>,
 ) -> Result<(Vec<Cuda>, Vec<Groups<Buffer>>), SessionError> {
@@ -154,10 +155,10 @@ pub(in super::super) fn open(
     let here = local.len();
     let first_device = net.map_or(0, |net| net.world.local_rank * here);
     let gpus = (0..here).map(|i| CudaGpu::open(first_device + i).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-    let ids = identities(parallel, net)?;
+    let ids = identities(count_groups(parallel, copies), net)?;
     let mut next = ids.into_iter();
     let group =
-        |ranks: &[usize], own: &[usize], of_replicas: bool| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
+        |ranks: &[usize], own: &[usize], of: Of| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
             let id = next.next().ok_or_else(|| SessionError::Invalid("an NCCL id too few".into()))?;
             if own.is_empty() {
                 return Ok(Vec::new());
@@ -171,7 +172,7 @@ pub(in super::super) fn open(
                 .map(|(rank, (communicator, place))| {
                     let gpu = Arc::clone(&gpus[rank - local.start]);
                     gpu.enter();
-                    let side = if of_replicas && beside(parallel) {
+                    let side = if of == Of::Replicas && beside(parallel) {
                         Some(Mutex::new(Side::new().map_err(|e| SessionError::Device(e.to_string()))?))
                     } else {
                         None
@@ -181,7 +182,7 @@ pub(in super::super) fn open(
                 })
                 .collect()
         };
-    let groups = groups(parallel, local.clone(), group)?;
+    let groups = groups(parallel, copies, local.clone(), group)?;
     let backends = gpus.iter().map(|gpu| Cuda::on_device(gpu.clone(), dtype)).collect::<Result<Vec<_>, _>>()?;
     Ok((backends, groups))
 }
@@ -224,10 +225,8 @@ pub(crate) fn try_alone(ordinal: usize) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// An id for every group of more than one, in the order in which the groups are made; the first process makes them.
-fn identities(parallel: &Parallel, net: Option<&Net>) -> Result<Vec<[u8; 128]>, SessionError> {
-    let of = |groups: u32, ranks: u32| if ranks > 1 { groups as usize } else { 0 };
-    let count = of(parallel.data, parallel.tensor) + of(parallel.tensor, parallel.data);
+/// An id for every group, in the order in which they are made; the first process makes them.
+fn identities(count: usize, net: Option<&Net>) -> Result<Vec<[u8; 128]>, SessionError> {
     let make = || {
         let nccl = Nccl::get()?;
         (0..count).map(|_| nccl.unique_id()).collect::<Result<Vec<_>, _>>()
@@ -328,7 +327,7 @@ mod tests {
         if super::super::driver::available().is_ok() {
             return println!("skipped: there are GPUs here");
         }
-        let error = open(&Parallel::replicas(2), Dtype::Bf16, None).unwrap_err();
+        let error = open(&Parallel::replicas(2), 1, Dtype::Bf16, None).unwrap_err();
         assert!(matches!(error, SessionError::NoCuda(_)), "{error}");
     }
 }

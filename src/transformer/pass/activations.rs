@@ -4,6 +4,7 @@ use super::super::backend::{Alloc, AttentionDims, Category, ExpertDims, QkNormDi
 use super::super::error::SessionError;
 use super::super::shape::parts::{NormKind, QkNorm};
 use super::super::shape::{Latent, Mixture, Shape};
+use super::among::Told;
 use std::ops::Range;
 
 /// How many sequences of how many tokens.
@@ -119,6 +120,7 @@ pub(crate) struct Shared<T> {
     /// What experts say, `[N, C]`, where there are any
     pub experts: Option<T>,
     pub latent: Option<LatentRoom<T>>,
+    pub told: Told<T>,
 }
 
 /// A whole pass's.
@@ -234,6 +236,7 @@ impl<T> Activations<T> {
                 act: new(whole.room())?,
                 experts: s.experts.map(|_| new(n * c)).transpose()?,
                 latent: s.latent.map(|l| LatentRoom::new(a, s, l, n)).transpose()?,
+                told: Told::new(a, s, keep)?,
             },
             last: norms.then(|| Ok::<_, SessionError>((new(n * c)?, statistics(n * 2)?))).transpose()?,
         })

@@ -405,6 +405,7 @@ impl<B: Backend> Model<B> {
         }
         let input = self.input_again(layer.norm1.as_ref(), x, &mut shared.normed, act.norm1.as_mut(), n);
         self.linear_dw(&layer.qkv, input, &s.qkv, gradients, n);
+        self.sum_copies(&layer.qkv, gradients, &mut shared.told);
         self.linear_dx(&layer.qkv, &s.qkv, &mut s.branch, n);
     }
 

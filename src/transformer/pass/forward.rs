@@ -13,9 +13,7 @@
 use super::super::backend::{
     AttentionDims, Backend, CachePlace, Dropout, LinearDims, NormBefore, NormDims, NormedLinear, Store, Tokens,
 };
-use super::super::collective::{Job, Reduce};
 use super::super::shape::parts::{NormKind, Residual};
-use super::super::trace;
 use super::activations::{
     Activations, BeforeNorm, Extent, OfAttention, OfFeedForward, Rooms, Shared, expert_dims, qk_norm_dims,
 };
@@ -377,17 +375,6 @@ impl<B: Backend> Model<B> {
             None => self.backend.linear(input, w, bias.filter(|_| first), out, Store::Overwrite, d),
         }
         self.sum_over_parts(out);
-    }
-
-    /// Sums what every rank of the replica has a part of.
-    pub(in crate::transformer) fn sum_over_parts(&self, buffer: &mut B::Buffer) {
-        let _span = trace::exchange(self.tensor.size(), "parts");
-        self.tensor.run(Job::AllReduce(Reduce::Sum), std::slice::from_mut(buffer));
-    }
-
-    /// Dropout of what each rank has another part of: masks of their own.
-    pub(in crate::transformer) fn of_part(&self, d: Dropout) -> Dropout {
-        Dropout { part: self.tensor.rank() as u64, ..d }
     }
 
     /// `out = x + dropout(norm(linear(input)))`, as far as the branch has them, or without `x` where there are no residuals.

@@ -2,9 +2,10 @@
 //!
 //! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
 
+use super::super::shape::part::Part;
 use super::super::shape::parts::{NormKind, Parts, Positions, QkNorm, Residual};
 use super::super::shape::{Mixture, Shape};
-use super::spec::{LatentIndex, LayerIndex, Linear, Norm, Spec, Split, Start};
+use super::spec::{LatentIndex, LayerIndex, Linear, Norm, Place, Rows, Spec, Split, Start};
 use std::ops::Range;
 
 /// Where every parameter stands in the list.
@@ -32,6 +33,25 @@ struct FeedForward {
     correction: Option<usize>,
     up_down: [Linear; 2],
     shared: Option<[Linear; 2]>,
+}
+
+/// A stretch that is not there.
+const NOTHING: (usize, Place) = (0, Place { number: 0, of: 1, copy: false });
+
+/// A split by inputs, of which each rank has so many.
+fn inputs(part: Part, each: usize) -> Split {
+    Split::Columns { first: part.rank * each, whole: part.of * each }
+}
+
+/// A rank's place in what all ranks share out equally.
+fn among_all(part: Part) -> Place {
+    Place { number: part.rank, of: part.of, copy: false }
+}
+
+/// The same where they are heads of keys and values.
+fn among_kv_heads(part: Part) -> Place {
+    let Part { rank, of, copies } = part;
+    Place { number: rank / copies, of: of / copies, copy: part.copies_another() }
 }
 
 #[derive(Default)]
@@ -71,8 +91,13 @@ impl Builder {
         let norm1 = norm_if(self, "norm1", parts.norm_before());
         let (qkv, latent) = self.queries(&named, s);
         let qk_norm = self.qk_norm(&named("qk_norm"), s, parts);
-        let sinks = parts.sinks.then(|| self.push(named("sinks"), 1, s.n_heads as usize, Start::Zero));
-        let out = self.linear(&named("out"), c, a, s.attn_out_bias, Split::Columns);
+        let sinks = parts.sinks.then(|| {
+            let heads = s.n_heads as usize;
+            let sinks = self.push(named("sinks"), 1, heads, Start::Zero);
+            self.0[sinks].split = Split::Rows(Rows::new([(heads, among_all(s.part())), NOTHING, NOTHING]));
+            sinks
+        });
+        let out = self.linear(&named("out"), c, a, s.attn_out_bias, inputs(s.part(), a));
         let norm1_after = norm_if(self, "norm1_after", parts.norm_after());
         let norm2 = match parts.residual {
             Residual::ParallelOneNorm => norm1,
@@ -109,7 +134,9 @@ impl Builder {
         let c = s.d_model as usize;
         let Some(latent) = &s.latent else {
             let [a, kv] = [s.d_attn(), s.d_kv()].map(|x| x as usize);
-            return (self.linear(&named("qkv"), a + 2 * kv, c, s.qkv_bias, Split::Rows([a, kv, kv])), None);
+            let of_kv = (kv, among_kv_heads(s.part()));
+            let split = Split::Rows(Rows::new([(a, among_all(s.part())), of_kv, of_kv]));
+            return (self.linear(&named("qkv"), a + 2 * kv, c, s.qkv_bias, split), None);
         };
         let [heads, rank, rope, kv] = [s.n_heads, latent.kv_rank, latent.rope, latent.kv_head()].map(|x| x as usize);
         let mut made = |name: &str, rows, columns| self.linear(&named(name), rows, columns, false, Split::Whole);
@@ -129,8 +156,10 @@ impl Builder {
     fn feed_forward(&mut self, [up, down]: [String; 2], s: &Shape, width: u32) -> [Linear; 2] {
         let (c, f) = (s.d_model as usize, width as usize);
         let gated = if s.activation.gated() { f } else { 0 };
-        let up = self.linear(&up, s.activation.inner(f), c, s.mlp_bias, Split::Rows([f, gated, 0]));
-        [up, self.linear(&down, c, f, s.mlp_bias, Split::Columns)]
+        let place = among_all(s.part());
+        let split = Split::Rows(Rows::new([(f, place), (gated, place), NOTHING]));
+        let up = self.linear(&up, s.activation.inner(f), c, s.mlp_bias, split);
+        [up, self.linear(&down, c, f, s.mlp_bias, inputs(s.part(), f))]
     }
 
     fn experts(&mut self, named: &impl Fn(&str) -> String, s: &Shape, of: &Mixture) -> FeedForward {

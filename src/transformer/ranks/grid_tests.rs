@@ -12,7 +12,7 @@ use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
 use super::super::pass::backward::Targets;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::gradients::Gradients;
-use super::super::pass::model::{Index, Model, Origin, Purpose, Split};
+use super::super::pass::model::{Index, Model, Origin, Purpose};
 use super::super::pass::optimizer::State;
 use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
@@ -20,6 +20,7 @@ use super::super::shape::{Family, Shape, ShapeSpec, count};
 use super::super::trace::Kind;
 use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use super::exchange::{Exchange, layers_kept};
+use super::parts_tests::together;
 use super::threads::Ranks;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -77,7 +78,7 @@ struct Came {
 fn rank(run: Run, groups: Groups<Buffer>) -> Came {
     let whole = shape(run.family);
     let mut model =
-        Model::part(Cpu::new(1, None).unwrap(), &whole, Origin::Seed(5), Purpose::Training, groups.tensor.clone())
+        Model::part(Cpu::new(1, None).unwrap(), &whole, Origin::Seed(5), Purpose::Training, &groups)
             .unwrap();
     let data = &*groups.data;
     let (replica, replicas) = (data.rank(), data.size());
@@ -120,8 +121,8 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
 
 /// Every rank's, in their order.
 fn all(run: Run) -> Vec<Came> {
-    let seats = of_threads::<Buffer>(&run.parallel).into_iter().map(|g| match run.late {
-        true => Groups { data: Arc::new(Late::new(g.data)), tensor: g.tensor },
+    let seats = of_threads::<Buffer>(&run.parallel, 1).into_iter().map(|g| match run.late {
+        true => Groups { data: Arc::new(Late::new(g.data)), ..g },
         false => g,
     });
     std::thread::scope(|scope| {
@@ -132,41 +133,11 @@ fn all(run: Run) -> Vec<Came> {
 
 /// The whole parameters that the ranks of one replica hold the parts of.
 fn whole(family: Family, parts: &[Came]) -> Vec<Vec<f32>> {
-    let of = parts.len();
-    let part = Parallel { tensor: of as u32, ..Parallel::replicas(1) }.part_of(&shape(family));
-    let specs = Index::new(&part).specs;
-    let biases: Vec<Split> = specs
-        .iter()
-        .map(|s| {
-            match s.name.strip_suffix(".bias").and_then(|n| specs.iter().find(|w| w.name == format!("{n}.weight"))) {
-                Some(weight) if matches!(weight.split, Split::Rows(_)) => weight.split,
-                _ => s.split,
-            }
-        })
-        .collect();
-    let one = |i: usize| {
-        let held = |r: usize| &parts[r].parameters[i];
-        match biases[i] {
-            Split::Whole => {
-                assert!((0..of).all(|r| held(r) == held(0)), "{}: every rank holds the same", specs[i].name);
-                held(0).clone()
-            }
-            Split::Columns => {
-                let columns = specs[i].columns;
-                let row = |row: usize| (0..of).flat_map(move |r| held(r)[row * columns..][..columns].iter().copied());
-                (0..specs[i].rows).flat_map(row).collect()
-            }
-            Split::Rows(blocks) => {
-                let columns = if specs[i].rows == 1 { 1 } else { specs[i].columns };
-                let starts = [0, blocks[0], blocks[0] + blocks[1]];
-                let block = |b: usize| {
-                    (0..of).flat_map(move |r| held(r)[starts[b] * columns..][..blocks[b] * columns].iter().copied())
-                };
-                (0..3).flat_map(block).collect()
-            }
-        }
-    };
-    (0..specs.len()).map(one).collect()
+    let specs = |rank| Index::new(&shape(family).part_of(rank, parts.len() as u32)).specs;
+    let specs: Vec<_> = (0..parts.len()).map(specs).collect();
+    let specs: Vec<_> = specs.iter().map(|s| &s[..]).collect();
+    let numbers: Vec<_> = parts.iter().map(|p| &p.parameters[..]).collect();
+    together(&specs, &numbers)
 }
 
 fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
@@ -380,7 +351,7 @@ fn a_rank_that_cannot_be_built_ends_the_session_with_its_own_reason() {
         2 => Err(SessionError::OutOfMemory("for this test".into())),
         _ => Cpu::new(1, None),
     };
-    let started = Ranks::start(&w, &options, of_threads(&parallel), last_fails);
+    let started = Ranks::start(&w, &options, of_threads(&parallel, 1), last_fails);
     assert!(matches!(started, Err(SessionError::OutOfMemory(_))));
 }
 
@@ -389,7 +360,7 @@ fn a_part_starts_with_the_numbers_of_the_whole() {
     for family in FAMILIES {
         let one = Model::new(Cpu::new(1, None).unwrap(), &shape(family), 5, Purpose::Training).unwrap();
         for tensor in [2u32, 3, 4] {
-            let parts: Vec<Came> = of_threads::<Buffer>(&Parallel { tensor, ..Parallel::replicas(1) })
+            let parts: Vec<Came> = of_threads::<Buffer>(&Parallel { tensor, ..Parallel::replicas(1) }, 1)
                 .into_iter()
                 .map(|g| {
                     Model::part(
@@ -397,7 +368,7 @@ fn a_part_starts_with_the_numbers_of_the_whole() {
                         &shape(family),
                         Origin::Seed(5),
                         Purpose::Training,
-                        g.tensor,
+                        &g,
                     )
                     .unwrap()
                 })

@@ -78,14 +78,13 @@ fn pairs(step: u32) -> (Vec<u32>, Vec<u32>) {
 /// Losses of three steps on one rank, and its parameters then.
 fn rank(run: Run, groups: Groups<Buffer>) -> (Vec<f32>, Vec<Vec<f32>>) {
     let cpu = Cpu::new(1, None).unwrap();
-    let (tensor, place) = (groups.tensor.clone(), (groups.data.rank(), groups.data.size()));
     let (shape, origin) = (shape(run.family), Origin::Seed(5));
     let (mut model, shares) = match run.parallel.sharding {
         Sharding::Parameters => {
-            let (model, shares) = Model::sharded(cpu, &shape, origin, tensor, place).unwrap();
+            let (model, shares) = Model::sharded(cpu, &shape, origin, &groups).unwrap();
             (model, Some(shares))
         }
-        _ => (Model::part(cpu, &shape, origin, Purpose::Training, tensor).unwrap(), None),
+        _ => (Model::part(cpu, &shape, origin, Purpose::Training, &groups).unwrap(), None),
     };
     let seat = Seat { groups, sharding: run.parallel.sharding, seed: 0, stored: None };
     let (replica, replicas) = (seat.groups.data.rank(), seat.groups.data.size());
@@ -126,7 +125,7 @@ fn rank(run: Run, groups: Groups<Buffer>) -> (Vec<f32>, Vec<Vec<f32>>) {
 /// The losses of all ranks together, and the parameters of the first.
 fn train(run: Run) -> (Vec<f32>, Vec<Vec<f32>>) {
     let all: Vec<_> = std::thread::scope(|scope| {
-        let seats = of_threads::<Buffer>(&run.parallel).into_iter();
+        let seats = of_threads::<Buffer>(&run.parallel, run.parallel.kv_copies(&shape(run.family))).into_iter();
         let ranks: Vec<_> = seats.map(|groups| scope.spawn(move || rank(run, groups))).collect();
         ranks.into_iter().map(|r| r.join().unwrap()).collect()
     });
@@ -147,6 +146,8 @@ fn grids(family: Family) -> Vec<Parallel> {
     let mut all = vec![whole, Parallel::replicas(2)];
     if family != Family::Mixtral {
         all.extend([Parallel { tensor: 2, ..whole }, Parallel { data: 3, tensor: 2, sharding: Sharding::Optimizer }]);
+        // Of Llama's two heads of keys and values each is held twice.
+        all.push(Parallel { tensor: 4, ..whole });
     }
     all
 }
@@ -178,7 +179,7 @@ fn micro_batches_learn_as_the_whole_batch_does() {
 fn shares_of_gradients_and_parameters_change_no_bit() {
     for family in FAMILIES.into_iter().chain([Family::DeepseekV3, Family::Gemma3]) {
         let split = matches!(family, Family::Gpt2 | Family::Llama | Family::Block);
-        for (data, tensor) in [(2, 1), (3, 1), (2, 2)].into_iter().filter(|(_, tensor)| *tensor == 1 || split) {
+        for (data, tensor) in [(2, 1), (3, 1), (2, 2), (2, 4)].into_iter().filter(|(_, tensor)| *tensor == 1 || split) {
             for (kind, recompute) in [(OptimizerKind::Adamw, Recompute::None), (OptimizerKind::Sgd, Recompute::Full)] {
                 let levers = Levers { recompute, ..Levers::default() };
                 let of = |sharding| {

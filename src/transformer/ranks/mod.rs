@@ -11,6 +11,8 @@ mod grid_tests;
 #[cfg(test)]
 mod lever_tests;
 pub(super) mod one;
+#[cfg(test)]
+mod parts_tests;
 pub(super) mod processes;
 pub(super) mod threads;
 pub(super) mod training;

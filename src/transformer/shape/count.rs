@@ -213,7 +213,7 @@ pub fn memory(on: BackendKind, w: &Workload, parallel: &Parallel) -> Result<Memo
     let (counted, each) = if sharded { (data, tensor) } else { (1, data.saturating_mul(tensor)) };
     for replica in 0..counted {
         let keeping = Keeping::of_replica(on, replica as usize, parallel, w.levers);
-        account.one_rank(w, &parallel.part_of(&w.shape), batch, keeping).map_err(|_| CountOverflow)?;
+        account.one_rank(w, &parallel.part_of(&w.shape, 0), batch, keeping).map_err(|_| CountOverflow)?;
     }
     let one = account.parts.into_inner();
     let all = |bytes: u64| product(&[bytes, each]);

@@ -1,0 +1,218 @@
+//! Ranks that split a model against one that has it all: logits, loss, every gradient, what some steps make of the parameters, and
+//! tokens.
+
+use super::super::backend::{Backend, Update};
+use super::super::collective::grid::{Groups, Parallel, of_threads};
+use super::super::cpu::Cpu;
+use super::super::cpu::naive::Naive;
+use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
+use super::super::pass::backward::Targets;
+use super::super::pass::gradients::Gradients;
+use super::super::pass::model::{Model, Origin, Purpose, Spec, Split};
+use super::super::pass::optimizer::State;
+use super::super::prepare::prepare;
+use super::super::session::SessionOptions;
+use super::super::shape::{Family, Shape, ShapeSpec};
+use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+
+const EXTENT: Extent = Extent { batch: 3, tokens: 7 };
+const STEPS: u32 = 3;
+
+/// What ranks hold of every parameter, or of its gradient, put together. What several hold is the same to the bit.
+pub(super) fn together(specs: &[&[Spec]], numbers: &[&[Vec<f32>]]) -> Vec<Vec<f32>> {
+    let one = |i: usize| {
+        let name = &specs[0][i].name;
+        let mut whole: Vec<Option<f32>> = Vec::new();
+        for (spec, numbers) in specs.iter().map(|s| &s[i]).zip(numbers.iter().map(|n| &n[i])) {
+            // Of a vector that is split, elements are rows.
+            let vector = spec.rows == 1 && matches!(spec.split, Split::Rows(_));
+            let [rows, columns] = if vector { [spec.columns, 1] } else { [spec.rows, spec.columns] };
+            let (first, width) = match spec.split {
+                Split::Columns { first, whole } => (first, whole),
+                Split::Whole | Split::Rows(_) => (0, columns),
+            };
+            let places = spec.rows_of_whole(0..rows).into_iter().flatten();
+            let places = places.flat_map(|row| (0..columns).map(move |column| row * width + first + column));
+            for (place, x) in places.zip(numbers) {
+                whole.resize(whole.len().max(place + 1), None);
+                let held = *whole[place].get_or_insert(*x);
+                assert!(held.to_bits() == x.to_bits(), "{name}: every rank holds the same at {place}: {held} and {x}");
+            }
+        }
+        whole.into_iter().map(|x| x.unwrap_or_else(|| panic!("{name}: no rank holds it all"))).collect()
+    };
+    (0..specs[0].len()).map(one).collect()
+}
+
+/// What ranks came to together.
+struct Came {
+    names: Vec<String>,
+    /// `[N, V]`
+    logits: Vec<f32>,
+    loss: f32,
+    gradients: Vec<Vec<f32>>,
+    /// After some steps.
+    parameters: Vec<Vec<f32>>,
+}
+
+struct OfRank {
+    specs: Vec<Spec>,
+    logits: Vec<f32>,
+    loss: f32,
+    gradients: Vec<Vec<f32>>,
+    parameters: Vec<Vec<f32>>,
+}
+
+fn host<B: Backend>(on: &B, buffers: &[B::Buffer], specs: &[Spec]) -> Vec<Vec<f32>> {
+    let one = |(buffer, spec): (&B::Buffer, &Spec)| {
+        let mut host = vec![0.0; spec.len()];
+        on.download(buffer, 0, &mut host);
+        host
+    };
+    buffers.iter().zip(specs).map(one).collect()
+}
+
+fn rank<B: Backend>(on: B, shape: &Shape, groups: &Groups<B::Buffer>) -> OfRank {
+    let mut m = Model::part(on, shape, Origin::Seed(5), Purpose::Training, groups).unwrap();
+    let specs = m.index.specs.clone();
+    // Adam moves what has a gradient of rounding errors as far as anything else; this much is beyond those.
+    let update = Update { eps: 1e-3, learning_rate: 1e-2, ..Update::new(OptimizerKind::Adamw) };
+    let mut state = State::new(&m.backend, &m.index, &update).unwrap();
+    let mut a = Activations::new(&m.backend, &m.shape, EXTENT, Keep::All).unwrap();
+    let mut scratch = Scratch::new(&m.backend, &m.shape, EXTENT).unwrap();
+    let mut gradients = Gradients::all(&m.backend, &m.index).unwrap();
+    let ids: Vec<u32> = (0..EXTENT.rows() as u32).map(|i| (i * 7 + 3) % shape.vocab_size).collect();
+    // One has no target.
+    let target = |(r, id): (usize, &u32)| if r == 4 { u32::MAX } else { (id * 5 + 1) % shape.vocab_size };
+    let targets: Vec<u32> = ids.iter().enumerate().map(target).collect();
+    let mut first = None;
+    for _ in 0..STEPS {
+        m.forward(&ids, &mut a, None);
+        let (_, logits) = m.logits(&a).unwrap();
+        let loss = m.loss(&a, &Targets::Tokens(&targets));
+        let again = m.backward(&ids, &Targets::Tokens(&targets), &mut a, &mut scratch, &mut gradients, None);
+        assert_eq!(loss.to_bits(), again.to_bits(), "with gradients and without");
+        first.get_or_insert((logits, loss, host(&m.backend, gradients.buffers(), &specs)));
+        state.begin_step();
+        m.update(&update, gradients.buffers(), &mut state);
+    }
+    groups.tensor.check().unwrap();
+    let (logits, loss, gradients) = first.unwrap();
+    let parameters = host(&m.backend, &m.parameters, &specs);
+    OfRank { specs, logits, loss, gradients, parameters }
+}
+
+fn ranks<B: Backend>(on: impl Fn() -> B + Sync, shape: &Shape, of: u32) -> Came
+where
+    B::Buffer: AsMut<[f32]> + Send,
+{
+    let parallel = Parallel { tensor: of, ..Parallel::replicas(1) };
+    parallel.check(shape, 1).unwrap();
+    let groups = of_threads::<B::Buffer>(&parallel, parallel.kv_copies(shape));
+    let all: Vec<OfRank> = std::thread::scope(|scope| {
+        let on = &on;
+        let started: Vec<_> = groups.into_iter().map(|g| scope.spawn(move || rank(on(), shape, &g))).collect();
+        started.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(all.iter().all(|r| r.loss.to_bits() == all[0].loss.to_bits() && r.logits.len() == all[0].logits.len()));
+    let specs: Vec<&[Spec]> = all.iter().map(|r| &r.specs[..]).collect();
+    let gradients: Vec<&[Vec<f32>]> = all.iter().map(|r| &r.gradients[..]).collect();
+    let parameters: Vec<&[Vec<f32>]> = all.iter().map(|r| &r.parameters[..]).collect();
+    Came {
+        names: specs[0].iter().map(|s| s.name.clone()).collect(),
+        logits: all[0].logits.clone(),
+        loss: all[0].loss,
+        gradients: together(&specs, &gradients),
+        parameters: together(&specs, &parameters),
+    }
+}
+
+/// Each number within `tolerance` of the largest.
+fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    let scale = b.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        assert!((x - y).abs() <= tolerance * scale, "{what}, element {i} of a scale of {scale}: {x} and {y}");
+    }
+}
+
+/// What sums in another order may come to: they are of some hundred terms, of which rounding errors of 2^-24 each add up like a walk,
+/// and a gradient goes through some twenty operations.
+const ROUNDING: f32 = 2e-5;
+
+fn agree(came: &Came, one: &Came, what: &str) {
+    close(&came.logits, &one.logits, ROUNDING, &format!("{what}: logits"));
+    assert!((came.loss - one.loss).abs() <= 1e-6 * one.loss, "{what}: {} and {}", came.loss, one.loss);
+    for (i, name) in one.names.iter().enumerate() {
+        close(&came.gradients[i], &one.gradients[i], ROUNDING, &format!("{what}: gradient of {name}"));
+        // A rounding error of a gradient moves a parameter by as much of a step, of 1e-2, over what is added to the moment's root.
+        let scale = one.gradients[i].iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let moved = 3e-2 * (ROUNDING + ROUNDING * scale / 1e-3);
+        for (a, b) in came.parameters[i].iter().zip(&one.parameters[i]) {
+            assert!((a - b).abs() <= moved, "{what}: {name} after {STEPS} steps: {a} and {b}");
+        }
+    }
+}
+
+/// The loss of the first step and the checksum of all, of a session.
+fn session(shape: &Shape, phase: Phase, tensor: u32) -> (Vec<f32>, u32) {
+    let w = Workload {
+        shape: shape.clone(),
+        phase,
+        batch: 3,
+        seq_len: 6,
+        prompt_len: 7,
+        new_tokens: 6,
+        dtype: Dtype::F32,
+        weights: WeightFormat::Dtype,
+        optimizer: OptimizerKind::Adamw,
+        dropout: 0.0,
+        prefill_chunk: (phase == Phase::Generate).then_some(3),
+        weights_from: None,
+        levers: Default::default(),
+    };
+    let parallel = Parallel { tensor, ..Parallel::replicas(1) };
+    let options = SessionOptions { backend: BackendKind::Cpu, parallel, threads_per_rank: 1, seed: 11 };
+    let mut session = prepare(&w, &options).unwrap();
+    let losses = (0..6).filter_map(|_| session.step().unwrap().loss).collect();
+    (losses, session.checksum())
+}
+
+/// Holds every number of ranks against one rank.
+fn as_one(shape: &Shape, of: &[u32]) {
+    let one = ranks(|| Cpu::new(1, None).unwrap(), shape, 1);
+    for &of in of {
+        let what = format!("{:?}, {of} ranks", shape.family);
+        agree(&ranks(|| Cpu::new(1, None).unwrap(), shape, of), &one, &what);
+        agree(&ranks(|| Cpu::new(2, None).unwrap(), shape, of), &one, &format!("{what} of two threads"));
+        agree(&ranks(|| Naive, shape, of), &one, &format!("{what} of the oracle"));
+        for phase in [Phase::Prefill, Phase::Decode, Phase::Generate] {
+            assert_eq!(session(shape, phase, of), session(shape, phase, 1), "{what}: {phase}");
+        }
+    }
+}
+
+fn spec(n_heads: u32, n_kv_heads: u32) -> ShapeSpec {
+    ShapeSpec {
+        n_layers: Some(2),
+        d_model: Some(24),
+        n_heads: Some(n_heads),
+        n_kv_heads: Some(n_kv_heads),
+        head_dim: Some(6),
+        d_ff: Some(60),
+        vocab_size: Some(29),
+        context: Some(32),
+        ..ShapeSpec::default()
+    }
+}
+
+#[test]
+fn ranks_with_copies_of_heads_of_keys_and_values_compute_as_one() {
+    for (n_heads, n_kv_heads, of) in [(4, 1, &[2, 4][..]), (4, 2, &[4]), (6, 2, &[2, 6]), (6, 3, &[3, 6]), (12, 3, &[12])]
+    {
+        for biased in [false, true] {
+            let spec = ShapeSpec { qkv_bias: Some(biased), mlp_bias: Some(biased), ..spec(n_heads, n_kv_heads) };
+            as_one(&Shape::new(Family::Llama, &spec).unwrap(), of);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Which part of a model a rank holds where ranks split its layers.
+
+use super::Shape;
+
+/// A rank's part. Heads and widths of the shape that it stands in are the rank's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub rank: usize,
+    pub of: usize,
+    /// Ranks, neighbours, that hold the same head of keys and values.
+    pub copies: usize,
+}
+
+impl Part {
+    /// All of it.
+    pub(crate) const WHOLE: Self = Self { rank: 0, of: 1, copies: 1 };
+
+    /// Whether a rank before this one holds the same heads of keys and values.
+    pub(crate) fn copies_another(&self) -> bool {
+        !self.rank.is_multiple_of(self.copies)
+    }
+}
+
+impl Shape {
+    /// Which part of a model it is of.
+    pub(crate) fn part(&self) -> Part {
+        self.part.unwrap_or(Part::WHOLE)
+    }
+
+    /// Ranks of so many that hold the same head of keys and values.
+    pub(crate) fn kv_copies(&self, of: u32) -> u32 {
+        (of / self.n_kv_heads).max(1)
+    }
+
+    /// A part as if it were a model of its own.
+    pub(crate) fn as_whole(self) -> Self {
+        Self { part: None, ..self }
+    }
+
+    /// The part of the `rank`-th of `of` ranks, among which it divides.
+    pub(crate) fn part_of(&self, rank: usize, of: u32) -> Self {
+        if of <= 1 {
+            return self.clone();
+        }
+        Self {
+            n_heads: self.n_heads / of,
+            n_kv_heads: (self.n_kv_heads / of).max(1),
+            d_ff: self.d_ff / of,
+            part: Some(Part { rank, of: of as usize, copies: self.kv_copies(of) as usize }),
+            ..self.clone()
+        }
+    }
+}
