@@ -12,7 +12,7 @@ pub(super) fn read<B: Backend + ?Sized>(on: &B, from: &B::Buffer, len: usize) ->
     host
 }
 
-fn write<B: Backend + ?Sized>(on: &B, sums: Vec<f64>, to: &mut B::Buffer) {
+pub(super) fn write<B: Backend + ?Sized>(on: &B, sums: Vec<f64>, to: &mut B::Buffer) {
     on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), to);
 }
 

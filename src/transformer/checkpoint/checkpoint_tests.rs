@@ -185,7 +185,8 @@ fn some_rows_and_a_ranks_part_are_those_of_the_whole() {
         let pair = Parallel { tensor: 2, ..alone };
         let split = pair.check(&stored.shape, 1).is_ok();
         assert_eq!(split, ["gpt2", "llama-gqa", "phi3"].contains(&name), "{name}");
-        let of_rank = |rank| if split { Index::new(&pair.part_of(&stored.shape, rank)) } else { whole.clone() };
+        let of_rank =
+            |rank| if split { Index::new(&pair.part_of(&stored.shape, rank, BackendKind::Cpu)) } else { whole.clone() };
         let parts = [0, 1].map(of_rank);
         for (i, spec) in whole.specs.iter().enumerate() {
             let mut all = vec![f32::NAN; spec.len()];
@@ -226,6 +227,9 @@ fn some_rows_and_a_ranks_part_are_those_of_the_whole() {
             } else if [".out.weight", ".down.weight"].iter().any(|end| spec.name.ends_with(end)) {
                 let half = |rank| all.chunks(columns / 2).skip(rank).step_by(2).flatten().copied().collect();
                 [half(0), half(1)]
+            } else if ["embedding", "head"].contains(&&*spec.name) {
+                let (first, last) = all.split_at(spec.rows / 2 * columns);
+                [first.to_vec(), last.to_vec()]
             } else {
                 [all.clone(), all.clone()]
             };

@@ -4,6 +4,7 @@
 //! Ranks are numbered replica by replica, so that those that split a layer (and talk twice a layer) are neighbours, as within a
 //! node.
 
+use super::super::BackendKind;
 use super::super::shape::Shape;
 use super::super::shape::parts::{Positions, QkNorm};
 use super::Collective;
@@ -50,7 +51,7 @@ impl Sharding {
 pub struct Parallel {
     /// Replicas of the model; the batch is split among them.
     pub data: u32,
-    /// Tensor-parallel ranks of one replica; heads and feed-forward widths are split among them (Shoeybi et al. 2019, section 3). Where
+    /// Tensor-parallel ranks of one replica; heads, feed-forward widths and words are split among them (Shoeybi et al. 2019, section 3). Where
     /// there are more ranks than heads of keys and values, several hold each of these.
     pub tensor: u32,
     /// What the replicas keep a part of each.
@@ -101,6 +102,10 @@ impl Parallel {
             let message = format!("{what} are not built in where ranks split the layers; use parallel.tensor: 1");
             return Err(Indivisible { batch: false, message });
         }
+        if t > shape.vocab_size {
+            let message = format!("{t} devices would not have a word of model.vocab_size = {} each", shape.vocab_size);
+            return Err(Indivisible { batch: false, message: format!("{message}; use {} or fewer", shape.vocab_size) });
+        }
         let parts = [("n_heads", shape.n_heads), ("d_ff", shape.d_ff)];
         // Heads of keys and values divide among the ranks, or the ranks among copies of them.
         let kv_heads = shape.n_kv_heads;
@@ -119,8 +124,8 @@ impl Parallel {
     }
 
     /// The part of a model's layers that one tensor-parallel rank holds, by its place in its replica.
-    pub fn part_of(&self, shape: &Shape, place: usize) -> Shape {
-        shape.part_of(place, self.tensor)
+    pub fn part_of(&self, shape: &Shape, place: usize, on: BackendKind) -> Shape {
+        shape.part_of(place, self.tensor, on)
     }
 
     /// Tensor-parallel ranks that hold the same heads of keys and values.

@@ -76,7 +76,7 @@ impl Member {
                 for (link, rank) in links.iter().zip(1..) {
                     for b in buffers.iter_mut() {
                         match job {
-                            Job::AllReduce(_) | Job::ReduceScatter(_) => add(link, b, &mut scratch)?,
+                            Job::AllReduce(how) | Job::ReduceScatter(how) => join(link, b, how, &mut scratch)?,
                             Job::AllGather => {
                                 let own = own(b.len(), rank);
                                 take(link, &mut b[own], &mut scratch)?;
@@ -119,8 +119,11 @@ fn take(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>) -> Result<(), Sessio
     with(link, to, scratch, |x, new| *x = new)
 }
 
-fn add(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>) -> Result<(), SessionError> {
-    with(link, to, scratch, |x, new| *x += new)
+fn join(link: &Wire, to: &mut [f32], how: Reduce, scratch: &mut Vec<u8>) -> Result<(), SessionError> {
+    match how {
+        Reduce::Sum | Reduce::Mean => with(link, to, scratch, |x, new| *x += new),
+        Reduce::Max => with(link, to, scratch, |x, new| *x = x.max(new)),
+    }
 }
 
 fn with(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>, each: impl Fn(&mut f32, f32)) -> Result<(), SessionError> {

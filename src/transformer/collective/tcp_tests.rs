@@ -36,11 +36,14 @@ fn copies(grid: &Parallel) -> u32 {
 fn ranks_of_several_processes_hold_the_bits_that_threads_do() {
     let jobs: &[&[Job]] = &[
         &[Job::AllReduce(Reduce::Sum)],
+        &[Job::AllReduce(Reduce::Max)],
         &[Job::AllReduce(Reduce::Mean), Job::AllReduce(Reduce::Sum)],
         &[Job::ReduceScatter(Reduce::Mean), Job::AllGather],
         &[Job::Broadcast { root: 1 }],
     ];
-    for (processes, data, tensor) in [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 1, 4), (4, 2, 2), (3, 2, 3)] {
+    for (processes, data, tensor) in
+        [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 1, 4), (4, 2, 2), (3, 2, 3)]
+    {
         let grid = Parallel { data, tensor, sharding: Sharding::None };
         for jobs in jobs {
             // What a scattered rank holds of the others' shares is undefined, and with two groups goes into the second.

@@ -2,8 +2,8 @@
 
 use super::super::Dtype;
 use super::super::backend::{
-    AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts, QkNormDims, Store,
-    Stretch,
+    AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, LinearDims, Loss, OwnWords,
+    Parts, QkNormDims, Store, Stretch,
 };
 use super::super::shape::Routing;
 use super::array::{halves, halves_mut};
@@ -11,7 +11,7 @@ use super::attention::Latents;
 use super::buffer::Buffer;
 use super::pool::{reading, writing};
 use super::routes::Rule;
-use super::{Cpu, activation, attention, experts, latent, qk_norm, routes, spans, update};
+use super::{Cpu, activation, attention, experts, latent, qk_norm, routes, spans, update, words};
 use std::ops::Range;
 
 impl Parts for Cpu {
@@ -101,6 +101,21 @@ impl Parts for Cpu {
         let saved = experts::SavedExperts { x: x.plain(), of: experts::parts(of), dout: dout.plain() };
         experts::backward(&self.pool, self.precision, saved, experts::gradients(to), of.d);
     }
+    fn cross_entropy_split(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        targets: &[u32],
+        gradients: Option<(&mut Buffer, &mut Buffer)>,
+        cap: Option<f32>,
+        d: LinearDims,
+        own: OwnWords<'_, Buffer>,
+    ) -> Loss {
+        let gradients = gradients.map(|(dx, dw)| (dx.plain_mut(), dw.plain_mut()));
+        let (x, w) = (x.plain(), w.plain());
+        Loss::Known(words::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, cap, d, own))
+    }
+
     fn qk_norm(&self, qkv: &mut Buffer, gains: [&Buffer; 2], kept: Option<(&mut Buffer, &mut Buffer)>, d: QkNormDims) {
         let _span = spans::norm("qk_norm", 2, d.of.rows() * d.width());
         let kept = kept.map(|(x, stats)| (x.plain_mut(), stats.plain_mut()));

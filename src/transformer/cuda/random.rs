@@ -28,12 +28,12 @@ pub(super) fn fill_normal(on: &dyn Device, to: &Buffer, numbers: &Normals) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Dtype;
     use super::super::super::backend::{Backend, Category};
     use super::super::super::cpu::naive::Naive;
     use super::super::super::pass::model::{Index, Purpose};
     use super::super::super::random::Stream;
     use super::super::super::shape::{Family, Shape, ShapeSpec};
+    use super::super::super::{BackendKind, Dtype};
     use super::super::Cuda;
     use super::super::device::Real;
     use super::super::host::HostDevice;
@@ -76,8 +76,10 @@ mod tests {
         ] {
             let cuda = Cuda::on_device(host.clone(), dtype).unwrap();
             for of in [1, 2, 6] {
-                for (rank, purpose) in [(0, Purpose::Training), (0, Purpose::Inference), (of as usize - 1, Purpose::Training)] {
-                    let index = Index::new(&shape(family).part_of(rank, of));
+                for (rank, purpose) in
+                    [(0, Purpose::Training), (0, Purpose::Inference), (of as usize - 1, Purpose::Training)]
+                {
+                    let index = Index::new(&shape(family).part_of(rank, of, BackendKind::Cuda));
                     let ours = index.initialise(&cuda, 7, purpose).unwrap();
                     let theirs = index.initialise(&Naive, 7, purpose).unwrap();
                     Backend::check(&cuda).unwrap();

@@ -16,7 +16,8 @@ const STEPS: usize = 5;
 
 fn session(device: Arc<dyn Device>, w: &Workload) -> Ranks {
     let one = Parallel::replicas(1);
-    let nobody = |_: &[usize], _: &[usize], _: Of| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> { Ok(vec![]) };
+    let nobody =
+        |_: &[usize], _: &[usize], _: Of| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> { Ok(vec![]) };
     let groups: Vec<Groups<Buffer>> = groups(&one, 1, 0..1, nobody).unwrap();
     let options = SessionOptions { backend: BackendKind::Cuda, parallel: one, threads_per_rank: 1, seed: 4 };
     let cuda = Cuda::on_device(device, w.dtype).unwrap();

@@ -236,7 +236,7 @@ impl<T> Activations<T> {
                 act: new(whole.room())?,
                 experts: s.experts.map(|_| new(n * c)).transpose()?,
                 latent: s.latent.map(|l| LatentRoom::new(a, s, l, n)).transpose()?,
-                told: Told::new(a, s, keep)?,
+                told: Told::new(a, s, n, keep != Keep::OneLayer)?,
             },
             last: norms.then(|| Ok::<_, SessionError>((new(n * c)?, statistics(n * 2)?))).transpose()?,
         })
@@ -244,10 +244,13 @@ impl<T> Activations<T> {
 
     /// What the head reads: after the last norm, or the stream's end where there is none.
     pub(crate) fn output(&self) -> &T {
-        match &self.last {
-            Some((last, _)) => last,
-            None => &self.residual[self.end()],
-        }
+        self.last.as_ref().map_or(&self.residual[self.end()], |(last, _)| last)
+    }
+
+    /// The same, and room for what ranks tell one another of it.
+    pub(super) fn at_the_end(&mut self) -> (&T, &mut Told<T>) {
+        let end = self.end();
+        (self.last.as_ref().map_or(&self.residual[end], |(last, _)| last), &mut self.shared.told)
     }
 
     /// Which of the streams a layer reads, which stands between its halves, and which it leaves.

@@ -1,11 +1,10 @@
 //! What ranks that split a model's layers tell one another: sums of what each has a part of, and of what several have copies of.
 
-use super::super::backend::{Alloc, Backend, Category, Dropout, Store, Stretch};
+use super::super::backend::{Alloc, Backend, Category, Dropout, ROWS_AT_A_TIME, Store, Stretch};
 use super::super::collective::{Job, Reduce};
 use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::super::trace;
-use super::activations::Keep;
 use super::gradients::Gradients;
 use super::model::{Linear, Model};
 
@@ -14,18 +13,26 @@ use super::model::{Linear, Model};
 pub(crate) struct Told<T> {
     /// A layer's gradients of keys and values, `[2 KV * D, C]`, and of their bias, where several ranks hold the same heads.
     copies: Option<T>,
+    /// Where ranks split the vocabulary, of some rows at a time: their largest logits, and their sums and targets' logits.
+    pub(super) of_loss: Option<[T; 2]>,
 }
 
 impl<T> Told<T> {
-    /// For passes that keep so much.
+    /// For passes of `n` rows; with gradients, where one back follows.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
-    pub(super) fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, keep: Keep) -> Result<Self, SessionError> {
-        let copied = keep != Keep::OneLayer && s.part().copies > 1;
+    pub(super) fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, n: usize, gradients: bool) -> Result<Self, SessionError> {
+        let part = s.part();
+        let copied = gradients && part.copies > 1;
         let width = (s.d_model + u32::from(s.qkv_bias)) as usize;
         let of_layer = 2 * s.d_kv() as usize * width;
-        Ok(Self { copies: copied.then(|| a.alloc(of_layer, Category::Gradients)).transpose()? })
+        let split = gradients && part.first_word.is_some() && s.has_vocabulary_head();
+        let statistics = |each: usize| a.alloc(each * n.min(ROWS_AT_A_TIME), Category::Statistics);
+        Ok(Self {
+            copies: copied.then(|| a.alloc(of_layer, Category::Gradients)).transpose()?,
+            of_loss: split.then(|| Ok::<_, SessionError>([statistics(1)?, statistics(2)?])).transpose()?,
+        })
     }
 }
 

@@ -185,33 +185,6 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// The stream before the first layer.
-    fn embed(
-        &self,
-        ids: Tokens<'_, B::Buffer>,
-        first: usize,
-        a: &mut Activations<B::Buffer>,
-        dropout: Option<StepDropout>,
-    ) {
-        let (n, c, parts) = (a.extent.rows(), self.shape.d_model as usize, self.shape.parts());
-        let positions = self.index.positions.map(|i| &self.parameters[i]);
-        let (table, first) = (&self.parameters[self.index.table], self.position_row(first));
-        let stream = &mut a.residual[0];
-        match (&self.index.embedding_norm, &mut a.embedding) {
-            (Some(norm), Some(BeforeNorm { x, stats })) => {
-                self.backend.embed_tokens(ids, n, a.extent.tokens, first, table, positions, x, c);
-                self.norm(norm, x, stream, stats, n);
-            }
-            _ => self.backend.embed_tokens(ids, n, a.extent.tokens, first, table, positions, stream, c),
-        }
-        if parts.scaled_embedding {
-            self.backend.scale(stream, n * c, self.embedding_scale());
-        }
-        if let (Some(d), true) = (dropout, self.residual()) {
-            self.backend.dropout(stream, n * c, d.at(Place::Embedding));
-        }
-    }
-
     /// The row of the table of learned positions that a position has.
     pub(in crate::transformer) fn position_row(&self, position: usize) -> usize {
         position + self.shape.parts().position_offset as usize

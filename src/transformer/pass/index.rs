@@ -38,6 +38,14 @@ struct FeedForward {
 /// A stretch that is not there.
 const NOTHING: (usize, Place) = (0, Place { number: 0, of: 1, copy: false });
 
+/// How the rows of a table of words are split.
+fn words(s: &Shape) -> Split {
+    match s.part().first_word {
+        Some(first) => Split::Rows(Rows::neighbours(first as usize, s.vocab_size as usize)),
+        None => Split::Whole,
+    }
+}
+
 /// A split by inputs, of which each rank has so many.
 fn inputs(part: Part, each: usize) -> Split {
     Split::Columns { first: part.rank * each, whole: part.of * each }
@@ -50,7 +58,7 @@ fn among_all(part: Part) -> Place {
 
 /// The same where they are heads of keys and values.
 fn among_kv_heads(part: Part) -> Place {
-    let Part { rank, of, copies } = part;
+    let Part { rank, of, copies, .. } = part;
     Place { number: rank / copies, of: of / copies, copy: part.copies_another() }
 }
 
@@ -193,7 +201,9 @@ impl Index {
     pub(crate) fn new(s: &Shape) -> Self {
         let mut b = Builder::default();
         let (parts, [c, v]) = (s.parts(), [s.d_model, s.vocab_size].map(|x| x as usize));
+        let words = words(s);
         let table = b.push("embedding".into(), v, c, Start::Normal);
+        b.0[table].split = words;
         let rows = (s.context + parts.position_offset) as usize;
         let learned = parts.positions == Positions::Learned;
         let positions = learned.then(|| b.push("positions".into(), rows, c, Start::Normal));
@@ -206,9 +216,10 @@ impl Index {
         };
         let layers = (0..s.n_layers as usize).map(one).collect();
         let last_norm = b.norm("last_norm", c, parts.norm);
-        let head = s
-            .has_vocabulary_head()
-            .then(|| if s.tied_embeddings { table } else { b.push("head".into(), v, c, Start::Normal) });
+        let own_head = s.has_vocabulary_head() && !s.tied_embeddings;
+        let own_head = own_head.then(|| b.push("head".into(), v, c, Start::Normal));
+        own_head.into_iter().for_each(|head| b.0[head].split = words);
+        let head = own_head.or(s.has_vocabulary_head().then_some(table));
         Self { specs: b.0, table, positions, embedding_norm, layers, bounds, last_norm, head }
     }
 

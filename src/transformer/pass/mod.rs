@@ -17,3 +17,4 @@ pub(super) mod model;
 pub(super) mod optimizer;
 pub(super) mod shares;
 mod spec;
+mod words;

@@ -1,5 +1,6 @@
 //! A model: its parameters, and how they start.
 
+use super::super::BackendKind;
 use super::super::backend::{Backend, Category, Frequencies};
 use super::super::collective::Collective;
 use super::super::collective::grid::Groups;
@@ -133,7 +134,7 @@ impl Purpose {
 #[derive(Debug)]
 pub(crate) struct Model<B: Backend> {
     pub backend: B,
-    /// Of what is on this device: heads and feed-forward widths are the rank's.
+    /// Of what is on this device: heads, widths and words are the rank's.
     pub shape: Shape,
     pub index: Index,
     pub parameters: Vec<B::Buffer>,
@@ -165,7 +166,7 @@ impl<B: Backend> Model<B> {
         purpose: Purpose,
         groups: &Groups<B::Buffer>,
     ) -> Result<Self, SessionError> {
-        let shape = part_of(shape, groups);
+        let shape = part_of(shape, groups, backend.kind());
         let index = Index::new(&shape);
         let parameters = match origin {
             Origin::Seed(seed) => index.initialise(&backend, seed, purpose)?,
@@ -184,7 +185,7 @@ impl<B: Backend> Model<B> {
         origin: Origin,
         groups: &Groups<B::Buffer>,
     ) -> Result<(Self, Shares<B::Buffer>), SessionError> {
-        let shape = part_of(shape, groups);
+        let shape = part_of(shape, groups, backend.kind());
         let index = Index::new(&shape);
         let replica = (groups.data.rank(), groups.data.size());
         let (mut parameters, mut shares) = Shares::allocate(&backend, &index, replica)?;
@@ -226,8 +227,8 @@ impl<B: Backend> Model<B> {
 }
 
 /// What of a model's layers is one rank's.
-fn part_of<T>(shape: &Shape, groups: &Groups<T>) -> Shape {
-    shape.part_of(groups.tensor.rank(), u32::try_from(groups.tensor.size()).unwrap_or(u32::MAX))
+fn part_of<T>(shape: &Shape, groups: &Groups<T>, on: BackendKind) -> Shape {
+    shape.part_of(groups.tensor.rank(), u32::try_from(groups.tensor.size()).unwrap_or(u32::MAX), on)
 }
 
 #[cfg(test)]

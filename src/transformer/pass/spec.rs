@@ -42,8 +42,6 @@ pub(crate) enum Split {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rows {
     held: [Held; 3],
-    /// Rows of the whole.
-    whole: usize,
 }
 
 /// Neighbouring rows of a rank.
@@ -66,6 +64,12 @@ pub(super) struct Place {
 }
 
 impl Rows {
+    /// So many rows from one on.
+    pub(super) fn neighbours(first: usize, rows: usize) -> Self {
+        let nothing = Held { first: 0, rows: 0, copy: false };
+        Self { held: [Held { first, rows, copy: false }, nothing, nothing] }
+    }
+
     /// Of stretches of which the rank has so many rows, each at its place.
     pub(super) fn new(stretches: [(usize, Place); 3]) -> Self {
         let mut whole = 0;
@@ -74,7 +78,7 @@ impl Rows {
             whole += of * rows;
             Held { first, rows, copy }
         });
-        Self { held, whole }
+        Self { held }
     }
 }
 

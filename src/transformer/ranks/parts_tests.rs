@@ -1,18 +1,21 @@
 //! Ranks that split a model against one that has it all: logits, loss, every gradient, what some steps make of the parameters, and
 //! tokens.
 
-use super::super::backend::{Backend, Update};
+use super::super::backend::{Backend, ROWS_AT_A_TIME, Update};
 use super::super::collective::grid::{Groups, Parallel, of_threads};
 use super::super::cpu::Cpu;
+use super::super::cpu::buffer::Buffer;
 use super::super::cpu::naive::Naive;
 use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
 use super::super::pass::backward::Targets;
+use super::super::pass::generate::Inference;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::{Model, Origin, Purpose, Spec, Split};
 use super::super::pass::optimizer::State;
 use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
-use super::super::shape::{Family, Shape, ShapeSpec};
+use super::super::shape::parts::Parts;
+use super::super::shape::{Family, Shape, ShapeSpec, count};
 use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 const EXTENT: Extent = Extent { batch: 3, tokens: 7 };
@@ -57,6 +60,7 @@ struct Came {
 
 struct OfRank {
     specs: Vec<Spec>,
+    words: usize,
     logits: Vec<f32>,
     loss: f32,
     gradients: Vec<Vec<f32>>,
@@ -72,16 +76,16 @@ fn host<B: Backend>(on: &B, buffers: &[B::Buffer], specs: &[Spec]) -> Vec<Vec<f3
     buffers.iter().zip(specs).map(one).collect()
 }
 
-fn rank<B: Backend>(on: B, shape: &Shape, groups: &Groups<B::Buffer>) -> OfRank {
+fn rank<B: Backend>(on: B, shape: &Shape, extent: Extent, groups: &Groups<B::Buffer>) -> OfRank {
     let mut m = Model::part(on, shape, Origin::Seed(5), Purpose::Training, groups).unwrap();
     let specs = m.index.specs.clone();
     // Adam moves what has a gradient of rounding errors as far as anything else; this much is beyond those.
     let update = Update { eps: 1e-3, learning_rate: 1e-2, ..Update::new(OptimizerKind::Adamw) };
     let mut state = State::new(&m.backend, &m.index, &update).unwrap();
-    let mut a = Activations::new(&m.backend, &m.shape, EXTENT, Keep::All).unwrap();
-    let mut scratch = Scratch::new(&m.backend, &m.shape, EXTENT).unwrap();
+    let mut a = Activations::new(&m.backend, &m.shape, extent, Keep::All).unwrap();
+    let mut scratch = Scratch::new(&m.backend, &m.shape, extent).unwrap();
     let mut gradients = Gradients::all(&m.backend, &m.index).unwrap();
-    let ids: Vec<u32> = (0..EXTENT.rows() as u32).map(|i| (i * 7 + 3) % shape.vocab_size).collect();
+    let ids: Vec<u32> = (0..extent.rows() as u32).map(|i| (i * 7 + 3) % shape.vocab_size).collect();
     // One has no target.
     let target = |(r, id): (usize, &u32)| if r == 4 { u32::MAX } else { (id * 5 + 1) % shape.vocab_size };
     let targets: Vec<u32> = ids.iter().enumerate().map(target).collect();
@@ -89,7 +93,7 @@ fn rank<B: Backend>(on: B, shape: &Shape, groups: &Groups<B::Buffer>) -> OfRank 
     for _ in 0..STEPS {
         m.forward(&ids, &mut a, None);
         let (_, logits) = m.logits(&a).unwrap();
-        let loss = m.loss(&a, &Targets::Tokens(&targets));
+        let loss = m.loss(&mut a, &Targets::Tokens(&targets));
         let again = m.backward(&ids, &Targets::Tokens(&targets), &mut a, &mut scratch, &mut gradients, None);
         assert_eq!(loss.to_bits(), again.to_bits(), "with gradients and without");
         first.get_or_insert((logits, loss, host(&m.backend, gradients.buffers(), &specs)));
@@ -99,10 +103,11 @@ fn rank<B: Backend>(on: B, shape: &Shape, groups: &Groups<B::Buffer>) -> OfRank 
     groups.tensor.check().unwrap();
     let (logits, loss, gradients) = first.unwrap();
     let parameters = host(&m.backend, &m.parameters, &specs);
-    OfRank { specs, logits, loss, gradients, parameters }
+    let words = m.shape.vocab_size as usize;
+    OfRank { specs, words, logits, loss, gradients, parameters }
 }
 
-fn ranks<B: Backend>(on: impl Fn() -> B + Sync, shape: &Shape, of: u32) -> Came
+fn ranks<B: Backend>(on: impl Fn() -> B + Sync, shape: &Shape, extent: Extent, of: u32) -> Came
 where
     B::Buffer: AsMut<[f32]> + Send,
 {
@@ -111,16 +116,23 @@ where
     let groups = of_threads::<B::Buffer>(&parallel, parallel.kv_copies(shape));
     let all: Vec<OfRank> = std::thread::scope(|scope| {
         let on = &on;
-        let started: Vec<_> = groups.into_iter().map(|g| scope.spawn(move || rank(on(), shape, &g))).collect();
+        let started: Vec<_> = groups.into_iter().map(|g| scope.spawn(move || rank(on(), shape, extent, &g))).collect();
         started.into_iter().map(|t| t.join().unwrap()).collect()
     });
-    assert!(all.iter().all(|r| r.loss.to_bits() == all[0].loss.to_bits() && r.logits.len() == all[0].logits.len()));
+    assert!(all.iter().all(|r| r.loss.to_bits() == all[0].loss.to_bits()));
+    // A row's logits are one rank's after the other's.
+    let row = |row: usize| {
+        let own = move |r: &OfRank| r.logits[row * r.words..][..r.words].to_vec();
+        all.iter().flat_map(own).collect::<Vec<f32>>()
+    };
+    let logits: Vec<f32> = (0..extent.rows()).flat_map(row).collect();
+    assert_eq!(logits.len(), extent.rows() * shape.vocab_size as usize);
     let specs: Vec<&[Spec]> = all.iter().map(|r| &r.specs[..]).collect();
     let gradients: Vec<&[Vec<f32>]> = all.iter().map(|r| &r.gradients[..]).collect();
     let parameters: Vec<&[Vec<f32>]> = all.iter().map(|r| &r.parameters[..]).collect();
     Came {
         names: specs[0].iter().map(|s| s.name.clone()).collect(),
-        logits: all[0].logits.clone(),
+        logits,
         loss: all[0].loss,
         gradients: together(&specs, &gradients),
         parameters: together(&specs, &parameters),
@@ -154,9 +166,8 @@ fn agree(came: &Came, one: &Came, what: &str) {
     }
 }
 
-/// The loss of the first step and the checksum of all, of a session.
-fn session(shape: &Shape, phase: Phase, tensor: u32) -> (Vec<f32>, u32) {
-    let w = Workload {
+fn workload(shape: &Shape, phase: Phase) -> Workload {
+    Workload {
         shape: shape.clone(),
         phase,
         batch: 3,
@@ -170,7 +181,12 @@ fn session(shape: &Shape, phase: Phase, tensor: u32) -> (Vec<f32>, u32) {
         prefill_chunk: (phase == Phase::Generate).then_some(3),
         weights_from: None,
         levers: Default::default(),
-    };
+    }
+}
+
+/// The losses and the checksum of some steps of a session.
+fn session(shape: &Shape, phase: Phase, tensor: u32) -> (Vec<f32>, u32) {
+    let w = workload(shape, phase);
     let parallel = Parallel { tensor, ..Parallel::replicas(1) };
     let options = SessionOptions { backend: BackendKind::Cpu, parallel, threads_per_rank: 1, seed: 11 };
     let mut session = prepare(&w, &options).unwrap();
@@ -180,12 +196,12 @@ fn session(shape: &Shape, phase: Phase, tensor: u32) -> (Vec<f32>, u32) {
 
 /// Holds every number of ranks against one rank.
 fn as_one(shape: &Shape, of: &[u32]) {
-    let one = ranks(|| Cpu::new(1, None).unwrap(), shape, 1);
+    let one = ranks(|| Cpu::new(1, None).unwrap(), shape, EXTENT, 1);
     for &of in of {
         let what = format!("{:?}, {of} ranks", shape.family);
-        agree(&ranks(|| Cpu::new(1, None).unwrap(), shape, of), &one, &what);
-        agree(&ranks(|| Cpu::new(2, None).unwrap(), shape, of), &one, &format!("{what} of two threads"));
-        agree(&ranks(|| Naive, shape, of), &one, &format!("{what} of the oracle"));
+        agree(&ranks(|| Cpu::new(1, None).unwrap(), shape, EXTENT, of), &one, &what);
+        agree(&ranks(|| Cpu::new(2, None).unwrap(), shape, EXTENT, of), &one, &format!("{what} of two threads"));
+        agree(&ranks(|| Naive, shape, EXTENT, of), &one, &format!("{what} of the oracle"));
         for phase in [Phase::Prefill, Phase::Decode, Phase::Generate] {
             assert_eq!(session(shape, phase, of), session(shape, phase, 1), "{what}: {phase}");
         }
@@ -208,11 +224,103 @@ fn spec(n_heads: u32, n_kv_heads: u32) -> ShapeSpec {
 
 #[test]
 fn ranks_with_copies_of_heads_of_keys_and_values_compute_as_one() {
-    for (n_heads, n_kv_heads, of) in [(4, 1, &[2, 4][..]), (4, 2, &[4]), (6, 2, &[2, 6]), (6, 3, &[3, 6]), (12, 3, &[12])]
+    for (n_heads, n_kv_heads, of) in
+        [(4, 1, &[2, 4][..]), (4, 2, &[4]), (6, 2, &[2, 6]), (6, 3, &[3, 6]), (12, 3, &[12])]
     {
         for biased in [false, true] {
             let spec = ShapeSpec { qkv_bias: Some(biased), mlp_bias: Some(biased), ..spec(n_heads, n_kv_heads) };
             as_one(&Shape::new(Family::Llama, &spec).unwrap(), of);
         }
     }
+}
+
+#[test]
+fn ranks_with_some_words_each_compute_as_one() {
+    // Tied and not; learned positions, a padding token among the words, embeddings that are scaled, logits that are capped.
+    for family in [Family::Gpt2, Family::Llama, Family::Opt, Family::Gemma2] {
+        let grouped = family != Family::Gpt2 && family != Family::Opt;
+        let spec = ShapeSpec {
+            d_model: Some(36),
+            n_kv_heads: grouped.then_some(3),
+            parts: (family == Family::Opt).then(|| Parts { padding_token: Some(3), ..family.parts().clone() }),
+            ..spec(6, 3)
+        };
+        let whole = Shape::new(family, &spec).unwrap();
+        assert_eq!(
+            (whole.tied_embeddings, whole.vocab_size % 2, whole.vocab_size % 3),
+            (family != Family::Llama, 1, 2)
+        );
+        as_one(&whole, &[2, 3, 6]);
+    }
+    // A word each.
+    let few = ShapeSpec { vocab_size: Some(6), ..spec(6, 3) };
+    as_one(&Shape::new(Family::Llama, &few).unwrap(), &[6]);
+}
+
+#[test]
+fn ranks_tell_one_another_of_logits_block_by_block() {
+    let extent = Extent { batch: 75, tokens: 7 };
+    assert!(extent.rows() > ROWS_AT_A_TIME && !extent.rows().is_multiple_of(ROWS_AT_A_TIME));
+    for family in [Family::Llama, Family::Gemma2] {
+        let shape = Shape::new(family, &ShapeSpec { n_layers: Some(1), ..spec(4, 2) }).unwrap();
+        let one = ranks(|| Cpu::new(1, None).unwrap(), &shape, extent, 1);
+        for of in [2, 4] {
+            agree(&ranks(|| Cpu::new(2, None).unwrap(), &shape, extent, of), &one, &format!("{family:?}, {of} ranks"));
+        }
+        agree(&ranks(|| Naive, &shape, extent, 2), &one, &format!("{family:?}, 2 ranks of the oracle"));
+    }
+}
+
+#[test]
+fn the_first_of_equal_words_is_chosen_among_all_ranks() {
+    let shape = Shape::new(Family::Llama, &spec(4, 2)).unwrap();
+    let parallel = Parallel { tensor: 4, ..Parallel::replicas(1) };
+    // Of 29 words: 7, 7, 7, 8. Equals of two ranks; of one; none but the last word.
+    let rows: [(&[usize], u32); 3] = [(&[9, 25, 23], 9), (&[16, 15], 15), (&[28], 28)];
+    let chosen: Vec<Vec<u32>> = std::thread::scope(|scope| {
+        let one = |groups: Groups<Buffer>| {
+            let cpu = Cpu::new(1, None).unwrap();
+            let m = Model::part(cpu, &shape, Origin::Seed(5), Purpose::Inference, &groups).unwrap();
+            let mut inference = Inference::new(&m.backend, &m.shape, 3, (1, 1), 1, Dtype::F32).unwrap();
+            let first = m.shape.part().first_word.unwrap() as usize;
+            let words = first..first + m.shape.vocab_size as usize;
+            let logit = |(row, word): (usize, usize)| if rows[row].0.contains(&word) { -1.5 } else { -2.0 };
+            let logits: Vec<f32> = (0..3).flat_map(|r| words.clone().map(move |w| (r, w))).map(logit).collect();
+            m.backend.upload(&logits, &mut inference.logits);
+            m.argmax(&mut inference);
+            assert_eq!(m.chosen(&inference), m.greedy(&mut inference));
+            m.chosen(&inference)
+        };
+        let started: Vec<_> =
+            of_threads::<Buffer>(&parallel, 2).into_iter().map(|g| scope.spawn(move || one(g))).collect();
+        started.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(chosen, vec![rows.map(|(_, word)| word).to_vec(); 4]);
+}
+
+#[test]
+fn ranks_are_counted_by_the_words_that_they_hold() {
+    let shape = Shape::new(Family::Gpt2, &ShapeSpec { vocab_size: Some(1001), ..ShapeSpec::default() }).unwrap();
+    let w = |phase| Workload { shape: shape.clone(), phase, seq_len: 64, prompt_len: 64, ..workload(&shape, phase) };
+    let of = |phase, tensor| {
+        let parallel = Parallel { tensor, ..Parallel::replicas(1) };
+        count::memory(BackendKind::Cpu, &w(phase), &parallel).unwrap()
+    };
+    let (one, four) = (of(Phase::Train, 1), of(Phase::Train, 4));
+    // Whole on every rank: positions, norms, biases of the products that end a branch.
+    let whole = 4 * (1024 * 768 + 2 * 768 + 12 * (4 * 768 + 2 * 768));
+    assert_eq!(four.weights_bytes, one.weights_bytes + 3 * whole);
+    assert_eq!(four.optimizer_bytes, 2 * four.weights_bytes);
+    // Logits of each rank are a fourth as wide.
+    let logits = 4 * 3 * 64 * 1001;
+    assert!(four.workspace_bytes < 4 * (one.workspace_bytes - logits) + logits + (1 << 20), "{four:?} {one:?}");
+    let [one, four] = [1, 4].map(|tensor| of(Phase::Prefill, tensor));
+    assert!(four.weights_bytes < one.weights_bytes + 3 * whole + (1 << 20), "{four:?} {one:?}");
+}
+
+#[test]
+fn more_ranks_than_words_are_refused() {
+    let shape = Shape::new(Family::Llama, &ShapeSpec { vocab_size: Some(5), ..spec(6, 3) }).unwrap();
+    let message = Parallel { tensor: 6, ..Parallel::replicas(1) }.check(&shape, 1).unwrap_err().message;
+    assert_eq!(message, "6 devices would not have a word of model.vocab_size = 5 each; use 5 or fewer");
 }

@@ -1,5 +1,6 @@
 //! Which part of a model a rank holds where ranks split its layers.
 
+use super::super::BackendKind;
 use super::Shape;
 
 /// A rank's part. Heads and widths of the shape that it stands in are the rank's own.
@@ -9,11 +10,13 @@ pub(crate) struct Part {
     pub of: usize,
     /// Ranks, neighbours, that hold the same head of keys and values.
     pub copies: usize,
+    /// Where ranks split the vocabulary: the first word of the rank's, of which the shape has the number.
+    pub first_word: Option<u32>,
 }
 
 impl Part {
     /// All of it.
-    pub(crate) const WHOLE: Self = Self { rank: 0, of: 1, copies: 1 };
+    pub(crate) const WHOLE: Self = Self { rank: 0, of: 1, copies: 1, first_word: None };
 
     /// Whether a rank before this one holds the same heads of keys and values.
     pub(crate) fn copies_another(&self) -> bool {
@@ -37,16 +40,26 @@ impl Shape {
         Self { part: None, ..self }
     }
 
-    /// The part of the `rank`-th of `of` ranks, among which it divides.
-    pub(crate) fn part_of(&self, rank: usize, of: u32) -> Self {
+    /// The part of the `rank`-th of `of` ranks, among which it divides. The vocabulary need not: ranks differ by a word at the most, and
+    /// the last has no fewer than any.
+    pub(crate) fn part_of(&self, rank: usize, of: u32, on: BackendKind) -> Self {
         if of <= 1 {
             return self.clone();
         }
+        let words_before = |rank: usize| (rank as u64 * u64::from(self.vocab_size) / u64::from(of)) as u32;
+        // The kernels of GPUs have the loss of a whole vocabulary.
+        let words = (on != BackendKind::Cuda).then(|| [words_before(rank), words_before(rank + 1)]);
         Self {
             n_heads: self.n_heads / of,
             n_kv_heads: (self.n_kv_heads / of).max(1),
             d_ff: self.d_ff / of,
-            part: Some(Part { rank, of: of as usize, copies: self.kv_copies(of) as usize }),
+            vocab_size: words.map_or(self.vocab_size, |[first, end]| end - first),
+            part: Some(Part {
+                rank,
+                of: of as usize,
+                copies: self.kv_copies(of) as usize,
+                first_word: words.map(|[first, _]| first),
+            }),
             ..self.clone()
         }
     }
