@@ -12,6 +12,7 @@ use super::error::SessionError;
 use super::ranks::processes::Together;
 use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
+use super::shape::parts::QkNorm;
 use super::shape::{Mixture, Shape};
 use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 
@@ -123,6 +124,14 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     }
     if let Some(what) = (options.backend == BackendKind::Cuda).then(|| cuda::parts::lacking(w)).flatten() {
         return invalid(format!("{what} are not built into backend cuda (model {}); use backend: cpu", w.shape.family));
+    }
+    let split = options.parallel.tensor > 1;
+    if options.backend == BackendKind::Cuda && split && w.shape.parts().qk_norm == QkNorm::Whole {
+        return invalid(
+            "norms of the queries of all heads together are not built into backend cuda where ranks split the layers; use \
+             parallel.tensor: 1, or backend: cpu"
+                .into(),
+        );
     }
     let sharding = options.parallel.sharding;
     if options.backend == BackendKind::Cuda && w.phase == Phase::Train && sharding.of_gradients() {

@@ -23,7 +23,7 @@ pub use alloc::Alloc;
 pub(crate) use experts::{ExpertDims, Experts, ExpertsBackward};
 pub(crate) use latent::{BlockCopy, Blocks, LatentDims};
 pub(crate) use parts::Parts;
-pub(crate) use split::{OwnWords, ROWS_AT_A_TIME};
+pub(crate) use split::{OwnHeads, OwnWords, ROWS_AT_A_TIME};
 
 use super::error::SessionError;
 use super::memory::DeviceMemory;

@@ -4,7 +4,7 @@
 
 use super::experts::{ExpertDims, Experts, ExpertsBackward};
 use super::latent::{BlockCopy, LatentDims};
-use super::split::OwnWords;
+use super::split::{OwnHeads, OwnWords};
 use super::{
     Alloc, AttentionDims, Backend, CacheDims, LinearDims, Loss, QkNormDims, Store, Stretch, latent_on_host, on_host,
     split_on_host,
@@ -61,7 +61,20 @@ pub trait Parts: Alloc {
     ) where
         Self: Backend,
     {
-        on_host::qk_norm(self, qkv, gains, kept, d);
+        on_host::qk_norm(self, qkv, gains, kept, d, None);
+    }
+    /// `Parts::qk_norm` of all heads together, of which each rank has some.
+    fn qk_norm_split(
+        &self,
+        qkv: &mut Self::Buffer,
+        gains: [&Self::Buffer; 2],
+        kept: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
+        d: QkNormDims,
+        own: OwnHeads<'_, Self::Buffer>,
+    ) where
+        Self: Backend,
+    {
+        on_host::qk_norm(self, qkv, gains, kept, d, Some(own));
     }
     /// Gradients of queries and keys, in `dqkv`, become those of what was normed; gradients of the gains are overwritten.
     fn qk_norm_backward(
@@ -75,7 +88,22 @@ pub trait Parts: Alloc {
     ) where
         Self: Backend,
     {
-        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, d);
+        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, (d, None));
+    }
+    /// The same where each rank has some heads.
+    fn qk_norm_split_backward(
+        &self,
+        x: &Self::Buffer,
+        gains: [&Self::Buffer; 2],
+        stats: &Self::Buffer,
+        dqkv: &mut Self::Buffer,
+        dgains: [&mut Self::Buffer; 2],
+        d: QkNormDims,
+        own: OwnHeads<'_, Self::Buffer>,
+    ) where
+        Self: Backend,
+    {
+        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, (d, Some(own)));
     }
 
     /// `x[i] *= factor` for the first `len` elements.

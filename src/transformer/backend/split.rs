@@ -18,6 +18,17 @@ pub struct OwnWords<'a, T> {
     pub over_sums: &'a dyn Fn(&mut T),
 }
 
+/// A rank's heads, where queries and keys are normed by the mean square of all heads together.
+pub struct OwnHeads<'a, T> {
+    /// How many ranks there are. Of keys that several hold each has all of the square, and a part of the gradient: of the mean over
+    /// `ranks` times a rank's own elements either is the right share.
+    pub ranks: usize,
+    /// `[N, 2]`: of each row a sum over queries and one over keys.
+    pub sums: &'a mut T,
+    /// Replaces each number by the sum of all ranks'.
+    pub over_sums: &'a dyn Fn(&mut T),
+}
+
 impl<T> OwnWords<'_, T> {
     /// Where a word stands among `words` own ones, if it is one of them.
     pub(in crate::transformer) fn place(first: u32, words: usize, word: u32) -> Option<usize> {
@@ -25,7 +36,13 @@ impl<T> OwnWords<'_, T> {
     }
 }
 
-impl<T: std::fmt::Debug> std::fmt::Debug for OwnWords<'_, T> {
+impl<T> std::fmt::Debug for OwnHeads<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnHeads").field("ranks", &self.ranks).finish_non_exhaustive()
+    }
+}
+
+impl<T> std::fmt::Debug for OwnWords<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OwnWords").field("first", &self.first).finish_non_exhaustive()
     }

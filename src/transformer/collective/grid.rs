@@ -6,7 +6,7 @@
 
 use super::super::BackendKind;
 use super::super::shape::Shape;
-use super::super::shape::parts::{Positions, QkNorm};
+use super::super::shape::parts::Positions;
 use super::Collective;
 use super::alone::Alone;
 use super::threads::Exchange;
@@ -106,7 +106,11 @@ impl Parallel {
             let message = format!("{t} devices would not have a word of model.vocab_size = {} each", shape.vocab_size);
             return Err(Indivisible { batch: false, message: format!("{message}; use {} or fewer", shape.vocab_size) });
         }
-        let parts = [("n_heads", shape.n_heads), ("d_ff", shape.d_ff)];
+        // Where all layers are of experts nothing is as wide as `d_ff`, unless experts are.
+        let dense = shape.experts.is_none_or(|e| e.dense_layers > 0 || e.d_ff.is_none()).then_some(shape.d_ff);
+        let of_experts = shape.experts.and_then(|e| e.d_ff);
+        let parts = [("n_heads", Some(shape.n_heads)), ("d_ff", dense), ("d_ff_expert", of_experts)];
+        let parts = parts.map(|(field, size)| (field, size.unwrap_or(0)));
         // Heads of keys and values divide among the ranks, or the ranks among copies of them.
         let kv_heads = shape.n_kv_heads;
         let fits = |t: u32| t > 0 && (kv_heads.is_multiple_of(t) || t.is_multiple_of(kv_heads));
@@ -218,17 +222,10 @@ pub(crate) fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel, copies: u32) -> V
 /// What a model has whose gradients, or whose meaning, would be of all heads together.
 fn split_by_nobody(shape: &Shape) -> Option<&'static str> {
     let parts = shape.parts();
-    if shape.experts.is_some() {
-        return Some("experts");
-    }
     if shape.latent.is_some() {
         return Some("latents of keys and values");
     }
-    match (parts.qk_norm, parts.positions) {
-        (QkNorm::Head | QkNorm::Whole, _) => Some("norms of queries and keys"),
-        (QkNorm::None, Positions::Alibi) => Some("slopes of scores by head (ALiBi)"),
-        _ => None,
-    }
+    (parts.positions == Positions::Alibi).then_some("slopes of scores by head (ALiBi)")
 }
 
 fn gcd(a: u32, b: u32) -> u32 {

@@ -109,9 +109,14 @@ fn steps(w: &Workload, parallel: Parallel) -> Option<(Vec<f32>, u32)> {
 #[test]
 fn two_devices_of_a_replica_compute_as_one() {
     let two = Parallel { tensor: 2, ..Parallel::replicas(1) };
-    for (family, dtype, tolerance) in
-        [(Family::Gpt2, Dtype::F32, 1e-5), (Family::Llama, Dtype::Bf16, 5e-3), (Family::Block, Dtype::F32, 1e-5)]
-    {
+    for (family, dtype, tolerance) in [
+        (Family::Gpt2, Dtype::F32, 1e-5),
+        (Family::Llama, Dtype::Bf16, 5e-3),
+        (Family::Block, Dtype::F32, 1e-5),
+        (Family::GptOss, Dtype::F32, 1e-5),
+        (Family::Mixtral, Dtype::Bf16, 5e-3),
+        (Family::Qwen3, Dtype::F32, 1e-5),
+    ] {
         let w = workload(family, Phase::Train, dtype);
         let Some((one, _)) = steps(&w, Parallel::replicas(1)) else { return };
         let (split, _) = steps(&w, two).unwrap();

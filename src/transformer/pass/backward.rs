@@ -372,12 +372,9 @@ impl<B: Backend> Model<B> {
         if let Some(f) = self.frequencies(l) {
             self.backend.rope(&mut s.qkv, f, 0, true, d);
         }
-        if let (Some([q, k]), Some(before), Some(d)) = (layer.qk_norm, &act.qk_norm, qk_norm_dims(&self.shape, d)) {
-            let (of_q, of_k) = gradients.weight_and_bias(q, Some(k));
-            let gains = [q, k].map(|g| &self.parameters[g]);
-            if let Some(of_k) = of_k {
-                self.backend.qk_norm_backward(&before.x, gains, &before.stats, &mut s.qkv, [of_q, of_k], d);
-            }
+        if let (Some(gains), Some(before), Some(d)) = (layer.qk_norm, &act.qk_norm, qk_norm_dims(&self.shape, d)) {
+            let to = (&mut *gradients, &mut shared.told);
+            self.norm_heads_backward((&before.x, &before.stats), gains, &mut s.qkv, to, d);
         }
         let input = self.input_again(layer.norm1.as_ref(), x, &mut shared.normed, act.norm1.as_mut(), n);
         self.linear_dw(&layer.qkv, input, &s.qkv, gradients, n);

@@ -233,7 +233,11 @@ impl<B: Backend> Model<B> {
         let room = shared.normed.as_mut().zip(act.norm1.as_mut());
         let input = self.after_norm(layer.norm1.as_ref(), &layer.qkv, x, room, d.rows());
         self.backend.norm_linear(input, &mut act.qkv);
-        self.qk_norm(layer, act, d);
+        if let Some((gains, d)) = layer.qk_norm.zip(qk_norm_dims(&self.shape, d)) {
+            // What they were is kept where a backward pass will follow.
+            let kept = act.qk_norm.as_mut().map(|BeforeNorm { x, stats }| (x, stats));
+            self.norm_heads(&mut act.qkv, gains, kept, &mut shared.told, d);
+        }
         if let Some(f) = self.frequencies(l) {
             self.backend.rope(&mut act.qkv, f, first, false, d);
         }
@@ -273,13 +277,6 @@ impl<B: Backend> Model<B> {
         } else {
             self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
         }
-    }
-
-    /// Norms of queries and keys, in place; what they were is kept where a backward pass will follow.
-    fn qk_norm(&self, layer: &LayerIndex, act: &mut OfAttention<B::Buffer>, of: AttentionDims) {
-        let Some((gains, d)) = layer.qk_norm.zip(qk_norm_dims(&self.shape, of)) else { return };
-        let kept = act.qk_norm.as_mut().map(|BeforeNorm { x, stats }| (x, stats));
-        self.backend.qk_norm(&mut act.qkv, gains.map(|g| &self.parameters[g]), kept, d);
     }
 
     /// The feed-forward layer over the stream `x`, up to its last product.

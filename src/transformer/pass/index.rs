@@ -46,6 +46,13 @@ fn words(s: &Shape) -> Split {
     }
 }
 
+/// A split by outputs of a feed-forward layer's first product, where each rank's width is this: gate, up.
+fn outputs(s: &Shape, width: usize) -> Split {
+    let gated = if s.activation.gated() { width } else { 0 };
+    let place = among_all(s.part());
+    Split::Rows(Rows::new([(width, place), (gated, place), NOTHING]))
+}
+
 /// A split by inputs, of which each rank has so many.
 fn inputs(part: Part, each: usize) -> Split {
     Split::Columns { first: part.rank * each, whole: part.of * each }
@@ -163,10 +170,7 @@ impl Builder {
     /// The two products of a feed-forward layer of this width.
     fn feed_forward(&mut self, [up, down]: [String; 2], s: &Shape, width: u32) -> [Linear; 2] {
         let (c, f) = (s.d_model as usize, width as usize);
-        let gated = if s.activation.gated() { f } else { 0 };
-        let place = among_all(s.part());
-        let split = Split::Rows(Rows::new([(f, place), (gated, place), NOTHING]));
-        let up = self.linear(&up, s.activation.inner(f), c, s.mlp_bias, split);
+        let up = self.linear(&up, s.activation.inner(f), c, s.mlp_bias, outputs(s, f));
         [up, self.linear(&down, c, f, s.mlp_bias, inputs(s.part(), f))]
     }
 
@@ -177,8 +181,8 @@ impl Builder {
         if let Some(c) = correction {
             self.0[c].fixed = true;
         }
-        let up = self.linear(&named("up"), count * s.activation.inner(f), c, s.mlp_bias, Split::Whole);
-        let down = self.linear(&named("down"), count * c, f, s.mlp_bias, Split::Whole);
+        let up = self.linear(&named("up"), count * s.activation.inner(f), c, s.mlp_bias, outputs(s, f));
+        let down = self.linear(&named("down"), count * c, f, s.mlp_bias, inputs(s.part(), f));
         [up, down].iter().for_each(|l| self.0[l.weight].matrices = count);
         let names = ["shared_up", "shared_down"];
         let shared = (of.shared > 0).then(|| self.feed_forward(names.map(named), s, s.d_ff_shared()));
@@ -191,8 +195,15 @@ impl Builder {
             QkNorm::Head => [s.head_dim; 2],
             QkNorm::Whole => [s.d_attn(), s.d_kv()],
         };
-        let of = |b: &mut Self, name: String, len: u32| b.norm(&name, len as usize, parts.norm).map(|n| n.gain);
-        of(self, format!("{name}.q"), q).zip(of(self, format!("{name}.k"), k)).map(|(q, k)| [q, k])
+        let places = [among_all(s.part()), among_kv_heads(s.part())];
+        let mut of = |name: String, len: u32, place: Place| {
+            let gain = self.norm(&name, len as usize, parts.norm)?.gain;
+            if parts.qk_norm == QkNorm::Whole {
+                self.0[gain].split = Split::Rows(Rows::new([(len as usize, place), NOTHING, NOTHING]));
+            }
+            Some(gain)
+        };
+        of(format!("{name}.q"), q, places[0]).zip(of(format!("{name}.k"), k, places[1])).map(|(q, k)| [q, k])
     }
 }
 

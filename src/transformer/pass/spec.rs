@@ -38,10 +38,13 @@ pub(crate) enum Split {
     Columns { first: usize, whole: usize },
 }
 
-/// A rank's rows: up to three stretches that stand one below the other (queries, keys, values; gate, up).
+/// A rank's rows: up to three stretches that stand one below the other (queries, keys, values; gate, up), the same of each of several
+/// matrices (one an expert).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rows {
     held: [Held; 3],
+    /// Rows of a whole matrix.
+    whole: usize,
 }
 
 /// Neighbouring rows of a rank.
@@ -67,7 +70,7 @@ impl Rows {
     /// So many rows from one on.
     pub(super) fn neighbours(first: usize, rows: usize) -> Self {
         let nothing = Held { first: 0, rows: 0, copy: false };
-        Self { held: [Held { first, rows, copy: false }, nothing, nothing] }
+        Self { held: [Held { first, rows, copy: false }, nothing, nothing], whole: 0 }
     }
 
     /// Of stretches of which the rank has so many rows, each at its place.
@@ -78,7 +81,12 @@ impl Rows {
             whole += of * rows;
             Held { first, rows, copy }
         });
-        Self { held }
+        Self { held, whole }
+    }
+
+    /// The rank's rows of a matrix.
+    fn height(&self) -> usize {
+        self.held.iter().map(|h| h.rows).sum()
     }
 }
 
@@ -91,18 +99,21 @@ impl Spec {
     /// Where some rows stand in the whole, neighbours together; of a bias, elements are rows.
     pub(crate) fn rows_of_whole(&self, rows: Range<usize>) -> Vec<Range<usize>> {
         let Split::Rows(of) = self.split else { return vec![rows] };
-        let mut above = 0;
+        let height = of.height().max(1);
         let mut stretches: Vec<Range<usize>> = Vec::new();
-        for Held { first, rows: height, .. } in of.held {
-            let (start, end) = (rows.start.max(above), rows.end.min(above + height));
-            if start < end {
-                let at = first + start - above;
-                match stretches.last_mut().filter(|last| last.end == at) {
-                    Some(last) => last.end += end - start,
-                    None => stretches.push(at..at + end - start),
+        for matrix in rows.start / height..rows.end.div_ceil(height) {
+            let mut above = matrix * height;
+            for Held { first, rows: height, .. } in of.held {
+                let (start, end) = (rows.start.max(above), rows.end.min(above + height));
+                if start < end {
+                    let at = matrix * of.whole + first + start - above;
+                    match stretches.last_mut().filter(|last| last.end == at) {
+                        Some(last) => last.end += end - start,
+                        None => stretches.push(at..at + end - start),
+                    }
                 }
+                above += height;
             }
-            above += height;
         }
         stretches
     }
@@ -111,10 +122,11 @@ impl Spec {
     pub(crate) fn own(&self, first: bool) -> Vec<Range<usize>> {
         let of = match self.split {
             Split::Whole if !first => return Vec::new(),
-            Split::Whole | Split::Columns { .. } => return vec![0..self.len()],
-            Split::Rows(of) => of,
+            Split::Rows(of) if of.held.iter().any(|h| h.copy) => of,
+            Split::Whole | Split::Rows(_) | Split::Columns { .. } => return vec![0..self.len()],
         };
-        let width = self.len() / of.held.iter().map(|h| h.rows).sum::<usize>().max(1);
+        // No matrix of an expert is copied.
+        let width = self.len() / of.height().max(1);
         let mut above = 0;
         let stretch = |held: &Held| {
             let start = above;

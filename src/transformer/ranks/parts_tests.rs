@@ -324,3 +324,54 @@ fn more_ranks_than_words_are_refused() {
     let message = Parallel { tensor: 6, ..Parallel::replicas(1) }.check(&shape, 1).unwrap_err().message;
     assert_eq!(message, "6 devices would not have a word of model.vocab_size = 5 each; use 5 or fewer");
 }
+
+#[test]
+fn ranks_that_split_experts_compute_as_one() {
+    let with = |spec: ShapeSpec| ShapeSpec { n_experts: Some(5), experts_per_token: Some(2), ..spec };
+    // Gate and up; biases and sinks as well; widths of their own, experts that all share, and a layer without.
+    let shared = ShapeSpec {
+        n_shared_experts: Some(2),
+        first_dense_layers: Some(1),
+        d_ff_expert: Some(18),
+        mlp_bias: Some(true),
+        ..with(spec(6, 3))
+    };
+    let all = [
+        (Family::Mixtral, with(spec(6, 3))),
+        (Family::Qwen3Moe, with(spec(6, 2))),
+        (Family::GptOss, with(spec(6, 3))),
+        (Family::Mixtral, shared),
+        // Nothing is as wide as the layer that no expert has.
+        (Family::Mixtral, ShapeSpec { d_ff: Some(61), d_ff_expert: Some(12), ..with(spec(6, 1)) }),
+    ];
+    for (family, spec) in all {
+        as_one(&Shape::new(family, &spec).unwrap(), &[2, 6]);
+    }
+}
+
+#[test]
+fn ranks_that_split_normed_heads_compute_as_one() {
+    // Of each head by itself, and of all heads together, which some ranks hold copies of.
+    for family in [Family::Qwen3, Family::Gemma3, Family::Olmo2] {
+        for (n_heads, n_kv_heads, of) in [(6, 6, &[2, 3][..]), (6, 2, &[2, 6]), (4, 1, &[2, 4])] {
+            as_one(&Shape::new(family, &spec(n_heads, n_kv_heads)).unwrap(), of);
+        }
+    }
+}
+
+#[test]
+fn widths_of_experts_that_do_not_divide_are_refused() {
+    let spec = ShapeSpec { n_experts: Some(4), d_ff_expert: Some(10), first_dense_layers: Some(1), ..spec(12, 12) };
+    let shape = Shape::new(Family::Mixtral, &spec).unwrap();
+    let message = Parallel { tensor: 4, ..Parallel::replicas(1) }.check(&shape, 1).unwrap_err().message;
+    assert_eq!(message, "4 does not divide model.d_ff_expert = 10; what divides all of this model: 1, 2");
+}
+
+#[test]
+fn norms_of_all_heads_together_are_refused_on_gpus_that_split_them() {
+    let w = workload(&Shape::new(Family::Olmo2, &spec(4, 2)).unwrap(), Phase::Train);
+    let parallel = Parallel { tensor: 2, ..Parallel::replicas(1) };
+    let options = SessionOptions { backend: BackendKind::Cuda, parallel, threads_per_rank: 1, seed: 1 };
+    let error = prepare(&w, &options).err().unwrap().to_string();
+    assert!(error.contains("norms of the queries of all heads together") && error.contains("backend: cpu"), "{error}");
+}

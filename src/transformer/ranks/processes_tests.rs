@@ -6,12 +6,12 @@ use crate::transformer::session::SessionOptions;
 use crate::transformer::shape::{Family, Shape, ShapeSpec};
 use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
-fn workload(phase: Phase) -> Workload {
+fn workload(phase: Phase, n_kv_heads: u32) -> Workload {
     let spec = ShapeSpec {
         n_layers: Some(2),
         d_model: Some(48),
         n_heads: Some(6),
-        n_kv_heads: Some(6),
+        n_kv_heads: Some(n_kv_heads),
         d_ff: Some(96),
         vocab_size: Some(61),
         ..ShapeSpec::default()
@@ -48,8 +48,10 @@ fn led(session: &mut dyn Session) -> (u32, Vec<f32>) {
 fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
     let grid = |data, tensor, sharding| Parallel { data, tensor, sharding };
     let (none, optimizer) = (Sharding::None, Sharding::Optimizer);
-    for phase in [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate] {
-        let w = workload(phase);
+    let phases = [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate];
+    // Of one head of keys and values, every rank of a replica holds a copy.
+    for (phase, n_kv_heads) in phases.into_iter().flat_map(|phase| [(phase, 6), (phase, 1)]) {
+        let w = workload(phase, n_kv_heads);
         for (processes, parallel) in [
             (2, grid(2, 1, none)),
             (2, grid(1, 2, none)),
@@ -70,7 +72,7 @@ fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
                     assert_eq!(session.follow().unwrap().len(), STEPS);
                     None
                 });
-                assert_eq!(found[0].as_ref(), Some(&one), "{phase} {backend} {parallel:?}, {processes} processes");
+                assert_eq!(found[0].as_ref(), Some(&one), "{phase} {n_kv_heads} {backend} {parallel:?}, {processes}");
             }
         }
     }
@@ -78,7 +80,7 @@ fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
 
 #[test]
 fn a_process_that_leaves_ends_the_step_and_the_others() {
-    let w = workload(Phase::Train);
+    let w = workload(Phase::Train, 6);
     let options = options(Parallel::replicas(3), BackendKind::Cpu);
     let found = on_loopback(3, |net| {
         let (rank, leads) = (net.world.rank, net.leads());
@@ -97,7 +99,7 @@ fn a_process_that_leaves_ends_the_step_and_the_others() {
 
 #[test]
 fn a_process_that_cannot_take_part_is_named_by_the_one_that_leads() {
-    let w = workload(Phase::Train);
+    let w = workload(Phase::Train, 6);
     let options = options(Parallel::replicas(2), BackendKind::Cpu);
     let found = on_loopback(2, |net| {
         if net.leads() {

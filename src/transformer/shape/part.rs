@@ -1,7 +1,7 @@
 //! Which part of a model a rank holds where ranks split its layers.
 
 use super::super::BackendKind;
-use super::Shape;
+use super::{Mixture, Shape};
 
 /// A rank's part. Heads and widths of the shape that it stands in are the rank's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,7 @@ impl Shape {
             n_heads: self.n_heads / of,
             n_kv_heads: (self.n_kv_heads / of).max(1),
             d_ff: self.d_ff / of,
+            experts: self.experts.map(|e| Mixture { d_ff: e.d_ff.map(|f| f / of), ..e }),
             vocab_size: words.map_or(self.vocab_size, |[first, end]| end - first),
             part: Some(Part {
                 rank,
