@@ -5,7 +5,7 @@
 //! bits, both losses are of tokens that went through a cache one by one, as in decoding: each is predicted from what the cache holds.
 
 use super::backend::{Backend, CacheElement};
-use super::collective::alone::Alone;
+use super::collective::grid::Groups;
 use super::cpu::Cpu;
 use super::error::SessionError;
 use super::pass::activations::{Activations, Extent, Keep};
@@ -16,7 +16,6 @@ use super::shape::count;
 use super::{CacheFormat, WeightFormat, Workload, checkpoint::Checkpoint};
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// Sequences and their tokens: the logits of one at a time are held.
 const SEQUENCES: usize = 4;
@@ -85,7 +84,7 @@ fn loss(workload: &Workload, through_cache: bool, threads: usize, seed: u64) -> 
     let backend = Cpu::new(threads, None)?.with_dtype(workload.dtype).with_weights(workload.weights);
     let stored = Checkpoint::of(workload)?;
     let origin = stored.as_ref().map_or(Origin::Seed(seed), |stored| Origin::Read(stored));
-    let model = Model::part(backend, &workload.shape, origin, Purpose::Inference, Arc::new(Alone))?;
+    let model = Model::part(backend, &workload.shape, origin, Purpose::Inference, &Groups::alone())?;
     let tokens = TOKENS.min(model.shape.context as usize);
     let mut stream = Stream::new(seed, IDS);
     // One more, so that each has a next one.

@@ -12,6 +12,7 @@ use super::error::SessionError;
 use super::ranks::processes::Together;
 use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
+use super::shape::parts::QkNorm;
 use super::shape::{Mixture, Shape};
 use super::{BackendKind, CacheFormat, Dtype, Phase, WeightFormat, Workload};
 
@@ -53,11 +54,11 @@ pub(crate) fn prepare_among(
 fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Result<Ranks, SessionError> {
     check(workload, options)?;
     match options.backend {
-        BackendKind::Naive => Ranks::start(workload, options, groups(options, net)?, |_| Ok(Naive)),
+        BackendKind::Naive => Ranks::start(workload, options, groups(workload, options, net)?, |_| Ok(Naive)),
         BackendKind::Cpu => {
             let cores = allowed_cores();
             let threads = options.threads_per_rank.max(1) as usize;
-            let groups = groups(options, net)?;
+            let groups = groups(workload, options, net)?;
             // Processes of a node that were not given cores of their own share them out by their places.
             let all = groups.len() * threads;
             let first = net.map_or(0, |n| n.world.local_rank * all);
@@ -70,7 +71,8 @@ fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Re
             Ranks::start(workload, options, groups, backend)
         }
         BackendKind::Cuda => {
-            let (ranks, groups) = cuda::nccl::open(&options.parallel, workload.dtype, net)?;
+            let copies = options.parallel.kv_copies(&workload.shape);
+            let (ranks, groups) = cuda::nccl::open(&options.parallel, copies, workload.dtype, net)?;
             ranks.iter().try_for_each(|rank| rank.fits(workload))?;
             cuda::Cuda::rehearse(&ranks, |alone| rehearse(workload, options, alone));
             let rank = |rank: usize| {
@@ -92,21 +94,26 @@ pub(crate) fn kernels(workload: &Workload, facts: &DeviceFacts) -> Vec<KernelNam
 /// which operations it is made of, with which widths, does not depend on the number of layers or of words, so that no large model has to
 /// be made for it.
 fn rehearse(workload: &Workload, options: &SessionOptions, backend: cuda::Cuda) -> Result<(), SessionError> {
-    let part = options.parallel.part_of(&workload.shape);
+    let part = options.parallel.part_of(&workload.shape, 0, BackendKind::Cuda).as_whole();
     let experts = part.experts.map(|e| Mixture { dense_layers: e.dense_layers.min(1), ..e });
     let n_layers = 1 + experts.map_or(0, |e| e.dense_layers);
     let shape = Shape { n_layers, experts, vocab_size: part.vocab_size.min(1024), ..part };
     let batch = workload.batch / options.parallel.data;
     let one = Workload { shape, batch, weights_from: None, ..workload.clone() };
     let alone = SessionOptions { parallel: Parallel::replicas(1), ..options.clone() };
-    let places = |_: &[usize], _: &[usize], _| Ok::<_, SessionError>(Vec::new());
-    Ranks::start(&one, &alone, grid::groups(&alone.parallel, 0..1, places)?, |_| Ok(backend.clone()))?.step()?;
+    let places = |_: &[usize], _: &[usize], _: grid::Of| Ok::<_, SessionError>(Vec::new());
+    Ranks::start(&one, &alone, grid::groups(&alone.parallel, 1, 0..1, places)?, |_| Ok(backend.clone()))?.step()?;
     Ok(())
 }
 
 /// The groups of ranks whose buffers lie in host memory.
-fn groups<T: AsMut<[f32]>>(options: &SessionOptions, net: Option<&Net>) -> Result<Vec<Groups<T>>, SessionError> {
-    net.map_or_else(|| Ok(of_threads(&options.parallel)), |net| tcp::open(&options.parallel, net))
+fn groups<T: AsMut<[f32]>>(
+    workload: &Workload,
+    options: &SessionOptions,
+    net: Option<&Net>,
+) -> Result<Vec<Groups<T>>, SessionError> {
+    let (parallel, copies) = (&options.parallel, options.parallel.kv_copies(&workload.shape));
+    net.map_or_else(|| Ok(of_threads(parallel, copies)), |net| tcp::open(parallel, copies, net))
 }
 
 fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
@@ -126,11 +133,18 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     if let Some(what) = (options.backend == BackendKind::Cuda).then(|| cuda::parts::lacking(w)).flatten() {
         return invalid(format!("{what} are not built into backend cuda (model {}); use backend: cpu", w.shape.family));
     }
-    let Parallel { sharding, pipeline, .. } = options.parallel;
+    let Parallel { sharding, pipeline, tensor, .. } = options.parallel;
     if options.backend == BackendKind::Cuda && pipeline > 1 {
         return invalid(format!(
             "parallel.pipeline: {pipeline} is on CPU ranks only; use parallel.pipeline: 1, or backend: cpu"
         ));
+    }
+    if options.backend == BackendKind::Cuda && tensor > 1 && w.shape.parts().qk_norm == QkNorm::Whole {
+        return invalid(
+            "norms of the queries of all heads together are not built into backend cuda where ranks split the layers; use \
+             parallel.tensor: 1, or backend: cpu"
+                .into(),
+        );
     }
     if options.backend == BackendKind::Cuda && w.phase == Phase::Train && sharding.of_gradients() {
         return invalid(format!(

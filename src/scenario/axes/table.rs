@@ -127,7 +127,7 @@ pub(super) const TRIAL: [Axis; 22] = [
         "tensor",
         "devices",
         Kind::Count,
-        "devices of a replica; heads and feed-forward widths are split among them; divides n_heads, n_kv_heads and d_ff; default 1",
+        "devices of a replica; heads, feed-forward widths and, on CPUs, the vocabulary are split among them; divides n_heads, d_ff and d_ff_expert, and n_kv_heads or is a multiple of it; default 1",
         |d, v| d.tensor = Some(count(v)?),
         |t| int(t.parallel().tensor)
     ),

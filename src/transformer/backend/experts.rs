@@ -34,8 +34,8 @@ impl ExpertDims {
 pub struct Experts<'a, T> {
     pub up: &'a T,
     pub down: &'a T,
-    /// `[E * inner]` and `[E * C]`
-    pub biases: Option<[&'a T; 2]>,
+    /// `[E * inner]` and `[E * C]`; of ranks that have a stretch of F each, one adds the second.
+    pub biases: [Option<&'a T>; 2],
     pub chosen: &'a T,
     pub weights: &'a T,
     pub d: ExpertDims,
@@ -50,7 +50,7 @@ pub struct ExpertsBackward<'a, T> {
     pub act: &'a mut T,
     pub dup: &'a mut T,
     pub ddown: &'a mut T,
-    /// As [`Experts::biases`].
+    /// `[E * inner]` and `[E * C]`
     pub dbiases: Option<[&'a mut T; 2]>,
     /// `[N, C]`
     pub dx: &'a mut T,

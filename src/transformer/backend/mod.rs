@@ -17,11 +17,14 @@ mod latent;
 mod latent_on_host;
 mod on_host;
 mod parts;
+mod split;
+mod split_on_host;
 
 pub use alloc::Alloc;
 pub(crate) use experts::{ExpertDims, Experts, ExpertsBackward};
 pub(crate) use latent::{BlockCopy, Blocks, LatentDims};
 pub(crate) use parts::Parts;
+pub(crate) use split::{OwnHeads, OwnWords, ROWS_AT_A_TIME};
 
 use super::error::SessionError;
 pub use super::kv_cache::{CacheDims, CacheElement};
@@ -95,7 +98,7 @@ pub trait Backend: Parts {
         self.upload(&host, to);
     }
 
-    /// Row r of `out [N, C]` is `table[ids[r]] (+ positions[first_position + r % tokens])`.
+    /// Row r of `out [N, C]` is `table[ids[r]] (+ positions[first_position + r % tokens])`; of `IGNORED_TOKEN` the table has zeros.
     fn embed(
         &self,
         ids: &[u32],

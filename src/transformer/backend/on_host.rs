@@ -2,6 +2,7 @@
 //! oracle has them so; for a device they are right and slow, and a workload that needs them is refused there.
 
 use super::experts::{ExpertDims, Experts, ExpertsBackward};
+use super::split::OwnHeads;
 use super::{AttentionDims, Backend, QkNormDims, Store, Stretch};
 use crate::transformer::shape::{Routing, Scoring};
 use std::ops::Range;
@@ -12,7 +13,7 @@ pub(super) fn read<B: Backend + ?Sized>(on: &B, from: &B::Buffer, len: usize) ->
     host
 }
 
-fn write<B: Backend + ?Sized>(on: &B, sums: Vec<f64>, to: &mut B::Buffer) {
+pub(super) fn write<B: Backend + ?Sized>(on: &B, sums: Vec<f64>, to: &mut B::Buffer) {
     on.upload(&sums.into_iter().map(|s| s as f32).collect::<Vec<_>>(), to);
 }
 
@@ -47,17 +48,21 @@ pub(super) fn qk_norm<B: Backend + ?Sized>(
     gains: [&B::Buffer; 2],
     kept: Option<(&mut B::Buffer, &mut B::Buffer)>,
     d: QkNormDims,
+    own: Option<OwnHeads<'_, B::Buffer>>,
 ) {
     let (n, width, row) = (d.of.rows(), d.width(), d.of.qkv_width());
     let gains = host_gains(on, gains, d);
     let mut host = read(on, qkv, n * row);
+    let means = means(on, d, own, |r, (at, len, _)| {
+        let stretch = &host[r * row + at..][..len];
+        dot(stretch, stretch)
+    });
     let (mut x, mut stats) = (vec![0.0f32; n * width], vec![0.0f32; n * d.count()]);
     for r in 0..n {
         x[r * width..][..width].copy_from_slice(&host[r * row..][..width]);
         for (i, (at, len, of_keys)) in d.stretches().enumerate() {
             let stretch = &mut host[r * row + at..][..len];
-            let squares: f64 = stretch.iter().map(|x| f64::from(*x).powi(2)).sum();
-            let rstd = 1.0 / (squares / len as f64 + f64::from(d.eps)).sqrt();
+            let rstd = 1.0 / (means[r * d.count() + i] + f64::from(d.eps)).sqrt();
             stats[r * d.count() + i] = rstd as f32;
             let gains = &gains[usize::from(of_keys)];
             stretch.iter_mut().zip(gains).for_each(|(x, g)| *x = (f64::from(*x) * rstd * g) as f32);
@@ -77,23 +82,29 @@ pub(super) fn qk_norm_backward<B: Backend + ?Sized>(
     gains: [&B::Buffer; 2],
     dqkv: &mut B::Buffer,
     dgains: [&mut B::Buffer; 2],
-    d: QkNormDims,
+    (d, own): (QkNormDims, Option<OwnHeads<'_, B::Buffer>>),
 ) {
     let (n, width, row) = (d.of.rows(), d.width(), d.of.qkv_width());
     let (x, stats) = (read(on, x, n * width), read(on, stats, n * d.count()));
     let gains = host_gains(on, gains, d);
     let mut host = read(on, dqkv, n * row);
     let mut of_gains = gains.each_ref().map(|g| vec![0.0f64; g.len()]);
+    let hat = |r: usize, i: usize, at: usize| f64::from(x[r * width + at]) * f64::from(stats[r * d.count() + i]);
+    let means = means(on, d, own, |r, (at, len, of_keys)| {
+        let gains = &gains[usize::from(of_keys)];
+        let i = if d.whole { usize::from(of_keys) } else { at / d.of.head_dim };
+        (0..len).map(|j| f64::from(host[r * row + at + j]) * gains[j] * hat(r, i, at + j)).sum()
+    });
     for r in 0..n {
         for (i, (at, len, of_keys)) in d.stretches().enumerate() {
-            let (x, rstd) = (&x[r * width + at..][..len], f64::from(stats[r * d.count() + i]));
+            let rstd = f64::from(stats[r * d.count() + i]);
             let (gains, sums) = (&gains[usize::from(of_keys)], &mut of_gains[usize::from(of_keys)]);
             let dout = &mut host[r * row + at..][..len];
-            let hat = |j: usize| f64::from(x[j]) * rstd;
-            let along = (0..len).map(|j| f64::from(dout[j]) * gains[j] * hat(j)).sum::<f64>() / len as f64;
+            let along = means[r * d.count() + i];
             for j in 0..len {
-                sums[j] += f64::from(dout[j]) * hat(j);
-                dout[j] = (rstd * (f64::from(dout[j]) * gains[j] - hat(j) * along)) as f32;
+                let hat = hat(r, i, at + j);
+                sums[j] += f64::from(dout[j]) * hat;
+                dout[j] = (rstd * (f64::from(dout[j]) * gains[j] - hat * along)) as f32;
             }
         }
     }
@@ -101,6 +112,24 @@ pub(super) fn qk_norm_backward<B: Backend + ?Sized>(
     for (to, sums) in dgains.into_iter().zip(of_gains) {
         write(on, sums, to);
     }
+}
+
+/// The means of what `sum` has of each row's stretches: over all ranks' heads, where each has some.
+fn means<B: Backend + ?Sized>(
+    on: &B,
+    d: QkNormDims,
+    own: Option<OwnHeads<'_, B::Buffer>>,
+    sum: impl Fn(usize, (usize, usize, bool)) -> f64,
+) -> Vec<f64> {
+    let stretches = || (0..d.of.rows()).flat_map(|r| d.stretches().map(move |stretch| (r, stretch)));
+    let sums = stretches().map(|(r, stretch)| sum(r, stretch));
+    let Some(OwnHeads { ranks, sums: room, over_sums }) = own else {
+        return sums.zip(stretches()).map(|(sum, (_, (_, len, _)))| sum / len as f64).collect();
+    };
+    on.upload(&sums.map(|s| s as f32).collect::<Vec<f32>>(), room);
+    over_sums(room);
+    let all = read(on, room, d.of.rows() * d.count()).into_iter();
+    all.zip(stretches()).map(|(sum, (_, (_, len, _)))| f64::from(sum) / (len * ranks) as f64).collect()
 }
 
 /// The gains of queries and of keys.
@@ -209,11 +238,9 @@ pub(super) fn route_backward<B: Backend + ?Sized>(
 
 /// The biases of a layer's experts, zero where there are none.
 fn host_biases<B: Backend + ?Sized>(on: &B, of: &Experts<'_, B::Buffer>, inner: usize) -> [Vec<f32>; 2] {
-    let lens = [of.d.experts * inner, of.d.experts * of.d.c];
-    match of.biases {
-        Some([up, down]) => [read(on, up, lens[0]), read(on, down, lens[1])],
-        None => lens.map(|len| vec![0.0; len]),
-    }
+    let [up, down] = of.biases;
+    let read = |bias: Option<&B::Buffer>, len: usize| bias.map_or_else(|| vec![0.0; len], |b| self::read(on, b, len));
+    [read(up, of.d.experts * inner), read(down, of.d.experts * of.d.c)]
 }
 
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {

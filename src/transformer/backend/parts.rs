@@ -4,7 +4,11 @@
 
 use super::experts::{ExpertDims, Experts, ExpertsBackward};
 use super::latent::{BlockCopy, LatentDims};
-use super::{Alloc, AttentionDims, Backend, CacheDims, QkNormDims, Store, Stretch, latent_on_host, on_host};
+use super::split::{OwnHeads, OwnWords};
+use super::{
+    Alloc, AttentionDims, Backend, CacheDims, LinearDims, Loss, QkNormDims, Store, Stretch, latent_on_host, on_host,
+    split_on_host,
+};
 use crate::transformer::shape::Routing;
 use std::ops::Range;
 
@@ -57,7 +61,20 @@ pub trait Parts: Alloc {
     ) where
         Self: Backend,
     {
-        on_host::qk_norm(self, qkv, gains, kept, d);
+        on_host::qk_norm(self, qkv, gains, kept, d, None);
+    }
+    /// `Parts::qk_norm` of all heads together, of which each rank has some.
+    fn qk_norm_split(
+        &self,
+        qkv: &mut Self::Buffer,
+        gains: [&Self::Buffer; 2],
+        kept: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
+        d: QkNormDims,
+        own: OwnHeads<'_, Self::Buffer>,
+    ) where
+        Self: Backend,
+    {
+        on_host::qk_norm(self, qkv, gains, kept, d, Some(own));
     }
     /// Gradients of queries and keys, in `dqkv`, become those of what was normed; gradients of the gains are overwritten.
     fn qk_norm_backward(
@@ -71,7 +88,22 @@ pub trait Parts: Alloc {
     ) where
         Self: Backend,
     {
-        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, d);
+        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, (d, None));
+    }
+    /// The same where each rank has some heads.
+    fn qk_norm_split_backward(
+        &self,
+        x: &Self::Buffer,
+        gains: [&Self::Buffer; 2],
+        stats: &Self::Buffer,
+        dqkv: &mut Self::Buffer,
+        dgains: [&mut Self::Buffer; 2],
+        d: QkNormDims,
+        own: OwnHeads<'_, Self::Buffer>,
+    ) where
+        Self: Backend,
+    {
+        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, (d, Some(own)));
     }
 
     /// `x[i] *= factor` for the first `len` elements.
@@ -101,6 +133,24 @@ pub trait Parts: Alloc {
         Self: Backend,
     {
         on_host::map(self, x, len, |x| (f64::from(cap) * (f64::from(x) / f64::from(cap)).tanh()) as f32);
+    }
+
+    /// [`Backend::cross_entropy`] where each rank has some rows of the vocabulary, `w [V, C]`, and the others' logits count too. Targets
+    /// are words of the whole; `dx` is what the rank's own words give it.
+    fn cross_entropy_split(
+        &self,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        targets: &[u32],
+        gradients: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
+        cap: Option<f32>,
+        d: LinearDims,
+        own: OwnWords<'_, Self::Buffer>,
+    ) -> Loss
+    where
+        Self: Backend,
+    {
+        split_on_host::cross_entropy(self, [x, w], targets, gradients, cap, d, own)
     }
 
     /// Of every token's `logits [N, E]` the K largest, the first of equals: `chosen [N, K]` (as tokens are kept) and `weights [N, K]`, the

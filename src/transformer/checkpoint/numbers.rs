@@ -12,22 +12,17 @@ use std::ops::Range;
 const AT_ONCE: usize = 1 << 20;
 
 impl Numbers for Checkpoint {
-    fn rows(
-        &self,
-        parameter: usize,
-        spec: &Spec,
-        (rank, of): (usize, usize),
-        first: usize,
-        out: &mut [f32],
-    ) -> Result<(), SessionError> {
+    fn rows(&self, parameter: usize, spec: &Spec, first: usize, out: &mut [f32]) -> Result<(), SessionError> {
         let pieces = &self.pieces[parameter];
-        let whole_width = pieces.first().map_or(1, |p| p.place.columns);
-        let width = if spec.split == Split::Columns { spec.columns } else { whole_width };
-        let columns = if spec.split == Split::Columns { rank * width..(rank + 1) * width } else { 0..width };
+        let columns = match spec.split {
+            Split::Columns { first, .. } => first..first + spec.columns,
+            Split::Whole | Split::Rows(_) => 0..pieces.first().map_or(1, |p| p.place.columns),
+        };
+        let width = columns.len();
         // Of a vector, rows are its elements.
         let first = first * spec.columns / width;
         let (rows, mut rest) = (first..first + out.len() / width, out);
-        for stretch in spec.rows_of_whole(rows, rank, of) {
+        for stretch in spec.rows_of_whole(rows) {
             let (here, after) = rest.split_at_mut(stretch.len() * width);
             self.whole_rows(pieces, stretch, &columns, here)?;
             rest = after;

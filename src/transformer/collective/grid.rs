@@ -4,9 +4,10 @@
 //! Ranks are numbered replica by replica and there stage by stage, so that those that split a layer (and talk twice a layer) are
 //! neighbours, as within a node, and a stage is next to those that it hands on to.
 
+use super::super::BackendKind;
 use super::super::error::SessionError;
 use super::super::shape::Shape;
-use super::super::shape::parts::{Positions, QkNorm};
+use super::super::shape::parts::Positions;
 use super::Collective;
 use super::alone::Alone;
 use super::stage::Stage;
@@ -52,7 +53,8 @@ impl Sharding {
 pub struct Parallel {
     /// Replicas of the model; the batch is split among them.
     pub data: u32,
-    /// Tensor-parallel ranks of one replica; heads and feed-forward widths are split among them (Shoeybi et al. 2019, section 3).
+    /// Tensor-parallel ranks of one replica; heads, feed-forward widths and words are split among them (Shoeybi et al. 2019, section 3). Where
+    /// there are more ranks than heads of keys and values, several hold each of these.
     pub tensor: u32,
     /// Pipeline-parallel ranks of one replica; its layers are divided into so many stages.
     #[serde(default = "Parallel::one", skip_serializing_if = "Parallel::is_one")]
@@ -133,22 +135,40 @@ impl Parallel {
             let message = format!("{what} are not built in where ranks split the layers; use parallel.tensor: 1");
             return Err(Indivisible { field: "parallel.tensor", message });
         }
-        let parts = [("n_heads", shape.n_heads), ("n_kv_heads", shape.n_kv_heads), ("d_ff", shape.d_ff)];
-        // Heads of keys and values are not copied: each belongs to one rank.
-        let Some((field, size)) = parts.into_iter().find(|(_, size)| t == 0 || !size.is_multiple_of(t)) else {
-            return Ok(());
+        if t > shape.vocab_size {
+            let message = format!("{t} devices would not have a word of model.vocab_size = {} each", shape.vocab_size);
+            let message = format!("{message}; use {} or fewer", shape.vocab_size);
+            return Err(Indivisible { field: "parallel.tensor", message });
+        }
+        // Where all layers are of experts nothing is as wide as `d_ff`, unless experts are.
+        let dense = shape.experts.is_none_or(|e| e.dense_layers > 0 || e.d_ff.is_none()).then_some(shape.d_ff);
+        let of_experts = shape.experts.and_then(|e| e.d_ff);
+        let parts = [("n_heads", Some(shape.n_heads)), ("d_ff", dense), ("d_ff_expert", of_experts)];
+        let parts = parts.map(|(field, size)| (field, size.unwrap_or(0)));
+        // Heads of keys and values divide among the ranks, or the ranks among copies of them.
+        let kv_heads = shape.n_kv_heads;
+        let fits = |t: u32| t > 0 && (kv_heads.is_multiple_of(t) || t.is_multiple_of(kv_heads));
+        let undivided = parts.into_iter().find(|(_, size)| t == 0 || !size.is_multiple_of(t));
+        let why = match undivided {
+            Some((field, size)) => format!("{t} does not divide model.{field} = {size}"),
+            None if fits(t) => return Ok(()),
+            None => format!("{t} neither divides model.n_kv_heads = {kv_heads} nor is a multiple of it"),
         };
         let all = parts.into_iter().fold(0, |a, (_, size)| gcd(a, size));
-        let works: Vec<String> = (1..=all).filter(|d| all.is_multiple_of(*d)).map(|d| d.to_string()).collect();
-        let message =
-            format!("{t} does not divide model.{field} = {size}; what divides all of this model: {}", works.join(", "));
+        let works: Vec<String> =
+            (1..=all).filter(|d| all.is_multiple_of(*d) && fits(*d)).map(|d| d.to_string()).collect();
+        let message = format!("{why}; what divides all of this model: {}", works.join(", "));
         Err(Indivisible { field: "parallel.tensor", message })
     }
 
-    /// The part of a model's layers that one tensor-parallel rank holds.
-    pub fn part_of(&self, shape: &Shape) -> Shape {
-        let t = self.tensor.max(1);
-        Shape { n_heads: shape.n_heads / t, n_kv_heads: shape.n_kv_heads / t, d_ff: shape.d_ff / t, ..shape.clone() }
+    /// The part of a model's layers that one tensor-parallel rank holds, by its place in its replica.
+    pub fn part_of(&self, shape: &Shape, place: usize, on: BackendKind) -> Shape {
+        shape.part_of(place, self.tensor, on)
+    }
+
+    /// Tensor-parallel ranks that hold the same heads of keys and values.
+    pub fn kv_copies(&self, shape: &Shape) -> u32 {
+        shape.kv_copies(self.tensor)
     }
 }
 
@@ -159,6 +179,8 @@ pub(crate) struct Groups<T> {
     pub data: Arc<dyn Collective<T>>,
     /// The ranks of the same replica that split its layers; its rank is the part's.
     pub tensor: Arc<dyn Collective<T>>,
+    /// Those of them that hold the same heads of keys and values.
+    pub copies: Arc<dyn Collective<T>>,
     /// Those that have other layers of it.
     pub stages: Stages<T>,
 }
@@ -178,10 +200,10 @@ pub(crate) struct Stages<T> {
 
 impl<T> Groups<T> {
     /// Of a rank that has nobody to talk to.
-    fn alone() -> Self {
+    pub(crate) fn alone() -> Self {
         let alone = || Arc::new(Alone) as Arc<dyn Collective<T>>;
         let stages = Stages { all: alone(), before: alone(), after: alone(), ends: alone() };
-        Self { data: alone(), tensor: alone(), stages }
+        Self { data: alone(), tensor: alone(), copies: alone(), stages }
     }
 
     /// What has gone wrong in any of them.
@@ -189,79 +211,105 @@ impl<T> Groups<T> {
     /// # Errors
     /// That of the first that says so.
     pub(crate) fn check(&self) -> Result<(), SessionError> {
-        let Stages { all, before, after, ends } = &self.stages;
-        [&self.data, &self.tensor, all, before, after, ends].into_iter().try_for_each(|group| group.check())
+        let Self { data, tensor, copies, stages: Stages { all, before, after, ends } } = self;
+        [data, tensor, copies, all, before, after, ends].into_iter().try_for_each(|group| group.check())
+    }
+
+    /// Its place in one of them.
+    fn put(&mut self, of: Of, place: Arc<dyn Collective<T>>) {
+        match of {
+            Of::Replica => self.tensor = place,
+            Of::Replicas => self.data = place,
+            Of::Copies => self.copies = place,
+            Of::Stages => self.stages.all = place,
+            Of::Ends => self.stages.ends = place,
+            Of::Neighbours if place.rank() == 0 => self.stages.after = place,
+            Of::Neighbours => self.stages.before = place,
+        }
     }
 }
 
+/// The groups of a grid of which `copies` neighbours hold the same heads of keys and values: their ranks, and what these are to one
+/// another, in the order in which every process makes them.
+fn members(parallel: &Parallel, copies: u32) -> impl Iterator<Item = (Vec<usize>, Of)> {
+    let [data, stages, tensor] = [parallel.data, parallel.pipeline, parallel.tensor].map(|n| n as usize);
+    let copies = copies.max(1) as usize;
+    let at = move |d: usize, s: usize, t: usize| (d * stages + s) * tensor + t;
+    let pairs = |a: usize, b: usize| (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)));
+    let replicas = pairs(data, stages).map(move |(d, s)| ((0..tensor).map(|t| at(d, s, t)).collect(), Of::Replica));
+    let parts = pairs(stages, tensor).map(move |(s, t)| ((0..data).map(|d| at(d, s, t)).collect(), Of::Replicas));
+    let holders =
+        (0..data * stages * tensor / copies).map(move |h| ((h * copies..(h + 1) * copies).collect(), Of::Copies));
+    let staged = pairs(data, tensor).filter(move |_| stages > 1).flat_map(move |(d, t)| {
+        let all = ((0..stages).map(|s| at(d, s, t)).collect(), Of::Stages);
+        let ends = (vec![at(d, 0, t), at(d, stages - 1, t)], Of::Ends);
+        let neighbours = (1..stages).map(move |s| (vec![at(d, s - 1, t), at(d, s, t)], Of::Neighbours));
+        [all, ends].into_iter().chain(neighbours)
+    });
+    replicas.chain(parts).chain(holders).chain(staged).filter(|(ranks, _): &(Vec<usize>, Of)| ranks.len() > 1)
+}
+
+/// How many groups of several there are.
+pub(crate) fn count_groups(parallel: &Parallel, copies: u32) -> usize {
+    members(parallel, copies).count()
+}
+
+/// What the ranks of a group are to one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Those of one replica that split its layers.
+    Replica,
+    /// Those with the same part of each replica.
+    Replicas,
+    /// Those of one replica with the same heads of keys and values.
+    Copies,
+    /// Those of one replica that have other layers each.
+    Stages,
+    /// The first of these and the last.
+    Ends,
+    /// One of these and the next.
+    Neighbours,
+}
+
 /// The groups of every rank of `local`, in the order of the ranks. `group` makes places in one of all its ranks, for those of them
-/// that are local; it is also told whether the group is one of replicas. It is called for every group of several, in the same order
-/// by every process.
+/// that are local. It is called for every group of several, in the same order by every process.
 ///
 /// # Errors
 /// Those of `group`.
 pub(crate) fn groups<T, E>(
     parallel: &Parallel,
+    copies: u32,
     local: Range<usize>,
-    mut group: impl FnMut(&[usize], &[usize], bool) -> Result<Vec<Arc<dyn Collective<T>>>, E>,
+    mut group: impl FnMut(&[usize], &[usize], Of) -> Result<Vec<Arc<dyn Collective<T>>>, E>,
 ) -> Result<Vec<Groups<T>>, E> {
-    let [data, stages, tensor] = [parallel.data, parallel.pipeline, parallel.tensor].map(|n| n as usize);
-    let at = |d: usize, s: usize, t: usize| (d * stages + s) * tensor + t;
-    let mut places: Vec<Groups<T>> = (0..data * stages * tensor).map(|_| Groups::alone()).collect();
-    // What a place is to the rank at that number of the group.
-    type Put<T> = fn(&mut Groups<T>, usize, Arc<dyn Collective<T>>);
-    let mut make = |ranks: Vec<usize>, of_replicas: bool, put: Put<T>| {
-        if ranks.len() > 1 {
-            let own: Vec<usize> = ranks.iter().copied().filter(|r| local.contains(r)).collect();
-            for (rank, place) in own.iter().zip(group(&ranks, &own, of_replicas)?) {
-                put(&mut places[*rank], place.rank(), place);
-            }
-        }
-        Ok::<(), E>(())
-    };
-    for (d, s) in (0..data).flat_map(|d| (0..stages).map(move |s| (d, s))) {
-        make((0..tensor).map(|t| at(d, s, t)).collect(), false, |groups, _, place| groups.tensor = place)?;
-    }
-    for (s, t) in (0..stages).flat_map(|s| (0..tensor).map(move |t| (s, t))) {
-        make((0..data).map(|d| at(d, s, t)).collect(), true, |groups, _, place| groups.data = place)?;
-    }
-    for (d, t) in (0..data).flat_map(|d| (0..tensor).map(move |t| (d, t))).filter(|_| stages > 1) {
-        make((0..stages).map(|s| at(d, s, t)).collect(), false, |groups, _, place| groups.stages.all = place)?;
-        make(vec![at(d, 0, t), at(d, stages - 1, t)], false, |groups, _, place| groups.stages.ends = place)?;
-        for s in 1..stages {
-            make(vec![at(d, s - 1, t), at(d, s, t)], false, |groups, number, place| match number {
-                0 => groups.stages.after = place,
-                _ => groups.stages.before = place,
-            })?;
+    let all = parallel.ranks().unwrap_or(0) as usize;
+    let mut places: Vec<Groups<T>> = (0..all).map(|_| Groups::alone()).collect();
+    for (ranks, of) in members(parallel, copies) {
+        let own: Vec<usize> = ranks.iter().copied().filter(|r| local.contains(r)).collect();
+        for (rank, place) in own.iter().zip(group(&ranks, &own, of)?) {
+            places[*rank].put(of, place);
         }
     }
     Ok(places.into_iter().skip(local.start).take(local.len()).collect())
 }
 
 /// The groups of threads of this process.
-pub(crate) fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel) -> Vec<Groups<T>> {
-    let seats = |ranks: &[usize], _: &[usize], _| {
+pub(crate) fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel, copies: u32) -> Vec<Groups<T>> {
+    let seats = |ranks: &[usize], _: &[usize], _: Of| {
         let seats = Exchange::seats(ranks.len()).into_iter();
         Ok::<_, std::convert::Infallible>(seats.map(|s| Arc::new(s) as Arc<dyn Collective<T>>).collect())
     };
     let all = parallel.ranks().unwrap_or(0) as usize;
-    groups(parallel, 0..all, seats).unwrap_or_else(|never| match never {})
+    groups(parallel, copies, 0..all, seats).unwrap_or_else(|never| match never {})
 }
 
 /// What a model has whose gradients, or whose meaning, would be of all heads together.
 fn split_by_nobody(shape: &Shape) -> Option<&'static str> {
     let parts = shape.parts();
-    if shape.experts.is_some() {
-        return Some("experts");
-    }
     if shape.latent.is_some() {
         return Some("latents of keys and values");
     }
-    match (parts.qk_norm, parts.positions) {
-        (QkNorm::Head | QkNorm::Whole, _) => Some("norms of queries and keys"),
-        (QkNorm::None, Positions::Alibi) => Some("slopes of scores by head (ALiBi)"),
-        _ => None,
-    }
+    (parts.positions == Positions::Alibi).then_some("slopes of scores by head (ALiBi)")
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -285,9 +333,16 @@ mod tests {
         let shape = Shape::new(Family::Llama, &spec).unwrap();
         let check = |data, tensor, batch| Parallel { data, tensor, ..Parallel::replicas(1) }.check(&shape, batch);
         assert_eq!(check(2, 4, 6), Ok(()));
+        assert_eq!(check(1, 8, 1), Ok(()), "two ranks hold each head of keys and values");
         assert_eq!(
-            check(1, 8, 1).unwrap_err().message,
-            "8 does not divide model.n_kv_heads = 4; what divides all of this model: 1, 2, 4"
+            check(1, 16, 1).unwrap_err().message,
+            "16 does not divide model.n_heads = 8; what divides all of this model: 1, 2, 4, 8"
+        );
+        let odd = ShapeSpec { n_heads: Some(6), n_kv_heads: Some(2), head_dim: Some(8), ..spec };
+        let odd = Shape::new(Family::Llama, &odd).unwrap();
+        assert_eq!(
+            Parallel { tensor: 3, ..Parallel::replicas(1) }.check(&odd, 1).unwrap_err().message,
+            "3 neither divides model.n_kv_heads = 2 nor is a multiple of it; what divides all of this model: 1, 2, 6"
         );
         assert_eq!(
             check(4, 2, 6).unwrap_err().message,
@@ -301,8 +356,8 @@ mod tests {
         let grid = Parallel { tensor: 2, ..Parallel::replicas(2) };
         let made = |local: Range<usize>| {
             let mut seen = Vec::new();
-            let places = groups::<Vec<f32>, ()>(&grid, local, |ranks, own, of_replicas| {
-                seen.push((ranks.to_vec(), own.to_vec(), of_replicas));
+            let places = groups::<Vec<f32>, ()>(&grid, 2, local, |ranks, own, of| {
+                seen.push((ranks.to_vec(), own.to_vec(), of));
                 Ok(own.iter().map(|_| Arc::new(Alone) as Arc<dyn Collective<Vec<f32>>>).collect())
             });
             (seen, places.unwrap().len())
@@ -312,13 +367,15 @@ mod tests {
         assert_eq!(
             seen,
             [
-                (vec![0, 1], vec![], false),
-                (vec![2, 3], vec![2, 3], false),
-                (vec![0, 2], vec![2], true),
-                (vec![1, 3], vec![3], true)
+                (vec![0, 1], vec![], Of::Replica),
+                (vec![2, 3], vec![2, 3], Of::Replica),
+                (vec![0, 2], vec![2], Of::Replicas),
+                (vec![1, 3], vec![3], Of::Replicas),
+                (vec![0, 1], vec![], Of::Copies),
+                (vec![2, 3], vec![2, 3], Of::Copies),
             ]
         );
-        assert_eq!(made(0..4).0.len(), 4);
+        assert_eq!((made(0..4).0.len(), count_groups(&grid, 2), count_groups(&grid, 1)), (6, 6, 4));
     }
 
     #[test]

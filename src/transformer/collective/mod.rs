@@ -21,12 +21,13 @@ use std::ops::Range;
 pub(crate) enum Reduce {
     Sum,
     Mean,
+    Max,
 }
 
 /// What is done to a bucket of buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Job {
-    /// Every element becomes the sum or mean over the ranks.
+    /// Every element becomes the sum, mean or largest over the ranks.
     AllReduce(Reduce),
     /// The same of the rank's own share ([`share`]) of every buffer; what the others then hold of it is undefined.
     ReduceScatter(Reduce),

@@ -6,7 +6,7 @@
 //! clusters of CPUs, not for speed.
 
 use super::super::error::SessionError;
-use super::grid::{Groups, Parallel, groups};
+use super::grid::{Groups, Of, Parallel, groups};
 use super::net::Net;
 use super::threads::Exchange;
 use super::{Collective, Job, Reduce, Ticket, share};
@@ -76,7 +76,7 @@ impl Member {
                 for (link, rank) in links.iter().zip(1..) {
                     for b in buffers.iter_mut() {
                         match job {
-                            Job::AllReduce(_) | Job::ReduceScatter(_) => add(link, b, &mut scratch)?,
+                            Job::AllReduce(how) | Job::ReduceScatter(how) => join(link, b, how, &mut scratch)?,
                             Job::AllGather => {
                                 let own = own(b.len(), rank);
                                 take(link, &mut b[own], &mut scratch)?;
@@ -119,8 +119,11 @@ fn take(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>) -> Result<(), Sessio
     with(link, to, scratch, |x, new| *x = new)
 }
 
-fn add(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>) -> Result<(), SessionError> {
-    with(link, to, scratch, |x, new| *x += new)
+fn join(link: &Wire, to: &mut [f32], how: Reduce, scratch: &mut Vec<u8>) -> Result<(), SessionError> {
+    match how {
+        Reduce::Sum | Reduce::Mean => with(link, to, scratch, |x, new| *x += new),
+        Reduce::Max => with(link, to, scratch, |x, new| *x = x.max(new)),
+    }
 }
 
 fn with(link: &Wire, to: &mut [f32], scratch: &mut Vec<u8>, each: impl Fn(&mut f32, f32)) -> Result<(), SessionError> {
@@ -236,10 +239,14 @@ impl<'a> Lobby<'a> {
 ///
 /// # Errors
 /// Ranks that do not divide among the processes; processes that do not meet.
-pub(in super::super) fn open<T: AsMut<[f32]>>(parallel: &Parallel, net: &Net) -> Result<Vec<Groups<T>>, SessionError> {
+pub(in super::super) fn open<T: AsMut<[f32]>>(
+    parallel: &Parallel,
+    copies: u32,
+    net: &Net,
+) -> Result<Vec<Groups<T>>, SessionError> {
     let local = net.part_of(parallel.ranks().unwrap_or(0) as usize)?;
     let (here, mut lobby, mut number) = (local.len(), Lobby::open(net)?, 0);
-    let group = |ranks: &[usize], own: &[usize], _: bool| -> Result<Vec<Arc<dyn Collective<T>>>, SessionError> {
+    let group = |ranks: &[usize], own: &[usize], _: Of| -> Result<Vec<Arc<dyn Collective<T>>>, SessionError> {
         number += 1;
         if own.len() == ranks.len() {
             let seats = Exchange::seats(ranks.len()).into_iter();
@@ -264,7 +271,7 @@ pub(in super::super) fn open<T: AsMut<[f32]>>(parallel: &Parallel, net: &Net) ->
         let member = |(rank, links)| Member { rank, size, links: Mutex::new(links), lost: Mutex::new(None) };
         Ok(members.into_iter().map(|m| Arc::new(member(m)) as Arc<dyn Collective<T>>).collect())
     };
-    groups(parallel, local, group)
+    groups(parallel, copies, local, group)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ fn after(groups: Vec<Groups<Vec<f32>>>, first: usize, jobs: &[Job]) -> Vec<Vec<V
                 let mut buffers: Vec<Vec<f32>> = LENS.iter().map(buffer).collect();
                 for job in jobs {
                     let Stages { all, before, after, ends } = &groups.stages;
-                    for group in [&groups.data, &groups.tensor, all, before, after, ends] {
+                    for group in [&groups.data, &groups.tensor, &groups.copies, all, before, after, ends] {
                         group.run(*job, &mut buffers);
                         group.check().unwrap();
                     }
@@ -28,29 +28,35 @@ fn after(groups: Vec<Groups<Vec<f32>>>, first: usize, jobs: &[Job]) -> Vec<Vec<V
     })
 }
 
+/// Of four ranks of a replica two each hold the same heads.
+fn copies(grid: &Parallel) -> u32 {
+    if grid.tensor == 4 { 2 } else { 1 }
+}
+
 #[test]
 fn ranks_of_several_processes_hold_the_bits_that_threads_do() {
     let jobs: &[&[Job]] = &[
         &[Job::AllReduce(Reduce::Sum)],
+        &[Job::AllReduce(Reduce::Max)],
         &[Job::AllReduce(Reduce::Mean), Job::AllReduce(Reduce::Sum)],
         &[Job::ReduceScatter(Reduce::Mean), Job::AllGather],
         &[Job::Broadcast { root: 1 }],
     ];
-    let grids = [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 2, 2), (3, 2, 3)]
+    let grids = [(2, 2, 1), (3, 3, 1), (2, 1, 2), (2, 2, 2), (2, 1, 4), (4, 1, 4), (4, 2, 2), (3, 2, 3)]
         .map(|(processes, data, tensor)| (processes, Parallel { tensor, ..Parallel::replicas(data) }));
     let staged = [(2, 1, 2), (3, 1, 3), (2, 2, 3), (4, 2, 2), (4, 1, 4)]
         .map(|(processes, data, pipeline)| (processes, Parallel { pipeline, ..Parallel::replicas(data) }));
     for (processes, grid) in grids.into_iter().chain(staged) {
-        let several = grid.pipeline > 1 || (grid.data > 1 && grid.tensor > 1);
+        let several = grid.pipeline > 1 || (grid.data > 1 && grid.tensor > 1) || copies(&grid) > 1;
         for jobs in jobs {
             // What a scattered rank holds of the others' shares is undefined, and with several groups goes into the next.
             if jobs.len() == 2 && jobs[1] == Job::AllGather && several {
                 continue;
             }
-            let expected = after(of_threads(&grid), 0, jobs);
+            let expected = after(of_threads(&grid, copies(&grid)), 0, jobs);
             let found = on_loopback(processes, |net| {
                 let local = net.part_of(grid.ranks().unwrap() as usize).unwrap();
-                after(open(&grid, &net).unwrap(), local.start, jobs)
+                after(open(&grid, copies(&grid), &net).unwrap(), local.start, jobs)
             });
             assert_eq!(found.concat(), expected, "{processes} processes, {grid:?}, {jobs:?}");
         }
@@ -61,7 +67,7 @@ fn ranks_of_several_processes_hold_the_bits_that_threads_do() {
 fn a_process_that_leaves_is_missed_by_name_and_not_waited_for() {
     let grid = Parallel::replicas(3);
     let found = on_loopback(3, |net| {
-        let group = open::<Vec<f32>>(&grid, &net).unwrap().pop().unwrap();
+        let group = open::<Vec<f32>>(&grid, 1, &net).unwrap().pop().unwrap();
         if net.world.rank == 2 {
             return None;
         }

@@ -126,7 +126,7 @@ impl<T: AsMut<[f32]>> Collective<T> for Seat {
     }
 }
 
-/// The rank's slice, or every one, becomes the sum or mean of all, by blocks that stay in cache.
+/// The rank's slice, or every one, becomes the sum, mean or largest of all, by blocks that stay in cache.
 fn reduce(slices: &mut [&mut [f32]], how: Reduce, to_all: bool, own: usize) {
     const BLOCK: usize = 1024;
     let (len, ranks) = (slices.first().map_or(0, |s| s.len()), slices.len());
@@ -139,6 +139,7 @@ fn reduce(slices: &mut [&mut [f32]], how: Reduce, to_all: bool, own: usize) {
             let from = &slice[block.clone()];
             match rank {
                 0 => sum.copy_from_slice(from),
+                _ if how == Reduce::Max => sum.iter_mut().zip(from).for_each(|(s, f)| *s = s.max(*f)),
                 _ => sum.iter_mut().zip(from).for_each(|(s, f)| *s += f),
             }
         }
@@ -252,7 +253,8 @@ mod tests {
     fn every_rank_holds_the_same_sums_and_means_at_odd_lengths() {
         for ranks in [1, 2, 3, 4, 5] {
             let total = (1..=ranks).sum::<usize>() as f32;
-            for (how, factor) in [(Reduce::Sum, total), (Reduce::Mean, total / ranks as f32)] {
+            let largest = (Reduce::Max, ranks as f32);
+            for (how, factor) in [(Reduce::Sum, total), (Reduce::Mean, total / ranks as f32), largest] {
                 let results = after(ranks, LENS, &[Job::AllReduce(how)]);
                 for buffers in &results {
                     assert_eq!(buffers, &results[0]);
@@ -268,7 +270,7 @@ mod tests {
     #[test]
     fn scattering_and_gathering_is_reducing_for_all() {
         for ranks in [1, 2, 3, 4] {
-            for how in [Reduce::Sum, Reduce::Mean] {
+            for how in [Reduce::Sum, Reduce::Mean, Reduce::Max] {
                 let whole = after(ranks, LENS, &[Job::AllReduce(how)]);
                 assert_eq!(after(ranks, LENS, &[Job::ReduceScatter(how), Job::AllGather]), whole);
             }

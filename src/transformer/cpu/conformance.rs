@@ -88,7 +88,7 @@ impl<B: Backend> Operation for B {
             let (mut chosen, mut pre) = (new(d.rows()), new(d.rows() * d.kind.inner(d.f)));
             let mut act = new(d.rows() * d.f);
             self.route(logits, &mut chosen, weights, d);
-            let of = Experts { up, down, biases: None, chosen: &chosen, weights, d };
+            let of = Experts { up, down, biases: [None; 2], chosen: &chosen, weights, d };
             Parts::experts(self, x, &of, &mut pre, &mut act, out);
             let to = ExpertsBackward { pre: &mut pre, act: &mut act, dup, ddown, dbiases: None, dx, dweights };
             self.experts_backward(x, &of, dout, to);

@@ -3,10 +3,13 @@
 use super::super::backend::{AttentionDims, CacheDims, IGNORED_TOKEN};
 use super::cached::{Cached, HeadMut, put};
 
-/// `out = table[id] (+ positions[position])`
+/// `out = table[id] (+ positions[position])`, zeros for the table's where the id is [`IGNORED_TOKEN`].
 pub(super) fn row(id: u32, position: usize, table: &[f32], positions: Option<&[f32]>, out: &mut [f32]) {
     let c = out.len();
-    out.copy_from_slice(&table[id as usize * c..][..c]);
+    match id {
+        IGNORED_TOKEN => out.fill(0.0),
+        id => out.copy_from_slice(&table[id as usize * c..][..c]),
+    }
     add_position(position, positions, out);
 }
 

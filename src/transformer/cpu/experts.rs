@@ -131,7 +131,7 @@ pub(super) struct Routed<'a> {
 
 /// First and second products, and routes of a layer, in host memory.
 pub(super) fn parts<'a>(of: &Experts<'a, Buffer>) -> ([Weights<'a>; 2], Routed<'a>) {
-    let [up, down] = of.biases.map_or([None, None], |b| b.map(|b| Some(b.plain())));
+    let [up, down] = of.biases.map(|b| b.map(Buffer::plain));
     let (c, f) = (of.d.c, of.d.f);
     let up = Weights::new(of.up, up, of.d.kind.inner(f), c);
     let down = Weights::new(of.down, down, c, f);
@@ -346,7 +346,7 @@ mod tests {
         let inner = D.kind.inner(D.f);
         let [mut pre, mut act, mut out] =
             [D.rows() * inner, D.rows() * D.f, D.n * D.c].map(|len| on.alloc(len, Category::Activations).unwrap());
-        let of = Experts { up, down, biases: None, chosen: &chosen, weights: &weights, d: D };
+        let of = Experts { up, down, biases: [None; 2], chosen: &chosen, weights: &weights, d: D };
         on.experts(x, &of, &mut pre, &mut act, &mut out);
         (out.plain()[..D.n * D.c].to_vec(), pre.plain()[..D.rows() * inner].to_vec())
     }

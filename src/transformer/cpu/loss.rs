@@ -1,14 +1,14 @@
 //! The vocabulary projection and its cross-entropy in blocks of rows: the logits never exist whole.
 
-use super::super::backend::{IGNORED_TARGET, LinearDims};
+use super::super::backend::{IGNORED_TARGET, LinearDims, ROWS_AT_A_TIME};
 use super::instructions::vectorised;
 use super::math::{exp, maximum, soft_cap, sum};
 use super::matmul::matmul;
 use super::pool::{Pool, reading, writing};
 use super::product::{Onto, Precision, View};
 
-/// Rows a block: enough for an efficient product, few enough that a block of logits stays small beside the weights.
-pub(super) const BLOCK: usize = 512;
+/// Rows a block.
+pub(super) const BLOCK: usize = ROWS_AT_A_TIME;
 
 /// Elements of scratch that a pass over `n` rows of a vocabulary of `v` takes.
 pub(super) fn scratch_len(n: usize, v: usize) -> usize {

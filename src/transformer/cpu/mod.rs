@@ -34,13 +34,14 @@ mod routes;
 mod scratch;
 mod spans;
 mod update;
+mod words;
 
 pub(crate) use instructions::Instructions;
 pub(super) use scratch::{Widths, scratch_words, weight_words};
 
 use super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Store,
-    Update, Updated,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TOKEN, LinearDims, Loss,
+    NormDims, Store, Update, Updated,
 };
 use super::error::SessionError;
 use super::shape::Activation;
@@ -218,7 +219,7 @@ impl Backend for Cpu {
             for (r, (out, id)) in out.chunks_exact_mut(c).zip(ids).enumerate() {
                 let position = first + (i * share + r) % tokens;
                 match table {
-                    Buffer::Packed(table) => {
+                    Buffer::Packed(table) if *id != IGNORED_TOKEN => {
                         table.row(*id as usize, out);
                         embedding::add_position(position, positions, out);
                     }

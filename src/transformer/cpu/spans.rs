@@ -50,6 +50,14 @@ pub(super) fn loss(w: &Buffer, gradients: bool, d: LinearDims) -> Span {
     })
 }
 
+/// A part of what [`loss`] is of, where ranks tell one another of logits in between: so many of its products.
+pub(super) fn part_of_loss(products: f64, d: LinearDims) -> Span {
+    span(Kind::Loss, "cross_entropy", || {
+        let numbers = moved(d.n * d.m + d.k * (d.n + d.m)).bytes;
+        Work { flops: products * 2.0 * (d.n * d.k * d.m) as f64, bytes: products.max(1.0) * numbers }
+    })
+}
+
 /// Attention over whole sequences: of every query and the keys that it sees `products` multiply-adds a number of the head.
 pub(super) fn attention(name: &'static str, products: f64, arrays: usize, d: AttentionDims) -> Span {
     span(Kind::Attention, name, || {

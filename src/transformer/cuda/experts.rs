@@ -52,9 +52,9 @@ impl Cuda {
         let Some(scratch) = self.state.scratch(scratch_bytes(d, real, false)) else { return };
         let groups = Groups::of(on, real, of.chosen.wide(), scratch, false, d);
         let said = scratch + grouped::bytes(d) as Address;
-        let ([up, down], biases) = (weights(of), of.biases.map(|b| b.map(Buffer::at)));
-        groups.up(on, (Rows::OfTokens(x.at()), up, biases.map(|[up, _]| up)), (pre.at(), act.at()));
-        groups.linear(on, Rows::Own(act.at()), down, biases.map(|[_, down]| down), said);
+        let ([up, down], [of_up, of_down]) = (weights(of), of.biases.map(|b| b.map(Buffer::at)));
+        groups.up(on, (Rows::OfTokens(x.at()), up, of_up), (pre.at(), act.at()));
+        groups.linear(on, Rows::Own(act.at()), down, of_down, said);
         combine(on, real, &groups, said, Some(of.weights.wide()), out.at(), d);
     }
 
@@ -90,7 +90,7 @@ impl Cuda {
     /// The gradient of the weights; `act` and its gradient `[N * K, F]` are weighted.
     fn weigh(&self, g: &Groups, of: &Experts<'_, Buffer>, dout: Rows, [act, dact]: [Address; 2], dweights: Address) {
         let (Rows::OfTokens(dout) | Rows::Own(dout), d) = (dout, of.d);
-        let (bias, real) = (of.biases.map(|[_, down]| down.at()), of.down.format());
+        let (bias, real) = (of.biases[1].map(Buffer::at), of.down.format());
         let mut args = vec![at(g.order), at(of.chosen.wide()), at(of.weights.wide())];
         args.extend([at_or_null(bias), at(dout), at(act), at(dact), at(dweights)]);
         args.extend([d.rows(), d.per_token, d.f, d.c].map(int));

@@ -354,7 +354,7 @@ fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
         let before = host.in_use();
         let index = Index::new(&workload.shape);
         let purpose = if phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
-        let parameters = index.initialise(&cuda, 1, purpose, (0, 1)).unwrap();
+        let parameters = index.initialise(&cuda, 1, purpose).unwrap();
         let extent = Extent { batch: 2, tokens: 8 };
         let predicted = count::memory(BackendKind::Cuda, &workload, &Parallel::replicas(1)).unwrap();
         let held = if phase == Phase::Train {

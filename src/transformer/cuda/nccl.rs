@@ -13,7 +13,7 @@
 
 use super::super::Dtype;
 use super::super::backend::{Alloc, Backend, Category};
-use super::super::collective::grid::{Groups, Parallel, groups};
+use super::super::collective::grid::{Groups, Of, Parallel, count_groups, groups};
 use super::super::collective::net::Net;
 use super::super::collective::{Collective, Job, Reduce, Ticket, share};
 use super::super::error::SessionError;
@@ -110,7 +110,11 @@ fn calls(job: Job, len: usize, rank: usize, size: usize) -> Vec<Call> {
     let shares = || (0..size).map(|r| (r, share(len, r, size))).filter(|(_, s)| !s.is_empty());
     let own = share(len, rank, size);
     let equal = own.len() * size == len;
-    let op = |how| if how == Reduce::Sum { Op::Sum } else { Op::Mean };
+    let op = |how| match how {
+        Reduce::Sum => Op::Sum,
+        Reduce::Mean => Op::Mean,
+        Reduce::Max => Op::Max,
+    };
     let (at, mine, count) = (0, own.start as u64, own.len());
     match job {
         _ if len == 0 => Vec::new(),
@@ -146,6 +150,7 @@ fn placed(call: Call, base: u64, size: u64) -> Call {
 /// What is missing of GPUs or NCCL; ranks that do not divide among the processes; processes that are gone.
 pub(in super::super) fn open(
     parallel: &Parallel,
+    copies: u32,
     dtype: Dtype,
     net: Option<&Net>,
 ) -> Result<(Vec<Cuda>, Vec<Groups<Buffer>>), SessionError> {
@@ -154,34 +159,33 @@ pub(in super::super) fn open(
     let here = local.len();
     let first_device = net.map_or(0, |net| net.world.local_rank * here);
     let gpus = (0..here).map(|i| CudaGpu::open(first_device + i).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-    let ids = identities(parallel, net)?;
+    let ids = identities(count_groups(parallel, copies), net)?;
     let mut next = ids.into_iter();
-    let group =
-        |ranks: &[usize], own: &[usize], of_replicas: bool| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
-            let id = next.next().ok_or_else(|| SessionError::Invalid("an NCCL id too few".into()))?;
-            if own.is_empty() {
-                return Ok(Vec::new());
-            }
-            let nccl = Nccl::get().map_err(device)?;
-            let places: Vec<usize> = (0..ranks.len()).filter(|p| own.contains(&ranks[*p])).collect();
-            let enter = |place: usize| gpus[ranks[place] - local.start].enter();
-            let joined = nccl.join(id, ranks.len(), &places, enter).map_err(device)?;
-            own.iter()
-                .zip(joined.into_iter().zip(&places))
-                .map(|(rank, (communicator, place))| {
-                    let gpu = Arc::clone(&gpus[rank - local.start]);
-                    gpu.enter();
-                    let side = if of_replicas && beside(parallel) {
-                        Some(Mutex::new(Side::new().map_err(|e| SessionError::Device(e.to_string()))?))
-                    } else {
-                        None
-                    };
-                    let (rank, size) = (*place, ranks.len());
-                    Ok(Arc::new(Member { gpu, communicator, nccl, rank, size, side }) as Arc<dyn Collective<Buffer>>)
-                })
-                .collect()
-        };
-    let groups = groups(parallel, local.clone(), group)?;
+    let group = |ranks: &[usize], own: &[usize], of: Of| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
+        let id = next.next().ok_or_else(|| SessionError::Invalid("an NCCL id too few".into()))?;
+        if own.is_empty() {
+            return Ok(Vec::new());
+        }
+        let nccl = Nccl::get().map_err(device)?;
+        let places: Vec<usize> = (0..ranks.len()).filter(|p| own.contains(&ranks[*p])).collect();
+        let enter = |place: usize| gpus[ranks[place] - local.start].enter();
+        let joined = nccl.join(id, ranks.len(), &places, enter).map_err(device)?;
+        own.iter()
+            .zip(joined.into_iter().zip(&places))
+            .map(|(rank, (communicator, place))| {
+                let gpu = Arc::clone(&gpus[rank - local.start]);
+                gpu.enter();
+                let side = if of == Of::Replicas && beside(parallel) {
+                    Some(Mutex::new(Side::new().map_err(|e| SessionError::Device(e.to_string()))?))
+                } else {
+                    None
+                };
+                let (rank, size) = (*place, ranks.len());
+                Ok(Arc::new(Member { gpu, communicator, nccl, rank, size, side }) as Arc<dyn Collective<Buffer>>)
+            })
+            .collect()
+    };
+    let groups = groups(parallel, copies, local.clone(), group)?;
     let backends = gpus.iter().map(|gpu| Cuda::on_device(gpu.clone(), dtype)).collect::<Result<Vec<_>, _>>()?;
     Ok((backends, groups))
 }
@@ -205,6 +209,7 @@ pub(crate) fn try_alone(ordinal: usize) -> Result<(), SessionError> {
     let jobs = [
         Job::AllReduce(Reduce::Sum),
         Job::AllReduce(Reduce::Mean),
+        Job::AllReduce(Reduce::Max),
         Job::ReduceScatter(Reduce::Mean),
         Job::AllGather,
         Job::Broadcast { root: 0 },
@@ -224,10 +229,8 @@ pub(crate) fn try_alone(ordinal: usize) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// An id for every group of more than one, in the order in which the groups are made; the first process makes them.
-fn identities(parallel: &Parallel, net: Option<&Net>) -> Result<Vec<[u8; 128]>, SessionError> {
-    let of = |groups: u32, ranks: u32| if ranks > 1 { groups as usize } else { 0 };
-    let count = of(parallel.data, parallel.tensor) + of(parallel.tensor, parallel.data);
+/// An id for every group, in the order in which they are made; the first process makes them.
+fn identities(count: usize, net: Option<&Net>) -> Result<Vec<[u8; 128]>, SessionError> {
     let make = || {
         let nccl = Nccl::get()?;
         (0..count).map(|_| nccl.unique_id()).collect::<Result<Vec<_>, _>>()
@@ -264,7 +267,11 @@ mod tests {
             let before: Vec<Vec<f32>> = buffers.to_vec();
             let reduced = |at: usize, op: Op| {
                 let sum = before.iter().map(|b| b[at]).sum::<f32>();
-                if op == Op::Sum { sum } else { sum / size as f32 }
+                match op {
+                    Op::Sum => sum,
+                    Op::Mean => sum / size as f32,
+                    Op::Max => before.iter().map(|b| b[at]).fold(f32::NEG_INFINITY, f32::max),
+                }
             };
             for (rank, buffer) in buffers.iter_mut().enumerate() {
                 match all[rank][i] {
@@ -298,7 +305,7 @@ mod tests {
         for size in [2, 3, 4] {
             for len in [1, 16, 48, 64, 96, 100, 1000, 1024] {
                 let start = |rank: usize| (0..len).map(|i| ((i + 1) * (rank + 1)) as f32).collect::<Vec<f32>>();
-                for how in [Reduce::Sum, Reduce::Mean] {
+                for how in [Reduce::Sum, Reduce::Mean, Reduce::Max] {
                     let mut whole: Vec<_> = (0..size).map(start).collect();
                     run(Job::AllReduce(how), &mut whole);
                     let mut parts: Vec<_> = (0..size).map(start).collect();
@@ -328,7 +335,7 @@ mod tests {
         if super::super::driver::available().is_ok() {
             return println!("skipped: there are GPUs here");
         }
-        let error = open(&Parallel::replicas(2), Dtype::Bf16, None).unwrap_err();
+        let error = open(&Parallel::replicas(2), 1, Dtype::Bf16, None).unwrap_err();
         assert!(matches!(error, SessionError::NoCuda(_)), "{error}");
     }
 }

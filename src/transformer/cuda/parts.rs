@@ -3,12 +3,12 @@
 use super::super::Workload;
 use super::super::backend::{
     AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts as BackendParts,
-    QkNormDims,
+    QkNormDims, Store, Stretch,
 };
 use super::super::shape::{Routing, Shape};
 use super::backend::halves;
 use super::buffer::Buffer;
-use super::decode::Stretch;
+use super::device::{Address, Real};
 use super::latent::MOST_RANK;
 use super::qk_norm::SavedQkNorm;
 use super::route::MOST_EXPERTS;
@@ -42,7 +42,7 @@ impl BackendParts for Cuda {
     ) {
         let real = qkv.format();
         let (keys, values) = halves(cache, c, real);
-        let stretch = Stretch { qkv: qkv.at(), keys, values, position, capacity: c.capacity };
+        let stretch = decode::Stretch { qkv: qkv.at(), keys, values, position, capacity: c.capacity };
         let Some(room) = self.state.scratch(stretch.bytes(real, &d)) else { return };
         let context = decode::context(self.on(), real, stretch, room, &d);
         attention::attention_over(self.on(), real, [qkv.at(), out.at(), lse.wide()], context, &d);
@@ -133,6 +133,27 @@ impl BackendParts for Cuda {
         self.experts_gradients(x, of, dout, &to);
     }
 
+    fn put(&self, from: &Buffer, to: &mut Buffer, d: Stretch, into: Store) {
+        let further = |at: Address, by: usize, real: Real| at + (by * real.size()) as Address;
+        let put = |real: Real, from: Address, to: Address| {
+            let (from, to) = (further(from, d.from, real), further(to, d.to, real));
+            match into {
+                Store::Overwrite => self.on().copy(from, to, d.len * real.size()),
+                Store::Accumulate => elementwise::add(self.on(), real, from, to, d.len),
+            }
+        };
+        match (from.each(), to.each()) {
+            ((Some(wide), _), (Some(own), narrow)) => {
+                put(Real::F32, wide, own);
+                if let Some(narrow) = narrow {
+                    let (own, narrow) = (further(own, d.to, Real::F32), further(narrow, d.to, Real::Bf16));
+                    elementwise::narrow(self.on(), Real::Bf16, own, narrow, d.len);
+                }
+            }
+            ((_, Some(half)), (None, Some(own))) => put(Real::Bf16, half, own),
+            _ => debug_assert!(false, "a stretch goes between buffers of one format"),
+        }
+    }
     fn copy_blocks(&self, from: &Buffer, to: &mut Buffer, d: BlockCopy) {
         latent::copy_blocks(self.on(), from.format(), from.at(), to.at(), d);
     }

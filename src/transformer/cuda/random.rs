@@ -28,13 +28,12 @@ pub(super) fn fill_normal(on: &dyn Device, to: &Buffer, numbers: &Normals) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Dtype;
     use super::super::super::backend::{Backend, Category};
-    use super::super::super::collective::grid::Parallel;
     use super::super::super::cpu::naive::Naive;
     use super::super::super::pass::model::{Index, Purpose};
     use super::super::super::random::Stream;
     use super::super::super::shape::{Family, Shape, ShapeSpec};
+    use super::super::super::{BackendKind, Dtype};
     use super::super::Cuda;
     use super::super::device::Real;
     use super::super::host::HostDevice;
@@ -76,16 +75,16 @@ mod tests {
             (Family::Block, Dtype::Bf16),
         ] {
             let cuda = Cuda::on_device(host.clone(), dtype).unwrap();
-            for of in [1, 2] {
-                let part = Parallel { tensor: of, ..Parallel::replicas(1) }.part_of(&shape(family));
-                let index = Index::new(&part);
-                for (rank, purpose) in [(0, Purpose::Training), (0, Purpose::Inference), (of - 1, Purpose::Training)] {
-                    let place = (rank as usize, of as usize);
-                    let ours = index.initialise(&cuda, 7, purpose, place).unwrap();
-                    let theirs = index.initialise(&Naive, 7, purpose, place).unwrap();
+            for of in [1, 2, 6] {
+                for (rank, purpose) in
+                    [(0, Purpose::Training), (0, Purpose::Inference), (of as usize - 1, Purpose::Training)]
+                {
+                    let index = Index::new(&shape(family).part_of(rank, of, BackendKind::Cuda));
+                    let ours = index.initialise(&cuda, 7, purpose).unwrap();
+                    let theirs = index.initialise(&Naive, 7, purpose).unwrap();
                     Backend::check(&cuda).unwrap();
                     for ((spec, ours), theirs) in index.specs.iter().zip(&ours).zip(&theirs) {
-                        let what = format!("{} {family:?} {dtype} {purpose:?} {place:?}", spec.name);
+                        let what = format!("{} {family:?} {dtype} {purpose:?} {rank} of {of}", spec.name);
                         let whole: Vec<u32> = theirs.iter().map(|x| x.to_bits()).collect();
                         let halves: Vec<u32> = theirs.iter().map(|x| bf16::from_f32(*x).to_f32().to_bits()).collect();
                         let (wide, narrow) = bits(&host, ours);

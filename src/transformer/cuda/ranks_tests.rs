@@ -1,6 +1,6 @@
 //! Several ranks of the backend, its kernels run by the host: what [`super::nccl`] does to buffers, done by threads.
 
-use super::super::collective::grid::{Groups, Parallel, Sharding, groups};
+use super::super::collective::grid::{Groups, Of, Parallel, Sharding, groups};
 use super::super::collective::threads::Exchange;
 use super::super::collective::{Collective, Job, Ticket};
 use super::super::ranks::threads::Ranks;
@@ -89,11 +89,11 @@ pub(super) fn session(w: &Workload, parallel: Parallel) -> Option<(Ranks, Vec<Pl
     let ranks = parallel.ranks().unwrap() as usize;
     let hosts: Vec<Arc<HostDevice>> =
         (0..ranks).map(|_| HostDevice::new().map(Arc::new)).collect::<Option<Vec<_>>>()?;
-    let seats = |ranks: &[usize], _: &[usize], _| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
+    let seats = |ranks: &[usize], _: &[usize], _: Of| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
         let seats = Exchange::seats(ranks.len()).into_iter().zip(ranks);
         Ok(seats.map(|(s, r)| Arc::new(Hosted { host: hosts[*r].clone(), inner: Arc::new(s) }) as _).collect())
     };
-    let groups: Vec<Groups<Buffer>> = groups(&parallel, 0..ranks, seats).unwrap();
+    let groups: Vec<Groups<Buffer>> = groups(&parallel, parallel.kv_copies(&w.shape), 0..ranks, seats).unwrap();
     let options = SessionOptions { backend: BackendKind::Cuda, parallel, threads_per_rank: 1, seed: 4 };
     let cudas: Vec<Cuda> = hosts.iter().map(|h| Cuda::on_device(h.clone(), w.dtype).unwrap()).collect();
     let session = Ranks::start(w, &options, groups, |r| Ok(cudas[r].clone())).unwrap();
@@ -110,9 +110,14 @@ fn steps(w: &Workload, parallel: Parallel) -> Option<(Vec<f32>, u32)> {
 #[test]
 fn two_devices_of_a_replica_compute_as_one() {
     let two = Parallel { tensor: 2, ..Parallel::replicas(1) };
-    for (family, dtype, tolerance) in
-        [(Family::Gpt2, Dtype::F32, 1e-5), (Family::Llama, Dtype::Bf16, 5e-3), (Family::Block, Dtype::F32, 1e-5)]
-    {
+    for (family, dtype, tolerance) in [
+        (Family::Gpt2, Dtype::F32, 1e-5),
+        (Family::Llama, Dtype::Bf16, 5e-3),
+        (Family::Block, Dtype::F32, 1e-5),
+        (Family::GptOss, Dtype::F32, 1e-5),
+        (Family::Mixtral, Dtype::Bf16, 5e-3),
+        (Family::Qwen3, Dtype::F32, 1e-5),
+    ] {
         let w = workload(family, Phase::Train, dtype);
         let Some((one, _)) = steps(&w, Parallel::replicas(1)) else { return };
         let (split, _) = steps(&w, two).unwrap();
@@ -124,6 +129,21 @@ fn two_devices_of_a_replica_compute_as_one() {
         let w = workload(family, phase, Dtype::F32);
         assert_eq!(steps(&w, Parallel::replicas(1)), steps(&w, two), "{family:?} {phase}");
     }
+}
+
+#[test]
+fn four_devices_that_hold_two_heads_of_keys_and_values_twice_compute_as_one() {
+    let four = Parallel { tensor: 4, ..Parallel::replicas(1) };
+    for (dtype, tolerance) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 5e-3)] {
+        let w = workload(Family::Llama, Phase::Train, dtype);
+        let Some((one, _)) = steps(&w, Parallel::replicas(1)) else { return };
+        let (split, _) = steps(&w, four).unwrap();
+        for (a, b) in one.iter().zip(&split) {
+            assert!((a - b).abs() <= tolerance * a.abs(), "{dtype}: {one:?} and {split:?}");
+        }
+    }
+    let w = workload(Family::Llama, Phase::Decode, Dtype::F32);
+    assert_eq!(steps(&w, Parallel::replicas(1)), steps(&w, four));
 }
 
 #[test]

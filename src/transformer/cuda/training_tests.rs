@@ -1,7 +1,7 @@
 //! Training steps that are captured and replayed, against the same done one operation at a time.
 
 use super::super::collective::Collective;
-use super::super::collective::grid::{Groups, Parallel, Sharding, groups};
+use super::super::collective::grid::{Groups, Of, Parallel, Sharding, groups};
 use super::super::levers::{Levers, Recompute};
 use super::super::prepare::prepare;
 use super::super::ranks::threads::Ranks;
@@ -16,8 +16,9 @@ const STEPS: usize = 5;
 
 pub(super) fn session(device: Arc<dyn Device>, w: &Workload) -> Ranks {
     let one = Parallel::replicas(1);
-    let nobody = |_: &[usize], _: &[usize], _| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> { Ok(vec![]) };
-    let groups: Vec<Groups<Buffer>> = groups(&one, 0..1, nobody).unwrap();
+    let nobody =
+        |_: &[usize], _: &[usize], _: Of| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> { Ok(vec![]) };
+    let groups: Vec<Groups<Buffer>> = groups(&one, 1, 0..1, nobody).unwrap();
     let options = SessionOptions { backend: BackendKind::Cuda, parallel: one, threads_per_rank: 1, seed: 4 };
     let cuda = Cuda::on_device(device, w.dtype).unwrap();
     Ranks::start(w, &options, groups, |_| Ok(cuda.clone())).unwrap()

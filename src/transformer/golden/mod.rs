@@ -176,7 +176,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         m.forward(&self.ids, &mut a, None);
         self.check_output(&a, groups)?;
         let Some(targets) = self.targets() else { return Ok(()) };
-        let loss = m.loss(&a, &targets);
+        let loss = m.loss(&mut a, &targets);
         self.check_loss("loss", "loss", loss, groups);
         let mut scratch = Scratch::new(&m.backend, &m.shape, self.extent)?;
         let mut gradients = Gradients::all(&m.backend, &m.index)?;
@@ -351,7 +351,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         // Where the two are within the tolerance of one another, either is right, and what follows is another text.
         let (mut different, mut tied) = (0, vec![false; rows]);
         for at in prompt..length {
-            let next = m.greedy(&inference);
+            let next = m.greedy(&mut inference);
             for (r, ours) in next.iter().enumerate().filter(|(r, t)| theirs[r * length + at] != **t) {
                 tied[r] |= self.is_tie(&inference, r, [*ours, theirs[r * length + at]]);
                 different += usize::from(!tied[r]);

@@ -4,14 +4,13 @@ use super::comparison::{Comparison, Group};
 use super::file::{GoldenError, Tensors};
 use crate::transformer::backend::Backend;
 use crate::transformer::checkpoint::Checkpoint;
-use crate::transformer::collective::alone::Alone;
+use crate::transformer::collective::grid::Groups;
 use crate::transformer::pass::activations::{Activations, Extent, Keep};
 use crate::transformer::pass::model::{Model, Origin, Purpose};
 use crate::transformer::random::Stream;
 use crate::transformer::shape::Shape;
 use crate::transformer::shape::parts::Positions;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Names that a file may have for its tokens.
 const IDS: [&str; 2] = ["input_ids", "ids"];
@@ -61,7 +60,7 @@ pub(crate) fn given(path: &Path, shape: &Shape) -> Result<(Ids, Vec<f32>), Golde
 /// # Errors
 /// Memory; a file that can no longer be read; a device that failed.
 pub(crate) fn logits_of<B: Backend>(stored: &Checkpoint, backend: B, ids: &Ids) -> Result<Vec<f32>, GoldenError> {
-    let model = Model::part(backend, &stored.shape, Origin::Read(stored), Purpose::Inference, Arc::new(Alone))?;
+    let model = Model::part(backend, &stored.shape, Origin::Read(stored), Purpose::Inference, &Groups::alone())?;
     let extent = Extent { batch: ids.batch, tokens: ids.tokens };
     let mut a = Activations::new(&model.backend, &model.shape, extent, Keep::OneLayer)?;
     model.forward(&ids.ids, &mut a, None);

@@ -227,7 +227,7 @@ fn layer<B: Backend + 'static>(d: ExpertDims, biases: bool) -> Case<B> {
         if let [x, up, down, of_up, of_down, weights, _, pre, act, out] = b {
             let mut chosen = on.alloc(d.rows(), Statistics)?;
             on.put_tokens(&ids, &mut chosen);
-            let biases = biases.then_some([&*of_up, &*of_down]);
+            let biases = [&*of_up, &*of_down].map(|b| biases.then_some(b));
             on.experts(x, &Experts { up, down, biases, chosen: &chosen, weights, d }, pre, act, out);
         }
         Ok(())
@@ -261,7 +261,7 @@ fn layer_backward<B: Backend + 'static>(d: ExpertDims, biases: bool) -> Case<B> 
         if let [x, up, down, of_up, of_down, weights, dout, pre, act, out, dup, ddown, dx, dweights, rest @ ..] = b {
             let mut chosen = on.alloc(d.rows(), Statistics)?;
             on.put_tokens(&ids, &mut chosen);
-            let biases = biases.then_some([&*of_up, &*of_down]);
+            let biases = [&*of_up, &*of_down].map(|b| biases.then_some(b));
             let of = Experts { up, down, biases, chosen: &chosen, weights, d };
             on.experts(x, &of, pre, act, out);
             let dbiases = if let [up, down] = rest { Some([up, down]) } else { None };

@@ -5,6 +5,7 @@ use super::super::collective::stage::Stage;
 use super::super::error::SessionError;
 use super::super::shape::parts::{NormKind, QkNorm};
 use super::super::shape::{Latent, Mixture, Shape};
+use super::among::Told;
 use std::ops::Range;
 
 /// How many sequences of how many tokens.
@@ -120,6 +121,7 @@ pub(crate) struct Shared<T> {
     /// What experts say, `[N, C]`, where there are any
     pub experts: Option<T>,
     pub latent: Option<LatentRoom<T>>,
+    pub told: Told<T>,
 }
 
 /// A whole pass's.
@@ -167,7 +169,7 @@ impl<T> Activations<T> {
         keep: Keep,
     ) -> Result<Self, SessionError> {
         let stage = Stage::whole(s.n_layers as usize);
-        Self::of_stage(a, s, extent, keep, (stage, Shared::new(a, s, extent.rows())?))
+        Self::of_stage(a, s, extent, keep, (stage, Shared::new(a, s, extent.rows(), keep)?))
     }
 
     /// Those of one stage of a pipeline for so many passes that are under way at one time. What layers share, the first of them has
@@ -183,7 +185,7 @@ impl<T> Activations<T> {
         (stage, passes): (Stage, usize),
     ) -> Result<Vec<Self>, SessionError> {
         let rows = |pass: usize| if pass == 0 { extent.rows() } else { 0 };
-        (0..passes).map(|p| Self::of_stage(a, s, extent, keep, (stage, Shared::new(a, s, rows(p))?))).collect()
+        (0..passes).map(|p| Self::of_stage(a, s, extent, keep, (stage, Shared::new(a, s, rows(p), keep)?))).collect()
     }
 
     fn of_stage<A: Alloc<Buffer = T>>(
@@ -268,10 +270,13 @@ impl<T> Activations<T> {
 
     /// What the head reads: after the last norm, or the stream's end where there is none.
     pub(crate) fn output(&self) -> &T {
-        match &self.last {
-            Some((last, _)) => last,
-            None => &self.residual[self.end()],
-        }
+        self.last.as_ref().map_or(&self.residual[self.end()], |(last, _)| last)
+    }
+
+    /// The same, and room for what ranks tell one another of it.
+    pub(super) fn at_the_end(&mut self) -> (&T, &mut Told<T>) {
+        let end = self.end();
+        (self.last.as_ref().map_or(&self.residual[end], |(last, _)| last), &mut self.shared.told)
     }
 
     /// A layer's place among those that are gone through.
@@ -346,13 +351,14 @@ pub(super) struct Rooms<'a, T> {
 }
 
 impl<T> Shared<T> {
-    fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, n: usize) -> Result<Self, SessionError> {
+    fn new<A: Alloc<Buffer = T>>(a: &A, s: &Shape, n: usize, keep: Keep) -> Result<Self, SessionError> {
         let (new, c) = (|len: usize| a.alloc(len, Category::Activations), n * s.d_model as usize);
         Ok(Self {
             normed: s.parts().norm_before().then(|| new(c)).transpose()?,
             act: new(Hidden::of(s, n, 0..s.n_layers as usize).room())?,
             experts: s.experts.map(|_| new(c)).transpose()?,
             latent: s.latent.map(|l| LatentRoom::new(a, s, l, n)).transpose()?,
+            told: Told::new(a, s, n, keep != Keep::OneLayer)?,
         })
     }
 }

@@ -4,7 +4,7 @@
 //! that a backend need never hold all logits. Where ranks split the layers, the gradient of what enters the split products is
 //! summed over them.
 
-use super::super::backend::{AttentionDims, Backend, Dropout, LinearDims, Loss, Store, Tokens};
+use super::super::backend::{AttentionDims, Backend, Dropout, Loss, Store, Tokens};
 use super::super::shape::parts::Residual;
 use super::activations::{Activations, BeforeNorm, Extent, OfAttention, OfFeedForward, Rooms, Shared, qk_norm_dims};
 use super::forward::{Place, StepDropout};
@@ -59,26 +59,15 @@ pub(super) struct EndFrom<'a, T> {
 
 impl<B: Backend> Model<B> {
     /// The loss of the last forward pass, without gradients.
-    pub(crate) fn loss(&self, a: &Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
-        let output = a.output();
+    pub(crate) fn loss(&self, a: &mut Activations<B::Buffer>, targets: &Targets<'_, B::Buffer>) -> f32 {
+        let n = a.extent.rows();
+        let end = a.at_the_end();
         let loss = match targets {
-            Targets::Tokens(t) => self.token_loss(output, Tokens::Host(t), a.extent),
-            Targets::Placed(t) => self.token_loss(output, Tokens::Placed(t), a.extent),
-            Targets::Vectors(t) => {
-                self.backend.mean_squared_error(output, t, None, a.extent.rows() * self.shape.d_model as usize)
-            }
+            Targets::Tokens(t) => self.token_loss(end, Tokens::Host(t), None, n),
+            Targets::Placed(t) => self.token_loss(end, Tokens::Placed(t), None, n),
+            Targets::Vectors(t) => self.backend.mean_squared_error(end.0, t, None, n * self.shape.d_model as usize),
         };
         self.backend.read_loss(loss)
-    }
-
-    fn token_loss(&self, output: &B::Buffer, targets: Tokens<'_, B::Buffer>, extent: Extent) -> Loss {
-        let head = &self.parameters[self.index.head.unwrap_or(self.index.table)];
-        let cap = self.shape.parts().logit_cap;
-        self.backend.cross_entropy_tokens(output, head, targets, None, cap, self.head_dims(extent.rows()))
-    }
-
-    pub(in crate::transformer) fn head_dims(&self, n: usize) -> LinearDims {
-        LinearDims { n, k: self.shape.d_model as usize, m: self.shape.vocab_size as usize }
     }
 
     /// Writes the gradient of every parameter into `gradients`, which has a buffer for each, and returns the loss. `a` holds the
@@ -200,16 +189,17 @@ impl<B: Backend> Model<B> {
     fn head_backward(
         &self,
         targets: &Targets<'_, B::Buffer>,
-        a: &Activations<B::Buffer>,
+        a: &mut Activations<B::Buffer>,
         scratch: &mut Scratch<B::Buffer>,
         gradients: &mut Gradients<B::Buffer>,
     ) -> Loss {
         let (n, c) = (a.extent.rows(), self.shape.d_model as usize);
-        let output = a.output();
+        let (end, dx) = (a.at_the_end(), &mut scratch.branch);
+        let head = self.index.head.unwrap_or(self.index.table);
         let loss = match targets {
-            Targets::Tokens(t) => self.token_loss_backward(output, Tokens::Host(t), scratch, gradients, n),
-            Targets::Placed(t) => self.token_loss_backward(output, Tokens::Placed(t), scratch, gradients, n),
-            Targets::Vectors(t) => self.backend.mean_squared_error(output, t, Some(&mut scratch.branch), n * c),
+            Targets::Tokens(t) => self.token_loss(end, Tokens::Host(t), Some((dx, gradients.of(head))), n),
+            Targets::Placed(t) => self.token_loss(end, Tokens::Placed(t), Some((dx, gradients.of(head))), n),
+            Targets::Vectors(t) => self.backend.mean_squared_error(end.0, t, Some(dx), n * c),
         };
         match (&self.index.last_norm, &a.last) {
             (Some(norm), Some((_, stats))) => {
@@ -220,20 +210,6 @@ impl<B: Backend> Model<B> {
             _ => std::mem::swap(&mut scratch.stream, &mut scratch.branch),
         }
         loss
-    }
-
-    fn token_loss_backward(
-        &self,
-        output: &B::Buffer,
-        targets: Tokens<'_, B::Buffer>,
-        scratch: &mut Scratch<B::Buffer>,
-        gradients: &mut Gradients<B::Buffer>,
-        n: usize,
-    ) -> Loss {
-        let head = self.index.head.unwrap_or(self.index.table);
-        let (into, w) = ((&mut scratch.branch, gradients.of(head)), &self.parameters[head]);
-        let cap = self.shape.parts().logit_cap;
-        self.backend.cross_entropy_tokens(output, w, targets, Some(into), cap, self.head_dims(n))
     }
 
     /// `stream +=` the gradient of `branch` through the norm.
@@ -401,31 +377,13 @@ impl<B: Backend> Model<B> {
         if let Some(f) = self.frequencies(l) {
             self.backend.rope(&mut s.qkv, f, 0, true, d);
         }
-        if let (Some([q, k]), Some(before), Some(d)) = (layer.qk_norm, &act.qk_norm, qk_norm_dims(&self.shape, d)) {
-            let (of_q, of_k) = gradients.weight_and_bias(q, Some(k));
-            let gains = [q, k].map(|g| &self.parameters[g]);
-            if let Some(of_k) = of_k {
-                self.backend.qk_norm_backward(&before.x, gains, &before.stats, &mut s.qkv, [of_q, of_k], d);
-            }
+        if let (Some(gains), Some(before), Some(d)) = (layer.qk_norm, &act.qk_norm, qk_norm_dims(&self.shape, d)) {
+            let to = (&mut *gradients, &mut shared.told);
+            self.norm_heads_backward((&before.x, &before.stats), gains, &mut s.qkv, to, d);
         }
         let input = self.input_again(layer.norm1.as_ref(), x, &mut shared.normed, act.norm1.as_mut(), n);
         self.linear_dw(&layer.qkv, input, &s.qkv, gradients, n);
+        self.sum_copies(&layer.qkv, gradients, &mut shared.told);
         self.linear_dx(&layer.qkv, &s.qkv, &mut s.branch, n);
-    }
-
-    fn embedding_backward(
-        &self,
-        ids: Tokens<'_, B::Buffer>,
-        extent: Extent,
-        s: &Scratch<B::Buffer>,
-        gradients: &mut Gradients<B::Buffer>,
-    ) {
-        if !self.index.tied() {
-            self.backend.fill(gradients.of(self.index.table), 0.0);
-        }
-        let (c, n, first) = (self.shape.d_model as usize, extent.rows(), self.position_row(0));
-        let padding = self.shape.parts().padding_token;
-        let (table, positions) = gradients.weight_and_bias(self.index.table, self.index.positions);
-        self.backend.embed_backward_tokens(ids, n, extent.tokens, first, padding, &s.stream, table, positions, c);
     }
 }

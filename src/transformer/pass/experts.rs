@@ -26,13 +26,15 @@ impl<B: Backend> Model<B> {
         self.route(layer, router, input, routed, d);
         let RoutedTokens { chosen, weights, .. } = routed;
         self.backend.experts(input, &self.experts_of(layer, chosen, weights, d), &mut act.pre, hidden, said);
+        let first = self.tensor.rank() == 0;
         // Those that every token goes through.
         if let (Some([up, down]), Some(pre)) = (&layer.shared, &mut act.shared_pre) {
             let ((w, bias), of_up) = (self.weight_and_bias(up), self.linear_dims(up, d.n));
             self.backend.linear_activation(self.shape.activation, input, w, bias, pre, hidden, of_up);
             let ((w, bias), of_down) = (self.weight_and_bias(down), self.linear_dims(down, d.n));
-            self.backend.linear(hidden, w, bias, said, Store::Accumulate, of_down);
+            self.backend.linear(hidden, w, bias.filter(|_| first), said, Store::Accumulate, of_down);
         }
+        self.sum_over_parts(said);
     }
 
     /// Where tokens go.
@@ -68,7 +70,8 @@ impl<B: Backend> Model<B> {
         d: ExpertDims,
     ) -> Experts<'a, B::Buffer> {
         let [(up, of_up), (down, of_down)] = [&layer.up, &layer.down].map(|l| self.weight_and_bias(l));
-        Experts { up, down, biases: of_up.zip(of_down).map(|(up, down)| [up, down]), chosen, weights, d }
+        // What every rank adds to its part, one adds to the sum.
+        Experts { up, down, biases: [of_up, of_down.filter(|_| self.tensor.rank() == 0)], chosen, weights, d }
     }
 
     /// From the stream's gradient back to it, through a layer of experts.
@@ -94,6 +97,7 @@ impl<B: Backend> Model<B> {
         let to = ExpertsBackward { pre: &mut act.pre, act: &mut s.act, dup, ddown, dbiases, dx, dweights };
         let experts = self.experts_of(layer, &routed.chosen, &routed.weights, d);
         self.backend.experts_backward(input, &experts, dout, to);
+        self.sum_over_parts(dweights);
         let by = self.routing();
         if by.is_plain() {
             self.backend.route_backward(&routed.logits, &routed.chosen, dweights, dlogits, d);
@@ -101,11 +105,15 @@ impl<B: Backend> Model<B> {
             self.backend.route_by_backward(&routed.logits, &routed.chosen, dweights, dlogits, (d, by));
         }
         self.linear_dw(router, input, dlogits, gradients, n);
-        let of_router = self.linear_dims(router, n);
-        self.backend.linear_dx(dlogits, &self.parameters[router.weight], dx, Store::Accumulate, of_router);
+        // Every rank has all of it, and one adds it to what is summed.
+        if self.tensor.rank() == 0 {
+            let of_router = self.linear_dims(router, n);
+            self.backend.linear_dx(dlogits, &self.parameters[router.weight], dx, Store::Accumulate, of_router);
+        }
         if let (Some(shared), Some(pre)) = (&layer.shared, &mut act.shared_pre) {
             self.shared_backward(shared, (input, dout), [pre, hidden, &mut s.act, dx], gradients, n);
         }
+        self.sum_over_parts(dx);
         std::mem::swap(dx, &mut s.branch);
         self.branch_start(layer.norm2.as_ref(), x, act.norm2.as_ref(), (s, gradients), n);
     }

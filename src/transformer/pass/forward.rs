@@ -13,9 +13,7 @@
 use super::super::backend::{
     AttentionDims, Backend, CachePlace, Dropout, LinearDims, NormBefore, NormDims, NormedLinear, Store, Tokens,
 };
-use super::super::collective::{Job, Reduce};
 use super::super::shape::parts::{NormKind, Residual};
-use super::super::trace;
 use super::activations::{
     Activations, BeforeNorm, Extent, OfAttention, OfFeedForward, Rooms, Shared, expert_dims, qk_norm_dims,
 };
@@ -191,33 +189,6 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// The stream before the first layer.
-    fn embed(
-        &self,
-        ids: Tokens<'_, B::Buffer>,
-        first: usize,
-        a: &mut Activations<B::Buffer>,
-        dropout: Option<StepDropout>,
-    ) {
-        let (n, c, parts) = (a.extent.rows(), self.shape.d_model as usize, self.shape.parts());
-        let positions = self.index.positions.map(|i| &self.parameters[i]);
-        let (table, first) = (&self.parameters[self.index.table], self.position_row(first));
-        let stream = &mut a.residual[0];
-        match (&self.index.embedding_norm, &mut a.embedding) {
-            (Some(norm), Some(BeforeNorm { x, stats })) => {
-                self.backend.embed_tokens(ids, n, a.extent.tokens, first, table, positions, x, c);
-                self.norm(norm, x, stream, stats, n);
-            }
-            _ => self.backend.embed_tokens(ids, n, a.extent.tokens, first, table, positions, stream, c),
-        }
-        if parts.scaled_embedding {
-            self.backend.scale(stream, n * c, self.embedding_scale());
-        }
-        if let (Some(d), true) = (dropout, self.residual()) {
-            self.backend.dropout(stream, n * c, d.at(Place::Embedding));
-        }
-    }
-
     /// The row of the table of learned positions that a position has.
     pub(in crate::transformer) fn position_row(&self, position: usize) -> usize {
         position + self.shape.parts().position_offset as usize
@@ -266,7 +237,11 @@ impl<B: Backend> Model<B> {
         let room = shared.normed.as_mut().zip(act.norm1.as_mut());
         let input = self.after_norm(layer.norm1.as_ref(), &layer.qkv, x, room, d.rows());
         self.backend.norm_linear(input, &mut act.qkv);
-        self.qk_norm(layer, act, d);
+        if let Some((gains, d)) = layer.qk_norm.zip(qk_norm_dims(&self.shape, d)) {
+            // What they were is kept where a backward pass will follow.
+            let kept = act.qk_norm.as_mut().map(|BeforeNorm { x, stats }| (x, stats));
+            self.norm_heads(&mut act.qkv, gains, kept, &mut shared.told, d);
+        }
         if let Some(f) = self.frequencies(l) {
             self.backend.rope(&mut act.qkv, f, first, false, d);
         }
@@ -306,13 +281,6 @@ impl<B: Backend> Model<B> {
         } else {
             self.backend.attention(&act.qkv, &mut act.attention, &mut act.lse, d);
         }
-    }
-
-    /// Norms of queries and keys, in place; what they were is kept where a backward pass will follow.
-    fn qk_norm(&self, layer: &LayerIndex, act: &mut OfAttention<B::Buffer>, of: AttentionDims) {
-        let Some((gains, d)) = layer.qk_norm.zip(qk_norm_dims(&self.shape, of)) else { return };
-        let kept = act.qk_norm.as_mut().map(|BeforeNorm { x, stats }| (x, stats));
-        self.backend.qk_norm(&mut act.qkv, gains.map(|g| &self.parameters[g]), kept, d);
     }
 
     /// The feed-forward layer over the stream `x`, up to its last product.
@@ -381,17 +349,6 @@ impl<B: Backend> Model<B> {
             None => self.backend.linear(input, w, bias.filter(|_| first), out, Store::Overwrite, d),
         }
         self.sum_over_parts(out);
-    }
-
-    /// Sums what every rank of the replica has a part of.
-    pub(in crate::transformer) fn sum_over_parts(&self, buffer: &mut B::Buffer) {
-        let _span = trace::exchange(self.tensor.size(), "parts");
-        self.tensor.run(Job::AllReduce(Reduce::Sum), std::slice::from_mut(buffer));
-    }
-
-    /// Dropout of what each rank has another part of: masks of their own.
-    pub(in crate::transformer) fn of_part(&self, d: Dropout) -> Dropout {
-        Dropout { part: self.tensor.rank() as u64, ..d }
     }
 
     /// `out = x + dropout(norm(linear(input)))`, as far as the branch has them, or without `x` where there are no residuals.

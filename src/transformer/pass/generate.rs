@@ -78,10 +78,12 @@ pub(crate) struct Inference<T> {
     pub cache: Option<Cache<T>>,
     /// `[B, C]`
     pub last: T,
-    /// `[B, V]`
+    /// `[B, V]`, of the rank's words where ranks split the vocabulary
     pub logits: T,
     /// The tokens chosen from them, `[B]`.
     pub chosen: T,
+    /// Where ranks split the vocabulary: of every rank and sequence the largest logit and its word.
+    pub(super) told: Option<T>,
     /// A decode step's operations, for backends that play them back.
     pub captured: Captured,
 }
@@ -111,6 +113,9 @@ impl<T> Inference<T> {
             logits: a
                 .alloc(batch * if s.has_vocabulary_head() { s.vocab_size as usize } else { 0 }, Category::Statistics)?,
             chosen: a.alloc(batch, Category::Statistics)?,
+            told: (s.part().first_word.is_some() && s.has_vocabulary_head())
+                .then(|| a.alloc(2 * s.part().of * batch, Category::Statistics))
+                .transpose()?,
             captured: Captured::default(),
         })
     }
@@ -172,43 +177,27 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// Chooses the likeliest token of every sequence as the one that [`Model::decode_chosen`] goes on with.
-    pub(crate) fn argmax(&self, inference: &mut Inference<B::Buffer>) {
-        let Inference { logits, chosen, prompt, .. } = inference;
-        self.backend.argmax_into(logits, prompt.extent.batch, self.shape.vocab_size as usize, chosen);
-    }
-
-    /// The tokens that were chosen last.
-    pub(crate) fn chosen(&self, inference: &Inference<B::Buffer>) -> Vec<u32> {
-        self.backend.tokens(&inference.chosen, inference.prompt.extent.batch)
-    }
-
     /// Processes the chosen tokens at the cache's end and chooses the next ones, without a word between host and device where the
     /// backend can. Without a cache, or with a full one, nothing is done and `false` comes back.
     pub(crate) fn decode_chosen(&self, inference: &mut Inference<B::Buffer>) -> bool {
-        let Inference { token: Some(token), cache: Some(cache), last, logits, chosen, captured, .. } = inference else {
+        let Inference { token: Some(token), cache: Some(cache), last, logits, chosen, told, captured, .. } = inference
+        else {
             return false;
         };
         if cache.is_full() {
             return false;
         }
         let position = cache.length;
-        let (batch, vocabulary) = (token.extent.batch, self.shape.vocab_size as usize);
+        let batch = token.extent.batch;
         let position_row = self.position_row(position);
         let varying = Varying { position, position_row, ..Varying::default() };
         self.backend.captured(&varying, captured, &mut || {
             self.layers(Tokens::Placed(chosen), token, None, Some(cache));
             self.last_logits(token, last, logits);
-            self.backend.argmax_into(logits, batch, vocabulary, chosen);
+            self.choose(logits, batch, told.as_mut(), chosen);
             cache.length = position;
         });
         cache.length = position + 1;
         true
-    }
-
-    /// The likeliest next token of every sequence.
-    pub(crate) fn greedy(&self, inference: &Inference<B::Buffer>) -> Vec<u32> {
-        let batch = inference.prompt.extent.batch;
-        self.backend.argmax(&inference.logits, batch, self.shape.vocab_size as usize)
     }
 }

@@ -3,9 +3,10 @@
 //! Gradients and optimizer moments are lists in the same order, so that an [`Index`] finds its way in all of them.
 
 use super::super::collective::stage::Stage;
+use super::super::shape::part::Part;
 use super::super::shape::parts::{NormKind, Parts, Positions, QkNorm, Residual};
 use super::super::shape::{Mixture, Shape};
-use super::spec::{LatentIndex, LayerIndex, Linear, Norm, Spec, Split, Start};
+use super::spec::{LatentIndex, LayerIndex, Linear, Norm, Place, Rows, Spec, Split, Start};
 use std::ops::Range;
 
 /// Where every parameter stands in the list.
@@ -35,6 +36,40 @@ struct FeedForward {
     correction: Option<usize>,
     up_down: [Linear; 2],
     shared: Option<[Linear; 2]>,
+}
+
+/// A stretch that is not there.
+const NOTHING: (usize, Place) = (0, Place { number: 0, of: 1, copy: false });
+
+/// How the rows of a table of words are split.
+fn words(s: &Shape) -> Split {
+    match s.part().first_word {
+        Some(first) => Split::Rows(Rows::neighbours(first as usize, s.vocab_size as usize)),
+        None => Split::Whole,
+    }
+}
+
+/// A split by outputs of a feed-forward layer's first product, where each rank's width is this: gate, up.
+fn outputs(s: &Shape, width: usize) -> Split {
+    let gated = if s.activation.gated() { width } else { 0 };
+    let place = among_all(s.part());
+    Split::Rows(Rows::new([(width, place), (gated, place), NOTHING]))
+}
+
+/// A split by inputs, of which each rank has so many.
+fn inputs(part: Part, each: usize) -> Split {
+    Split::Columns { first: part.rank * each, whole: part.of * each }
+}
+
+/// A rank's place in what all ranks share out equally.
+fn among_all(part: Part) -> Place {
+    Place { number: part.rank, of: part.of, copy: false }
+}
+
+/// The same where they are heads of keys and values.
+fn among_kv_heads(part: Part) -> Place {
+    let Part { rank, of, copies, .. } = part;
+    Place { number: rank / copies, of: of / copies, copy: part.copies_another() }
 }
 
 #[derive(Default)]
@@ -74,8 +109,13 @@ impl Builder {
         let norm1 = norm_if(self, "norm1", parts.norm_before());
         let (qkv, latent) = self.queries(&named, s);
         let qk_norm = self.qk_norm(&named("qk_norm"), s, parts);
-        let sinks = parts.sinks.then(|| self.push(named("sinks"), 1, s.n_heads as usize, Start::Zero));
-        let out = self.linear(&named("out"), c, a, s.attn_out_bias, Split::Columns);
+        let sinks = parts.sinks.then(|| {
+            let heads = s.n_heads as usize;
+            let sinks = self.push(named("sinks"), 1, heads, Start::Zero);
+            self.0[sinks].split = Split::Rows(Rows::new([(heads, among_all(s.part())), NOTHING, NOTHING]));
+            sinks
+        });
+        let out = self.linear(&named("out"), c, a, s.attn_out_bias, inputs(s.part(), a));
         let norm1_after = norm_if(self, "norm1_after", parts.norm_after());
         let norm2 = match parts.residual {
             Residual::ParallelOneNorm => norm1,
@@ -112,7 +152,9 @@ impl Builder {
         let c = s.d_model as usize;
         let Some(latent) = &s.latent else {
             let [a, kv] = [s.d_attn(), s.d_kv()].map(|x| x as usize);
-            return (self.linear(&named("qkv"), a + 2 * kv, c, s.qkv_bias, Split::Rows([a, kv, kv])), None);
+            let of_kv = (kv, among_kv_heads(s.part()));
+            let split = Split::Rows(Rows::new([(a, among_all(s.part())), of_kv, of_kv]));
+            return (self.linear(&named("qkv"), a + 2 * kv, c, s.qkv_bias, split), None);
         };
         let [heads, rank, rope, kv] = [s.n_heads, latent.kv_rank, latent.rope, latent.kv_head()].map(|x| x as usize);
         let mut made = |name: &str, rows, columns| self.linear(&named(name), rows, columns, false, Split::Whole);
@@ -131,9 +173,8 @@ impl Builder {
     /// The two products of a feed-forward layer of this width.
     fn feed_forward(&mut self, [up, down]: [String; 2], s: &Shape, width: u32) -> [Linear; 2] {
         let (c, f) = (s.d_model as usize, width as usize);
-        let gated = if s.activation.gated() { f } else { 0 };
-        let up = self.linear(&up, s.activation.inner(f), c, s.mlp_bias, Split::Rows([f, gated, 0]));
-        [up, self.linear(&down, c, f, s.mlp_bias, Split::Columns)]
+        let up = self.linear(&up, s.activation.inner(f), c, s.mlp_bias, outputs(s, f));
+        [up, self.linear(&down, c, f, s.mlp_bias, inputs(s.part(), f))]
     }
 
     fn experts(&mut self, named: &impl Fn(&str) -> String, s: &Shape, of: &Mixture) -> FeedForward {
@@ -143,8 +184,8 @@ impl Builder {
         if let Some(c) = correction {
             self.0[c].fixed = true;
         }
-        let up = self.linear(&named("up"), count * s.activation.inner(f), c, s.mlp_bias, Split::Whole);
-        let down = self.linear(&named("down"), count * c, f, s.mlp_bias, Split::Whole);
+        let up = self.linear(&named("up"), count * s.activation.inner(f), c, s.mlp_bias, outputs(s, f));
+        let down = self.linear(&named("down"), count * c, f, s.mlp_bias, inputs(s.part(), f));
         [up, down].iter().for_each(|l| self.0[l.weight].matrices = count);
         let names = ["shared_up", "shared_down"];
         let shared = (of.shared > 0).then(|| self.feed_forward(names.map(named), s, s.d_ff_shared()));
@@ -157,8 +198,15 @@ impl Builder {
             QkNorm::Head => [s.head_dim; 2],
             QkNorm::Whole => [s.d_attn(), s.d_kv()],
         };
-        let of = |b: &mut Self, name: String, len: u32| b.norm(&name, len as usize, parts.norm).map(|n| n.gain);
-        of(self, format!("{name}.q"), q).zip(of(self, format!("{name}.k"), k)).map(|(q, k)| [q, k])
+        let places = [among_all(s.part()), among_kv_heads(s.part())];
+        let mut of = |name: String, len: u32, place: Place| {
+            let gain = self.norm(&name, len as usize, parts.norm)?.gain;
+            if parts.qk_norm == QkNorm::Whole {
+                self.0[gain].split = Split::Rows(Rows::new([(len as usize, place), NOTHING, NOTHING]));
+            }
+            Some(gain)
+        };
+        of(format!("{name}.q"), q, places[0]).zip(of(format!("{name}.k"), k, places[1])).map(|(q, k)| [q, k])
     }
 }
 
@@ -167,7 +215,9 @@ impl Index {
     pub(crate) fn new(s: &Shape) -> Self {
         let mut b = Builder::default();
         let (parts, [c, v]) = (s.parts(), [s.d_model, s.vocab_size].map(|x| x as usize));
+        let words = words(s);
         let table = b.push("embedding".into(), v, c, Start::Normal);
+        b.0[table].split = words;
         let rows = (s.context + parts.position_offset) as usize;
         let learned = parts.positions == Positions::Learned;
         let positions = learned.then(|| b.push("positions".into(), rows, c, Start::Normal));
@@ -180,9 +230,10 @@ impl Index {
         };
         let layers = (0..s.n_layers as usize).map(one).collect();
         let last_norm = b.norm("last_norm", c, parts.norm);
-        let head = s
-            .has_vocabulary_head()
-            .then(|| if s.tied_embeddings { table } else { b.push("head".into(), v, c, Start::Normal) });
+        let own_head = s.has_vocabulary_head() && !s.tied_embeddings;
+        let own_head = own_head.then(|| b.push("head".into(), v, c, Start::Normal));
+        own_head.into_iter().for_each(|head| b.0[head].split = words);
+        let head = own_head.or(s.has_vocabulary_head().then_some(table));
         let stage = Stage::whole(s.n_layers as usize);
         Self { specs: b.0, table, positions, embedding_norm, layers, bounds, last_norm, head, stage }
     }

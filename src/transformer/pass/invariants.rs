@@ -59,7 +59,7 @@ fn array(values: impl ExactSizeIterator<Item = f32>) -> Array {
 fn loss(model: &Model<Naive>, ids: &[u32], targets: &Targets<Array>, extent: Extent, d: Option<StepDropout>) -> f64 {
     let mut a = Activations::new(&Naive, &model.shape, extent, Keep::All).unwrap();
     model.forward(ids, &mut a, d);
-    f64::from(model.loss(&a, targets))
+    f64::from(model.loss(&mut a, targets))
 }
 
 #[test]

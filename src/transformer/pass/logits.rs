@@ -6,7 +6,7 @@ use super::activations::Activations;
 use super::model::Model;
 
 impl<B: Backend> Model<B> {
-    /// The name and the numbers of a pass's result: logits `[N, V]`, or the output `[N, C]` of a model without a vocabulary's head.
+    /// The name and the numbers of a pass's result: logits `[N, V]` (of the rank's words where ranks split the vocabulary), or the output `[N, C]` of a model without a vocabulary's head.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].

@@ -1,6 +1,7 @@
 //! One definition of the model, over any backend: parameters, activations, forward, backward, generation, optimizer step.
 
 pub(super) mod activations;
+mod among;
 pub(super) mod backward;
 mod dropout;
 mod experts;
@@ -17,3 +18,4 @@ pub(super) mod optimizer;
 pub(super) mod scratch;
 pub(super) mod shares;
 mod spec;
+mod words;

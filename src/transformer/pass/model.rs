@@ -1,9 +1,9 @@
 //! A model: its parameters, and how they start.
 
+use super::super::BackendKind;
 use super::super::backend::{Backend, Category, Frequencies};
 use super::super::collective::Collective;
-use super::super::collective::alone::Alone;
-use super::super::collective::grid::Parallel;
+use super::super::collective::grid::Groups;
 use super::super::collective::stage::Stage;
 use super::super::error::SessionError;
 use super::super::random::Stream;
@@ -15,7 +15,7 @@ pub(crate) use super::spec::{LatentIndex, LayerIndex, Linear, Norm, Spec, Split,
 use std::sync::Arc;
 
 impl Index {
-    /// Parameters as they start, from a seed; the same for every backend, and the `rank`-th part of them for a rank of `of`.
+    /// Parameters as they start, from a seed; the same for every backend, and of a rank's part those of the whole.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`].
@@ -24,16 +24,15 @@ impl Index {
         backend: &B,
         seed: u64,
         purpose: Purpose,
-        (rank, of): (usize, usize),
     ) -> Result<Vec<B::Buffer>, SessionError> {
         let one = |(i, spec): (usize, &Spec)| {
             if let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) {
-                return backend.normal_weights(matrices, &spec.numbers(Stream::new(seed, i as u64), rank, of));
+                return backend.normal_weights(matrices, &spec.numbers(Stream::new(seed, i as u64)));
             }
             let mut buffer = backend.alloc(spec.len(), purpose.category(spec))?;
             // What is allocated is zero.
             if spec.start != Start::Zero && spec.len() > 0 {
-                self.write(backend, Origin::Seed(seed), (rank, of), i, &mut buffer)?;
+                self.write(backend, Origin::Seed(seed), i, &mut buffer)?;
             }
             Ok(buffer)
         };
@@ -45,7 +44,6 @@ impl Index {
         &self,
         backend: &B,
         origin: Origin,
-        place: (usize, usize),
         i: usize,
         buffer: &mut B::Buffer,
     ) -> Result<(), SessionError> {
@@ -53,20 +51,20 @@ impl Index {
         match (origin, spec.start) {
             (Origin::Read(numbers), _) => {
                 let mut host = vec![0.0; spec.len()];
-                numbers.rows(i, spec, place, 0, &mut host)?;
+                numbers.rows(i, spec, 0, &mut host)?;
                 backend.upload(&host, buffer);
             }
             (Origin::Seed(_), Start::Zero) => backend.fill(buffer, 0.0),
             (Origin::Seed(_), Start::One) => backend.fill(buffer, 1.0),
             (Origin::Seed(seed), Start::Normal) => {
-                backend.fill_normal(buffer, &spec.numbers(Stream::new(seed, i as u64), place.0, place.1));
+                backend.fill_normal(buffer, &spec.numbers(Stream::new(seed, i as u64)));
             }
         }
         Ok(())
     }
 
-    /// Parameters that are read, the `rank`-th part of them for a rank of `of`; one after the other, so that beside what a backend
-    /// keeps there is at most one more.
+    /// Parameters that are read, of the whole or of a rank's part; one after the other, so that beside what a backend keeps there is at
+    /// most one more.
     ///
     /// # Errors
     /// [`SessionError::OutOfMemory`]; what keeps them from being read.
@@ -75,20 +73,19 @@ impl Index {
         backend: &B,
         numbers: &dyn Numbers,
         purpose: Purpose,
-        place: (usize, usize),
     ) -> Result<Vec<B::Buffer>, SessionError> {
         let one = |(i, spec): (usize, &Spec)| {
             let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) else {
                 let mut buffer = backend.alloc(spec.len(), purpose.category(spec))?;
                 if spec.len() > 0 {
-                    self.write(backend, Origin::Read(numbers), place, i, &mut buffer)?;
+                    self.write(backend, Origin::Read(numbers), i, &mut buffer)?;
                 }
                 return Ok(buffer);
             };
             let (mut row, mut failure) = (0, None);
             let mut next = |out: &mut [f32]| {
                 if failure.is_none() {
-                    failure = numbers.rows(i, spec, place, row, out).err();
+                    failure = numbers.rows(i, spec, row, out).err();
                 }
                 row += out.len() / spec.columns.max(1);
             };
@@ -101,18 +98,11 @@ impl Index {
 
 /// Parameters that are there already, and are read instead of made.
 pub(crate) trait Numbers: std::fmt::Debug + Send + Sync {
-    /// Rows of a parameter's `rank`-th part of `of`, from the `first`-th on, as many as `out` holds; `spec` is the part's.
+    /// Rows of a parameter, or of what `spec` says is a rank's, from the `first`-th on, as many as `out` holds.
     ///
     /// # Errors
     /// What keeps them from being read.
-    fn rows(
-        &self,
-        parameter: usize,
-        spec: &Spec,
-        place: (usize, usize),
-        first: usize,
-        out: &mut [f32],
-    ) -> Result<(), SessionError>;
+    fn rows(&self, parameter: usize, spec: &Spec, first: usize, out: &mut [f32]) -> Result<(), SessionError>;
 }
 
 /// Where a model's numbers come from.
@@ -147,7 +137,7 @@ impl Purpose {
 #[derive(Debug)]
 pub(crate) struct Model<B: Backend> {
     pub backend: B,
-    /// Of what is on this device: heads and feed-forward widths are the rank's.
+    /// Of what is on this device: heads, widths and words are the rank's.
     pub shape: Shape,
     pub index: Index,
     pub parameters: Vec<B::Buffer>,
@@ -155,6 +145,8 @@ pub(crate) struct Model<B: Backend> {
     frequencies: Option<[Frequencies; 2]>,
     /// The ranks that hold the other parts of its layers.
     pub tensor: Arc<dyn Collective<B::Buffer>>,
+    /// Those of them that hold the same heads of keys and values.
+    pub copies: Arc<dyn Collective<B::Buffer>>,
 }
 
 impl<B: Backend> Model<B> {
@@ -163,7 +155,7 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// [`SessionError::OutOfMemory`].
     pub(crate) fn new(backend: B, shape: &Shape, seed: u64, purpose: Purpose) -> Result<Self, SessionError> {
-        Self::part(backend, shape, Origin::Seed(seed), purpose, Arc::new(Alone))
+        Self::part(backend, shape, Origin::Seed(seed), purpose, &Groups::alone())
     }
 
     /// One rank's part of a model, whose numbers are those of the whole; `shape` is of the whole, and divides among the ranks.
@@ -175,11 +167,11 @@ impl<B: Backend> Model<B> {
         shape: &Shape,
         origin: Origin,
         purpose: Purpose,
-        tensor: Arc<dyn Collective<B::Buffer>>,
+        groups: &Groups<B::Buffer>,
     ) -> Result<Self, SessionError> {
-        let shape = part_of(shape, &*tensor);
+        let shape = part_of(shape, groups, backend.kind());
         let index = Index::new(&shape);
-        Self::made((backend, shape, index), origin, purpose, tensor)
+        Self::made((backend, shape, index), origin, purpose, groups)
     }
 
     /// One stage of a model for training, whose numbers are those of the whole.
@@ -188,24 +180,23 @@ impl<B: Backend> Model<B> {
     /// As of [`Model::part`].
     pub(crate) fn stage(backend: B, shape: &Shape, origin: Origin, stage: Stage) -> Result<Self, SessionError> {
         let index = Index::of_stage(shape, stage);
-        Self::made((backend, shape.clone(), index), origin, Purpose::Training, Arc::new(Alone))
+        Self::made((backend, shape.clone(), index), origin, Purpose::Training, &Groups::alone())
     }
 
     fn made(
         (backend, shape, index): (B, Shape, Index),
         origin: Origin,
         purpose: Purpose,
-        tensor: Arc<dyn Collective<B::Buffer>>,
+        groups: &Groups<B::Buffer>,
     ) -> Result<Self, SessionError> {
-        let place = (tensor.rank(), tensor.size());
         let parameters = match origin {
-            Origin::Seed(seed) => index.initialise(&backend, seed, purpose, place)?,
-            Origin::Read(numbers) => index.read(&backend, numbers, purpose, place)?,
+            Origin::Seed(seed) => index.initialise(&backend, seed, purpose)?,
+            Origin::Read(numbers) => index.read(&backend, numbers, purpose)?,
         };
-        Ok(Self::of_parameters(backend, shape, index, parameters, tensor))
+        Ok(Self::of_parameters(backend, shape, index, parameters, groups))
     }
 
-    /// The same for training, of whose layers this replica, one of several by `replica`, keeps a share of each parameter.
+    /// The same for training, of whose layers this replica, one of several, keeps a share of each parameter.
     ///
     /// # Errors
     /// As of [`Model::part`].
@@ -213,25 +204,24 @@ impl<B: Backend> Model<B> {
         backend: B,
         shape: &Shape,
         origin: Origin,
-        tensor: Arc<dyn Collective<B::Buffer>>,
-        replica: (usize, usize),
+        groups: &Groups<B::Buffer>,
     ) -> Result<(Self, Shares<B::Buffer>), SessionError> {
-        let shape = part_of(shape, &*tensor);
+        let shape = part_of(shape, groups, backend.kind());
         let index = Index::new(&shape);
+        let replica = (groups.data.rank(), groups.data.size());
         let (mut parameters, mut shares) = Shares::allocate(&backend, &index, replica)?;
-        let place = (tensor.rank(), tensor.size());
         for layer in 0..index.layers.len() {
             shares.turn(&mut parameters, &index, layer);
             for i in index.of_layer(layer) {
-                index.write(&backend, origin, place, i, &mut parameters[i])?;
+                index.write(&backend, origin, i, &mut parameters[i])?;
             }
             shares.take(&backend, &parameters, &index, layer);
         }
         let layers = index.of_layers();
         for i in (0..layers.start).chain(layers.end..index.specs.len()) {
-            index.write(&backend, origin, place, i, &mut parameters[i])?;
+            index.write(&backend, origin, i, &mut parameters[i])?;
         }
-        Ok((Self::of_parameters(backend, shape, index, parameters, tensor), shares))
+        Ok((Self::of_parameters(backend, shape, index, parameters, groups), shares))
     }
 
     fn of_parameters(
@@ -239,13 +229,14 @@ impl<B: Backend> Model<B> {
         shape: Shape,
         index: Index,
         parameters: Vec<B::Buffer>,
-        tensor: Arc<dyn Collective<B::Buffer>>,
+        groups: &Groups<B::Buffer>,
     ) -> Self {
         let rotary = shape.parts().positions == Positions::Rotary;
         let frequencies = rotary.then(|| {
             [shape.rope.clone(), shape.local_rope()].map(|r| Frequencies::new(&r, shape.rotary_dim() as usize))
         });
-        Self { backend, shape, index, parameters, frequencies, tensor }
+        let (tensor, copies) = (Arc::clone(&groups.tensor), Arc::clone(&groups.copies));
+        Self { backend, shape, index, parameters, frequencies, tensor, copies }
     }
 
     /// Of a layer's rotary positions.
@@ -257,9 +248,8 @@ impl<B: Backend> Model<B> {
 }
 
 /// What of a model's layers is one rank's.
-fn part_of<T>(shape: &Shape, tensor: &dyn Collective<T>) -> Shape {
-    let ranks = u32::try_from(tensor.size()).unwrap_or(u32::MAX);
-    Parallel { tensor: ranks, ..Parallel::replicas(1) }.part_of(shape)
+fn part_of<T>(shape: &Shape, groups: &Groups<T>, on: BackendKind) -> Shape {
+    shape.part_of(groups.tensor.rank(), u32::try_from(groups.tensor.size()).unwrap_or(u32::MAX), on)
 }
 
 #[cfg(test)]

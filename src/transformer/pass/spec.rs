@@ -27,15 +27,67 @@ pub(crate) struct Spec {
     pub fixed: bool,
 }
 
-/// How a matrix is split among the ranks of a replica; a bias goes with its rows. What is not named here, every rank has whole.
+/// How a matrix is split among the ranks of a replica, and what of it is this one's; a bias goes with its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Split {
+    /// Every rank has all of it.
     Whole,
-    /// By outputs, within each of so many numbers of rows that stand one below the other: queries, keys, values; gate, up. The
-    /// numbers are a rank's.
-    Rows([usize; 3]),
-    /// By inputs.
-    Columns,
+    /// By outputs.
+    Rows(Rows),
+    /// By inputs: the first of the rank's columns, and how many the whole has.
+    Columns { first: usize, whole: usize },
+}
+
+/// A rank's rows: up to three stretches that stand one below the other (queries, keys, values; gate, up), the same of each of several
+/// matrices (one an expert).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rows {
+    held: [Held; 3],
+    /// Rows of a whole matrix.
+    whole: usize,
+}
+
+/// Neighbouring rows of a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    /// Where they begin in the whole.
+    first: usize,
+    rows: usize,
+    /// Whether a rank before this one holds the same.
+    copy: bool,
+}
+
+/// Which of how many equal parts of a stretch is a rank's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub number: usize,
+    pub of: usize,
+    /// Whether a rank before this one has the same.
+    pub copy: bool,
+}
+
+impl Rows {
+    /// So many rows from one on.
+    pub(super) fn neighbours(first: usize, rows: usize) -> Self {
+        let nothing = Held { first: 0, rows: 0, copy: false };
+        Self { held: [Held { first, rows, copy: false }, nothing, nothing], whole: 0 }
+    }
+
+    /// Of stretches of which the rank has so many rows, each at its place.
+    pub(super) fn new(stretches: [(usize, Place); 3]) -> Self {
+        let mut whole = 0;
+        let held = stretches.map(|(rows, Place { number, of, copy })| {
+            let first = whole + number * rows;
+            whole += of * rows;
+            Held { first, rows, copy }
+        });
+        Self { held, whole }
+    }
+
+    /// The rank's rows of a matrix.
+    fn height(&self) -> usize {
+        self.held.iter().map(|h| h.rows).sum()
+    }
 }
 
 impl Spec {
@@ -44,39 +96,55 @@ impl Spec {
         self.rows * self.columns
     }
 
-    /// Where rows of the `rank`-th part of `of` stand in the whole, neighbours together; of a bias, elements are rows.
-    pub(crate) fn rows_of_whole(&self, rows: Range<usize>, rank: usize, of: usize) -> Vec<Range<usize>> {
-        let Split::Rows(heights) = self.split else { return vec![rows] };
-        let (mut above, mut above_in_whole) = (0, 0);
-        let mut stretches = Vec::new();
-        for height in heights {
-            let (first, end) = (rows.start.max(above), rows.end.min(above + height));
-            if first < end {
-                let start = above_in_whole + rank * height + first - above;
-                stretches.push(start..start + end - first);
+    /// Where some rows stand in the whole, neighbours together; of a bias, elements are rows.
+    pub(crate) fn rows_of_whole(&self, rows: Range<usize>) -> Vec<Range<usize>> {
+        let Split::Rows(of) = self.split else { return vec![rows] };
+        let height = of.height().max(1);
+        let mut stretches: Vec<Range<usize>> = Vec::new();
+        for matrix in rows.start / height..rows.end.div_ceil(height) {
+            let mut above = matrix * height;
+            for Held { first, rows: height, .. } in of.held {
+                let (start, end) = (rows.start.max(above), rows.end.min(above + height));
+                if start < end {
+                    let at = matrix * of.whole + first + start - above;
+                    match stretches.last_mut().filter(|last| last.end == at) {
+                        Some(last) => last.end += end - start,
+                        None => stretches.push(at..at + end - start),
+                    }
+                }
+                above += height;
             }
-            above += height;
-            above_in_whole += of * height;
         }
         stretches
     }
 
-    /// The `rank`-th part of `of` of the numbers that `stream` has for the whole.
-    pub(super) fn numbers(&self, stream: Stream, rank: usize, of: usize) -> Normals {
-        let [width, rank, of] = [self.columns, rank, of].map(|n| n as u64);
-        let rows = |rows, first, stride| Block { rows, first, stride };
+    /// Elements that no rank before this one holds too; `first` says whether there is none before it.
+    pub(crate) fn own(&self, first: bool) -> Vec<Range<usize>> {
+        let of = match self.split {
+            Split::Whole if !first => return Vec::new(),
+            Split::Rows(of) if of.held.iter().any(|h| h.copy) => of,
+            Split::Whole | Split::Rows(_) | Split::Columns { .. } => return vec![0..self.len()],
+        };
+        // No matrix of an expert is copied.
+        let width = self.len() / of.height().max(1);
+        let mut above = 0;
+        let stretch = |held: &Held| {
+            let start = above;
+            above += held.rows * width;
+            (!held.copy).then_some(start..above)
+        };
+        of.held.iter().filter_map(stretch).collect()
+    }
+
+    /// What is this rank's of the numbers that `stream` has for the whole.
+    pub(super) fn numbers(&self, stream: Stream) -> Normals {
+        let width = self.columns as u64;
+        let block = |rows, first, stride| Block { rows, first, stride };
         let blocks = match self.split {
-            Split::Whole => vec![rows(self.rows, 0, width)],
-            Split::Columns => vec![rows(self.rows, rank * width, of * width)],
-            Split::Rows(heights) => {
-                // Of the whole, whose blocks are `of` times as high.
-                let mut above = 0;
-                let part = |height: usize| {
-                    let first = (above + rank * height as u64) * width;
-                    above += of * height as u64;
-                    rows(height, first, width)
-                };
-                heights.map(part).to_vec()
+            Split::Columns { first, whole } => vec![block(self.rows, first as u64, whole as u64)],
+            Split::Whole | Split::Rows(_) => {
+                let all = self.rows_of_whole(0..self.rows).into_iter();
+                all.map(|rows| block(rows.len(), rows.start as u64 * width, width)).collect()
             }
         };
         Normals::new(stream, 0.02, self.columns, blocks)

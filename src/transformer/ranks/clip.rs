@@ -2,10 +2,10 @@
 //! PyTorch's `clip_grad_norm_`, whose 1e-6 is added to the norm).
 
 use super::super::backend::{Alloc, Backend, Category};
-use super::super::collective::{Job, Reduce};
+use super::super::collective::{Job, Reduce, share};
 use super::super::error::SessionError;
 use super::super::pass::gradients::Gradients;
-use super::super::pass::model::{Model, Split};
+use super::super::pass::model::Model;
 use super::exchange::Seat;
 
 /// What PyTorch adds to the norm.
@@ -53,12 +53,21 @@ impl<T> Clip<T> {
         let (tensor, stages) = (&*seat.groups.tensor, &*seat.groups.stages.all);
         let mut squares = 0.0;
         for (i, spec) in model.index.specs.iter().enumerate() {
-            // What every rank of a replica has whole counts once, as does the table of two stages, and what no gradient changes has none.
+            // The table of two stages counts once, and what no gradient changes has none.
             let elsewhere = model.index.shares_table() && i == model.index.table && stages.rank() > 0;
-            if spec.fixed || elsewhere || (spec.split == Split::Whole && tensor.rank() > 0) {
+            if spec.fixed || elsewhere {
                 continue;
             }
-            squares += model.backend.squares(gradients.read(i), gradients.at(&model.index, i, place));
+            // What several ranks of a replica have counts once.
+            let share = share(spec.len(), place.0, place.1);
+            let here = gradients.at(&model.index, i, place).start;
+            for own in spec.own(tensor.rank() == 0) {
+                let (from, to) = (own.start.max(share.start), own.end.min(share.end));
+                if from < to {
+                    let part = here + from - share.start..here + to - share.start;
+                    squares += model.backend.squares(gradients.read(i), part);
+                }
+            }
         }
         if of == 1 && tensor.size() * stages.size() == 1 {
             return squares.sqrt() as f32;

@@ -12,7 +12,7 @@ use super::super::pass::activations::{Activations, Extent, Keep};
 use super::super::pass::backward::Targets;
 use super::super::pass::forward::StepDropout;
 use super::super::pass::gradients::Gradients;
-use super::super::pass::model::{Index, Model, Origin, Purpose, Split};
+use super::super::pass::model::{Index, Model, Origin, Purpose};
 use super::super::pass::optimizer::State;
 use super::super::pass::scratch::Scratch;
 use super::super::prepare::prepare;
@@ -21,6 +21,7 @@ use super::super::shape::{Family, Shape, ShapeSpec, count};
 use super::super::trace::Kind;
 use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 use super::exchange::{Exchange, layers_kept};
+use super::parts_tests::together;
 use super::threads::Ranks;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -78,8 +79,7 @@ struct Came {
 fn rank(run: Run, groups: Groups<Buffer>) -> Came {
     let whole = shape(run.family);
     let mut model =
-        Model::part(Cpu::new(1, None).unwrap(), &whole, Origin::Seed(5), Purpose::Training, groups.tensor.clone())
-            .unwrap();
+        Model::part(Cpu::new(1, None).unwrap(), &whole, Origin::Seed(5), Purpose::Training, &groups).unwrap();
     let data = &*groups.data;
     let (replica, replicas) = (data.rank(), data.size());
     let extent = Extent { batch: BATCH / replicas, tokens: TOKENS };
@@ -121,7 +121,7 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
 
 /// Every rank's, in their order.
 fn all(run: Run) -> Vec<Came> {
-    let seats = of_threads::<Buffer>(&run.parallel).into_iter().map(|g| match run.late {
+    let seats = of_threads::<Buffer>(&run.parallel, 1).into_iter().map(|g| match run.late {
         true => Groups { data: Arc::new(Late::new(g.data)), ..g },
         false => g,
     });
@@ -133,41 +133,11 @@ fn all(run: Run) -> Vec<Came> {
 
 /// The whole parameters that the ranks of one replica hold the parts of.
 fn whole(family: Family, parts: &[Came]) -> Vec<Vec<f32>> {
-    let of = parts.len();
-    let part = Parallel { tensor: of as u32, ..Parallel::replicas(1) }.part_of(&shape(family));
-    let specs = Index::new(&part).specs;
-    let biases: Vec<Split> = specs
-        .iter()
-        .map(|s| {
-            match s.name.strip_suffix(".bias").and_then(|n| specs.iter().find(|w| w.name == format!("{n}.weight"))) {
-                Some(weight) if matches!(weight.split, Split::Rows(_)) => weight.split,
-                _ => s.split,
-            }
-        })
-        .collect();
-    let one = |i: usize| {
-        let held = |r: usize| &parts[r].parameters[i];
-        match biases[i] {
-            Split::Whole => {
-                assert!((0..of).all(|r| held(r) == held(0)), "{}: every rank holds the same", specs[i].name);
-                held(0).clone()
-            }
-            Split::Columns => {
-                let columns = specs[i].columns;
-                let row = |row: usize| (0..of).flat_map(move |r| held(r)[row * columns..][..columns].iter().copied());
-                (0..specs[i].rows).flat_map(row).collect()
-            }
-            Split::Rows(blocks) => {
-                let columns = if specs[i].rows == 1 { 1 } else { specs[i].columns };
-                let starts = [0, blocks[0], blocks[0] + blocks[1]];
-                let block = |b: usize| {
-                    (0..of).flat_map(move |r| held(r)[starts[b] * columns..][..blocks[b] * columns].iter().copied())
-                };
-                (0..3).flat_map(block).collect()
-            }
-        }
-    };
-    (0..specs.len()).map(one).collect()
+    let specs = |rank| Index::new(&shape(family).part_of(rank, parts.len() as u32, BackendKind::Cpu)).specs;
+    let specs: Vec<_> = (0..parts.len()).map(specs).collect();
+    let specs: Vec<_> = specs.iter().map(|s| &s[..]).collect();
+    let numbers: Vec<_> = parts.iter().map(|p| &p.parameters[..]).collect();
+    together(&specs, &numbers)
 }
 
 fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
@@ -382,7 +352,7 @@ fn a_rank_that_cannot_be_built_ends_the_session_with_its_own_reason() {
         2 => Err(SessionError::OutOfMemory("for this test".into())),
         _ => Cpu::new(1, None),
     };
-    let started = Ranks::start(&w, &options, of_threads(&parallel), last_fails);
+    let started = Ranks::start(&w, &options, of_threads(&parallel, 1), last_fails);
     assert!(matches!(started, Err(SessionError::OutOfMemory(_))));
 }
 
@@ -391,17 +361,11 @@ fn a_part_starts_with_the_numbers_of_the_whole() {
     for family in FAMILIES {
         let one = Model::new(Cpu::new(1, None).unwrap(), &shape(family), 5, Purpose::Training).unwrap();
         for tensor in [2u32, 3, 4] {
-            let parts: Vec<Came> = of_threads::<Buffer>(&Parallel { tensor, ..Parallel::replicas(1) })
+            let parts: Vec<Came> = of_threads::<Buffer>(&Parallel { tensor, ..Parallel::replicas(1) }, 1)
                 .into_iter()
                 .map(|g| {
-                    Model::part(
-                        Cpu::new(1, None).unwrap(),
-                        &shape(family),
-                        Origin::Seed(5),
-                        Purpose::Training,
-                        g.tensor,
-                    )
-                    .unwrap()
+                    Model::part(Cpu::new(1, None).unwrap(), &shape(family), Origin::Seed(5), Purpose::Training, &g)
+                        .unwrap()
                 })
                 .map(|m| Came {
                     losses: Vec::new(),
@@ -427,8 +391,8 @@ fn memory_falls_by_what_ranks_share() {
     // All moments once, wherever their parts lie.
     assert_eq!(sharded.optimizer_bytes, one.optimizer_bytes);
     let split = of(Parallel { tensor: 4, ..Parallel::replicas(1) });
-    // Whole on every rank: embedding, positions, norms, biases of the products that end a branch.
-    let whole = 4 * (50257 * 768 + 1024 * 768 + 2 * 768 + 12 * (4 * 768 + 2 * 768));
+    // Whole on every rank: positions, norms, biases of the products that end a branch.
+    let whole = 4 * (1024 * 768 + 2 * 768 + 12 * (4 * 768 + 2 * 768));
     assert_eq!(split.weights_bytes, one.weights_bytes + 3 * whole);
 }
 

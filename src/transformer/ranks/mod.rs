@@ -11,6 +11,8 @@ mod grid_tests;
 #[cfg(test)]
 mod lever_tests;
 pub(super) mod one;
+#[cfg(test)]
+mod parts_tests;
 mod pipeline;
 #[cfg(test)]
 mod pipeline_tests;

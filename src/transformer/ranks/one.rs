@@ -85,17 +85,17 @@ impl<B: Backend + Clone> Rank<B> {
         let purpose = if workload.phase == Phase::Train { Purpose::Training } else { Purpose::Inference };
         let numbers = seat.stored.as_deref().map(|stored| Origin::Read(stored));
         let origin = numbers.unwrap_or(Origin::Seed(seat.seed));
-        let (data, tensor) = (Arc::clone(&seat.groups.data), Arc::clone(&seat.groups.tensor));
+        let data = Arc::clone(&seat.groups.data);
         let replica = (data.rank(), data.size());
         let stages = &seat.groups.stages.all;
         let stage = Stage::new(stages.rank(), stages.size(), workload.shape.n_layers as usize);
         let (model, shares) = if purpose == Purpose::Training && seat.sharding == Sharding::Parameters {
-            let (model, shares) = Model::sharded(backend, &workload.shape, origin, tensor, replica)?;
+            let (model, shares) = Model::sharded(backend, &workload.shape, origin, &seat.groups)?;
             (model, Some(shares))
         } else if stage.of > 1 {
             (Model::stage(backend, &workload.shape, origin, stage)?, None)
         } else {
-            (Model::part(backend, &workload.shape, origin, purpose, tensor)?, None)
+            (Model::part(backend, &workload.shape, origin, purpose, &seat.groups)?, None)
         };
         let update = Update::new(workload.optimizer);
         let work = match workload.phase {

@@ -6,12 +6,12 @@ use crate::transformer::session::SessionOptions;
 use crate::transformer::shape::{Family, Shape, ShapeSpec};
 use crate::transformer::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
-fn workload(phase: Phase) -> Workload {
+fn workload(phase: Phase, n_kv_heads: u32) -> Workload {
     let spec = ShapeSpec {
         n_layers: Some(2),
         d_model: Some(48),
         n_heads: Some(6),
-        n_kv_heads: Some(6),
+        n_kv_heads: Some(n_kv_heads),
         d_ff: Some(96),
         vocab_size: Some(61),
         ..ShapeSpec::default()
@@ -49,8 +49,10 @@ fn led(session: &mut dyn Session) -> (u32, Vec<f32>) {
 fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
     let grid = |data, tensor, sharding| Parallel { data, tensor, pipeline: 1, sharding };
     let (none, optimizer) = (Sharding::None, Sharding::Optimizer);
-    for phase in [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate] {
-        let w = workload(phase);
+    let phases = [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate];
+    // Of one head of keys and values, every rank of a replica holds a copy.
+    for (phase, n_kv_heads) in phases.into_iter().flat_map(|phase| [(phase, 6), (phase, 1)]) {
+        let w = workload(phase, n_kv_heads);
         for (processes, parallel) in [
             (2, grid(2, 1, none)),
             (2, grid(1, 2, none)),
@@ -77,7 +79,7 @@ fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
                     assert_eq!(session.follow().unwrap().len(), STEPS);
                     None
                 });
-                assert_eq!(found[0].as_ref(), Some(&one), "{phase} {backend} {parallel:?}, {processes} processes");
+                assert_eq!(found[0].as_ref(), Some(&one), "{phase} {n_kv_heads} {backend} {parallel:?}, {processes}");
             }
         }
     }
@@ -85,7 +87,7 @@ fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
 
 #[test]
 fn several_processes_go_on_from_what_they_wrote_into_a_folder_of_all() {
-    let w = workload(Phase::Train);
+    let w = workload(Phase::Train, 6);
     for (processes, data, tensor, sharding) in
         [(2, 2, 1, Sharding::None), (3, 3, 1, Sharding::Optimizer), (2, 2, 2, Sharding::Parameters)]
     {
@@ -122,7 +124,7 @@ fn several_processes_go_on_from_what_they_wrote_into_a_folder_of_all() {
 
 #[test]
 fn a_process_that_leaves_ends_the_step_and_the_others() {
-    let w = workload(Phase::Train);
+    let w = workload(Phase::Train, 6);
     let staged = |data| Parallel { pipeline: 2, ..Parallel::replicas(data) };
     for (processes, parallel) in [(3, Parallel::replicas(3)), (2, staged(1)), (4, staged(2))] {
         let options = options(parallel, BackendKind::Cpu);
@@ -144,7 +146,7 @@ fn a_process_that_leaves_ends_the_step_and_the_others() {
 
 #[test]
 fn a_process_that_cannot_take_part_is_named_by_the_one_that_leads() {
-    let w = workload(Phase::Train);
+    let w = workload(Phase::Train, 6);
     let options = options(Parallel::replicas(2), BackendKind::Cpu);
     let found = on_loopback(2, |net| {
         if net.leads() {

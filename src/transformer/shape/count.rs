@@ -208,27 +208,34 @@ pub fn memory(on: BackendKind, w: &Workload, parallel: &Parallel) -> Result<Memo
     product(&[parameters(&w.shape)?, 16])?;
     product(&[rows, widest, experts(&w.shape)[1], u64::from(w.shape.n_layers), 256])?;
     product(&[rows, u64::from(w.shape.vocab_size), 16])?;
-    let account = Account { parts: RefCell::default(), cuda: (on == BackendKind::Cuda).then_some(w.dtype) };
     let batch = (u64::from(w.batch) / data).max(1) as usize;
     // Replicas hold the same, unless each keeps another share.
     let sharded = parallel.sharding != Sharding::None && w.phase == Phase::Train;
-    let (counted, each) = if sharded { (data, tensor) } else { (1, data.saturating_mul(tensor)) };
-    for replica in 0..counted {
-        let keeping = Keeping::of_replica(on, replica as usize, parallel, w.levers);
-        for stage in parallel.stages(w.shape.n_layers as usize) {
-            account.one_rank(w, (&parallel.part_of(&w.shape), stage), batch, keeping).map_err(|_| CountOverflow)?;
+    let (counted, each) = if sharded { (data, 1) } else { (1, data) };
+    // Of the ranks of a replica the last ones may have a word more than the first.
+    let more = if on == BackendKind::Cuda { 0 } else { u64::from(w.shape.vocab_size) % tensor };
+    let mut all = MemoryParts::default();
+    for (place, ranks) in [(0, tensor - more), (tensor - 1, more)].into_iter().filter(|(_, ranks)| *ranks > 0) {
+        let account = Account { parts: RefCell::default(), cuda: (on == BackendKind::Cuda).then_some(w.dtype) };
+        let part = parallel.part_of(&w.shape, place as usize, on);
+        for replica in 0..counted {
+            let keeping = Keeping::of_replica(on, replica as usize, parallel, w.levers);
+            for stage in parallel.stages(w.shape.n_layers as usize) {
+                account.one_rank(w, (&part, stage), batch, keeping).map_err(|_| CountOverflow)?;
+            }
         }
+        let one = account.parts.into_inner();
+        let grown = |all: u64, bytes: u64| sum(&[all, product(&[bytes, each, ranks])?]);
+        all = MemoryParts {
+            weights_bytes: grown(all.weights_bytes, one.weights_bytes)?,
+            gradients_bytes: grown(all.gradients_bytes, one.gradients_bytes)?,
+            optimizer_bytes: grown(all.optimizer_bytes, one.optimizer_bytes)?,
+            activations_bytes: grown(all.activations_bytes, one.activations_bytes)?,
+            kv_cache_bytes: grown(all.kv_cache_bytes, one.kv_cache_bytes)?,
+            workspace_bytes: grown(all.workspace_bytes, one.workspace_bytes)?,
+        };
     }
-    let one = account.parts.into_inner();
-    let all = |bytes: u64| product(&[bytes, each]);
-    Ok(MemoryParts {
-        weights_bytes: all(one.weights_bytes)?,
-        gradients_bytes: all(one.gradients_bytes)?,
-        optimizer_bytes: all(one.optimizer_bytes)?,
-        activations_bytes: all(one.activations_bytes)?,
-        kv_cache_bytes: all(one.kv_cache_bytes)?,
-        workspace_bytes: all(one.workspace_bytes)?,
-    })
+    Ok(all)
 }
 
 /// Buffers that only count.

@@ -13,6 +13,7 @@ mod hf_reader;
 mod hf_rope;
 mod latent;
 pub(crate) mod layers;
+pub(crate) mod part;
 pub(crate) mod parts;
 mod rope;
 
@@ -104,6 +105,9 @@ pub struct Shape {
     /// Where they are other ones than the family's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) own_parts: Option<Parts>,
+    /// Where it is of one rank's part of a model: which.
+    #[serde(skip)]
+    pub(super) part: Option<part::Part>,
 }
 
 /// Why a shape cannot be; the message offers values that work.
@@ -273,6 +277,7 @@ impl Shape {
             experts: experts::mixture(&family.mixture(), spec, n_layers)?,
             latent,
             own_parts: spec.parts.clone().filter(|parts| parts != family.parts()),
+            part: None,
         })
     }
 

@@ -79,6 +79,7 @@ pub(crate) enum NcclFault {
 pub(crate) enum Op {
     Sum,
     Mean,
+    Max,
 }
 
 /// One call, in place: `at` is where the rank's (or, for whole buffers, the buffer's) elements begin.
@@ -236,6 +237,7 @@ impl Communicator {
         let number = |op: Op| match op {
             Op::Sum => sys::ncclRedOp_t::ncclSum as c_int,
             Op::Mean => sys::ncclRedOp_t::ncclAvg as c_int,
+            Op::Max => sys::ncclRedOp_t::ncclMax as c_int,
         };
         let (from, to) = (|at: u64| at as Send, |at: u64| at as Receive);
         let (what, result) = match call {

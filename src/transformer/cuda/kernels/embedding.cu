@@ -8,13 +8,16 @@
 // Gradients are summed in the order of the rows by one thread a column: the same bits every time, no atomics.
 #include "common.h"
 
-// out [n, c]: row r is table[ids[r]] (+ positions[*first + r % tokens]).
+// A token without a row in the table.
+constexpr unsigned IGNORED = 0xffffffffu;
+
+// out [n, c]: row r is table[ids[r]] (+ positions[*first + r % tokens]); of IGNORED the table has zeros.
 template <int N>
 __device__ __forceinline__ void embed_rows(const unsigned* ids, const real* table, const real* positions, real* out,
                                            int n, int tokens, int c, int first) {
   over_rows<N>(n, c, [&](int r, int i) {
-    float row[N];
-    load(table + i64(ids[r]) * c + i, row);
+    float row[N] = {};
+    if (ids[r] != IGNORED) load(table + i64(ids[r]) * c + i, row);
     if (positions) {
       float position[N];
       load(positions + i64(first + r % tokens) * c + i, position);
@@ -138,8 +141,6 @@ __device__ __forceinline__ int end_of_id(const u64* sorted, int k, int n, unsign
   }
   return high;
 }
-
-constexpr unsigned IGNORED = 0xffffffffu;
 
 // dtable[id] += the sum of the rows of dout that hold it. Each place of `sorted` where a new id begins stands for it. Rows of
 // `padding`, and those whose id is ignored, go nowhere.
