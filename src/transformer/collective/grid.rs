@@ -389,8 +389,8 @@ mod tests {
     fn stages_are_linked_with_their_neighbours_and_their_ends_with_one_another() {
         let grid = Parallel { pipeline: 3, ..Parallel::replicas(2) };
         let (mut of_replicas, mut others) = (Vec::new(), Vec::new());
-        groups::<Vec<f32>, ()>(&grid, 0..6, |ranks, own, replicas| {
-            if replicas {
+        groups::<Vec<f32>, ()>(&grid, 1, 0..6, |ranks, own, of| {
+            if of == Of::Replicas {
                 of_replicas.push(ranks.to_vec())
             } else {
                 others.push(ranks.to_vec())
@@ -402,7 +402,7 @@ mod tests {
         let of_first = [vec![0, 1, 2], vec![0, 2], vec![0, 1], vec![1, 2]];
         assert_eq!(others[..4], of_first);
         assert_eq!(others[4..], of_first.map(|ranks| ranks.iter().map(|r| r + 3).collect::<Vec<_>>()));
-        let places = of_threads::<Vec<f32>>(&grid);
+        let places = of_threads::<Vec<f32>>(&grid, 1);
         for (rank, groups) in places.iter().enumerate() {
             let (replica, stage) = grid.place(rank);
             let Stages { all, before, after, ends } = &groups.stages;

@@ -7,12 +7,13 @@
 use super::super::backend::{Backend, IGNORED_TOKEN, LinearDims, Loss, OwnWords, Tokens};
 use super::super::collective::{Job, Reduce};
 use super::super::trace;
-use super::activations::{Activations, BeforeNorm, Extent, Scratch};
+use super::activations::{Activations, BeforeNorm, Extent};
 use super::among::Told;
 use super::forward::{Place, StepDropout};
 use super::generate::Inference;
 use super::gradients::Gradients;
 use super::model::Model;
+use super::scratch::Scratch;
 
 impl<B: Backend> Model<B> {
     /// The tokens by the rank's rows of the table, those of other ranks being [`IGNORED_TOKEN`]; `None` where it has all rows.

@@ -6,17 +6,18 @@ use super::super::collective::grid::{Groups, Parallel, of_threads};
 use super::super::cpu::Cpu;
 use super::super::cpu::buffer::Buffer;
 use super::super::cpu::naive::Naive;
-use super::super::pass::activations::{Activations, Extent, Keep, Scratch};
+use super::super::pass::activations::{Activations, Extent, Keep};
 use super::super::pass::backward::Targets;
 use super::super::pass::generate::Inference;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::{Model, Origin, Purpose, Spec, Split};
 use super::super::pass::optimizer::State;
+use super::super::pass::scratch::Scratch;
 use super::super::prepare::prepare;
 use super::super::session::SessionOptions;
 use super::super::shape::parts::Parts;
 use super::super::shape::{Family, Shape, ShapeSpec, count};
-use super::super::{BackendKind, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use super::super::{BackendKind, CacheFormat, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
 
 const EXTENT: Extent = Extent { batch: 3, tokens: 7 };
 const STEPS: u32 = 3;
@@ -176,6 +177,7 @@ fn workload(shape: &Shape, phase: Phase) -> Workload {
         new_tokens: 6,
         dtype: Dtype::F32,
         weights: WeightFormat::Dtype,
+        kv_cache: CacheFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
         dropout: 0.0,
         prefill_chunk: (phase == Phase::Generate).then_some(3),
@@ -281,7 +283,7 @@ fn the_first_of_equal_words_is_chosen_among_all_ranks() {
         let one = |groups: Groups<Buffer>| {
             let cpu = Cpu::new(1, None).unwrap();
             let m = Model::part(cpu, &shape, Origin::Seed(5), Purpose::Inference, &groups).unwrap();
-            let mut inference = Inference::new(&m.backend, &m.shape, 3, (1, 1), 1, Dtype::F32).unwrap();
+            let mut inference = Inference::new(&m.backend, &m.shape, 3, (1, 1), 1, Dtype::F32.into()).unwrap();
             let first = m.shape.part().first_word.unwrap() as usize;
             let words = first..first + m.shape.vocab_size as usize;
             let logit = |(row, word): (usize, usize)| if rows[row].0.contains(&word) { -1.5 } else { -2.0 };

@@ -82,7 +82,7 @@ fn rank(run: Run, groups: Groups<Buffer>, steps: u32) -> Came {
     let (shape, cpu) = (shape(run.family, run.n_layers, run.tied), Cpu::new(1, None).unwrap());
     let stage = Stage::new(groups.stages.all.rank(), groups.stages.all.size(), run.n_layers as usize);
     let mut model = match stage.of {
-        1 => Model::part(cpu, &shape, Origin::Seed(5), Purpose::Training, groups.tensor.clone()).unwrap(),
+        1 => Model::part(cpu, &shape, Origin::Seed(5), Purpose::Training, &groups).unwrap(),
         _ => Model::stage(cpu, &shape, Origin::Seed(5), stage).unwrap(),
     };
     let (replica, replicas) = (groups.data.rank(), groups.data.size());
@@ -112,7 +112,7 @@ fn rank(run: Run, groups: Groups<Buffer>, steps: u32) -> Came {
 /// The losses of all replicas together, and all parameters; whoever has one has the same.
 fn train(run: Run) -> (Vec<f32>, Vec<Vec<f32>>) {
     let ranks: Vec<Came> = std::thread::scope(|scope| {
-        let seats = of_threads::<Buffer>(&run.parallel).into_iter();
+        let seats = of_threads::<Buffer>(&run.parallel, 1).into_iter();
         let ranks: Vec<_> = seats.map(|groups| scope.spawn(move || rank(run, groups, STEPS))).collect();
         ranks.into_iter().map(|r| r.join().unwrap()).collect()
     });
@@ -214,7 +214,7 @@ fn a_stage_that_is_gone_is_not_waited_for() {
     for gone in 0..6 {
         let begun = Instant::now();
         let checks: Vec<_> = std::thread::scope(|scope| {
-            let seats = of_threads::<Buffer>(&run.parallel).into_iter().enumerate();
+            let seats = of_threads::<Buffer>(&run.parallel, 1).into_iter().enumerate();
             let steps = move |number: usize| if number == gone { 1 } else { STEPS };
             let ranks: Vec<_> =
                 seats.map(|(number, groups)| scope.spawn(move || rank(run, groups, steps(number)).check)).collect();

@@ -65,7 +65,7 @@ impl<B: Backend + Clone> Rank<B> {
 
     /// Replica, and which part of it.
     fn place(&self) -> (usize, usize) {
-        let Groups { data, tensor, stages } = &self.seat.groups;
+        let Groups { data, tensor, stages, .. } = &self.seat.groups;
         (data.rank(), stages.all.rank() * tensor.size() + tensor.rank())
     }
 
