@@ -97,7 +97,7 @@ impl<T> Training<T> {
     ) -> Loss {
         let Self { activations, scratch, kept, state, passes, .. } = self;
         let (stage, count, share) = (model.index.stage, passes.len(), 1.0 / passes.len() as f32);
-        let Stages { before, after, ends, .. } = &seat.groups.stages;
+        let Stages { before, after, .. } = &seat.groups.stages;
         let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
         exchange.together = matches!(kept, Kept::All { clip: Some(_), .. });
         let mut in_flight = InFlight::new(activations);
@@ -148,24 +148,35 @@ impl<T> Training<T> {
             }
         }
         in_flight.end();
-        let (gradients, clip) = match kept {
-            Kept::Layer(gradients) => (gradients, None),
-            Kept::All { sum, clip, .. } => (sum, clip.as_mut()),
-        };
-        if model.index.shares_table() {
-            let (table, [bucket, _]) = (model.index.table, model.index.around_layers());
-            let span = trace::exchange(ends.size(), "gradients");
-            ends.run(Job::AllReduce(Reduce::Sum), gradients.range(table..table + 1));
-            drop(span);
-            exchange.send(model, bucket, gradients, None);
-        }
-        if let Some(clip) = clip {
-            exchange.wait(model, gradients, None);
-            let place = exchange.state.place();
-            clip.apply(model, seat, gradients, place);
-            exchange.update_all(model, gradients, None);
-        }
-        exchange.end(model, gradients);
+        settle(model, seat, kept, exchange);
         Loss::Known((losses / count as f64) as f32)
     }
+}
+
+/// What is left when nothing is to be handed on any more: a table of both ends, and what waits for the norm of all gradients.
+fn settle<T, B: Backend<Buffer = T>>(
+    model: &mut Model<B>,
+    seat: &Seat<T>,
+    kept: &mut Kept<T>,
+    mut exchange: Exchange<'_, T>,
+) {
+    let (gradients, clip) = match kept {
+        Kept::Layer(gradients) => (gradients, None),
+        Kept::All { sum, clip, .. } => (sum, clip.as_mut()),
+    };
+    if model.index.shares_table() {
+        let (table, [bucket, _]) = (model.index.table, model.index.around_layers());
+        let ends = &seat.groups.stages.ends;
+        let span = trace::exchange(ends.size(), "gradients");
+        ends.run(Job::AllReduce(Reduce::Sum), gradients.range(table..table + 1));
+        drop(span);
+        exchange.send(model, bucket, gradients, None);
+    }
+    if let Some(clip) = clip {
+        exchange.wait(model, gradients, None);
+        let place = exchange.state.place();
+        clip.apply(model, seat, gradients, place);
+        exchange.update_all(model, gradients, None);
+    }
+    exchange.end(model, gradients);
 }
