@@ -243,9 +243,9 @@ fn ranks_with_some_words_each_compute_as_one() {
         let grouped = family != Family::Gpt2 && family != Family::Opt;
         let spec = ShapeSpec {
             d_model: Some(36),
-            n_kv_heads: grouped.then_some(3),
+            n_kv_heads: grouped.then_some(6),
             parts: (family == Family::Opt).then(|| Parts { padding_token: Some(3), ..family.parts().clone() }),
-            ..spec(6, 3)
+            ..spec(6, 6)
         };
         let whole = Shape::new(family, &spec).unwrap();
         assert_eq!(
@@ -336,12 +336,12 @@ fn ranks_that_split_experts_compute_as_one() {
         first_dense_layers: Some(1),
         d_ff_expert: Some(18),
         mlp_bias: Some(true),
-        ..with(spec(6, 3))
+        ..with(spec(6, 2))
     };
     let all = [
-        (Family::Mixtral, with(spec(6, 3))),
+        (Family::Mixtral, with(spec(6, 2))),
         (Family::Qwen3Moe, with(spec(6, 2))),
-        (Family::GptOss, with(spec(6, 3))),
+        (Family::GptOss, with(spec(6, 6))),
         (Family::Mixtral, shared),
         // Nothing is as wide as the layer that no expert has.
         (Family::Mixtral, ShapeSpec { d_ff: Some(61), d_ff_expert: Some(12), ..with(spec(6, 1)) }),
