@@ -139,4 +139,13 @@ fn seeds_and_cells_share_what_was_drawn_once_and_learn_the_same_to_the_bit() {
     };
     assert_eq!((bits(&first).len(), bits(&first) == bits(&second)), (4, true));
     assert_eq!(bits(&first), bits(&without));
+    // Side by side they learn the same, whatever their steps took.
+    let mut compare = Command::new(env!("CARGO_BIN_EXE_centime"));
+    compare.args(["compare", "first", "second", "--format", "markdown"]).current_dir(folder.path());
+    let output = compare.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("## What a loss costs"), "{said}");
+    let same =
+        "Validation loss at the end, second against first: 0.0 % (0.0 .. 0.0) (no difference that these runs can show)";
+    assert!(said.contains(same) && !said.contains("learns worse"), "{said}");
 }

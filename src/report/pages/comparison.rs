@@ -96,7 +96,8 @@ fn answer(c: &Comparison, facts: &[Facts], asked: &Asked, even: &[BreakEven]) ->
             )));
             let worse = against.iter().filter_map(|(r, _)| Some((*r, c.worse(best, *r)?)));
             for (r, what) in worse {
-                said.push(Span::strong(format!(" {} learns worse than {}", label(c, best), label(c, r))));
+                said.push(Span::plain(" "));
+                said.push(Span::strong(format!("{} learns worse than {}", label(c, best), label(c, r))));
                 said.push(Span::plain(format!(": {what}; its tokens are worth less.")));
             }
             if let Some(other) = tied.first() {

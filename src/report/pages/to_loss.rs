@@ -58,14 +58,13 @@ fn sure(learning: &Learning) -> String {
 }
 
 /// That tokens which are cheaper are worth less, where the run that they are cheaper in learns worse.
-pub(super) fn worse(labels: [&str; 2], e: &Explanation) -> Option<Span> {
-    let learnt = &e.learning.as_ref()?.learnt;
-    (e.after < e.before && learnt.worse()).then(|| {
-        Span::strong(format!(
-            " Tokens of {} are cheaper and worth less: it learns worse than {}.",
-            labels[1], labels[0]
-        ))
-    })
+pub(super) fn worse(labels: [&str; 2], e: &Explanation) -> Vec<Span> {
+    let worse = e.after < e.before && e.learning.as_ref().is_some_and(|l| l.learnt.worse());
+    if !worse {
+        return Vec::new();
+    }
+    let said = format!("Tokens of {} are cheaper and worth less: it learns worse than {}.", labels[1], labels[0]);
+    vec![Span::plain(" "), Span::strong(said)]
 }
 
 /// The factors of USD to a loss.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-/// Runs one of the tests below under a tool; the ranges that it was shown. `None` without a C compiler.
+/// Runs one of the tests below under a tool; the ranges that it was shown. `None` without a C compiler, or one for the host's device.
 fn shown(test: &str) -> Option<Vec<Vec<String>>> {
     let folder = tempfile::tempdir().unwrap();
     let library = fake(folder.path(), false)?;
@@ -60,10 +60,6 @@ fn two_steps_of_two_replicas() {
 #[test]
 fn a_tool_is_shown_the_parts_of_a_devices_steps() {
     let Some(ranges) = shown("two_steps_of_a_device") else { return };
-    if ranges.is_empty() {
-        eprintln!("skipped: no C++ compiler for the host's device");
-        return;
-    }
     // Two steps in one pass, two in two passes.
     assert_eq!(counted(&ranges, &["train"]), 4);
     assert_eq!(counted(&ranges, &["train", "batch"]), 4 + 2, "each step makes its batch, and the next one's");
