@@ -123,15 +123,22 @@ fn attention(b: &mut Bench) {
     let f = Frequencies::new(&Rope { theta: 10000.0, scaling: None }, head_dim);
     b.time("rope", bytes(2 * 2 * rows * C), |cpu| cpu.rope(&mut qkv, &f, 0, false, d));
     let capacity = 512;
-    let (one, cached) = (
-        AttentionDims { tokens: 1, ..d },
-        CacheDims { batch, kv_heads: heads, head_dim, capacity, element: CacheElement::F32 },
-    );
-    let (q, cache) = (b.buffer(batch * 3 * C), b.buffer(2 * batch * capacity * C));
+    let one = AttentionDims { tokens: 1, ..d };
+    let q = b.buffer(batch * 3 * C);
     let mut answer = b.buffer(batch * C);
-    b.time("attention_cached", bytes(2 * batch * capacity * C), |cpu| {
-        cpu.attention_cached(&q, &cache, &mut answer, None, capacity, one, cached);
-    });
+    let elements = [
+        ("f32", CacheElement::F32),
+        ("bf16", CacheElement::Bf16),
+        ("int8", CacheElement::Int8),
+        ("f8", CacheElement::F8),
+    ];
+    for (name, element) in elements {
+        let cached = CacheDims { batch, kv_heads: heads, head_dim, capacity, element };
+        let cache = b.buffer(cached.words());
+        b.time(&format!("attention_cached {name}"), bytes(cached.words()), |cpu| {
+            cpu.attention_cached(&q, &cache, &mut answer, None, capacity, one, cached);
+        });
+    }
 }
 
 fn rows(b: &mut Bench) {

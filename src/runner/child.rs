@@ -193,11 +193,12 @@ fn unbroken(lost: Option<Failure>, watch: &Watch) -> Result<(), Failure> {
     }
 }
 
-/// What the weights and the KV cache of a trial on CPUs do to the loss, if they are of few bits and somebody asks.
+/// What a trial's weights and KV cache do to the loss, if they are of few bits and somebody asks: computed on the CPU, wherever the trial
+/// runs.
 fn loss_change(request: &TrialRequest) -> Option<LossChange> {
     let (trial, w) = (&request.trial, &request.trial.workload);
     let few_bits = w.weights != WeightFormat::Dtype || w.kv_cache != CacheFormat::Dtype;
-    let own = trial.engine.is_none() && trial.backend == BackendKind::Cpu;
+    let own = trial.engine.is_none() && trial.backend != BackendKind::Naive;
     let asked = few_bits && own && request.loss_change && request.team.is_none();
     asked.then(|| LossChange::of(w, trial.cores_per_device as usize, request.measure.seed))
 }

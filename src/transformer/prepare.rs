@@ -27,7 +27,7 @@ pub(crate) fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat
 
 /// Whether a backend of this build keeps its KV cache in this format.
 pub(crate) fn keeps(backend: BackendKind, kv_cache: CacheFormat) -> bool {
-    backend == BackendKind::Cpu || kv_cache == CacheFormat::Dtype
+    backend != BackendKind::Naive || kv_cache == CacheFormat::Dtype
 }
 
 /// Builds the model of `workload`, with seeded random weights where it names none to read, and gets it ready for its first step.

@@ -87,7 +87,7 @@ pub(super) const TRIAL: [Axis; 22] = [
         "KV cache",
         "",
         Kind::Word(CacheChoice::WORDS),
-        "how the KV cache is stored in prefill, decode and generate: in the dtype (or its name), or in 8 bits, whole numbers (int8) or floats (f8, e4m3), with a scale of 32 bits for each token's key and value of a head (cpu); default dtype",
+        "how the KV cache is stored in prefill, decode and generate: in the dtype (or its name), or in 8 bits, whole numbers (int8) or floats (f8, e4m3), with a scale of 32 bits for each token's key and value of a head; default dtype",
         |d, v| d.kv_cache = word::<CacheChoice>(v)?,
         |t| if t.workload.phase == Phase::Train { Value::Null } else { text(t.workload.kv_cache.name()) }
     ),

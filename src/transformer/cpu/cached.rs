@@ -14,9 +14,17 @@ use half::bf16;
 pub(super) unsafe trait Cached: Copy + Send + Sync {
     /// What a vector's largest number is stored as; `None` where numbers are stored as they are, without scales.
     const LARGEST: Option<f32>;
+    /// What [`Cached::raw`] lacks, twice.
+    const LIFT: f32 = 1.0;
     /// The nearest.
     fn of(x: f32) -> Self;
-    fn to_f32(self) -> f32;
+    /// A number over `LIFT` squared: where a sum is of products with these, one factor and the sum are multiplied by `LIFT` instead of
+    /// each number by both.
+    fn raw(self) -> f32;
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.raw() * (Self::LIFT * Self::LIFT)
+    }
 }
 
 // SAFETY: every bit pattern is a number.
@@ -27,7 +35,7 @@ unsafe impl Cached for f32 {
         x
     }
     #[inline(always)]
-    fn to_f32(self) -> f32 {
+    fn raw(self) -> f32 {
         self
     }
 }
@@ -40,7 +48,7 @@ unsafe impl Cached for bf16 {
         Self::from_f32(x)
     }
     #[inline(always)]
-    fn to_f32(self) -> f32 {
+    fn raw(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 }
@@ -55,7 +63,7 @@ unsafe impl Cached for i8 {
         ((x.clamp(-127.0, 127.0) + ROUND) - ROUND) as Self
     }
     #[inline(always)]
-    fn to_f32(self) -> f32 {
+    fn raw(self) -> f32 {
         f32::from(self)
     }
 }
@@ -69,6 +77,8 @@ pub(super) struct E4m3(u8);
 // SAFETY: as above.
 unsafe impl Cached for E4m3 {
     const LARGEST: Option<f32> = Some(448.0);
+    /// 2^60: the exponents' biases are 127 - 7 apart, and subnormals of the one are subnormals of the other.
+    const LIFT: f32 = f32::from_bits((60 + 127) << 23);
     #[inline(always)]
     fn of(x: f32) -> Self {
         /// The least with an exponent of its own, 2^-6; below it steps are of 2^-9.
@@ -85,11 +95,9 @@ unsafe impl Cached for E4m3 {
         Self(sign | code as u8 & 0x7f)
     }
     #[inline(always)]
-    fn to_f32(self) -> f32 {
-        /// 2^(127 - 7), between the exponents' biases. Subnormals of the one are subnormals of the other.
-        const BIAS: f32 = f32::from_bits((120 + 127) << 23);
+    fn raw(self) -> f32 {
         let wide = (i32::from(self.0 as i8) << 20) as u32;
-        f32::from_bits(wide & 0x87ff_ffff) * BIAS
+        f32::from_bits(wide & 0x87ff_ffff)
     }
 }
 

@@ -61,18 +61,19 @@ fn head<T: Cached>(query: &[f32], cache: KeysAndValues<'_, T>, scores: &mut [f32
     for (b, block) in blocks.iter_mut().enumerate() {
         let mut sums = [0.0f32; BLOCK];
         for (q, row) in query.iter().zip(keys.chunks_exact(capacity)) {
+            let q = q * T::LIFT;
             for (s, k) in sums.iter_mut().zip(&row[b * BLOCK..][..BLOCK]) {
-                *s += q * k.to_f32();
+                *s += q * k.raw();
             }
         }
         *block = sums.map(|s| s * scale);
     }
     for (i, s) in rest.iter_mut().enumerate() {
-        let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * row[whole + i].to_f32());
+        let products = query.iter().zip(keys.chunks_exact(capacity)).map(|(q, row)| q * T::LIFT * row[whole + i].raw());
         *s = products.sum::<f32>() * scale;
     }
     if T::LARGEST.is_some() {
-        scores.iter_mut().zip(key_scales).for_each(|(s, by)| *s *= by);
+        scores.iter_mut().zip(key_scales).for_each(|(s, by)| *s *= by * T::LIFT);
     }
     if let Some(cap) = of.cap {
         soft_cap(scores, cap);
@@ -85,9 +86,9 @@ fn head<T: Cached>(query: &[f32], cache: KeysAndValues<'_, T>, scores: &mut [f32
         *s = exp(*s - max);
     }
     let total = sum(scores);
-    let inverse = 1.0 / total;
+    let inverse = T::LIFT / total;
     if T::LARGEST.is_some() {
-        scores.iter_mut().zip(value_scales).for_each(|(s, by)| *s *= by);
+        scores.iter_mut().zip(value_scales).for_each(|(s, by)| *s *= by * T::LIFT);
     }
     let dim = out.len();
     let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
@@ -96,7 +97,7 @@ fn head<T: Cached>(query: &[f32], cache: KeysAndValues<'_, T>, scores: &mut [f32
         let mut sums = [0.0f32; BLOCK];
         for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
             for (o, v) in sums.iter_mut().zip(&value[b * BLOCK..][..BLOCK]) {
-                *o += s * v.to_f32();
+                *o += s * v.raw();
             }
         }
         *block = sums.map(|s| s * inverse);
@@ -105,7 +106,8 @@ fn head<T: Cached>(query: &[f32], cache: KeysAndValues<'_, T>, scores: &mut [f32
         rest.fill(0.0);
         for (s, value) in scores.iter().zip(values.chunks_exact(dim)) {
             for (o, v) in rest.iter_mut().zip(&value[whole..]) {
-                *o += s * inverse * v.to_f32();
+                // Lifted where no product is beyond the largest f32.
+                *o += s * (inverse / T::LIFT) * (v.raw() * T::LIFT);
             }
         }
     }

@@ -11,6 +11,7 @@ use super::super::random::Normals;
 use super::super::shape::Activation;
 use super::super::{BackendKind, Dtype};
 use super::buffer::{self, Buffer};
+use super::cache::{self, Places};
 use super::device::{Address, Real};
 use super::state::Slot;
 use super::{
@@ -23,11 +24,6 @@ impl Alloc for Cuda {
     fn alloc(&self, len: usize, category: Category) -> Result<Buffer, SessionError> {
         Buffer::new(&self.device, len, category, self.dtype)
     }
-}
-
-/// Where keys and values begin in a cache: `[B, KV, capacity, D]` each.
-pub(super) fn halves(cache: &Buffer, c: CacheDims, real: Real) -> (Address, Address) {
-    (cache.wide(), cache.wide() + (c.half() * real.size()) as Address)
 }
 
 /// A part of a parameter and what belongs to it, as addresses.
@@ -322,9 +318,8 @@ impl Backend for Cuda {
         attention::attention_backward(self.on(), qkv.format(), operands, d);
     }
     fn cache_append(&self, qkv: &Buffer, cache: &mut Buffer, position: usize, d: AttentionDims, c: CacheDims) {
-        let real = qkv.format();
-        let ((keys, values), first) = (halves(cache, c, real), self.state.position(position));
-        decode::cache_append(self.on(), real, (qkv.at(), keys, values, first), d, c.capacity);
+        let (to, first) = (Places::of(cache.wide(), c), self.state.position(position));
+        cache::append(self.on(), qkv.format(), (qkv.at(), to, first), d);
     }
     fn attention_cached(
         &self,
@@ -336,14 +331,13 @@ impl Backend for Cuda {
         d: AttentionDims,
         c: CacheDims,
     ) {
-        let real = qkv.format();
-        let (keys, values) = halves(cache, c, real);
         let Some(partial) = self.state.scratch(decode::partial_bytes(self.on(), &d, c.capacity)) else { return };
         let Some(counts) = self.state.counts(decode::count_bytes(self.on(), &d)) else { return };
         let first = self.state.position(length - 1);
         let (out, lse) = (out.at(), lse.map(|lse| lse.wide()));
-        let operands = decode::Decode { qkv: qkv.at(), keys, values, out, lse, partial, counts, first };
-        decode::decode_attention(self.on(), real, operands, d, c.capacity);
+        let cache = Places::of(cache.wide(), c);
+        let operands = decode::Decode { qkv: qkv.at(), cache, out, lse, partial, counts, first };
+        decode::decode_attention(self.on(), qkv.format(), operands, d);
     }
 
     fn dropout(&self, x: &mut Buffer, len: usize, d: Dropout) {

@@ -1,12 +1,11 @@
-//! The KV cache, attention of one query a sequence over it, and what a stretch of a prompt looks at.
-//!
-//! The cache holds keys `[B, KV, capacity, D]` and values `[B, KV, capacity, D]`; past its capacity tokens take the places of the oldest. Where a pass stands in it comes from the
-//! device's memory, and grids follow from shapes alone, so that a captured step serves every position.
+//! Attention of one query a sequence over the KV cache. Where a pass stands in it comes from the device's memory, and grids follow from
+//! shapes alone, so that a captured step serves every position.
 
-use super::super::backend::AttentionDims;
+use super::super::backend::{AttentionDims, CacheElement};
+use super::cache::Places;
 use super::device::{Address, Arg, Device, Launch, Real};
-use super::launch::{Kernel, THREADS, at, at_or_null, blocks, int};
-use super::sight::{Context, of_products};
+use super::launch::{at, at_or_null, int};
+use super::sight::of_products;
 
 /// Positions below which a block's share of the context is not worth a block of its own.
 const LEAST_SHARE: usize = 64;
@@ -16,60 +15,6 @@ const RESIDENT: usize = 3;
 
 /// More are not: whoever adds their results up reads all of them.
 const MOST_SPLITS: usize = 64;
-
-/// Copies keys and values of `qkv` (`d.tokens` a sequence) into the cache from position `*first` on.
-pub(super) fn cache_append(
-    on: &dyn Device,
-    real: Real,
-    (qkv, keys, values, first): (Address, Address, Address, Address),
-    d: AttentionDims,
-    capacity: usize,
-) {
-    let pieces = d.rows() * 2 * d.kv_heads * d.head_dim.div_ceil(16 / real.size());
-    let [batch, tokens, heads] = [d.batch, d.tokens, d.heads].map(int);
-    let [kv_heads, head_dim, capacity] = [d.kv_heads, d.head_dim, capacity].map(int);
-    let args = [at(qkv), at(keys), at(values), batch, tokens, heads, kv_heads, head_dim, capacity, at(first)];
-    let grid = blocks(on, pieces, THREADS as usize);
-    Kernel { on, file: "cache", name: "cache_append", real }.run(grid, THREADS, &args);
-}
-
-/// What [`context`] gathers from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stretch {
-    pub qkv: Address,
-    pub keys: Address,
-    pub values: Address,
-    /// Of its first token.
-    pub position: usize,
-    pub capacity: usize,
-}
-
-impl Stretch {
-    /// Positions before it that any of its queries sees and the cache still has.
-    fn before(&self, d: &AttentionDims) -> usize {
-        let kept = self.position.min(self.capacity);
-        d.scores.window.filter(|_| d.causal).map_or(kept, |window| kept.min(window - 1))
-    }
-    /// Bytes that [`context`] fills.
-    pub(super) fn bytes(&self, real: Real, d: &AttentionDims) -> usize {
-        context_bytes(real, self.before(d) + d.tokens, d)
-    }
-}
-
-/// Bytes of keys and values of so many positions of every sequence.
-pub(super) fn context_bytes(real: Real, positions: usize, d: &AttentionDims) -> usize {
-    2 * d.batch * d.kv_heads * positions * d.head_dim * real.size()
-}
-
-/// Gathers keys and values that the queries of a stretch of a prompt look at, which is not in the cache yet, at `to`.
-pub(super) fn context(on: &dyn Device, real: Real, s: Stretch, to: Address, d: &AttentionDims) -> Context {
-    let before = s.before(d);
-    let pieces = s.bytes(real, d).div_ceil(16);
-    let mut args = [s.qkv, s.keys, s.values, to].map(at).to_vec();
-    args.extend([d.batch, d.tokens, d.heads, d.kv_heads, d.head_dim, s.capacity, s.position, before].map(int));
-    Kernel { on, file: "cache", name: "cache_context", real }.run(blocks(on, pieces, THREADS as usize), THREADS, &args);
-    Context::gathered(to, real, before, d)
-}
 
 /// How decoding is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +29,27 @@ struct Division {
     splits: usize,
 }
 
+/// Names of the kernels of a prefix, by lanes and by heads together.
+macro_rules! kernels {
+    ($prefix:literal) => {
+        [
+            [concat!($prefix, "_8_1"), concat!($prefix, "_8_2"), concat!($prefix, "_8_4"), concat!($prefix, "_8_8")],
+            [
+                concat!($prefix, "_16_1"),
+                concat!($prefix, "_16_2"),
+                concat!($prefix, "_16_4"),
+                concat!($prefix, "_16_8"),
+            ],
+            [
+                concat!($prefix, "_32_1"),
+                concat!($prefix, "_32_2"),
+                concat!($prefix, "_32_4"),
+                concat!($prefix, "_32_8"),
+            ],
+        ]
+    };
+}
+
 impl Division {
     fn of(on: &dyn Device, d: &AttentionDims, capacity: usize) -> Self {
         let sharing = d.heads / d.kv_heads;
@@ -96,21 +62,25 @@ impl Division {
         Self { lanes, together, turns, splits }
     }
 
-    fn kernel(&self) -> &'static str {
-        match (self.lanes, self.together) {
-            (8, 1) => "decode_attention_8_1",
-            (8, 2) => "decode_attention_8_2",
-            (8, 4) => "decode_attention_8_4",
-            (8, _) => "decode_attention_8_8",
-            (16, 1) => "decode_attention_16_1",
-            (16, 2) => "decode_attention_16_2",
-            (16, 4) => "decode_attention_16_4",
-            (16, _) => "decode_attention_16_8",
-            (_, 1) => "decode_attention_32_1",
-            (_, 2) => "decode_attention_32_2",
-            (_, 4) => "decode_attention_32_4",
-            (_, _) => "decode_attention_32_8",
-        }
+    /// Its file and its name.
+    fn kernel(&self, element: CacheElement) -> (&'static str, &'static str) {
+        let (file, all) = match element {
+            CacheElement::F32 | CacheElement::Bf16 => ("decode", kernels!("decode_attention")),
+            CacheElement::Int8 => ("decode_few_bits", kernels!("decode_int8")),
+            CacheElement::F8 => ("decode_few_bits", kernels!("decode_f8")),
+        };
+        let of_lanes = all[match self.lanes {
+            8 => 0,
+            16 => 1,
+            _ => 2,
+        }];
+        let name = of_lanes[match self.together {
+            1 => 0,
+            2 => 1,
+            4 => 2,
+            _ => 3,
+        }];
+        (file, name)
     }
 
     fn partial_bytes(&self, d: &AttentionDims) -> usize {
@@ -132,8 +102,7 @@ pub(super) fn count_bytes(on: &dyn Device, d: &AttentionDims) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decode {
     pub qkv: Address,
-    pub keys: Address,
-    pub values: Address,
+    pub cache: Places,
     pub out: Address,
     /// `[B, H]` f32: takes the logs of the softmax's denominators.
     pub lse: Option<Address>,
@@ -146,18 +115,30 @@ pub(super) struct Decode {
 }
 
 /// `out [B, H*D]`: attention of the one query a sequence (`d.tokens` = 1) over the first `*first + 1` places of the cache.
-pub(super) fn decode_attention(on: &dyn Device, real: Real, operands: Decode, d: AttentionDims, capacity: usize) {
-    decode_by(Division::of(on, &d, capacity), on, real, operands, &d, capacity);
+pub(super) fn decode_attention(on: &dyn Device, real: Real, operands: Decode, d: AttentionDims) {
+    decode_by(Division::of(on, &d, operands.cache.capacity), on, real, operands, &d);
 }
 
-fn decode_by(by: Division, on: &dyn Device, real: Real, o: Decode, d: &AttentionDims, capacity: usize) {
-    let [heads, kv_heads, head_dim, capacity] = [d.heads, d.kv_heads, d.head_dim, capacity].map(int);
-    let mut args: Vec<Arg> = [o.qkv, o.keys, o.values, o.out].map(at).to_vec();
-    args.extend([at_or_null(o.lse), at(o.partial), at(o.counts), heads, kv_heads, head_dim, capacity, at(o.first)]);
+fn decode_by(by: Division, on: &dyn Device, real: Real, o: Decode, d: &AttentionDims) {
+    let [heads, kv_heads, head_dim, capacity] = [d.heads, d.kv_heads, d.head_dim, o.cache.capacity].map(int);
+    let mut args: Vec<Arg> = vec![at(o.qkv)];
+    args.extend(o.cache.args());
+    args.extend([
+        at(o.out),
+        at_or_null(o.lse),
+        at(o.partial),
+        at(o.counts),
+        heads,
+        kv_heads,
+        head_dim,
+        capacity,
+        at(o.first),
+    ]);
     args.extend(of_products(d));
+    let (file, kernel) = by.kernel(o.cache.element);
     on.launch(&Launch {
-        file: "decode",
-        kernel: by.kernel(),
+        file,
+        kernel,
         real,
         grid: [by.splits as u32, (d.kv_heads * by.turns) as u32, d.batch as u32],
         threads: 128,
@@ -168,9 +149,10 @@ fn decode_by(by: Division, on: &dyn Device, real: Real, o: Decode, d: &Attention
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::backend::{Backend, CacheDims, CacheElement, Scores};
+    use super::super::super::backend::{Backend, CacheDims, Scores};
     use super::super::super::cpu::array::Array;
     use super::super::super::cpu::naive::Naive;
+    use super::super::cache::append;
     use super::super::host::{HostDevice, close, random, rounded};
     use super::*;
 
@@ -194,23 +176,24 @@ mod tests {
         };
         let before = rounded(real, random(prompt.rows() * d.qkv_width(), 1));
         let qkv = rounded(real, random(d.batch * d.qkv_width(), 2));
-        let (mut cache, mut want) = (array(&vec![0.0; c.len()]), array(&vec![0.0; d.batch * d.out_width()]));
-        Naive.cache_append(&array(&before), &mut cache, 0, prompt, c);
-        Naive.cache_append(&array(&qkv), &mut cache, length - 1, d, c);
+        let (mut whole, mut want) = (array(&vec![0.0; c.len()]), array(&vec![0.0; d.batch * d.out_width()]));
+        Naive.cache_append(&array(&before), &mut whole, 0, prompt, c);
+        Naive.cache_append(&array(&qkv), &mut whole, length - 1, d, c);
         let mut logs = array(&vec![0.0; d.batch * d.heads]);
-        Naive.attention_cached(&array(&qkv), &cache, &mut want, Some(&mut logs), length, d, c);
+        Naive.attention_cached(&array(&qkv), &whole, &mut want, Some(&mut logs), length, d, c);
 
         // NaN past the length: what must not be read into a result.
         let [keys, values] = [(); 2].map(|()| on.put(real, &vec![f32::NAN; c.half()]));
+        let cache = Places { keys, values, scales: None, element: c.element, capacity };
         let first = on.put_words(&[0]);
         let from = on.put(real, &qkv);
         if length > 1 {
             let prompt_qkv = on.put(real, &before);
-            cache_append(on, real, (prompt_qkv, keys, values, first), prompt, capacity);
+            append(on, real, (prompt_qkv, cache, first), prompt);
             on.release(prompt_qkv, before.len() * real.size());
         }
         on.write(&(length as u32 - 1).to_ne_bytes(), first);
-        cache_append(on, real, (from, keys, values, first), d, capacity);
+        append(on, real, (from, cache, first), d);
 
         let out = on.put(real, &vec![f32::NAN; want.len()]);
         let lse = on.put(Real::F32, &vec![f32::NAN; logs.len()]);
@@ -223,8 +206,8 @@ mod tests {
             for _ in 0..2 {
                 on.set(real, out, &vec![f32::NAN; want.len()]);
                 on.set(Real::F32, lse, &vec![f32::NAN; logs.len()]);
-                let operands = Decode { qkv: from, keys, values, out, lse: Some(lse), partial, counts, first };
-                decode_by(by, on, real, operands, &d, capacity);
+                let operands = Decode { qkv: from, cache, out, lse: Some(lse), partial, counts, first };
+                decode_by(by, on, real, operands, &d);
                 let what = format!("{real:?} length {length}, {by:?}, {d:?}");
                 on.wait().unwrap_or_else(|e| panic!("{what}: {e}"));
                 close(&what, real, &on.get(real, out, want.len()), &want);

@@ -51,6 +51,7 @@ impl KernelName {
                 | "matvec_qkv"
                 | "matvec_up"
                 | "decode"
+                | "decode_few_bits"
                 | "route"
                 | "experts"
                 | "grouped"

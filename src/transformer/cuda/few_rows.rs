@@ -4,8 +4,8 @@
 use super::super::backend::{AttentionDims, CachePlace, Frequencies, LinearDims, NormBefore, NormedLinear};
 use super::super::error::SessionError;
 use super::Cuda;
-use super::backend::halves;
 use super::buffer::Buffer;
+use super::cache::Places;
 use super::device::Real;
 use super::matvec::{CacheAt, Matvec, NormAt, takes};
 
@@ -88,13 +88,15 @@ impl Cuda {
         d: AttentionDims,
     ) -> bool {
         let pairs = frequencies.is_none() || (d.head_dim >= 2 && d.head_dim.is_multiple_of(2));
-        let Some(p) = self.few_rows(of).filter(|_| pairs) else { return false };
+        // A scale is of a whole vector, and the kernel's blocks have parts of them.
+        let whole = !cache.dims.element.is_scaled();
+        let Some(p) = self.few_rows(of).filter(|_| pairs && whole) else { return false };
         let angles = match frequencies.map(|f| self.state.angles(f)) {
             // There is no memory for them, which is told at the end of the step.
             Some(None) => return true,
             angles => angles.flatten(),
         };
-        let (keys, values) = halves(cache.layer, cache.dims, p.real);
+        let Places { keys, values, .. } = Places::of(cache.layer.wide(), cache.dims);
         let first = self.state.position(cache.position);
         p.qkv(self.on(), qkv.at(), CacheAt { keys, values, capacity: cache.dims.capacity, first, angles }, d);
         true

@@ -12,6 +12,7 @@ mod attention;
 pub(crate) mod attention_rates;
 mod backend;
 mod buffer;
+mod cache;
 mod columns;
 #[cfg(test)]
 mod conformance;
@@ -27,6 +28,8 @@ mod grouped;
 mod head;
 #[cfg(test)]
 mod host;
+#[cfg(test)]
+mod kv_cache_tests;
 mod latent;
 #[cfg(test)]
 mod latent_tests;
@@ -113,7 +116,7 @@ fn context_bytes(w: &Workload, shape: &Shape, rows: usize) -> usize {
     let (kv_heads, head_dim) = (shape.n_kv_heads as usize, shape.head_dim as usize);
     let (heads, scores) = (shape.n_heads as usize, Scores::PLAIN);
     let d = AttentionDims { batch, tokens: whole, heads, kv_heads, head_dim, causal: true, scores };
-    decode::context_bytes(real, whole, &d)
+    cache::context_bytes(real, whole, &d)
 }
 
 /// A rank on one device.

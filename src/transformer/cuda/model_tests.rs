@@ -11,7 +11,7 @@ use super::super::ranks::training::{Keeping, Training};
 use super::super::shape::count;
 use super::super::shape::parts::{Parts, Positions};
 use super::super::shape::{Family, LatentSpec, Routing, Shape, ShapeSpec};
-use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
+use super::super::{BackendKind, CacheFormat, OptimizerKind, Phase, WeightFormat, Workload};
 use super::host::{HostDevice, Recorder, within};
 use super::*;
 use std::path::Path;
@@ -333,7 +333,13 @@ fn a_layer_of_decoding_is_five_launches_and_a_token_three_more() {
 fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
     let Some(host) = HostDevice::new() else { return };
     let host = Arc::new(host);
-    for (phase, dtype) in [(Phase::Train, Dtype::Bf16), (Phase::Decode, Dtype::Bf16), (Phase::Train, Dtype::F32)] {
+    let whole = CacheFormat::Dtype;
+    for (phase, dtype, kv_cache) in [
+        (Phase::Train, Dtype::Bf16, whole),
+        (Phase::Decode, Dtype::Bf16, whole),
+        (Phase::Decode, Dtype::Bf16, CacheFormat::Int8),
+        (Phase::Train, Dtype::F32, whole),
+    ] {
         let workload = Workload {
             shape: shape(Family::Llama),
             phase,
@@ -345,7 +351,7 @@ fn memory_is_predicted_to_the_byte_by_the_code_that_allocates() {
             weights: WeightFormat::Dtype,
             optimizer: OptimizerKind::Adamw,
             dropout: 0.0,
-            kv_cache: Default::default(),
+            kv_cache,
             prefill_chunk: None,
             weights_from: None,
             levers: Default::default(),

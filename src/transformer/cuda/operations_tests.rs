@@ -19,12 +19,18 @@ fn checked(host: HostDevice, dtype: Dtype) -> Vec<Finding> {
 /// Kernels that no operation asks for: the doctor's, which only shows that a kernel can be compiled and run.
 const UNUSED: &[&str] = &["trial"];
 
-/// Names of a file's kernels; those of decoding are made by a macro of two numbers.
+/// Names of a file's kernels; those of decoding are made by macros, of two numbers, and of a name and a type before them.
 fn exported(text: &str) -> Vec<String> {
     let inside = |l: &str, name: &str| Some(l.strip_prefix(name)?.strip_prefix('(')?.split(')').next()?.to_string());
-    let of_line = |l: &str| match inside(l, "DECODE") {
-        Some(numbers) => Some(format!("decode_attention_{}", numbers.replace(", ", "_"))),
-        None => inside(l, "EXPORT"),
+    let of_line = |l: &str| {
+        if let Some(numbers) = inside(l, "DECODE") {
+            return Some(format!("decode_attention_{}", numbers.replace(", ", "_")));
+        }
+        if let Some(few) = inside(l, "FEW_BITS") {
+            let words: Vec<&str> = few.split(", ").collect();
+            return Some(format!("decode_{}_{}_{}", words.first()?, words.get(2)?, words.get(3)?));
+        }
+        inside(l, "EXPORT")
     };
     text.lines().filter_map(of_line).collect()
 }

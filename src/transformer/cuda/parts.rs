@@ -1,23 +1,25 @@
 //! Which parts of models the kernels have: what they have not is refused before anything is built.
 
-use super::super::Workload;
 use super::super::backend::{
     AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts as BackendParts,
     QkNormDims, Store, Stretch,
 };
 use super::super::shape::{Routing, Shape};
-use super::backend::halves;
+use super::super::{CacheFormat, Workload};
 use super::buffer::Buffer;
+use super::cache::{self, Places};
 use super::device::{Address, Real};
 use super::latent::MOST_RANK;
 use super::qk_norm::SavedQkNorm;
 use super::route::MOST_EXPERTS;
-use super::{Cuda, attention, decode, elementwise, latent, qk_norm, route, sinks};
+use super::{Cuda, attention, cache, elementwise, latent, qk_norm, route, sinks};
 
 /// What a workload needs and the kernels have not, in words.
 pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
     let clipped = w.levers.clip.is_some().then_some("gradients that are clipped");
-    clipped.or_else(|| lacking_for(&w.shape))
+    let few_bits = w.kv_cache != CacheFormat::Dtype && w.shape.latent.is_some();
+    let cached = few_bits.then_some("caches of latents in 8 bits");
+    clipped.or(cached).or_else(|| lacking_for(&w.shape))
 }
 
 /// What a model needs and the kernels have not.
@@ -41,10 +43,9 @@ impl BackendParts for Cuda {
         c: CacheDims,
     ) {
         let real = qkv.format();
-        let (keys, values) = halves(cache, c, real);
-        let stretch = decode::Stretch { qkv: qkv.at(), keys, values, position, capacity: c.capacity };
+        let stretch = cache::Stretch { qkv: qkv.at(), cache: Places::of(cache.wide(), c), position };
         let Some(room) = self.state.scratch(stretch.bytes(real, &d)) else { return };
-        let context = decode::context(self.on(), real, stretch, room, &d);
+        let context = cache::context(self.on(), real, stretch, room, &d);
         attention::attention_over(self.on(), real, [qkv.at(), out.at(), lse.wide()], context, &d);
     }
 

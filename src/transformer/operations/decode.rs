@@ -130,7 +130,8 @@ pub(super) fn cached_as<B: Backend + 'static>(d: AttentionDims, format: CacheFor
         result("attention_cached", batch * d.out_width(), Activations, off(0)),
         result("attention_cached", batch * d.heads, Statistics, off(1)),
     ];
-    Case::new("attention_cached", text(d), 8 * d.rows() * d.heads * head_dim, slots, move |on: &B, b| {
+    let of_cache = if format == CacheFormat::Dtype { String::new() } else { format!(", cache {format}") };
+    Case::new("attention_cached", text(d) + &of_cache, 8 * d.rows() * d.heads * head_dim, slots, move |on: &B, b| {
         if let [prompt, qkv, out, lse] = b {
             let c = CacheDims {
                 batch,

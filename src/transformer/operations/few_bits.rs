@@ -34,7 +34,7 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     ];
     for format in FORMATS {
         for head_dim in HEAD_DIMS {
-            for (tokens, heads, kv_heads) in [(1, 2, 2), (7, 3, 1), (63, 4, 2), (257, 4, 1)] {
+            for (tokens, heads, kv_heads) in [(1, 2, 2), (7, 3, 1), (63, 4, 2), (257, 8, 1)] {
                 to.push(cached_as(of(tokens, heads, kv_heads, head_dim, Scores::PLAIN), format));
             }
             to.push(cached_as(of(130, 4, 2, head_dim, window(33)), format));

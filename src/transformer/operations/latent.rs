@@ -237,9 +237,9 @@ fn attention<B: Backend + 'static>(d: LatentDims, position: usize, cache: CacheF
         result("latent_attention", d.rows() * d.heads * d.value, Activations, off),
     ];
     let LatentDims { batch, tokens, heads, rank, rope, nope, value, .. } = d;
-    let shape = format!(
-        "B {batch} T {tokens} H {heads} after {position}, R {rank} P {rope} nope {nope} value {value}, cache {cache}"
-    );
+    let of_cache = if cache == CacheFormat::Dtype { String::new() } else { format!(", cache {cache}") };
+    let sizes = format!("R {rank} P {rope} nope {nope} value {value}{of_cache}");
+    let shape = format!("B {batch} T {tokens} H {heads} after {position}, {sizes}");
     let work = d.rows() * heads * (position + tokens) * d.kv_head() * rank;
     Case::new("latent_attention", shape, work, slots, move |on: &B, b| {
         if let [latent, rotated, next, next_rotated, queries, w, out] = b {

@@ -125,9 +125,9 @@ fn list<B: Backend + 'static>(of: Selection<'_>, on: BackendKind) -> Vec<Case<B>
     experts::list(size, &mut all);
     routes::list(size, &mut all);
     latent::list(size, &mut all);
+    few_bits::list(size, &mut all);
     // What the kernels of GPUs have not.
     if on != BackendKind::Cuda {
-        few_bits::list(size, &mut all);
         latent::few_bits(&mut all);
     }
     all.retain(|case| of.takes(case));
