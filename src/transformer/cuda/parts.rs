@@ -7,7 +7,7 @@ use super::super::backend::{
 use super::super::shape::{Routing, Shape};
 use super::super::{CacheFormat, Workload};
 use super::buffer::Buffer;
-use super::cache::{self, Places};
+use super::cache::Places;
 use super::device::{Address, Real};
 use super::latent::MOST_RANK;
 use super::qk_norm::SavedQkNorm;
