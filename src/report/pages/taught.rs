@@ -233,7 +233,7 @@ mod tests {
         let first = answer(&page);
         assert!(
             first
-                .starts_with("> From old to new, a validation loss of 3 went from $0.000476 to $0.000357: **-25.0 %**"),
+                .starts_with("> From old to new, a validation loss of 3 went from $0.000476 to $0.000357: **\\-25.0 %**"),
             "{first}"
         );
         assert!(first.contains("tokens to the loss +$") && first.contains("cheaper and worth less"), "{first}");

@@ -29,7 +29,7 @@ pub(super) fn together(specs: &[&[Spec]], numbers: &[&[Vec<f32>]]) -> Vec<Vec<f3
         let mut whole: Vec<Option<f32>> = Vec::new();
         for (spec, numbers) in specs.iter().map(|s| &s[i]).zip(numbers.iter().map(|n| &n[i])) {
             // Of a vector that is split, elements are rows.
-            let vector = spec.rows == 1 && matches!(spec.split, Split::Rows(_));
+            let vector = spec.rows == 1 && matches!(spec.split, Split::Rows(of) if of.height() == spec.columns);
             let [rows, columns] = if vector { [spec.columns, 1] } else { [spec.rows, spec.columns] };
             let (first, width) = match spec.split {
                 Split::Columns { first, whole } => (first, whole),
