@@ -1,6 +1,7 @@
 //! Losses and their gradients.
 
-use super::super::backend::{Backend, Category, IGNORED_TARGET, LinearDims, Tokens};
+use super::super::backend::{Backend, Category, IGNORED_TARGET, LinearDims, Loss, OwnWords, ROWS_AT_A_TIME, Tokens};
+use super::super::error::SessionError;
 use super::Size;
 use super::bounds::{FUNCTION, UNIT, dot, sum};
 use super::case::{Case, Known, below, by, given, result, scaled};
@@ -89,22 +90,47 @@ pub(super) fn cross_entropy<B: Backend + 'static>(d: LinearDims, cap: Option<f32
         scaled(m * k, Weights, 1.0 / (k as f32).sqrt()),
         result("cross_entropy", n * k, Activations, of(|e| e.dx.clone())),
         result("cross_entropy", m * k, Gradients, of(|e| e.dw.clone())),
-        result("read_loss", 3, Statistics, of(|e| vec![e.loss; 3])),
+        result("read_loss", 5, Statistics, of(|e| vec![e.loss; 5])),
         result("cross_entropy_tokens", n * k, Activations, of(|e| e.dx.clone())),
         result("cross_entropy_tokens", m * k, Gradients, of(|e| e.dw.clone())),
+        result("cross_entropy_split", n * k, Activations, of(|e| e.dx.clone())),
+        result("cross_entropy_split", m * k, Gradients, of(|e| e.dw.clone())),
     ];
     let capped = cap.map_or(String::new(), |cap| format!(" cap {cap}"));
     Case::new("cross_entropy", format!("N {n} C {k} V {m}{capped}"), 8 * n * k * m, slots, move |on: &B, b| {
-        if let [x, w, dx, dw, loss, placed_dx, placed_dw] = b {
+        if let [x, w, dx, dw, loss, placed_dx, placed_dw, split_dx, split_dw] = b {
             let with = on.read_loss(on.cross_entropy(x, w, &targets, Some((dx, dw)), cap, d));
             let without = on.read_loss(on.cross_entropy(x, w, &targets, None, cap, d));
             let mut kept = on.alloc(n, Statistics)?;
             on.put_tokens(&targets, &mut kept);
             let placed = on.cross_entropy_tokens(x, w, Tokens::Placed(&kept), Some((placed_dx, placed_dw)), cap, d);
-            on.upload(&[with, without, on.read_loss(placed)], loss);
+            let split =
+                [Some((split_dx, split_dw)), None].map(|gradients| split(on, [x, w], &targets, gradients, cap, d));
+            let [split, split_without] = split.map(|loss| loss.map(|loss| on.read_loss(loss)));
+            on.upload(&[with, without, on.read_loss(placed), split?, split_without?], loss);
         }
         Ok(())
     })
+}
+
+/// Of a rank that has all words from the fifth on, and hears of no other.
+fn split<B: Backend + 'static>(
+    on: &B,
+    [x, w]: [&B::Buffer; 2],
+    targets: &[u32],
+    gradients: Option<(&mut B::Buffer, &mut B::Buffer)>,
+    cap: Option<f32>,
+    d: LinearDims,
+) -> Result<Loss, SessionError> {
+    const FIRST: u32 = 5;
+    let later = |t: &u32| if *t == IGNORED_TARGET { IGNORED_TARGET } else { FIRST + t };
+    let targets: Vec<u32> = targets.iter().map(later).collect();
+    let [mut largest, mut sums] =
+        [on.alloc(d.n.min(ROWS_AT_A_TIME), Statistics)?, on.alloc(2 * d.n.min(ROWS_AT_A_TIME), Statistics)?];
+    let alone = |_: &mut B::Buffer| ();
+    let (largest, sums) = (&mut largest, &mut sums);
+    let own = OwnWords { first: FIRST, largest, sums, over_largest: &alone, over_sums: &alone };
+    Ok(on.cross_entropy_split(x, w, &targets, gradients, cap, d, own))
 }
 
 fn mean_squared_error<B: Backend + 'static>(len: usize) -> Case<B> {

@@ -2,8 +2,9 @@
 //! 1 + w, capped logits. Attention's are in `scores`.
 
 use super::super::backend::{
-    AttentionDims, Backend, Category, Frequencies, LinearDims, NormDims, QkNormDims, Scores, Store, Stretch,
+    AttentionDims, Backend, Category, Frequencies, LinearDims, NormDims, OwnHeads, QkNormDims, Scores, Store, Stretch,
 };
+use super::super::error::SessionError;
 use super::super::shape::{Rope, RopeScaling};
 use super::Size;
 use super::bounds::{FUNCTION, UNIT, sum};
@@ -40,14 +41,17 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
     {
         let of = AttentionDims { head_dim, tokens: 40, ..PLAIN };
         let d = QkNormDims { of, whole, eps: 1e-6, gain_offset };
-        to.extend([qk_norm(d), qk_norm_backward(d)]);
+        to.extend([qk_norm(d, false), qk_norm_backward(d, false)]);
+        if whole {
+            to.extend([qk_norm(d, true), qk_norm_backward(d, true)]);
+        }
     }
     if size == Size::Full {
         // Of real layers; more rows than run at once.
         let of = AttentionDims { batch: 1, tokens: 1025, heads: 32, kv_heads: 8, head_dim: 128, ..PLAIN };
         for whole in [false, true] {
             let d = QkNormDims { of, whole, eps: 1e-6, gain_offset: 0.0 };
-            to.extend([qk_norm(d), qk_norm_backward(d)]);
+            to.extend([qk_norm(d, false), qk_norm_backward(d, false)]);
         }
         to.push(losses::cross_entropy(LinearDims { n: 17, k: 64, m: 50_257 }, Some(1.5)));
     }
@@ -122,7 +126,20 @@ fn of_statistics(d: QkNormDims) -> Allowed {
     })
 }
 
-fn qk_norm<B: Backend + 'static>(d: QkNormDims) -> Case<B> {
+/// What it comes to where another rank has the same heads.
+fn among_two<B: Backend + 'static>(
+    on: &B,
+    d: QkNormDims,
+    run: impl FnOnce(OwnHeads<'_, B::Buffer>),
+) -> Result<(), SessionError> {
+    let mut sums = on.alloc(2 * d.of.rows(), Statistics)?;
+    let over_sums = |sums: &mut B::Buffer| on.scale(sums, 2 * d.of.rows(), 2.0);
+    run(OwnHeads { ranks: 2, sums: &mut sums, over_sums: &over_sums });
+    Ok(())
+}
+
+fn qk_norm<B: Backend + 'static>(d: QkNormDims, split: bool) -> Case<B> {
+    let name = if split { "qk_norm_split" } else { "qk_norm" };
     let (rows, row, width) = (d.of.rows(), d.of.qkv_width(), d.width());
     let of_result = by(move |b: &Known<'_>| {
         let mut off = vec![0.0; rows * row];
@@ -134,22 +151,25 @@ fn qk_norm<B: Backend + 'static>(d: QkNormDims) -> Case<B> {
     });
     let [q, k] = d.gains();
     let slots = vec![
-        changed("qk_norm", rows * row, Activations, of_result),
+        changed(name, rows * row, Activations, of_result),
         given(q, Weights),
         given(k, Weights),
-        result("qk_norm", rows * width, Activations, Allowed::Exactly),
-        result("qk_norm", rows * d.count(), Statistics, of_statistics(d)),
+        result(name, rows * width, Activations, Allowed::Exactly),
+        result(name, rows * d.count(), Statistics, of_statistics(d)),
     ];
-    Case::new("qk_norm", text(d), rows * row, slots, move |on: &B, b| {
-        if let [qkv, q, k, x, stats] = b {
-            on.qk_norm(qkv, [q, k], Some((x, stats)), d);
+    Case::new(name, text(d), rows * row, slots, move |on: &B, b| {
+        let [qkv, q, k, x, stats] = b else { return Ok(()) };
+        if split {
+            return among_two(on, d, |own| on.qk_norm_split(qkv, [q, k], Some((x, stats)), d, own));
         }
+        on.qk_norm(qkv, [q, k], Some((x, stats)), d);
         Ok(())
     })
 }
 
 /// Of the norm's own statistics.
-fn qk_norm_backward<B: Backend + 'static>(d: QkNormDims) -> Case<B> {
+fn qk_norm_backward<B: Backend + 'static>(d: QkNormDims, split: bool) -> Case<B> {
+    let name = if split { "qk_norm_split_backward" } else { "qk_norm_backward" };
     let (rows, row, width, count) = (d.of.rows(), d.of.qkv_width(), d.width(), d.count());
     // x hat, 1 / root, gain and gradient of an element, from the buffers after and before.
     let element = move |b: &Known<'_>, (r, i, j, (at, _, of_keys)): (usize, usize, usize, (usize, usize, bool))| {
@@ -189,17 +209,19 @@ fn qk_norm_backward<B: Backend + 'static>(d: QkNormDims) -> Case<B> {
         given(k, Weights),
         result("qk_norm", rows * width, Activations, Allowed::Exactly),
         result("qk_norm", rows * count, Statistics, of_statistics(d)),
-        changed("qk_norm_backward", rows * row, Activations, of_x),
-        result("qk_norm_backward", q, Gradients, of_gain(false)),
-        result("qk_norm_backward", k, Gradients, of_gain(true)),
+        changed(name, rows * row, Activations, of_x),
+        result(name, q, Gradients, of_gain(false)),
+        result(name, k, Gradients, of_gain(true)),
         room(rows * row, Activations),
     ];
-    Case::new("qk_norm_backward", text(d), rows * row, slots, move |on: &B, b| {
-        if let [given, q, k, x, stats, dqkv, dq, dk, qkv] = b {
-            on.copy(given, qkv, rows * row);
-            on.qk_norm(qkv, [q, k], Some((x, stats)), d);
-            on.qk_norm_backward(x, [q, k], stats, dqkv, [dq, dk], d);
+    Case::new(name, text(d), rows * row, slots, move |on: &B, b| {
+        let [given, q, k, x, stats, dqkv, dq, dk, qkv] = b else { return Ok(()) };
+        on.copy(given, qkv, rows * row);
+        on.qk_norm(qkv, [q, k], Some((x, stats)), d);
+        if split {
+            return among_two(on, d, |own| on.qk_norm_split_backward(x, [q, k], stats, dqkv, [dq, dk], d, own));
         }
+        on.qk_norm_backward(x, [q, k], stats, dqkv, [dq, dk], d);
         Ok(())
     })
 }
