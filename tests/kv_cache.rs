@@ -72,7 +72,7 @@ fn a_sweep_over_formats_runs_and_says_what_each_does_to_the_loss() {
 }
 
 #[test]
-fn what_is_decoded_hangs_on_the_format_and_is_the_same_again() {
+fn what_is_decoded_over_each_format_is_the_same_again() {
     let folder = beside("backend: cpu", "{ matrix: { kv_cache: [dtype, int8, f8], batch: [3] } }");
     let of = |rows: Vec<(CacheFormat, Measurement)>| {
         let mut all: Vec<_> = rows.into_iter().map(|(f, m)| (f, m.figures.unwrap().checksum)).collect();
