@@ -232,8 +232,9 @@ mod tests {
         let page = explanation(["old", "new"], [&old, &new], fixture::book(), &found).unwrap().markdown();
         let first = answer(&page);
         assert!(
-            first
-                .starts_with("> From old to new, a validation loss of 3 went from $0.000476 to $0.000357: **\\-25.0 %**"),
+            first.starts_with(
+                "> From old to new, a validation loss of 3 went from $0.000476 to $0.000357: **\\-25.0 %**"
+            ),
             "{first}"
         );
         assert!(first.contains("tokens to the loss +$") && first.contains("cheaper and worth less"), "{first}");
