@@ -94,7 +94,7 @@ pub(crate) fn kernels(workload: &Workload, facts: &DeviceFacts) -> Vec<KernelNam
 /// which operations it is made of, with which widths, does not depend on the number of layers or of words, so that no large model has to
 /// be made for it.
 fn rehearse(workload: &Workload, options: &SessionOptions, backend: cuda::Cuda) -> Result<(), SessionError> {
-    let part = options.parallel.part_of(&workload.shape, 0, BackendKind::Cuda).as_whole();
+    let part = options.parallel.part_of(&workload.shape, 0, BackendKind::Cuda).into_whole();
     let experts = part.experts.map(|e| Mixture { dense_layers: e.dense_layers.min(1), ..e });
     let n_layers = 1 + experts.map_or(0, |e| e.dense_layers);
     let shape = Shape { n_layers, experts, vocab_size: part.vocab_size.min(1024), ..part };

@@ -137,7 +137,7 @@ mod tests {
         let full =
             of(Some(Checkpoints { resumed: 2, said: vec!["1 of 2 could not".into()], ..Checkpoints::default() }));
         assert_eq!(
-            checkpoints_in_words(&[killed.clone()]).unwrap(),
+            checkpoints_in_words(std::slice::from_ref(&killed)).unwrap(),
             "ended once and gone on with, 57 steps done again"
         );
         assert_eq!(

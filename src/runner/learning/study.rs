@@ -120,7 +120,7 @@ impl Desk<'_, '_> {
             } else {
                 None
             };
-            if ended_by.is_some() || notes.at.step % every == 0 {
+            if ended_by.is_some() || notes.at.step.is_multiple_of(every) {
                 let loss = self.evaluate(&mut notes)?;
                 self.unless_exploded(&notes, loss, before, "validation loss")?;
                 if reached(loss) {

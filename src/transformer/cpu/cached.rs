@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn numbers_between_go_to_the_nearest_and_ties_to_the_even_one() {
         for code in 0..0x7eu8 {
-            let [low, high] = [code, code + 1].map(|c| e4m3(c));
+            let [low, high] = [code, code + 1].map(e4m3);
             let middle = (low + high) / 2.0;
             let even = if code & 1 == 0 { code } else { code + 1 };
             for (x, want) in [(middle, even), (middle * 0.9999, code), (middle * 1.0001, code + 1)] {

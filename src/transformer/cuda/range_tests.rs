@@ -44,7 +44,7 @@ fn two_steps_of_a_device() {
     for accumulate in [1, 2] {
         let Some(host) = HostDevice::new() else { return };
         let mut session = session(Arc::new(host), &training(accumulate));
-        (0..2).for_each(|_| drop(session.step().unwrap()));
+        (0..2).for_each(|_| _ = session.step().unwrap());
     }
 }
 
@@ -54,7 +54,7 @@ fn two_steps_of_two_replicas() {
     let parallel = Parallel { sharding: Sharding::Optimizer, ..Parallel::replicas(2) };
     let options = SessionOptions { backend: BackendKind::Cpu, parallel, threads_per_rank: 1, seed: 4 };
     let mut session = prepare(&training(1), &options).unwrap();
-    (0..2).for_each(|_| drop(session.step().unwrap()));
+    (0..2).for_each(|_| _ = session.step().unwrap());
 }
 
 #[test]

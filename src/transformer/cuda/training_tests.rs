@@ -138,7 +138,7 @@ fn training_goes_on_from_files_bit_for_bit() {
         let (want, _) = losses(Arc::new(whole), &w);
         let folder = tempfile::tempdir().unwrap();
         let mut killed = session(Arc::new(Recorder::new(first)), &w);
-        (0..3).for_each(|_| drop(killed.step().unwrap()));
+        (0..3).for_each(|_| _ = killed.step().unwrap());
         killed.save(folder.path()).unwrap();
         // Between two steps that are replayed.
         assert_eq!(killed.step().unwrap().loss.unwrap().to_bits(), want[3]);

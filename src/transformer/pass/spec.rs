@@ -123,7 +123,7 @@ impl Spec {
         let of = match self.split {
             Split::Whole if !first => return Vec::new(),
             Split::Rows(of) if of.held.iter().any(|h| h.copy) => of,
-            Split::Whole | Split::Rows(_) | Split::Columns { .. } => return vec![0..self.len()],
+            Split::Whole | Split::Rows(_) | Split::Columns { .. } => return std::iter::once(0..self.len()).collect(),
         };
         // No matrix of an expert is copied.
         let width = self.len() / of.height().max(1);

@@ -101,7 +101,7 @@ fn several_processes_go_on_from_what_they_wrote_into_a_folder_of_all() {
                 session.follow().unwrap();
                 return None;
             }
-            (0..2).for_each(|_| drop(session.step().unwrap()));
+            (0..2).for_each(|_| _ = session.step().unwrap());
             let written = session.save(folder.path()).unwrap();
             let files = std::fs::read_dir(folder.path()).unwrap().count();
             assert_eq!(written.len(), files, "{written:?}");

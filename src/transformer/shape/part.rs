@@ -36,7 +36,7 @@ impl Shape {
     }
 
     /// A part as if it were a model of its own.
-    pub(crate) fn as_whole(self) -> Self {
+    pub(crate) fn into_whole(self) -> Self {
         Self { part: None, ..self }
     }
 
