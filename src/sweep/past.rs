@@ -9,7 +9,7 @@ use crate::hardware::machine::{Machine, Rates};
 use crate::results::record::Record;
 use crate::results::run::{Run, Variation};
 use crate::runner::measurement::Status;
-use crate::stats::median;
+use crate::stats::{median, quantile};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -21,8 +21,9 @@ const KEPT: usize = 200;
 /// Runs that are looked at, the newest: machines change.
 const LOOKED_AT: usize = 50;
 
-/// A normal standard deviation over the median of absolute deviations.
-const OF_MAD: f64 = 1.4826;
+/// A normal standard deviation over a quantile of absolute deviations: the median, and the one that a tenth of them exceed.
+const OF_MIDDLE: f64 = 1.4826;
+const OF_TAIL: f64 = 1.0 / 1.6449;
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,13 +111,21 @@ pub(crate) fn variation(kind: Kind, past: &[PastRun]) -> Variation {
     let Some(runs) = several.iter().map(|seen| seen.len()).max() else { return assumed };
     let deviations: Vec<f64> = several.iter().flat_map(|seen| deviations(seen)).collect();
     let launches = several.iter().flat_map(|seen| seen.iter().map(|s| s.1)).collect::<Vec<f64>>();
-    let (Some(typical), Some(launch)) = (median(&deviations), median(&launches)) else { return assumed };
-    let seen = ((OF_MAD * typical).powi(2) - launch).max(0.0);
+    let (Some(scale), Some(launch)) = (scale(deviations), median(&launches)) else { return assumed };
+    let seen = (scale.powi(2) - launch).max(0.0);
     let (own, prior) = (runs as f64 - 1.0, assumed.spread.run_freedom);
     let run = ((own * seen + prior * assumed.spread.run.powi(2)) / (own + prior)).sqrt();
     let mut spread = assumed.spread;
     (spread.run, spread.run_freedom) = (run, own + prior);
     Variation { spread, runs: u32::try_from(runs).unwrap_or(u32::MAX), ..assumed }
+}
+
+/// The standard deviation of which the middle and the tails of these absolute deviations speak. A machine that changes its speed for
+/// minutes, or a few cells that it changes more, have heavier tails than a normal distribution, and an interval ends in the tails; a
+/// tenth of the runs may be wild without moving it.
+fn scale(mut deviations: Vec<f64>) -> Option<f64> {
+    deviations.sort_by(f64::total_cmp);
+    Some((OF_MIDDLE * quantile(&deviations, 0.5)?).max(OF_TAIL * quantile(&deviations, 0.9)?))
 }
 
 /// How far each is from the mean of all, scaled to what single ones vary by.
@@ -161,6 +170,22 @@ mod tests {
         // Three runs move it a little.
         let few = variation(kind, &runs(&[0.0, 0.001, -0.001])).spread.run;
         assert!(few < 0.02 && few > quiet.spread.run, "{few}");
+    }
+
+    #[test]
+    fn a_few_cells_that_the_machine_changes_more_widen_it_and_one_wild_run_does_not() {
+        let kind = Kind::VirtualMachine;
+        let spread = |of: &dyn Fn(usize, usize) -> f64| {
+            let run = |i: usize| past("a", i, &(0..10).map(|cell| of(i, cell)).collect::<Vec<_>>());
+            variation(kind, &(0..20).map(run).collect::<Vec<_>>()).spread.run
+        };
+        let alternating = |i: usize, by: f64| if i.is_multiple_of(2) { by } else { -by };
+        let even = spread(&|i, _| alternating(i, 0.01));
+        let uneven = spread(&|i, cell| alternating(i, if cell < 2 { 0.05 } else { 0.01 }));
+        // Two cells of ten go up and down by 5 %: nine intervals of ten are to hold what they do too.
+        assert!(uneven > 0.05 / 1.96 && uneven > 1.5 * even, "{uneven} against {even}");
+        let one_wild = spread(&|i, _| if i == 7 { 0.5 } else { alternating(i, 0.01) });
+        assert!(one_wild < 0.04, "{one_wild}");
     }
 
     #[test]
