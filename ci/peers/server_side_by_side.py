@@ -6,13 +6,16 @@
     python3 ci/peers/server_side_by_side.py --endpoint http://127.0.0.1:8090/v1 --tokenizer model --guidellm peers/bin/guidellm
 
 Both keep so many requests under way, of prompts and answers of the same numbers of tokens, for the same time; who goes first changes from
-round to round. guidellm has another seed every time: with one seed it sends the same prompts again, which a server with a prompt cache
+round to round. Answers are of --answer tokens on average, any number as often from --spread of it below to as much above: with answers of one
+length (--spread 0) all requests of a closed loop end together, and TTFT tells how the client's next ones fall into the server's batches. guidellm has another seed every time: with one seed it sends the same prompts again, which a server with a prompt cache
 knows from the run before (TTFT of 46 ms in the place of 317). guidellm's prompts are of --prompt tokens before the template, ours of as many as the server counted of them. Its "ITL"
 ((last - first token) / (tokens - 1)) is what we call TPOT, and its TPOT has the first token in it. Medians of the requests of a run; of
-the rounds the median ratio, with the smallest and largest. Nothing is fetched from a hub.
+the rounds the median ratio, with the smallest and largest. Rounds are kept as they end: called again, it goes on after the last.
+Nothing is fetched from a hub.
 """
 
 import argparse
+import collections
 import csv
 import datetime
 import json
@@ -33,6 +36,14 @@ def run(command, **more):
     return done.stdout
 
 
+def low(a):
+    return round(a.answer * (1 - a.spread))
+
+
+def high(a):
+    return round(a.answer * (1 + a.spread))
+
+
 def guidellm(a, streams, folder, seed=0):
     out = folder / "g.json"
     run(
@@ -42,7 +53,7 @@ def guidellm(a, streams, folder, seed=0):
             "--profile", f"kind=concurrent,streams={streams}",
             "--constraint", f"kind=max_duration,seconds={a.seconds}",
             "--tokenizer", f"kind=huggingface_auto,model={a.tokenizer}",
-            "--data", f"kind=synthetic_text,prompt_tokens={a.prompt},output_tokens={a.answer}",
+            "--data", f"kind=synthetic_text,prompt_tokens={a.prompt},output_tokens={a.answer},output_tokens_min={low(a)},output_tokens_max={high(a)}",
             "--seed", f"kind=static,value={seed}",
             "--output", f"kind=json,path={out}",
         ],
@@ -67,7 +78,7 @@ def centime(a, streams, prompt, folder):
     path = folder / "s.yaml"
     path.write_text(
         f"version: 1\nname: side\ntrial:\n  engine: {{ endpoint: \"{a.endpoint}\", model: \"{a.model}\", "
-        f"tokenizer: \"{a.tokenizer}/tokenizer.json\" }}\n  prompt_len: {prompt}\n  new_tokens: {a.answer}\n"
+        f"tokenizer: \"{a.tokenizer}/tokenizer.json\" }}\n  prompt_len: {prompt}\n  new_tokens: {{ range: [{low(a)}, {high(a)}] }}\n"
         f"  load: {{ concurrency: {streams} }}\n"
         f"measure: {{ min_seconds: {a.seconds}, max_seconds: {a.seconds}, rounds: 1 }}\nprice: {{ usd_per_hour: 1 }}\n"
     )
@@ -85,19 +96,40 @@ def centime(a, streams, prompt, folder):
     }
 
 
-def measure(a):
-    rows = []
+def kept(path):
+    """The rows of whole rounds of an earlier call."""
+    if not path.exists():
+        return []
+    number = lambda text: text if text in ("centime", "guidellm") else float(text)
+    with open(path, newline="") as file:
+        rows = [{k: number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    of_round = collections.Counter(row["round"] for row in rows)
+    return [row for row in rows if of_round[row["round"]] == max(of_round.values())]
+
+
+def write(path, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: round(v, 3) if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+
+
+def measure(a, path):
+    rows = kept(path)
+    done = len({row["round"] for row in rows})
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        # What the template adds to a prompt.
-        prompt = round(guidellm(argparse.Namespace(**{**vars(a), "seconds": 2}), 1, folder)["input"])
-        for turn in range(a.rounds):
+        if done < a.rounds:
+            # What the template adds to a prompt.
+            prompt = round(guidellm(argparse.Namespace(**{**vars(a), "seconds": 2}), 1, folder)["input"])
+        for turn in range(done, a.rounds):
             for streams in map(int, a.streams.split(",")):
                 sides = [("centime", lambda: centime(a, streams, prompt, folder)), ("guidellm", lambda: guidellm(a, streams, folder, 1000 * turn + streams))]
                 for name, side in sides if turn % 2 == 0 else reversed(sides):
                     row = {"round": turn + 1, "streams": streams, "client": name, "load": round(os.getloadavg()[0], 1), **side()}
                     rows.append(row)
                     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+            write(path, rows)
     return rows
 
 
@@ -110,7 +142,7 @@ def table(rows):
             ratios = sorted(x / y for x, y in zip(ours, theirs))
             middle = statistics.median
             lines.append(
-                f"| {streams} | {name} | {middle(ours):.2f} | {middle(theirs):.2f} | "
+                f"| {streams:g} | {name} | {middle(ours):.2f} | {middle(theirs):.2f} | "
                 f"**{middle(ratios):.3f}** ({ratios[0]:.3f} .. {ratios[-1]:.3f}) |"
             )
     return "\n".join(lines)
@@ -125,17 +157,14 @@ def main():
     parser.add_argument("--centime", default="target/release/centime")
     parser.add_argument("--streams", default="1,4,8")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--prompt", type=int, default=64)
-    parser.add_argument("--answer", type=int, default=64)
+    parser.add_argument("--answer", type=int, default=32)
+    parser.add_argument("--spread", type=float, default=0.25)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("reports/servers"))
     a = parser.parse_args()
-    rows = measure(a)
     a.out.mkdir(parents=True, exist_ok=True)
-    with open(a.out / "side-by-side.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: round(v, 3) if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+    rows = measure(a, a.out / "side-by-side.csv")
     loads = [r["load"] for r in rows]
     print(f"{datetime.date.today():%-d %B %Y}, load average {min(loads)} to {max(loads)} of {os.cpu_count()} cores\n\n{table(rows)}")
 
