@@ -14,11 +14,11 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
          {0}    - {{ phase: train, batch: 4, seq_len: 256, n_layers: 12, parallel: {{ data: 2, sharding: optimizer }} }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: decode, batch: 16, prompt_len: 512, new_tokens: 64, parallel: {{ tensor: 2 }} }}\n\
-         {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: llama, model.n_kv_heads: 2, parallel: {{ tensor: 4 }} }}\n\
-         {0}    - {{ phase: decode, batch: 16, prompt_len: 512, new_tokens: 64, model.family: llama, model.n_kv_heads: 1, parallel: {{ tensor: 4 }} }}\n\
-         {0}    - {{ phase: train, batch: 4, seq_len: 256, model.vocab_size: 32769, parallel: {{ tensor: 4 }} }}\n\
+         {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: llama, model.n_kv_heads: 1, parallel: {{ tensor: 2 }} }}\n\
+         {0}    - {{ phase: decode, batch: 16, prompt_len: 512, new_tokens: 64, model.family: llama, model.n_kv_heads: 1, parallel: {{ tensor: 2 }} }}\n\
+         {0}    - {{ phase: train, batch: 4, seq_len: 256, model.vocab_size: 32769, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: mixtral, model.n_experts: 4, model.d_ff: 512, parallel: {{ tensor: 2 }} }}\n\
-         {0}    - {{ phase: prefill, batch: 8, prompt_len: 512, model.family: olmo2, parallel: {{ tensor: 4 }} }}\n\
+         {0}    - {{ phase: prefill, batch: 8, prompt_len: 512, model.family: olmo2, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 2, seq_len: 512, dtype: bf16, optimizer: sgd }}\n\
          {0}    - {{ phase: prefill, batch: 8, prompt_len: 512 }}\n\
          {0}    - {{ phase: prefill, batch: 16, prompt_len: 512, dtype: bf16 }}\n\
