@@ -43,7 +43,13 @@ impl<'a> Facts<'a> {
                 paths.push(path);
             }
         }
-        let varied = paths.into_iter().map(|p| varied(run, p)).filter(|v| v.values.len() > 1).collect();
+        // A field that some trials alone have tells them from the others, even if it is the same in all of them.
+        let tells = |v: &Varied| match v.values.len() {
+            0 => false,
+            1 => run.records.iter().any(|r| value_of(r, &v.path).is_none()),
+            _ => true,
+        };
+        let varied = paths.into_iter().map(|p| varied(run, p)).filter(tells).collect();
         let rounds = |r: &Record| r.measurement.figures.as_ref().map(Figures::medians_of_launches).unwrap_or_default();
         let rounds = run.records.iter().map(rounds).collect();
         let mut facts = Self { run, book, figures: evaluate(run, book), rounds, cheapest: None, varied };
@@ -179,6 +185,16 @@ mod tests {
         assert_eq!(facts.varied[1].values, ["1", "4", "8"]);
         assert_eq!(facts.name(2), "d_model 256, batch 4, devices 1");
         assert_eq!(facts.name_without(2, &["batch"]), "d_model 256, devices 1");
+    }
+
+    #[test]
+    fn what_only_some_trials_have_is_part_of_their_name() {
+        let mut run = fixture::sweep();
+        let clipped = ("schedule.clip".to_string(), "1".to_string());
+        run.records[2].cell.coordinates.push(clipped);
+        let facts = Facts::of(&run, fixture::book());
+        assert_eq!(facts.name(2), "d_model 256, batch 4, devices 1, clip 1");
+        assert!(facts.name(1).ends_with("devices 1"), "{}", facts.name(1));
     }
 
     #[test]
