@@ -85,7 +85,7 @@ impl Rows {
     }
 
     /// The rank's rows of a matrix.
-    pub(crate) fn height(&self) -> usize {
+    fn height(&self) -> usize {
         self.held.iter().map(|h| h.rows).sum()
     }
 }

@@ -28,8 +28,9 @@ pub(super) fn together(specs: &[&[Spec]], numbers: &[&[Vec<f32>]]) -> Vec<Vec<f3
         let name = &specs[0][i].name;
         let mut whole: Vec<Option<f32>> = Vec::new();
         for (spec, numbers) in specs.iter().map(|s| &s[i]).zip(numbers.iter().map(|n| &n[i])) {
-            // Of a vector that is split, elements are rows.
-            let vector = spec.rows == 1 && matches!(spec.split, Split::Rows(of) if of.height() == spec.columns);
+            // Of a vector that is split, elements are rows; a table may have one row.
+            let table = ["embedding", "head"].contains(&&**name);
+            let vector = spec.rows == 1 && !table && matches!(spec.split, Split::Rows(_));
             let [rows, columns] = if vector { [spec.columns, 1] } else { [spec.rows, spec.columns] };
             let (first, width) = match spec.split {
                 Split::Columns { first, whole } => (first, whole),
