@@ -87,7 +87,11 @@ pub(super) fn run(a: &Arguments) -> Result<(), Failure> {
         )));
     }
     let Some(drawn) = Drawn::of(&points, DRAWS, SEED) else {
-        return Err(Failure::Inconclusive(format!("{}: {}", a.runs.display(), lacking(&points, None).join("; "))));
+        let why = match lacking(&points, None) {
+            why if why.is_empty() => "no law fits these losses: are all of them numbers above 0?".into(),
+            why => why.join("; "),
+        };
+        return Err(Failure::Inconclusive(format!("{}: {why}", a.runs.display())));
     };
     let asked = Asked { budget: a.budget, factor: (!a.extrapolate).then_some(FURTHEST) };
     let answers = Answers::of(&points, &drawn, rate.as_ref(), asked);

@@ -36,7 +36,7 @@ use crate::sweep::speed::Followed;
 use crate::sweep::texts::Told;
 use crate::sweep::{self, identity, past, planning, probing, resume, texts, unfinished};
 use anyhow::Context;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -300,7 +300,7 @@ fn measure(
     let mut display = progress::display(launches_in(plan), how.done, how.quiet);
     // Under faults others are part of what is tested.
     let mut patience = if fault::requested().is_some() { Patience::NONE } else { Patience::of(plan) };
-    let mut asked = HashSet::new();
+    let (mut asked, mut losses) = (HashSet::new(), HashMap::new());
     let mut stage = sweep::Stage {
         measure: &mut |trial: &PlannedTrial, round: u32, progress: &mut dyn FnMut(Progress)| {
             // Once for all launches of a trial.
@@ -320,6 +320,13 @@ fn measure(
                 measurement
             };
             unfinished::note(how.out, (&trial.id, round), &mut measurement);
+            // What was computed beside the first launch stands for those that are made again in its place.
+            if let Some(figures) = measurement.figures.as_mut() {
+                match &figures.quantization_loss {
+                    Some(known) => _ = losses.insert(trial.id.clone(), known.clone()),
+                    None => figures.quantization_loss = losses.get(&trial.id).cloned(),
+                }
+            }
             measurement
         },
         append: &mut |record| journal.append(record).inspect(|()| unfinished::ended(how.out, record)),
