@@ -65,6 +65,11 @@ impl Identity {
         Self { trial, model, data, seed, devices: 2, parallel: "data 2, tensor 1, sharding gradients".into() }
     }
 
+    /// A few bits of it, for who only has to know his own again.
+    pub(super) fn digest(&self) -> u32 {
+        crc32fast::hash(serde_json::json!(self).to_string().as_bytes())
+    }
+
     /// What another one has that this one has not.
     fn differences(&self, other: &Self) -> Vec<String> {
         let all = [

@@ -105,8 +105,10 @@ impl Keeper {
         let opened = Track::open(&self.store.folder.join(TRACK)).ok();
         let (track, before) = opened.map_or((None, None), |(track, before)| (Some(track), before));
         self.track = track;
+        let launch = self.identity.digest();
+        let before = before.filter(|before| before.launch == launch);
         let known = before.is_some();
-        let Reached { at, mut sum } = before.unwrap_or_default();
+        let Reached { at, mut sum, .. } = before.unwrap_or_default();
         if at.step > 0 || notes.at.step > 0 {
             sum.resumed += 1;
             sum.lost_steps += at.step.saturating_sub(notes.at.step);
@@ -120,7 +122,7 @@ impl Keeper {
             step => format!("it went on from step {step}"),
         };
         sum.said.extend(damaged.into_iter().map(|what| format!("{what}: {instead}")));
-        self.reached = Reached { at: notes.at, sum };
+        self.reached = Reached { launch, at: notes.at, sum };
         self.told();
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Track(File);
 /// How far it is, and what checkpoints and kills have cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Reached {
+    /// Digest of whose it is.
+    pub launch: u32,
     pub at: Progress,
     pub sum: Checkpoints,
 }
@@ -65,7 +67,8 @@ mod tests {
         assert_eq!(before, None);
         let third = 1.0 / 3.0;
         let sum = Checkpoints { made: u64::MAX, seconds: third, lost_steps: u64::MAX, ..Checkpoints::default() };
-        let reached = |step| Reached { at: Progress { step, seconds: third * step as f64 }, sum: sum.clone() };
+        let reached =
+            |step| Reached { launch: u32::MAX, at: Progress { step, seconds: third * step as f64 }, sum: sum.clone() };
         for step in [1, 10_000_000_000, 3] {
             track.write(&reached(step)).unwrap();
         }
