@@ -36,7 +36,7 @@ fn a_sweep_over_stages_has_their_losses_memory_and_bubble() {
     let report = std::fs::read_to_string(folder.path().join("out/report.md")).unwrap();
     assert!(report.contains("Memory against time") && report.contains("| bubble |"), "{report}");
     assert!(report.contains("pipeline 2"), "{report}");
-    let plan = centime(&["plan", "s.yaml", "--no-probe"]);
+    let plan = centime(&["plan", "s.yaml"]);
     assert_eq!(plan.status.code(), Some(0), "{}", String::from_utf8_lossy(&plan.stderr));
     assert!(String::from_utf8_lossy(&plan.stdout).contains("pipeline 2"), "{}", String::from_utf8_lossy(&plan.stdout));
 }
