@@ -31,7 +31,7 @@ impl Index {
             }
             let mut buffer = backend.alloc(spec.len(), purpose.category(spec))?;
             // What is allocated is zero.
-            if spec.start != Start::Zero && spec.len() > 0 {
+            if spec.start != Start::Zero {
                 self.write(backend, Origin::Seed(seed), i, &mut buffer)?;
             }
             Ok(buffer)
@@ -48,6 +48,10 @@ impl Index {
         buffer: &mut B::Buffer,
     ) -> Result<(), SessionError> {
         let spec = &self.specs[i];
+        // Another stage's.
+        if spec.len() == 0 {
+            return Ok(());
+        }
         match (origin, spec.start) {
             (Origin::Read(numbers), _) => {
                 let mut host = vec![0.0; spec.len()];
@@ -77,9 +81,7 @@ impl Index {
         let one = |(i, spec): (usize, &Spec)| {
             let Some(matrices) = self.matrices(i).filter(|_| purpose == Purpose::Inference) else {
                 let mut buffer = backend.alloc(spec.len(), purpose.category(spec))?;
-                if spec.len() > 0 {
-                    self.write(backend, Origin::Read(numbers), i, &mut buffer)?;
-                }
+                self.write(backend, Origin::Read(numbers), i, &mut buffer)?;
                 return Ok(buffer);
             };
             let (mut row, mut failure) = (0, None);
