@@ -4,6 +4,7 @@
 
 use super::super::super::protocol::TrialRequest;
 use crate::transformer::checkpoint::written::Written;
+use crate::transformer::collective::grid::Parallel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -46,7 +47,8 @@ impl Identity {
     /// Of a launch.
     pub(super) fn of(request: &TrialRequest) -> Self {
         let trial = &request.trial;
-        let (parallel, data) = (trial.parallel(), trial.learning.as_ref().map(|l| l.data.identity()));
+        let Parallel { data: replicas, tensor, pipeline, sharding } = trial.parallel();
+        let data = trial.learning.as_ref().map(|l| l.data.identity());
         let digest = Sha256::digest(serde_json::json!(data).to_string().as_bytes());
         Self {
             trial: trial.id(),
@@ -54,7 +56,7 @@ impl Identity {
             data: digest.iter().take(6).map(|b| format!("{b:02x}")).collect(),
             seed: request.measure.seed,
             devices: trial.devices,
-            parallel: format!("data {}, tensor {}, sharding {}", parallel.data, parallel.tensor, parallel.sharding),
+            parallel: format!("data {replicas}, tensor {tensor}, pipeline {pipeline}, sharding {sharding}"),
         }
     }
 
@@ -62,7 +64,14 @@ impl Identity {
     #[cfg(test)]
     pub(super) fn of_test(seed: u64) -> Self {
         let [trial, model, data] = ["1a2b", "gpt2 1x32", "77"].map(String::from);
-        Self { trial, model, data, seed, devices: 2, parallel: "data 2, tensor 1, sharding gradients".into() }
+        Self {
+            trial,
+            model,
+            data,
+            seed,
+            devices: 2,
+            parallel: "data 2, tensor 1, pipeline 1, sharding gradients".into(),
+        }
     }
 
     /// A few bits of it, for who only has to know his own again.
