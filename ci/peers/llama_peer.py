@@ -21,6 +21,7 @@ FORMATS = {
     "f32": gguf.GGMLQuantizationType.F32,
     "bf16": gguf.GGMLQuantizationType.BF16,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
+    "q4_0": gguf.GGMLQuantizationType.Q4_0,
 }
 
 
@@ -34,7 +35,9 @@ def write_model(path, a):
 class Engine:
     def __init__(self, path, a):
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        how = llama_cpp.llama_model_default_params()
+        how.use_extra_bufts = not a.plain
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), how)
         wanted = llama_cpp.llama_context_default_params()
         wanted.n_ctx = a.batch * (a.tokens + a.new + 8)
         wanted.n_batch, wanted.n_ubatch = max(2048, a.batch * a.tokens), 512
@@ -96,7 +99,10 @@ def main():
     parser = argparse.ArgumentParser()
     for name in ["layers", "width", "heads", "inner", "vocabulary", "batch", "tokens", "threads"]:
         parser.add_argument(f"--{name}", type=int, required=True)
+    for name in ["experts", "used"]:
+        parser.add_argument(f"--{name}", type=int, default=0)
     parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--plain", action="store_true", help="weights as the file has them: neither repacked nor in tiles")
     parser.add_argument("--phase", choices=["prefill", "decode"], required=True)
     parser.add_argument("--dtype", choices=list(FORMATS), required=True)
     parser.add_argument("--seconds", type=float, default=4)
@@ -108,7 +114,7 @@ def main():
         pass
 
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
-    path = a.folder / f"{a.layers}-{a.width}-{a.inner}-{a.vocabulary}-{a.dtype}.gguf"
+    path = a.folder / f"{a.layers}-{a.width}-{a.inner}-{a.experts}-{a.vocabulary}-{a.dtype}.gguf"
     if not path.exists():
         write_model(path, a)
         # Writing needs more memory than running does: a process of its own is measured.

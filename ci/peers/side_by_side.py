@@ -1,49 +1,78 @@
-"""Runs Centime and its peers in interleaved rounds and writes reports/side-by-side: results.csv, report.md, ratios.svg.
+"""Runs Centime and its peers in interleaved rounds and writes reports/side-by-side/MACHINE: rounds.csv, results.csv, report.md, ratios.svg;
+and reports/side-by-side/README.md, which sets all machines beside one another.
 
 Every round runs every system on every workload once, each in a process of its own, so that drift of the machine meets all of
-them alike; the median of the rounds counts. A system that fails is said to have failed and does not stop the others.
+them alike; the median of the rounds counts. A run from which others took more than a few percent of the processors is made again. A system that
+fails is said to have failed and does not stop the others. Started again, it goes on after the rounds that rounds.csv has of the same program.
 """
 
 import argparse
 import csv
-import html
 import json
 import os
 import pathlib
-import platform
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 
+import side_by_side_report
+from machine import Machine
+
 GPT2 = dict(family="gpt2", layers=12, width=768, heads=12, vocabulary=50257)
 SMALL = dict(family="gpt2", layers=6, width=384, heads=6, vocabulary=8192)
 LLAMA = dict(family="llama", layers=12, width=768, heads=12, inner=2048, vocabulary=32000)
+# Eight experts, two for each token.
+MIXTRAL = dict(family="mixtral", layers=12, width=768, heads=12, inner=2048, experts=8, used=2, vocabulary=32000)
 BLOCK = dict(family="block", width=1024, heads=8, vocabulary=10000)
-TORCH, COMPILED, CPP, KERAS = "PyTorch", "torch.compile", "llama.cpp", "TensorFlow"
+TORCH, COMPILED, ZEN, JAX, VINO, CPP, KERAS = "PyTorch", "torch.compile", "zentorch", "JAX", "OpenVINO", "llama.cpp", "TensorFlow"
+EXPERTS = "transformers"
 BOTH = ["f32", "bf16"]
-# Llama's f32, bf16 and q8_0 are ours of dtype f32, of bf16, and of weights: int8.
-ALL = BOTH + ["q8_0"]
+# q8_0 and q4_0 are ours of `weights: int8` and `weights: int4`.
+ALL = BOTH + ["q8_0", "q4_0"]
+# What there is of each peer beside f32.
+FORMATS = {TORCH: BOTH, COMPILED: BOTH, ZEN: ["bf16"], JAX: BOTH, VINO: BOTH + ["q8_0"], CPP: ALL, KERAS: ["f32"], EXPERTS: BOTH}
 # name, model, phase, batch, tokens, number formats, peers
 WORKLOADS = [
-    ("train GPT-2 124M, B2 T512", GPT2, "train", 2, 512, BOTH, [TORCH, COMPILED]),
-    ("train 6x384, B8 T256", SMALL, "train", 8, 256, BOTH, [TORCH, COMPILED]),
+    ("train GPT-2 124M, B2 T512", GPT2, "train", 2, 512, BOTH, [TORCH, COMPILED, JAX]),
+    ("train 6x384, B8 T256", SMALL, "train", 8, 256, BOTH, [TORCH, COMPILED, JAX]),
     ("train article block, B32 T64", BLOCK, "train", 32, 64, ["f32"], [KERAS]),
-    ("prefill GPT-2 124M, B1 T512", GPT2, "prefill", 1, 512, BOTH, [TORCH]),
-    ("prefill GPT-2 124M, B8 T256", GPT2, "prefill", 8, 256, BOTH, [TORCH]),
-    ("prefill Llama 134M, B1 T512", LLAMA, "prefill", 1, 512, ALL, [CPP]),
-    ("prefill Llama 134M, B8 T256", LLAMA, "prefill", 8, 256, ALL, [CPP]),
-    ("decode GPT-2 124M, B1, context 256", GPT2, "decode", 1, 256, BOTH, [TORCH]),
-    ("decode GPT-2 124M, B16, context 256", GPT2, "decode", 16, 256, BOTH, [TORCH]),
-    ("decode Llama 134M, B1, context 256", LLAMA, "decode", 1, 256, ALL, [CPP]),
-    ("decode Llama 134M, B16, context 64", LLAMA, "decode", 16, 64, ALL, [CPP]),
+    ("train Mixtral-like 8 of 2, B2 T512", MIXTRAL, "train", 2, 512, BOTH, [EXPERTS]),
+    ("prefill GPT-2 124M, B1 T512", GPT2, "prefill", 1, 512, BOTH, [TORCH, COMPILED, ZEN, JAX, VINO]),
+    ("prefill GPT-2 124M, B8 T256", GPT2, "prefill", 8, 256, BOTH, [TORCH, COMPILED, ZEN, JAX, VINO]),
+    ("prefill Llama 134M, B1 T512", LLAMA, "prefill", 1, 512, ALL, [CPP, VINO]),
+    ("prefill Llama 134M, B8 T256", LLAMA, "prefill", 8, 256, ALL, [CPP, VINO]),
+    ("prefill Mixtral-like 8 of 2, B1 T512", MIXTRAL, "prefill", 1, 512, BOTH, [EXPERTS, CPP]),
+    ("decode GPT-2 124M, B1, context 256", GPT2, "decode", 1, 256, BOTH, [TORCH, COMPILED, ZEN, JAX, VINO]),
+    ("decode GPT-2 124M, B16, context 256", GPT2, "decode", 16, 256, BOTH, [TORCH, COMPILED, ZEN, JAX, VINO]),
+    ("decode Llama 134M, B1, context 256", LLAMA, "decode", 1, 256, ALL, [CPP, VINO]),
+    ("decode Llama 134M, B16, context 64", LLAMA, "decode", 16, 64, ALL, [CPP, VINO]),
+    ("decode Mixtral-like 8 of 2, B1, context 256", MIXTRAL, "decode", 1, 256, ALL, [EXPERTS, CPP]),
+    ("decode Mixtral-like 8 of 2, B16, context 64", MIXTRAL, "decode", 16, 64, ALL, [EXPERTS, CPP]),
 ]
-SCRIPTS = {TORCH: "torch_peer.py", COMPILED: "torch_peer.py", CPP: "llama_peer.py", KERAS: "keras_peer.py"}
+SCRIPTS = {
+    TORCH: "torch_peer.py",
+    COMPILED: "torch_peer.py",
+    ZEN: "torch_peer.py",
+    JAX: "jax_peer.py",
+    VINO: "openvino_peer.py",
+    CPP: "llama_peer.py",
+    KERAS: "keras_peer.py",
+    EXPERTS: "mixtral_peer.py",
+}
+MORE = {COMPILED: ["--compile"], ZEN: ["--compile", "--backend", "zentorch"]}
+# Names of --python.
+PACKAGES = {TORCH: "torch", COMPILED: "torch", ZEN: "zentorch", JAX: "jax", VINO: "openvino", CPP: "llama.cpp", KERAS: "tensorflow", EXPERTS: "torch"}
 OUT = pathlib.Path("reports/side-by-side")
+# Others may take so much of the processors while something runs, before it is run again, and how often it is.
+TAKEN, TRIES = 0.03, 3
+# Of rounds.csv, in its order.
+FIELDS = "round workload dtype system tokens_per_second peak_rss_bytes flops_per_second mfu mbu taken_by_others version fault".split()
+NUMBERS = FIELDS[4:10]
 
 
-def run(command, seconds=600, **more):
+def run(command, seconds=900, **more):
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, **more)
     if done.returncode != 0:
         raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
@@ -53,29 +82,33 @@ def run(command, seconds=600, **more):
 def centime(workload, dtype, a, folder):
     _, model, phase, batch, tokens, _, _ = workload
     length = f"seq_len: {tokens}" if phase == "train" else f"prompt_len: {tokens}, new_tokens: 64"
-    names = {"layers": "n_layers", "width": "d_model", "heads": "n_heads", "inner": "d_ff", "vocabulary": "vocab_size"}
+    names = {"layers": "n_layers", "width": "d_model", "heads": "n_heads", "inner": "d_ff", "vocabulary": "vocab_size", "experts": "n_experts", "used": "experts_per_token"}
     shape = ", ".join(f"{names.get(k, k)}: {v}" for k, v in model.items())
     if model["family"] == "block":
         shape, length = "preset: article-block", length + ", optimizer: adam"
     elif tokens + 64 > 1024:
         shape += f", context: {tokens + 64}"
-    formats = "dtype: bf16, weights: int8" if dtype == "q8_0" else f"dtype: {dtype}"
+    few = {"q8_0": "int8", "q4_0": "int4"}
+    formats = f"dtype: bf16, weights: {few[dtype]}" if dtype in few else f"dtype: {dtype}"
     path = folder / "s.yaml"
     path.write_text(
         f"version: 1\nname: side-by-side\ntrial: {{ model: {{ {shape} }}, phase: {phase}, batch: {batch}, "
         f"{length}, {formats}, cores_per_device: {a.threads} }}\n"
-        f"measure: {{ min_seconds: {a.seconds}, max_seconds: {a.seconds}, precision: 0.001, timeout_seconds: 300 }}\n"
+        f"measure: {{ min_seconds: {a.seconds}, max_seconds: {a.seconds}, precision: 0.001, rounds: 1, timeout_seconds: 300 }}\n"
     )
     command = [a.centime, "run", str(path), "--fresh", "--quiet", "--format", "json", "--out", str(folder / "run")]
     row = json.loads(run(command))["rows"][0]
-    keys = ["tokens_per_second", "flops_per_second", "mfu", "mbu", "peak_flops_per_second"]
+    if row["tokens_per_second"] is None:
+        raise RuntimeError(row.get("error") or f"the trial is {row['status']}")
+    keys = ["tokens_per_second", "flops_per_second", "mfu", "mbu"]
     return {"peak_rss_bytes": row["peak_memory_bytes"], "version": row["program_version"]} | {k: row[k] for k in keys}
 
 
 def peer(system, workload, dtype, a, folder):
     _, model, phase, batch, tokens, _, _ = workload
     numbers = {**model, "batch": batch, "tokens": tokens, "threads": a.threads, "seconds": a.seconds}
-    del numbers["family"]
+    if system != VINO:
+        del numbers["family"]
     command = [a.pythons[system], f"ci/peers/{SCRIPTS[system]}"]
     if system == CPP:
         command += ["--folder", str(folder)]
@@ -83,160 +116,149 @@ def peer(system, workload, dtype, a, folder):
         command += ["--phase", phase, "--dtype", dtype]
     for name, value in numbers.items():
         command += [f"--{name}", str(value)]
-    if system == COMPILED:
-        command.append("--compile")
-    said = json.loads(run(command).strip().splitlines()[-1])
-    return said if "tokens_per_second" in said else json.loads(run(command).strip().splitlines()[-1])
-
-
-def median(rows, key):
-    values = [r[key] for r in rows if r.get(key) is not None]
-    return statistics.median(values) if values else None
-
-
-def measure(a):
-    """For each workload, format and system one entry a round: what it said, or None where it failed."""
-    found = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = pathlib.Path(scratch)
-        for turn in range(a.rounds):
-            for workload in WORKLOADS:
-                name, _, phase, _, _, formats, peers = workload
-                peers = [p for p in peers if p in a.pythons]
-                if phase not in a.only.split(",") or not peers:
-                    continue
-                for dtype in formats:
-                    for system in ["centime", *peers]:
-                        try:
-                            row = centime(workload, dtype, a, folder) if system == "centime" else peer(system, workload, dtype, a, folder)
-                            said = f"{row['tokens_per_second']:.1f} tok/s"
-                        except (RuntimeError, subprocess.TimeoutExpired, ValueError) as fault:
-                            row, said = None, str(fault)
-                        found.setdefault((name, dtype, system), []).append(row)
-                        print(f"[{turn + 1}/{a.rounds}] {name}, {dtype}: {system} {said}", file=sys.stderr, flush=True)
-    return found
-
-
-def table(found):
-    """A row for each workload, format and peer."""
-    rows = []
-    for (workload, dtype, system), theirs in found.items():
-        ours = found[(workload, dtype, "centime")]
-        if system == "centime" or not any(ours):
+    command += MORE.get(system, [])
+    asked = lambda *more: json.loads(run([*command, *more], env=a.environments[system]).strip().splitlines()[-1])
+    if system != CPP:
+        return asked()
+    # At its best weights are repacked, or lie in tiles; where that fails on this machine, as the file has them.
+    for how in [[], ["--plain"]]:
+        if not how and dtype in a.plain:
             continue
-        known = [o for o in ours if o]
-        row = {"workload": workload, "dtype": dtype, "centime_tokens_per_second": median(known, "tokens_per_second")}
-        row |= {k: median(known, k) for k in ["flops_per_second", "mfu", "mbu"]}
-        row["centime_peak_rss_bytes"] = median(known, "peak_rss_bytes")
-        # Of the same round each: drift cancels.
-        pairs = [o["tokens_per_second"] / t["tokens_per_second"] for o, t in zip(ours, theirs) if o and t]
-        theirs = [t for t in theirs if t]
-        row |= {"peer": system, "peer_tokens_per_second": median(theirs, "tokens_per_second")}
-        row["peer_peak_rss_bytes"] = median(theirs, "peak_rss_bytes")
-        row["ratio"] = statistics.median(pairs) if pairs else None
-        row["ratio_low"], row["ratio_high"] = (min(pairs), max(pairs)) if pairs else (None, None)
-        rows.append(row)
+        try:
+            said = asked(*how)
+            said = said if "tokens_per_second" in said else asked(*how)
+        except RuntimeError:
+            if how:
+                raise
+            a.plain.add(dtype)
+            continue
+        return said | ({"version": f"{said['version']} ({dtype} as in the file: repacked it fails here)"} if how else {})
+
+
+class Watch:
+    """How much of the processors others took meanwhile, as a share of them all: what the kernel counted as busy or stolen, less what
+    this program's children used."""
+
+    def __enter__(self):
+        self.began, self.before = time.monotonic(), self.now()
+        return self
+
+    def now(self):
+        ticks = [int(n) for n in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        own = resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+        return busy - own.ru_utime - own.ru_stime
+
+    def __exit__(self, *_):
+        self.taken = max(0.0, self.now() - self.before) / (time.monotonic() - self.began) / os.cpu_count()
+
+
+def one(system, workload, dtype, a, folder):
+    """A run of a system, again where others disturbed it: the least disturbed."""
+    best = None
+    for _ in range(TRIES):
+        try:
+            with Watch() as watch:
+                row = centime(workload, dtype, a, folder) if system == "centime" else peer(system, workload, dtype, a, folder)
+        except (RuntimeError, subprocess.TimeoutExpired, ValueError) as fault:
+            return {"fault": str(fault)}
+        row["taken_by_others"] = watch.taken
+        if best is None or watch.taken < best["taken_by_others"]:
+            best = row
+        if watch.taken <= TAKEN:
+            break
+    return best
+
+
+def kept(path, a):
+    """Rounds that were made before."""
+    if a.again or not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row |= {k: float(row[k]) if row[k] else None for k in NUMBERS} | {"round": int(row["round"])}
     return rows
 
 
-def cpu():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+def another_program(row, rows):
+    """The version of ours that made earlier rounds, where it is not this row's."""
+    if row["system"] != "centime" or not row.get("version"):
+        return None
+    return next((r["version"] for r in rows if r["system"] == "centime" and r.get("version") not in (None, "", row["version"])), None)
 
 
-def shown(value, form):
-    return "n/a" if value is None else form.format(value)
+def measure(a, path):
+    """A row for each round, workload, format and system; what is made is written at once."""
+    rows = kept(path, a)
+    done = {(r["round"], r["workload"], r["dtype"], r["system"]) for r in rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+        for turn in range(1, a.rounds + 1):
+            for workload in WORKLOADS:
+                name, _, phase, _, _, formats, peers = workload
+                for dtype in formats:
+                    systems = [p for p in peers if p in a.pythons and dtype in FORMATS[p]]
+                    if phase not in a.only.split(",") or not systems:
+                        continue
+                    for system in ["centime", *systems]:
+                        if (turn, name, dtype, system) in done:
+                            continue
+                        row = one(system, workload, dtype, a, pathlib.Path(scratch))
+                        row |= {"round": turn, "workload": name, "dtype": dtype, "system": system}
+                        if others := another_program(row, rows):
+                            sys.exit(f"{path}: its rounds are of centime {others}, {a.centime} is {row['version']}; --again starts anew")
+                        said = row.get("fault") or f"{row['tokens_per_second']:.1f} tok/s"
+                        print(f"[{turn}/{a.rounds}] {name}, {dtype}: {system} {said}", file=sys.stderr, flush=True)
+                        writer.writerow(row)
+                        file.flush()
+                        rows.append(row)
+    return rows
 
 
-def markdown(rows, found, a):
-    versions = sorted({f"{s} {r['version']}" for (_, _, s), rs in found.items() if s != COMPILED for r in rs if r})
-    lines = [
-        "# Centime and its peers, side by side",
-        "",
-        f"{time.strftime('%d %B %Y')}, {cpu()}, {a.threads} threads; {', '.join(versions)}. Medians of {a.rounds} interleaved "
-        f"rounds of {a.seconds:g} s, every run a process of its own. The ratio is the median of the rounds' own ratios, with the "
-        "smallest and largest. MFU and MBU are against this machine's peaks as probed in the same runs (for q8_0, MFU against that "
-        "of bf16). Again: `ci/side-by-side`.",
-        "",
-        "| workload | format | centime tok/s | MFU | MBU | peer | its tok/s | ratio | memory, of the peer's |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
-    ]
-    for r in rows:
-        ratio = "n/a" if r["ratio"] is None else f"**{r['ratio']:.2f}** ({r['ratio_low']:.2f} .. {r['ratio_high']:.2f})"
-        memory = r["centime_peak_rss_bytes"] / r["peer_peak_rss_bytes"] if r["peer_peak_rss_bytes"] else None
-        mfu = r["mfu"] if "decode" not in r["workload"] else None
-        lines.append(
-            f"| {r['workload']} | {r['dtype']} | {r['centime_tokens_per_second']:,.1f} | {shown(mfu, '{:.1%}')} | "
-            f"{shown(r['mbu'], '{:.1%}')} | {r['peer']} | {shown(r['peer_tokens_per_second'], '{:,.1f}')} | {ratio} | "
-            f"{shown(memory, '{:.2f}')} |"
-        )
-    lines += ["", "![Throughput of centime over that of its peers](ratios.svg)", ""]
-    return "\n".join(lines)
-
-
-COLOURS = {"f32": "#0072B2", "bf16": "#D55E00", "q8_0": "#009E73"}
-
-
-def picture(rows):
-    """Bars of the ratios, with the spread of the rounds; the line at 1 is the peer."""
-    rows = [r for r in rows if r["ratio"]]
-    left, right, step, top = 420, 70, 25, 78
-    width, height = 960, top + step * len(rows) + 44
-    most = max([r["ratio_high"] for r in rows] + [1.5]) * 1.05
-    x = lambda value: left + (width - left - right) * value / most
-    text = 'font-family="system-ui, -apple-system, Segoe UI, DejaVu Sans, sans-serif" font-size="12.5"'
-    parts = [
-        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'aria-label="Throughput of centime over that of its peers on {len(rows)} workloads">',
-        f'<rect width="{width}" height="{height}" fill="#FFFFFF"/>',
-        f'<text x="16" y="27" {text.replace("12.5", "15.5")} font-weight="bold" fill="#1F2328">Throughput over that of each peer, the same work on the same cores</text>',
-    ]
-    for i, (name, colour) in enumerate(COLOURS.items()):
-        parts.append(f'<rect x="{16 + 80 * i}" y="40" width="12" height="12" fill="{colour}"/>')
-        parts.append(f'<text x="{34 + 80 * i}" y="51" {text} fill="#1F2328">{name}</text>')
-    for tick in range(0, int(most) + 1):
-        parts.append(f'<line x1="{x(tick):.1f}" y1="{top - 8}" x2="{x(tick):.1f}" y2="{height - 34}" stroke="{"#59636E" if tick == 1 else "#D8DEE4"}"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - 16}" {text} text-anchor="middle" fill="#1F2328">{tick}x</text>')
-    for i, r in enumerate(rows):
-        y = top + step * i
-        name = html.escape(f"{r['workload']}, {r['dtype']}: {r['peer']}")
-        parts.append(f'<text x="{left - 10}" y="{y + 13}" {text} text-anchor="end" fill="#1F2328">{name}</text>')
-        parts.append(f'<rect x="{left}" y="{y + 2}" width="{x(r["ratio"]) - left:.1f}" height="14" fill="{COLOURS[r["dtype"]]}"/>')
-        low, high = x(r["ratio_low"]), x(r["ratio_high"])
-        parts.append(f'<line x1="{low:.1f}" y1="{y + 9}" x2="{high:.1f}" y2="{y + 9}" stroke="#1F2328"/>')
-        parts.append(f'<text x="{max(high, x(r["ratio"])) + 8:.1f}" y="{y + 13}" {text} fill="#1F2328">{r["ratio"]:.2f}x</text>')
-    return "\n".join(parts + ["</svg>", ""])
+def environment(system, machine, folder):
+    """Of a peer's process: what makes it as fast as it can be on this machine."""
+    found = dict(os.environ)
+    if PACKAGES[system] in ("torch", "zentorch"):
+        # Kernels that were chosen by trial and compiled are found again by the next round.
+        found["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+        if machine.vendor == "AuthenticAMD":
+            found["LD_PRELOAD"] = " ".join(filter(None, [machine.mkl_override(folder), found.get("LD_PRELOAD")]))
+    return found
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument(
-        "--python", action="append", default=[], metavar="PEER=PATH", help="an interpreter that has the peer: torch, llama.cpp, tensorflow"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = sorted(set(PACKAGES.values()))
+    parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help=f"an interpreter that has the peer: {', '.join(names)}")
     parser.add_argument("--centime", default="target/release/centime")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--only", default="train,prefill,decode")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    parser.add_argument("--compile", action="store_true", help="torch.compile beside PyTorch eager")
+    parser.add_argument("--machine", help="name of the folder; default: the processor's")
+    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "centime-side-by-side")
+    parser.add_argument("--again", action="store_true", help="forget the rounds that are there")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write the reports of the rounds that are there")
     a = parser.parse_args()
     named = dict(p.split("=", 1) for p in a.python)
-    known = {TORCH: "torch", CPP: "llama.cpp", KERAS: "tensorflow"} | ({COMPILED: "torch"} if a.compile else {})
-    a.pythons = {system: named[key] for system, key in known.items() if key in named}
-    found = measure(a)
-    rows = table(found)
-    if not rows:
+    if unknown := set(named) - set(names):
+        parser.error(f"no peer is called {', '.join(sorted(unknown))}; expected {', '.join(names)}")
+    machine = Machine()
+    a.pythons = {system: named[package] for system, package in PACKAGES.items() if package in named}
+    a.cache.mkdir(parents=True, exist_ok=True)
+    a.environments = {system: environment(system, machine, a.cache) for system in a.pythons}
+    a.plain = set()
+    folder = OUT / (a.machine or machine.slug)
+    rounds = kept(folder / "rounds.csv", a) if a.report else measure(a, folder / "rounds.csv")
+    if not any(r.get("tokens_per_second") for r in rounds):
         sys.exit("nothing was measured")
-    OUT.mkdir(parents=True, exist_ok=True)
-    with open(OUT / "results.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
-        writer.writeheader()
-        writer.writerows(rows)
-    (OUT / "report.md").write_text(markdown(rows, found, a))
-    (OUT / "ratios.svg").write_text(picture(rows))
-    print((OUT / "report.md").read_text())
+    side_by_side_report.write(folder, rounds, machine.title, a)
+    side_by_side_report.write_machines(OUT)
+    print((folder / "report.md").read_text())
 
 
 if __name__ == "__main__":
