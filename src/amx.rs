@@ -19,8 +19,11 @@ pub(crate) const TILE: usize = 16;
 pub(crate) const SIDE: usize = 2 * TILE;
 
 /// `c [32, 32] = a b` over `steps` times 16 words of the inner dimension, in f32. Of each step `a` holds two tiles, of rows 0 to 15 and of
-/// rows 16 to 31, and `b` 16 rows of 32 words. `ahead`: from where cache lines are asked for, one for each word of the inner dimension.
-pub(crate) type Multiply = unsafe fn(steps: usize, a: *const f32, b: *const f32, c: &mut Sums, ahead: *const f32);
+/// rows 16 to 31, and `b` 16 rows of 32 words. `ahead`: from where cache lines are asked for, [`AHEAD`] of them a step.
+pub(crate) type Multiply = unsafe fn(steps: usize, a: *const f32, b: *const f32, c: *mut Sums, ahead: *const f32);
+
+/// Cache lines that are asked for with each step: few, since more at once would stand in the way of the tiles' own.
+pub(crate) const AHEAD: usize = 4;
 
 /// What [`Multiply`] makes, row after row.
 #[repr(align(64))]
@@ -51,8 +54,8 @@ pub(crate) fn burst(units: u64) -> u64 {
 /// As [`Multiply`] says, by AMX.
 ///
 /// # Safety
-/// [`available`]; `a` and `b` hold `steps` times 512 words.
-pub(crate) unsafe fn multiply(steps: usize, a: *const f32, b: *const f32, c: &mut Sums, ahead: *const f32) {
+/// [`available`]; `a` and `b` hold `steps` times 512 words, and `c` is the caller's alone.
+pub(crate) unsafe fn multiply(steps: usize, a: *const f32, b: *const f32, c: *mut Sums, ahead: *const f32) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     // SAFETY: the caller's.
     unsafe {
@@ -68,10 +71,14 @@ pub(crate) unsafe fn multiply(steps: usize, a: *const f32, b: *const f32, c: &mu
 /// As [`Multiply`] says, in plain code.
 ///
 /// # Safety
-/// `a` and `b` hold `steps` times 512 words.
+/// `a` and `b` hold `steps` times 512 words, and `c` is the caller's alone.
 #[cfg(any(test, not(all(target_arch = "x86_64", target_os = "linux"))))]
-pub(crate) unsafe fn emulated(steps: usize, a: *const f32, b: *const f32, c: &mut Sums, _: *const f32) {
-    c.0.fill(0.0);
+pub(crate) unsafe fn emulated(steps: usize, a: *const f32, b: *const f32, c: *mut Sums, _: *const f32) {
+    // SAFETY: the caller's.
+    let c = unsafe {
+        (*c).0 = [0.0; SIDE * SIDE];
+        &mut *c
+    };
     for step in 0..steps {
         let at = step * SIDE * TILE;
         for row in 0..SIDE {
@@ -167,7 +174,7 @@ mod x86 {
 
     /// # Safety
     /// Tiles are there; `a` and `b` hold `steps` times 512 words.
-    pub(super) unsafe fn multiply(steps: usize, a: *const f32, b: *const f32, c: &mut Sums, ahead: *const f32) {
+    pub(super) unsafe fn multiply(steps: usize, a: *const f32, b: *const f32, c: *mut Sums, ahead: *const f32) {
         configure();
         // SAFETY: the caller's; results go into `c`, row by row, 128 bytes apart; asking for a cache line touches nothing.
         unsafe {
@@ -183,29 +190,17 @@ mod x86 {
                 "tileloadd tmm6, [{b} + {row}*2]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "prefetcht0 [{ahead}]",
-                "prefetcht0 [{ahead} + 64]",
-                "prefetcht0 [{ahead} + 128]",
-                "prefetcht0 [{ahead} + 192]",
                 "tileloadd tmm7, [{b} + {row}*2 + 64]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht0 [{ahead} + 256]",
-                "prefetcht0 [{ahead} + 320]",
-                "prefetcht0 [{ahead} + 384]",
-                "prefetcht0 [{ahead} + 448]",
+                "prefetcht0 [{ahead} + 64]",
                 "tileloadd tmm5, [{a} + {row} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                "prefetcht0 [{ahead} + 512]",
-                "prefetcht0 [{ahead} + 576]",
-                "prefetcht0 [{ahead} + 640]",
-                "prefetcht0 [{ahead} + 704]",
+                "prefetcht0 [{ahead} + 128]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "prefetcht0 [{ahead} + 768]",
-                "prefetcht0 [{ahead} + 832]",
-                "prefetcht0 [{ahead} + 896]",
-                "prefetcht0 [{ahead} + 960]",
+                "prefetcht0 [{ahead} + 192]",
                 "add {a}, 2048",
                 "add {b}, 2048",
-                "add {ahead}, 1024",
+                "add {ahead}, 256",
                 "dec {steps}",
                 "jnz 2b",
                 "3:",
@@ -217,7 +212,7 @@ mod x86 {
                 a = inout(reg) a => _,
                 b = inout(reg) b => _,
                 ahead = inout(reg) ahead => _,
-                c = in(reg) c.0.as_mut_ptr(),
+                c = in(reg) c,
                 row = in(reg) 64usize,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

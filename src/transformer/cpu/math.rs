@@ -110,6 +110,13 @@ pub(super) fn normal_cdf(x: f32) -> f32 {
     if x > 0.0 { 1.0 - tail } else { tail }
 }
 
+/// The bits of a number rounded to bf16 (to nearest, ties to even) in their upper half. For finite numbers, and NaNs of the usual bits.
+#[inline(always)]
+pub(super) fn bf16_bits(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,9 +4,9 @@ use super::super::instructions::vectorised;
 use super::super::math::exp;
 use super::super::pool::Pool;
 use super::super::product::pack::Source;
-use super::super::product::panels::{Panels, pack_all};
+use super::super::product::panels::Panels;
 use super::super::product::{Precision, Target};
-use super::strip::{Cut, Destination, Left, multiply, take, whole, write_rows};
+use super::strip::{Cut, Destination, Left, multiply, pack_right, take, whole, write_rows};
 use super::{Head, Shaping, Strip, pair_up};
 use crate::transformer::backend::AttentionDims;
 
@@ -50,12 +50,9 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut 
     let keys = take(&mut rest, cut.keys_len());
     let values = take(&mut rest, cut.keys_len());
     let transposed_keys = take(&mut rest, cut.dimensions_len());
-    pack_all(keys, cut.by_key.1, d.tokens, d.head_dim, h.tokens(k, 0), p);
-    pack_all(values, cut.by_key.1, d.tokens, d.head_dim, h.tokens(v, 0), p);
-    pack_all(transposed_keys, cut.by_dimension.1, d.head_dim, d.tokens, h.dimensions(k, 0), p);
-    let by_key = |words| Left { words, of: cut.by_key, depth: d.head_dim };
-    let (keys, values) = (by_key(&*keys), by_key(&*values));
-    let transposed_keys = Left { words: transposed_keys, of: cut.by_dimension, depth: d.tokens };
+    let keys = Left::pack(keys, cut.by_key, d.tokens, d.head_dim, h.tokens(k, 0), p);
+    let values = Left::pack(values, cut.by_key, d.tokens, d.head_dim, h.tokens(v, 0), p);
+    let transposed_keys = Left::pack(transposed_keys, cut.by_dimension, d.head_dim, d.tokens, h.dimensions(k, 0), p);
     let [queries, douts] = [(); 2].map(|()| take(&mut rest, cut.strip_len()));
     let [scores, slopes, paired] = [(); 3].map(|()| take(&mut rest, cut.scores_len()));
     let output = take(&mut rest, cut.output_len());
@@ -71,10 +68,10 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut 
         let at = h.row(first) * d.out_width() + h.head * d.head_dim;
         let dout = Source { data: &s.dout[at..], item_stride: d.out_width(), depth_stride: 1 };
         let dout_across = Source { item_stride: 1, depth_stride: d.out_width(), ..dout };
-        pack_all(queries, strip, rows, d.head_dim, h.tokens(q, first), p);
-        pack_all(douts, strip, rows, d.head_dim, dout, p);
-        pack_all(queries_across, cut.across, d.head_dim, rows, h.dimensions(q, first), p);
-        pack_all(douts_across, cut.across, d.head_dim, rows, dout_across, p);
+        pack_right(queries, strip, rows, d.head_dim, h.tokens(q, first), p);
+        pack_right(douts, strip, rows, d.head_dim, dout, p);
+        pack_right(queries_across, cut.across, d.head_dim, rows, h.dimensions(q, first), p);
+        pack_right(douts_across, cut.across, d.head_dim, rows, dout_across, p);
         // SAFETY: the scratch is this task's; scores hold whole tiles.
         unsafe { multiply(keys, queries, strip, 0..d.head_dim, p, of.place(cut, scores, d.scale() as f32)) };
         // SAFETY: as above; slopes hold whole tiles.
@@ -93,8 +90,7 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut 
         for (from, right, to) in [(&*scores, &*douts_across, dvalues), (&*slopes, &*queries_across, dkeys)] {
             let data = &from[of.from * cut.strip..of.past * cut.strip];
             let source = Source { data, item_stride: cut.strip, depth_stride: 1 };
-            pack_all(transposed, cut.by_key.1, of.past - of.from, rows, source, p);
-            let left = Left { words: transposed, of: cut.by_key, depth: rows };
+            let left = Left::pack(transposed, cut.by_key, of.past - of.from, rows, source, p);
             // SAFETY: this group's keys and values are this task's.
             unsafe { add_rows(left, right, cut, to, width, (of, written)) };
         }

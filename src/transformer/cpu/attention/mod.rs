@@ -12,16 +12,16 @@ mod strip;
 
 use super::super::backend::AttentionDims;
 use super::instructions::vectorised;
-use super::math::{exp, soft_cap};
+use super::math::{bf16_bits, exp, soft_cap};
 use super::pool::Pool;
-use super::product::pack::Source;
-use super::product::panels::{Panels, k_block, pack_all};
+use super::product::pack::{Order, Source};
+use super::product::panels::{Panels, k_block};
 use super::product::{Precision, Target};
 pub(super) use backward::{SavedAttention, backward};
 pub(super) use chunk::{Chunk, after_cache};
 pub(super) use latents::{Latents, after_latents, latents_scratch_len};
 use std::ops::Range;
-use strip::{Cut, Destination, Left, multiply, take, whole, write_rows};
+use strip::{Cut, Destination, Left, multiply, pack_right, take, whole, write_rows};
 
 /// One head of one sequence, by its place in the rows of queries, keys and values.
 #[derive(Clone, Copy)]
@@ -165,9 +165,8 @@ impl Strip {
 
 /// Words of scratch that a thread needs, forward and backward.
 pub(super) fn scratch_len(d: AttentionDims, training: bool) -> usize {
-    // The wider format, and every instruction path's panels, are within it.
-    let cut = Cut::new(Precision::F32, d);
-    if training { cut.backward_len() } else { cut.forward_len() }
+    let of = [Precision::F32, Precision::Bf16].map(|precision| Cut::new(precision, d));
+    of.map(|cut| if training { cut.backward_len() } else { cut.forward_len() }).into_iter().max().unwrap_or(0)
 }
 
 pub(super) fn forward(
@@ -210,17 +209,13 @@ unsafe fn forward_head(
     let scores = take(&mut rest, cut.scores_len());
     let output = take(&mut rest, cut.output_len());
     let by_query = take(&mut rest, cut.rows_len());
-    pack_all(keys, cut.by_key.1, context.count, d.head_dim, context.keys, p);
-    pack_all(values, cut.by_dimension.1, d.head_dim, context.count, context.values, p);
-    let (keys, values) = (
-        Left { words: keys, of: cut.by_key, depth: d.head_dim },
-        Left { words: values, of: cut.by_dimension, depth: context.count },
-    );
+    let keys = Left::pack(keys, cut.by_key, context.count, d.head_dim, context.keys, p);
+    let values = Left::pack(values, cut.by_dimension, d.head_dim, context.count, context.values, p);
     let strip = Panels::of(cut.strip, cut.strip);
     for first in (part.0 * cut.strip..d.tokens).step_by(cut.strip * part.1) {
         let rows = cut.strip.min(d.tokens - first);
         let s = Strip::new(cut, h, context.before + first, rows);
-        pack_all(queries, strip, rows, d.head_dim, h.tokens(q, first), p);
+        pack_right(queries, strip, rows, d.head_dim, h.tokens(q, first), p);
         // SAFETY: the scratch is this task's; scores and output hold whole tiles.
         unsafe { multiply(keys, queries, strip, 0..d.head_dim, p, s.place(cut, scores, d.scale() as f32)) };
         let mut inverse = [0.0f32; 32];
@@ -279,29 +274,22 @@ fn softmax(scores: &mut [f32], s: Strip, shaping: Shaping, inverse: &mut [f32; 3
     logs
 }
 
-/// Makes pairs of bf16 of neighbouring keys, in place: row e takes rows 2 e and 2 e + 1.
+/// Makes pairs of bf16 of neighbouring keys, in place: row e takes rows 2 e and 2 e + 1. What stands after the last key, up to where a
+/// product by tiles may read, is zero.
 fn pair_up(scores: &mut [f32], s: Strip) {
     let (strip, seen) = (s.width, s.past);
+    let end = seen.next_multiple_of(Order::InTiles.step()).min(scores.len() / strip);
     vectorised(
         #[inline(always)]
         || {
-            if !seen.is_multiple_of(2) {
-                scores[seen * strip..(seen + 1) * strip].fill(0.0);
-            }
-            // `from` is even.
-            for e in s.from / 2..seen.div_ceil(2) {
+            scores[seen * strip..end * strip].fill(0.0);
+            // `from` is even; where `seen` is odd there is a row after it.
+            for e in s.from / 2..end / 2 {
                 for i in 0..strip {
                     let (low, high) = (scores[2 * e * strip + i], scores[(2 * e + 1) * strip + i]);
-                    scores[e * strip + i] = f32::from_bits(round(low) >> 16 | round(high) & 0xffff_0000);
+                    scores[e * strip + i] = f32::from_bits(bf16_bits(low) >> 16 | bf16_bits(high) & 0xffff_0000);
                 }
             }
         },
     );
-}
-
-/// The bits of a number rounded to bf16 (to nearest, ties to even) in their upper half. For finite numbers.
-#[inline(always)]
-fn round(x: f32) -> u32 {
-    let bits = x.to_bits();
-    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
 }

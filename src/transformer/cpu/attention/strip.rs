@@ -2,9 +2,9 @@
 
 use super::super::instructions::{Instructions, vectorised};
 use super::super::product::kernel::{Kernel, Tile};
-use super::super::product::pack::{Source, SourceTile, pack, words};
-use super::super::product::panels::{KBlock, Panels, k_blocks};
-use super::super::product::{Precision, Target};
+use super::super::product::pack::{Order, Source, SourceTile, pack, words};
+use super::super::product::panels::{KBlock, Panels, k_blocks, pack_all};
+use super::super::product::{Precision, Target, kernel_for};
 use crate::transformer::backend::AttentionDims;
 use std::ops::Range;
 use std::ptr::null;
@@ -26,10 +26,9 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn new(precision: Precision, d: AttentionDims) -> Self {
-        let taken = Instructions::taken();
-        let strip = Kernel::columns_of(taken);
+        let strip = Kernel::columns_of(Instructions::taken());
         let of = |rows: usize| {
-            let kernel = Kernel::of(taken, precision, rows);
+            let kernel = kernel_for(precision, rows);
             (kernel, Panels::of(rows, kernel.rows))
         };
         let across = Panels::of(d.head_dim, strip);
@@ -90,6 +89,33 @@ pub(super) struct Left<'a> {
     pub depth: usize,
 }
 
+impl<'a> Left<'a> {
+    /// Packs `items` of a source, `depth` elements each, into `words`.
+    pub(super) fn pack(
+        words: &'a mut [f32],
+        of: (Kernel, Panels),
+        items: usize,
+        depth: usize,
+        source: Source,
+        precision: Precision,
+    ) -> Self {
+        pack_all(words, of.1, items, depth, source, precision, of.0.left);
+        Self { words, of, depth }
+    }
+}
+
+/// Packs a right operand: `items` of a source, `depth` elements each.
+pub(super) fn pack_right(
+    words: &mut [f32],
+    panels: Panels,
+    items: usize,
+    depth: usize,
+    source: Source,
+    precision: Precision,
+) {
+    pack_all(words, panels, items, depth, source, precision, Order::ByWord);
+}
+
 /// Where a product goes: rows `stride` apart.
 #[derive(Clone, Copy)]
 pub(super) struct Destination {
@@ -103,7 +129,8 @@ pub(super) struct Destination {
     pub add: bool,
 }
 
-/// `to (+)= factor * left right` over a part of the inner dimension that begins with a k-block.
+/// `to (+)= factor * left right` over a part of the inner dimension that begins with a k-block. Where the left operand lies in tiles and
+/// the part ends within one of them, the tile is taken whole: the right operand is zero there.
 ///
 /// # Safety
 /// No other thread touches the place; it holds whole tiles where its rows or columns say so.
@@ -116,11 +143,12 @@ pub(super) unsafe fn multiply(
     to: Destination,
 ) {
     let (kernel, panels) = left.of;
+    let end = depth.end.next_multiple_of(kernel.left.step());
     let all: Vec<KBlock> = k_blocks(left.depth, precision).filter(|k| depth.contains(&k.first)).collect();
     for panel in to.skipped / panels.width..to.rows.div_ceil(panels.width) {
         for column in 0..across.count {
             for k in &all {
-                let len = k.len.min(depth.end - k.first);
+                let len = k.len.min(end - k.first);
                 let a = left.words[panels.at(*k, panel)..].as_ptr();
                 let b = right[across.at(*k, column)..].as_ptr();
                 let (row, at) = (panel * panels.width, column * across.width);

@@ -129,6 +129,15 @@ fn scale_of(groups: Groups, group_of_block: usize, bits: u32) -> Scale {
     }
 }
 
+/// The scale and what stands for zero of a group, as numbers, from the bits of its word.
+#[inline(always)]
+pub(super) fn scale_and_zero(groups: Groups, group_of_block: usize, bits: u32) -> (f32, f32) {
+    match groups {
+        Groups::Of32 => (f32::from_bits(bits >> (16 * group_of_block) << 16), f32::from(MIDDLE)),
+        Groups::Of128 | Groups::Of128ZeroPoints => (f32::from_bits(bits & 0xffff_0000), (bits & 255) as f32),
+    }
+}
+
 /// Packs a panel of weights from rows of `depth` elements, of which there are at most `width`.
 pub(super) fn quantise_right(panel: &mut [f32], width: usize, rows: &[f32], depth: usize, groups: Groups) {
     panel.fill(0.0);

@@ -8,7 +8,7 @@
 use super::Precision;
 use super::lanes::Lanes;
 use super::pack::Order;
-use crate::amx::SIDE;
+use crate::amx::{AHEAD, SIDE, TILE};
 use crate::transformer::cpu::instructions::Instructions;
 use std::ptr::null;
 
@@ -21,6 +21,8 @@ pub(in crate::transformer::cpu) struct Kernel {
     pub columns: usize,
     /// How its panels of `a` lie.
     pub left: Order,
+    /// Words from which lines are asked for ahead, for each word of the inner dimension.
+    pub ahead: usize,
     run: Run,
 }
 
@@ -40,7 +42,7 @@ pub(in crate::transformer::cpu) struct Tile {
     /// (the tile itself to accumulate; a bias with stride 0).
     pub base: *const f32,
     pub base_stride: usize,
-    /// From where cache lines are asked for, one for each word of depth: what is read next.
+    /// From where cache lines are asked for, as many as the kernel says: what is read next.
     pub ahead: *const f32,
 }
 
@@ -74,12 +76,12 @@ impl Kernel {
         };
         let tiles = rows.div_ceil(table.len()).max(1);
         let rows = rows.div_ceil(tiles).max(1);
-        Self { rows, columns: Self::columns_of(instructions), left: Order::ByWord, run: table[rows - 1] }
+        Self { rows, columns: Self::columns_of(instructions), left: Order::ByWord, ahead: LINE, run: table[rows - 1] }
     }
 
     /// A kernel of tiles, which `run` multiplies.
     pub(super) fn of_tiles(run: Run) -> Self {
-        Self { rows: SIDE, columns: SIDE, left: Order::InTiles, run }
+        Self { rows: SIDE, columns: SIDE, left: Order::InTiles, ahead: AHEAD * LINE / TILE, run }
     }
 
     /// Multiplies two panels. A tile of which only a part exists is made beside and copied.

@@ -18,11 +18,12 @@ pub(super) mod panels;
 mod product_tests;
 mod tiles;
 mod weights;
+mod widened;
 
 use super::instructions::Instructions;
 use super::pool::Pool;
 pub(super) use int4_groups::Groups;
-use kernel::{Kernel, LINE, Tile};
+use kernel::{Kernel, Tile};
 use pack::{Source, words};
 use panels::{KBlock, Packing, Panels, k_blocks, run_all};
 use std::ptr::null;
@@ -223,12 +224,14 @@ pub(super) unsafe fn product(
         // SAFETY: the caller's.
         return unsafe { without_depth(to, onto, a.rows, columns) };
     }
-    if let Right::Packed(w) = b
-        && w.layout.stored != Stored::Whole(precision)
-    {
-        // SAFETY: the caller's.
-        return unsafe { integers::product(pool, to, onto, factor, a, w) };
-    }
+    let precision = match b {
+        Right::Packed(w) if widened::pays(a.rows, w.layout.stored) => Precision::Bf16,
+        Right::Packed(w) if w.layout.stored != Stored::Whole(precision) => {
+            // SAFETY: the caller's.
+            return unsafe { integers::product(pool, to, onto, factor, a, w) };
+        }
+        _ => precision,
+    };
     if let (Right::View(whole), true) = (b, k > DEEPEST) {
         for first in (0..k).step_by(DEEPEST) {
             let depth = DEEPEST.min(k - first);
@@ -253,7 +256,7 @@ pub(super) unsafe fn product(
 
 /// The kernel of a product of so many rows: by tiles where the machine has them and there are rows enough that it is not bound by
 /// reading `b` anyway.
-fn kernel_for(precision: Precision, rows: usize) -> Kernel {
+pub(super) fn kernel_for(precision: Precision, rows: usize) -> Kernel {
     let taken = Instructions::taken();
     let plain = Kernel::of(taken, precision, rows);
     let bound_by_reading = rows <= plain.rows;
@@ -302,14 +305,14 @@ impl BlockedProduct<'_> {
         let mut packing = Some(Packing::new(&mut left, rows, a.rows, source, &k_blocks, self.precision));
         packing.iter_mut().for_each(|p| p.order = self.kernel.left);
         let width = self.kernel.columns;
-        let (whole, step) = match self.b {
-            Right::Packed(_) => (self.columns, self.columns),
-            Right::View(_) => {
-                let fitting = RIGHT_BLOCK / words(self.k, self.precision) / width * width;
-                (0, fitting.clamp(2 * width, COLUMNS))
-            }
+        // Weights that lie as the kernel reads them.
+        let ready = match self.b {
+            Right::Packed(w) if w.layout.stored == Stored::Whole(self.precision) => Some(&*w.words),
+            _ => None,
         };
-        let mut scratch = self.pool.scratch(if whole == 0 {
+        let fitting = RIGHT_BLOCK / words(self.k, self.precision) / width * width;
+        let step = if ready.is_some() { self.columns } else { fitting.clamp(2 * width, COLUMNS) };
+        let mut scratch = self.pool.scratch(if ready.is_none() {
             Panels::of(step.min(self.columns), width).len(self.k, self.precision)
         } else {
             0
@@ -323,13 +326,15 @@ impl BlockedProduct<'_> {
                     let part = View { data: &b.data[column * b.column_stride..], columns, ..b };
                     Some(Packing::new(&mut scratch, block, columns, right_source(part), &k_blocks, self.precision))
                 }
-                Right::Packed(_) => None,
+                Right::Packed(w) => {
+                    if ready.is_none() {
+                        widened::widen(self.pool, w, column / width, &mut scratch, block, &k_blocks);
+                    }
+                    None
+                }
             };
             run_all(self.pool, &[of_left, of_right]);
-            let right = match self.b {
-                Right::Packed(w) => &*w.words,
-                Right::View(_) => &*scratch,
-            };
+            let right = ready.unwrap_or(&scratch);
             let place = ResultBlock { row: first, rows: a.rows, column, columns };
             let packed = Operands { left: &left, rows, right, columns: block, k_blocks: &k_blocks };
             if rows.count == 1 {
@@ -378,7 +383,7 @@ impl BlockedProduct<'_> {
                     for row in tiles {
                         let a = left[rows.at(*k, row)..].as_ptr();
                         // While this panel is used, the next one comes from memory, a share of it with each tile.
-                        let ahead = words + (row - first_tile) * k.words * LINE;
+                        let ahead = words + (row - first_tile) * k.words * self.kernel.ahead;
                         let ahead = if ahead < 2 * words { b.wrapping_add(ahead) } else { b };
                         // SAFETY: the panels are within their buffers; this tile is this task's alone.
                         unsafe { self.kernel.multiply(k.words, a, b, self.tile(row, panel, *k, place, ahead)) };

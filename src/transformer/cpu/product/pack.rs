@@ -36,6 +36,16 @@ pub(in crate::transformer::cpu) enum Order {
     InTiles,
 }
 
+impl Order {
+    /// Elements of the inner dimension that a product may end after, short of the panel's own end.
+    pub(in crate::transformer::cpu) fn step(self) -> usize {
+        match self {
+            Self::ByWord => 1,
+            Self::InTiles => 2 * TILE,
+        }
+    }
+}
+
 /// Words along the inner dimension for so many elements.
 pub(in crate::transformer::cpu) fn words(depth: usize, precision: Precision) -> usize {
     match precision {
@@ -73,8 +83,23 @@ pub(in crate::transformer::cpu) fn pack(
     }
 }
 
+/// Packs a panel in the order that its kernel reads.
+pub(in crate::transformer::cpu) fn pack_in(
+    order: Order,
+    panel: &mut [f32],
+    width: usize,
+    source: Source,
+    s: SourceTile,
+    precision: Precision,
+) {
+    match order {
+        Order::ByWord => pack(panel, width, source, s, precision),
+        Order::InTiles => pack_tiles(panel, source, s),
+    }
+}
+
 /// Packs a panel of 32 rows of bf16 in tiles.
-pub(in crate::transformer::cpu) fn pack_tiles(panel: &mut [f32], source: Source, s: SourceTile) {
+fn pack_tiles(panel: &mut [f32], source: Source, s: SourceTile) {
     let whole = words(s.depth, Precision::Bf16) / TILE * TILE;
     let (tiles, rest) = panel.split_at_mut(SIDE * whole);
     let of_tiles = SourceTile { depth: s.depth.min(2 * whole), ..s };

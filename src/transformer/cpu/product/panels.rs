@@ -86,12 +86,13 @@ pub(in crate::transformer::cpu) fn pack_all(
     depth: usize,
     source: Source,
     precision: Precision,
+    order: Order,
 ) {
     for b in k_blocks(depth, precision) {
         for panel in 0..items.div_ceil(panels.width) {
             let tile = source_tile(panel, panels.width, items, b);
             let words = &mut to[panels.at(b, panel)..][..panels.width * b.words];
-            pack::pack(words, panels.width, source, tile, precision);
+            pack::pack_in(order, words, panels.width, source, tile, precision);
         }
     }
 }
@@ -160,10 +161,7 @@ impl<'a> Packing<'a> {
         // SAFETY: each part of a panel is one task's.
         let to = unsafe { self.to.part(at, width * words(len, self.precision)) };
         let tile = source_tile(panel, width, self.items, KBlock { first: b.first + first, len, ..b });
-        match self.order {
-            Order::ByWord => pack::pack(to, width, self.source, tile, self.precision),
-            Order::InTiles => pack::pack_tiles(to, self.source, tile),
-        }
+        pack::pack_in(self.order, to, width, self.source, tile, self.precision);
     }
 }
 

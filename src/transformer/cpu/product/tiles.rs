@@ -5,7 +5,7 @@
     reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
 )]
 
-use super::super::instructions::vectorised;
+use super::super::instructions::{Instructions, vectorised};
 use super::kernel::Tile;
 use crate::amx::{self, Multiply, SIDE, Sums, TILE, pair};
 
@@ -29,22 +29,30 @@ pub(super) unsafe fn emulated(depth: usize, a: *const f32, b: *const f32, to: Ti
 }
 
 unsafe fn run(multiply: Multiply, depth: usize, a: *const f32, b: *const f32, to: Tile) {
-    let mut sums = Sums([0.0; SIDE * SIDE]);
+    let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
     let whole = depth / TILE * TILE;
-    // SAFETY: the caller's.
-    unsafe { multiply(depth / TILE, a, b, &mut sums, to.ahead) };
+    // SAFETY: the caller's; all of the sums are written, and only then read.
+    let sums = unsafe {
+        multiply(depth / TILE, a, b, sums.as_mut_ptr(), to.ahead);
+        sums.assume_init_mut()
+    };
     // SAFETY: the caller's.
     vectorised(|| unsafe {
         for k in whole..depth {
-            one_word(a.add(k * SIDE), b.add(k * SIDE), &mut sums);
+            one_word(a.add(k * SIDE), b.add(k * SIDE), sums);
         }
-        store(&sums, to);
     });
+    // SAFETY: the caller's.
+    unsafe { store(sums, to) };
 }
 
 /// `to = factor sums + base`
-#[inline(always)]
 unsafe fn store(sums: &Sums, to: Tile) {
+    #[cfg(target_arch = "x86_64")]
+    if Instructions::taken() >= Instructions::Avx512 {
+        // SAFETY: the caller's; the machine has the instructions.
+        return unsafe { store_avx512(sums, to) };
+    }
     // SAFETY: the caller's: the tile is whole.
     unsafe {
         for (r, row) in sums.0.as_chunks::<SIDE>().0.iter().enumerate() {
@@ -55,6 +63,30 @@ unsafe fn store(sums: &Sums, to: Tile) {
                 to.base.add(r * to.base_stride).cast::<[f32; SIDE]>().read_unaligned()
             };
             at.write_unaligned(std::array::from_fn(|c| base[c] + to.factor * row[c]));
+        }
+    }
+}
+
+/// The same, a register at a time: of arrays the compiler makes single numbers, and storing takes longer than multiplying.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_avx512(sums: &Sums, to: Tile) {
+    use std::arch::x86_64::{
+        _mm512_fmadd_ps, _mm512_load_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    };
+    let factor = _mm512_set1_ps(to.factor);
+    for (r, row) in sums.0.as_chunks::<SIDE>().0.iter().enumerate() {
+        for column in (0..SIDE).step_by(TILE) {
+            // SAFETY: the caller's: the tile is whole; the sums are aligned to a register.
+            unsafe {
+                let x = _mm512_load_ps(row.as_ptr().add(column));
+                let x = if to.base.is_null() {
+                    _mm512_mul_ps(x, factor)
+                } else {
+                    _mm512_fmadd_ps(x, factor, _mm512_loadu_ps(to.base.add(r * to.base_stride + column)))
+                };
+                _mm512_storeu_ps(to.start.add(r * to.stride + column), x);
+            }
         }
     }
 }

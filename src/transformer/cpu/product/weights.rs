@@ -72,7 +72,7 @@ impl PackedLayout {
     }
 
     /// Words of a panel of integers.
-    fn integer_panel_words(&self) -> usize {
+    pub(super) fn integer_panel_words(&self) -> usize {
         match self.stored {
             Stored::Int4(groups) => groups.right_words(self.depth, self.width),
             Stored::Int8 | Stored::Whole(_) => int8_groups::right_words(self.depth, self.width),
