@@ -4,50 +4,51 @@
 /// Lanes of the reductions below: an AVX-512 register, two of AVX2, four of NEON.
 const LANES: usize = 16;
 
-/// Reduces in sixteen lanes, so that the order of additions does not depend on the instruction set.
+/// Sums in two times sixteen lanes, so that the order of additions does not depend on the instruction set.
 #[inline(always)]
-fn reduce(len: usize, term: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [[0.0f32; LANES]; 2];
-    let whole = len / (2 * LANES) * (2 * LANES);
-    let mut at = 0;
-    while at < whole {
-        for (l, lane) in lanes.iter_mut().enumerate() {
-            for (i, x) in lane.iter_mut().enumerate() {
-                *x += term(at + l * LANES + i);
-            }
+fn reduce(x: &[f32], y: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    let (x, rest_of_x) = x.as_chunks::<{ 2 * LANES }>();
+    let (y, rest_of_y) = y.as_chunks::<{ 2 * LANES }>();
+    let mut lanes = [0.0f32; 2 * LANES];
+    for (x, y) in x.iter().zip(y) {
+        for i in 0..2 * LANES {
+            lanes[i] += term(x[i], y[i]);
         }
-        at += 2 * LANES;
     }
-    let rest: f32 = (whole..len).map(&term).sum();
-    let [a, b] = lanes;
+    let rest: f32 = rest_of_x.iter().zip(rest_of_y).map(|(x, y)| term(*x, *y)).sum();
+    across(&lanes) + rest
+}
+
+/// The sum of all lanes. Not inlined: the order of these few additions would keep the compiler from taking whole registers before.
+#[inline(never)]
+fn across(lanes: &[f32; 2 * LANES]) -> f32 {
     let mut both = [0.0f32; LANES];
     for i in 0..LANES {
-        both[i] = a[i] + b[i];
+        both[i] = lanes[i] + lanes[LANES + i];
     }
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             both[i] += both[i + half];
         }
     }
-    both[0] + rest
+    both[0]
 }
 
 #[inline(always)]
 pub(super) fn sum(x: &[f32]) -> f32 {
-    reduce(x.len(), |i| x[i])
+    reduce(x, x, |x, _| x)
 }
 
 #[inline(always)]
 pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     let len = x.len().min(y.len());
-    let (x, y) = (&x[..len], &y[..len]);
-    reduce(len, |i| x[i] * y[i])
+    reduce(&x[..len], &y[..len], |x, y| x * y)
 }
 
 /// `sum (x - mean)^2`
 #[inline(always)]
 pub(super) fn squared_distance(x: &[f32], mean: f32) -> f32 {
-    reduce(x.len(), |i| (x[i] - mean) * (x[i] - mean))
+    reduce(x, x, |x, _| (x - mean) * (x - mean))
 }
 
 #[inline(always)]

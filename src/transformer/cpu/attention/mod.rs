@@ -285,9 +285,14 @@ fn pair_up(scores: &mut [f32], s: Strip) {
             scores[seen * strip..end * strip].fill(0.0);
             // `from` is even; where `seen` is odd there is a row after it.
             for e in s.from / 2..end / 2 {
-                for i in 0..strip {
-                    let (low, high) = (scores[2 * e * strip + i], scores[(2 * e + 1) * strip + i]);
-                    scores[e * strip + i] = f32::from_bits(bf16_bits(low) >> 16 | bf16_bits(high) & 0xffff_0000);
+                for at in (0..strip).step_by(16) {
+                    let [mut low, mut high, mut both] = [[0.0f32; 16]; 3];
+                    low.copy_from_slice(&scores[2 * e * strip + at..][..16]);
+                    high.copy_from_slice(&scores[(2 * e + 1) * strip + at..][..16]);
+                    for ((both, low), high) in both.iter_mut().zip(low).zip(high) {
+                        *both = f32::from_bits(bf16_bits(low) >> 16 | bf16_bits(high) & 0xffff_0000);
+                    }
+                    scores[e * strip + at..][..16].copy_from_slice(&both);
                 }
             }
         },
