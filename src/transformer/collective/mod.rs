@@ -9,6 +9,7 @@
 //! other ([`Collective::all_to_all`]).
 
 pub(crate) mod alone;
+mod divided;
 pub(crate) mod grid;
 pub(crate) mod net;
 pub(crate) mod stage;

@@ -101,7 +101,7 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
         let targets = if run.family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(tokens) };
         model.forward(ids, &mut a, run.dropout);
         state.begin_step();
-        let mut exchange = Exchange::new(data, run.parallel.sharding, &run.update, &mut state);
+        let mut exchange = Exchange::new(&groups, run.parallel.sharding, &run.update, &mut state);
         let loss = model.backward_by_layers(
             Tokens::Host(ids),
             &targets,
