@@ -118,6 +118,20 @@ fn an_impossible_shape_offers_values_that_work() {
     scenario_fails(&staged("parallel: { pipeline: 0 }"), 2, &["s.yaml:3:", "parallel.pipeline", "0"]);
     scenario_fails(&staged("parallel: { pipline: 2 }"), 2, &["s.yaml:3:", "pipline", "pipeline"]);
     scenario_fails(&staged("parallel: { pipeline: 2 }, accumulate: 3"), 2, &["s.yaml:3:", "accumulate", "use 2"]);
+    let spread = |p: &str| format!("{HEAD}trial: {{ batch: 12, {p} }}\n");
+    let mixture = "model: { family: mixtral, n_experts: 6 }";
+    for (trial, words) in [
+        ("parallel: { expert: 2 }".to_string(), &["found none in family gpt2", "parallel.expert: 1"][..]),
+        (format!("{mixture}, parallel: {{ expert: 4 }}"), &["n_experts = 6", "1, 2, 3, 6"]),
+        (format!("{mixture}, parallel: {{ expert: 0 }}"), &["0"]),
+        (format!("{mixture}, devices: 3, parallel: {{ expert: 2 }}"), &["the 3 replicas", "multiple of 2"]),
+        (format!("{mixture}, parallel: {{ expert: 2, tensor: 2 }}"), &["use parallel.tensor: 1"]),
+        (format!("{mixture}, parallel: {{ expert: 2, pipeline: 2 }}"), &["use parallel.pipeline: 1"]),
+        (format!("{mixture}, parallel: {{ expert: 2, sharding: optimizer }}"), &["use parallel.sharding: none"]),
+    ] {
+        scenario_fails(&spread(&trial), 2, &[&["s.yaml:3:", "parallel.expert"], words].concat());
+    }
+    scenario_fails(&spread("parallel: { experts: 2 }"), 2, &["s.yaml:3:", "experts", "expert"]);
     let product = format!("{HEAD}trial: {{ devices: 4, batch: 4, parallel: {{ data: 4, tensor: 4 }} }}\n");
     scenario_fails(&product, 2, &["s.yaml:3:", "devices", "4", "use 16"]);
     let long = format!("{HEAD}trial: {{ seq_len: 4096, model: {{ preset: gpt2 }} }}\n");

@@ -18,6 +18,7 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
          {0}    - {{ phase: decode, batch: 16, prompt_len: 512, new_tokens: 64, model.family: llama, model.n_kv_heads: 1, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, model.vocab_size: 32769, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: mixtral, model.n_experts: 4, model.d_ff: 512, parallel: {{ tensor: 2 }} }}\n\
+         {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: mixtral, model.n_experts: 4, model.d_ff: 512, parallel: {{ expert: 2 }} }}\n\
          {0}    - {{ phase: prefill, batch: 8, prompt_len: 512, model.family: olmo2, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 2, seq_len: 512, dtype: bf16, optimizer: sgd }}\n\
          {0}    - {{ phase: prefill, batch: 8, prompt_len: 512 }}\n\
@@ -44,7 +45,7 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let results: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = results["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 22);
+    assert_eq!(rows.len(), 23);
     let mut off = Vec::new();
     for row in rows {
         let number = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"));

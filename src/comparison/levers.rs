@@ -1,4 +1,5 @@
-//! Training trials beside the one that is carried out the usual way: all at once, everything kept, nothing shared out, no stages.
+//! Training trials beside the one that is carried out the usual way: all at once, everything kept, nothing
+//! shared out, no stages, all experts on every device.
 
 use crate::results::record::Record;
 use crate::scenario::trial::Trial;
@@ -41,13 +42,13 @@ fn usual_way(trial: &Trial) -> Trial {
     let p = trial.parallel();
     // As many devices, each a whole replica's.
     let data = p.data.saturating_mul(p.pipeline);
-    usual.parallel = Some(Parallel { data, pipeline: 1, sharding: Sharding::None, ..p });
+    usual.parallel = Some(Parallel { data, pipeline: 1, expert: 1, sharding: Sharding::None, ..p });
     usual.canonical()
 }
 
 fn is_usual(trial: &Trial) -> bool {
     let p = trial.parallel();
-    trial.workload.levers.are_plain() && p.sharding == Sharding::None && p.pipeline == 1
+    trial.workload.levers.are_plain() && p.sharding == Sharding::None && p.pipeline == 1 && p.expert == 1
 }
 
 #[cfg(test)]
@@ -84,5 +85,9 @@ mod tests {
         staged.cell.trial.parallel = Some(Parallel { pipeline: 2, ..Parallel::replicas(1) });
         assert_eq!(pairs(&[staged.clone(), of(2, plain, Sharding::None)]), [(1, Some(1)), (0, Some(1))]);
         assert_eq!(pairs(&[staged]), [(0, None)]);
+        // Experts spread over two devices, beside two that have all.
+        let mut spread = of(2, plain, Sharding::None);
+        spread.cell.trial.parallel = Some(Parallel { expert: 2, ..Parallel::replicas(2) });
+        assert_eq!(pairs(&[spread, of(2, plain, Sharding::None)]), [(1, Some(1)), (0, Some(1))]);
     }
 }

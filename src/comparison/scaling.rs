@@ -43,11 +43,17 @@ pub(crate) enum Way {
     Pipeline,
     /// Replicas of so many stages each.
     Pipelines(u32, Sharding),
+    /// Replicas that experts are spread over, all of them.
+    Experts,
+    /// Replicas of which so many have all experts together.
+    ExpertGroups(u32),
 }
 
 impl Way {
     fn of(p: &Parallel) -> Self {
         match (p.data, p.tensor) {
+            _ if p.expert > 1 && p.expert == p.data => Self::Experts,
+            _ if p.expert > 1 => Self::ExpertGroups(p.expert),
             (1, _) if p.pipeline > 1 => Self::Pipeline,
             _ if p.pipeline > 1 => Self::Pipelines(p.pipeline, p.sharding),
             (_, 1) => Self::Replicas(p.sharding),
@@ -63,6 +69,8 @@ impl std::fmt::Display for Way {
         let sharding = match self {
             Self::Tensor => return f.write_str("tensor parallel"),
             Self::Pipeline => return f.write_str("pipeline"),
+            Self::Experts => return f.write_str("experts spread"),
+            Self::ExpertGroups(ranks) => return write!(f, "experts spread over {ranks}"),
             Self::Replicas(Sharding::None) => return Ok(()),
             Self::Replicas(sharding) => sharding,
             Self::Grid(tensor, sharding) => {
@@ -182,7 +190,7 @@ mod tests {
             r.cell.trial.parallel = Some(parallel);
             r
         };
-        let of = |data, tensor, sharding| shared(Parallel { data, tensor, pipeline: 1, sharding });
+        let of = |data, tensor, sharding| shared(Parallel { data, tensor, sharding, ..Parallel::replicas(1) });
         run.records = vec![
             of(2, 1, Sharding::None),
             of(1, 2, Sharding::None),
@@ -190,12 +198,14 @@ mod tests {
             of(2, 2, Sharding::Optimizer),
             shared(Parallel { pipeline: 2, ..Parallel::replicas(1) }),
             shared(Parallel { pipeline: 2, ..Parallel::replicas(2) }),
+            shared(Parallel { expert: 2, ..Parallel::replicas(2) }),
+            shared(Parallel { expert: 2, ..Parallel::replicas(4) }),
             one.clone(),
         ];
         let found = scaling(&run, &evaluate(&run, fixture::book()));
         let ways: Vec<String> = found.iter().map(|s| s.way.to_string()).collect();
         assert_eq!(ways[..4], ["", "tensor parallel", "optimizer sharded", "replicas of 2, optimizer sharded"]);
-        assert_eq!(ways[4..], ["pipeline", "replicas of 2 stages"]);
+        assert_eq!(ways[4..], ["pipeline", "replicas of 2 stages", "experts spread", "experts spread over 2"]);
         assert!(found.iter().all(|s| s.points.len() == 2 && s.points[0].devices == 1));
     }
 

@@ -131,7 +131,14 @@ impl<'a> Facts<'a> {
 
     /// A series of one device and several: by what it has in common, and how the devices share the work.
     pub(super) fn name_of_series(&self, series: &Series) -> String {
-        let of_devices = ["devices", "parallel.data", "parallel.tensor", "parallel.pipeline", "parallel.sharding"];
+        let of_devices = [
+            "devices",
+            "parallel.data",
+            "parallel.tensor",
+            "parallel.pipeline",
+            "parallel.expert",
+            "parallel.sharding",
+        ];
         let name = series.points.first().map_or(String::new(), |p| self.name_without(p.record, &of_devices));
         match series.way.to_string() {
             way if way.is_empty() => name,

@@ -10,8 +10,9 @@ use super::measurement::Figures;
 use super::measurement::Stop;
 use super::memory;
 use super::protocol::{
-    CACHE_PROTOCOL, ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PIPELINE_PROTOCOL,
-    PROTOCOL_VERSION, Progress, ProtocolError, Team, TrialRequest, WEIGHTS_PROTOCOL, read_request, send,
+    CACHE_PROTOCOL, ENGINE_PROTOCOL, EXPERT_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message,
+    PIPELINE_PROTOCOL, PROTOCOL_VERSION, Progress, ProtocolError, Team, TrialRequest, WEIGHTS_PROTOCOL, read_request,
+    send,
 };
 use super::telemetry::Telemetry;
 use super::telemetry::sampler::{EVERY, Sampler};
@@ -90,6 +91,7 @@ fn figures(request: &TrialRequest, output: &mut impl Write) -> Result<Figures, F
         LEARNING_PROTOCOL,
         PIPELINE_PROTOCOL,
         CACHE_PROTOCOL,
+        EXPERT_PROTOCOL,
     ];
     if !known.contains(&request.protocol) {
         let theirs = request.protocol;

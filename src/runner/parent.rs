@@ -4,8 +4,8 @@ use super::measurement::{Figures, Measurement, Status};
 use super::memory;
 use super::process::{Pipes, Process};
 use super::protocol::{
-    CACHE_PROTOCOL, ENGINE_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message, PIPELINE_PROTOCOL,
-    PROTOCOL_VERSION, Progress, Team, TrialRequest, WEIGHTS_PROTOCOL,
+    CACHE_PROTOCOL, ENGINE_PROTOCOL, EXPERT_PROTOCOL, Fault, LEARNING_PROTOCOL, LEVERS_PROTOCOL, Message,
+    PIPELINE_PROTOCOL, PROTOCOL_VERSION, Progress, Team, TrialRequest, WEIGHTS_PROTOCOL,
 };
 use super::verdict::{Cut, Ending, judge};
 use crate::scenario::{Measure, trial::Trial};
@@ -185,6 +185,7 @@ fn ask(mut stdin: ChildStdin, request: &Request, team: Option<Team>) {
     let patience_seconds = request.patience_seconds;
     let protocol = match (&trial.engine, &trial.workload.weights_from) {
         (None, _) if trial.parallel().pipeline > 1 => PIPELINE_PROTOCOL,
+        (None, _) if trial.parallel().expert > 1 => EXPERT_PROTOCOL,
         _ if trial.learning.is_some() => LEARNING_PROTOCOL,
         (Some(_), _) => ENGINE_PROTOCOL,
         _ if !trial.workload.levers.are_plain() => LEVERS_PROTOCOL,

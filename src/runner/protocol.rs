@@ -31,6 +31,9 @@ pub(crate) const PIPELINE_PROTOCOL: u32 = 6;
 /// Version of a request for a trial whose KV cache is in few bits: a build from before would keep it in the dtype instead.
 pub(crate) const CACHE_PROTOCOL: u32 = 7;
 
+/// Version of a request for a trial whose experts are spread over devices: a build from before would have all of them on each.
+pub(crate) const EXPERT_PROTOCOL: u32 = 8;
+
 /// Longest request that a child reads, in bytes.
 const LONGEST_REQUEST: u64 = 1 << 20;
 

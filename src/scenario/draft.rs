@@ -28,11 +28,13 @@ pub(crate) struct Draft {
     pub weights: WeightFormat,
     pub kv_cache: CacheChoice,
     pub backend: BackendChoice,
-    /// The product of the three that follow; whichever of the first two is not said follows from the others, or is 1.
+    /// The product of data, tensor and pipeline; whichever of the first two is not said follows from the others, or is 1.
     pub devices: Option<u32>,
     pub data: Option<u32>,
     pub tensor: Option<u32>,
     pub pipeline: Option<u32>,
+    /// Replicas that experts are spread over: as many as there are, where nothing is said of them.
+    pub expert: Option<u32>,
     pub sharding: Sharding,
     pub cores_per_device: u32,
     pub optimizer: OptimizerKind,
@@ -68,6 +70,7 @@ impl Default for Draft {
             data: None,
             tensor: None,
             pipeline: None,
+            expert: None,
             sharding: Sharding::None,
             // A device of the CPU is one core unless the scenario says more: one device and two are then a real
             // comparison on every machine, and no figure depends on how many cores happen to be there.
@@ -211,7 +214,7 @@ impl Draft {
     /// # Errors
     /// Numbers that do not make a product.
     pub(crate) fn parallel(&self) -> Result<Parallel, FieldFault> {
-        let (sharding, pipeline) = (self.sharding, self.pipeline.unwrap_or(1));
+        let (sharding, pipeline, expert) = (self.sharding, self.pipeline.unwrap_or(1), self.expert.unwrap_or(1));
         let quotient = |field: &'static str, by: u32, devices: u32| match devices.checked_div(by) {
             Some(other) if other * by == devices => Ok(other),
             _ => {
@@ -229,9 +232,9 @@ impl Draft {
             (Some(d), None, None) => (d, 1),
             (Some(d), Some(data), None) => (data, quotient("parallel.data", data, d)?),
             (Some(d), None, Some(tensor)) => (quotient("parallel.tensor", tensor, d)?, tensor),
-            (_, data, tensor) => (data.unwrap_or(1), tensor.unwrap_or(1)),
+            (_, data, tensor) => (data.unwrap_or(expert.max(1)), tensor.unwrap_or(1)),
         };
-        let parallel = Parallel { data, tensor, pipeline, sharding };
+        let parallel = Parallel { data, tensor, pipeline, expert, sharding };
         match (parallel.ranks(), self.devices) {
             (None, _) => Err((
                 "parallel.data".into(),
@@ -341,6 +344,18 @@ mod tests {
         assert_eq!(refused.1, "2 does not divide devices = 3; leave devices out, or use a divisor");
         let refused = of(Some(6), Some(2), 2).unwrap_err();
         assert_eq!(refused.1, "2 does not divide devices = 3 of each stage; leave devices out, or use a divisor");
+        // Experts are spread over replicas: over all of them where their number is not said.
+        let of = |devices, data, expert| {
+            let d = Draft { batch: 8, devices, data, expert: Some(expert), ..Draft::default() };
+            d.parallel().map(|p| (p.data, p.expert, p.ranks()))
+        };
+        assert_eq!(of(None, None, 4), Ok((4, 4, Some(4))));
+        assert_eq!(of(Some(8), None, 4), Ok((8, 4, Some(8))));
+        assert_eq!(of(None, Some(6), 2), Ok((6, 2, Some(6))));
+        let spread = Draft { batch: 6, expert: Some(2), data: Some(3), ..Draft::default() };
+        let mixture = Draft { family: Some(Family::Mixtral), ..spread.clone() };
+        assert_eq!(mixture.finish(|| false).unwrap_err().0, "parallel.expert");
+        assert!(spread.finish(|| false).unwrap_err().1.contains("found none in family gpt2"));
         let heads = Draft { tensor: Some(5), ..Draft::default() };
         assert_eq!(
             heads.finish(|| false).unwrap_err(),

@@ -1,7 +1,7 @@
 //! Whether a workload can run at all, on whatever backend: said once, for scenarios (which know where a field is written) and for
 //! whoever prepares a session.
 
-use super::collective::grid::Parallel;
+use super::collective::grid::{Parallel, Sharding};
 use super::shape::RopeScaling;
 use super::shape::parts::Positions;
 use super::{Phase, Workload};
@@ -28,6 +28,9 @@ impl Workload {
         }
         if let Some(message) = self.unstaged(parallel) {
             return fault("parallel.pipeline", message);
+        }
+        if let Some(message) = self.unspread(parallel) {
+            return fault("parallel.expert", message);
         }
         if let Some(message) = self.undivided(parallel) {
             return fault("accumulate", message);
@@ -85,6 +88,21 @@ impl Workload {
         sharding.of_gradients().then(|| {
             format!("{stages} are not built in with parallel.sharding: {sharding}; use none or optimizer, or parallel.pipeline: 1")
         })
+    }
+
+    /// Why its experts cannot be spread over replicas, if they are to be and cannot.
+    fn unspread(&self, parallel: &Parallel) -> Option<String> {
+        let Parallel { expert, tensor, pipeline, sharding, .. } = *parallel;
+        let others = [
+            (tensor > 1, "ranks split the layers; use parallel.tensor: 1"),
+            (pipeline > 1, "layers are divided into stages; use parallel.pipeline: 1"),
+            (
+                self.phase == Phase::Train && sharding != Sharding::None,
+                "replicas keep shares of what they have; use parallel.sharding: none",
+            ),
+        ];
+        let (_, why) = others.into_iter().find(|(there, _)| expert > 1 && *there)?;
+        Some(format!("experts spread over {expert} ranks are not built in where {why}, or parallel.expert: 1"))
     }
 
     /// Why a replica's sequences make no micro-batches of one size, if so.

@@ -133,10 +133,15 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     if let Some(what) = (options.backend == BackendKind::Cuda).then(|| cuda::parts::lacking(w)).flatten() {
         return invalid(format!("{what} are not built into backend cuda (model {}); use backend: cpu", w.shape.family));
     }
-    let Parallel { sharding, pipeline, tensor, .. } = options.parallel;
+    let Parallel { sharding, pipeline, tensor, expert, .. } = options.parallel;
     if options.backend == BackendKind::Cuda && pipeline > 1 {
         return invalid(format!(
             "parallel.pipeline: {pipeline} is on CPU ranks only; use parallel.pipeline: 1, or backend: cpu"
+        ));
+    }
+    if options.backend == BackendKind::Cuda && expert > 1 {
+        return invalid(format!(
+            "parallel.expert: {expert} is on CPU ranks only; use parallel.tensor, which splits each expert on GPUs too, or backend: cpu"
         ));
     }
     if options.backend == BackendKind::Cuda && tensor > 1 && w.shape.parts().qk_norm == QkNorm::Whole {

@@ -333,6 +333,8 @@ int ncclReduceScatter(const void *a, void *b, size_t n, int format, int op, hand
 int ncclReduce(const void *a, void *b, size_t n, int format, int op, int root, handle c, handle s) { COLLECTIVES; (void)n, (void)format, (void)op, (void)root; return a && b && c && s ? 0 : 4; }
 int ncclAllGather(const void *a, void *b, size_t n, int format, handle c, handle s) { COLLECTIVES; (void)n, (void)format; return a && b && c && s ? 0 : 4; }
 int ncclBroadcast(const void *a, void *b, size_t n, int format, int root, handle c, handle s) { COLLECTIVES; (void)n, (void)format, (void)root; return a && b && c && s ? 0 : 4; }
+int ncclSend(const void *a, size_t n, int format, int to, handle c, handle s) { COLLECTIVES; (void)n, (void)format, (void)to; return a && c && s ? 0 : 4; }
+int ncclRecv(void *b, size_t n, int format, int from, handle c, handle s) { COLLECTIVES; (void)n, (void)format, (void)from; return b && c && s ? 0 : 4; }
 const char *ncclGetErrorString(int result) { return result == 3 ? "internal error" : "invalid argument"; }
 
 /* ---- NVML ---- */

@@ -10,7 +10,7 @@ use crate::transformer::{Dtype, OptimizerKind, Phase, WeightFormat};
 use crate::yaml::Value;
 
 /// Fields of a trial beside its model.
-pub(super) const TRIAL: [Axis; 22] = [
+pub(super) const TRIAL: [Axis; 23] = [
     axis!(
         "phase",
         [],
@@ -140,6 +140,16 @@ pub(super) const TRIAL: [Axis; 22] = [
         "stages that a replica's layers are divided into in training, a device each; the micro-batches of accumulate go through them one forward one backward; at most n_layers; on CPUs; default 1",
         |d, v| d.pipeline = Some(count(v)?),
         |t| if t.workload.phase == Phase::Train { int(t.parallel().pipeline) } else { Value::Null }
+    ),
+    axis!(
+        "parallel.expert",
+        [],
+        "experts over",
+        "devices",
+        Kind::Count,
+        "replicas that a mixture's experts are spread over, each having some of every layer; tokens go to the experts and come back, all else is data-parallel; divides n_experts and the replicas, which are as many where nothing is said of them; on CPUs, without tensor, pipeline and sharding; default 1",
+        |d, v| d.expert = Some(count(v)?),
+        |t| if t.workload.shape.experts.is_some() { int(t.parallel().expert) } else { Value::Null }
     ),
     axis!(
         "parallel.sharding",

@@ -34,6 +34,23 @@ pub(super) fn put<B: Backend + ?Sized>(on: &B, from: &B::Buffer, to: &mut B::Buf
     on.upload(&host, to);
 }
 
+/// `Parts::sum_rows`, and of one row each `Parts::take_rows`
+pub(super) fn sum_rows<B: Backend + ?Sized>(
+    on: &B,
+    from: &B::Buffer,
+    to: &mut B::Buffer,
+    rows: &[usize],
+    (each, width): (usize, usize),
+) {
+    let from = read(on, from, rows.iter().max().map_or(0, |last| (last + 1) * width));
+    let mut sums = vec![0.0f64; rows.len() / each * width];
+    for (i, row) in rows.iter().enumerate() {
+        let to = &mut sums[i / each * width..][..width];
+        to.iter_mut().zip(&from[row * width..][..width]).for_each(|(to, x)| *to += f64::from(*x));
+    }
+    write(on, sums, to);
+}
+
 /// `Parts::squares`
 pub(super) fn squares<B: Backend + ?Sized>(on: &B, x: &B::Buffer, part: Range<usize>) -> f64 {
     let mut host = vec![0.0; part.len()];

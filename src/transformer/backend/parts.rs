@@ -228,6 +228,23 @@ pub trait Parts: Alloc {
         on_host::experts_backward(self, x, of, dout, to);
     }
 
+    /// How many numbers a buffer has room for.
+    fn numbers(&self, buffer: &Self::Buffer) -> usize;
+    /// Row i of `to [R, width]` is row `rows[i]` of `from`.
+    fn take_rows(&self, from: &Self::Buffer, to: &mut Self::Buffer, rows: &[usize], width: usize)
+    where
+        Self: Backend,
+    {
+        on_host::sum_rows(self, from, to, rows, (1, width));
+    }
+    /// Row i of `to [N, width]` is the sum of rows `rows[i * each..][..each]` of `from`.
+    fn sum_rows(&self, from: &Self::Buffer, to: &mut Self::Buffer, rows: &[usize], (each, width): (usize, usize))
+    where
+        Self: Backend,
+    {
+        on_host::sum_rows(self, from, to, rows, (each, width));
+    }
+
     /// Copies blocks of rows, or adds them up: what one buffer has of every head to where another has it.
     fn copy_blocks(&self, from: &Self::Buffer, to: &mut Self::Buffer, d: BlockCopy)
     where

@@ -7,7 +7,6 @@
 use super::super::BackendKind;
 use super::super::error::SessionError;
 use super::super::shape::Shape;
-use super::super::shape::parts::Positions;
 use super::Collective;
 use super::alone::Alone;
 use super::stage::Stage;
@@ -59,23 +58,18 @@ pub struct Parallel {
     /// Pipeline-parallel ranks of one replica; its layers are divided into so many stages.
     #[serde(default = "Parallel::one", skip_serializing_if = "Parallel::is_one")]
     pub pipeline: u32,
+    /// Replicas that every layer's experts are spread over, each having some of them; for all else they are replicas as any other
+    /// (Lepikhin et al. 2020, section 3.2). `data` is a multiple of it.
+    #[serde(default = "Parallel::one", skip_serializing_if = "Parallel::is_one")]
+    pub expert: u32,
     /// What the replicas keep a part of each.
     pub sharding: Sharding,
-}
-
-/// Why a workload cannot be shared so.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Indivisible {
-    /// The field of a trial at fault, by its path.
-    pub field: &'static str,
-    pub message: String,
 }
 
 impl Parallel {
     /// Whole replicas.
     pub fn replicas(data: u32) -> Self {
-        Self { data, tensor: 1, pipeline: 1, sharding: Sharding::None }
+        Self { data, tensor: 1, pipeline: 1, expert: 1, sharding: Sharding::None }
     }
 
     fn one() -> u32 {
@@ -110,60 +104,10 @@ impl Parallel {
         others / (micro_batches + others)
     }
 
-    /// Whether the batch divides among the replicas, and every layer among the ranks of one.
-    ///
-    /// # Errors
-    /// What does not divide, and values that work.
-    pub fn check(&self, shape: &Shape, batch: u32) -> Result<(), Indivisible> {
-        let replicas = self.data;
-        if batch == 0 || replicas == 0 || !batch.is_multiple_of(replicas) {
-            let up = u64::from(batch.div_ceil(replicas.max(1)).max(1)) * u64::from(replicas.max(1));
-            let among = if self.tensor == 1 && self.pipeline == 1 { "devices" } else { "parallel.data" };
-            let message =
-                format!("{batch} sequences do not divide among {among} = {replicas}; use {up}, or exclude the pair");
-            return Err(Indivisible { field: "batch", message });
-        }
-        let (stages, layers) = (self.pipeline, shape.n_layers);
-        if stages == 0 || stages > layers {
-            let message = format!(
-                "expected 1 to {layers} stages, as model.n_layers = {layers}, found {stages}; use {layers} or fewer"
-            );
-            return Err(Indivisible { field: "parallel.pipeline", message });
-        }
-        let t = self.tensor;
-        if let Some(what) = split_by_nobody(shape).filter(|_| t > 1) {
-            let message = format!("{what} are not built in where ranks split the layers; use parallel.tensor: 1");
-            return Err(Indivisible { field: "parallel.tensor", message });
-        }
-        if t > shape.vocab_size {
-            let message = format!("{t} devices would not have a word of model.vocab_size = {} each", shape.vocab_size);
-            let message = format!("{message}; use {} or fewer", shape.vocab_size);
-            return Err(Indivisible { field: "parallel.tensor", message });
-        }
-        // Where all layers are of experts nothing is as wide as `d_ff`, unless experts are.
-        let dense = shape.experts.is_none_or(|e| e.dense_layers > 0 || e.d_ff.is_none()).then_some(shape.d_ff);
-        let of_experts = shape.experts.and_then(|e| e.d_ff);
-        let parts = [("n_heads", Some(shape.n_heads)), ("d_ff", dense), ("d_ff_expert", of_experts)];
-        let parts = parts.map(|(field, size)| (field, size.unwrap_or(0)));
-        // Heads of keys and values divide among the ranks, or the ranks among copies of them.
-        let kv_heads = shape.n_kv_heads;
-        let fits = |t: u32| t > 0 && (kv_heads.is_multiple_of(t) || t.is_multiple_of(kv_heads));
-        let undivided = parts.into_iter().find(|(_, size)| t == 0 || !size.is_multiple_of(t));
-        let why = match undivided {
-            Some((field, size)) => format!("{t} does not divide model.{field} = {size}"),
-            None if fits(t) => return Ok(()),
-            None => format!("{t} neither divides model.n_kv_heads = {kv_heads} nor is a multiple of it"),
-        };
-        let all = parts.into_iter().fold(0, |a, (_, size)| gcd(a, size));
-        let works: Vec<String> =
-            (1..=all).filter(|d| all.is_multiple_of(*d) && fits(*d)).map(|d| d.to_string()).collect();
-        let message = format!("{why}; what divides all of this model: {}", works.join(", "));
-        Err(Indivisible { field: "parallel.tensor", message })
-    }
-
-    /// The part of a model's layers that one tensor-parallel rank holds, by its place in its replica.
+    /// The part of a model that a rank holds, by its place in its replica: of tensor-parallel ranks one of their parts of the layers, of
+    /// replicas that experts are spread over the first's, which are as large as any other's.
     pub fn part_of(&self, shape: &Shape, place: usize, on: BackendKind) -> Shape {
-        shape.part_of(place, self.tensor, on)
+        shape.part_of(place, self.tensor, on).spread(0, self.expert.max(1) as usize)
     }
 
     /// Tensor-parallel ranks that hold the same heads of keys and values.
@@ -177,12 +121,23 @@ impl Parallel {
 pub(crate) struct Groups<T> {
     /// The ranks with the same part of the other replicas; its rank is the replica's.
     pub data: Arc<dyn Collective<T>>,
+    /// Where experts are spread over replicas.
+    pub experts: Option<Spread<T>>,
     /// The ranks of the same replica that split its layers; its rank is the part's.
     pub tensor: Arc<dyn Collective<T>>,
     /// Those of them that hold the same heads of keys and values.
     pub copies: Arc<dyn Collective<T>>,
     /// Those that have other layers of it.
     pub stages: Stages<T>,
+}
+
+/// The groups of a rank that has some of the experts.
+#[derive(Debug)]
+pub(crate) struct Spread<T> {
+    /// The replicas that have all of them together; its rank says which are here.
+    pub ranks: Arc<dyn Collective<T>>,
+    /// The replicas with the same ones.
+    pub holders: Arc<dyn Collective<T>>,
 }
 
 /// The groups of a rank that has some of a replica's layers; of one that has all, each is itself alone.
@@ -203,7 +158,7 @@ impl<T> Groups<T> {
     pub(crate) fn alone() -> Self {
         let alone = || Arc::new(Alone) as Arc<dyn Collective<T>>;
         let stages = Stages { all: alone(), before: alone(), after: alone(), ends: alone() };
-        Self { data: alone(), tensor: alone(), copies: alone(), stages }
+        Self { data: alone(), experts: None, tensor: alone(), copies: alone(), stages }
     }
 
     /// What has gone wrong in any of them.
@@ -211,8 +166,15 @@ impl<T> Groups<T> {
     /// # Errors
     /// That of the first that says so.
     pub(crate) fn check(&self) -> Result<(), SessionError> {
-        let Self { data, tensor, copies, stages: Stages { all, before, after, ends } } = self;
-        [data, tensor, copies, all, before, after, ends].into_iter().try_for_each(|group| group.check())
+        let Self { data, experts, tensor, copies, stages: Stages { all, before, after, ends } } = self;
+        let of_experts = experts.iter().flat_map(|e| [&e.ranks, &e.holders]);
+        let others = [data, tensor, copies, all, before, after, ends];
+        others.into_iter().chain(of_experts).try_for_each(|group| group.check())
+    }
+
+    fn spread(&mut self) -> &mut Spread<T> {
+        let alone = || Arc::new(Alone) as Arc<dyn Collective<T>>;
+        self.experts.get_or_insert_with(|| Spread { ranks: alone(), holders: alone() })
     }
 
     /// Its place in one of them.
@@ -222,6 +184,8 @@ impl<T> Groups<T> {
             Of::Replicas => self.data = place,
             Of::Copies => self.copies = place,
             Of::Stages => self.stages.all = place,
+            Of::Experts => self.spread().ranks = place,
+            Of::Holders => self.spread().holders = place,
             Of::Ends => self.stages.ends = place,
             Of::Neighbours if place.rank() == 0 => self.stages.after = place,
             Of::Neighbours => self.stages.before = place,
@@ -246,7 +210,13 @@ fn members(parallel: &Parallel, copies: u32) -> impl Iterator<Item = (Vec<usize>
         let neighbours = (1..stages).map(move |s| (vec![at(d, s - 1, t), at(d, s, t)], Of::Neighbours));
         [all, ends].into_iter().chain(neighbours)
     });
-    replicas.chain(parts).chain(holders).chain(staged).filter(|(ranks, _): &(Vec<usize>, Of)| ranks.len() > 1)
+    // Replicas are one rank each where experts are spread over some.
+    let (spread, groups) = (parallel.expert.max(1) as usize, (parallel.data / parallel.expert.max(1)) as usize);
+    let experts = (0..groups).map(move |g| ((0..spread).map(|e| g * spread + e).collect(), Of::Experts));
+    let same = (0..spread).map(move |e| ((0..groups).map(|g| g * spread + e).collect(), Of::Holders));
+    let spread = experts.chain(same).filter(move |_| spread > 1);
+    let all = replicas.chain(parts).chain(holders).chain(staged).chain(spread);
+    all.filter(|(ranks, _): &(Vec<usize>, Of)| ranks.len() > 1)
 }
 
 /// How many groups of several there are.
@@ -263,6 +233,10 @@ pub(crate) enum Of {
     Replicas,
     /// Those of one replica with the same heads of keys and values.
     Copies,
+    /// Replicas with other experts each, all of them together.
+    Experts,
+    /// Replicas with the same experts.
+    Holders,
     /// Those of one replica that have other layers each.
     Stages,
     /// The first of these and the last.
@@ -303,53 +277,10 @@ pub(crate) fn of_threads<T: AsMut<[f32]>>(parallel: &Parallel, copies: u32) -> V
     groups(parallel, copies, 0..all, seats).unwrap_or_else(|never| match never {})
 }
 
-/// What a model has whose gradients, or whose meaning, would be of all heads together.
-fn split_by_nobody(shape: &Shape) -> Option<&'static str> {
-    let parts = shape.parts();
-    if shape.latent.is_some() {
-        return Some("latents of keys and values");
-    }
-    (parts.positions == Positions::Alibi).then_some("slopes of scores by head (ALiBi)")
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::shape::{Family, ShapeSpec};
     use super::*;
-
-    #[test]
-    fn what_does_not_divide_is_refused_with_what_does() {
-        let spec = ShapeSpec {
-            d_model: Some(64),
-            n_heads: Some(8),
-            n_kv_heads: Some(4),
-            d_ff: Some(96),
-            ..ShapeSpec::default()
-        };
-        let shape = Shape::new(Family::Llama, &spec).unwrap();
-        let check = |data, tensor, batch| Parallel { data, tensor, ..Parallel::replicas(1) }.check(&shape, batch);
-        assert_eq!(check(2, 4, 6), Ok(()));
-        assert_eq!(check(1, 8, 1), Ok(()), "two ranks hold each head of keys and values");
-        assert_eq!(
-            check(1, 16, 1).unwrap_err().message,
-            "16 does not divide model.n_heads = 8; what divides all of this model: 1, 2, 4, 8"
-        );
-        let odd = ShapeSpec { n_heads: Some(6), n_kv_heads: Some(2), head_dim: Some(8), ..spec };
-        let odd = Shape::new(Family::Llama, &odd).unwrap();
-        assert_eq!(
-            Parallel { tensor: 3, ..Parallel::replicas(1) }.check(&odd, 1).unwrap_err().message,
-            "3 neither divides model.n_kv_heads = 2 nor is a multiple of it; what divides all of this model: 1, 2, 6"
-        );
-        assert_eq!(
-            check(4, 2, 6).unwrap_err().message,
-            "6 sequences do not divide among parallel.data = 4; use 8, or exclude the pair"
-        );
-        assert!(check(0, 1, 6).is_err() && check(1, 0, 6).is_err());
-    }
 
     #[test]
     fn every_process_makes_the_same_groups_and_takes_its_own_places() {
@@ -412,6 +343,34 @@ mod tests {
             assert_eq!((after.rank(), after.size()), if stage < 2 { (0, 2) } else { (0, 1) });
             assert_eq!((ends.rank(), ends.size()), [(0, 2), (0, 1), (1, 2)][stage]);
         }
+    }
+
+    #[test]
+    fn experts_are_spread_over_neighbours_and_the_same_ones_meet() {
+        let grid = Parallel { expert: 2, ..Parallel::replicas(6) };
+        let mut of_experts = Vec::new();
+        let places = groups::<Vec<f32>, ()>(&grid, 1, 0..6, |ranks, own, of| {
+            of_experts.extend((of != Of::Replicas).then(|| (ranks.to_vec(), of)));
+            Ok(own.iter().map(|_| Arc::new(Alone) as Arc<dyn Collective<Vec<f32>>>).collect())
+        });
+        let pairs = [[0, 1], [2, 3], [4, 5]].map(|pair| (pair.to_vec(), Of::Experts));
+        let same = [[0, 2, 4], [1, 3, 5]].map(|same| (same.to_vec(), Of::Holders));
+        assert_eq!(of_experts, [pairs.to_vec(), same.to_vec()].concat());
+        assert!(places.unwrap().iter().all(|groups| groups.experts.is_some()));
+        for (rank, groups) in of_threads::<Vec<f32>>(&grid, 1).iter().enumerate() {
+            let spread = groups.experts.as_ref().unwrap();
+            assert_eq!((groups.data.rank(), groups.data.size()), (rank, 6));
+            assert_eq!((spread.ranks.rank(), spread.ranks.size()), (rank % 2, 2));
+            assert_eq!((spread.holders.rank(), spread.holders.size()), (rank / 2, 3));
+        }
+        let all = Parallel { expert: 3, ..Parallel::replicas(3) };
+        let places = of_threads::<Vec<f32>>(&all, 1);
+        assert!(
+            places.iter().all(|g| g.experts.as_ref().is_some_and(|s| s.holders.size() == 1 && s.ranks.size() == 3))
+        );
+        // What is not there is not written: trials keep their ids.
+        assert!(!serde_json::to_string(&Parallel::replicas(3)).unwrap().contains("expert"));
+        assert_eq!(serde_json::from_str::<Parallel>(&serde_json::to_string(&all).unwrap()).unwrap(), all);
     }
 
     #[test]

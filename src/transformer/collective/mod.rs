@@ -4,8 +4,12 @@
 //!
 //! Every rank of a group asks for the same jobs in the same order, with buffers of the same lengths. Sums are taken in the order of
 //! the ranks where the implementation can (threads, TCP), so that every rank holds the same bits and a run repeats.
+//!
+//! Beside jobs, in which all ranks have buffers of the same lengths, there is the exchange in which each has something else for every
+//! other ([`Collective::all_to_all`]).
 
 pub(crate) mod alone;
+mod divided;
 pub(crate) mod grid;
 pub(crate) mod net;
 pub(crate) mod stage;
@@ -42,6 +46,14 @@ pub(crate) enum Job {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(pub u64);
 
+/// How many numbers go to each rank of a group and come from it, in the order of the ranks: what one sends another is what that one
+/// receives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts<'a> {
+    pub sent: &'a [usize],
+    pub received: &'a [usize],
+}
+
 /// One rank's place in a group.
 pub(crate) trait Collective<T>: Debug + Send + Sync {
     /// From 0.
@@ -59,6 +71,10 @@ pub(crate) trait Collective<T>: Debug + Send + Sync {
 
     /// Lets what the backend is asked for next see the job's result.
     fn finish(&self, job: Ticket);
+
+    /// What `from` holds for each rank, one's after the other's, goes there, and what the ranks hold for this one comes to stand in `to`
+    /// in the same way. Any of the counts may be 0. It is done when this returns; `from` is undefined then.
+    fn all_to_all(&self, from: &mut T, to: &mut T, counts: Counts<'_>);
 
     /// What has gone wrong since the group met. A group that lost a rank does nothing any more.
     ///

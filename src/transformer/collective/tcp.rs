@@ -9,7 +9,7 @@ use super::super::error::SessionError;
 use super::grid::{Groups, Of, Parallel, groups};
 use super::net::Net;
 use super::threads::Exchange;
-use super::{Collective, Job, Reduce, Ticket, share};
+use super::{Collective, Counts, Job, Reduce, Ticket, share};
 use crate::net::lost::{How, Peer};
 use crate::net::rendezvous::listen;
 use crate::net::wire::Wire;
@@ -104,6 +104,50 @@ impl Member {
         }
         Ok(())
     }
+
+    /// The hub is sent what each rank has for all, how much for each before it, and hands each what all have for it.
+    fn exchanged(&self, from: &[f32], to: &mut [f32], counts: Counts<'_>, links: &[Wire]) -> Result<(), SessionError> {
+        let mut scratch = Vec::new();
+        let [leaving, arriving] = [counts.sent, counts.received].map(|counts| counts.iter().sum::<usize>());
+        if let ([hub], true) = (links, self.rank > 0) {
+            scratch.extend(counts.sent.iter().flat_map(|n| (*n as u64).to_le_bytes()));
+            hub.send(&scratch)?;
+            send(hub, &from[..leaving], &mut scratch)?;
+            return take(hub, &mut to[..arriving], &mut scratch);
+        }
+        let mut for_each = vec![Vec::new(); self.size];
+        let mut sort = |mut from: &[f32], sent: &[usize]| {
+            for (to, n) in for_each.iter_mut().zip(sent) {
+                let (own, rest) = from.split_at((*n).min(from.len()));
+                to.extend_from_slice(own);
+                from = rest;
+            }
+        };
+        sort(from, counts.sent);
+        let mut held = Vec::new();
+        for link in links {
+            link.receive(&mut scratch)?;
+            let sent: Vec<usize> = match scratch.as_chunks::<8>() {
+                (sent, []) if sent.len() == self.size => sent.iter().map(|n| u64::from_le_bytes(*n) as usize).collect(),
+                _ => return Err(link.lost(How::Wrong("did not say how much it sends".into())).into()),
+            };
+            let all = sent.iter().try_fold(0usize, |all, n| all.checked_add(*n)).unwrap_or(usize::MAX);
+            held.clear();
+            held.try_reserve_exact(all)
+                .map_err(|_| SessionError::OutOfMemory(format!("{all} numbers that ranks exchange")))?;
+            held.resize(all, 0.0);
+            take(link, &mut held, &mut scratch)?;
+            sort(&held, &sent);
+        }
+        let mut for_each = for_each.into_iter();
+        let own = for_each.next().unwrap_or_default();
+        if own.len() != arriving {
+            let found = own.len();
+            return Err(SessionError::Apart(format!("expected {arriving} numbers of all ranks, found {found}")));
+        }
+        to[..arriving].copy_from_slice(&own);
+        links.iter().zip(for_each).try_for_each(|(link, of_rank)| send(link, &of_rank, &mut scratch))
+    }
 }
 
 fn send(link: &Wire, elements: &[f32], scratch: &mut Vec<u8>) -> Result<(), SessionError> {
@@ -152,6 +196,10 @@ impl<T: AsMut<[f32]>> Collective<T> for Member {
         Ticket(0)
     }
     fn finish(&self, _: Ticket) {}
+    fn all_to_all(&self, from: &mut T, to: &mut T, counts: Counts<'_>) {
+        let (from, to) = (from.as_mut(), to.as_mut());
+        self.attempt(|links| self.exchanged(from, to, counts, links));
+    }
     fn check(&self) -> Result<(), SessionError> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }

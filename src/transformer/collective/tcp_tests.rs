@@ -99,3 +99,79 @@ fn who_does_not_belong_to_the_trial_is_turned_away() {
     });
     assert!(found[0].contains("does not belong here"), "{found:?}");
 }
+
+/// What each of some ranks holds after exchanges among all replicas, of which some pairs send much and some nothing.
+fn exchanged(groups: Vec<Groups<Vec<f32>>>, first: usize) -> Vec<Vec<Vec<f32>>> {
+    std::thread::scope(|scope| {
+        let start = |(i, groups): (usize, Groups<Vec<f32>>)| {
+            scope.spawn(move || {
+                let (me, size) = (first + i, groups.data.size());
+                assert_eq!((groups.data.rank(), size), (me, 6));
+                let turns = (0..4).map(|turn| {
+                    let count =
+                        |r: usize, s: usize| [0, 3, 70_001, 0, 1][(r + 2 * s + turn) % 5] * usize::from(turn < 3);
+                    let sent: Vec<usize> = (0..size).map(|s| count(me, s)).collect();
+                    let received: Vec<usize> = (0..size).map(|r| count(r, me)).collect();
+                    let number = |s: usize, i: usize| ((me * 37 + s * 101 + i) % 1009) as f32 / 7.0;
+                    let mut from: Vec<f32> = (0..size).flat_map(|s| (0..sent[s]).map(move |i| number(s, i))).collect();
+                    let mut to = vec![-1.0; received.iter().sum::<usize>() + 2];
+                    groups.data.all_to_all(&mut from, &mut to, Counts { sent: &sent, received: &received });
+                    groups.data.check().unwrap();
+                    to
+                });
+                let turns = turns.collect();
+                (groups, turns)
+            })
+        };
+        let started: Vec<_> = groups.into_iter().enumerate().map(start).collect();
+        let ended: Vec<(_, Vec<Vec<f32>>)> = started.into_iter().map(|t| t.join().unwrap()).collect();
+        ended.into_iter().map(|(_, turns)| turns).collect()
+    })
+}
+
+#[test]
+fn ranks_of_several_processes_exchange_what_threads_do() {
+    let grid = Parallel::replicas(6);
+    let expected = exchanged(of_threads(&grid, 1), 0);
+    assert!(expected.iter().any(|turns| turns[0].len() > 70_000) && expected.iter().all(|turns| turns[3] == [-1.0; 2]));
+    for processes in [2, 3, 6] {
+        let found = on_loopback(processes, |net| {
+            let local = net.part_of(6).unwrap();
+            exchanged(open(&grid, 1, &net).unwrap(), local.start)
+        });
+        assert_eq!(found.concat(), expected, "{processes} processes");
+    }
+}
+
+#[test]
+fn a_process_that_leaves_an_exchange_is_missed_by_name() {
+    let grid = Parallel::replicas(3);
+    let found = on_loopback(3, |net| {
+        let group = open::<Vec<f32>>(&grid, 1, &net).unwrap().pop().unwrap();
+        if net.world.rank == 2 {
+            return None;
+        }
+        let (mut from, mut to) = (vec![1.0f32; 300_000], vec![0.0; 300_000]);
+        for _ in 0..3 {
+            group.data.all_to_all(&mut from, &mut to, Counts { sent: &[100_000; 3], received: &[100_000; 3] });
+        }
+        group.data.check().err().map(|e| e.to_string())
+    });
+    assert_eq!(found[0].as_deref(), Some("rank 2 is gone"));
+    assert_eq!(found[1].as_deref(), Some("rank 0 is gone"), "the hub, which gave up");
+}
+
+#[test]
+fn an_exchange_of_other_counts_than_were_agreed_upon_fails() {
+    let grid = Parallel::replicas(2);
+    let failed = on_loopback(2, |net| {
+        let group = open::<Vec<f32>>(&grid, 1, &net).unwrap().pop().unwrap();
+        let (mut from, mut to) = (vec![1.0f32; 8], vec![0.0; 8]);
+        // Rank 1 sends 3 where the hub waits for 4.
+        let (sent, received) = [([4, 4], [4, 4]), ([3, 4], [4, 4])][net.world.rank];
+        group.data.all_to_all(&mut from, &mut to, Counts { sent: &sent, received: &received });
+        group.data.check().err().map(|e| e.to_string())
+    });
+    assert!(failed[0].as_ref().unwrap().contains("expected 8 numbers of all ranks, found 7"), "{failed:?}");
+    assert_eq!(failed[1].as_deref(), Some("rank 0 is gone"));
+}

@@ -2,7 +2,7 @@
 //! that all hold the same bits afterwards. A job is done when it is started.
 
 use super::super::error::SessionError;
-use super::{Collective, Job, Reduce, Ticket, share};
+use super::{Collective, Counts, Job, Reduce, Ticket, share};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -13,7 +13,8 @@ struct Lent {
     len: usize,
 }
 
-// SAFETY: the pointer is only followed between the meetings of `Seat::start`, where shares are disjoint.
+// SAFETY: the pointer is only followed between the meetings of `Seat::start`, where shares are disjoint, and of `Seat::all_to_all`, where
+// what is lent is only read.
 unsafe impl Send for Lent {}
 
 /// The meeting point of some threads.
@@ -120,6 +121,34 @@ impl<T: AsMut<[f32]>> Collective<T> for Seat {
     }
 
     fn finish(&self, _: Ticket) {}
+
+    fn all_to_all(&self, from: &mut T, to: &mut T, counts: Counts<'_>) {
+        let from = from.as_mut();
+        let (base, whole, mut next) = (from.as_mut_ptr(), from.len(), 0usize);
+        let for_rank = |n: &usize| {
+            let start = next.min(whole);
+            next = start.saturating_add(*n).min(whole);
+            Lent { start: base.wrapping_add(start), len: next - start }
+        };
+        let mine = counts.sent.iter().map(for_rank).collect();
+        let Some(all) = self.lend(mine) else { return };
+        let mut rest = to.as_mut();
+        for (theirs, expected) in all.iter().zip(counts.received) {
+            let sent = theirs.get(self.rank).map_or(&[][..], |lent| {
+                // SAFETY: a part of the sender's buffer, which outlives the call and which nobody writes to before the meeting below.
+                unsafe { std::slice::from_raw_parts(lent.start, lent.len) }
+            });
+            let (own, more) = rest.split_at_mut((*expected).min(rest.len()));
+            if own.len() == sent.len() {
+                own.copy_from_slice(sent);
+            } else {
+                // Who sends something else than was agreed upon has failed, and says why.
+                self.missed.store(true, Ordering::Relaxed);
+            }
+            rest = more;
+        }
+        self.meet();
+    }
 
     fn check(&self) -> Result<(), SessionError> {
         if self.missed.load(Ordering::Relaxed) { Err(SessionError::LostRank) } else { Ok(()) }
@@ -294,6 +323,57 @@ mod tests {
         }
     }
 
+    /// Rank r sends rank s so many numbers: of some pairs none, and of none the same both ways.
+    fn between(r: usize, s: usize) -> usize {
+        [0, 3, 17, 0, 1, 40, 5][(3 * r + 5 * s) % 7]
+    }
+
+    #[test]
+    fn every_rank_gets_what_the_others_have_for_it_in_their_order() {
+        for ranks in [1, 2, 3, 4, 7] {
+            let number = |r: usize, s: usize, i: usize| (r * 10_000 + s * 100 + i) as f32;
+            std::thread::scope(|scope| {
+                for seat in Exchange::seats(ranks) {
+                    scope.spawn(move || {
+                        let me = Collective::<Vec<f32>>::rank(&seat);
+                        // The same again, the other way round, and nothing at all.
+                        for turn in 0..3 {
+                            let count = |r: usize, s: usize| [between(r, s), between(s, r), 0][turn];
+                            let sent: Vec<usize> = (0..ranks).map(|s| count(me, s)).collect();
+                            let received: Vec<usize> = (0..ranks).map(|r| count(r, me)).collect();
+                            let of = |s: usize| (0..sent[s]).map(move |i| number(me, s, i));
+                            // More room than there are numbers, which stays as it is.
+                            let mut from: Vec<f32> = (0..ranks).flat_map(of).chain([f32::NAN; 5]).collect();
+                            let mut to = vec![-1.0; received.iter().sum::<usize>() + 3];
+                            seat.all_to_all(&mut from, &mut to, Counts { sent: &sent, received: &received });
+                            let theirs = |r: usize| (0..received[r]).map(move |i| number(r, me, i));
+                            let expected: Vec<f32> = (0..ranks).flat_map(theirs).chain([-1.0; 3]).collect();
+                            assert_eq!(to, expected, "rank {me} of {ranks}, turn {turn}");
+                        }
+                        Collective::<Vec<f32>>::check(&seat).unwrap();
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn who_sends_something_else_than_was_agreed_upon_is_missed() {
+        let found: Vec<bool> = std::thread::scope(|scope| {
+            let one = |seat: Seat| {
+                let me = Collective::<Vec<f32>>::rank(&seat);
+                let (mut from, mut to) = (vec![1.0; 8], vec![0.0; 8]);
+                // Rank 0 sends 3 where rank 1 waits for 4.
+                let counts = [([2, 3], [2, 4]), ([4, 4], [4, 4])][me];
+                seat.all_to_all(&mut from, &mut to, Counts { sent: &counts.0, received: &counts.1 });
+                Collective::<Vec<f32>>::check(&seat).is_err()
+            };
+            let started: Vec<_> = Exchange::seats(2).into_iter().map(|s| scope.spawn(move || one(s))).collect();
+            started.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(found, [false, true]);
+    }
+
     #[test]
     fn a_rank_that_leaves_is_not_waited_for() {
         let mut seats = Exchange::seats(3);
@@ -304,8 +384,10 @@ mod tests {
                 .map(|seat| {
                     scope.spawn(move || {
                         let mut buffers = vec![vec![1.0f32; 10]];
+                        let (mut from, mut to) = (vec![1.0f32; 3], vec![0.0; 3]);
                         for _ in 0..3 {
                             seat.run(Job::AllReduce(Reduce::Sum), &mut buffers);
+                            seat.all_to_all(&mut from, &mut to, Counts { sent: &[1; 3], received: &[1; 3] });
                         }
                         Collective::<Vec<f32>>::check(&seat).unwrap_err().to_string()
                     })

@@ -8,6 +8,7 @@ use super::math::dot;
 use super::matmul::{FEW_ROWS, few_rows, matmul};
 use super::pool::{Pool, Scratch, reading, writing};
 use super::product::{Onto, PackedWeight, Precision, Right, Target, View, product};
+use super::rows;
 use std::ops::Range;
 
 /// Where the rows of each expert are, and which token and slot each row is of.
@@ -47,14 +48,9 @@ impl Groups {
 
     /// Rows of `[N, C]` for each of ours.
     fn gather<'p>(&self, pool: &'p Pool, x: &[f32], d: ExpertDims) -> Scratch<'p> {
-        let mut rows = pool.scratch(d.rows() * d.c);
-        let share = pool.share(d.rows(), 16);
-        pool.over(writing(&mut rows, share * d.c), |part, rows| {
-            for (row, place) in rows.chunks_exact_mut(d.c).zip(&self.order[part * share..]) {
-                row.copy_from_slice(&x[place / d.per_token * d.c..][..d.c]);
-            }
-        });
-        rows
+        let mut to = pool.scratch(d.rows() * d.c);
+        rows::take(pool, x, &mut to, (d.rows(), d.c), |row| self.order[row] / d.per_token);
+        to
     }
 }
 
@@ -152,29 +148,7 @@ pub(super) fn forward(
     activation::forward(pool, d.kind, pre, act, d.rows(), d.f);
     grouped(pool, precision, &g, act, down, &mut rows);
     let weights = &routed.weights[..d.rows()];
-    combine(pool, &rows, &g.places(), |place| weights[place], out, d);
-}
-
-/// `out[token] =` the sum over its slots of their rows, each times a factor.
-fn combine(
-    pool: &Pool,
-    rows: &[f32],
-    places: &[usize],
-    factor: impl Fn(usize) -> f32 + Sync,
-    out: &mut [f32],
-    d: ExpertDims,
-) {
-    let share = pool.share(d.n, 8);
-    pool.over(writing(&mut out[..d.n * d.c], share * d.c), |part, out| {
-        for (i, out) in out.chunks_exact_mut(d.c).enumerate() {
-            out.fill(0.0);
-            let token = part * share + i;
-            for place in token * d.per_token..(token + 1) * d.per_token {
-                let (row, by) = (&rows[places[place] * d.c..][..d.c], factor(place));
-                out.iter_mut().zip(row).for_each(|(o, r)| *o += by * r);
-            }
-        }
-    });
+    rows::sum(pool, &rows, out, &g.places(), (d.per_token, d.c), |place| weights[place]);
 }
 
 /// What the backward pass reads.
@@ -230,7 +204,7 @@ pub(super) fn backward(pool: &Pool, precision: Precision, s: SavedExperts, to: E
     let mut rows = g.gather(pool, s.x, d);
     weight_gradients(pool, precision, &g, pre, &rows, dup, (up.m, d.c));
     grouped_back(pool, precision, &g, pre, up, &mut rows);
-    combine(pool, &rows, &g.places(), |_| 1.0, dx, d);
+    rows::sum(pool, &rows, dx, &g.places(), (d.per_token, d.c), |_| 1.0);
 }
 
 /// The gradient of the weights, and gradients `[dact, douts]` weighted by them: with what an expert says weighted by w, the gradient

@@ -31,6 +31,7 @@ mod product;
 mod qk_norm;
 mod rope;
 mod routes;
+mod rows;
 mod scratch;
 mod spans;
 mod update;

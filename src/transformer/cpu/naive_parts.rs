@@ -5,6 +5,9 @@ use super::array::Array;
 use super::naive::{Naive, head_offsets, probabilities};
 
 impl Parts for Naive {
+    fn numbers(&self, buffer: &Array) -> usize {
+        buffer.len()
+    }
     fn attention_after(
         &self,
         qkv: &Array,

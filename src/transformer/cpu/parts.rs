@@ -11,7 +11,7 @@ use super::cached::{KeysAndValues, LatentRows, of_element};
 use super::pool::{reading, writing};
 use super::qk_norm::OverRanks;
 use super::routes::Rule;
-use super::{Cpu, activation, attention, experts, latent, qk_norm, routes, spans, update, words};
+use super::{Cpu, activation, attention, experts, latent, qk_norm, routes, rows, spans, update, words};
 use std::ops::Range;
 
 impl Parts for Cpu {
@@ -192,6 +192,18 @@ impl Parts for Cpu {
     fn soft_cap(&self, x: &mut Buffer, len: usize, cap: f32) {
         let _span = spans::elements("soft_cap", 2, len);
         activation::soft_cap(&self.pool, &mut x.plain_mut()[..len], cap);
+    }
+
+    fn numbers(&self, buffer: &Buffer) -> usize {
+        buffer.plain().len()
+    }
+    fn take_rows(&self, from: &Buffer, to: &mut Buffer, of: &[usize], width: usize) {
+        let _span = spans::elements("take_rows", 2, of.len() * width);
+        rows::take(&self.pool, from.plain(), to.plain_mut(), (of.len(), width), |row| of[row]);
+    }
+    fn sum_rows(&self, from: &Buffer, to: &mut Buffer, of: &[usize], (each, width): (usize, usize)) {
+        let _span = spans::elements("sum_rows", 1, (of.len() + of.len() / each) * width);
+        rows::sum(&self.pool, from.plain(), to.plain_mut(), of, (each, width), |_| 1.0);
     }
 
     fn copy_blocks(&self, from: &Buffer, to: &mut Buffer, d: BlockCopy) {

@@ -15,7 +15,7 @@ use super::super::Dtype;
 use super::super::backend::{Alloc, Backend, Category};
 use super::super::collective::grid::{Groups, Of, Parallel, count_groups, groups};
 use super::super::collective::net::Net;
-use super::super::collective::{Collective, Job, Reduce, Ticket, share};
+use super::super::collective::{Collective, Counts, Job, Reduce, Ticket, share};
 use super::super::error::SessionError;
 use super::Cuda;
 use super::buffer::Buffer;
@@ -92,6 +92,18 @@ impl Collective<Buffer> for Member {
             self.gpu.note("a stream beside", side.join(job.0, self.gpu.stream()));
         }
     }
+    fn all_to_all(&self, from: &mut Buffer, to: &mut Buffer, counts: Counts<'_>) {
+        self.gpu.enter();
+        let size = from.format().size();
+        let all = || {
+            for call in exchange(counts) {
+                let base = if matches!(call, Call::Send { .. }) { from.at() } else { to.at() };
+                self.communicator.call(placed(call, base, size as u64), size == 2, self.gpu.stream())?;
+            }
+            Ok(())
+        };
+        self.gpu.note("exchanging", self.nccl.together(all));
+    }
     fn check(&self) -> Result<(), SessionError> {
         self.communicator.check().map_err(device)
     }
@@ -131,6 +143,21 @@ fn calls(job: Job, len: usize, rank: usize, size: usize) -> Vec<Call> {
     }
 }
 
+/// What it is asked for where each rank has something else for every other: one group of calls, from the start of one buffer into another.
+fn exchange(counts: Counts<'_>) -> Vec<Call> {
+    let places = |counts: &[usize]| {
+        let starts = counts.iter().scan(0, |next: &mut u64, n| {
+            let start = *next;
+            *next += *n as u64;
+            Some(start)
+        });
+        starts.zip(counts.to_vec()).enumerate().filter(|(_, (_, count))| *count > 0).collect::<Vec<_>>()
+    };
+    let sent = places(counts.sent).into_iter().map(|(to, (at, count))| Call::Send { at, count, to });
+    let received = places(counts.received).into_iter().map(|(from, (at, count))| Call::Receive { at, count, from });
+    sent.chain(received).collect()
+}
+
 /// The same call at an address.
 fn placed(call: Call, base: u64, size: u64) -> Call {
     let to = |at: u64| base + at * size;
@@ -140,6 +167,8 @@ fn placed(call: Call, base: u64, size: u64) -> Call {
         Call::Reduce { at, count, op, root } => Call::Reduce { at: to(at), count, op, root },
         Call::AllGather { at, own, count } => Call::AllGather { at: to(at), own: to(own), count },
         Call::Broadcast { at, count, root } => Call::Broadcast { at: to(at), count, root },
+        Call::Send { at, count, to: rank } => Call::Send { at: to(at), count, to: rank },
+        Call::Receive { at, count, from } => Call::Receive { at: to(at), count, from },
     }
 }
 
@@ -295,6 +324,7 @@ mod tests {
                     Call::Broadcast { at, count, root } => {
                         (at as usize..at as usize + count).for_each(|j| buffer[j] = before[root][j]);
                     }
+                    Call::Send { .. } | Call::Receive { .. } => panic!("no job is made of these"),
                 }
             }
         }
@@ -321,6 +351,33 @@ mod tests {
                 assert!(told.iter().all(|b| *b == start(1)));
             }
         }
+    }
+
+    #[test]
+    fn what_one_rank_sends_another_is_what_that_one_receives() {
+        let sizes = [[2, 0, 5], [0, 0, 1], [3, 4, 0]];
+        let calls: Vec<Vec<Call>> = (0..3)
+            .map(|rank| exchange(Counts { sent: &sizes[rank], received: &[0, 1, 2].map(|from| sizes[from][rank]) }))
+            .collect();
+        let mut found: Vec<Vec<f32>> = vec![vec![-1.0; 9]; 3];
+        for (rank, own) in calls.iter().enumerate() {
+            for call in own {
+                let Call::Send { at, count, to } = *call else { continue };
+                let taken = calls[to].iter().filter_map(|c| match *c {
+                    Call::Receive { at, count, from } if from == rank => Some((at, count)),
+                    _ => None,
+                });
+                let taken: Vec<(u64, usize)> = taken.collect();
+                assert_eq!(taken.len(), 1, "rank {to} takes of rank {rank} once");
+                let (place, expected) = taken[0];
+                assert_eq!(count, expected);
+                (0..count).for_each(|i| found[to][place as usize + i] = (rank * 100 + at as usize + i) as f32);
+            }
+        }
+        assert_eq!(found[0][..6], [0.0, 1.0, 200.0, 201.0, 202.0, -1.0]);
+        assert_eq!(found[1][..5], [203.0, 204.0, 205.0, 206.0, -1.0]);
+        assert_eq!(found[2][..7], [2.0, 3.0, 4.0, 5.0, 6.0, 100.0, -1.0]);
+        assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [4, 2, 4], "nothing is no call");
     }
 
     #[test]

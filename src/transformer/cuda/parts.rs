@@ -134,6 +134,10 @@ impl BackendParts for Cuda {
         self.experts_gradients(x, of, dout, &to);
     }
 
+    fn numbers(&self, buffer: &Buffer) -> usize {
+        buffer.len
+    }
+
     fn put(&self, from: &Buffer, to: &mut Buffer, d: Stretch, into: Store) {
         let further = |at: Address, by: usize, real: Real| at + (by * real.size()) as Address;
         let put = |real: Real, from: Address, to: Address| {

@@ -2,7 +2,7 @@
 
 use super::super::collective::grid::{Groups, Of, Parallel, Sharding, groups};
 use super::super::collective::threads::Exchange;
-use super::super::collective::{Collective, Job, Ticket};
+use super::super::collective::{Collective, Counts, Job, Ticket};
 use super::super::ranks::threads::Ranks;
 use super::super::session::{Session, SessionOptions};
 use super::super::shape::parts::Parts;
@@ -32,6 +32,11 @@ impl Collective<Buffer> for Hosted {
         Ticket(0)
     }
     fn finish(&self, _: Ticket) {}
+    fn all_to_all(&self, from: &mut Buffer, to: &mut Buffer, counts: Counts<'_>) {
+        let [mut sent, mut received] = [&*from, &*to].map(|b| self.host.get(b.format(), b.at(), b.len));
+        self.inner.all_to_all(&mut sent, &mut received, counts);
+        self.host.set(to.format(), to.at(), &received);
+    }
     fn check(&self) -> Result<(), SessionError> {
         self.inner.check()
     }

@@ -53,6 +53,7 @@ const WITHOUT_A_CASE: &[(&str, &str)] = &[
     ("kernels_run", "names"),
     ("enter", "cpu/pool_tests.rs"),
     ("device_memory", "cuda/memory_tests.rs"),
+    ("numbers", "a number"),
     ("synchronize", "waits"),
     ("check", "every case ends with it"),
 ];

@@ -27,6 +27,7 @@ mod norms;
 mod parts;
 mod products;
 mod routes;
+mod rows;
 mod scores;
 mod starts;
 mod tokens;
@@ -124,6 +125,7 @@ fn list<B: Backend + 'static>(of: Selection<'_>, on: BackendKind) -> Vec<Case<B>
     starts::list(size, &mut all);
     experts::list(size, &mut all);
     routes::list(size, &mut all);
+    rows::list(size, &mut all);
     latent::list(size, &mut all);
     few_bits::list(size, &mut all);
     // What the kernels of GPUs have not.

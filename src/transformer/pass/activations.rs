@@ -6,6 +6,7 @@ use super::super::error::SessionError;
 use super::super::shape::parts::{NormKind, QkNorm};
 use super::super::shape::{Latent, Mixture, Shape};
 use super::among::Told;
+use super::post::{Arrived, Post, rows_here};
 use std::ops::Range;
 
 /// How many sequences of how many tokens.
@@ -101,6 +102,8 @@ pub(crate) struct RoutedTokens<T> {
     pub chosen: T,
     /// `[N, K]`
     pub weights: T,
+    /// What came for this rank's experts, where they are spread over ranks.
+    pub arrived: Option<Arrived<T>>,
 }
 
 /// What a norm was given, and its statistics.
@@ -120,6 +123,8 @@ pub(crate) struct Shared<T> {
     pub act: T,
     /// What experts say, `[N, C]`, where there are any
     pub experts: Option<T>,
+    /// What goes to experts of other ranks, where they are spread.
+    pub post: Option<Post<T>>,
     pub latent: Option<LatentRoom<T>>,
     pub told: Told<T>,
 }
@@ -245,7 +250,8 @@ impl<T> Activations<T> {
                     .routes
                     .map(|[experts, per_token]| {
                         let (chosen, weights) = (statistics(n * per_token)?, statistics(n * per_token)?);
-                        Ok::<_, SessionError>(RoutedTokens { logits: statistics(n * experts)?, chosen, weights })
+                        let (logits, arrived) = (statistics(n * experts)?, Arrived::new(a, s, n)?);
+                        Ok::<_, SessionError>(RoutedTokens { logits, chosen, weights, arrived })
                     })
                     .transpose()?,
                 pre: new(s.activation.inner(hidden.len))?,
@@ -357,6 +363,7 @@ impl<T> Shared<T> {
             normed: s.parts().norm_before().then(|| new(c)).transpose()?,
             act: new(Hidden::of(s, n, 0..s.n_layers as usize).room())?,
             experts: s.experts.map(|_| new(c)).transpose()?,
+            post: Post::new(a, s, n)?,
             latent: s.latent.map(|l| LatentRoom::new(a, s, l, n)).transpose()?,
             told: Told::new(a, s, n, keep != Keep::OneLayer)?,
         })
@@ -395,7 +402,7 @@ impl Hidden {
                 Some(e) => {
                     all.routes = Some([e.count, e.per_token].map(|x| x as usize));
                     all.shared = n * s.d_ff_shared() as usize;
-                    n * e.per_token as usize * s.d_ff_expert() as usize
+                    rows_here(s, n, e.per_token as usize) * s.d_ff_expert() as usize
                 }
                 None => n * s.d_ff as usize,
             };

@@ -1,5 +1,5 @@
 //! Layers of experts: a token goes to a few, which say something together, and through those that all tokens share. Forward and
-//! backward.
+//! backward. Experts that are spread over ranks are [`super::dispatch`]'s.
 
 use super::super::backend::{Backend, Dropout, ExpertDims, Experts, ExpertsBackward, Store};
 use super::super::loads::Loads;
@@ -20,12 +20,17 @@ impl<B: Backend> Model<B> {
         (act, shared): (&mut OfFeedForward<B::Buffer>, &mut Shared<B::Buffer>),
         d: ExpertDims,
     ) {
-        let Shared { normed, act: hidden, experts: Some(said), .. } = shared else { return };
+        let Shared { normed, act: hidden, experts: Some(said), post, .. } = shared else { return };
         let input = self.input_again(layer.norm2.as_ref(), x, normed, act.norm2.as_mut(), d.n);
         let Some(routed) = &mut act.routed else { return };
         self.route(layer, router, input, routed, d);
-        let RoutedTokens { chosen, weights, .. } = routed;
-        self.backend.experts(input, &self.experts_of(layer, chosen, weights, d), &mut act.pre, hidden, said);
+        match post {
+            Some(post) => self.experts_over_ranks(layer, input, routed, [&mut act.pre, hidden, said], (post, d)),
+            None => {
+                let of = self.experts_of(layer, &routed.chosen, &routed.weights, d);
+                self.backend.experts(input, &of, &mut act.pre, hidden, said);
+            }
+        }
         let first = self.tensor.rank() == 0;
         // Those that every token goes through.
         if let (Some([up, down]), Some(pre)) = (&layer.shared, &mut act.shared_pre) {
@@ -46,7 +51,7 @@ impl<B: Backend> Model<B> {
         routed: &mut RoutedTokens<B::Buffer>,
         d: ExpertDims,
     ) {
-        let (RoutedTokens { logits, chosen, weights }, (w, bias)) = (routed, self.weight_and_bias(router));
+        let (RoutedTokens { logits, chosen, weights, .. }, (w, bias)) = (routed, self.weight_and_bias(router));
         self.backend.linear(input, w, bias, logits, Store::Overwrite, self.linear_dims(router, d.n));
         let by = self.routing();
         if by.is_plain() {
@@ -62,7 +67,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// A layer's experts, and where tokens go.
-    fn experts_of<'a>(
+    pub(super) fn experts_of<'a>(
         &'a self,
         layer: &LayerIndex,
         chosen: &'a B::Buffer,
@@ -89,14 +94,21 @@ impl<B: Backend> Model<B> {
         let norm = layer.norm2_after.as_ref().zip(act.after.as_ref());
         let from = EndFrom { stream: &s.stream, room: s.before_norm.as_mut(), norm, dropout };
         let dout = self.branch_end(from, &mut s.branch, gradients, n);
-        let Shared { normed, act: hidden, experts: Some(dx), .. } = shared else { return };
+        let Shared { normed, act: hidden, experts: Some(dx), post, .. } = shared else { return };
         let input = self.input_again(layer.norm2.as_ref(), x, normed, act.norm2.as_mut(), n);
         let [dup, of_up, ddown, of_down] = gradients.four([layer.up, layer.down]);
         let dbiases = of_up.zip(of_down).map(|(up, down)| [up, down]);
         let (Some(dup), Some(ddown)) = (dup, ddown) else { return };
         let to = ExpertsBackward { pre: &mut act.pre, act: &mut s.act, dup, ddown, dbiases, dx, dweights };
-        let experts = self.experts_of(layer, &routed.chosen, &routed.weights, d);
-        self.backend.experts_backward(input, &experts, dout, to);
+        match (post, &mut s.returning) {
+            (Some(post), Some(returning)) => {
+                self.experts_over_ranks_backward(layer, dout, routed, to, (post, returning, d));
+            }
+            _ => {
+                let experts = self.experts_of(layer, &routed.chosen, &routed.weights, d);
+                self.backend.experts_backward(input, &experts, dout, to);
+            }
+        }
         self.sum_over_parts(dweights);
         let by = self.routing();
         if by.is_plain() {

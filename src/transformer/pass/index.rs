@@ -184,9 +184,15 @@ impl Builder {
         if let Some(c) = correction {
             self.0[c].fixed = true;
         }
-        let up = self.linear(&named("up"), count * s.activation.inner(f), c, s.mlp_bias, outputs(s, f));
-        let down = self.linear(&named("down"), count * c, f, s.mlp_bias, inputs(s.part(), f));
-        [up, down].iter().for_each(|l| self.0[l.weight].matrices = count);
+        let (inner, (rank, ranks)) = (s.activation.inner(f), s.part().experts);
+        // Of some experts all, or of all a stretch of their width.
+        let here = count / ranks;
+        let some = |each: usize| Split::Rows(Rows::neighbours(rank * here * each, here * each));
+        let spread = (ranks > 1).then(|| [some(inner), some(c)]);
+        let [of_up, of_down] = spread.unwrap_or([outputs(s, f), inputs(s.part(), f)]);
+        let up = self.linear(&named("up"), here * inner, c, s.mlp_bias, of_up);
+        let down = self.linear(&named("down"), here * c, f, s.mlp_bias, of_down);
+        [up, down].iter().for_each(|l| self.0[l.weight].matrices = here);
         let names = ["shared_up", "shared_down"];
         let shared = (of.shared > 0).then(|| self.feed_forward(names.map(named), s, s.d_ff_shared()));
         FeedForward { router, correction, up_down: [up, down], shared }
@@ -268,6 +274,12 @@ impl Index {
     /// The parameters of all layers.
     pub(crate) fn of_layers(&self) -> Range<usize> {
         self.bounds[0]..self.bounds[self.layers.len()]
+    }
+
+    /// Those of a layer's that each expert has of its own, which stand together; none in a layer without.
+    pub(crate) fn of_experts(&self, layer: usize) -> Range<usize> {
+        let l = &self.layers[layer];
+        l.router.map_or(0..0, |_| l.up.weight..l.down.bias.unwrap_or(l.down.weight) + 1)
     }
 
     /// The layer whose parameters these are; none of what stands before and after the layers.

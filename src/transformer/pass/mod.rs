@@ -3,6 +3,7 @@
 pub(super) mod activations;
 mod among;
 pub(super) mod backward;
+mod dispatch;
 mod dropout;
 mod experts;
 pub(super) mod forward;
@@ -15,6 +16,7 @@ mod latent;
 mod logits;
 pub(super) mod model;
 pub(super) mod optimizer;
+mod post;
 pub(super) mod scratch;
 pub(super) mod shares;
 mod spec;

@@ -12,7 +12,7 @@ use super::super::shape::parts::Positions;
 pub(crate) use super::index::Index;
 use super::shares::Shares;
 pub(crate) use super::spec::{LatentIndex, LayerIndex, Linear, Norm, Spec, Split, Start};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 impl Index {
     /// Parameters as they start, from a seed; the same for every backend, and of a rank's part those of the whole.
@@ -149,6 +149,10 @@ pub(crate) struct Model<B: Backend> {
     pub tensor: Arc<dyn Collective<B::Buffer>>,
     /// Those of them that hold the same heads of keys and values.
     pub copies: Arc<dyn Collective<B::Buffer>>,
+    /// Where experts are spread over ranks, the ranks that have the others.
+    pub spread: Option<Arc<dyn Collective<B::Buffer>>>,
+    /// Memory that was not there in the middle of a pass.
+    pub(super) lacking: Mutex<Option<SessionError>>,
 }
 
 impl<B: Backend> Model<B> {
@@ -238,7 +242,18 @@ impl<B: Backend> Model<B> {
             [shape.rope.clone(), shape.local_rope()].map(|r| Frequencies::new(&r, shape.rotary_dim() as usize))
         });
         let (tensor, copies) = (Arc::clone(&groups.tensor), Arc::clone(&groups.copies));
-        Self { backend, shape, index, parameters, frequencies, tensor, copies }
+        let spread = groups.experts.as_ref().map(|spread| Arc::clone(&spread.ranks));
+        let lacking = Mutex::default();
+        Self { backend, shape, index, parameters, frequencies, tensor, copies, spread, lacking }
+    }
+
+    /// What has gone wrong and is only told now. What was computed since means nothing.
+    ///
+    /// # Errors
+    /// The backend's first failure; memory that was not there.
+    pub(in crate::transformer) fn check(&self) -> Result<(), SessionError> {
+        self.backend.check()?;
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 
     /// Of a layer's rotary positions.
@@ -249,9 +264,13 @@ impl<B: Backend> Model<B> {
     }
 }
 
-/// What of a model's layers is one rank's.
+/// What of a model is one rank's.
 fn part_of<T>(shape: &Shape, groups: &Groups<T>, on: BackendKind) -> Shape {
-    shape.part_of(groups.tensor.rank(), u32::try_from(groups.tensor.size()).unwrap_or(u32::MAX), on)
+    let part = shape.part_of(groups.tensor.rank(), u32::try_from(groups.tensor.size()).unwrap_or(u32::MAX), on);
+    match &groups.experts {
+        Some(spread) => part.spread(spread.ranks.rank(), spread.ranks.size()),
+        None => part,
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::super::backend::{Alloc, Category};
 use super::super::error::SessionError;
 use super::super::shape::Shape;
 use super::activations::{Extent, Hidden};
+use super::post::Returning;
 
 /// What a backward pass needs beside the activations.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Scratch<T> {
     pub act: T,
     /// Gradients of the weights and of the logits of experts, where there are any.
     pub routed: Option<[T; 2]>,
+    /// What goes back from this rank's experts, where they are spread over ranks.
+    pub returning: Option<Returning<T>>,
     /// `[N, H * D]`; of the values' width where attention is latent
     pub attention: T,
     /// `[N, (H + 2 KV) * D]`
@@ -61,6 +64,7 @@ impl<T> Scratch<T> {
                     Ok::<_, SessionError>([new(e.per_token)?, new(e.count)?])
                 })
                 .transpose()?,
+            returning: Returning::new(a, s, n)?,
             attention: new(n * s.d_attn() as usize)?,
             qkv: new(n * d.qkv_width())?,
             latent: s

@@ -7,6 +7,7 @@ use super::super::error::SessionError;
 use super::super::pass::gradients::Gradients;
 use super::super::pass::model::Model;
 use super::exchange::Seat;
+use std::ops::Range;
 
 /// What PyTorch adds to the norm.
 const LEAST: f32 = 1e-6;
@@ -51,10 +52,15 @@ impl<T> Clip<T> {
     ) -> f32 {
         let of = place.1;
         let (tensor, stages) = (&*seat.groups.tensor, &*seat.groups.stages.all);
+        let spread = seat.groups.experts.as_ref().map(|spread| &*spread.ranks);
+        let of_experts: Vec<Range<usize>> =
+            model.index.stage.layers().map(|layer| model.index.of_experts(layer)).collect();
         let mut squares = 0.0;
         for (i, spec) in model.index.specs.iter().enumerate() {
-            // The table of two stages counts once, and what no gradient changes has none.
-            let elsewhere = model.index.shares_table() && i == model.index.table && stages.rank() > 0;
+            // The table of two stages counts once, as does what replicas with other experts have alike, and what no gradient changes has none.
+            let at_both_ends = model.index.shares_table() && i == model.index.table && stages.rank() > 0;
+            let alike = spread.is_some_and(|s| s.rank() > 0) && !of_experts.iter().any(|some| some.contains(&i));
+            let elsewhere = at_both_ends || alike;
             if spec.fixed || elsewhere {
                 continue;
             }
@@ -69,7 +75,7 @@ impl<T> Clip<T> {
                 }
             }
         }
-        if of == 1 && tensor.size() * stages.size() == 1 {
+        if of == 1 && tensor.size() * stages.size() == 1 && spread.is_none() {
             return squares.sqrt() as f32;
         }
         let mut sum = [squares as f32];
@@ -80,6 +86,7 @@ impl<T> Clip<T> {
         }
         tensor.run(Job::AllReduce(Reduce::Sum), room);
         stages.run(Job::AllReduce(Reduce::Sum), room);
+        spread.into_iter().for_each(|spread| spread.run(Job::AllReduce(Reduce::Sum), room));
         model.backend.download(&self.room, 0, &mut sum);
         f64::from(sum[0]).sqrt() as f32
     }

@@ -1,10 +1,10 @@
 //! From the gradients of one replica to the parameters of all: a layer's gradients are a bucket that is exchanged while the pass goes
 //! on with the next layer's, where the collective can ([`Collective::overlaps`]); what comes back updates the layer, or is kept until
-//! that of all layers is there.
+//! that of all layers is there. Gradients of experts that are spread over replicas go to the replicas with the same ones alone.
 
 use super::super::backend::{Backend, Store, Update};
 use super::super::checkpoint::Checkpoint;
-use super::super::collective::grid::{Groups, Sharding};
+use super::super::collective::grid::{Groups, Sharding, Spread};
 use super::super::collective::{Collective, Job, Reduce, Ticket};
 use super::super::pass::backward::Turns;
 use super::super::pass::gradients::Gradients;
@@ -61,11 +61,16 @@ pub(in crate::transformer) struct Exchange<'a, T> {
     pub(super) together: bool,
     /// Where replicas keep shares of the parameters.
     pub(super) parameters: Option<&'a mut Shares<T>>,
+    /// Where experts are spread over replicas.
+    experts: Option<&'a Spread<T>>,
     /// The bucket that is on its way.
-    under_way: Option<(Range<usize>, Ticket)>,
+    under_way: Option<Bucket>,
     /// Parameters that are coming back.
     gathered: Vec<Ticket>,
 }
+
+/// Parameters whose gradients were sent off, as one job or as those of what stands around a layer's experts.
+type Bucket = (Range<usize>, Vec<Ticket>);
 
 /// A rank's shares of gradients that several passes add up to, or that are all wanted before the first update.
 pub(super) struct Sum<'s, T> {
@@ -78,14 +83,10 @@ pub(super) struct Sum<'s, T> {
 
 impl<'a, T> Exchange<'a, T> {
     /// Of a step that has been begun.
-    pub(super) fn new(
-        data: &'a dyn Collective<T>,
-        sharding: Sharding,
-        update: &'a Update,
-        state: &'a mut State<T>,
-    ) -> Self {
+    pub(super) fn new(groups: &'a Groups<T>, sharding: Sharding, update: &'a Update, state: &'a mut State<T>) -> Self {
+        let (data, experts) = (&*groups.data, groups.experts.as_ref());
         let (together, parameters, gathered) = (false, None, Vec::new());
-        Self { data, sharding, update, state, together, parameters, under_way: None, gathered }
+        Self { data, sharding, update, state, together, parameters, experts, under_way: None, gathered }
     }
 
     /// The gradients of some parameters are there: they are sent off, and those sent before are waited for and used.
@@ -100,11 +101,14 @@ impl<'a, T> Exchange<'a, T> {
             Sharding::None => Job::AllReduce(Reduce::Mean),
             Sharding::Optimizer | Sharding::Gradients | Sharding::Parameters => Job::ReduceScatter(Reduce::Mean),
         };
-        let ticket = {
+        let of_experts = self.mean_of_experts(model, &parameters, gradients);
+        let tickets = {
             let _span = trace::exchange(self.data.size(), "gradients");
-            self.data.start(job, gradients.range(parameters.clone()))
+            let others = [parameters.start..of_experts.start, of_experts.end..parameters.end].into_iter();
+            let others = others.filter(|some| !some.is_empty());
+            others.map(|some| self.data.start(job, gradients.range(some))).collect()
         };
-        let bucket = Some((parameters, ticket));
+        let bucket = Some((parameters, tickets));
         if self.data.overlaps() {
             let before = std::mem::replace(&mut self.under_way, bucket);
             self.use_bucket(before, model, gradients, sum);
@@ -113,17 +117,36 @@ impl<'a, T> Exchange<'a, T> {
         }
     }
 
+    /// Where experts are spread over replicas, their gradients among some parameters are by now sums over what all ranks sent them, each
+    /// rank's being that of its own mean loss: they become those of the mean of all. Which parameters these are; of none, none at the
+    /// end.
+    fn mean_of_experts<B: Backend<Buffer = T>>(
+        &self,
+        model: &Model<B>,
+        parameters: &Range<usize>,
+        gradients: &mut Gradients<T>,
+    ) -> Range<usize> {
+        let none = parameters.end..parameters.end;
+        let Some(Spread { ranks, holders }) = self.experts else { return none };
+        let of_experts = model.index.layer_of(parameters).map(|layer| model.index.of_experts(layer));
+        let Some(of_experts) = of_experts.filter(|some| !some.is_empty()) else { return none };
+        gradients.scale(&model.backend, &model.index, of_experts.clone(), 1.0 / ranks.size() as f32);
+        let _span = trace::exchange(holders.size(), "gradients");
+        holders.run(Job::AllReduce(Reduce::Mean), gradients.range(of_experts.clone()));
+        of_experts
+    }
+
     fn use_bucket<B: Backend<Buffer = T>>(
         &mut self,
-        bucket: Option<(Range<usize>, Ticket)>,
+        bucket: Option<Bucket>,
         model: &mut Model<B>,
         gradients: &mut Gradients<T>,
         sum: Option<&mut Sum<'_, T>>,
     ) {
-        let Some((parameters, ticket)) = bucket else { return };
+        let Some((parameters, tickets)) = bucket else { return };
         {
             let _span = trace::exchange(self.data.size(), "gradients");
-            self.data.finish(ticket);
+            tickets.into_iter().for_each(|ticket| self.data.finish(ticket));
         }
         let mut shares = None;
         if let Some(sum) = sum {

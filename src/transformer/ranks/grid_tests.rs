@@ -3,7 +3,7 @@
 
 use super::super::backend::{Backend, Tokens, Update};
 use super::super::collective::grid::{Groups, Parallel, Sharding, of_threads};
-use super::super::collective::{Collective, Job, Ticket};
+use super::super::collective::{Collective, Counts, Job, Ticket};
 use super::super::cpu::Cpu;
 use super::super::cpu::array::Array;
 use super::super::cpu::buffer::Buffer;
@@ -101,7 +101,7 @@ fn rank(run: Run, groups: Groups<Buffer>) -> Came {
         let targets = if run.family == Family::Block { Targets::Vectors(&vectors) } else { Targets::Tokens(tokens) };
         model.forward(ids, &mut a, run.dropout);
         state.begin_step();
-        let mut exchange = Exchange::new(data, run.parallel.sharding, &run.update, &mut state);
+        let mut exchange = Exchange::new(&groups, run.parallel.sharding, &run.update, &mut state);
         let loss = model.backward_by_layers(
             Tokens::Host(ids),
             &targets,
@@ -263,6 +263,9 @@ impl<T> Collective<T> for Late<T> {
         let number = queue.0;
         queue.1.push(Waiting { number, job, start: buffers.as_mut_ptr(), len: buffers.len() });
         Ticket(number)
+    }
+    fn all_to_all(&self, from: &mut T, to: &mut T, counts: Counts<'_>) {
+        self.inner.all_to_all(from, to, counts);
     }
     fn finish(&self, job: Ticket) {
         let mut queue = self.queue.lock().unwrap();

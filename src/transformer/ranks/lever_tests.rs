@@ -181,7 +181,7 @@ fn shares_of_gradients_and_parameters_change_no_bit() {
             for (kind, recompute) in [(OptimizerKind::Adamw, Recompute::None), (OptimizerKind::Sgd, Recompute::Full)] {
                 let levers = Levers { recompute, ..Levers::default() };
                 let of = |sharding| {
-                    let parallel = Parallel { data, tensor, pipeline: 1, sharding };
+                    let parallel = Parallel { data, tensor, sharding, ..Parallel::replicas(1) };
                     let dropout = Some(StepDropout { probability: 0.1, seed: 3 });
                     train(Run { parallel, levers, dropout, ..Run::new(family, kind) })
                 };

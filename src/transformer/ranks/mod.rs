@@ -5,6 +5,8 @@ mod clip;
 #[cfg(test)]
 mod course_tests;
 mod exchange;
+#[cfg(test)]
+mod expert_tests;
 mod feed;
 #[cfg(test)]
 mod grid_tests;

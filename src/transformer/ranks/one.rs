@@ -130,7 +130,7 @@ impl<B: Backend + Clone> Rank<B> {
 
     /// What has gone wrong and is only told now.
     pub(super) fn check(&self) -> Result<(), SessionError> {
-        self.model.backend.check()?;
+        self.model.check()?;
         self.seat.groups.check()
     }
 

@@ -50,14 +50,14 @@ pub(super) fn together(specs: &[&[Spec]], numbers: &[&[Vec<f32>]]) -> Vec<Vec<f3
 }
 
 /// What ranks came to together.
-struct Came {
-    names: Vec<String>,
+pub(super) struct Came {
+    pub names: Vec<String>,
     /// `[N, V]`
-    logits: Vec<f32>,
-    loss: f32,
-    gradients: Vec<Vec<f32>>,
+    pub logits: Vec<f32>,
+    pub loss: f32,
+    pub gradients: Vec<Vec<f32>>,
     /// After some steps.
-    parameters: Vec<Vec<f32>>,
+    pub parameters: Vec<Vec<f32>>,
 }
 
 struct OfRank {
@@ -69,7 +69,7 @@ struct OfRank {
     parameters: Vec<Vec<f32>>,
 }
 
-fn host<B: Backend>(on: &B, buffers: &[B::Buffer], specs: &[Spec]) -> Vec<Vec<f32>> {
+pub(super) fn host<B: Backend>(on: &B, buffers: &[B::Buffer], specs: &[Spec]) -> Vec<Vec<f32>> {
     let one = |(buffer, spec): (&B::Buffer, &Spec)| {
         let mut host = vec![0.0; spec.len()];
         on.download(buffer, 0, &mut host);
@@ -154,7 +154,7 @@ fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
 /// and a gradient goes through some twenty operations.
 const ROUNDING: f32 = 2e-5;
 
-fn agree(came: &Came, one: &Came, what: &str) {
+pub(super) fn agree(came: &Came, one: &Came, what: &str) {
     close(&came.logits, &one.logits, ROUNDING, &format!("{what}: logits"));
     assert!((came.loss - one.loss).abs() <= 1e-6 * one.loss, "{what}: {} and {}", came.loss, one.loss);
     for (i, name) in one.names.iter().enumerate() {
@@ -168,7 +168,7 @@ fn agree(came: &Came, one: &Came, what: &str) {
     }
 }
 
-fn workload(shape: &Shape, phase: Phase) -> Workload {
+pub(super) fn workload(shape: &Shape, phase: Phase) -> Workload {
     Workload {
         shape: shape.clone(),
         phase,
@@ -211,7 +211,7 @@ fn as_one(shape: &Shape, of: &[u32]) {
     }
 }
 
-fn spec(n_heads: u32, n_kv_heads: u32) -> ShapeSpec {
+pub(super) fn spec(n_heads: u32, n_kv_heads: u32) -> ShapeSpec {
     ShapeSpec {
         n_layers: Some(2),
         d_model: Some(24),

@@ -98,7 +98,7 @@ impl<T> Training<T> {
         let Self { activations, scratch, kept, state, passes, .. } = self;
         let (stage, count, share) = (model.index.stage, passes.len(), 1.0 / passes.len() as f32);
         let Stages { before, after, .. } = &seat.groups.stages;
-        let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
+        let mut exchange = Exchange::new(&seat.groups, seat.sharding, update, state);
         exchange.together = matches!(kept, Kept::All { clip: Some(_), .. });
         let mut in_flight = InFlight::new(activations);
         let mut losses = 0.0;

@@ -47,7 +47,7 @@ fn led(session: &mut dyn Session) -> (u32, Vec<f32>) {
 
 #[test]
 fn several_processes_find_what_one_with_threads_finds_bit_for_bit() {
-    let grid = |data, tensor, sharding| Parallel { data, tensor, pipeline: 1, sharding };
+    let grid = |data, tensor, sharding| Parallel { data, tensor, sharding, ..Parallel::replicas(1) };
     let (none, optimizer) = (Sharding::None, Sharding::Optimizer);
     let phases = [Phase::Train, Phase::Prefill, Phase::Decode, Phase::Generate];
     // Of one head of keys and values, every rank of a replica holds a copy.

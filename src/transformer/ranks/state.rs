@@ -63,10 +63,13 @@ impl<B: Backend + Clone> Rank<B> {
         all
     }
 
-    /// Replica, and which part of it.
+    /// Replica, and which part of it: where experts are spread over replicas, they are together what one is elsewhere.
     fn place(&self) -> (usize, usize) {
-        let Groups { data, tensor, stages, .. } = &self.seat.groups;
-        (data.rank(), stages.all.rank() * tensor.size() + tensor.rank())
+        let Groups { data, experts, tensor, stages, .. } = &self.seat.groups;
+        match experts {
+            Some(spread) => (spread.holders.rank(), spread.ranks.rank()),
+            None => (data.rank(), stages.all.rank() * tensor.size() + tensor.rank()),
+        }
     }
 
     fn buffer(&self, place: Place) -> Option<&B::Buffer> {

@@ -147,6 +147,10 @@ fn so_do_ranks_micro_batches_clipping_and_every_stage_of_zero() {
             goes_on(&format!("{levers:?} {grid:?}"), &w, BackendKind::Cpu, grid);
         }
     }
+    for (levers, data) in [(levers[0], 4), (levers[1], 2), (levers[2], 4)] {
+        let w = workload(Family::Mixtral, OptimizerKind::Adamw, levers);
+        goes_on("experts over ranks", &w, BackendKind::Cpu, Parallel { expert: 2, ..Parallel::replicas(data) });
+    }
     let bf16 = Workload { dtype: Dtype::Bf16, ..workload(Family::Gpt2, OptimizerKind::Adamw, levers[1]) };
     goes_on("bf16", &bf16, BackendKind::Cpu, Parallel { sharding: Sharding::Gradients, ..Parallel::replicas(2) });
 }
@@ -179,6 +183,21 @@ fn what_replicas_have_alike_is_written_once_and_shares_by_whoever_keeps_them() {
         assert_eq!(moments, 2 * parameters, "{sharding}");
         assert_eq!(of_second > 0, sharding == Sharding::Parameters);
         assert_eq!(total(&both[0].1, "parameters.") + of_second, parameters, "{sharding}");
+    }
+}
+
+#[test]
+fn of_experts_each_rank_of_a_group_writes_its_own_and_no_other_group_does() {
+    let w = workload(Family::Mixtral, OptimizerKind::Sgd, Levers::default());
+    let of = |parallel| state(taught(&w, BackendKind::Cpu, parallel, 5).as_mut());
+    let (whole, spread) = (of(Parallel::replicas(4)), of(Parallel { expert: 2, ..Parallel::replicas(4) }));
+    let names: Vec<&str> = spread.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["state-0-0.safetensors", "state-0-1.safetensors"]);
+    let (all, parts) = (tensors(&whole[0].1), [tensors(&spread[0].1), tensors(&spread[1].1)]);
+    for (i, (name, len)) in all.iter().enumerate() {
+        let of_experts = name.ends_with(".up.weight") || name.ends_with(".down.weight");
+        let expected = (name.clone(), if of_experts { len / 2 } else { *len });
+        assert!(parts.iter().all(|part| part[i] == expected), "{expected:?}");
     }
 }
 

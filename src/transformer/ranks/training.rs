@@ -209,7 +209,7 @@ impl<T> Training<T> {
         let Self { activations, state, passes, shares, .. } = self;
         let activations = &mut activations[0];
         // Where replicas keep shares of the layers, each layer comes together for its pass.
-        let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
+        let mut exchange = Exchange::new(&seat.groups, seat.sharding, update, state);
         exchange.parameters = shares.as_mut();
         let (mut sum, count) = (0.0, passes.len());
         for (pass, of_pass) in passes.iter_mut().zip(tokens.chunks_exact(rows).zip(targets.chunks_exact(rows))) {
@@ -266,7 +266,7 @@ impl<T> Training<T> {
         let on_host = backend.kind() == BackendKind::Cpu;
         let mut loss = Loss::OnDevice;
         let mut step = || {
-            let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
+            let mut exchange = Exchange::new(&seat.groups, seat.sharding, update, state);
             exchange.parameters = shares.as_mut();
             let forward = trace::part(on_host, "forward");
             model.forward_by_layers(ids, activations, dropout, |model, layer| exchange.whole(model, layer));
@@ -298,7 +298,7 @@ impl<T> Training<T> {
         let (count, share) = (passes.len(), 1.0 / passes.len() as f32);
         let activations = &mut activations[0];
         let on_host = model.backend.kind() == BackendKind::Cpu;
-        let mut exchange = Exchange::new(&*seat.groups.data, seat.sharding, update, state);
+        let mut exchange = Exchange::new(&seat.groups, seat.sharding, update, state);
         exchange.together = clip.is_some();
         exchange.parameters = shares.as_mut();
         let shared = seat.sharding.of_gradients();

@@ -12,11 +12,13 @@ pub(crate) struct Part {
     pub copies: usize,
     /// Where ranks split the vocabulary: the first word of the rank's, of which the shape has the number.
     pub first_word: Option<u32>,
+    /// Where experts are spread over ranks: which of how many equal stretches of them is the rank's.
+    pub experts: (usize, usize),
 }
 
 impl Part {
     /// All of it.
-    pub(crate) const WHOLE: Self = Self { rank: 0, of: 1, copies: 1, first_word: None };
+    pub(crate) const WHOLE: Self = Self { rank: 0, of: 1, copies: 1, first_word: None, experts: (0, 1) };
 
     /// Whether a rank before this one holds the same heads of keys and values.
     pub(crate) fn copies_another(&self) -> bool {
@@ -60,8 +62,17 @@ impl Shape {
                 of: of as usize,
                 copies: self.kv_copies(of) as usize,
                 first_word: words.map(|[first, _]| first),
+                experts: (0, 1),
             }),
             ..self.clone()
         }
+    }
+
+    /// The part of the `rank`-th of `of` ranks that experts, whose number they divide, are spread over.
+    pub(crate) fn spread(self, rank: usize, of: usize) -> Self {
+        if of <= 1 {
+            return self;
+        }
+        Self { part: Some(Part { experts: (rank, of), ..self.part() }), ..self }
     }
 }

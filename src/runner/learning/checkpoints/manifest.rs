@@ -47,7 +47,9 @@ impl Identity {
     /// Of a launch.
     pub(super) fn of(request: &TrialRequest) -> Self {
         let trial = &request.trial;
-        let Parallel { data: replicas, tensor, pipeline, sharding } = trial.parallel();
+        let Parallel { data: replicas, tensor, pipeline, expert, sharding } = trial.parallel();
+        // Said where they are: checkpoints from before there was such a thing are gone on from.
+        let spread = if expert > 1 { format!(", expert {expert}") } else { String::new() };
         let data = trial.learning.as_ref().map(|l| l.data.identity());
         let digest = Sha256::digest(serde_json::json!(data).to_string().as_bytes());
         Self {
@@ -56,7 +58,7 @@ impl Identity {
             data: digest.iter().take(6).map(|b| format!("{b:02x}")).collect(),
             seed: request.measure.seed,
             devices: trial.devices,
-            parallel: format!("data {replicas}, tensor {tensor}, pipeline {pipeline}, sharding {sharding}"),
+            parallel: format!("data {replicas}, tensor {tensor}, pipeline {pipeline}{spread}, sharding {sharding}"),
         }
     }
 

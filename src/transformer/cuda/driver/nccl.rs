@@ -50,6 +50,8 @@ functions! {
     reduce = "ncclReduce" (Send, Receive, usize, c_int, c_int, c_int, sys::ncclComm_t, CUstream),
     all_gather = "ncclAllGather" (Send, Receive, usize, c_int, sys::ncclComm_t, CUstream),
     broadcast = "ncclBroadcast" (Send, Receive, usize, c_int, c_int, sys::ncclComm_t, CUstream),
+    send = "ncclSend" (Send, usize, c_int, c_int, sys::ncclComm_t, CUstream),
+    receive = "ncclRecv" (Receive, usize, c_int, c_int, sys::ncclComm_t, CUstream),
 }
 
 impl fmt::Debug for Nccl {
@@ -112,6 +114,18 @@ pub(crate) enum Call {
         at: u64,
         count: usize,
         root: usize,
+    },
+    /// To one rank.
+    Send {
+        at: u64,
+        count: usize,
+        to: usize,
+    },
+    /// From one rank.
+    Receive {
+        at: u64,
+        count: usize,
+        from: usize,
     },
 }
 
@@ -270,6 +284,16 @@ impl Communicator {
                 let result =
                     unsafe { (n.broadcast)(from(at), to(at), count, format, root as c_int, self.comm, stream) };
                 ("ncclBroadcast", result)
+            }
+            Call::Send { at, count, to } => {
+                // SAFETY: as above; what is sent is received in the same group of calls.
+                let result = unsafe { (n.send)(from(at), count, format, to as c_int, self.comm, stream) };
+                ("ncclSend", result)
+            }
+            Call::Receive { at, count, from } => {
+                // SAFETY: as above.
+                let result = unsafe { (n.receive)(to(at), count, format, from as c_int, self.comm, stream) };
+                ("ncclRecv", result)
             }
         };
         n.said(what, result)
