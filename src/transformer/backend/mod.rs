@@ -48,6 +48,10 @@ pub trait Backend: Parts {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
+    /// Whether products read a rounded copy of a parameter that is trained. It is the copy then that ranks exchange.
+    fn rounds_parameters(&self) -> bool {
+        false
+    }
 
     /// Host to device, from the start of `to`.
     fn upload(&self, from: &[f32], to: &mut Self::Buffer);

@@ -46,6 +46,9 @@ impl Backend for Cuda {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
+    fn rounds_parameters(&self) -> bool {
+        self.dtype == Dtype::Bf16
+    }
 
     fn upload(&self, from: &[f32], to: &mut Buffer) {
         to.write(self.on(), from);

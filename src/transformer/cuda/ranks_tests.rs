@@ -1,21 +1,42 @@
 //! Several ranks of the backend, its kernels run by the host: what [`super::nccl`] does to buffers, done by threads.
 
 use super::super::collective::grid::{Groups, Of, Parallel, Sharding, groups};
-use super::super::collective::threads::Exchange;
+use super::super::collective::threads::{Exchange, Seat};
 use super::super::collective::{Collective, Job, Ticket};
 use super::super::ranks::threads::Ranks;
 use super::super::session::{Session, SessionOptions};
 use super::super::shape::parts::Parts;
 use super::super::shape::{Family, LatentSpec, Shape, ShapeSpec};
 use super::super::{BackendKind, OptimizerKind, Phase, WeightFormat, Workload};
+use super::device::Real;
 use super::host::HostDevice;
 use super::*;
+use std::collections::VecDeque;
+use std::sync::Mutex;
 
 /// As NCCL's members: what is read of a buffer is exchanged, and nothing else of it.
 #[derive(Debug)]
 struct Hosted {
     host: Arc<HostDevice>,
     inner: Arc<dyn Collective<Vec<f32>>>,
+    /// Whether jobs run beside what comes after them: as late as they may, when they are waited for.
+    beside: bool,
+    under_way: Mutex<UnderWay>,
+}
+
+/// Elements on the device.
+type Place = (Real, Address, usize);
+
+/// How many jobs there have been, and those that nobody has waited for, by number.
+type UnderWay = (u64, VecDeque<(u64, Job, Vec<Place>)>);
+
+impl Hosted {
+    fn carry_out(&self, job: Job, places: &[Place]) {
+        let mut numbers: Vec<Vec<f32>> =
+            places.iter().map(|(real, at, len)| self.host.get(*real, *at, *len)).collect();
+        self.inner.run(job, &mut numbers);
+        places.iter().zip(&numbers).for_each(|((real, at, _), n)| self.host.set(*real, *at, n));
+    }
 }
 
 impl Collective<Buffer> for Hosted {
@@ -25,13 +46,29 @@ impl Collective<Buffer> for Hosted {
     fn size(&self) -> usize {
         self.inner.size()
     }
-    fn start(&self, job: Job, buffers: &mut [Buffer]) -> Ticket {
-        let mut numbers: Vec<Vec<f32>> = buffers.iter().map(|b| self.host.get(b.format(), b.at(), b.len)).collect();
-        self.inner.run(job, &mut numbers);
-        buffers.iter().zip(&numbers).for_each(|(b, n)| self.host.set(b.format(), b.at(), n));
-        Ticket(0)
+    fn overlaps(&self) -> bool {
+        self.beside
     }
-    fn finish(&self, _: Ticket) {}
+    fn start(&self, job: Job, buffers: &mut [Buffer]) -> Ticket {
+        let places: Vec<Place> = buffers.iter().map(|b| (b.format(), b.at(), b.len)).collect();
+        if !self.beside {
+            self.carry_out(job, &places);
+            return Ticket(0);
+        }
+        let mut under_way = self.under_way.lock().unwrap();
+        under_way.0 += 1;
+        let number = under_way.0;
+        under_way.1.push_back((number, job, places));
+        Ticket(number)
+    }
+    fn finish(&self, ticket: Ticket) {
+        let mut under_way = self.under_way.lock().unwrap();
+        // One after the other, as in a stream.
+        while under_way.1.front().is_some_and(|(number, ..)| *number <= ticket.0) {
+            let (_, job, places) = under_way.1.pop_front().unwrap();
+            self.carry_out(job, &places);
+        }
+    }
     fn check(&self) -> Result<(), SessionError> {
         self.inner.check()
     }
@@ -89,9 +126,16 @@ pub(super) fn session(w: &Workload, parallel: Parallel) -> Option<(Ranks, Vec<Pl
     let ranks = parallel.ranks().unwrap() as usize;
     let hosts: Vec<Arc<HostDevice>> =
         (0..ranks).map(|_| HostDevice::new().map(Arc::new)).collect::<Option<Vec<_>>>()?;
-    let seats = |ranks: &[usize], _: &[usize], _: Of| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
+    let seats = |ranks: &[usize], _: &[usize], of: Of| -> Result<Vec<Arc<dyn Collective<Buffer>>>, SessionError> {
         let seats = Exchange::seats(ranks.len()).into_iter().zip(ranks);
-        Ok(seats.map(|(s, r)| Arc::new(Hosted { host: hosts[*r].clone(), inner: Arc::new(s) }) as _).collect())
+        let beside = of == Of::Replicas && nccl::beside(&parallel);
+        let hosted = |(s, r): (Seat, &usize)| Hosted {
+            host: hosts[*r].clone(),
+            inner: Arc::new(s),
+            beside,
+            under_way: Mutex::default(),
+        };
+        Ok(seats.map(|seat| Arc::new(hosted(seat)) as _).collect())
     };
     let groups: Vec<Groups<Buffer>> = groups(&parallel, parallel.kv_copies(&w.shape), 0..ranks, seats).unwrap();
     let options = SessionOptions { backend: BackendKind::Cuda, parallel, threads_per_rank: 1, seed: 4 };
@@ -153,5 +197,32 @@ fn shares_of_the_optimizer_change_no_bit_on_devices() {
         let w = workload(Family::Llama, Phase::Train, dtype);
         let Some(all) = steps(&w, whole) else { return };
         assert_eq!(Some(all), steps(&w, Parallel { sharding: Sharding::Optimizer, ..whole }), "{dtype} {tensor}");
+    }
+}
+
+/// The bits of the losses of so many steps.
+fn bits(session: &mut Ranks, steps: usize) -> Vec<u32> {
+    (0..steps).map(|_| session.step().unwrap().loss.unwrap().to_bits()).collect()
+}
+
+#[test]
+fn training_goes_on_from_files_of_ranks_that_share() {
+    for sharding in [Sharding::None, Sharding::Optimizer] {
+        for (dtype, tensor) in [(Dtype::F32, 1), (Dtype::Bf16, 1), (Dtype::Bf16, 2)] {
+            let parallel = Parallel { tensor, sharding, ..Parallel::replicas(2) };
+            let mut w = Workload { dropout: 0.1, ..workload(Family::Llama, Phase::Train, dtype) };
+            w.shape.n_layers = 2;
+            let Some((mut whole, _)) = session(&w, parallel) else { return };
+            let want = bits(&mut whole, 5);
+            let folder = tempfile::tempdir().unwrap();
+            let mut killed = session(&w, parallel).unwrap().0;
+            bits(&mut killed, 2);
+            killed.save(folder.path()).unwrap();
+            assert_eq!(bits(&mut killed, 1), want[2..3], "{dtype} {parallel:?}: what goes on after it has been written");
+            let mut again = session(&w, parallel).unwrap().0;
+            bits(&mut again, 1);
+            again.restore(folder.path(), 2).unwrap();
+            assert_eq!(bits(&mut again, 3), want[2..], "{dtype} {parallel:?}");
+        }
     }
 }

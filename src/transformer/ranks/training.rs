@@ -184,6 +184,13 @@ impl<T> Training<T> {
         &mut self.state
     }
 
+    /// Where a pass writes its gradients, those of each parameter: of nobody between two steps.
+    pub(super) fn room(&mut self) -> &mut Gradients<T> {
+        match &mut self.kept {
+            Kept::Layer(all) | Kept::All { one: Some(all), .. } | Kept::All { sum: all, .. } => all,
+        }
+    }
+
     /// Where the block's targets lie, of one pass after the other.
     pub(crate) fn vectors(&mut self) -> impl Iterator<Item = &mut T> {
         self.passes.iter_mut().filter_map(|pass| match &mut pass.aim {
