@@ -35,10 +35,14 @@ pub(super) fn put<B: Backend + ?Sized>(on: &B, from: &B::Buffer, to: &mut B::Buf
 }
 
 /// `Parts::squares`
-pub(super) fn squares<B: Backend + ?Sized>(on: &B, x: &B::Buffer, part: Range<usize>) -> f64 {
-    let mut host = vec![0.0; part.len()];
-    on.download(x, part.start, &mut host);
-    dot(&host, &host)
+pub(super) fn squares<B: Backend + ?Sized>(on: &B, of: &[(&B::Buffer, Range<usize>)], to: &mut B::Buffer) {
+    let one = |(x, part): &(&B::Buffer, Range<usize>)| {
+        let mut host = vec![0.0; part.len()];
+        on.download(x, part.start, &mut host);
+        dot(&host, &host)
+    };
+    let sum: f64 = of.iter().map(one).sum();
+    write(on, vec![sum], to);
 }
 
 /// `Parts::qk_norm`

@@ -41,6 +41,8 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
     let levers = [
         (Family::Gpt2, Phase::Train, Dtype::Bf16, one, parts),
         (Family::Llama, Phase::Train, Dtype::F32, one, again),
+        (Family::Llama, Phase::Train, Dtype::Bf16, one, Levers { clip: Some(0.1), ..plain }),
+        (Family::Gpt2, Phase::Train, Dtype::F32, shares, Levers { clip: Some(0.1), ..parts }),
         (Family::Mixtral, Phase::Train, Dtype::Bf16, one, Levers { recompute: Recompute::Attention, ..parts }),
     ];
     for (family, phase, dtype, parallel, levers) in usual.into_iter().chain(levers) {

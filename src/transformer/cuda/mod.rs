@@ -62,6 +62,7 @@ mod route;
 mod rows;
 mod sight;
 mod sinks;
+mod squares;
 mod state;
 #[cfg(test)]
 mod training_tests;

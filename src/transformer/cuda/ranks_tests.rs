@@ -3,6 +3,8 @@
 use super::super::collective::grid::{Groups, Of, Parallel, Sharding, groups};
 use super::super::collective::threads::{Exchange, Seat};
 use super::super::collective::{Collective, Job, Ticket};
+use super::super::levers::Levers;
+use super::super::prepare::prepare;
 use super::super::ranks::threads::Ranks;
 use super::super::session::{Session, SessionOptions};
 use super::super::shape::parts::Parts;
@@ -223,6 +225,39 @@ fn training_goes_on_from_files_of_ranks_that_share() {
             bits(&mut again, 1);
             again.restore(folder.path(), 2).unwrap();
             assert_eq!(bits(&mut again, 3), want[2..], "{dtype} {parallel:?}");
+        }
+    }
+}
+
+/// Steps of plain descent, as long as gradients are, against those of the same ranks on the CPU: within the roundings of sums.
+fn descends_as_on_the_cpu(what: &str, w: &Workload, parallel: Parallel) {
+    let w = Workload { optimizer: OptimizerKind::Sgd, ..w.clone() };
+    let options = SessionOptions { backend: BackendKind::Cpu, parallel, threads_per_rank: 1, seed: 4 };
+    let Some((mut devices, _)) = session(&w, parallel) else { return };
+    let mut cpus = prepare(&w, &options).unwrap();
+    for step in 0..4 {
+        let [got, want] = [&mut devices as &mut dyn Session, &mut *cpus].map(|s| s.train(0.5).unwrap().loss.unwrap());
+        assert!((got - want).abs() <= 1e-5 * want, "{what}, {parallel:?}, step {step}: {got}, and {want} on the CPU");
+    }
+}
+
+/// Three layers and a batch of four, which is gone through in so many passes.
+fn in_passes(family: Family, accumulate: u32, clip: Option<f32>) -> Workload {
+    let levers = Levers { accumulate, clip, ..Levers::default() };
+    let mut w = Workload { batch: 4, levers, ..workload(family, Phase::Train, Dtype::F32) };
+    w.shape.n_layers = 3;
+    w
+}
+
+#[test]
+fn devices_clip_by_the_norm_of_all_of_them() {
+    for (family, accumulate) in [(Family::Gpt2, 1), (Family::Llama, 2), (Family::Mixtral, 1)] {
+        let w = in_passes(family, accumulate, Some(0.05));
+        for (data, tensor) in [(2, 1), (1, 2), (2, 2), (1, 4)] {
+            for sharding in [Sharding::None, Sharding::Optimizer] {
+                let parallel = Parallel { data, tensor, pipeline: 1, sharding };
+                descends_as_on_the_cpu(&format!("{family:?}"), &w, parallel);
+            }
         }
     }
 }
