@@ -11,6 +11,9 @@ use std::ops::Range;
 pub enum Category {
     /// Parameters that an optimizer may update.
     Weights,
+    /// Parameters that no product reads, in every format as exact as an optimizer has them: shares, of which all ranks' are put together
+    /// first, and what experts are chosen by. Counted with the others.
+    ExactWeights,
     /// Parameters that are only read: of inference, those that no product multiplies by.
     FixedWeights,
     /// Gradients of parameters.

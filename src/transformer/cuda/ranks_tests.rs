@@ -4,6 +4,8 @@ use super::super::collective::grid::{Groups, Of, Parallel, Sharding, groups};
 use super::super::collective::threads::{Exchange, Seat};
 use super::super::collective::{Collective, Job, Ticket};
 use super::super::levers::Levers;
+use super::super::pass::model::Index;
+use super::super::pass::shares::Shares;
 use super::super::prepare::prepare;
 use super::super::ranks::threads::Ranks;
 use super::super::session::{Session, SessionOptions};
@@ -193,12 +195,25 @@ fn four_devices_that_hold_two_heads_of_keys_and_values_twice_compute_as_one() {
 }
 
 #[test]
-fn shares_of_the_optimizer_change_no_bit_on_devices() {
-    for (dtype, tensor) in [(Dtype::F32, 2), (Dtype::Bf16, 1)] {
-        let whole = Parallel { tensor, ..Parallel::replicas(2) };
-        let w = workload(Family::Llama, Phase::Train, dtype);
+fn what_replicas_keep_shares_of_changes_no_bit_on_devices() {
+    let three = |family, dtype| {
+        let mut w = Workload { dropout: 0.1, batch: 6, ..workload(family, Phase::Train, dtype) };
+        w.shape.n_layers = 3;
+        w
+    };
+    for (family, dtype, data, tensor) in [
+        (Family::Llama, Dtype::F32, 2, 2),
+        (Family::Llama, Dtype::Bf16, 3, 1),
+        (Family::Gpt2, Dtype::Bf16, 2, 1),
+        // Layers of two kinds, which take turns each with their own.
+        (Family::DeepseekV3, Dtype::Bf16, 2, 1),
+    ] {
+        let (w, whole) = (three(family, dtype), Parallel { tensor, ..Parallel::replicas(data) });
         let Some(all) = steps(&w, whole) else { return };
-        assert_eq!(Some(all), steps(&w, Parallel { sharding: Sharding::Optimizer, ..whole }), "{dtype} {tensor}");
+        for sharding in [Sharding::Optimizer, Sharding::Gradients, Sharding::Parameters] {
+            let shared = steps(&w, Parallel { sharding, ..whole });
+            assert_eq!(Some(&all), shared.as_ref(), "{family:?} {dtype} {data} x {tensor} {sharding}");
+        }
     }
 }
 
@@ -209,7 +224,7 @@ fn bits(session: &mut Ranks, steps: usize) -> Vec<u32> {
 
 #[test]
 fn training_goes_on_from_files_of_ranks_that_share() {
-    for sharding in [Sharding::None, Sharding::Optimizer] {
+    for sharding in Sharding::ALL.iter().copied() {
         for (dtype, tensor) in [(Dtype::F32, 1), (Dtype::Bf16, 1), (Dtype::Bf16, 2)] {
             let parallel = Parallel { tensor, sharding, ..Parallel::replicas(2) };
             let mut w = Workload { dropout: 0.1, ..workload(Family::Llama, Phase::Train, dtype) };
@@ -260,4 +275,29 @@ fn devices_clip_by_the_norm_of_all_of_them() {
             }
         }
     }
+}
+
+#[test]
+fn shares_of_what_passes_add_up_to_are_those_of_the_cpu() {
+    for family in [Family::Gpt2, Family::Llama, Family::Block, Family::Mixtral] {
+        for (data, tensor, accumulate, clip) in [(2, 1, 2, None), (2, 2, 1, Some(0.05)), (4, 1, 1, Some(0.05)), (2, 1, 2, Some(0.05))] {
+            for sharding in [Sharding::Gradients, Sharding::Parameters] {
+                let w = in_passes(family, accumulate, clip);
+                let parallel = Parallel { data, tensor, pipeline: 1, sharding };
+                descends_as_on_the_cpu(&format!("{family:?}, {accumulate} passes, {clip:?}"), &w, parallel);
+            }
+        }
+    }
+}
+
+/// Of what ranks hand on, the other half of what is kept twice would be stale: what experts are chosen by is kept once.
+#[test]
+fn what_experts_are_chosen_by_is_exchanged_as_exact_as_it_is() {
+    let Some(host) = HostDevice::new() else { return };
+    let w = workload(Family::DeepseekV3, Phase::Train, Dtype::Bf16);
+    let cuda = Cuda::on_device(Arc::new(host), Dtype::Bf16).unwrap();
+    let (parameters, _) = Shares::allocate(&cuda, &Index::new(&w.shape), (0, 2)).unwrap();
+    let fixed = Index::new(&w.shape).specs.into_iter().zip(&parameters).filter(|(spec, _)| spec.fixed);
+    let formats: Vec<Real> = fixed.map(|(_, buffer)| buffer.format()).collect();
+    assert_eq!(formats, [Real::F32]);
 }

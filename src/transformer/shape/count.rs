@@ -252,7 +252,7 @@ impl Alloc for Account {
     fn alloc(&self, len: usize, category: Category) -> Result<(), SessionError> {
         let mut parts = self.parts.borrow_mut();
         let part = match category {
-            Category::Weights | Category::FixedWeights => &mut parts.weights_bytes,
+            Category::Weights | Category::ExactWeights | Category::FixedWeights => &mut parts.weights_bytes,
             Category::Gradients => &mut parts.gradients_bytes,
             Category::Optimizer => &mut parts.optimizer_bytes,
             Category::Activations | Category::Statistics => &mut parts.activations_bytes,
