@@ -134,13 +134,7 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     if let Some(what) = (options.backend == BackendKind::Cuda).then(|| cuda::parts::lacking(w)).flatten() {
         return invalid(format!("{what} are not built into backend cuda (model {}); use backend: cpu", w.shape.family));
     }
-    let Parallel { pipeline, tensor, .. } = options.parallel;
-    if options.backend == BackendKind::Cuda && pipeline > 1 {
-        return invalid(format!(
-            "parallel.pipeline: {pipeline} is on CPU ranks only; use parallel.pipeline: 1, or backend: cpu"
-        ));
-    }
-    if options.backend == BackendKind::Cuda && tensor > 1 && w.shape.parts().qk_norm == QkNorm::Whole {
+    if options.backend == BackendKind::Cuda && options.parallel.tensor > 1 && w.shape.parts().qk_norm == QkNorm::Whole {
         return invalid(
             "norms of the queries of all heads together are not built into backend cuda where ranks split the layers; use \
              parallel.tensor: 1, or backend: cpu"

@@ -54,11 +54,14 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
         (Family::Llama, Dtype::Bf16, of_three(Sharding::Parameters), plain),
         (Family::DeepseekV3, Dtype::F32, of_three(Sharding::Parameters), parts),
         (Family::Mixtral, Dtype::Bf16, Parallel { tensor: 2, data: 2, ..of_three(Sharding::Parameters) }, plain),
+        (Family::Llama, Dtype::Bf16, Parallel { pipeline: 2, ..one }, parts),
+        (Family::Gpt2, Dtype::Bf16, Parallel { pipeline: 3, data: 2, ..of_three(Sharding::Optimizer) }, parts),
+        (Family::Block, Dtype::F32, Parallel { pipeline: 4, ..one }, Levers { clip: Some(0.1), ..parts }),
     ];
     let sharded = sharded.map(|(family, dtype, parallel, levers)| (family, Phase::Train, dtype, parallel, levers));
     for (family, phase, dtype, parallel, levers) in usual.into_iter().chain(levers).chain(sharded) {
         let mut w = Workload { levers, ..workload(family, phase, dtype) };
-        if parallel.data > 1 {
+        if parallel.data * parallel.pipeline > 1 {
             (w.batch, w.shape.n_layers) = (2 * parallel.data, 4);
         }
         let what = format!("{family:?} {phase} {dtype} {parallel:?} {levers:?}");

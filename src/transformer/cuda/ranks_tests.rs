@@ -3,7 +3,8 @@
 use super::super::collective::grid::{Groups, Of, Parallel, Sharding, groups};
 use super::super::collective::threads::{Exchange, Seat};
 use super::super::collective::{Collective, Job, Ticket};
-use super::super::levers::Levers;
+use super::super::course::{Batches, Course, Pair, Part};
+use super::super::levers::{Levers, Recompute};
 use super::super::pass::model::Index;
 use super::super::pass::shares::Shares;
 use super::super::prepare::prepare;
@@ -225,8 +226,11 @@ fn bits(session: &mut Ranks, steps: usize) -> Vec<u32> {
 #[test]
 fn training_goes_on_from_files_of_ranks_that_share() {
     for sharding in Sharding::ALL.iter().copied() {
-        for (dtype, tensor) in [(Dtype::F32, 1), (Dtype::Bf16, 1), (Dtype::Bf16, 2)] {
-            let parallel = Parallel { tensor, sharding, ..Parallel::replicas(2) };
+        for (dtype, tensor, pipeline) in [(Dtype::F32, 1, 1), (Dtype::Bf16, 1, 1), (Dtype::Bf16, 2, 1), (Dtype::Bf16, 1, 2)] {
+            if pipeline > 1 && sharding.of_gradients() {
+                continue;
+            }
+            let parallel = Parallel { tensor, pipeline, sharding, ..Parallel::replicas(2) };
             let mut w = Workload { dropout: 0.1, ..workload(Family::Llama, Phase::Train, dtype) };
             w.shape.n_layers = 2;
             let Some((mut whole, _)) = session(&w, parallel) else { return };
@@ -253,6 +257,30 @@ fn descends_as_on_the_cpu(what: &str, w: &Workload, parallel: Parallel) {
     for step in 0..4 {
         let [got, want] = [&mut devices as &mut dyn Session, &mut *cpus].map(|s| s.train(0.5).unwrap().loss.unwrap());
         assert!((got - want).abs() <= 1e-5 * want, "{what}, {parallel:?}, step {step}: {got}, and {want} on the CPU");
+    }
+    if w.shape.has_vocabulary_head() {
+        let [got, want] = [&mut devices as &mut dyn Session, &mut *cpus].map(|s| {
+            s.enrol(Course { batches: Arc::new(Drawn), weight_decay: None }).unwrap();
+            s.evaluate(2).unwrap()
+        });
+        assert!((got - want).abs() <= 1e-5 * want, "{what}, {parallel:?}, evaluated: {got}, and {want} on the CPU");
+    }
+}
+
+/// Tokens that look random, functions of the step alone.
+#[derive(Debug)]
+struct Drawn;
+
+impl Batches for Drawn {
+    fn training(&self, step: u64, part: Part) -> Pair {
+        let first = (step * part.replicas + part.replica) * 1000;
+        let one = |i: u64| (((first + i) * 2_654_435_761) >> 7) as u32 % 37;
+        let len = (part.sequences * part.tokens) as u64;
+        ((0..len).map(one).collect(), (1..=len).map(one).collect())
+    }
+
+    fn validation(&self, batch: u64, part: Part) -> Pair {
+        self.training(1_000_000 + batch, part)
     }
 }
 
@@ -300,4 +328,40 @@ fn what_experts_are_chosen_by_is_exchanged_as_exact_as_it_is() {
     let fixed = Index::new(&w.shape).specs.into_iter().zip(&parameters).filter(|(spec, _)| spec.fixed);
     let formats: Vec<Real> = fixed.map(|(_, buffer)| buffer.format()).collect();
     assert_eq!(formats, [Real::F32]);
+}
+
+#[test]
+fn stages_learn_what_one_device_does() {
+    let staged = |pipeline, data| Parallel { pipeline, ..Parallel::replicas(data) };
+    // A table of its own for the head: the same sums in the same order.
+    for (family, dtype, recompute) in [
+        (Family::Llama, Dtype::F32, Recompute::None),
+        (Family::Llama, Dtype::Bf16, Recompute::Full),
+        (Family::Block, Dtype::Bf16, Recompute::None),
+        (Family::Mixtral, Dtype::Bf16, Recompute::Attention),
+    ] {
+        for (pipeline, data, accumulate) in [(2, 1, 1), (3, 1, 4), (2, 2, 2), (3, 1, 2)] {
+            let plain = in_passes(family, accumulate, None);
+            let levers = Levers { recompute, ..plain.levers };
+            let w = Workload { dtype, dropout: 0.1, levers, ..plain };
+            let Some(one) = steps(&w, staged(1, data)) else { return };
+            let what = format!("{family:?} {dtype} {data} x {pipeline}, {accumulate} micro-batches");
+            assert_eq!(Some(&one), steps(&w, staged(pipeline, data)).as_ref(), "{what}");
+            let parallel = Parallel { sharding: Sharding::Optimizer, ..staged(pipeline, data) };
+            assert_eq!(Some(&one), steps(&w, parallel).as_ref(), "{what}, shares of the optimizer");
+        }
+    }
+}
+
+#[test]
+fn stages_learn_and_clip_as_those_of_the_cpu() {
+    for family in [Family::Gpt2, Family::Llama, Family::Block, Family::Mixtral] {
+        for (pipeline, data, accumulate) in [(2, 1, 4), (3, 1, 2), (3, 2, 2)] {
+            for (clip, sharding) in [(None, Sharding::None), (Some(0.05), Sharding::Optimizer)] {
+                let parallel = Parallel { pipeline, sharding, ..Parallel::replicas(data) };
+                let what = format!("{family:?}, {accumulate} micro-batches, {clip:?}");
+                descends_as_on_the_cpu(&what, &in_passes(family, accumulate, clip), parallel);
+            }
+        }
+    }
 }

@@ -137,11 +137,13 @@ fn however_devices_share_a_training_nothing_but_that_there_are_none_is_in_its_wa
         return println!("skipped: there are GPUs here");
     }
     let levers = Levers { clip: Some(1.0), accumulate: 2, ..Levers::default() };
-    for sharding in Sharding::ALL.iter().copied() {
-        let w = Workload { batch: 4, levers, ..workload(Family::Gpt2, Phase::Train, Dtype::Bf16) };
-        let parallel = Parallel { sharding, ..Parallel::replicas(2) };
+    let sharded = Sharding::ALL.iter().map(|s| Parallel { sharding: *s, ..Parallel::replicas(2) });
+    let staged = Parallel { pipeline: 3, sharding: Sharding::Optimizer, ..Parallel::replicas(2) };
+    for parallel in sharded.chain([staged]) {
+        let mut w = Workload { batch: 4, levers, ..workload(Family::Gpt2, Phase::Train, Dtype::Bf16) };
+        w.shape.n_layers = 3;
         let options = SessionOptions { backend: BackendKind::Cuda, parallel, threads_per_rank: 1, seed: 4 };
-        assert!(matches!(prepare(&w, &options), Err(SessionError::NoCuda(_))), "{sharding}");
+        assert!(matches!(prepare(&w, &options), Err(SessionError::NoCuda(_))), "{parallel:?}");
     }
 }
 
