@@ -199,7 +199,7 @@ fn optimizers(b: &mut Bench) {
         b.cpu.upload(&positive, &mut v);
         b.time(kind.name(), bytes((3 + 2 * moments) * len), |cpu| {
             let (first, second) = ((moments > 0).then_some(&mut m), (moments > 1).then_some(&mut v));
-            cpu.update(&update, 3, Updated { part: 0..len, parameter: &mut p, gradient: &g, first, second });
+            cpu.update(&update, 3, None, Updated { part: 0..len, parameter: &mut p, gradient: &g, first, second });
         });
     }
 }

@@ -102,8 +102,8 @@ pub mod stats {
 /// The model, its backends and what it is counted by.
 pub mod transformer {
     pub use crate::transformer::backend::{
-        Alloc, AttentionDims, Backend, CacheDims, CacheElement, Category, Frequencies, LinearDims, NormDims, Scores,
-        Store, Update, Updated,
+        Alloc, AttentionDims, Backend, CacheDims, CacheElement, Category, Clipping, Frequencies, LinearDims, NormDims,
+        Scores, Store, Update, Updated,
     };
     pub use crate::transformer::collective::grid::{Parallel, Sharding};
     pub use crate::transformer::cpu::Cpu;

@@ -6,7 +6,7 @@
 #[path = "common/stand_in.rs"]
 mod stand_in;
 
-use centime::internal::transformer::{Family, Parallel, Shape, ShapeSpec};
+use centime::internal::transformer::{Family, Levers, Parallel, Shape, ShapeSpec, Sharding};
 use centime::{
     BackendKind, Dtype, Measure, Measurement, MemoryParts, OptimizerKind, Options, Order, Phase, Request, Status,
     Tolerated, Trial, WeightFormat, Workload, run_trial,
@@ -264,6 +264,39 @@ fn every_function_may_fail_on_one_of_two_gpus() {
             assert!(!ending.badly, "call {k} of {name}: {}", ending.said);
             let told = WORDS.iter().any(|w| ending.said.contains(w)) || ending.said.contains(name.as_str());
             assert!(told || ending.well, "call {k} of {name}: {}", ending.said);
+        }
+    }
+}
+
+/// What two devices share of a training: each way asks NCCL for other things, any of which may fail.
+#[test]
+fn every_function_of_nccl_may_fail_however_two_gpus_share_a_training() {
+    let Some(stand_in) = StandIn::build() else { return };
+    let one = Parallel::replicas(1);
+    let ways = [
+        (Parallel { sharding: Sharding::Gradients, ..Parallel::replicas(2) }, ["ncclReduceScatter", "ncclAllGather"]),
+        (Parallel { sharding: Sharding::Parameters, ..Parallel::replicas(2) }, ["ncclReduceScatter", "ncclAllGather"]),
+        (Parallel { pipeline: 2, ..one }, ["ncclBroadcast", "ncclAllReduce"]),
+    ];
+    for (parallel, wanted) in ways {
+        let mut two = request(Phase::Train, Dtype::Bf16);
+        two.trial.devices = 2;
+        two.trial.parallel = Some(parallel);
+        two.trial.workload.batch = 4;
+        two.trial.workload.shape.n_layers = 2;
+        two.trial.workload.levers = Levers { accumulate: 2, clip: Some(1.0), ..Levers::default() };
+        let log = stand_in.file("shared");
+        let both = ("STAND_IN_DEVICES", "2");
+        let ending = trial(&stand_in, &two, &[both, ("STAND_IN_LOG", log.to_str().unwrap())]);
+        assert!(ending.well, "{parallel:?}: {}", ending.said);
+        let calls = stand_in.calls(&log);
+        for name in wanted {
+            assert!(calls.iter().any(|call| call == name), "{parallel:?}: no {name} among {calls:?}");
+        }
+        for name in calls.iter().filter(|name| name.starts_with("nccl")).collect::<BTreeSet<_>>() {
+            let ending = trial(&stand_in, &two, &[both, ("STAND_IN_FAIL", &format!("{name}:2"))]);
+            let told = WORDS.iter().any(|w| ending.said.contains(w)) || ending.said.contains(name.as_str());
+            assert!(!ending.badly && (told || ending.well), "{parallel:?}, call 2 of {name}: {}", ending.said);
         }
     }
 }

@@ -190,10 +190,6 @@ impl Draft {
             BackendChoice::Auto if cuda_present() => BackendKind::Cuda,
             BackendChoice::Auto => BackendKind::Cpu,
         };
-        if backend == BackendKind::Cuda && learning.as_ref().is_some_and(|l| l.checkpoint.is_some()) {
-            let message = "checkpoints are not built into backend cuda; leave it out, or use backend: cpu";
-            return Err(("checkpoint.every".into(), message.into()));
-        }
         let devices = parallel.ranks().unwrap_or(u32::MAX);
         let cores_per_device = self.cores_per_device;
         let trial = Trial {

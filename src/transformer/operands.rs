@@ -11,6 +11,9 @@ use std::ops::Range;
 pub enum Category {
     /// Parameters that an optimizer may update.
     Weights,
+    /// Parameters that no product reads, in every format as exact as an optimizer has them: shares, of which all ranks' are put together
+    /// first, and what experts are chosen by. Counted with the others.
+    ExactWeights,
     /// Parameters that are only read: of inference, those that no product multiplies by.
     FixedWeights,
     /// Gradients of parameters.
@@ -78,6 +81,32 @@ pub struct Updated<'a, T> {
     pub first: Option<&'a mut T>,
     /// The second moment, where the kind has one.
     pub second: Option<&'a mut T>,
+}
+
+/// What the gradients of a step are scaled down to where the norm of all together is beyond it (Pascanu et al. 2013, algorithm 1; as
+/// PyTorch's `clip_grad_norm_`, whose 1e-6 is added to the norm).
+#[derive(Debug)]
+pub struct Clipping<'a, T> {
+    /// One number: the sum of the squares of all gradients, of all ranks.
+    pub squares: &'a T,
+    /// The largest norm.
+    pub largest: f32,
+}
+
+impl<T> Clone for Clipping<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Clipping<'_, T> {}
+
+impl<T> Clipping<'_, T> {
+    /// What gradients are multiplied by, of which this is the sum of squares. A norm that is no number scales nothing: what it comes of
+    /// is to be seen.
+    pub fn factor(&self, squares: f32) -> f32 {
+        let factor = self.largest / (squares.sqrt() + 1e-6);
+        if factor < 1.0 { factor } else { 1.0 }
+    }
 }
 
 /// A product's dimensions: N rows in, K inputs, M outputs.

@@ -14,7 +14,7 @@ use super::ranks::threads::Ranks;
 use super::session::{Session, SessionOptions};
 use super::shape::parts::QkNorm;
 use super::shape::{Mixture, Shape};
-use super::{BackendKind, CacheFormat, Dtype, Phase, WeightFormat, Workload};
+use super::{BackendKind, CacheFormat, Dtype, WeightFormat, Workload};
 
 /// Whether a backend of this build computes in this format.
 pub(crate) fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat) -> bool {
@@ -100,7 +100,8 @@ fn rehearse(workload: &Workload, options: &SessionOptions, backend: cuda::Cuda) 
     let shape = Shape { n_layers, experts, vocab_size: part.vocab_size.min(1024), ..part };
     let batch = workload.batch / options.parallel.data;
     let one = Workload { shape, batch, weights_from: None, ..workload.clone() };
-    let alone = SessionOptions { parallel: Parallel::replicas(1), ..options.clone() };
+    let parallel = Parallel { sharding: options.parallel.sharding, ..Parallel::replicas(1) };
+    let alone = SessionOptions { parallel, ..options.clone() };
     let places = |_: &[usize], _: &[usize], _: grid::Of| Ok::<_, SessionError>(Vec::new());
     Ranks::start(&one, &alone, grid::groups(&alone.parallel, 1, 0..1, places)?, |_| Ok(backend.clone()))?.step()?;
     Ok(())
@@ -133,12 +134,7 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
     if let Some(what) = (options.backend == BackendKind::Cuda).then(|| cuda::parts::lacking(w)).flatten() {
         return invalid(format!("{what} are not built into backend cuda (model {}); use backend: cpu", w.shape.family));
     }
-    let Parallel { sharding, pipeline, tensor, expert, .. } = options.parallel;
-    if options.backend == BackendKind::Cuda && pipeline > 1 {
-        return invalid(format!(
-            "parallel.pipeline: {pipeline} is on CPU ranks only; use parallel.pipeline: 1, or backend: cpu"
-        ));
-    }
+    let Parallel { tensor, expert, .. } = options.parallel;
     if options.backend == BackendKind::Cuda && expert > 1 {
         return invalid(format!(
             "parallel.expert: {expert} is on CPU ranks only; use parallel.tensor, which splits each expert on GPUs too, or backend: cpu"
@@ -150,11 +146,6 @@ fn check(w: &Workload, options: &SessionOptions) -> Result<(), SessionError> {
              parallel.tensor: 1, or backend: cpu"
                 .into(),
         );
-    }
-    if options.backend == BackendKind::Cuda && w.phase == Phase::Train && sharding.of_gradients() {
-        return invalid(format!(
-            "parallel.sharding: {sharding} is not built into backend cuda; use optimizer, or backend: cpu"
-        ));
     }
     if options.backend == BackendKind::Cuda && w.shape.head_dim as usize > cuda::LARGEST_HEAD_DIM {
         return invalid(format!(

@@ -137,7 +137,7 @@ pub(super) const TRIAL: [Axis; 23] = [
         "pipeline",
         "stages",
         Kind::Count,
-        "stages that a replica's layers are divided into in training, a device each; the micro-batches of accumulate go through them one forward one backward; at most n_layers; on CPUs; default 1",
+        "stages that a replica's layers are divided into in training, a device each; the micro-batches of accumulate go through them one forward one backward; at most n_layers; default 1",
         |d, v| d.pipeline = Some(count(v)?),
         |t| if t.workload.phase == Phase::Train { int(t.parallel().pipeline) } else { Value::Null }
     ),

@@ -69,10 +69,6 @@ fn faults_are_pointed_at_with_a_remedy() {
         ),
         ("until: { tokens: 1e4 }, checkpoint: { evry: 5 }", "did you mean `every`?"),
         ("checkpoint: { every: 200 steps }", "until: missing"),
-        (
-            "until: { tokens: 1e4 }, checkpoint: { every: 5 }, backend: cuda",
-            "checkpoints are not built into backend cuda",
-        ),
     ] {
         let fault = one(trial).unwrap_err();
         assert!(fault.contains(said), "{trial}: {fault}");
@@ -117,6 +113,8 @@ fn a_trial_is_told_apart_by_what_it_learns_and_not_by_where_that_lies() {
     let every =
         |said: &str| one(&format!("until: {{ tokens: 1e4 }}, checkpoint: {{ every: {said} }}")).unwrap().checkpoint;
     assert_eq!((every("200 steps"), every("30s")), (Some(Every::Steps(200)), Some(Every::Seconds(30.0))));
+    let on_gpus = one("until: { tokens: 1e4 }, checkpoint: { every: 5 }, backend: cuda").unwrap();
+    assert_eq!(on_gpus.checkpoint, Some(Every::Steps(5)));
     // A phase that does not train is what it was.
     let plain = loaded(&format!("trial: {{ {MODEL}, phase: prefill }}\n")).unwrap().cells[0].trial.id();
     assert_eq!(plain, id("phase: prefill, until: { tokens: 1e4 }"));

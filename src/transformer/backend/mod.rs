@@ -29,7 +29,9 @@ pub(crate) use split::{OwnHeads, OwnWords, ROWS_AT_A_TIME};
 use super::error::SessionError;
 pub use super::kv_cache::{CacheDims, CacheElement};
 use super::memory::DeviceMemory;
-pub use super::operands::{AttentionDims, Category, Frequencies, LinearDims, NormDims, Scores, Store, Update, Updated};
+pub use super::operands::{
+    AttentionDims, Category, Clipping, Frequencies, LinearDims, NormDims, Scores, Store, Update, Updated,
+};
 pub(crate) use super::operands::{
     CachePlace, Captured, Dropout, IGNORED_TARGET, IGNORED_TOKEN, Loss, NormBefore, NormedLinear, QkNormDims, Stretch,
     Tokens, Varying,
@@ -47,6 +49,10 @@ pub trait Backend: Parts {
     /// The format that products take their factors in, and that the KV cache is kept in where nothing else is said.
     fn dtype(&self) -> Dtype {
         Dtype::F32
+    }
+    /// Whether products read a rounded copy of a parameter that is trained. It is the copy then that ranks exchange.
+    fn rounds_parameters(&self) -> bool {
+        false
     }
 
     /// Host to device, from the start of `to`.
@@ -394,12 +400,18 @@ pub trait Backend: Parts {
         self.put_tokens(&self.argmax(x, n, v), tokens);
     }
 
-    /// One optimizer step, the `step`-th from 1, over a part of a parameter.
-    fn update(&self, update: &Update, step: u32, one: Updated<'_, Self::Buffer>);
+    /// One optimizer step, the `step`-th from 1, over a part of a parameter; its gradient counts as it is, or clipped.
+    fn update(&self, u: &Update, step: u32, clip: Option<Clipping<'_, Self::Buffer>>, one: Updated<'_, Self::Buffer>);
 
     /// [`Backend::update`] of several parameters.
-    fn update_many(&self, update: &Update, step: u32, all: Vec<Updated<'_, Self::Buffer>>) {
-        all.into_iter().for_each(|one| self.update(update, step, one));
+    fn update_many(
+        &self,
+        u: &Update,
+        step: u32,
+        clip: Option<Clipping<'_, Self::Buffer>>,
+        all: Vec<Updated<'_, Self::Buffer>>,
+    ) {
+        all.into_iter().for_each(|one| self.update(u, step, clip, one));
     }
 
     /// Runs a rank's whole life where its operations start without a hand-over between threads.

@@ -52,10 +52,14 @@ pub(super) fn sum_rows<B: Backend + ?Sized>(
 }
 
 /// `Parts::squares`
-pub(super) fn squares<B: Backend + ?Sized>(on: &B, x: &B::Buffer, part: Range<usize>) -> f64 {
-    let mut host = vec![0.0; part.len()];
-    on.download(x, part.start, &mut host);
-    dot(&host, &host)
+pub(super) fn squares<B: Backend + ?Sized>(on: &B, of: &[(&B::Buffer, Range<usize>)], to: &mut B::Buffer) {
+    let one = |(x, part): &(&B::Buffer, Range<usize>)| {
+        let mut host = vec![0.0; part.len()];
+        on.download(x, part.start, &mut host);
+        dot(&host, &host)
+    };
+    let sum: f64 = of.iter().map(one).sum();
+    write(on, vec![sum], to);
 }
 
 /// `Parts::qk_norm`

@@ -120,12 +120,12 @@ pub trait Parts: Alloc {
     {
         on_host::put(self, from, to, stretch, into);
     }
-    /// The sum of the squares of some elements.
-    fn squares(&self, x: &Self::Buffer, part: Range<usize>) -> f64
+    /// `to[0] =` the sum of the squares of some elements of each of these.
+    fn squares(&self, of: &[(&Self::Buffer, Range<usize>)], to: &mut Self::Buffer)
     where
         Self: Backend,
     {
-        on_host::squares(self, x, part)
+        on_host::squares(self, of, to);
     }
     /// `x[i] = cap tanh(x[i] / cap)` for the first `len` elements.
     fn soft_cap(&self, x: &mut Self::Buffer, len: usize, cap: f32)

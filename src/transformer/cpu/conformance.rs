@@ -166,7 +166,7 @@ impl<B: Backend> Operation for B {
             for step in 1..=3 {
                 let moments = u.kind.moments(u.momentum);
                 let (first, second) = ((moments > 0).then_some(&mut *m), (moments > 1).then_some(&mut *v));
-                self.update(u, step, Updated { part: 0..len, parameter: p, gradient: g, first, second });
+                self.update(u, step, None, Updated { part: 0..len, parameter: p, gradient: g, first, second });
             }
         });
     }

@@ -41,8 +41,8 @@ pub(crate) use instructions::Instructions;
 pub(super) use scratch::{Widths, scratch_words, weight_words};
 
 use super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TOKEN, LinearDims, Loss,
-    NormDims, Store, Update, Updated,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Clipping, Dropout, Frequencies, IGNORED_TOKEN, LinearDims,
+    Loss, NormDims, Store, Update, Updated,
 };
 use super::error::SessionError;
 use super::shape::Activation;
@@ -409,14 +409,15 @@ impl Backend for Cpu {
         largest
     }
 
-    fn update(&self, u: &Update, step: u32, one: Updated<'_, Buffer>) {
+    fn update(&self, u: &Update, step: u32, clip: Option<Clipping<'_, Buffer>>, one: Updated<'_, Buffer>) {
         let _span = spans::update(
             3 + 2 * [one.first.is_some(), one.second.is_some()].iter().filter(|m| **m).count(),
             one.part.len(),
         );
         let (p, g) = (&mut one.parameter.plain_mut()[one.part.clone()], &one.gradient.plain()[one.part]);
         let (first, second) = (one.first.map(Buffer::plain_mut), one.second.map(Buffer::plain_mut));
-        update::update(&self.pool, u, step, p, g, first, second);
+        let factor = clip.map_or(1.0, |clip| clip.factor(clip.squares.plain()[0]));
+        update::update(&self.pool, u, step, p, (g, factor), first, second);
     }
 
     fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {

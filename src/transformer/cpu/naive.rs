@@ -2,8 +2,8 @@
 
 use super::super::backend::few_bits_on_host::rows_as_kept;
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, IGNORED_TARGET, LinearDims, Loss,
-    NormDims, Store, Update, Updated,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Clipping, Dropout, Frequencies, IGNORED_TARGET, LinearDims,
+    Loss, NormDims, Store, Update, Updated,
 };
 use super::super::error::SessionError;
 use super::super::shape::Activation;
@@ -398,15 +398,16 @@ impl Backend for Naive {
         (0..n).map(|r| embedding::largest(&x[r * v..][..v])).collect()
     }
 
-    fn update(&self, u: &Update, step: u32, one: Updated<'_, Array>) {
+    fn update(&self, u: &Update, step: u32, clip: Option<Clipping<'_, Array>>, one: Updated<'_, Array>) {
         let (parameter, gradient) = (&mut one.parameter[one.part.clone()], &one.gradient[one.part]);
         let (b1, b2) = (f64::from(u.beta1), f64::from(u.beta2));
         let (lr, eps) = (f64::from(u.learning_rate), f64::from(u.eps));
         let (c1, c2) = (1.0 - b1.powi(step as i32), 1.0 - b2.powi(step as i32));
+        let factor = clip.map_or(1.0, |clip| clip.factor(clip.squares[0]));
         let (mut no_first, mut no_second) = (Array::small(0), Array::small(0));
         let (first, second) = (one.first.unwrap_or(&mut no_first), one.second.unwrap_or(&mut no_second));
         for i in 0..parameter.len() {
-            let (mut p, g) = (f64::from(parameter[i]), f64::from(gradient[i]));
+            let (mut p, g) = (f64::from(parameter[i]), f64::from(gradient[i] * factor));
             match u.kind {
                 OptimizerKind::Sgd if u.momentum != 0.0 => {
                     first[i] = (f64::from(u.momentum) * f64::from(first[i]) + g) as f32;

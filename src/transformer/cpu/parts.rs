@@ -185,9 +185,10 @@ impl Parts for Cpu {
             Store::Accumulate => self.pool.over(parts, |_, (t, f)| t.iter_mut().zip(f).for_each(|(t, f)| *t += f)),
         }
     }
-    fn squares(&self, x: &Buffer, part: Range<usize>) -> f64 {
-        let _span = spans::elements("squares", 1, part.len());
-        update::squares(&self.pool, &x.plain()[part])
+    fn squares(&self, of: &[(&Buffer, Range<usize>)], to: &mut Buffer) {
+        let _span = spans::elements("squares", 1, of.iter().map(|(_, part)| part.len()).sum());
+        let one = |(x, part): &(&Buffer, Range<usize>)| update::squares(&self.pool, &x.plain()[part.clone()]);
+        to.plain_mut()[0] = of.iter().map(one).sum::<f64>() as f32;
     }
     fn soft_cap(&self, x: &mut Buffer, len: usize, cap: f32) {
         let _span = spans::elements("soft_cap", 2, len);

@@ -17,10 +17,12 @@ struct Step {
     eps: f32,
     /// 1 - learning rate * weight decay
     decay: f32,
+    /// What gradients are multiplied by.
+    factor: f32,
 }
 
 impl Step {
-    fn new(u: &Update, step: u32) -> Self {
+    fn new(u: &Update, step: u32, factor: f32) -> Self {
         let correction = |beta: f32| 1.0 - f64::from(beta).powi(step.min(i32::MAX as u32) as i32);
         let (c1, c2) = (correction(u.beta1), correction(u.beta2));
         let rate = f64::from(u.learning_rate) / c1;
@@ -35,20 +37,22 @@ impl Step {
             root: (1.0 / c2.sqrt()) as f32,
             eps: eps as f32,
             decay: decay as f32,
+            factor,
         }
     }
 }
 
+/// `factor` is what the gradient is multiplied by.
 pub(super) fn update(
     pool: &Pool,
     u: &Update,
     step: u32,
     p: &mut [f32],
-    g: &[f32],
+    (g, factor): (&[f32], f32),
     first: Option<&mut [f32]>,
     second: Option<&mut [f32]>,
 ) {
-    let s = Step::new(u, step);
+    let s = Step::new(u, step, factor);
     let share = pool.share(p.len(), 4096);
     let (p, g) = (writing(p, share), reading(g, share));
     let eps = u.eps;
@@ -64,7 +68,7 @@ pub(super) fn update(
                 #[inline(always)]
                 || {
                     for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
-                        *m = u.momentum * *m + g;
+                        *m = u.momentum * *m + g * factor;
                         *p -= u.learning_rate * *m;
                     }
                 },
@@ -75,7 +79,7 @@ pub(super) fn update(
                 #[inline(always)]
                 || {
                     for (p, g) in p.iter_mut().zip(g) {
-                        *p -= u.learning_rate * g;
+                        *p -= u.learning_rate * (g * factor);
                     }
                 },
             );
@@ -112,6 +116,7 @@ fn adam(s: &Step, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
         #[inline(always)]
         || {
             for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+                let g = g * s.factor;
                 *m = s.beta1 * *m + (1.0 - s.beta1) * g;
                 *v = s.beta2 * *v + (1.0 - s.beta2) * g * g;
                 *p = *p * s.decay - s.rate * *m / (v.sqrt() * s.root + s.eps);
@@ -126,6 +131,7 @@ fn adamax(s: &Step, eps: f32, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [
         #[inline(always)]
         || {
             for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+                let g = g * s.factor;
                 *m = s.beta1 * *m + (1.0 - s.beta1) * g;
                 let (old, new) = (s.beta2 * *v, g.abs() + eps);
                 *v = if old > new { old } else { new };

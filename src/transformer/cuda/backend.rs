@@ -2,8 +2,8 @@
 
 use super::super::backend::composed;
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, CachePlace, Captured, Category, Dropout, Frequencies, LinearDims, Loss,
-    NormDims, NormedLinear, Store, Tokens, Update, Updated, Varying,
+    Alloc, AttentionDims, Backend, CacheDims, CachePlace, Captured, Category, Clipping, Dropout, Frequencies,
+    LinearDims, Loss, NormDims, NormedLinear, Store, Tokens, Update, Updated, Varying,
 };
 use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
@@ -45,6 +45,9 @@ impl Backend for Cuda {
     }
     fn dtype(&self) -> Dtype {
         self.dtype
+    }
+    fn rounds_parameters(&self) -> bool {
+        self.dtype == Dtype::Bf16
     }
 
     fn upload(&self, from: &[f32], to: &mut Buffer) {
@@ -410,15 +413,16 @@ impl Backend for Cuda {
         rows::argmax(self.on(), x.format(), (x.at(), at, counts), tokens.wide(), n, v);
     }
 
-    fn update(&self, update: &Update, step: u32, one: Updated<'_, Buffer>) {
-        self.update_many(update, step, vec![one]);
+    fn update(&self, update: &Update, step: u32, clip: Option<Clipping<'_, Buffer>>, one: Updated<'_, Buffer>) {
+        self.update_many(update, step, clip, vec![one]);
     }
-    fn update_many(&self, update: &Update, step: u32, all: Vec<Updated<'_, Buffer>>) {
+    fn update_many(&self, u: &Update, step: u32, clip: Option<Clipping<'_, Buffer>>, all: Vec<Updated<'_, Buffer>>) {
         let items: Vec<optimizer::Item> = all.into_iter().map(item).collect();
         let table = optimizer::Table::of(&items);
         if let Some(place) = self.state.lasting(table.bytes()) {
-            let step = self.state.tell(Slot::Update, &optimizer::constants(update, step));
-            optimizer::update(self.on(), buffer::real(self.dtype), update.kind, (place, &table), step);
+            let step = self.state.tell(Slot::Update, &optimizer::constants(u, step));
+            let clip = clip.map(|clip| (clip.squares.wide(), clip.largest));
+            optimizer::update(self.on(), buffer::real(self.dtype), u.kind, (place, &table), step, clip);
         }
     }
     fn captured(&self, varying: &Varying<'_>, captured: &mut Captured, step: &mut dyn FnMut()) {

@@ -1,5 +1,6 @@
 //! Arrays on a device. In bf16, what products and kernels read is bf16; gradients of parameters, moments and statistics are f32;
-//! a parameter that is trained is both: the f32 that is updated, and the bf16 that is read.
+//! a parameter that is trained is both: the f32 that is updated, and the bf16 that is read. What no product reads of the parameters,
+//! a share of them for one, is f32 alone.
 
 use super::super::Dtype;
 use super::super::backend::Category;

@@ -295,7 +295,7 @@ fn updates_agree_whole_and_in_part() {
                         let moments = u.kind.moments(u.momentum);
                         let (first, second) = ((moments > 0).then_some(&mut m), (moments > 1).then_some(&mut v));
                         let part = part.clone();
-                        on.update(&u, step, Updated { part, parameter: &mut p, gradient: &g, first, second });
+                        on.update(&u, step, None, Updated { part, parameter: &mut p, gradient: &g, first, second });
                     }
                 });
             }

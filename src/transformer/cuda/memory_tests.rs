@@ -41,10 +41,29 @@ fn a_session_takes_what_was_predicted_and_its_workspace_to_the_byte() {
     let levers = [
         (Family::Gpt2, Phase::Train, Dtype::Bf16, one, parts),
         (Family::Llama, Phase::Train, Dtype::F32, one, again),
+        (Family::Llama, Phase::Train, Dtype::Bf16, one, Levers { clip: Some(0.1), ..plain }),
+        (Family::Gpt2, Phase::Train, Dtype::F32, shares, Levers { clip: Some(0.1), ..parts }),
         (Family::Mixtral, Phase::Train, Dtype::Bf16, one, Levers { recompute: Recompute::Attention, ..parts }),
     ];
-    for (family, phase, dtype, parallel, levers) in usual.into_iter().chain(levers) {
-        let w = Workload { levers, ..workload(family, phase, dtype) };
+    // Two layers' gradients are kept where replicas exchange beside the pass, and layers take turns with what is gathered.
+    let of_three = |sharding| Parallel { sharding, ..Parallel::replicas(3) };
+    let sharded = [
+        (Family::Llama, Dtype::Bf16, of_three(Sharding::None), plain),
+        (Family::Gpt2, Dtype::F32, of_three(Sharding::Gradients), parts),
+        (Family::Llama, Dtype::Bf16, of_three(Sharding::Gradients), Levers { clip: Some(0.1), ..plain }),
+        (Family::Llama, Dtype::Bf16, of_three(Sharding::Parameters), plain),
+        (Family::DeepseekV3, Dtype::F32, of_three(Sharding::Parameters), parts),
+        (Family::Mixtral, Dtype::Bf16, Parallel { tensor: 2, data: 2, ..of_three(Sharding::Parameters) }, plain),
+        (Family::Llama, Dtype::Bf16, Parallel { pipeline: 2, ..one }, parts),
+        (Family::Gpt2, Dtype::Bf16, Parallel { pipeline: 3, data: 2, ..of_three(Sharding::Optimizer) }, parts),
+        (Family::Block, Dtype::F32, Parallel { pipeline: 4, ..one }, Levers { clip: Some(0.1), ..parts }),
+    ];
+    let sharded = sharded.map(|(family, dtype, parallel, levers)| (family, Phase::Train, dtype, parallel, levers));
+    for (family, phase, dtype, parallel, levers) in usual.into_iter().chain(levers).chain(sharded) {
+        let mut w = Workload { levers, ..workload(family, phase, dtype) };
+        if parallel.data * parallel.pipeline > 1 {
+            (w.batch, w.shape.n_layers) = (2 * parallel.data, 4);
+        }
         let what = format!("{family:?} {phase} {dtype} {parallel:?} {levers:?}");
         let Some((mut session, ranks)) = session(&w, parallel) else { return };
         steps(3, &mut session);

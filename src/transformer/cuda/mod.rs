@@ -62,6 +62,7 @@ mod route;
 mod rows;
 mod sight;
 mod sinks;
+mod squares;
 mod state;
 #[cfg(test)]
 mod training_tests;
@@ -83,11 +84,11 @@ use rehearsal::Rehearsal;
 use state::{Slot, State};
 use std::sync::Arc;
 
-/// Bytes of scratch that the largest operation of a step over so many rows takes, and what cuBLASLt is given: what is counted as
-/// workspace. Gradients of norms, whose partial sums depend on the device, are the least of it and left out.
-pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize) -> u64 {
+/// Bytes of scratch that the largest operation of a step over so many rows takes, the head's among them where the rank has it, and what
+/// cuBLASLt is given: what is counted as workspace. Gradients of norms, whose partial sums depend on the device, are the least of it and left out.
+pub(super) fn workspace_bytes(w: &Workload, shape: &Shape, rows: usize, head: bool) -> u64 {
     let (real, training) = (buffer::real(w.dtype), w.phase == Phase::Train);
-    let head = if training && shape.has_vocabulary_head() {
+    let head = if head && training && shape.has_vocabulary_head() {
         head::scratch_bytes(rows, shape.d_model as usize, shape.vocab_size as usize, real)
     } else {
         0

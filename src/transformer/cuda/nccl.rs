@@ -3,9 +3,10 @@
 //! Ranks that split layers exchange in the stream that everything else is in, between one operation and the next. Replicas exchange
 //! in a stream of their own beside the backward pass: it starts when the gradients of a bucket are there, and the first stream
 //! goes on with the next layer until it needs what comes back. (Not in the first steps, in which memory is taken, kernels are loaded
-//! and products are planned: there they exchange in the first stream, and the host waits.) Where replicas are split as well, both exchange in the one stream:
-//! two communicators at work on a device at once may wait for each other for ever, unless all devices happen to take them in the
-//! same order.
+//! and products are planned: there they exchange in the first stream, and the host waits.) Where replicas are split as well, or are stages of
+//! a pipeline, all exchange in the one stream: two communicators at work on a device at once may wait for each other for ever, unless all
+//! devices happen to take them in the same order. (In one stream each device takes them in the order in which its rank asks, and that
+//! this brings every stage to the end is tested in `ranks/schedule.rs`; replicas' ranks of a stage ask for the same.)
 //!
 //! Of a buffer, what products and kernels read is exchanged: gradients in f32, activations in their format; of a parameter that is
 //! trained in bf16, the bf16. (Where the optimizer is sharded, the f32 of a parameter is kept up to date by the rank whose share it
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whether replicas exchange beside the backward pass.
 pub(in super::super) fn beside(parallel: &Parallel) -> bool {
-    parallel.data > 1 && parallel.tensor == 1
+    parallel.data > 1 && parallel.tensor == 1 && parallel.pipeline == 1
 }
 
 /// A rank's place in a group. Its fields go in this order: what lies on a device before the device.

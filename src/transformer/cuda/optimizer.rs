@@ -73,13 +73,15 @@ pub(super) fn constants(u: &Update, step: u32) -> [u8; 24] {
     bytes
 }
 
-/// A step over the items of a table whose bytes lie at `table`, with the [`constants`] at `step`.
+/// A step over the items of a table whose bytes lie at `table`, with the [`constants`] at `step`. `clip` says where the sum of the
+/// squares of all gradients lies, and which norm they are scaled down to.
 pub(super) fn update(
     on: &dyn Device,
     real: Real,
     kind: OptimizerKind,
     (at_table, table): (Address, &Table),
     step: Address,
+    clip: Option<(Address, f32)>,
 ) {
     if table.blocks == 0 {
         return;
@@ -91,13 +93,15 @@ pub(super) fn update(
         OptimizerKind::Adamw => 3,
     };
     let first_blocks = at_table + table.items.len() as Address;
+    let (squares, largest) = clip.unwrap_or_default();
     let args = [at(at_table), at(first_blocks), int(table.count), Arg::I32(kind), at(step)];
+    let args = [&args[..], &[at(squares), Arg::F32(largest)]].concat();
     Kernel { on, file: "optimizer", name: "update", real }.run(table.blocks as u32, THREADS, &args);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::backend::{Backend, Updated};
+    use super::super::super::backend::{Backend, Clipping, Updated};
     use super::super::super::cpu::naive::Naive;
     use super::super::host::{HostDevice, array, close, random, rounded};
     use super::*;
@@ -148,18 +152,24 @@ mod tests {
                     at
                 };
                 let place = bytes(&table.bytes());
-                for step in 1..=3 {
-                    update(&on, real, u.kind, (place, &table), bytes(&constants(&u, step)));
+                // Steps with gradients as they are, within the norm, and beyond it.
+                let squares = 2.25f32;
+                let clips = [None, Some(2.0f32), Some(0.125)];
+                for (step, largest) in (1..).zip(clips) {
+                    let clip = largest.map(|largest| (on.put(Real::F32, &[squares]), largest));
+                    update(&on, real, u.kind, (place, &table), bytes(&constants(&u, step)), clip);
                 }
                 on.wait().unwrap();
                 for Parameter { at, p, g, m, v } in all {
                     let [mut want, mut first, mut second] = [p, m, v].map(|x| array(&x));
-                    for step in 1..=3 {
+                    let squares = array(&[squares]);
+                    for (step, largest) in (1..).zip(clips) {
+                        let clip = largest.map(|largest| Clipping { squares: &squares, largest });
                         let (first, second) =
                             ((moments > 0).then_some(&mut first), (moments > 1).then_some(&mut second));
                         let (part, gradient) = (0..at.len, array(&g));
                         let one = Updated { part, parameter: &mut want, gradient: &gradient, first, second };
-                        Naive.update(&u, step, one);
+                        Naive.update(&u, step, clip, one);
                     }
                     let what = format!("{u:?}, {} numbers", at.len);
                     let got = on.get(Real::F32, at.parameter, at.len);

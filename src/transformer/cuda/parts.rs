@@ -12,14 +12,14 @@ use super::device::{Address, Real};
 use super::latent::MOST_RANK;
 use super::qk_norm::SavedQkNorm;
 use super::route::MOST_EXPERTS;
-use super::{Cuda, attention, cache, elementwise, latent, qk_norm, route, sinks};
+use super::{Cuda, attention, cache, elementwise, latent, qk_norm, route, sinks, squares};
+use std::ops::Range;
 
 /// What a workload needs and the kernels have not, in words.
 pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
-    let clipped = w.levers.clip.is_some().then_some("gradients that are clipped");
     let few_bits = w.kv_cache != CacheFormat::Dtype && w.shape.latent.is_some();
     let cached = few_bits.then_some("caches of latents in 8 bits");
-    clipped.or(cached).or_else(|| lacking_for(&w.shape))
+    cached.or_else(|| lacking_for(&w.shape))
 }
 
 /// What a model needs and the kernels have not.
@@ -96,6 +96,13 @@ impl BackendParts for Cuda {
     fn scale(&self, x: &mut Buffer, len: usize, factor: f32) {
         elementwise::scale(self.on(), x.format(), x.at(), factor, len);
     }
+    fn squares(&self, of: &[(&Buffer, Range<usize>)], to: &mut Buffer) {
+        let place = |(x, part): &(&Buffer, Range<usize>)| (x.wide() + (4 * part.start) as Address, part.len());
+        let table = squares::Table::of(of.iter().map(place));
+        let partial = self.state.scratch(table.partial_bytes(self.on()));
+        let Some((at, partial)) = self.state.lasting(table.bytes.clone()).zip(partial) else { return };
+        squares::squares(self.on(), (at, &table), partial, to.wide());
+    }
     fn soft_cap(&self, x: &mut Buffer, len: usize, cap: f32) {
         elementwise::soft_cap(self.on(), x.format(), x.at(), cap, len);
     }
@@ -139,6 +146,10 @@ impl BackendParts for Cuda {
     }
 
     fn put(&self, from: &Buffer, to: &mut Buffer, d: Stretch, into: Store) {
+        // Of small parameters the last ranks' shares are empty.
+        if d.len == 0 {
+            return;
+        }
         let further = |at: Address, by: usize, real: Real| at + (by * real.size()) as Address;
         let put = |real: Real, from: Address, to: Address| {
             let (from, to) = (further(from, d.from, real), further(to, d.to, real));

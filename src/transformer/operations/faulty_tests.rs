@@ -2,8 +2,8 @@
 
 use super::super::BackendKind;
 use super::super::backend::{
-    Alloc, AttentionDims, Backend, CacheDims, Category, Dropout, Frequencies, LinearDims, Loss, NormDims, Parts, Store,
-    Update, Updated,
+    Alloc, AttentionDims, Backend, CacheDims, Category, Clipping, Dropout, Frequencies, LinearDims, Loss, NormDims,
+    Parts, Store, Update, Updated,
 };
 use super::super::cpu::array::Array;
 use super::super::cpu::naive::Naive;
@@ -189,10 +189,10 @@ impl Backend for Faulty {
         found[0] += u32::from(self.0 == "argmax");
         found
     }
-    fn update(&self, update: &Update, step: u32, one: Updated<'_, Array>) {
+    fn update(&self, update: &Update, step: u32, clip: Option<Clipping<'_, Array>>, one: Updated<'_, Array>) {
         let Updated { part, parameter, gradient, first, second } = one;
         let of_naive = Updated { part, parameter: &mut *parameter, gradient, first, second };
-        Naive.update(update, step, of_naive);
+        Naive.update(update, step, clip, of_naive);
         self.damage("update", parameter);
     }
 }

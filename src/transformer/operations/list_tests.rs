@@ -45,6 +45,7 @@ fn what_is_not_written_and_what_is_not_a_number_fails() {
 const WITHOUT_A_CASE: &[(&str, &str)] = &[
     ("kind", "a name"),
     ("dtype", "a name"),
+    ("rounds_parameters", "cuda/ranks_tests.rs: training goes on from files of ranks that share"),
     ("upload", "every case's inputs"),
     ("download", "every case's results"),
     ("tokens", "put_tokens reads them back"),

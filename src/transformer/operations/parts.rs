@@ -56,7 +56,8 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
         to.push(losses::cross_entropy(LinearDims { n: 17, k: 64, m: 50_257 }, Some(1.5)));
     }
     to.extend([scale(333), soft_cap(333)]);
-    to.extend([(1, 0..1), (333, 0..333), (40_007, 17..40_003)].map(|(len, part)| squares(len, part)));
+    let parts = [(1, 0..1, 0..1), (333, 0..333, 5..5), (40_007, 17..40_003, 0..300)];
+    to.extend(parts.map(|(len, a, b)| squares(len, [a, b])));
     to.extend(
         [(1, 0, 0, 1), (101, 3, 16, 77), (40_009, 17, 0, 39_991)]
             .map(|(all, from, to, len)| put(all, Stretch { from, to, len })),
@@ -84,12 +85,15 @@ fn put<B: Backend + 'static>(len: usize, stretch: Stretch) -> Case<B> {
     })
 }
 
-fn squares<B: Backend + 'static>(len: usize, part: Range<usize>) -> Case<B> {
-    let of = by(|b: &Known<'_>| b.after[1].iter().map(|x| 4.0 * UNIT * f64::from(*x)).collect());
-    let slots = vec![given(len, Gradients), result("squares", 1, Statistics, of)];
-    Case::new("squares", format!("{} to {} of {len}", part.start, part.end), len, slots, move |on: &B, b| {
-        if let [x, to] = b {
-            on.upload(&[on.squares(x, part.clone()) as f32], to);
+/// Of two buffers of one length together.
+fn squares<B: Backend + 'static>(len: usize, parts: [Range<usize>; 2]) -> Case<B> {
+    let of = by(|b: &Known<'_>| b.after[2].iter().map(|x| 4.0 * UNIT * f64::from(*x)).collect());
+    let slots = vec![given(len, Gradients), given(len, Gradients), result("squares", 1, Statistics, of)];
+    let text = parts.clone().map(|part| format!("{} to {}", part.start, part.end)).join(" and ");
+    Case::new("squares", format!("{text} of {len}"), len, slots, move |on: &B, b| {
+        if let [x, y, to] = b {
+            let [a, b] = parts.clone();
+            on.squares(&[(&*x, a), (&*y, b)], to);
         }
         Ok(())
     })

@@ -1,11 +1,11 @@
 //! Optimizer steps: of a whole parameter, of a part, of several at once, and what is read of the parameter afterwards.
 
 use super::super::OptimizerKind;
-use super::super::backend::{Backend, Category, Update, Updated};
+use super::super::backend::{Backend, Category, Clipping, Update, Updated};
 use super::Size;
 use super::bounds::UNIT;
-use super::case::{Case, Known, by, changed, changed_from, given, normal, result};
-use Category::{Activations, Gradients, Optimizer, Weights};
+use super::case::{Case, Known, by, changed, changed_from, given, normal, result, these};
+use Category::{Activations, Gradients, Optimizer, Statistics, Weights};
 use std::ops::Range;
 
 pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
@@ -19,7 +19,7 @@ pub(super) fn list<B: Backend + 'static>(size: Size, to: &mut Vec<Case<B>>) {
             for (len, part) in parts.clone() {
                 to.extend([1, 1000].map(|step| update(u, step, len, part.clone())));
             }
-            to.push(several(u));
+            to.extend([None, Some(0.3)].map(|largest| several(u, largest)));
         }
     }
 }
@@ -88,7 +88,8 @@ fn update<B: Backend + 'static>(u: Update, step: u32, len: usize, part: Range<us
     Case::new("update", shape, len, slots, move |on: &B, b| {
         if let [parameter, gradient, first, second, read] = b {
             let (first, second) = ((moments > 0).then_some(first), (moments > 1).then_some(second));
-            on.update(&u, step, Updated { part: part.clone(), parameter: &mut *parameter, gradient, first, second });
+            let one = Updated { part: part.clone(), parameter: &mut *parameter, gradient, first, second };
+            on.update(&u, step, None, one);
             let ids: Vec<u32> = (0..len as u32).collect();
             on.embed(&ids, len, 0, parameter, None, read, 1);
         }
@@ -96,8 +97,9 @@ fn update<B: Backend + 'static>(u: Update, step: u32, len: usize, part: Range<us
     })
 }
 
-/// Parameters of a step at once: small and large, whole and in part.
-fn several<B: Backend + 'static>(u: Update) -> Case<B> {
+/// Parameters of a step at once: small and large, whole and in part; gradients as they are, or scaled down from a norm of 2. Bounds are of
+/// the gradients as they are: those of what is a part of them, 0.15, are below by more than the factor's roundings.
+fn several<B: Backend + 'static>(u: Update, largest: Option<f32>) -> Case<B> {
     let parts = [(3usize, 0..3usize), (7001, 0..7001), (64, 16..48), (1, 0..1)];
     let moments = u.kind.moments(u.momentum);
     let mut slots = Vec::new();
@@ -115,7 +117,11 @@ fn several<B: Backend + 'static>(u: Update) -> Case<B> {
             changed_from("update_many", Optimizer, squares(part.len(), 9 + i as u64), second),
         ]);
     }
-    Case::new("update_many", text(&u, 2), 8000, slots, move |on: &B, b| {
+    slots.push(these(Statistics, vec![4.0]));
+    let clipped = largest.map_or(String::new(), |largest| format!(", clipped to {largest}"));
+    Case::new("update_many", format!("{}{clipped}", text(&u, 2)), 8000, slots, move |on: &B, b| {
+        let Some((squares, b)) = b.split_last_mut() else { return Ok(()) };
+        let clip = largest.map(|largest| Clipping { squares: &*squares, largest });
         let mut all = Vec::new();
         for (four, (_, part)) in b.chunks_exact_mut(4).zip(&parts) {
             if let [parameter, gradient, first, second] = four {
@@ -123,7 +129,7 @@ fn several<B: Backend + 'static>(u: Update) -> Case<B> {
                 all.push(Updated { part: part.clone(), parameter, gradient: &*gradient, first, second });
             }
         }
-        on.update_many(&u, 2, all);
+        on.update_many(&u, 2, clip, all);
         Ok(())
     })
 }

@@ -125,13 +125,9 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// What a parameter is allocated as. What no gradient changes is as exact in inference: experts are chosen by it.
+    /// What a parameter is allocated as.
     pub(in crate::transformer) fn category(self, spec: &Spec) -> Category {
-        match self {
-            Self::Training => Category::Weights,
-            Self::Inference if spec.fixed => Category::Weights,
-            Self::Inference => Category::FixedWeights,
-        }
+        if self == Self::Training || spec.fixed { spec.category() } else { Category::FixedWeights }
     }
 }
 

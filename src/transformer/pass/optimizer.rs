@@ -1,6 +1,6 @@
 //! Optimizers: constants, moments, and the step over all parameters. The arithmetic is the backend's.
 
-use super::super::backend::{Alloc, Backend, Category, Update, Updated};
+use super::super::backend::{Alloc, Backend, Category, Clipping, Update, Updated};
 use super::super::collective::share;
 use super::super::error::SessionError;
 use super::super::trace;
@@ -111,15 +111,15 @@ impl<B: Backend> Model<B> {
     /// One optimizer step over every parameter.
     pub(crate) fn update(&mut self, update: &Update, gradients: &[B::Buffer], state: &mut State<B::Buffer>) {
         state.begin_step();
-        self.update_some(update, 0..gradients.len(), gradients, state);
+        self.update_some(update, 0..gradients.len(), (gradients, None), state);
     }
 
-    /// The step that was begun, over neighbouring parameters.
+    /// The step that was begun, over neighbouring parameters; their gradients count as they are, or clipped.
     pub(in crate::transformer) fn update_some(
         &mut self,
         update: &Update,
         parameters: Range<usize>,
-        gradients: &[B::Buffer],
+        (gradients, clip): (&[B::Buffer], Option<Clipping<'_, B::Buffer>>),
         state: &mut State<B::Buffer>,
     ) {
         // The CPU tells of its own.
@@ -134,6 +134,6 @@ impl<B: Backend> Model<B> {
             let part = share(spec.len(), rank, of);
             (!spec.fixed).then_some(Updated { part, parameter, gradient, first, second })
         };
-        self.backend.update_many(update, state.step, pairs.filter_map(one).collect());
+        self.backend.update_many(update, state.step, clip, pairs.filter_map(one).collect());
     }
 }

@@ -41,18 +41,18 @@ impl<T> Shares<T> {
         index: &Index,
         place: (usize, usize),
     ) -> Result<(Vec<T>, Self), SessionError> {
-        let new = |len: usize| a.alloc(len, Category::Weights);
+        let new = |spec: &Spec, here: bool| a.alloc(if here { spec.len() } else { 0 }, spec.category());
         let layers = index.of_layers();
-        let mut parameters = index.specs[..layers.start].iter().map(|s| new(s.len())).collect::<Result<Vec<_>, _>>()?;
+        let mut parameters = index.specs[..layers.start].iter().map(|s| new(s, true)).collect::<Result<Vec<_>, _>>()?;
         let (mut sizes, mut kinds, mut turns) = (Vec::<Vec<usize>>::new(), Vec::new(), Vec::new());
         let mut own = Vec::new();
         for layer in 0..index.layers.len() {
             let specs = &index.specs[index.of_layer(layer)];
             let of_layer: Vec<usize> = specs.iter().map(Spec::len).collect();
             let kind = sizes.iter().position(|sizes| *sizes == of_layer);
-            for len in &of_layer {
-                parameters.push(new(if kind.is_none() { *len } else { 0 })?);
-                own.push(new(share(*len, place.0, place.1).len())?);
+            for spec in specs {
+                parameters.push(new(spec, kind.is_none())?);
+                own.push(a.alloc(share(spec.len(), place.0, place.1).len(), Category::ExactWeights)?);
             }
             kinds.push(kind.unwrap_or(sizes.len()));
             if kind.is_none() {
@@ -61,7 +61,7 @@ impl<T> Shares<T> {
             }
         }
         for spec in &index.specs[layers.end..] {
-            parameters.push(new(spec.len())?);
+            parameters.push(new(spec, true)?);
         }
         Ok((parameters, Self { own, first: layers.start, kinds, turns, place }))
     }

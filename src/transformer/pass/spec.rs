@@ -1,5 +1,6 @@
 //! One parameter: its size, how it starts, how ranks split it; and where those of a layer stand in the list of all.
 
+use super::super::backend::Category;
 use super::super::random::{Block, Normals, Stream};
 use std::ops::Range;
 
@@ -94,6 +95,11 @@ impl Spec {
     /// Numbers in the parameter.
     pub(crate) fn len(&self) -> usize {
         self.rows * self.columns
+    }
+
+    /// What it is allocated as in training. What no gradient changes is in every format as exact as it was given: experts are chosen by it.
+    pub(in crate::transformer) fn category(&self) -> Category {
+        if self.fixed { Category::ExactWeights } else { Category::Weights }
     }
 
     /// Where some rows stand in the whole, neighbours together; of a bias, elements are rows.

@@ -2,7 +2,7 @@
 //! on with the next layer's, where the collective can ([`Collective::overlaps`]); what comes back updates the layer, or is kept until
 //! that of all layers is there. Gradients of experts that are spread over replicas go to the replicas with the same ones alone.
 
-use super::super::backend::{Backend, Store, Update};
+use super::super::backend::{Backend, Clipping, Store, Update};
 use super::super::checkpoint::Checkpoint;
 use super::super::collective::grid::{Groups, Sharding, Spread};
 use super::super::collective::{Collective, Job, Reduce, Ticket};
@@ -48,6 +48,12 @@ pub(in crate::transformer) struct Seat<T> {
 impl<T> Seat<T> {
     pub(crate) fn replica(&self) -> u64 {
         self.groups.data.rank() as u64
+    }
+
+    /// Whether there is nobody to talk to in a step.
+    pub(super) fn is_alone(&self) -> bool {
+        let Groups { data, tensor, stages, .. } = &self.groups;
+        data.size() * tensor.size() * stages.all.size() == 1
     }
 }
 
@@ -157,7 +163,7 @@ impl<'a, T> Exchange<'a, T> {
             shares = Some(&*sum.shares);
         }
         if !self.together {
-            self.updated(model, parameters, gradients, shares);
+            self.updated(model, parameters, gradients, (shares, None));
         }
     }
 
@@ -167,7 +173,7 @@ impl<'a, T> Exchange<'a, T> {
         model: &mut Model<B>,
         parameters: Range<usize>,
         gradients: &mut Gradients<T>,
-        shares: Option<&Gradients<T>>,
+        (shares, clip): (Option<&Gradients<T>>, Option<Clipping<'_, T>>),
     ) {
         if let Some(shares) = shares {
             shares.give(&model.backend, &model.index, parameters.clone(), gradients);
@@ -175,11 +181,13 @@ impl<'a, T> Exchange<'a, T> {
         let layer = model.index.layer_of(&parameters);
         if let Some((shares, layer)) = self.parameters.as_deref_mut().zip(layer) {
             shares.lay(&model.backend, &mut model.parameters, &model.index, layer);
-            model.update_some(self.update, parameters.clone(), gradients.range(parameters), self.state);
+            let bucket = &*gradients.range(parameters.clone());
+            model.update_some(self.update, parameters, (bucket, clip), self.state);
             shares.take(&model.backend, &model.parameters, &model.index, layer);
             return;
         }
-        model.update_some(self.update, parameters.clone(), gradients.range(parameters.clone()), self.state);
+        let bucket = &*gradients.range(parameters.clone());
+        model.update_some(self.update, parameters.clone(), (bucket, clip), self.state);
         if self.sharding != Sharding::None {
             let _span = trace::exchange(self.data.size(), "parameters");
             self.gathered.push(self.data.start(Job::AllGather, &mut model.parameters[parameters]));
@@ -202,15 +210,16 @@ impl<'a, T> Exchange<'a, T> {
         self.use_bucket(last, model, gradients, sum);
     }
 
-    /// Updates all parameters at once.
+    /// Updates all parameters at once, with gradients that count as `clip` says.
     pub(super) fn update_all<B: Backend<Buffer = T>>(
         &mut self,
         model: &mut Model<B>,
         gradients: &mut Gradients<T>,
         shares: Option<&Gradients<T>>,
+        clip: Clipping<'_, T>,
     ) {
         for parameters in model.index.buckets().collect::<Vec<_>>() {
-            self.updated(model, parameters, gradients, shares);
+            self.updated(model, parameters, gradients, (shares, Some(clip)));
         }
     }
 

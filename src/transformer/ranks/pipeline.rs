@@ -175,8 +175,8 @@ fn settle<T, B: Backend<Buffer = T>>(
     if let Some(clip) = clip {
         exchange.wait(model, gradients, None);
         let place = exchange.state.place();
-        clip.apply(model, seat, gradients, place);
-        exchange.update_all(model, gradients, None);
+        let clip = clip.measure(model, seat, gradients, place);
+        exchange.update_all(model, gradients, None, clip);
     }
     exchange.end(model, gradients);
 }

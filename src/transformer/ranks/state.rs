@@ -1,13 +1,14 @@
 //! What training has come to, rank by rank: parameters and the optimizer's moments, written to a file a rank and read back.
 //!
 //! What replicas have alike the first one writes, and all read; what each keeps a share of, each writes itself. Everything else that a
-//! step depends on is a function of how many there were: tokens, dropout, the optimizer's corrections.
+//! step depends on is a function of how many there were: tokens, dropout, the optimizer's corrections. Where ranks have rounded copies of
+//! what others update, what is exact of it comes to all of them first.
 
-use super::super::backend::Backend;
+use super::super::backend::{Backend, Store, Stretch};
 use super::super::checkpoint::file::{Number, TensorFile};
 use super::super::checkpoint::written::{Planned, Written, write};
 use super::super::collective::grid::Groups;
-use super::super::collective::share;
+use super::super::collective::{Job, share};
 use super::super::error::SessionError;
 use super::one::{Rank, RankOutcome, Work};
 use std::path::Path;
@@ -96,15 +97,36 @@ impl<B: Backend + Clone> Rank<B> {
         buffer.into_iter().for_each(|buffer| backend.upload(numbers, buffer));
     }
 
+    /// Has parameters that other replicas update as exact as they have them, by way of where gradients are between two steps.
+    fn make_exact(&mut self) {
+        let Work::Train(t) = &mut self.work else { return };
+        let (model, data) = (&mut self.model, &*self.seat.groups.data);
+        if t.state().place().1 == 1 || !model.backend.rounds_parameters() {
+            return;
+        }
+        let layers = model.index.of_layers();
+        let own = |i: &usize| t.shares.is_some() && layers.contains(i);
+        let here = |i: &usize| model.index.specs[*i].len() > 0 && !own(i);
+        let all: Vec<usize> = (0..model.index.specs.len()).filter(here).collect();
+        let room = t.room();
+        for i in all {
+            let whole = Stretch { from: 0, to: 0, len: model.index.specs[i].len() };
+            model.backend.put(&model.parameters[i], room.of(i), whole, Store::Overwrite);
+            data.run(Job::AllGather, std::slice::from_mut(room.of(i)));
+            model.backend.put(room.of(i), &mut model.parameters[i], whole, Store::Overwrite);
+        }
+    }
+
     /// Writes what no rank before it does to a file of its own in this folder, and returns when that is on the disk. `None`: others
-    /// write all that it has.
+    /// write all that it has. All ranks are asked at once.
     ///
     /// # Errors
     /// Disk or permissions, in words.
-    pub(crate) fn save(&self, folder: &Path) -> Result<Option<Written>, String> {
+    pub(crate) fn save(&mut self, folder: &Path) -> Result<Option<Written>, String> {
         if !matches!(self.work, Work::Train(_)) {
             return Err("only training has a state to go on from".into());
         }
+        self.make_exact();
         let (replica, part) = self.place();
         let (planned, places): (Vec<Planned>, Vec<Place>) =
             self.kept().into_iter().filter(|k| k.own || replica == 0).map(|k| (k.planned, k.place)).unzip();

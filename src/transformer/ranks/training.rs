@@ -1,9 +1,9 @@
 //! What a training rank keeps, and its step: forward, backward, exchange and update.
 //!
 //! A step's operations are the same every time, so that a backend may capture them once and replay them ([`Backend::captured`]):
-//! tokens lie in buffers, and what else differs is told beforehand. Ranks that exchange with others do their steps one by one: what
+//! tokens lie in buffers, and what else differs is told beforehand. Ranks that exchange with others do their operations one by one: what
 //! a capture makes of several threads' collectives, and of a stream beside the device's own, has not been tried on GPUs. So do those
-//! whose batch goes through in micro-batches, as each has a loss to be read.
+//! whose batch goes through in several micro-batches, as each has a loss to be read.
 
 use super::super::backend::{Alloc, Backend, Captured, Category, Loss, Tokens, Update, Varying};
 use super::super::collective::grid::{Parallel, Sharding};
@@ -184,6 +184,13 @@ impl<T> Training<T> {
         &mut self.state
     }
 
+    /// Where a pass writes its gradients, those of each parameter: of nobody between two steps.
+    pub(super) fn room(&mut self) -> &mut Gradients<T> {
+        match &mut self.kept {
+            Kept::Layer(all) | Kept::All { one: Some(all), .. } | Kept::All { sum: all, .. } => all,
+        }
+    }
+
     /// Where the block's targets lie, of one pass after the other.
     pub(crate) fn vectors(&mut self) -> impl Iterator<Item = &mut T> {
         self.passes.iter_mut().filter_map(|pass| match &mut pass.aim {
@@ -256,14 +263,10 @@ impl<T> Training<T> {
         let activations = &mut activations[0];
         let (backend, Some(pass)) = (model.backend.clone(), passes.first()) else { return Loss::OnDevice };
         let (ids, targets) = pass.operands();
-        let varying = Varying {
-            position: 0,
-            position_row: model.position_row(0),
-            dropout: dropout.map_or(0, |d| d.seed),
-            update: Some((update, state.steps())),
-        };
+        let varying = varying(model, update, state.steps(), dropout);
         // A device does later what it is asked for now.
         let on_host = backend.kind() == BackendKind::Cpu;
+        let alone = seat.is_alone() && shares.is_none();
         let mut loss = Loss::OnDevice;
         let mut step = || {
             let mut exchange = Exchange::new(&seat.groups, seat.sharding, update, state);
@@ -275,7 +278,7 @@ impl<T> Training<T> {
             loss = model.backward_by_layers(ids, &targets, activations, scratch, gradients, dropout, &mut exchange);
             exchange.end(model, gradients);
         };
-        if seat.groups.data.size() * seat.groups.tensor.size() == 1 {
+        if alone {
             backend.captured(&varying, captured, &mut step);
         } else {
             step();
@@ -284,7 +287,7 @@ impl<T> Training<T> {
     }
 
     /// One pass after the other, whose gradients are added up; what comes of the last one is exchanged, clipped and used. The loss is
-    /// the mean of theirs, and their gradients that of theirs.
+    /// the mean of theirs, and their gradients that of theirs. A single pass, whose loss nobody has to wait for, may be captured.
     fn in_passes<B: Backend<Buffer = T> + Clone>(
         &mut self,
         model: &mut Model<B>,
@@ -292,17 +295,81 @@ impl<T> Training<T> {
         update: &Update,
         dropout: Option<StepDropout>,
     ) -> Loss {
-        let Self { activations, scratch, kept: Kept::All { sum, one, clip }, state, passes, shares, .. } = self else {
+        let Self { activations, scratch, kept: Kept::All { sum, one, clip }, state, passes, captured, shares } = self
+        else {
             return Loss::OnDevice;
         };
+        let backend = model.backend.clone();
+        let (count, activations) = (passes.len(), &mut activations[0]);
+        let varying = varying(model, update, state.steps(), dropout);
+        let alone = seat.is_alone() && count == 1 && shares.is_none();
+        let mut loss = Loss::OnDevice;
+        let mut step = || {
+            let mut exchange = Exchange::new(&seat.groups, seat.sharding, update, state);
+            exchange.together = clip.is_some();
+            exchange.parameters = shares.as_mut();
+            let room = Room {
+                activations: &mut *activations,
+                scratch: &mut *scratch,
+                sum: &mut *sum,
+                one: one.as_mut(),
+            };
+            loss = room.go_through(model, &mut exchange, passes, (seat.sharding.of_gradients(), dropout));
+            // Shares of gradients are used by way of where passes write theirs.
+            let (room, shares) = match one.as_mut() {
+                Some(one) if seat.sharding.of_gradients() => (one, Some(&*sum)),
+                _ => (&mut *sum, None),
+            };
+            if let Some(clip) = clip.as_mut() {
+                exchange.wait(model, room, None);
+                let place = exchange.state.place();
+                let clip = clip.measure(model, seat, shares.unwrap_or(&*room), place);
+                exchange.update_all(model, room, shares, clip);
+            }
+            exchange.end(model, room);
+        };
+        if alone {
+            backend.captured(&varying, captured, &mut step);
+        } else {
+            step();
+        }
+        loss
+    }
+}
+
+/// What a step's operations are told beside what lies in buffers.
+fn varying<'u, B: Backend>(
+    model: &Model<B>,
+    update: &'u Update,
+    steps: u32,
+    dropout: Option<StepDropout>,
+) -> Varying<'u> {
+    let (position_row, dropout) = (model.position_row(0), dropout.map_or(0, |d| d.seed));
+    Varying { position: 0, position_row, dropout, update: Some((update, steps)) }
+}
+
+/// Where the passes of a step are gone through, and what they come to is added up.
+struct Room<'a, T> {
+    activations: &'a mut Activations<T>,
+    scratch: &'a mut Scratch<T>,
+    sum: &'a mut Gradients<T>,
+    one: Option<&'a mut Gradients<T>>,
+}
+
+impl<T> Room<'_, T> {
+    /// The mean of the passes' losses; `shared`: each replica adds up its own share of the gradients.
+    fn go_through<B: Backend<Buffer = T>>(
+        self,
+        model: &mut Model<B>,
+        exchange: &mut Exchange<'_, T>,
+        passes: &[Pass<T>],
+        (shared, dropout): (bool, Option<StepDropout>),
+    ) -> Loss {
+        let Self { activations, scratch, sum, mut one } = self;
         let (count, share) = (passes.len(), 1.0 / passes.len() as f32);
-        let activations = &mut activations[0];
+        // A device does later what it is asked for now.
         let on_host = model.backend.kind() == BackendKind::Cpu;
-        let mut exchange = Exchange::new(&seat.groups, seat.sharding, update, state);
-        exchange.together = clip.is_some();
-        exchange.parameters = shares.as_mut();
-        let shared = seat.sharding.of_gradients();
-        let mut losses = 0.0;
+        let (mut loss, mut losses) = (Loss::OnDevice, 0.0);
         for (number, pass) in passes.iter().enumerate() {
             let ((ids, targets), dropout) = (pass.operands(), dropout.map(|d| d.of_micro_batch(number)));
             let forward = trace::part(on_host, "forward");
@@ -310,11 +377,11 @@ impl<T> Training<T> {
             drop(forward);
             let backward = trace::part(on_host, "backward");
             let (first, last) = (number == 0, number + 1 == count);
-            let loss = match one {
+            loss = match one.as_deref_mut() {
                 // Replicas exchange what each pass comes to, and each adds up its own share.
                 Some(one) if shared => {
                     let sum = Sum { shares: &mut *sum, first, last: last.then_some(share) };
-                    let mut turns = Summing { exchange: &mut exchange, sum };
+                    let mut turns = Summing { exchange: &mut *exchange, sum };
                     let loss = model.backward_by_layers(ids, &targets, activations, scratch, one, dropout, &mut turns);
                     let Summing { exchange, mut sum } = turns;
                     exchange.wait(model, one, Some(&mut sum));
@@ -340,28 +407,11 @@ impl<T> Training<T> {
                 }
             };
             drop(backward);
-            losses += f64::from(model.backend.read_loss(loss));
-        }
-        // Shares of gradients are used by way of where passes write theirs.
-        let (room, shares) = match one {
-            Some(one) if shared => (one, Some(&mut *sum)),
-            _ => (&mut *sum, None),
-        };
-        if let Some(clip) = clip {
-            exchange.wait(model, room, None);
-            let place = exchange.state.place();
-            match shares {
-                Some(shares) => {
-                    clip.apply(model, seat, shares, place);
-                    exchange.update_all(model, room, Some(shares));
-                }
-                None => {
-                    clip.apply(model, seat, room, place);
-                    exchange.update_all(model, room, None);
-                }
+            // The next pass leaves its loss in the same place.
+            if count > 1 {
+                losses += f64::from(model.backend.read_loss(loss));
             }
         }
-        exchange.end(model, room);
-        Loss::Known((losses / count as f64) as f32)
+        if count > 1 { Loss::Known((losses / count as f64) as f32) } else { loss }
     }
 }

@@ -252,7 +252,7 @@ impl Alloc for Account {
     fn alloc(&self, len: usize, category: Category) -> Result<(), SessionError> {
         let mut parts = self.parts.borrow_mut();
         let part = match category {
-            Category::Weights | Category::FixedWeights => &mut parts.weights_bytes,
+            Category::Weights | Category::ExactWeights | Category::FixedWeights => &mut parts.weights_bytes,
             Category::Gradients => &mut parts.gradients_bytes,
             Category::Optimizer => &mut parts.optimizer_bytes,
             Category::Activations | Category::Statistics => &mut parts.activations_bytes,
@@ -298,7 +298,7 @@ impl Account {
         let batch = if training { w.levers.of_pass(Extent { batch, tokens }).batch } else { batch };
         if self.cuda.is_some() {
             let mut parts = self.parts.borrow_mut();
-            parts.workspace_bytes += cuda::workspace_bytes(w, shape, batch * tokens);
+            parts.workspace_bytes += cuda::workspace_bytes(w, shape, batch * tokens, stage.is_last());
             return Ok(());
         }
         let vocabulary = if shape.has_vocabulary_head() && stage.is_last() { shape.vocab_size as usize } else { 0 };

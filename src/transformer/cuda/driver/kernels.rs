@@ -63,6 +63,7 @@ pub(crate) const FILES: &[Source] = sources![
     "route.cu",
     "rows.cu",
     "sinks.cu",
+    "squares.cu",
     "trial.cu",
 ];
 
