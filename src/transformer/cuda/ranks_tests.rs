@@ -37,8 +37,7 @@ type UnderWay = (u64, VecDeque<(u64, Job, Vec<Place>)>);
 
 impl Hosted {
     fn carry_out(&self, job: Job, places: &[Place]) {
-        let mut numbers: Vec<Vec<f32>> =
-            places.iter().map(|(real, at, len)| self.host.get(*real, *at, *len)).collect();
+        let mut numbers: Vec<Vec<f32>> = places.iter().map(|(real, at, len)| self.host.get(*real, *at, *len)).collect();
         self.inner.run(job, &mut numbers);
         places.iter().zip(&numbers).for_each(|((real, at, _), n)| self.host.set(*real, *at, n));
     }
@@ -231,7 +230,9 @@ fn bits(session: &mut Ranks, steps: usize) -> Vec<u32> {
 #[test]
 fn training_goes_on_from_files_of_ranks_that_share() {
     for sharding in Sharding::ALL.iter().copied() {
-        for (dtype, tensor, pipeline) in [(Dtype::F32, 1, 1), (Dtype::Bf16, 1, 1), (Dtype::Bf16, 2, 1), (Dtype::Bf16, 1, 2)] {
+        for (dtype, tensor, pipeline) in
+            [(Dtype::F32, 1, 1), (Dtype::Bf16, 1, 1), (Dtype::Bf16, 2, 1), (Dtype::Bf16, 1, 2)]
+        {
             if pipeline > 1 && sharding.of_gradients() {
                 continue;
             }
@@ -244,7 +245,11 @@ fn training_goes_on_from_files_of_ranks_that_share() {
             let mut killed = session(&w, parallel).unwrap().0;
             bits(&mut killed, 2);
             killed.save(folder.path()).unwrap();
-            assert_eq!(bits(&mut killed, 1), want[2..3], "{dtype} {parallel:?}: what goes on after it has been written");
+            assert_eq!(
+                bits(&mut killed, 1),
+                want[2..3],
+                "{dtype} {parallel:?}: what goes on after it has been written"
+            );
             let mut again = session(&w, parallel).unwrap().0;
             bits(&mut again, 1);
             again.restore(folder.path(), 2).unwrap();
@@ -303,7 +308,7 @@ fn devices_clip_by_the_norm_of_all_of_them() {
         let w = in_passes(family, accumulate, Some(0.05));
         for (data, tensor) in [(2, 1), (1, 2), (2, 2), (1, 4)] {
             for sharding in [Sharding::None, Sharding::Optimizer] {
-                let parallel = Parallel { data, tensor, pipeline: 1, sharding };
+                let parallel = Parallel { data, tensor, pipeline: 1, expert: 1, sharding };
                 descends_as_on_the_cpu(&format!("{family:?}"), &w, parallel);
             }
         }
@@ -313,10 +318,12 @@ fn devices_clip_by_the_norm_of_all_of_them() {
 #[test]
 fn shares_of_what_passes_add_up_to_are_those_of_the_cpu() {
     for family in [Family::Gpt2, Family::Llama, Family::Block, Family::Mixtral] {
-        for (data, tensor, accumulate, clip) in [(2, 1, 2, None), (2, 2, 1, Some(0.05)), (4, 1, 1, Some(0.05)), (2, 1, 2, Some(0.05))] {
+        for (data, tensor, accumulate, clip) in
+            [(2, 1, 2, None), (2, 2, 1, Some(0.05)), (4, 1, 1, Some(0.05)), (2, 1, 2, Some(0.05))]
+        {
             for sharding in [Sharding::Gradients, Sharding::Parameters] {
                 let w = in_passes(family, accumulate, clip);
-                let parallel = Parallel { data, tensor, pipeline: 1, sharding };
+                let parallel = Parallel { data, tensor, pipeline: 1, expert: 1, sharding };
                 descends_as_on_the_cpu(&format!("{family:?}, {accumulate} passes, {clip:?}"), &w, parallel);
             }
         }

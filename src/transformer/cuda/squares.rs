@@ -74,7 +74,8 @@ mod tests {
         let placed: Vec<(Address, usize)> = all.iter().map(|x| (on.put(Real::F32, x), x.len())).collect();
         let of = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
         // In f64 nothing is lost but where the sum becomes an f32.
-        let close = |got: f32, want: f64| assert!((f64::from(got) - want).abs() <= 2f64.powi(-23) * want, "{got}, {want}");
+        let close =
+            |got: f32, want: f64| assert!((f64::from(got) - want).abs() <= 2f64.powi(-23) * want, "{got}, {want}");
         close(sum(&on, &placed), all.iter().map(|x| of(x)).sum());
         for ((at, len), x) in placed.iter().zip(&all).filter(|((_, len), _)| *len > 2) {
             // One that begins where no wide access can.

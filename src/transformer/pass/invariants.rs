@@ -388,7 +388,8 @@ fn updating_layer_by_layer_is_updating_after_the_whole_pass() {
             state_layered.begin_step();
             let finished =
                 |m: &mut Model<Cpu>, parameters: std::ops::Range<usize>, gradients: &mut Gradients<Buffer>| {
-                    m.update_some(&update, parameters.clone(), gradients.range(parameters), &mut state_layered);
+                    let bucket = &*gradients.range(parameters.clone());
+                    m.update_some(&update, parameters, (bucket, None), &mut state_layered);
                 };
             let tokens = Tokens::Host(&ids[..]);
             let again = layered.backward_by_layers(tokens, &targets, &mut a, &mut scratch, &mut shared, None, finished);

@@ -308,12 +308,8 @@ impl<T> Training<T> {
             let mut exchange = Exchange::new(&seat.groups, seat.sharding, update, state);
             exchange.together = clip.is_some();
             exchange.parameters = shares.as_mut();
-            let room = Room {
-                activations: &mut *activations,
-                scratch: &mut *scratch,
-                sum: &mut *sum,
-                one: one.as_mut(),
-            };
+            let room =
+                Room { activations: &mut *activations, scratch: &mut *scratch, sum: &mut *sum, one: one.as_mut() };
             loss = room.go_through(model, &mut exchange, passes, (seat.sharding.of_gradients(), dropout));
             // Shares of gradients are used by way of where passes write theirs.
             let (room, shares) = match one.as_mut() {
