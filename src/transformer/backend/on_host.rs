@@ -42,7 +42,7 @@ pub(super) fn squares<B: Backend + ?Sized>(on: &B, x: &B::Buffer, part: Range<us
 }
 
 /// `Parts::qk_norm`
-pub(super) fn qk_norm<B: Backend + ?Sized>(
+pub(in crate::transformer) fn qk_norm<B: Backend + ?Sized>(
     on: &B,
     qkv: &mut B::Buffer,
     gains: [&B::Buffer; 2],
@@ -76,7 +76,7 @@ pub(super) fn qk_norm<B: Backend + ?Sized>(
 }
 
 /// `Parts::qk_norm_backward`
-pub(super) fn qk_norm_backward<B: Backend + ?Sized>(
+pub(in crate::transformer) fn qk_norm_backward<B: Backend + ?Sized>(
     on: &B,
     (x, stats): (&B::Buffer, &B::Buffer),
     gains: [&B::Buffer; 2],
