@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Inside, modules stand on floors; a module imports from lower floors only, and `tests/architecture.rs` holds it:
-//! F0 `units`, `stats`, `yaml`, `net`, `amx`; F1 `data`, `hardware`, `load`, `transformer`; F2 `scenario`,
+//! F0 `units`, `stats`, `yaml`, `files`, `net`, `amx`; F1 `data`, `hardware`, `load`, `transformer`; F2 `scenario`,
 //! `projection`; F3 `plan`; F4 `runner`; F5 `results`; F6 `cost`, `sweep`; F7 `comparison`; F8 `experiment`, `report`; F9 `cli`.
 //! `internal` lists what the program, its tests and its benchmarks reach; it is no part of the interface.
 //!
@@ -66,6 +66,7 @@ mod comparison;
 mod cost;
 mod data;
 mod experiment;
+mod files;
 mod hardware;
 mod import;
 #[doc(hidden)]

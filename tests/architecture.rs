@@ -11,6 +11,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("units", 0),
     ("stats", 0),
     ("yaml", 0),
+    ("files", 0),
     ("net", 0),
     ("amx", 0),
     ("data", 1),

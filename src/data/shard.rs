@@ -8,6 +8,7 @@ use super::DataError;
 use super::facts::Facts;
 use super::make::Made;
 use super::tokens::Bytes;
+use crate::files::sync_folder;
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -111,9 +112,7 @@ impl Shard {
             self.write(&file)?;
             file.sync_all()?;
             std::fs::rename(&beside, path)?;
-            #[cfg(unix)]
-            File::open(folder)?.sync_all()?;
-            Ok(())
+            sync_folder(folder)
         })();
         if written.is_err() {
             // Of no use to anybody; the error that is told is the first one.

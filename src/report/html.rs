@@ -7,6 +7,17 @@ use std::fmt::Write;
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("sort.js");
 
+/// Lines that a cell of words takes at the most, up to [`WIDEST`].
+const LINES: usize = 3;
+/// Characters of words that stay on one line.
+const ONE_LINE: usize = 24;
+/// Characters of the widest column of words that a table is made wide for.
+const WIDEST: usize = 60;
+/// Characters that a line may lack at its end, since the next word is longer.
+const RAGGED: usize = 8;
+/// Characters that a cell's padding is as wide as.
+const PADDING: usize = 3;
+
 /// The whole file.
 pub(super) fn render(d: &Document) -> String {
     let mut out = String::new();
@@ -98,11 +109,24 @@ fn figure(f: &Figure) -> String {
     )
 }
 
+/// The least width of a column of words, in characters, which many columns beside it would else press into a stripe; a table that is too
+/// wide then is moved to and fro.
+fn least_width(t: &Table, column: usize) -> usize {
+    let cells = t.rows.iter().filter_map(|r| r.cells.get(column));
+    let longest = cells.map(|c| c.text.chars().count()).max().unwrap_or(0);
+    let in_lines = longest.div_ceil(LINES) + RAGGED;
+    longest.min(in_lines.clamp(ONE_LINE, WIDEST))
+}
+
 fn table(out: &mut String, t: &Table) {
     out.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
-    for c in &t.columns {
-        let class = if c.numeric { " class=\"number\"" } else { "" };
-        let _ = write!(out, "<th scope=\"col\"{class}>{}</th>", text(&c.heading));
+    for (i, c) in t.columns.iter().enumerate() {
+        let how = if c.numeric {
+            " class=\"number\"".to_string()
+        } else {
+            format!(" style=\"min-width: {}ch\"", least_width(t, i) + PADDING)
+        };
+        let _ = write!(out, "<th scope=\"col\"{how}>{}</th>", text(&c.heading));
     }
     out.push_str("</tr></thead>\n<tbody>\n");
     t.rows.iter().for_each(|r| row(out, t, r));
@@ -131,4 +155,27 @@ fn chart(out: &mut String, c: &Chart) {
         c.svg,
         text(&c.caption)
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::{Cell, Column};
+    use super::*;
+
+    #[test]
+    fn a_column_of_words_is_wide_enough_for_three_lines_and_no_wider_than_can_be_read() {
+        let of = |words: &str, times: usize| {
+            let mut t = Table::new(vec![Column::number("n"), Column::text("note")]);
+            t.rows = ["", words]
+                .iter()
+                .map(|w| Row::new(vec![Cell::number("1", 1.0), Cell::text(w.repeat(times))]))
+                .collect();
+            t
+        };
+        assert_eq!([2, 5, 18, 60].map(|times| least_width(&of("words ", times), 1)), [12, 24, 44, 60]);
+        let mut page = String::new();
+        table(&mut page, &of("words ", 18));
+        assert!(page.contains("<th scope=\"col\" class=\"number\">n</th>"), "{page}");
+        assert!(page.contains("<th scope=\"col\" style=\"min-width: 47ch\">note</th>"), "{page}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Files that are whole or not there: written beside, synced, checked, then renamed.
 
 use super::error::ResultsError;
+use crate::files::sync_folder;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -55,11 +56,7 @@ pub(crate) fn replace_text(path: &Path, text: &str) -> Result<(), ResultsError> 
 /// When the system refuses; on systems without such a call nothing is done.
 pub(crate) fn sync_folder_of(path: &Path) -> Result<(), ResultsError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    #[cfg(unix)]
-    File::open(folder).and_then(|f| f.sync_all()).map_err(ResultsError::io(folder, "syncing"))?;
-    #[cfg(not(unix))]
-    let _ = folder;
-    Ok(())
+    sync_folder(folder).map_err(ResultsError::io(folder, "syncing"))
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Logs {
 
     fn followed(&self, start: Inside) -> Inside {
         DELTAS.iter().fold(start, |at, &delta| {
-            let problem = Problem { rows: &self.rows, delta, at, best: (self.error(&at, delta), at) };
+            let problem = Problem::new(&self.rows, delta, at);
             let solver = LevenbergMarquardt::new().with_ftol(1e-9).with_xtol(1e-7).with_patience(20);
             solver.minimize(problem).0.best.1
         })
@@ -175,9 +175,19 @@ struct Problem<'a> {
     rows: &'a [[f64; 3]],
     delta: f64,
     at: Inside,
+    /// Numbers whose squares are twice Huber's loss of each run; none where one of them is no number.
+    residuals: Option<DVector<f64>>,
     /// The best of all places that it has been at, and its error: where a constant runs away, since the runs see nothing of it, the last
     /// one has no error that is a number.
     best: (f64, Inside),
+}
+
+impl<'a> Problem<'a> {
+    fn new(rows: &'a [[f64; 3]], delta: f64, at: Inside) -> Self {
+        let mut problem = Self { rows, delta, at, residuals: None, best: (f64::INFINITY, at) };
+        problem.set_params(&at);
+        problem
+    }
 }
 
 impl LeastSquaresProblem<f64, Dyn, U5> for Problem<'_> {
@@ -186,35 +196,36 @@ impl LeastSquaresProblem<f64, Dyn, U5> for Problem<'_> {
     type ParameterStorage = Owned<f64, U5>;
 
     fn set_params(&mut self, x: &Inside) {
-        self.at = *x;
-        let error = self.rows.iter().map(|r| huber(ln_loss(x, r) - r[2], self.delta)).sum();
+        let of = |r: &[f64; 3]| {
+            let e = ln_loss(x, r) - r[2];
+            e.signum() * (2.0 * huber(e, self.delta)).sqrt()
+        };
+        let all = DVector::from_iterator(self.rows.len(), self.rows.iter().map(of));
+        let error = 0.5 * all.norm_squared();
         if error < self.best.0 {
             self.best = (error, *x);
         }
+        self.at = *x;
+        self.residuals = all.iter().all(|x| x.is_finite()).then_some(all);
     }
 
     fn params(&self) -> Inside {
         self.at
     }
 
-    /// Numbers whose squares are twice Huber's loss.
     fn residuals(&self) -> Option<DVector<f64>> {
-        let of = |r: &[f64; 3]| {
-            let e = ln_loss(&self.at, r) - r[2];
-            e.signum() * (2.0 * huber(e, self.delta)).sqrt()
-        };
-        let all = DVector::from_iterator(self.rows.len(), self.rows.iter().map(of));
-        all.iter().all(|x| x.is_finite()).then_some(all)
+        self.residuals.clone()
     }
 
     fn jacobian(&self) -> Option<OMatrix<f64, Dyn, U5>> {
+        let residuals = self.residuals.as_ref()?;
         let mut all = OMatrix::<f64, Dyn, U5>::zeros(self.rows.len());
         let slope = |i: usize| exponent(self.at[i]) * (1.0 - exponent(self.at[i]) / STEEPEST);
-        for (i, r) in self.rows.iter().enumerate() {
+        for (i, (r, residual)) in self.rows.iter().zip(residuals.iter()).enumerate() {
             let terms = terms(&self.at, r);
             let loss: f64 = terms.iter().sum();
-            let error = (loss.ln() - r[2]).abs();
-            let outer = if error <= self.delta { 1.0 } else { self.delta / (2.0 * huber(error, self.delta)).sqrt() };
+            // Beyond delta the square of the residual is linear in the error: 2 delta |e| - delta^2.
+            let outer = (self.delta / residual.abs()).min(1.0);
             let [floor, size, tokens] = terms.map(|t| outer * t / loss);
             let row = [floor, size, tokens, -slope(3) * r[0] * size, -slope(4) * r[1] * tokens];
             row.into_iter().enumerate().for_each(|(j, x)| all[(i, j)] = x);
@@ -285,7 +296,7 @@ mod tests {
         let logs = Logs::of(&points);
         let at = Inside::new(0.3, -1.0, -0.5, -2.0, -1.5);
         for delta in [1.0, 1e-2] {
-            let mut problem = Problem { rows: &logs.rows, delta, at, best: (f64::INFINITY, at) };
+            let mut problem = Problem::new(&logs.rows, delta, at);
             let (own, counted) = (problem.jacobian().unwrap(), differentiate_numerically(&mut problem).unwrap());
             let off = (own - counted).abs().max();
             assert!(off < 1e-6, "{off}");

@@ -1,8 +1,9 @@
 //! A plot as SVG.
 
+use super::legend::{Legend, STEP};
 use super::plot::{Bar, Join, Mark, Panel, Plot, Series};
 use super::scale::Scale;
-use super::style::{self, GRID, INK, LETTERS, MUTED, PAPER};
+use super::style::{self, GRID, INK, LETTERS, MUTED, PAPER, WIDTH};
 use crate::report::escape;
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
@@ -21,10 +22,9 @@ fn fault(e: impl std::fmt::Display) -> DrawError {
     DrawError(e.to_string())
 }
 
-const WIDTH: u32 = 860;
 const TITLE: u32 = 40;
-/// Longest label of a series, in characters; the table has the whole.
-const LONGEST_LABEL: usize = 34;
+/// Longest name at an axis, in pixels; the table has the whole.
+const LONGEST_TICK: i32 = 280;
 
 /// The picture. `alt` says what it shows to who cannot see it.
 ///
@@ -32,15 +32,16 @@ const LONGEST_LABEL: usize = 34;
 /// The drawing library's, none of which is known to happen on a string.
 pub(super) fn draw(plot: &Plot, alt: &str) -> Result<String, DrawError> {
     let mut svg = String::new();
-    let height = TITLE + plot.panels.iter().map(|p| p.height).sum::<u32>();
+    let legends = Legend::of(&plot.panels);
+    let height = TITLE + plot.panels.iter().zip(&legends).map(|(p, l)| p.height + l.height()).sum::<u32>();
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         root.fill(&PAPER).map_err(fault)?;
         text(&root, &escape::plain(&plot.title), (16, 22), &style::bold(15.5, &INK), HPos::Left)?;
         let mut top = TITLE;
-        for panel in &plot.panels {
-            draw_panel(&root, panel, top)?;
-            top += panel.height;
+        for (panel, legend) in plot.panels.iter().zip(&legends) {
+            draw_panel(&root, panel, legend, top)?;
+            top += panel.height + legend.height();
         }
         root.present().map_err(fault)?;
     }
@@ -53,17 +54,15 @@ fn text(area: &Area, words: &str, at: (i32, i32), letters: &TextStyle, side: HPo
     area.draw(&Text::new(words.to_string(), at, placed)).map_err(fault)
 }
 
-fn draw_panel(root: &Area, panel: &Panel, top: u32) -> Result<(), DrawError> {
-    let labels: Vec<String> =
-        panel.series.iter().map(|s| style::fitted(&escape::plain(&s.label), LONGEST_LABEL)).collect();
-    let widest = labels.iter().map(|l| style::width(l, LETTERS)).max().unwrap_or(0);
-    let right = if widest == 0 { 28 } else { widest + 44 };
-    let ticks = panel.y.scale.ticks().iter().map(|t| style::width(&panel.y.scale.tick_label(*t), LETTERS)).max();
-    let left = ticks.unwrap_or(0).clamp(30, 240) + 24;
+fn draw_panel(root: &Area, panel: &Panel, legend: &Legend, top: u32) -> Result<(), DrawError> {
+    let most = style::fitting(LONGEST_TICK, LETTERS);
+    let y_tick = |y: f64| style::fitted(&escape::plain(&panel.y.scale.tick_label(y)), most);
+    let ticks = panel.y.scale.ticks().iter().map(|t| style::width(&y_tick(*t), LETTERS)).max();
+    let left = ticks.unwrap_or(0).max(30) + 24;
     let area = root.clone().shrink((0, top), (WIDTH, panel.height));
     let mut chart = ChartBuilder::on(&area)
         .margin_top(26)
-        .margin_right(right)
+        .margin_right(legend.right())
         .margin_left(12)
         .x_label_area_size(50)
         .y_label_area_size(left)
@@ -80,7 +79,7 @@ fn draw_panel(root: &Area, panel: &Panel, top: u32) -> Result<(), DrawError> {
         .x_labels(panel.x.scale.ticks().len().max(1))
         .y_labels(panel.y.scale.ticks().len().max(1))
         .x_label_formatter(&|x| escape::plain(&panel.x.scale.tick_label(*x)))
-        .y_label_formatter(&|y| escape::plain(&panel.y.scale.tick_label(*y)))
+        .y_label_formatter(&|y| y_tick(*y))
         .draw()
         .map_err(fault)?;
     // The axis' name reads across, above its axis.
@@ -103,7 +102,10 @@ fn draw_panel(root: &Area, panel: &Panel, top: u32) -> Result<(), DrawError> {
         draw_series(root, &chart, series)?;
     }
     draw_notes(root, &chart, &panel.series)?;
-    draw_labels(root, &mut chart, panel, &labels, top)
+    match &legend.beside {
+        Some(names) => draw_beside(root, &chart, panel, names, top),
+        None => draw_below(root, legend, (top + panel.height) as i32),
+    }
 }
 
 /// Bars, thin lines from one to the next, and the words at their ends.
@@ -240,14 +242,13 @@ fn draw_notes(root: &Area, chart: &Chart, series: &[Series]) -> Result<(), DrawE
 }
 
 /// The series' names beside the panel, each as near to the end of its line as its neighbours leave room.
-fn draw_labels(root: &Area, chart: &mut Chart, panel: &Panel, labels: &[String], top: u32) -> Result<(), DrawError> {
-    const STEP: i32 = 19;
+fn draw_beside(root: &Area, chart: &Chart, panel: &Panel, names: &[String], top: u32) -> Result<(), DrawError> {
     let (xs, ys) = chart.plotting_area().get_pixel_range();
     let mut ends: Vec<(i32, usize)> = panel
         .series
         .iter()
         .enumerate()
-        .filter(|(i, _)| !labels[*i].is_empty())
+        .filter(|(i, _)| !names[*i].is_empty())
         .map(|(i, s)| (s.marks.last().map_or(ys.start, |m| pixel(chart, m).1), i))
         .collect();
     ends.sort_unstable();
@@ -257,7 +258,19 @@ fn draw_labels(root: &Area, chart: &mut Chart, panel: &Panel, labels: &[String],
         let at = y.min(bottom + STEP * k as i32).max(next);
         next = at + STEP;
         draw_mark(root, panel.series[i].look, (xs.end + 20, at), true)?;
-        text(root, &labels[i], (xs.end + 32, at), &style::letters(LETTERS, &INK), HPos::Left)?;
+        text(root, &names[i], (xs.end + 32, at), &style::letters(LETTERS, &INK), HPos::Left)?;
+    }
+    Ok(())
+}
+
+/// The series' names below the panel.
+fn draw_below(root: &Area, legend: &Legend, top: i32) -> Result<(), DrawError> {
+    for line in &legend.below {
+        if let Some(look) = line.mark {
+            draw_mark(root, look, (line.at.0, top + line.at.1), true)?;
+        }
+        let (x, y) = line.words_at();
+        text(root, &line.text, (x, top + y), &style::letters(LETTERS, &INK), HPos::Left)?;
     }
     Ok(())
 }

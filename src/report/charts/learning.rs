@@ -3,7 +3,7 @@
 use super::Drawn;
 use super::plot::{Axis, Join, Mark, Panel, Plot, Reference, Series, extents};
 use super::scale::Scale;
-use super::series::short;
+use super::series::{in_common, names, short};
 use super::style::MOST_SERIES;
 use crate::cost::learning::curve;
 use crate::cost::metric::{Context, Estimate};
@@ -25,8 +25,10 @@ const PANELS: [Along; 3] = [
 
 pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
     let (cells, all) = cells(facts);
+    let (labels, common) = names(facts, &cells, &[]);
+    let shown: Vec<(usize, String)> = cells.iter().copied().zip(labels).collect();
     let target = target(facts);
-    let panels: Vec<Panel> = PANELS.iter().filter_map(|p| panel(facts, &cells, target, p)).collect();
+    let panels: Vec<Panel> = PANELS.iter().filter_map(|p| panel(facts, &shown, target, p)).collect();
     if panels.is_empty() {
         return vec![];
     }
@@ -42,7 +44,8 @@ pub(super) fn figures(facts: &Facts) -> Vec<Drawn> {
         alt: format!("{title}: validation loss of {} cells against tokens, seconds and USD", cells.len()),
         caption: format!(
             "Validation loss after each evaluation but the first, from top to bottom against tokens, seconds and USD; evaluations are no \
-             part of either. What is lowest at the left is the better buy. {seeds}{more}"
+             part of either. What is lowest at the left is the better buy. {seeds}{more}{}",
+            in_common(&common)
         ),
         plot: Plot { title, panels },
     }]
@@ -71,15 +74,15 @@ fn target(facts: &Facts) -> Option<f64> {
     targets.iter().all(|t| *t == Some(first)).then_some(first)
 }
 
-fn panel(facts: &Facts, cells: &[usize], target: Option<f64>, (name, label, place): &Along) -> Option<Panel> {
-    let one = |(look, &i): (usize, &usize)| {
-        let record = &facts.records()[i];
+fn panel(facts: &Facts, cells: &[(usize, String)], target: Option<f64>, (name, tick, place): &Along) -> Option<Panel> {
+    let one = |(look, (i, label)): (usize, &(usize, String))| {
+        let record = &facts.records()[*i];
         let context = Context::of(facts.run, record, facts.book);
         let hour = context.hour.map(|h| h.get() / facts.run.environment.price.utilisation.get());
         let points = curve(&record.measurement.figures.as_ref()?.learned);
         let mark = |p: &Point| Some(Mark::at(Estimate::exact(place(p, hour)?)?, Estimate::exact(p.loss)?));
         let marks: Vec<Mark> = points.iter().filter(|p| p.tokens > 0).filter_map(mark).collect();
-        let label = if cells.len() > 1 { facts.name(i) } else { String::new() };
+        let label = if cells.len() > 1 { label.clone() } else { String::new() };
         (!marks.is_empty()).then_some(Series { label, marks, line: Join::ToTheLast, look })
     };
     let series: Vec<Series> = cells.iter().enumerate().filter_map(one).collect();
@@ -89,7 +92,7 @@ fn panel(facts: &Facts, cells: &[usize], target: Option<f64>, (name, label, plac
     let xs = extents(&series, |m| &m.x);
     let mut losses = extents(&series, |m| &m.y);
     losses.extend(target);
-    let scale = Scale::measured(&xs, *label);
+    let scale = Scale::measured(&xs, *tick);
     let reference = target.map(|target| {
         let (from, to) = scale.ends();
         Reference { points: vec![(from, target), (to, target)], label: format!("target {target}") }

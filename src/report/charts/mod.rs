@@ -12,6 +12,7 @@ pub(super) mod history;
 pub(super) mod iso_cost;
 mod latency;
 mod learning;
+mod legend;
 mod load;
 mod memory;
 mod plot;

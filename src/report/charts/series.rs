@@ -13,43 +13,61 @@ pub(super) struct Gathered {
     pub series: Vec<Series>,
     /// How many series there were before the best were chosen.
     pub all: usize,
+    /// What the chosen ones have in common of what tells all cells apart, and their names leave out.
+    pub common: String,
+}
+
+/// Names of some records by what tells these apart, of the fields beside `without`; and what else they have in common.
+pub(super) fn names(facts: &Facts, records: &[usize], without: &[&str]) -> (Vec<String>, String) {
+    let differs = |path: &str| records.windows(2).any(|w| facts.value(w[0], path) != facts.value(w[1], path));
+    let paths = facts.varied.iter().map(|v| v.path.as_str()).filter(|path| !without.contains(path));
+    let (telling, common): (Vec<&str>, Vec<&str>) = paths.partition(|path| differs(path));
+    let names = records.iter().map(|&i| facts.name_without(i, &[without, &common].concat())).collect();
+    let known = records.first().filter(|&&i| common.iter().any(|path| facts.value(i, path).is_some()));
+    (names, known.map_or(String::new(), |&i| facts.name_without(i, &[without, &telling].concat())))
 }
 
 /// A metric over a swept field. `None` where no series has two points.
 pub(super) fn over(facts: &Facts, along: &Varied, metric: &Metric) -> Option<Gathered> {
     let places = Places::of(along);
-    let mut groups: Vec<(String, Vec<Mark>)> = Vec::new();
+    let without = [along.path.as_str()];
+    // Of each combination its first record and its marks.
+    let mut groups: Vec<(String, usize, Vec<Mark>)> = Vec::new();
     for i in facts.measured() {
         let found = facts.get(i, metric).zip(facts.value(i, &along.path).and_then(|v| places.at(&v)));
         let Some((y, x)) = found.and_then(|(y, at)| Some((y, Estimate::exact(at)?))) else { continue };
-        let name = facts.name_without(i, &[&along.path]);
+        let name = facts.name_without(i, &without);
         let mark = Mark { filled: !facts.disturbed(i), ..Mark::at(x, y) };
-        match groups.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, marks)) => marks.push(mark),
-            None => groups.push((name, vec![mark])),
+        match groups.iter_mut().find(|(n, ..)| *n == name) {
+            Some((.., marks)) => marks.push(mark),
+            None => groups.push((name, i, vec![mark])),
         }
     }
-    if groups.iter().all(|(_, marks)| marks.len() < 2) {
+    if groups.iter().all(|(.., marks)| marks.len() < 2) {
         return None;
     }
     let all = groups.len();
     // Too many to tell apart: those with the lowest value.
     if all > MOST_SERIES {
         let least = |marks: &[Mark]| marks.iter().map(|m| m.y.value).fold(f64::INFINITY, f64::min);
-        groups.sort_by(|a, b| least(&a.1).total_cmp(&least(&b.1)));
+        groups.sort_by(|a, b| least(&a.2).total_cmp(&least(&b.2)));
         groups.truncate(MOST_SERIES);
     }
-    let alone = groups.len() == 1;
+    let (mut labels, common) = names(facts, &groups.iter().map(|g| g.1).collect::<Vec<_>>(), &without);
+    if let [alone] = labels.as_mut_slice() {
+        alone.clear();
+    }
     let series = groups
         .into_iter()
+        .zip(labels)
         .enumerate()
-        .map(|(look, (label, mut marks))| {
+        .map(|(look, ((.., mut marks), label))| {
             marks.sort_by(|a, b| a.x.value.total_cmp(&b.x.value));
             let line = if places.are_numbers() { Join::Joined } else { Join::None };
-            Series { label: if alone { String::new() } else { label }, marks, line, look }
+            Series { label, marks, line, look }
         })
         .collect();
-    Some(Gathered { x: Axis { name: axis_name(along), scale: places.scale() }, series, all })
+    Some(Gathered { x: Axis { name: axis_name(along), scale: places.scale() }, series, all, common })
 }
 
 /// "batch, sequences".
@@ -121,18 +139,23 @@ fn trimmed(x: f64) -> String {
     if short.is_empty() || (short == "0" && x > 0.0) { format!("{x:e}") } else { short.to_string() }
 }
 
-/// What a caption says of series that are not shown, and of marks that are hollow.
+/// What a caption says of series that are not shown, of what is left out of their names, and of marks that are hollow.
 pub(super) fn left_out(g: &Gathered) -> String {
     let hollow = g.series.iter().flat_map(|s| &s.marks).any(|m| !m.filled);
-    let hollow = if hollow { HOLLOW } else { "" };
-    if g.all <= g.series.len() {
-        return hollow.into();
+    let mut said = String::from(if hollow { HOLLOW } else { "" });
+    if g.all > g.series.len() {
+        said += &format!(
+            " Of {} combinations of the other fields, the {} lowest are shown; the table has all.",
+            g.all,
+            g.series.len()
+        );
     }
-    format!(
-        "{hollow} Of {} combinations of the other fields, the {} lowest are shown; the table has all.",
-        g.all,
-        g.series.len()
-    )
+    said + &in_common(&g.common)
+}
+
+/// What a caption says of what names leave out, since all that is shown has it.
+pub(super) fn in_common(common: &str) -> String {
+    if common.is_empty() { String::new() } else { format!(" All that is shown has {common}.") }
 }
 
 /// What hollow marks are, where there are any.
@@ -174,6 +197,26 @@ mod tests {
         let g = over(&Facts::of(&run, fixture::book()), &varied(&run, 1), &TOKENS_PER_SECOND).unwrap();
         assert_eq!(g.series.iter().flat_map(|s| &s.marks).filter(|m| !m.filled).count(), 1);
         assert_eq!(left_out(&g), HOLLOW);
+    }
+
+    #[test]
+    fn what_all_series_have_is_said_once_and_not_in_each_name() {
+        let mut run = fixture::sweep();
+        let facts = Facts::of(&run, fixture::book());
+        let of = |records: &[usize], without: &[&str]| names(&facts, records, without);
+        assert_eq!(
+            of(&[0, 2, 4], &[]),
+            (["batch 1", "batch 4", "batch 8"].map(String::from).into(), "d_model 256, devices 1".into())
+        );
+        assert_eq!(
+            of(&[0, 1], &["batch"]),
+            (["devices 1", "devices 2"].map(String::from).into(), "d_model 256".into())
+        );
+        assert_eq!(of(&[0, 1], &["batch", "model.d_model"]).1, "");
+        run.records[6..].iter_mut().for_each(|r| r.measurement.figures = None);
+        let g = over(&Facts::of(&run, fixture::book()), &varied(&run, 1), &TOKENS_PER_SECOND).unwrap();
+        assert_eq!(g.series.iter().map(|s| s.label.as_str()).collect::<Vec<_>>(), ["devices 1", "devices 2"]);
+        assert_eq!(left_out(&g), " All that is shown has d_model 256.");
     }
 
     fn varied(run: &crate::results::run::Run, at: usize) -> Varied {

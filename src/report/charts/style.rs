@@ -24,6 +24,9 @@ pub(super) const MOST_SERIES: usize = COLOURS.len();
 
 const FAMILY: &str = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif";
 
+/// Pixels that a picture is wide.
+pub(super) const WIDTH: u32 = 860;
+
 /// Pixels of ordinary letters.
 pub(super) const LETTERS: f64 = 12.5;
 
@@ -41,9 +44,12 @@ pub(super) fn bold(pixels: f64, colour: &'static RGBColor) -> TextStyle<'static>
     TextStyle::from(font).color(colour)
 }
 
+/// Width of a letter over its height.
+const LETTER: f64 = 0.58;
+
 /// Estimated pixels that a text takes; there is no font at hand to measure with, so it is on the wide side.
 pub(super) fn width(text: &str, pixels: f64) -> i32 {
-    (text.chars().count() as f64 * pixels * 0.58).ceil() as i32
+    (text.chars().count() as f64 * pixels * LETTER).ceil() as i32
 }
 
 /// A text that fits, its end replaced by an ellipsis where it does not.
@@ -52,6 +58,26 @@ pub(super) fn fitted(text: &str, most: usize) -> String {
         return text.to_string();
     }
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// How many characters fit into so many pixels, by [`width`].
+pub(super) fn fitting(wide: i32, pixels: f64) -> usize {
+    (f64::from(wide.max(0)) / (pixels * LETTER)) as usize
+}
+
+/// A text in lines of at most so many characters, broken at spaces; a word that is longer than a line loses its end.
+pub(super) fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= most => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(fitted(word, most)),
+        }
+    }
+    lines
 }
 
 /// The outline of a shape around a pixel.

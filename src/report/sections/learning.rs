@@ -1,6 +1,6 @@
 //! What it cost to reach a loss: the answer of a run whose trials were to learn something, and a row for each.
 
-use crate::comparison::cheapest::cheapest;
+use crate::comparison::cheapest::{Cheapest, cheapest};
 use crate::comparison::ratio::ratio;
 use crate::cost::metric::{Estimate, Metric, Quantity};
 use crate::cost::metrics::{
@@ -33,12 +33,10 @@ fn target(facts: &Facts) -> Option<f64> {
 
 /// The trial that gets there for least, where one does; else the one whose loss is lowest.
 fn best(facts: &Facts) -> Option<(usize, &'static Metric)> {
-    let least = |metric: &'static Metric| {
-        let known = taught(facts).into_iter().filter_map(|i| Some((i, facts.get(i, metric)?.value)));
-        known.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| (i, metric))
-    };
-    let to_loss = target(facts).and_then(|_| least(&USD_TO_LOSS).or_else(|| least(&SECONDS_TO_LOSS)));
-    to_loss.or_else(|| least(&VALIDATION_LOSS))
+    let all = taught(facts);
+    let of = |metric: &'static Metric| least(facts, &all, metric).map(|found| (all[found.best], metric));
+    let to_loss = target(facts).and_then(|_| of(&USD_TO_LOSS).or_else(|| of(&SECONDS_TO_LOSS)));
+    to_loss.or_else(|| of(&VALIDATION_LOSS))
 }
 
 /// Whether a row is the one that gets there for least.
@@ -82,12 +80,14 @@ fn sentence(facts: &Facts) -> Option<Vec<Span>> {
         let tokens = facts.get(i, &TRAINED_TOKENS).map_or(ABSENT.into(), |e| bare(Quantity::Count, e.value));
         let said =
             format!(" has the lowest validation loss at the end: {value:.4} nats a token after {tokens} tokens{usd}.");
-        return Some(vec![name, Span::plain(said), Span::plain(spread(facts, i))]);
+        let tied = within_spread(facts, &all, metric);
+        return Some(vec![name, Span::plain(said), Span::plain(tied), Span::plain(spread(facts, i))]);
     };
     if std::ptr::eq(metric, &VALIDATION_LOSS) {
         let value = facts.get(i, &VALIDATION_LOSS)?.value;
         let none = format!("No trial reaches a validation loss of {loss}. Nearest to it is ");
-        return Some(vec![Span::plain(none), name, Span::plain(format!(", which ends at {value:.4}."))]);
+        let said = format!(", which ends at {value:.4}.{}", within_spread(facts, &all, metric));
+        return Some(vec![Span::plain(none), name, Span::plain(said)]);
     }
     let cost = facts.get(i, metric)?;
     let amount = |x: f64| if std::ptr::eq(metric, &USD_TO_LOSS) { fixed_usd(x) } else { bare(Quantity::Seconds, x) };
@@ -108,22 +108,14 @@ fn sentence(facts: &Facts) -> Option<Vec<Span>> {
 
 /// How the others compare: what cannot be told from it, the dearest that gets there, and who does not.
 fn others(facts: &Facts, all: &[usize], (best, cost): (usize, &Estimate), metric: &Metric) -> String {
-    let mut said = String::new();
-    let costs: Vec<Option<Estimate>> = all.iter().map(|&i| facts.get(i, metric)).collect();
-    if let Some(found) = cheapest(&costs) {
-        let tied: Vec<String> = found.tied.iter().map(|&place| facts.name(all[place])).collect();
-        if !tied.is_empty() {
-            said += &format!(" Within the spread of its seeds: {}.", listed(&tied));
-        }
-        let dearest = all[found.dearest];
-        let times = facts.get(dearest, metric).and_then(|d| ratio(&d, cost)).filter(|_| dearest != best);
-        if let Some(times) = times {
-            said += &format!(
-                " That is {} times cheaper than the dearest that gets there, {}.",
-                significant(times.value, 3),
-                facts.name(dearest)
-            );
-        }
+    let mut said = within_spread(facts, all, metric);
+    let dearest = least(facts, all, metric).map(|found| all[found.dearest]).filter(|dearest| *dearest != best);
+    if let Some((dearest, times)) = dearest.and_then(|i| Some((i, ratio(&facts.get(i, metric)?, cost)?))) {
+        said += &format!(
+            " That is {} times cheaper than the dearest that gets there, {}.",
+            significant(times.value, 3),
+            facts.name(dearest)
+        );
     }
     let short = all.iter().filter(|&&i| facts.get(i, &TOKENS_TO_LOSS).is_none()).count();
     match short {
@@ -132,6 +124,18 @@ fn others(facts: &Facts, all: &[usize], (best, cost): (usize, &Estimate), metric
         n => said += &format!(" {n} of {} do not get there.", all.len()),
     }
     said
+}
+
+/// The trial that has least of a metric, and those that its seeds do not tell from it; places in `all`.
+fn least(facts: &Facts, all: &[usize], metric: &Metric) -> Option<Cheapest> {
+    cheapest(&all.iter().map(|&i| facts.get(i, metric)).collect::<Vec<_>>())
+}
+
+/// Which trials cannot be told from the one that has least of a metric.
+fn within_spread(facts: &Facts, all: &[usize], metric: &Metric) -> String {
+    let tied = least(facts, all, metric).map(|found| found.tied).unwrap_or_default();
+    let names: Vec<String> = tied.iter().map(|&place| facts.name(all[place])).collect();
+    if names.is_empty() { String::new() } else { format!(" Within the spread of its seeds: {}.", listed(&names)) }
 }
 
 /// What is not known with few seeds.
@@ -232,4 +236,31 @@ pub(in crate::report) fn ending(facts: &Facts, i: usize) -> String {
         (there, all) => format!("{target} reached by {there} of {all} seeds{why}"),
     };
     ended + &kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::learning::learning_tests::{Launch, run};
+    use crate::fixture;
+
+    fn said(target: bool, losses: &[[f64; 3]]) -> String {
+        let launches = |losses: &[f64; 3]| (1..).zip(losses).map(|(seed, loss)| (seed, *loss, None)).collect();
+        let trials: Vec<Vec<Launch>> = losses.iter().map(launches).collect();
+        let run = run(target, &trials.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        closing(&Facts::of(&run, fixture::book())).unwrap()
+    }
+
+    #[test]
+    fn a_lowest_loss_that_seeds_do_not_tell_from_others_is_said_beside_them() {
+        let (best, near, far) = ([2.50, 2.52, 2.51], [2.49, 2.56, 2.53], [2.90, 2.91, 2.92]);
+        let alone = said(false, &[far, best]);
+        assert!(alone.contains("batch 2 has the lowest validation loss at the end: 2.5100"), "{alone}");
+        assert!(!alone.contains("spread"), "{alone}");
+        let tied = said(false, &[far, best, near]);
+        assert!(tied.ends_with(" Within the spread of its seeds: batch 4."), "{tied}");
+        let short = said(true, &[[3.1, 3.12, 3.11], [3.1, 3.2, 3.15], [3.9, 3.91, 3.92]]);
+        assert!(short.starts_with("No trial reaches a validation loss of 3. Nearest to it is batch 1, "), "{short}");
+        assert!(short.ends_with(", which ends at 3.1100. Within the spread of its seeds: batch 2."), "{short}");
+    }
 }

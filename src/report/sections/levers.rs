@@ -54,8 +54,8 @@ pub(super) fn blocks(facts: &Facts) -> Vec<Block> {
         table.rows.push(Row { cells, highlighted: usual == Some(record) });
     }
     table.caption = "Beside each trial that is carried out the usual way (highlighted: the whole batch at once, everything kept, nothing \
-                     shared out, no stages) those that differ from it in that alone. The largest batch is projected: what would fit into \
-                     this machine's memory, all else being as it is."
+                     shared out, no stages, but for what all trials have alike) those that differ from it in that alone. The largest batch \
+                     is projected: what would fit into this machine's memory, all else being as it is."
         .into();
     if staged {
         table.caption += " The bubble is projected as well: the share of a step for which a stage waits for others, if all take as long.";

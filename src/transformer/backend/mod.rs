@@ -15,7 +15,7 @@ mod experts;
 pub(in crate::transformer) mod few_bits_on_host;
 mod latent;
 mod latent_on_host;
-mod on_host;
+pub(in crate::transformer) mod on_host;
 mod parts;
 mod split;
 mod split_on_host;

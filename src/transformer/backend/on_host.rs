@@ -63,7 +63,7 @@ pub(super) fn squares<B: Backend + ?Sized>(on: &B, of: &[(&B::Buffer, Range<usiz
 }
 
 /// `Parts::qk_norm`
-pub(super) fn qk_norm<B: Backend + ?Sized>(
+pub(in crate::transformer) fn qk_norm<B: Backend + ?Sized>(
     on: &B,
     qkv: &mut B::Buffer,
     gains: [&B::Buffer; 2],
@@ -97,7 +97,7 @@ pub(super) fn qk_norm<B: Backend + ?Sized>(
 }
 
 /// `Parts::qk_norm_backward`
-pub(super) fn qk_norm_backward<B: Backend + ?Sized>(
+pub(in crate::transformer) fn qk_norm_backward<B: Backend + ?Sized>(
     on: &B,
     (x, stats): (&B::Buffer, &B::Buffer),
     gains: [&B::Buffer; 2],

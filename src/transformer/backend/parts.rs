@@ -51,32 +51,22 @@ pub trait Parts: Alloc {
     }
 
     /// Norms queries and keys in place, by a gain of each; `kept` takes what they were, `[N, (H + KV) * D]`, and the reciprocal roots
-    /// of their mean squares, `[N, stretches]`, for the backward pass.
+    /// of their mean squares, `[N, stretches]`, for the backward pass. `own` where all heads are normed together and each rank has
+    /// some of them.
     fn qk_norm(
         &self,
         qkv: &mut Self::Buffer,
         gains: [&Self::Buffer; 2],
         kept: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
         d: QkNormDims,
+        own: Option<OwnHeads<'_, Self::Buffer>>,
     ) where
         Self: Backend,
     {
-        on_host::qk_norm(self, qkv, gains, kept, d, None);
+        on_host::qk_norm(self, qkv, gains, kept, d, own);
     }
-    /// `Parts::qk_norm` of all heads together, of which each rank has some.
-    fn qk_norm_split(
-        &self,
-        qkv: &mut Self::Buffer,
-        gains: [&Self::Buffer; 2],
-        kept: Option<(&mut Self::Buffer, &mut Self::Buffer)>,
-        d: QkNormDims,
-        own: OwnHeads<'_, Self::Buffer>,
-    ) where
-        Self: Backend,
-    {
-        on_host::qk_norm(self, qkv, gains, kept, d, Some(own));
-    }
-    /// Gradients of queries and keys, in `dqkv`, become those of what was normed; gradients of the gains are overwritten.
+    /// Gradients of queries and keys, in `dqkv`, become those of what was normed; gradients of the gains are overwritten. `own` as of
+    /// [`Parts::qk_norm`].
     fn qk_norm_backward(
         &self,
         x: &Self::Buffer,
@@ -85,25 +75,11 @@ pub trait Parts: Alloc {
         dqkv: &mut Self::Buffer,
         dgains: [&mut Self::Buffer; 2],
         d: QkNormDims,
+        own: Option<OwnHeads<'_, Self::Buffer>>,
     ) where
         Self: Backend,
     {
-        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, (d, None));
-    }
-    /// The same where each rank has some heads.
-    fn qk_norm_split_backward(
-        &self,
-        x: &Self::Buffer,
-        gains: [&Self::Buffer; 2],
-        stats: &Self::Buffer,
-        dqkv: &mut Self::Buffer,
-        dgains: [&mut Self::Buffer; 2],
-        d: QkNormDims,
-        own: OwnHeads<'_, Self::Buffer>,
-    ) where
-        Self: Backend,
-    {
-        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, (d, Some(own)));
+        on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, (d, own));
     }
 
     /// `x[i] *= factor` for the first `len` elements.

@@ -1,59 +1,43 @@
-//! The vocabulary projection and its cross-entropy in blocks of rows: the logits never exist whole.
+//! The cross-entropy of what the vocabulary projection gives, a block of rows at a time, and the mean squared error.
 
-use super::super::backend::{IGNORED_TARGET, LinearDims, ROWS_AT_A_TIME};
+use super::super::backend::{IGNORED_TARGET, LinearDims};
+use super::head::{BLOCK, Head, counted};
 use super::instructions::vectorised;
 use super::math::{exp, maximum, soft_cap, sum};
-use super::matmul::matmul;
 use super::pool::{Pool, reading, writing};
-use super::product::{Onto, Precision, View};
-
-/// Rows a block.
-pub(super) const BLOCK: usize = ROWS_AT_A_TIME;
 
 /// Elements of scratch that a pass over `n` rows of a vocabulary of `v` takes.
 pub(super) fn scratch_len(n: usize, v: usize) -> usize {
     n.min(BLOCK) * v + n
 }
 
-#[allow(clippy::too_many_arguments, reason = "the operands of `Backend::cross_entropy`")]
+/// `Backend::cross_entropy`
 pub(super) fn cross_entropy(
-    pool: &Pool,
-    precision: Precision,
-    x: &[f32],
-    w: &[f32],
+    head: Head<'_>,
     targets: &[u32],
     mut gradients: Option<(&mut [f32], &mut [f32])>,
     cap: Option<f32>,
-    d: LinearDims,
 ) -> f32 {
-    let LinearDims { n, k, m: v } = d;
-    let weights = View::dense(&w[..v * k], v, k);
-    let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1) as f32;
+    let (pool, LinearDims { n, m: v, .. }) = (head.pool, head.d);
+    let (counted, wanted) = (counted(targets), gradients.is_some());
     let mut scratch = pool.scratch(scratch_len(n, v));
     let (logits, losses) = scratch.split_at_mut(n.min(BLOCK) * v);
-    for first in (0..n).step_by(BLOCK) {
-        let rows = BLOCK.min(n - first);
-        let logits = &mut logits[..rows * v];
-        let x = View::dense(&x[first * k..][..rows * k], rows, k);
-        matmul(pool, precision, logits, Onto::Nothing, x, weights.transposed());
-        let wanted = gradients.is_some();
-        let parts = (writing(logits, v), writing(&mut losses[first..first + rows], 1));
+    for block in head.blocks() {
+        let logits = &mut logits[..block.len() * v];
+        head.logits(&block, logits);
+        let targets = &targets[block.clone()];
+        let parts = (writing(logits, v), writing(&mut losses[block.clone()], 1));
         pool.over(parts, |i, (row, loss)| {
             loss[0] = vectorised(
                 #[inline(always)]
                 || match cap {
-                    None => softmax_row(row, targets[first + i], wanted, counted),
-                    Some(cap) => {
-                        capped_row(row, targets[first + i], wanted.then_some(&mut *pool.scratch(v)), counted, cap)
-                    }
+                    None => softmax_row(row, targets[i], wanted, counted),
+                    Some(cap) => capped_row(row, targets[i], wanted.then_some(&mut *pool.scratch(v)), counted, cap),
                 },
             );
         });
-        if let Some((dx, dw)) = gradients.as_mut() {
-            let dlogits = View::dense(logits, rows, v);
-            matmul(pool, precision, &mut dx[first * k..][..rows * k], Onto::Nothing, dlogits, weights);
-            let onto = if first > 0 { Onto::Target } else { Onto::Nothing };
-            matmul(pool, precision, &mut dw[..v * k], onto, dlogits.transposed(), x);
+        if let Some(gradients) = gradients.as_mut() {
+            head.backward(&block, logits, gradients);
         }
     }
     losses.iter().map(|l| f64::from(*l)).sum::<f64>() as f32 / counted

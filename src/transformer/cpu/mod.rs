@@ -19,6 +19,7 @@ mod decode;
 mod dropout;
 mod embedding;
 mod experts;
+mod head;
 pub(crate) mod instructions;
 mod latent;
 mod loss;
@@ -50,6 +51,7 @@ use super::{BackendKind, Dtype, WeightFormat};
 use array::Slabs;
 use buffer::Buffer;
 use cached::{Cached, KeysAndValues, of_element};
+use head::Head;
 use instructions::vectorised;
 use matmul::{FEW_ROWS, few_rows, matmul};
 use pool::{Pool, reading, writing};
@@ -386,8 +388,8 @@ impl Backend for Cpu {
     ) -> Loss {
         let _span = spans::loss(w, gradients.is_some(), d);
         let gradients = gradients.map(|(dx, dw)| (dx.plain_mut(), dw.plain_mut()));
-        let (x, w) = (x.plain(), w.plain());
-        Loss::Known(loss::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, cap, d))
+        let head = Head { pool: &self.pool, precision: self.precision, x: x.plain(), w: w.plain(), d };
+        Loss::Known(loss::cross_entropy(head, targets, gradients, cap))
     }
     fn mean_squared_error(&self, x: &Buffer, target: &Buffer, dx: Option<&mut Buffer>, len: usize) -> Loss {
         let _span = spans::elements("mean_squared_error", 2, len);

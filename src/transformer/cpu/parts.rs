@@ -8,6 +8,7 @@ use super::super::shape::Routing;
 use super::attention::Latents;
 use super::buffer::Buffer;
 use super::cached::{KeysAndValues, LatentRows, of_element};
+use super::head::Head;
 use super::pool::{reading, writing};
 use super::qk_norm::OverRanks;
 use super::routes::Rule;
@@ -106,33 +107,29 @@ impl Parts for Cpu {
         own: OwnWords<'_, Buffer>,
     ) -> Loss {
         let gradients = gradients.map(|(dx, dw)| (dx.plain_mut(), dw.plain_mut()));
-        let (x, w) = (x.plain(), w.plain());
-        Loss::Known(words::cross_entropy(&self.pool, self.precision, x, w, targets, gradients, cap, d, own))
+        let head = Head { pool: &self.pool, precision: self.precision, x: x.plain(), w: w.plain(), d };
+        Loss::Known(words::cross_entropy(head, targets, gradients, cap, own))
     }
 
-    fn qk_norm(&self, qkv: &mut Buffer, gains: [&Buffer; 2], kept: Option<(&mut Buffer, &mut Buffer)>, d: QkNormDims) {
-        let _span = spans::norm("qk_norm", 2, d.of.rows() * d.width());
-        let kept = kept.map(|(x, stats)| (x.plain_mut(), stats.plain_mut()));
-        qk_norm::forward(&self.pool, qkv.plain_mut(), gains.map(Buffer::plain), kept, d, None);
-    }
-    fn qk_norm_split(
+    fn qk_norm(
         &self,
         qkv: &mut Buffer,
         gains: [&Buffer; 2],
         kept: Option<(&mut Buffer, &mut Buffer)>,
         d: QkNormDims,
-        own: OwnHeads<'_, Buffer>,
+        own: Option<OwnHeads<'_, Buffer>>,
     ) {
-        let OwnHeads { ranks, sums, over_sums } = own;
         let (pool, numbers) = (&self.pool, d.of.rows() * d.width());
-        {
-            let _span = spans::norm("qk_norm", 1, numbers);
-            qk_norm::squares(pool, qkv.plain(), sums.plain_mut(), d);
-        }
-        over_sums(sums);
+        let over = own.map(|OwnHeads { ranks, sums, over_sums }| {
+            {
+                let _span = spans::norm("qk_norm", 1, numbers);
+                qk_norm::squares(pool, qkv.plain(), sums.plain_mut(), d);
+            }
+            over_sums(sums);
+            OverRanks { sums: sums.plain(), ranks }
+        });
         let _span = spans::norm("qk_norm", 2, numbers);
         let kept = kept.map(|(x, stats)| (x.plain_mut(), stats.plain_mut()));
-        let over = Some(OverRanks { sums: sums.plain(), ranks });
         qk_norm::forward(pool, qkv.plain_mut(), gains.map(Buffer::plain), kept, d, over);
     }
     fn qk_norm_backward(
@@ -143,31 +140,19 @@ impl Parts for Cpu {
         dqkv: &mut Buffer,
         dgains: [&mut Buffer; 2],
         d: QkNormDims,
+        own: Option<OwnHeads<'_, Buffer>>,
     ) {
-        let _span = spans::norm("qk_norm_backward", 3, d.of.rows() * d.width());
-        let saved = qk_norm::SavedQkNorm { x: x.plain(), stats: stats.plain(), gains: gains.map(Buffer::plain) };
-        qk_norm::backward(&self.pool, saved, dqkv.plain_mut(), dgains.map(Buffer::plain_mut), d, None);
-    }
-    fn qk_norm_split_backward(
-        &self,
-        x: &Buffer,
-        gains: [&Buffer; 2],
-        stats: &Buffer,
-        dqkv: &mut Buffer,
-        dgains: [&mut Buffer; 2],
-        d: QkNormDims,
-        own: OwnHeads<'_, Buffer>,
-    ) {
-        let OwnHeads { ranks, sums, over_sums } = own;
         let (pool, numbers) = (&self.pool, d.of.rows() * d.width());
         let saved = qk_norm::SavedQkNorm { x: x.plain(), stats: stats.plain(), gains: gains.map(Buffer::plain) };
-        {
-            let _span = spans::norm("qk_norm_backward", 2, numbers);
-            qk_norm::along(pool, saved, dqkv.plain(), sums.plain_mut(), d);
-        }
-        over_sums(sums);
+        let over = own.map(|OwnHeads { ranks, sums, over_sums }| {
+            {
+                let _span = spans::norm("qk_norm_backward", 2, numbers);
+                qk_norm::along(pool, saved, dqkv.plain(), sums.plain_mut(), d);
+            }
+            over_sums(sums);
+            OverRanks { sums: sums.plain(), ranks }
+        });
         let _span = spans::norm("qk_norm_backward", 3, numbers);
-        let over = Some(OverRanks { sums: sums.plain(), ranks });
         qk_norm::backward(pool, saved, dqkv.plain_mut(), dgains.map(Buffer::plain_mut), d, over);
     }
     fn scale(&self, x: &mut Buffer, len: usize, factor: f32) {

@@ -3,7 +3,7 @@
 use super::super::backend::{AttentionDims, ExpertDims, LatentDims};
 use super::super::{Dtype, WeightFormat};
 use super::product::PackedLayout;
-use super::{attention, experts, latent, loss, precision, product, stored};
+use super::{attention, experts, head, latent, loss, precision, product, stored};
 
 /// Words of 32 bits that a weight matrix `[M, K]` takes where it is kept for inference.
 pub(in crate::transformer) fn weight_words(m: usize, k: usize, dtype: Dtype, weights: WeightFormat) -> usize {
@@ -31,8 +31,8 @@ pub(in crate::transformer) fn scratch_words(
     let products = [
         forward,
         product::scratch_words(widest, rows, model.max(inner)),
-        product::scratch_words(loss::BLOCK.min(rows), vocabulary, model),
-        product::scratch_words(vocabulary, loss::BLOCK.min(rows), model),
+        product::scratch_words(head::BLOCK.min(rows), vocabulary, model),
+        product::scratch_words(vocabulary, head::BLOCK.min(rows), model),
     ];
     let packed = products.into_iter().max().unwrap_or(0);
     logits + experts + threads * attention::scratch_len(attention, true) + packed

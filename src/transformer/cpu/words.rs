@@ -1,43 +1,34 @@
 //! The vocabulary projection and its cross-entropy where each rank has some of the vocabulary's rows: by blocks of rows as in
 //! [`super::loss`], whose largest logits and sums the ranks tell one another.
 
-use super::super::backend::{IGNORED_TARGET, LinearDims, OwnWords, ROWS_AT_A_TIME};
+use super::super::backend::{IGNORED_TARGET, LinearDims, OwnWords};
 use super::buffer::Buffer;
+use super::head::{BLOCK, Head, counted};
 use super::instructions::vectorised;
 use super::math::{exp, maximum, soft_cap, sum};
-use super::matmul::matmul;
-use super::pool::{Pool, writing};
-use super::product::{Onto, Precision, View};
+use super::pool::writing;
 use super::spans;
 
-#[allow(clippy::too_many_arguments, reason = "the operands of `Parts::cross_entropy_split`")]
+/// `Parts::cross_entropy_split`
 pub(super) fn cross_entropy(
-    pool: &Pool,
-    precision: Precision,
-    x: &[f32],
-    w: &[f32],
+    head: Head<'_>,
     targets: &[u32],
     mut gradients: Option<(&mut [f32], &mut [f32])>,
     cap: Option<f32>,
-    d: LinearDims,
     own: OwnWords<'_, Buffer>,
 ) -> f32 {
-    let LinearDims { n, k, m: v } = d;
+    let (pool, LinearDims { n, m: v, .. }) = (head.pool, head.d);
     let OwnWords { first: word, largest, sums, over_largest, over_sums } = own;
-    let weights = View::dense(&w[..v * k], v, k);
-    let counted = targets.iter().filter(|&&t| t != IGNORED_TARGET).count().max(1) as f32;
-    let wanted = gradients.is_some();
-    let mut scratch = pool.scratch(n.min(ROWS_AT_A_TIME) * v);
+    let (counted, wanted) = (counted(targets), gradients.is_some());
+    let mut scratch = pool.scratch(n.min(BLOCK) * v);
     let mut total = 0.0;
-    for first in (0..n).step_by(ROWS_AT_A_TIME) {
-        let rows = ROWS_AT_A_TIME.min(n - first);
-        let (logits, targets, of_block) =
-            (&mut scratch[..rows * v], &targets[first..first + rows], LinearDims { n: rows, ..d });
+    for block in head.blocks() {
+        let (rows, targets) = (block.len(), &targets[block.clone()]);
+        let (logits, of_block) = (&mut scratch[..rows * v], LinearDims { n: rows, ..head.d });
         let place = |row: usize| OwnWords::<Buffer>::place(word, v, targets[row]);
-        let x = View::dense(&x[first * k..][..rows * k], rows, k);
         {
             let _span = spans::part_of_loss(1.0, of_block);
-            matmul(pool, precision, logits, Onto::Nothing, x, weights.transposed());
+            head.logits(&block, logits);
             let parts = (writing(logits, v), writing(&mut largest.plain_mut()[..rows], 1));
             pool.over(parts, |_, (row, largest)| {
                 largest[0] = vectorised(
@@ -77,7 +68,7 @@ pub(super) fn cross_entropy(
             _ => f64::from(largest[i] + sums[2 * i].ln() - sums[2 * i + 1]),
         };
         total += targets.iter().enumerate().map(of_row).sum::<f64>();
-        let Some((dx, dw)) = gradients.as_mut() else { continue };
+        let Some(gradients) = gradients.as_mut() else { continue };
         let _span = spans::part_of_loss(2.0, of_block);
         pool.over(writing(logits, v), |i, row| {
             if targets[i] == IGNORED_TARGET {
@@ -89,10 +80,7 @@ pub(super) fn cross_entropy(
                 || gradient(row, place(i), (largest[i], factor, 1.0 / counted), cap),
             );
         });
-        let dlogits = View::dense(logits, rows, v);
-        matmul(pool, precision, &mut dx[first * k..][..rows * k], Onto::Nothing, dlogits, weights);
-        let onto = if first > 0 { Onto::Target } else { Onto::Nothing };
-        matmul(pool, precision, &mut dw[..v * k], onto, dlogits.transposed(), x);
+        head.backward(&block, logits, gradients);
     }
     total as f32 / counted
 }

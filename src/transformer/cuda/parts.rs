@@ -1,8 +1,8 @@
 //! Which parts of models the kernels have: what they have not is refused before anything is built.
 
 use super::super::backend::{
-    AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, Parts as BackendParts,
-    QkNormDims, Store, Stretch,
+    AttentionDims, BlockCopy, CacheDims, ExpertDims, Experts, ExpertsBackward, LatentDims, OwnHeads,
+    Parts as BackendParts, QkNormDims, Store, Stretch, on_host,
 };
 use super::super::shape::{Routing, Shape};
 use super::super::{CacheFormat, Workload};
@@ -73,7 +73,17 @@ impl BackendParts for Cuda {
         sinks::sinks_backward(self.on(), out.format(), operands, &d);
     }
 
-    fn qk_norm(&self, qkv: &mut Buffer, gains: [&Buffer; 2], kept: Option<(&mut Buffer, &mut Buffer)>, d: QkNormDims) {
+    fn qk_norm(
+        &self,
+        qkv: &mut Buffer,
+        gains: [&Buffer; 2],
+        kept: Option<(&mut Buffer, &mut Buffer)>,
+        d: QkNormDims,
+        own: Option<OwnHeads<'_, Buffer>>,
+    ) {
+        if own.is_some() {
+            return on_host::qk_norm(self, qkv, gains, kept, d, own);
+        }
         let kept = kept.map(|(x, stats)| (x.at(), stats.wide()));
         qk_norm::qk_norm(self.on(), qkv.format(), qkv.at(), gains.map(Buffer::at), kept, d);
     }
@@ -85,7 +95,11 @@ impl BackendParts for Cuda {
         dqkv: &mut Buffer,
         dgains: [&mut Buffer; 2],
         d: QkNormDims,
+        own: Option<OwnHeads<'_, Buffer>>,
     ) {
+        if own.is_some() {
+            return on_host::qk_norm_backward(self, (x, stats), gains, dqkv, dgains, (d, own));
+        }
         let real = dqkv.format();
         let Some(partial) = self.state.scratch(4 * qk_norm::partial_len(self.on(), real, d)) else { return };
         let saved = SavedQkNorm { x: x.at(), stats: stats.wide(), gains: gains.map(Buffer::at) };

@@ -137,7 +137,7 @@ mod tests {
             on.wait().unwrap();
             let (mut want, gains) = (array(&before), gains.map(|g| array(&g)));
             let (mut want_x, mut want_stats) = (array(&vec![0.0; n * d.width()]), array(&vec![0.0; n * d.count()]));
-            Naive.qk_norm(&mut want, gains.each_ref(), Some((&mut want_x, &mut want_stats)), d);
+            Naive.qk_norm(&mut want, gains.each_ref(), Some((&mut want_x, &mut want_stats)), d, None);
             close(&what, real, &on.get(real, kept, want.len()), &want);
             assert_eq!(on.get(real, kept, want.len()), on.get(real, alone, want.len()), "{what}");
             assert_eq!(on.get(real, x, want_x.len()), want_x.to_vec(), "{what}");
@@ -168,7 +168,7 @@ mod tests {
             let (mut want, gains) = (array(&dout), gains.map(|g| array(&g)));
             let [mut of_q, mut of_k] = [q, k].map(|len| array(&vec![0.0; len]));
             let of_gains = [&mut of_q, &mut of_k];
-            Naive.qk_norm_backward(&array(&x), gains.each_ref(), &array(&stats), &mut want, of_gains, d);
+            Naive.qk_norm_backward(&array(&x), gains.each_ref(), &array(&stats), &mut want, of_gains, d, None);
             close(&what, real, &on.get(real, dqkv, want.len()), &want);
             for (at, want) in dgains.into_iter().zip([of_q, of_k]) {
                 close(&format!("{what}, gains"), Real::F32, &on.get(Real::F32, at, want.len()), &want);

@@ -99,9 +99,10 @@ fn squares<B: Backend + 'static>(len: usize, parts: [Range<usize>; 2]) -> Case<B
     })
 }
 
-fn text(d: QkNormDims) -> String {
+fn text(d: QkNormDims, split: bool) -> String {
     let gain = if d.gain_offset == 0.0 { String::new() } else { format!(" by {} + w", d.gain_offset) };
-    format!("{} of {}{gain}", attention::text(d.of), if d.whole { "all heads" } else { "each head" })
+    let ranks = if split { " of two ranks" } else { "" };
+    format!("{} of {}{ranks}{gain}", attention::text(d.of), if d.whole { "all heads" } else { "each head" })
 }
 
 /// For each element of queries and keys, its row's and its own place, the stretch that it is of, and its place in the gain.
@@ -130,20 +131,24 @@ fn of_statistics(d: QkNormDims) -> Allowed {
     })
 }
 
-/// What it comes to where another rank has the same heads.
-fn among_two<B: Backend + 'static>(
+/// What it comes to on one rank, or where another one has the same heads.
+fn among<B: Backend + 'static>(
     on: &B,
     d: QkNormDims,
-    run: impl FnOnce(OwnHeads<'_, B::Buffer>),
+    split: bool,
+    run: impl FnOnce(Option<OwnHeads<'_, B::Buffer>>),
 ) -> Result<(), SessionError> {
+    if !split {
+        run(None);
+        return Ok(());
+    }
     let mut sums = on.alloc(2 * d.of.rows(), Statistics)?;
     let over_sums = |sums: &mut B::Buffer| on.scale(sums, 2 * d.of.rows(), 2.0);
-    run(OwnHeads { ranks: 2, sums: &mut sums, over_sums: &over_sums });
+    run(Some(OwnHeads { ranks: 2, sums: &mut sums, over_sums: &over_sums }));
     Ok(())
 }
 
 fn qk_norm<B: Backend + 'static>(d: QkNormDims, split: bool) -> Case<B> {
-    let name = if split { "qk_norm_split" } else { "qk_norm" };
     let (rows, row, width) = (d.of.rows(), d.of.qkv_width(), d.width());
     let of_result = by(move |b: &Known<'_>| {
         let mut off = vec![0.0; rows * row];
@@ -155,25 +160,20 @@ fn qk_norm<B: Backend + 'static>(d: QkNormDims, split: bool) -> Case<B> {
     });
     let [q, k] = d.gains();
     let slots = vec![
-        changed(name, rows * row, Activations, of_result),
+        changed("qk_norm", rows * row, Activations, of_result),
         given(q, Weights),
         given(k, Weights),
-        result(name, rows * width, Activations, Allowed::Exactly),
-        result(name, rows * d.count(), Statistics, of_statistics(d)),
+        result("qk_norm", rows * width, Activations, Allowed::Exactly),
+        result("qk_norm", rows * d.count(), Statistics, of_statistics(d)),
     ];
-    Case::new(name, text(d), rows * row, slots, move |on: &B, b| {
+    Case::new("qk_norm", text(d, split), rows * row, slots, move |on: &B, b| {
         let [qkv, q, k, x, stats] = b else { return Ok(()) };
-        if split {
-            return among_two(on, d, |own| on.qk_norm_split(qkv, [q, k], Some((x, stats)), d, own));
-        }
-        on.qk_norm(qkv, [q, k], Some((x, stats)), d);
-        Ok(())
+        among(on, d, split, |own| on.qk_norm(qkv, [q, k], Some((x, stats)), d, own))
     })
 }
 
 /// Of the norm's own statistics.
 fn qk_norm_backward<B: Backend + 'static>(d: QkNormDims, split: bool) -> Case<B> {
-    let name = if split { "qk_norm_split_backward" } else { "qk_norm_backward" };
     let (rows, row, width, count) = (d.of.rows(), d.of.qkv_width(), d.width(), d.count());
     // x hat, 1 / root, gain and gradient of an element, from the buffers after and before.
     let element = move |b: &Known<'_>, (r, i, j, (at, _, of_keys)): (usize, usize, usize, (usize, usize, bool))| {
@@ -213,20 +213,16 @@ fn qk_norm_backward<B: Backend + 'static>(d: QkNormDims, split: bool) -> Case<B>
         given(k, Weights),
         result("qk_norm", rows * width, Activations, Allowed::Exactly),
         result("qk_norm", rows * count, Statistics, of_statistics(d)),
-        changed(name, rows * row, Activations, of_x),
-        result(name, q, Gradients, of_gain(false)),
-        result(name, k, Gradients, of_gain(true)),
+        changed("qk_norm_backward", rows * row, Activations, of_x),
+        result("qk_norm_backward", q, Gradients, of_gain(false)),
+        result("qk_norm_backward", k, Gradients, of_gain(true)),
         room(rows * row, Activations),
     ];
-    Case::new(name, text(d), rows * row, slots, move |on: &B, b| {
+    Case::new("qk_norm_backward", text(d, split), rows * row, slots, move |on: &B, b| {
         let [given, q, k, x, stats, dqkv, dq, dk, qkv] = b else { return Ok(()) };
         on.copy(given, qkv, rows * row);
-        on.qk_norm(qkv, [q, k], Some((x, stats)), d);
-        if split {
-            return among_two(on, d, |own| on.qk_norm_split_backward(x, [q, k], stats, dqkv, [dq, dk], d, own));
-        }
-        on.qk_norm_backward(x, [q, k], stats, dqkv, [dq, dk], d);
-        Ok(())
+        on.qk_norm(qkv, [q, k], Some((x, stats)), d, None);
+        among(on, d, split, |own| on.qk_norm_backward(x, [q, k], stats, dqkv, [dq, dk], d, own))
     })
 }
 

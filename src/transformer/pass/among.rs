@@ -84,14 +84,10 @@ impl<B: Backend> Model<B> {
         d: QkNormDims,
     ) {
         let gains = gains.map(|g| &self.parameters[g]);
-        match &mut told.of_heads {
-            None => self.backend.qk_norm(qkv, gains, kept, d),
-            Some(sums) => {
-                let over_sums = |sums: &mut B::Buffer| self.sum_over_parts(sums);
-                let own = OwnHeads { ranks: self.tensor.size(), sums, over_sums: &over_sums };
-                self.backend.qk_norm_split(qkv, gains, kept, d, own);
-            }
-        }
+        let over_sums = |sums: &mut B::Buffer| self.sum_over_parts(sums);
+        let ranks = self.tensor.size();
+        let own = told.of_heads.as_mut().map(|sums| OwnHeads { ranks, sums, over_sums: &over_sums });
+        self.backend.qk_norm(qkv, gains, kept, d, own);
     }
 
     /// Back through them: `dqkv` becomes the gradient of what was normed. Ranks add up what their heads give a gain that they share.
@@ -106,14 +102,10 @@ impl<B: Backend> Model<B> {
         let (of_q, of_k) = gradients.weight_and_bias(q, Some(k));
         let Some(of_k) = of_k else { return };
         let (gains, dgains) = ([q, k].map(|g| &self.parameters[g]), [of_q, of_k]);
-        match &mut told.of_heads {
-            None => self.backend.qk_norm_backward(x, gains, stats, dqkv, dgains, d),
-            Some(sums) => {
-                let over_sums = |sums: &mut B::Buffer| self.sum_over_parts(sums);
-                let own = OwnHeads { ranks: self.tensor.size(), sums, over_sums: &over_sums };
-                self.backend.qk_norm_split_backward(x, gains, stats, dqkv, dgains, d, own);
-            }
-        }
+        let over_sums = |sums: &mut B::Buffer| self.sum_over_parts(sums);
+        let ranks = self.tensor.size();
+        let own = told.of_heads.as_mut().map(|sums| OwnHeads { ranks, sums, over_sums: &over_sums });
+        self.backend.qk_norm_backward(x, gains, stats, dqkv, dgains, d, own);
         let (group, shared) = if d.whole { (&self.copies, k..k + 1) } else { (&self.tensor, q..k + 1) };
         let _span = trace::exchange(group.size(), "gains");
         group.run(Job::AllReduce(Reduce::Sum), gradients.range(shared));

@@ -39,14 +39,15 @@ impl Batches for Counting {
     }
 }
 
-fn workload(family: Family, dropout: f32) -> Workload {
+/// A training of a small model of so many layers and words, without dropout and levers.
+pub(super) fn training(family: Family, n_layers: u32, vocab_size: u32) -> Workload {
     let spec = ShapeSpec {
-        n_layers: Some(2),
+        n_layers: Some(n_layers),
         d_model: Some(24),
         n_heads: Some(4),
         n_kv_heads: (family == Family::Llama).then_some(2),
         n_experts: (family == Family::Mixtral).then_some(4),
-        vocab_size: Some(VOCABULARY),
+        vocab_size: Some(vocab_size),
         context: Some(9),
         ..ShapeSpec::default()
     };
@@ -60,12 +61,16 @@ fn workload(family: Family, dropout: f32) -> Workload {
         dtype: Dtype::F32,
         weights: WeightFormat::Dtype,
         optimizer: OptimizerKind::Adamw,
-        dropout,
+        dropout: 0.0,
         kv_cache: Default::default(),
         prefill_chunk: None,
         weights_from: None,
         levers: Default::default(),
     }
+}
+
+fn workload(family: Family, dropout: f32) -> Workload {
+    Workload { dropout, ..training(family, 2, VOCABULARY) }
 }
 
 fn taught(w: &Workload, backend: BackendKind, parallel: Parallel) -> Box<dyn Session> {

@@ -6,8 +6,9 @@ use super::super::course::{Batches, Course, Pair, Part};
 use super::super::levers::{Levers, Recompute};
 use super::super::prepare::prepare;
 use super::super::session::{Session, SessionOptions};
-use super::super::shape::{Family, Shape, ShapeSpec};
-use super::super::{BackendKind, CacheFormat, Dtype, OptimizerKind, Phase, WeightFormat, Workload};
+use super::super::shape::Family;
+use super::super::{BackendKind, Dtype, OptimizerKind, Workload};
+use super::course_tests::training;
 use safetensors::SafeTensors;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,31 +34,7 @@ impl Batches for Drawn {
 }
 
 fn workload(family: Family, optimizer: OptimizerKind, levers: Levers) -> Workload {
-    let spec = ShapeSpec {
-        n_layers: Some(3),
-        d_model: Some(24),
-        n_heads: Some(4),
-        n_kv_heads: (family == Family::Llama).then_some(2),
-        vocab_size: Some(WORDS),
-        context: Some(9),
-        ..ShapeSpec::default()
-    };
-    Workload {
-        shape: Shape::new(family, &spec).unwrap(),
-        phase: Phase::Train,
-        batch: 4,
-        seq_len: 7,
-        prompt_len: 0,
-        new_tokens: 0,
-        dtype: Dtype::F32,
-        weights: WeightFormat::Dtype,
-        kv_cache: CacheFormat::Dtype,
-        optimizer,
-        dropout: 0.1,
-        prefill_chunk: None,
-        weights_from: None,
-        levers,
-    }
+    Workload { optimizer, levers, dropout: 0.1, ..training(family, 3, WORDS) }
 }
 
 fn taught(w: &Workload, backend: BackendKind, parallel: Parallel, seed: u64) -> Box<dyn Session> {

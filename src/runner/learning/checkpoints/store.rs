@@ -2,6 +2,7 @@
 //! or not at all.
 
 use super::manifest::{Identity, Manifest, Unusable};
+use crate::files::sync_folder;
 use crate::transformer::checkpoint::written::Written;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -37,7 +38,7 @@ impl Store {
                     fs::remove_dir_all(path)?;
                 }
             }
-            self.folder.ancestors().skip(1).take(2).try_for_each(sync)
+            self.folder.ancestors().skip(1).take(2).try_for_each(sync_folder)
         };
         prepare().map_err(|e: io::Error| said(&self.folder, &e))
     }
@@ -76,8 +77,8 @@ impl Store {
             let manifest = Manifest::new(identity, notes, files).to_bytes()?;
             let mut file = File::create(part.join(MANIFEST)).map_err(io)?;
             file.write_all(&manifest).and_then(|()| file.sync_all()).map_err(io)?;
-            sync(&part).map_err(io)?;
-            fs::rename(&part, &path).and_then(|()| sync(&self.folder)).map_err(io)?;
+            sync_folder(&part).map_err(io)?;
+            fs::rename(&part, &path).and_then(|()| sync_folder(&self.folder)).map_err(io)?;
             Ok(bytes + manifest.len() as u64)
         })();
         if made.is_err() {
@@ -127,15 +128,6 @@ impl Store {
 
 fn said(path: &Path, e: &io::Error) -> String {
     format!("{}: {e}", path.display())
-}
-
-/// Makes what stands in a folder last through a power cut.
-fn sync(folder: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = folder;
-    Ok(())
 }
 
 /// How many bytes a file has, and their CRC-32.

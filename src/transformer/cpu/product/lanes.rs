@@ -8,6 +8,8 @@
     reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
 )]
 
+use crate::amx::pair;
+
 /// A vector of f32 accumulators and how the product of two words of panels is added to it.
 pub(in crate::transformer::cpu) trait Lanes {
     type Vector: Copy;
@@ -47,13 +49,6 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// The two bf16 of a pair as f32.
-#[inline(always)]
-fn halves(x: f32) -> (f32, f32) {
-    let bits = x.to_bits();
-    (f32::from_bits(bits << 16), f32::from_bits(bits & 0xffff_0000))
-}
-
 impl<const PAIRS: bool> Lanes for Portable<PAIRS> {
     type Vector = [f32; PLAIN];
     const WIDTH: usize = PLAIN;
@@ -76,7 +71,7 @@ impl<const PAIRS: bool> Lanes for Portable<PAIRS> {
     unsafe fn fma(a: [f32; PLAIN], b: [f32; PLAIN], mut sum: [f32; PLAIN]) -> [f32; PLAIN] {
         for i in 0..PLAIN {
             sum[i] = if PAIRS {
-                let ((a0, a1), (b0, b1)) = (halves(a[i]), halves(b[i]));
+                let ([a0, a1], [b0, b1]) = (pair(a[i]), pair(b[i]));
                 multiply_add(a1, b1, multiply_add(a0, b0, sum[i]))
             } else {
                 multiply_add(a[i], b[i], sum[i])

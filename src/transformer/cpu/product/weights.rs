@@ -10,6 +10,7 @@ use super::int8_groups;
 use super::kernel::Kernel;
 use super::pack::{self, Source};
 use super::panels::{PackedBuffer, Panels, k_blocks, source_tile};
+use crate::amx::pair;
 
 /// How the elements of a matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,11 +148,7 @@ impl PackedLayout {
                 }
                 Precision::Bf16 => {
                     for (o, e) in out.chunks_mut(2).zip(panel.chunks_exact(self.width)) {
-                        let bits = e[lane].to_bits();
-                        o[0] = f32::from_bits(bits << 16);
-                        if let Some(second) = o.get_mut(1) {
-                            *second = f32::from_bits(bits & 0xffff_0000);
-                        }
+                        o.iter_mut().zip(pair(e[lane])).for_each(|(o, x)| *o = x);
                     }
                 }
             }
