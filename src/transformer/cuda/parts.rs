@@ -5,7 +5,7 @@ use super::super::backend::{
     QkNormDims, Store, Stretch,
 };
 use super::super::shape::{Routing, Shape};
-use super::super::{CacheFormat, Workload};
+use super::super::{CacheFormat, Phase, WeightFormat, Workload};
 use super::buffer::Buffer;
 use super::cache::Places;
 use super::device::{Address, Real};
@@ -19,7 +19,9 @@ pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
     let clipped = w.levers.clip.is_some().then_some("gradients that are clipped");
     let few_bits = w.kv_cache != CacheFormat::Dtype && w.shape.latent.is_some();
     let cached = few_bits.then_some("caches of latents in 8 bits");
-    clipped.or(cached).or_else(|| lacking_for(&w.shape))
+    let of_experts = w.phase != Phase::Train && w.weights != WeightFormat::Dtype && w.shape.experts.is_some();
+    let of_experts = of_experts.then_some("weights of experts in 8 bits");
+    clipped.or(cached).or(of_experts).or_else(|| lacking_for(&w.shape))
 }
 
 /// What a model needs and the kernels have not.

@@ -64,6 +64,7 @@ pub(crate) const FILES: &[Source] = sources![
     "rows.cu",
     "sinks.cu",
     "trial.cu",
+    "weights_f8.cu",
 ];
 
 /// The text of `<file>.cu`.
