@@ -112,15 +112,22 @@ fn weights_of_few_bits_are_within_theirs_on_every_instruction_path() {
     let mixtures = files.iter().filter(of_experts).count();
     let mut taken = 0;
     for path in ["portable", "avx2", "avx512", "avx512bf16"] {
-        for weights in ["int8", "int4", "int4-g128", "int4-g128-zp"] {
+        for (weights, dtype) in [
+            ("int8", "f32"),
+            ("int4", "f32"),
+            ("int4-g128", "f32"),
+            ("int4-g128-zp", "f32"),
+            ("f8", "f32"),
+            ("f8", "bf16"),
+        ] {
             let out = Command::new(env!("CARGO_BIN_EXE_centime"))
                 .env("CENTIME_INSTRUCTIONS", path)
-                .args(["verify", "--backend", "cpu", "--weights", weights])
+                .args(["verify", "--backend", "cpu", "--weights", weights, "--dtype", dtype])
                 .args(&files)
                 .output()
                 .unwrap();
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            assert!(out.status.success(), "{path} {weights}:\n{text}");
+            assert!(out.status.success(), "{path} {weights} {dtype}:\n{text}");
             assert_eq!(text.matches("  logits ").count(), files.len() - mixtures, "{text}");
             assert_eq!(text.matches("skipped, which experts").count(), mixtures, "{text}");
             taken += usize::from(text.contains(&format!("({path})")));

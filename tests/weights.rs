@@ -104,7 +104,7 @@ fn a_folder_is_verified_against_another_framework_or_the_oracle() {
     Saved::of("qwen3").write(folder.path(), Dtype::F32, 2);
     let (code, text) = verify(&["--weights-from", at, "--logits", logits]);
     assert_eq!((code, text.matches("  logits ").count()), (0, 2), "{text}");
-    for format in [["--dtype", "bf16"], ["--weights", "int8"], ["--dtype", "f32"]] {
+    for format in [["--dtype", "bf16"], ["--weights", "int8"], ["--weights", "f8"], ["--dtype", "f32"]] {
         let (code, text) = verify(&[&["--weights-from", at], &format[..]].concat());
         assert_eq!((code, text.matches("against plain loops\n").count()), (0, 1), "{text}");
     }

@@ -149,8 +149,8 @@ fn several_gpus(rows: &mut Said) {
 }
 
 /// A GPU that a kernel has been compiled for and run on just now.
-fn works(rows: &mut Said, dtypes: &str, of: &str, tried: &Tried) {
-    rows.say("backends", "cuda", dtypes, &format!("{of}; `backend: auto` takes it"));
+fn works(rows: &mut Said, formats: &str, of: &str, tried: &Tried) {
+    rows.say("backends", "cuda", formats, &format!("{of}; `backend: auto` takes it"));
     let (major, minor) = tried.version;
     let with = format!("NVRTC {major}.{minor} compiles for {}, and what it compiles runs", tried.architecture);
     let from = format!("{}; products by {}", tried.compiler.display(), tried.products.display());
@@ -165,12 +165,15 @@ fn backends(rows: &mut Said) {
     };
     let auto = if driver::available().is_ok() { "" } else { "; `backend: auto` takes it" };
     let kernels = format!("kernels for {}{auto}", Instructions::taken().name());
-    let few_bits = |w: &&WeightFormat| **w != WeightFormat::Dtype && supports(BackendKind::Cpu, Dtype::F32, **w);
-    let few_bits: Vec<&str> = WeightFormat::ALL.iter().filter(few_bits).map(|w| w.name()).collect();
+    let few_bits = |kind: BackendKind| {
+        let known = |w: &&WeightFormat| **w != WeightFormat::Dtype && supports(kind, Dtype::F32, **w);
+        WeightFormat::ALL.iter().filter(known).map(|w| w.name()).collect::<Vec<_>>().join(", ")
+    };
     let caches = CacheFormat::ALL.iter().filter(|c| **c != CacheFormat::Dtype && keeps(BackendKind::Cpu, **c));
     let caches: Vec<&str> = caches.map(|c| c.name()).collect();
-    let (weights, caches) = (few_bits.join(", "), caches.join(", "));
+    let (weights, caches) = (few_bits(BackendKind::Cpu), caches.join(", "));
     let cpu = format!("{}; weights in {weights}; KV cache in {caches}", dtypes(BackendKind::Cpu));
+    let cuda = format!("{}; weights in {}", dtypes(BackendKind::Cuda), few_bits(BackendKind::Cuda));
     rows.say("backends", "cpu", &cpu, &kernels);
     rows.say(
         "backends",
@@ -190,7 +193,7 @@ fn backends(rows: &mut Said) {
                     Bytes(d.memory_bytes)
                 );
                 match driver::try_device(i) {
-                    Ok(tried) => works(rows, &dtypes(BackendKind::Cuda), &of, &tried),
+                    Ok(tried) => works(rows, &cuda, &of, &tried),
                     Err(e) => rows.say("backends", "cuda", "does not work", &format!("{of}: {e}")),
                 }
             }

@@ -157,7 +157,7 @@ pub(super) fn inference(
 ) -> (f64, Serving) {
     let (prompt, new) = (f64::from(w.prompt_len), f64::from(w.new_tokens));
     let (weight_bytes, weights) = match (w.weights, w.dtype) {
-        (WeightFormat::Int8, _) => (1.0, Weights::Packed),
+        (WeightFormat::Int8 | WeightFormat::F8, _) => (1.0, Weights::Packed),
         (WeightFormat::Int4, _) => (4.5 / 8.0, Weights::Packed),
         (WeightFormat::Int4Group128 | WeightFormat::Int4Group128ZeroPoints, _) => (4.25 / 8.0, Weights::Packed),
         (_, Dtype::F32) => (4.0, Weights::Half),

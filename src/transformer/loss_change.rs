@@ -189,6 +189,9 @@ mod tests {
         assert!(eight != 0.0 && eight.abs() < 0.01, "{eight}");
         assert!(four.abs() > eight.abs() && four.abs() < 0.3, "{four} beside {eight}");
         assert!(zero_points != 0.0 && zero_points.abs() < 0.3, "{zero_points}");
+        // Steps of up to an eighth of each weight, between those of 1/127 and of 1/8 of a group's largest.
+        let floats = change(WeightFormat::F8);
+        assert!(floats != 0.0 && floats.abs() < 0.1, "{floats}");
         // Random logits of a spread below 1: about ln 101 of each token.
         let LossChange::Known { loss, .. } = LossChange::of(&workload(&small, WeightFormat::Int8), 1, 7) else {
             panic!("it is known");

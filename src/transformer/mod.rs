@@ -121,6 +121,9 @@ pub enum WeightFormat {
     /// The same with a scale and a zero-point for every 128 inputs, as AWQ and GPTQ have them.
     #[serde(rename = "int4-g128-zp")]
     Int4Group128ZeroPoints,
+    /// In floats of 8 bits, e4m3 (Micikevicius et al. 2022), with an f32 scale for each output; products take their other factor in the
+    /// workload's dtype.
+    F8,
 }
 
 /// How the KV cache of an inference model is stored.
@@ -174,6 +177,7 @@ names!(Phase { Train => "train", Prefill => "prefill", Decode => "decode", Gener
 names!(Dtype { F32 => "f32", Tf32 => "tf32", Bf16 => "bf16" });
 names!(WeightFormat {
     Dtype => "dtype", Int8 => "int8", Int4 => "int4", Int4Group128 => "int4-g128", Int4Group128ZeroPoints => "int4-g128-zp",
+    F8 => "f8",
 });
 names!(CacheFormat { Dtype => "dtype", Int8 => "int8", F8 => "f8" });
 names!(BackendKind { Cpu => "cpu", Naive => "naive", Cuda => "cuda" });
@@ -272,7 +276,7 @@ impl Workload {
         match self.prefill_chunk {
             Some(chunk) => (chunk as usize).clamp(1, prompt.max(1)),
             None if on == BackendKind::Cuda || batch * prompt <= WHOLE => prompt,
-            None => (STRETCH / batch.max(1)).clamp(64, prompt),
+            None => (STRETCH / batch.max(1)).max(64).min(prompt),
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn supports(backend: BackendKind, dtype: Dtype, weights: WeightFormat
     match backend {
         BackendKind::Cpu => dtype != Dtype::Tf32,
         BackendKind::Naive => dtype == Dtype::F32 && weights == WeightFormat::Dtype,
-        BackendKind::Cuda => weights == WeightFormat::Dtype,
+        BackendKind::Cuda => matches!(weights, WeightFormat::Dtype | WeightFormat::F8),
     }
 }
 
@@ -73,6 +73,7 @@ fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Re
         BackendKind::Cuda => {
             let copies = options.parallel.kv_copies(&workload.shape);
             let (ranks, groups) = cuda::nccl::open(&options.parallel, copies, workload.dtype, net)?;
+            let ranks: Vec<_> = ranks.into_iter().map(|rank| rank.with_weights(workload.weights)).collect();
             ranks.iter().try_for_each(|rank| rank.fits(workload))?;
             cuda::Cuda::rehearse(&ranks, |alone| rehearse(workload, options, alone));
             let rank = |rank: usize| {
@@ -87,7 +88,7 @@ fn build(workload: &Workload, options: &SessionOptions, net: Option<&Net>) -> Re
 pub(crate) fn kernels(workload: &Workload, facts: &DeviceFacts) -> Vec<KernelName> {
     let (backend, parallel) = (BackendKind::Cuda, Parallel::replicas(1));
     let options = SessionOptions { backend, parallel, threads_per_rank: 1, seed: 0 };
-    cuda::Cuda::asked_for(facts, workload.dtype, |alone| rehearse(workload, &options, alone))
+    cuda::Cuda::asked_for(facts, (workload.dtype, workload.weights), |alone| rehearse(workload, &options, alone))
 }
 
 /// One layer's step of one rank, or, where there are layers without experts before others, one of each. What it computes means nothing;

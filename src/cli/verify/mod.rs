@@ -60,8 +60,8 @@ pub(super) struct Arguments {
     /// alone, and tf32 is cuda's.
     #[arg(long, value_name = "NAME", default_value_t = Dtype::F32)]
     dtype: Dtype,
-    /// How weights are stored; int8, int4, int4-g128 and int4-g128-zp check the logits alone, with a tolerance derived from their bits, on
-    /// the cpu backend.
+    /// How weights are stored; int8, int4, int4-g128, int4-g128-zp (cpu) and f8 (cpu, cuda) check the logits alone, with a tolerance
+    /// derived from their bits.
     #[arg(long, value_name = "NAME", default_value_t = WeightFormat::Dtype)]
     weights: WeightFormat,
     /// Threads of the cpu backend; every core otherwise.
@@ -107,7 +107,7 @@ fn backends(a: &Arguments) -> Result<Vec<BackendKind>, Failure> {
     backends.retain(|b| !naive(b));
     if backends.is_empty() {
         return Err(Failure::Usage(anyhow!(
-            "--dtype {} --weights {}: no backend that is here has these; use f32 or bf16 (cpu), int8 or int4 (cpu), or tf32 (cuda)",
+            "--dtype {} --weights {}: no backend that is here has these; use f32 or bf16 (cpu), int8 or int4 (cpu), f8 (cpu, cuda), or tf32 (cuda)",
             a.dtype,
             a.weights
         )));
@@ -138,7 +138,7 @@ fn run_golden(a: &Arguments) -> Result<usize, Failure> {
                     golden::verify(&golden, cpu.with_dtype(a.dtype).with_weights(a.weights), a.weights)
                 }
                 BackendKind::Cuda => {
-                    let cuda = Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?;
+                    let cuda = Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?.with_weights(a.weights);
                     Cuda::rehearse(std::slice::from_ref(&cuda), |rank| golden::verify(&golden, rank, a.weights));
                     golden::verify(&golden, cuda, a.weights)
                 }

@@ -57,7 +57,7 @@ fn logits(a: &Arguments, stored: &Checkpoint, backend: BackendKind, ids: &Ids) -
             logits_of(stored, cpu.with_dtype(a.dtype).with_weights(a.weights), ids)
         }
         BackendKind::Cuda => {
-            let cuda = Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?;
+            let cuda = Cuda::open(0, a.dtype).map_err(|e| Failure::Usage(e.into()))?.with_weights(a.weights);
             logits_of(stored, cuda, ids)
         }
     }

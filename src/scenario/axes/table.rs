@@ -77,7 +77,7 @@ pub(super) const TRIAL: [Axis; 23] = [
         "weights",
         "",
         Kind::Word(WeightFormat::WORDS),
-        "how weight matrices are stored in prefill, decode and generate: in the dtype, in 8 bits with a scale for every 64 inputs, or in 4 bits with one for every 32, for every 128, or a scale and a zero-point for every 128; default dtype",
+        "how weight matrices are stored in prefill, decode and generate: in the dtype, in 8 bits with a scale for every 64 inputs, in 4 bits with one for every 32, for every 128, or a scale and a zero-point for every 128, or in floats of 8 bits (f8, e4m3) with a scale for every output; default dtype",
         |d, v| d.weights = word::<WeightFormat>(v)?,
         |t| if t.workload.phase == Phase::Train { Value::Null } else { text(t.workload.weights.name()) }
     ),

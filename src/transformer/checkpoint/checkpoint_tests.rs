@@ -96,11 +96,12 @@ fn formats_of_16_bits_are_read_as_they_are() {
 
 #[test]
 fn weights_of_8_bits_are_made_of_what_is_read() {
-    for name in ["gpt2", "llama-gqa", "falcon"] {
+    let formats = |name| [WeightFormat::Int8, WeightFormat::F8].map(|format| (name, format));
+    for (name, format) in ["gpt2", "llama-gqa", "falcon"].into_iter().flat_map(formats) {
         let read = folder(&Saved::of(name), Format::F32, 1);
-        let ours = logits(read.path(), name, cpu().with_weights(WeightFormat::Int8));
+        let ours = logits(read.path(), name, cpu().with_weights(format));
         let shape = Checkpoint::open(read.path()).unwrap().shape;
-        within(name, &ours, &shape, Dtype::F32, WeightFormat::Int8);
+        within(name, &ours, &shape, Dtype::F32, format);
     }
 }
 
@@ -285,7 +286,9 @@ fn every_phase_runs_on_what_is_read_whole_or_in_parts() {
         assert_ne!(run(&random, 1, 3), (losses, tokens), "{phase} with random weights");
     }
     let in_8_bits = workload(stored.weights.clone(), &stored.shape, Phase::Decode);
-    run(&Workload { weights: WeightFormat::Int8, ..in_8_bits }, 2, 3);
+    for weights in [WeightFormat::Int8, WeightFormat::F8] {
+        run(&Workload { weights, ..in_8_bits.clone() }, 2, 3);
+    }
 }
 
 #[test]

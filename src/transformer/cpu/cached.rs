@@ -74,6 +74,19 @@ unsafe impl Cached for i8 {
 #[repr(transparent)]
 pub(super) struct E4m3(u8);
 
+impl E4m3 {
+    /// Its byte.
+    #[inline(always)]
+    pub(super) fn code(self) -> u8 {
+        self.0
+    }
+    /// Of its byte.
+    #[inline(always)]
+    pub(super) fn of_code(code: u8) -> Self {
+        Self(code)
+    }
+}
+
 // SAFETY: as above.
 unsafe impl Cached for E4m3 {
     const LARGEST: Option<f32> = Some(448.0);

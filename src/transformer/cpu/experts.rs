@@ -335,6 +335,8 @@ mod tests {
             (Dtype::F32, WeightFormat::Dtype, Some(2e-6)),
             (Dtype::Bf16, WeightFormat::Dtype, Some(2e-6)),
             (Dtype::F32, WeightFormat::Int8, None),
+            (Dtype::F32, WeightFormat::F8, None),
+            (Dtype::Bf16, WeightFormat::F8, None),
         ];
         for (dtype, weights, relative) in formats {
             let on = Cpu::new(2, None).unwrap().with_dtype(dtype).with_weights(weights);

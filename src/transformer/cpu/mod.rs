@@ -9,6 +9,8 @@ mod naive_parts;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod few_bits_tests;
+#[cfg(test)]
 mod parts_tests;
 
 mod activation;
@@ -101,6 +103,7 @@ fn stored(weights: WeightFormat, precision: Precision) -> Stored {
     match weights {
         WeightFormat::Dtype => Stored::Whole(precision),
         WeightFormat::Int8 => Stored::Int8,
+        WeightFormat::F8 => Stored::F8,
         WeightFormat::Int4 => Stored::Int4(Groups::Of32),
         WeightFormat::Int4Group128 => Stored::Int4(Groups::Of128),
         WeightFormat::Int4Group128ZeroPoints => Stored::Int4(Groups::Of128ZeroPoints),

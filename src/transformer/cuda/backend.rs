@@ -9,7 +9,7 @@ use super::super::error::SessionError;
 use super::super::memory::DeviceMemory;
 use super::super::random::Normals;
 use super::super::shape::Activation;
-use super::super::{BackendKind, Dtype};
+use super::super::{BackendKind, Dtype, WeightFormat};
 use super::buffer::{self, Buffer};
 use super::cache::{self, Places};
 use super::device::{Address, Real};
@@ -78,12 +78,18 @@ impl Backend for Cuda {
         columns: usize,
         next: &mut dyn FnMut(&mut [f32]),
     ) -> Result<Buffer, SessionError> {
+        if matrices == 1 && self.weights == WeightFormat::F8 {
+            return self.coded_rows(rows, columns, next);
+        }
         let buffer = self.alloc(matrices * rows * columns, Category::FixedWeights)?;
         buffer.write_rows(self.on(), matrices * rows, columns, next);
         Ok(buffer)
     }
 
-    fn normal_weights(&self, _: usize, numbers: &Normals) -> Result<Buffer, SessionError> {
+    fn normal_weights(&self, matrices: usize, numbers: &Normals) -> Result<Buffer, SessionError> {
+        if matrices == 1 && self.weights == WeightFormat::F8 {
+            return self.coded_normals(numbers);
+        }
         let buffer = self.alloc(numbers.len(), Category::FixedWeights)?;
         random::fill_normal(self.on(), &buffer, numbers);
         Ok(buffer)

@@ -58,12 +58,26 @@ pub(in super::super) fn bytes(len: usize, category: Category, dtype: Dtype) -> u
     len as u64 * (u64::from(narrow) * 2 + u64::from(wide) * 4)
 }
 
+/// Where the codes and scales of a matrix in floats of 8 bits lie (`weights_f8`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Coded {
+    pub codes: Address,
+    pub scales: Address,
+}
+
+/// Bytes of such a matrix.
+pub(in super::super) fn coded_bytes(rows: usize, columns: usize) -> u64 {
+    (rows * (columns + 4)) as u64
+}
+
 /// An array of elements.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(super) len: usize,
     narrow: Option<Memory>,
     wide: Option<Memory>,
+    /// Codes and scales of a weight that has nothing else.
+    coded: Option<[Memory; 2]>,
 }
 
 impl Buffer {
@@ -75,7 +89,19 @@ impl Buffer {
     ) -> Result<Self, SessionError> {
         let (narrow, wide) = formats(category, dtype);
         let of = |there: bool, size: usize| there.then(|| Memory::new(device, len * size)).transpose();
-        Ok(Self { len, narrow: of(narrow, 2)?, wide: of(wide, 4)? })
+        Ok(Self { len, narrow: of(narrow, 2)?, wide: of(wide, 4)?, coded: None })
+    }
+
+    /// A matrix in floats of 8 bits, still to be written.
+    pub(super) fn coded(device: &Arc<dyn Device>, rows: usize, columns: usize) -> Result<Self, SessionError> {
+        let len = rows * columns;
+        let coded = [Memory::new(device, len)?, Memory::new(device, 4 * rows)?];
+        Ok(Self { len, narrow: None, wide: None, coded: Some(coded) })
+    }
+
+    /// Its codes and scales, where it is a weight in floats of 8 bits: then it has no elements of its own.
+    pub(super) fn codes(&self) -> Option<Coded> {
+        self.coded.as_ref().map(|[codes, scales]| Coded { codes: codes.at, scales: scales.at })
     }
 
     /// What products and kernels read: bf16 where there is any.

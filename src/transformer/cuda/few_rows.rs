@@ -57,9 +57,12 @@ impl Cuda {
     pub(super) fn few_rows(&self, of: &NormedLinear<'_, Buffer>) -> Option<Matvec> {
         let NormedLinear { x, norm, w, bias, d } = of;
         let real = x.format();
-        let fused = self.decode == Decode::Fused && w.format() == real && takes(self.on(), real, norm.is_some(), *d);
+        let coded = w.codes();
+        let fitting = coded.is_some() || w.format() == real;
+        let fused = self.decode == Decode::Fused && fitting && takes(self.on(), real, norm.is_some(), *d);
         let norm = norm.as_ref().map(norm_at);
-        fused.then(|| Matvec { real, x: x.at(), w: w.at(), bias: bias.map(Buffer::at), norm, d: *d })
+        let (weight, scales) = coded.map_or((w.at(), None), |c| (c.codes, Some(c.scales)));
+        fused.then(|| Matvec { real, x: x.at(), w: weight, scales, bias: bias.map(Buffer::at), norm, d: *d })
     }
 
     /// `out = x w^T + bias (+ plus)`; `plus` may be `out`.

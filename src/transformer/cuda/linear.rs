@@ -46,7 +46,7 @@ impl Linear<'_> {
     }
 
     /// A bias in the format of the result that it is added to: of bf16 factors an f32 result takes no other.
-    fn bias_beside(&self, bias: Option<&Buffer>, to: Real, m: usize) -> Option<Address> {
+    pub(super) fn bias_beside(&self, bias: Option<&Buffer>, to: Real, m: usize) -> Option<Address> {
         let bias = bias?;
         if bias.format() == to {
             return Some(bias.at());
@@ -66,6 +66,9 @@ impl Linear<'_> {
         out: &Buffer,
         d: LinearDims,
     ) {
+        if let Some(coded) = w.codes() {
+            return self.forward_coded(x, coded, (bias, plus), out, d);
+        }
         let plus = plus.map(Buffer::at);
         self.on.product(&Product { plus, ..self.product(x, w, bias, out, d) });
     }
@@ -80,6 +83,9 @@ impl Linear<'_> {
         out: &Buffer,
         d: LinearDims,
     ) -> bool {
+        if w.codes().is_some() {
+            return false;
+        }
         let product = self.product(x, w, bias, out, d);
         let apart = |at: Elsewhere| {
             self.on.product(&Product { to: Matrix { address: at.beside, ..product.to }, ..product });

@@ -43,12 +43,14 @@ pub(super) struct NormAt {
     pub rms: bool,
 }
 
-/// `norm(x) w^T + bias`, all of format `real`.
+/// `norm(x) w^T + bias`, all of format `real`, but for weights in floats of 8 bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Matvec {
     pub real: Real,
     pub x: Address,
     pub w: Address,
+    /// Of the rows of weights that are codes of 8 bits (`weights_f8`).
+    pub scales: Option<Address>,
     pub bias: Option<Address>,
     pub norm: Option<NormAt>,
     pub d: LinearDims,
@@ -87,7 +89,7 @@ pub(super) fn takes(on: &dyn Device, real: Real, norm: bool, d: LinearDims) -> b
 
 impl Matvec {
     /// Runs a kernel whose end takes `rest`. Pairs of rows of w are `apart`.
-    fn run(&self, on: &dyn Device, name: &'static str, apart: usize, rest: &[Arg]) {
+    fn run(&self, on: &dyn Device, [name, of_f8]: [&'static str; 2], apart: usize, rest: &[Arg]) {
         let LinearDims { n, k, m } = self.d;
         let shared = staged_bytes(self.real, self.norm.is_some(), self.d);
         // Norms are computed by every block: no more blocks than run at once.
@@ -95,7 +97,9 @@ impl Matvec {
         let tiles = (m.div_ceil(2 * apart) * apart).div_ceil(8);
         let grid = tiles.min(on.facts().multiprocessors.max(1) as usize * fit);
         let norm = |of: fn(&NormAt) -> Address| at_or_null(self.norm.as_ref().map(of));
-        let mut args = vec![at(self.x), at(self.w), int(n), int(k), int(m), int(apart)];
+        let mut args = vec![at(self.x), at(self.w)];
+        args.extend(self.scales.map(at));
+        args.extend([n, k, m, apart].map(int));
         args.extend([norm(|n| n.gain), at_or_null(self.norm.and_then(|n| n.bias)), norm(|n| n.stats)]);
         args.push(Arg::F32(self.norm.map_or(0.0, |n| n.eps)));
         args.push(Arg::F32(self.norm.map_or(0.0, |n| n.offset)));
@@ -105,19 +109,20 @@ impl Matvec {
         args.extend_from_slice(rest);
         let grid = [u32::try_from(grid).unwrap_or(u32::MAX), 1, 1];
         let shared = u32::try_from(shared).unwrap_or(u32::MAX);
-        Kernel { on, file: name, name, real: self.real }.run_shared(grid, THREADS, shared, &args);
+        let kernel = if self.scales.is_some() { of_f8 } else { name };
+        Kernel { on, file: name, name: kernel, real: self.real }.run_shared(grid, THREADS, shared, &args);
     }
 
     /// `out [n, m] = norm(x) w^T + bias + plus`; `plus` and `out`, which may be the same, are f32 where `wide`.
     pub(super) fn linear(&self, on: &dyn Device, plus: Option<Address>, out: Address, wide: bool) {
         let rest = [at_or_null(plus), at(out), Arg::I32(i32::from(wide))];
-        self.run(on, "matvec_linear", MOST_ROWS, &rest);
+        self.run(on, ["matvec_linear", "matvec_linear_f8"], MOST_ROWS, &rest);
     }
 
     /// `pre [n, m] = norm(x) w^T + bias`, `out = f(pre)`: `[n, m]`, or `[n, m / 2]` where it is gated.
     pub(super) fn up(&self, on: &dyn Device, kind: Activation, pre: Address, out: Address) {
         let apart = if kind.gated() { self.d.m / 2 } else { MOST_ROWS };
-        self.run(on, "matvec_up", apart, &[at(pre), at(out), activation::number(kind)]);
+        self.run(on, ["matvec_up", "matvec_up_f8"], apart, &[at(pre), at(out), activation::number(kind)]);
     }
 
     /// `qkv [n, (H + 2 KV) D] = norm(x) w^T + bias`, queries and keys rotated, keys and values put into the cache.
@@ -128,6 +133,6 @@ impl Matvec {
         rest.extend([Arg::F32(cache.angles.map_or(1.0, |a| a.longer)), at(cache.first)]);
         let pairs = cache.angles.map_or(0, |a| a.pairs);
         rest.extend([d.tokens, d.heads, d.kv_heads, d.head_dim, pairs, cache.capacity].map(int));
-        self.run(on, "matvec_qkv", apart, &rest);
+        self.run(on, ["matvec_qkv", "matvec_qkv_f8"], apart, &rest);
     }
 }

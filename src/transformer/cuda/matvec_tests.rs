@@ -56,7 +56,8 @@ impl Case {
             rms,
         });
         let bias = with_bias.then(|| on.put(real, &bias));
-        let matvec = Matvec { real, x: on.put(real, &x), w: on.put(real, &w), bias, norm: norm_at, d };
+        let w = on.put(real, &w);
+        let matvec = Matvec { real, x: on.put(real, &x), w, scales: None, bias, norm: norm_at, d };
         Self { real, d, norm, matvec, sums, stats: stats.to_vec() }
     }
 

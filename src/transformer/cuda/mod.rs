@@ -66,16 +66,19 @@ mod squares;
 mod state;
 #[cfg(test)]
 mod training_tests;
+mod weights_f8;
+#[cfg(test)]
+mod weights_f8_tests;
 
 use super::backend::{AttentionDims, Captured, LatentDims, Scores, Varying};
 use super::error::SessionError;
 use super::pass::activations::expert_dims;
 use super::pass::generate::latent_dims;
 use super::shape::Shape;
-use super::{BackendKind, Dtype, Phase, Workload};
+use super::{BackendKind, Dtype, Phase, WeightFormat, Workload};
 pub(crate) use attention::LARGEST_HEAD_DIM;
 use buffer::Buffer;
-pub(super) use buffer::bytes;
+pub(super) use buffer::{bytes, coded_bytes};
 use device::{Address, Device, DeviceFacts, KernelName};
 use few_rows::Decode;
 use head::Head;
@@ -83,6 +86,7 @@ use linear::Linear;
 use rehearsal::Rehearsal;
 use state::{Slot, State};
 use std::sync::Arc;
+pub(super) use weights_f8::room as expanded_bytes;
 
 /// Bytes of scratch that the largest operation of a step over so many rows takes, the head's among them where the rank has it, and what
 /// cuBLASLt is given: what is counted as workspace. Gradients of norms, whose partial sums depend on the device, are the least of it and left out.
@@ -126,6 +130,7 @@ pub(crate) struct Cuda {
     device: Arc<dyn Device>,
     state: Arc<State>,
     dtype: Dtype,
+    weights: WeightFormat,
     decode: Decode,
 }
 
@@ -153,22 +158,31 @@ impl Cuda {
     /// device that does nothing. What it gives, or fails with, there means nothing.
     pub(crate) fn rehearse<T>(ranks: &[Self], what: impl FnOnce(Self) -> T) {
         let Some(first) = ranks.first() else { return };
-        let kernels = Self::asked_for(first.on().facts(), first.dtype, what);
+        let kernels = Self::asked_for(first.on().facts(), (first.dtype, first.weights), what);
         ranks.iter().for_each(|rank| rank.on().prepare(&kernels));
     }
 
     /// The kernels that `what` asks for on a device like this one.
-    pub(crate) fn asked_for<T>(facts: &DeviceFacts, dtype: Dtype, what: impl FnOnce(Self) -> T) -> Vec<KernelName> {
+    pub(crate) fn asked_for<T>(
+        facts: &DeviceFacts,
+        (dtype, weights): (Dtype, WeightFormat),
+        what: impl FnOnce(Self) -> T,
+    ) -> Vec<KernelName> {
         let rehearsal = Arc::new(Rehearsal::of(facts.clone()));
         if let Ok(rank) = Self::on_device(Arc::clone(&rehearsal) as Arc<dyn Device>, dtype) {
-            what(rank);
+            what(rank.with_weights(weights));
         }
         rehearsal.asked()
     }
 
     fn on_device(device: Arc<dyn Device>, dtype: Dtype) -> Result<Self, SessionError> {
         let state = Arc::new(State::new(&device)?);
-        Ok(Self { device, state, dtype, decode: Decode::from_environment()? })
+        Ok(Self { device, state, dtype, weights: WeightFormat::Dtype, decode: Decode::from_environment()? })
+    }
+
+    /// The same rank; weight matrices for inference are stored in this format.
+    pub(crate) fn with_weights(self, weights: WeightFormat) -> Self {
+        Self { weights, ..self }
     }
 
     fn on(&self) -> &dyn Device {
@@ -201,6 +215,10 @@ impl Cuda {
     ) {
         let first = self.state.position_row(first);
         let positions = positions.map(Buffer::at);
+        if let Some(table) = table.codes() {
+            let o = weights_f8::Lookup { ids, first, table, positions, out: out.at() };
+            return weights_f8::embed(self.on(), out.format(), o, d);
+        }
         let o = embedding::Lookup { ids, first, table: table.at(), positions, out: out.at() };
         embedding::embed(self.on(), table.format(), o, d);
     }

@@ -5,7 +5,7 @@ use super::super::backend::{
     Parts as BackendParts, QkNormDims, Store, Stretch, on_host,
 };
 use super::super::shape::{Routing, Shape};
-use super::super::{CacheFormat, Workload};
+use super::super::{CacheFormat, Phase, WeightFormat, Workload};
 use super::buffer::Buffer;
 use super::cache::Places;
 use super::device::{Address, Real};
@@ -19,7 +19,9 @@ use std::ops::Range;
 pub(in crate::transformer) fn lacking(w: &Workload) -> Option<&'static str> {
     let few_bits = w.kv_cache != CacheFormat::Dtype && w.shape.latent.is_some();
     let cached = few_bits.then_some("caches of latents in 8 bits");
-    cached.or_else(|| lacking_for(&w.shape))
+    let of_experts = w.phase != Phase::Train && w.weights != WeightFormat::Dtype && w.shape.experts.is_some();
+    let of_experts = of_experts.then_some("weights of experts in 8 bits");
+    cached.or(of_experts).or_else(|| lacking_for(&w.shape))
 }
 
 /// What a model needs and the kernels have not.

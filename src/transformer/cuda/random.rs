@@ -2,13 +2,22 @@
 
 use super::super::random::{Block, Normals, normal_scale};
 use super::buffer::Buffer;
-use super::device::{Address, Arg, Device};
+use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at_or_null, blocks, long};
 
 /// Fills `to` with the elements, in every format that it has.
 pub(super) fn fill_normal(on: &dyn Device, to: &Buffer, numbers: &Normals) {
-    let (real, columns) = (to.format(), numbers.columns);
-    let (wide, narrow) = to.each();
+    fill_normal_at(on, to.format(), to.each(), numbers);
+}
+
+/// The same at these places, of f32 and of bf16.
+pub(super) fn fill_normal_at(
+    on: &dyn Device,
+    real: Real,
+    (wide, narrow): (Option<Address>, Option<Address>),
+    numbers: &Normals,
+) {
+    let columns = numbers.columns;
     let scale = Arg::F32(normal_scale(numbers.standard_deviation));
     let mut done = 0;
     for block in numbers.blocks.iter().filter(|b| b.rows * columns > 0) {

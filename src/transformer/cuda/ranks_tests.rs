@@ -148,7 +148,8 @@ pub(super) fn session(w: &Workload, parallel: Parallel) -> Option<(Ranks, Vec<Pl
     };
     let groups: Vec<Groups<Buffer>> = groups(&parallel, parallel.kv_copies(&w.shape), 0..ranks, seats).unwrap();
     let options = SessionOptions { backend: BackendKind::Cuda, parallel, threads_per_rank: 1, seed: 4 };
-    let cudas: Vec<Cuda> = hosts.iter().map(|h| Cuda::on_device(h.clone(), w.dtype).unwrap()).collect();
+    let cudas: Vec<Cuda> =
+        hosts.iter().map(|h| Cuda::on_device(h.clone(), w.dtype).unwrap().with_weights(w.weights)).collect();
     let session = Ranks::start(w, &options, groups, |r| Ok(cudas[r].clone())).unwrap();
     Some((session, cudas.into_iter().zip(hosts).collect()))
 }

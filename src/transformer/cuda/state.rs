@@ -53,6 +53,7 @@ struct Inner {
     scratch: Growing,
     tokens: Growing,
     counts: Growing,
+    expanded: Growing,
     /// A model has one set of them.
     angles: Vec<(Frequencies, Memory)>,
     lasting: HashMap<Vec<u8>, Memory>,
@@ -74,6 +75,7 @@ enum Purpose {
     Scratch,
     Tokens,
     Counts,
+    Expanded,
 }
 
 impl State {
@@ -184,6 +186,11 @@ impl State {
         self.grown(Purpose::Counts, bytes)
     }
 
+    /// Room for rows of a weight that are expanded for a product, beside its scratch; the next may have the same.
+    pub(super) fn expanded(&self, bytes: usize) -> Option<Address> {
+        self.grown(Purpose::Expanded, bytes)
+    }
+
     /// Puts words where they stay until the next are put there.
     pub(super) fn put(&self, list: &[u32]) -> Option<Address> {
         let place = self.grown(Purpose::Tokens, 4 * list.len())?;
@@ -198,6 +205,7 @@ impl State {
             Purpose::Scratch => &mut inner.scratch,
             Purpose::Tokens => &mut inner.tokens,
             Purpose::Counts => &mut inner.counts,
+            Purpose::Expanded => &mut inner.expanded,
         };
         if let Some(m) = growing.now.as_ref().filter(|m| m.bytes >= bytes) {
             return Some(m.at);
@@ -229,8 +237,9 @@ impl State {
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let inner = self.lock();
-        let grown =
-            [&inner.scratch, &inner.tokens, &inner.counts].into_iter().flat_map(|g| g.now.iter().chain(&g.kept));
+        let grown = [&inner.scratch, &inner.tokens, &inner.counts, &inner.expanded]
+            .into_iter()
+            .flat_map(|g| g.now.iter().chain(&g.kept));
         let kept = inner.angles.iter().map(|(_, memory)| memory).chain(inner.lasting.values());
         let all = grown.chain(kept).chain([&self.places]);
         all.map(|m| m.bytes).sum()

@@ -19,6 +19,9 @@ fn step(weights: WeightFormat) -> Option<f64> {
         WeightFormat::Int4Group128 => Some(2.8 / 8.0),
         // A fifteenth of what lies between the least and the largest of 128.
         WeightFormat::Int4Group128ZeroPoints => Some(2.0 * 2.6 / 15.0),
+        // An eighth of the power of two below each weight. These are 0.68 of the weights, as root mean squares, where the logarithms of
+        // magnitudes are spread evenly over an octave, m of which has the mean square 1.5 / ln 2.
+        WeightFormat::F8 => Some(0.68 / 8.0),
     }
 }
 
@@ -30,18 +33,21 @@ fn step(weights: WeightFormat) -> Option<f64> {
 /// typical one: 6 u sqrt(14 L + 2). f32's bound is the fixed one that the field agrees on. TF32 keeps 11 bits, and tensor cores may cut the rest off instead of rounding it: u = 2^-11.
 ///
 /// Weights of few bits: each factor of a product is off by its step / sqrt(12), a product by both; there are 4 a layer and the head's on
-/// the way to the logits, and again the largest error is three times the typical one.
+/// the way to the logits, and again the largest error is three times the typical one. The other factor of whole numbers is in 8 bits;
+/// that of floats is in the dtype, whose errors come on top.
 pub(crate) fn tolerance(dtype: Dtype, weights: WeightFormat, shape: &Shape) -> f64 {
-    if let Some(step) = step(weights) {
-        let of_product = step.hypot(STEP_OF_8_BITS) / 12f64.sqrt();
-        return 3.0 * of_product * f64::from(4 * shape.n_layers + 1).sqrt();
-    }
     let of_unit = |u: f64| 6.0 * u * f64::from(14 * shape.n_layers + 2).sqrt();
-    match dtype {
+    let of_dtype = match dtype {
         Dtype::F32 => TOLERANCE,
         Dtype::Tf32 => of_unit(2f64.powi(-11)),
         Dtype::Bf16 => of_unit(2f64.powi(-9)),
-    }
+    };
+    let Some(step) = step(weights) else { return of_dtype };
+    let beside = |step_beside: f64| {
+        let of_product = step.hypot(step_beside) / 12f64.sqrt();
+        3.0 * of_product * f64::from(4 * shape.n_layers + 1).sqrt()
+    };
+    if weights == WeightFormat::F8 { beside(0.0) + of_dtype } else { beside(STEP_OF_8_BITS) }
 }
 
 /// The same of gradients that are sums over so many tokens. A ReLU whose input is within rounding of zero may be open on one side and

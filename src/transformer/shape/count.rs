@@ -180,6 +180,11 @@ pub fn bytes_per_decode_step(w: &Workload) -> Result<Option<Bytes>, CountOverflo
                 // Besides half a byte a number, 16 bits for every 32, or 32 for every 128.
                 WeightFormat::Int4 => matrices / 2 + matrices / 16,
                 WeightFormat::Int4Group128 | WeightFormat::Int4Group128ZeroPoints => matrices / 2 + matrices / 32,
+                // Besides a byte a number, an f32 for every output.
+                WeightFormat::F8 => {
+                    let head = if s.has_vocabulary_head() { u64::from(s.vocab_size) } else { 0 };
+                    sum(&[matrices, product(&[4, sum(&[layers::outputs(s, distinct)?, head])?])?])?
+                }
                 // Besides a byte a number, an f32 for every 64.
                 WeightFormat::Int8 | WeightFormat::Dtype => sum(&[matrices, matrices / 16])?,
             };
@@ -280,8 +285,17 @@ impl Account {
         if shares {
             Shares::allocate(self, &index, keeping.state)?;
         }
+        // Of the largest weight that is expanded for products.
+        let mut expanded = 0;
         for (i, spec) in index.specs.iter().enumerate().filter(|_| !shares) {
-            let words = match index.matrices(i).filter(|_| self.cuda.is_none() && !training) {
+            let matrices = index.matrices(i).filter(|_| !training);
+            if self.cuda.is_some() && w.weights == WeightFormat::F8 && matrices == Some(1) {
+                let mut parts = self.parts.borrow_mut();
+                parts.weights_bytes += cuda::coded_bytes(spec.rows, spec.columns);
+                expanded = expanded.max(cuda::expanded_bytes(spec.rows, spec.columns, w.dtype));
+                continue;
+            }
+            let words = match matrices.filter(|_| self.cuda.is_none()) {
                 Some(matrices) => matrices * weight_words(spec.rows / matrices, spec.columns, w.dtype, w.weights),
                 None => spec.len(),
             };
@@ -298,7 +312,8 @@ impl Account {
         let batch = if training { w.levers.of_pass(Extent { batch, tokens }).batch } else { batch };
         if self.cuda.is_some() {
             let mut parts = self.parts.borrow_mut();
-            parts.workspace_bytes += cuda::workspace_bytes(w, shape, batch * tokens, stage.is_last());
+            let workspace = cuda::workspace_bytes(w, shape, batch * tokens, stage.is_last());
+            parts.workspace_bytes += workspace + expanded;
             return Ok(());
         }
         let vocabulary = if shape.has_vocabulary_head() && stage.is_last() { shape.vocab_size as usize } else { 0 };

@@ -42,6 +42,28 @@ pub(super) fn matrices(s: &Shape, with: u64) -> Result<u64, CountOverflow> {
     ])
 }
 
+/// Outputs of the layers' products, rows of their weights, with so many experts in each layer that has them.
+pub(super) fn outputs(s: &Shape, with: u64) -> Result<u64, CountOverflow> {
+    let [c, a, kv, h] = [s.d_model, s.d_attn(), s.d_kv(), s.n_heads].map(u64::from);
+    let attended = match &s.latent {
+        None => a + 2 * kv,
+        Some(l) => {
+            let [each, cached, kv_head] = [s.head_dim, l.cached(), l.kv_head()].map(u64::from);
+            sum(&[l.q_rank.map_or(0, u64::from), product(&[h, each])?, cached, product(&[h, kv_head])?])?
+        }
+    };
+    let inner = if s.activation.gated() { 2 } else { 1 };
+    let feed_forward = |width: u32| if width > 0 { inner * u64::from(width) + c } else { 0 };
+    let routed = product(&[with, feed_forward(s.d_ff_expert())])?;
+    let router = s.experts.map_or(0, |e| u64::from(e.count));
+    let [dense, mixed] = layers(s);
+    sum(&[
+        product(&[dense + mixed, attended + c])?,
+        product(&[dense, feed_forward(s.d_ff)])?,
+        product(&[mixed, sum(&[routed, feed_forward(s.d_ff_shared()), router])?])?,
+    ])
+}
+
 /// Weights of the products of one layer's attention.
 pub(crate) fn attention_matrices(s: &Shape) -> Result<u64, CountOverflow> {
     let [c, a, kv, h] = [s.d_model, s.d_attn(), s.d_kv(), s.n_heads].map(u64::from);

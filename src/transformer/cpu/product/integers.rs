@@ -35,7 +35,7 @@ impl Form {
                 let (block, left_rows, right_rows) = (g.chunks() * CHUNK, g.left_rows(), g.right_rows());
                 Self { groups: Some(g), block, left_rows, right_rows }
             }
-            Stored::Int8 | Stored::Whole(_) => {
+            Stored::Int8 | Stored::F8 | Stored::Whole(_) => {
                 Self { groups: None, block: GROUP, left_rows: LEFT_ROWS, right_rows: RIGHT_ROWS }
             }
         }

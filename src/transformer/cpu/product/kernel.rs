@@ -50,7 +50,7 @@ pub(in crate::transformer::cpu) struct Tile {
 pub(super) const LINE: usize = 16;
 
 /// Room for the largest tile of any kernel.
-const LARGEST: usize = SIDE * SIDE;
+pub(super) const LARGEST: usize = SIDE * SIDE;
 
 impl Kernel {
     /// Columns of a tile: how wide the panels of `b` are.

@@ -3,6 +3,11 @@
 //! Operands are cut into panels (see `pack`) that lie in the caches when they are used, after Goto & van de Geijn 2008: a panel
 //! of `b` in the first level, a group of panels of `a` in the second. Packing and multiplying are each split over the threads.
 
+mod f8_kernel;
+mod f8_panels;
+#[cfg(test)]
+mod f8_tests;
+mod floats;
 mod int4_groups;
 mod int4_kernel;
 #[cfg(test)]
@@ -226,6 +231,10 @@ pub(super) unsafe fn product(
     }
     let precision = match b {
         Right::Packed(w) if widened::pays(a.rows, w.layout.stored) => Precision::Bf16,
+        Right::Packed(w) if w.layout.stored == Stored::F8 => {
+            // SAFETY: the caller's.
+            return unsafe { floats::product(pool, to, onto, factor, a, w, precision) };
+        }
         Right::Packed(w) if w.layout.stored != Stored::Whole(precision) => {
             // SAFETY: the caller's.
             return unsafe { integers::product(pool, to, onto, factor, a, w) };

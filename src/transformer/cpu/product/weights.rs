@@ -5,6 +5,7 @@ use super::super::array::Array;
 use super::super::instructions::Instructions;
 use super::super::pool::Pool;
 use super::Precision;
+use super::f8_panels;
 use super::int4_groups::{self, Groups};
 use super::int8_groups;
 use super::kernel::Kernel;
@@ -21,6 +22,8 @@ pub(crate) enum Stored {
     Int8,
     /// In 4 bits; see [`int4_groups`].
     Int4(Groups),
+    /// In floats of 8 bits, with a scale for each output; see [`f8_panels`].
+    F8,
 }
 
 /// How a matrix lies in panels.
@@ -68,14 +71,15 @@ impl PackedLayout {
     pub(crate) fn len(&self) -> usize {
         match self.stored {
             Stored::Whole(precision) => self.panels().len(self.depth, precision),
-            Stored::Int8 | Stored::Int4(_) => self.panels().count * self.integer_panel_words(),
+            Stored::Int8 | Stored::Int4(_) | Stored::F8 => self.panels().count * self.panel_words(),
         }
     }
 
-    /// Words of a panel of integers.
-    pub(super) fn integer_panel_words(&self) -> usize {
+    /// Words of a panel of few bits.
+    pub(super) fn panel_words(&self) -> usize {
         match self.stored {
             Stored::Int4(groups) => groups.right_words(self.depth, self.width),
+            Stored::F8 => f8_panels::right_words(self.depth, self.width),
             Stored::Int8 | Stored::Whole(_) => int8_groups::right_words(self.depth, self.width),
         }
     }
@@ -103,8 +107,8 @@ impl PackedLayout {
                         pack::pack(panel, panels.width, source, source_tile(p, panels.width, columns, b), precision);
                     }
                 }
-                Stored::Int8 | Stored::Int4(_) => {
-                    let words = self.integer_panel_words();
+                Stored::Int8 | Stored::Int4(_) | Stored::F8 => {
+                    let words = self.panel_words();
                     // SAFETY: each panel is one task's.
                     let panel = unsafe { to.part((first + p) * words, words) };
                     let own = &rows[p * self.width * self.depth..];
@@ -113,6 +117,7 @@ impl PackedLayout {
                         Stored::Int4(groups) => {
                             int4_groups::quantise_right(panel, self.width, own, self.depth, groups);
                         }
+                        Stored::F8 => f8_panels::quantise_right(panel, self.width, own, self.depth),
                         _ => int8_groups::quantise_right(panel, self.width, own, self.depth),
                     }
                 }
@@ -124,11 +129,12 @@ impl PackedLayout {
     fn row(&self, words: &[f32], row: usize, out: &mut [f32]) {
         match self.stored {
             Stored::Whole(precision) => self.whole_row(precision, words, row, out),
-            Stored::Int8 | Stored::Int4(_) => {
-                let len = self.integer_panel_words();
+            Stored::Int8 | Stored::Int4(_) | Stored::F8 => {
+                let len = self.panel_words();
                 let (panel, column) = (&words[row / self.width * len..][..len], row % self.width);
                 match self.stored {
                     Stored::Int4(groups) => int4_groups::row(panel, self.width, column, groups, out),
+                    Stored::F8 => f8_panels::row(panel, self.width, column, out),
                     _ => int8_groups::row(panel, self.width, column, out),
                 }
             }

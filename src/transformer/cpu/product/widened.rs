@@ -31,7 +31,7 @@ pub(super) fn widen(
 ) {
     let layout = weights.layout;
     assert_eq!((layout.width, block.width), (WIDTH, WIDTH), "panels of so many columns");
-    let len = layout.integer_panel_words();
+    let len = layout.panel_words();
     let to = PackedBuffer::of(to);
     pool.each(block.count, |panel| {
         let from = &weights.words[(first + panel) * len..][..len];
@@ -42,7 +42,7 @@ pub(super) fn widen(
                 #[inline(always)]
                 || match layout.stored {
                     Stored::Int4(groups) => four_bits(from, to, *b, groups),
-                    Stored::Int8 | Stored::Whole(_) => eight_bits(from, to, *b),
+                    Stored::Int8 | Stored::F8 | Stored::Whole(_) => eight_bits(from, to, *b),
                 },
             );
         }

@@ -65,6 +65,7 @@ pub(crate) const FILES: &[Source] = sources![
     "sinks.cu",
     "squares.cu",
     "trial.cu",
+    "weights_f8.cu",
 ];
 
 /// The text of `<file>.cu`.

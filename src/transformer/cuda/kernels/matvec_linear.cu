@@ -31,8 +31,17 @@ struct Store {
 KERNEL __launch_bounds__(256, 2) matvec_linear(const real* x, const real* w, int n, int k, int m, int apart, const real* gain,
                                                const real* shift, float* stats, float eps, float offset, int rms,
                                                int staged, const real* bias, const void* plus, void* out, int wide) {
-  matvec({x, w, n, k, m, apart, apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
+  matvec(Matvec<Whole>{x, w, nullptr, n, k, m, apart, apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
+         Store{bias, plus, out, m, wide != 0});
+}
+
+// The same of weights of 8 bits, scales [m].
+KERNEL __launch_bounds__(256, 2) matvec_linear_f8(const real* x, const byte* w, const float* scales, int n, int k, int m,
+                                                  int apart, const real* gain, const real* shift, float* stats, float eps, float offset,
+                                                  int rms, int staged, const real* bias, const void* plus, void* out, int wide) {
+  matvec(Matvec<Floats8>{x, w, scales, n, k, m, apart, apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
          Store{bias, plus, out, m, wide != 0});
 }
 
 EXPORT(matvec_linear)
+EXPORT(matvec_linear_f8)

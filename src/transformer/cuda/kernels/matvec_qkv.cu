@@ -47,8 +47,21 @@ KERNEL __launch_bounds__(256, 2) matvec_qkv(const real* x, const real* w, int n,
                                             int staged, const real* bias, real* qkv, real* keys, real* values,
                                             const float* frequencies, float longer, const int* first, int tokens, int heads,
                                             int kv_heads, int head_dim, int half, int capacity) {
-  matvec({x, w, n, k, m, apart, frequencies ? half : apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
+  matvec(Matvec<Whole>{x, w, nullptr, n, k, m, apart, frequencies ? half : apart, gain, shift, stats, eps, offset, rms != 0,
+                       staged != 0},
+         Append{bias, qkv, keys, values, frequencies, first, longer, tokens, heads, kv_heads, head_dim, half, capacity, m});
+}
+
+// The same of weights of 8 bits, scales [m].
+KERNEL __launch_bounds__(256, 2) matvec_qkv_f8(const real* x, const byte* w, const float* scales, int n, int k, int m,
+                                               int apart, const real* gain, const real* shift, float* stats, float eps, float offset,
+                                               int rms, int staged, const real* bias, real* qkv, real* keys, real* values,
+                                               const float* frequencies, float longer, const int* first, int tokens, int heads,
+                                               int kv_heads, int head_dim, int half, int capacity) {
+  matvec(Matvec<Floats8>{x, w, scales, n, k, m, apart, frequencies ? half : apart, gain, shift, stats, eps, offset, rms != 0,
+                       staged != 0},
          Append{bias, qkv, keys, values, frequencies, first, longer, tokens, heads, kv_heads, head_dim, half, capacity, m});
 }
 
 EXPORT(matvec_qkv)
+EXPORT(matvec_qkv_f8)

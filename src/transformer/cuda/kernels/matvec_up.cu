@@ -30,8 +30,17 @@ struct Activate {
 KERNEL __launch_bounds__(256, 2) matvec_up(const real* x, const real* w, int n, int k, int m, int apart, const real* gain,
                                            const real* shift, float* stats, float eps, float offset, int rms,
                                            int staged, const real* bias, real* pre, real* out, int kind) {
-  matvec({x, w, n, k, m, apart, apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
+  matvec(Matvec<Whole>{x, w, nullptr, n, k, m, apart, apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
+         Activate{bias, pre, out, m, kind});
+}
+
+// The same of weights of 8 bits, scales [m].
+KERNEL __launch_bounds__(256, 2) matvec_up_f8(const real* x, const byte* w, const float* scales, int n, int k, int m,
+                                              int apart, const real* gain, const real* shift, float* stats, float eps, float offset,
+                                              int rms, int staged, const real* bias, real* pre, real* out, int kind) {
+  matvec(Matvec<Floats8>{x, w, scales, n, k, m, apart, apart, gain, shift, stats, eps, offset, rms != 0, staged != 0},
          Activate{bias, pre, out, m, kind});
 }
 
 EXPORT(matvec_up)
+EXPORT(matvec_up_f8)
