@@ -26,19 +26,6 @@ impl Alloc for Cuda {
     }
 }
 
-/// A part of a parameter and what belongs to it, as addresses.
-fn item(u: Updated<'_, Buffer>) -> optimizer::Item {
-    let from = |base: Address, size: usize| base + (u.part.start * size) as Address;
-    optimizer::Item {
-        parameter: from(u.parameter.wide(), 4),
-        shadow: u.parameter.shadow().map(|(_, narrow)| from(narrow, 2)),
-        gradient: from(u.gradient.wide(), 4),
-        first: u.first.map(|m| m.wide()),
-        second: u.second.map(|m| m.wide()),
-        len: u.part.len(),
-    }
-}
-
 impl Backend for Cuda {
     fn kind(&self) -> BackendKind {
         BackendKind::Cuda
@@ -423,7 +410,7 @@ impl Backend for Cuda {
         self.update_many(update, step, clip, vec![one]);
     }
     fn update_many(&self, u: &Update, step: u32, clip: Option<Clipping<'_, Buffer>>, all: Vec<Updated<'_, Buffer>>) {
-        let items: Vec<optimizer::Item> = all.into_iter().map(item).collect();
+        let items: Vec<optimizer::Item> = all.into_iter().map(optimizer::Item::of).collect();
         let table = optimizer::Table::of(&items);
         if let Some(place) = self.state.lasting(table.bytes()) {
             let step = self.state.tell(Slot::Update, &optimizer::constants(u, step));

@@ -1,7 +1,8 @@
 //! One optimizer step over all parameters in one launch.
 
 use super::super::OptimizerKind;
-use super::super::backend::Update;
+use super::super::backend::{Update, Updated};
+use super::buffer::Buffer;
 use super::device::{Address, Arg, Device, Real};
 use super::launch::{Kernel, THREADS, at, int};
 
@@ -29,6 +30,21 @@ pub(super) struct Table {
     pub first_blocks: Vec<u8>,
     pub count: usize,
     pub blocks: usize,
+}
+
+impl Item {
+    /// A part of a parameter and what belongs to it, as addresses.
+    pub(super) fn of(u: Updated<'_, Buffer>) -> Self {
+        let from = |base: Address, size: usize| base + (u.part.start * size) as Address;
+        Self {
+            parameter: from(u.parameter.wide(), 4),
+            shadow: u.parameter.shadow().map(|(_, narrow)| from(narrow, 2)),
+            gradient: from(u.gradient.wide(), 4),
+            first: u.first.map(|m| m.wide()),
+            second: u.second.map(|m| m.wide()),
+            len: u.part.len(),
+        }
+    }
 }
 
 impl Table {

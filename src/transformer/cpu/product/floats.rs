@@ -18,6 +18,10 @@ use std::ptr::null;
 /// Tiles of rows and panels of weights that a task multiplies with each other: a panel is expanded once for so many tiles.
 const TASK: (usize, usize) = (16, 2);
 
+/// Words that begin on a cache line: tiles of bf16 load those twice as fast.
+#[repr(align(64))]
+struct Lines<T>(T);
+
 /// Where a product goes, and how: `to = factor * sums + onto`.
 #[derive(Clone, Copy)]
 struct Output<'a> {
@@ -94,9 +98,9 @@ unsafe fn row_block(pool: &Pool, output: Output, first: usize, a: View, weights:
     let down = rows.count.div_ceil(TASK.0);
     pool.each(down * panels.div_ceil(TASK.1), |task| {
         let (of_rows, of_columns) = (task % down, task / down);
-        let (mut expanded, mut sums) = ([0.0f32; SIDE * K_BLOCK], [0.0f32; LARGEST]);
+        let (mut expanded, mut sums) = (Lines([0.0f32; SIDE * K_BLOCK]), Lines([0.0f32; LARGEST]));
         for k in &blocks {
-            let expanded = &mut expanded[..k.words * width];
+            let expanded = &mut expanded.0[..k.words * width];
             for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(panels) {
                 let (codes, scales) = words[panel * len..][..len].split_at(len - width);
                 let of_block = &codes[k.first / FOUR * width..][..k.len.div_ceil(FOUR) * width];
@@ -105,7 +109,7 @@ unsafe fn row_block(pool: &Pool, output: Output, first: usize, a: View, weights:
                     let of_left = left[rows.at(*k, tile)..][..rows.width * k.words].as_ptr();
                     let b = expanded.as_ptr();
                     let whole = Tile {
-                        start: sums.as_mut_ptr(),
+                        start: sums.0.as_mut_ptr(),
                         stride: width,
                         rows: kernel.rows,
                         columns: width,
@@ -125,7 +129,7 @@ unsafe fn row_block(pool: &Pool, output: Output, first: usize, a: View, weights:
                         columns: width.min(how.columns - column),
                     };
                     // SAFETY: this part of the result is this task's alone.
-                    unsafe { place.put(&sums, width, scales, Output { onto, ..output }) };
+                    unsafe { place.put(&sums.0, width, scales, Output { onto, ..output }) };
                 }
             }
         }
