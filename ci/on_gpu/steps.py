@@ -54,6 +54,7 @@ def verify(here, work, whole):
         golden("f32", 120),
         golden("tf32", 60),
         golden("bf16", 90),
+        Step("golden-weights-f8", [*centime, "bf16", "--weights", "f8", *GOLDEN], 90),
         families("f32"),
         families("bf16"),
         *each("small", 60, DTYPES),

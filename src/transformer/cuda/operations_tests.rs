@@ -19,6 +19,11 @@ fn checked(host: HostDevice, dtype: Dtype) -> Vec<Finding> {
 /// Kernels that no operation asks for: the doctor's, which only shows that a kernel can be compiled and run.
 const UNUSED: &[&str] = &["trial"];
 
+/// Kernels of weights in floats of 8 bits, which no operation of the list has: the list gives both backends the same numbers, and weights are
+/// rounded where a backend makes them. What they compute is held to the oracle by `weights_f8_tests`, and on a GPU by `verify --weights f8`.
+const OF_ROUNDED_WEIGHTS: &[&str] =
+    &["matvec_linear_f8", "matvec_up_f8", "matvec_qkv_f8", "quantise_f8", "expand_f8", "embed_f8"];
+
 /// Names of a file's kernels; those of decoding are made by macros, of two numbers, and of a name and a type before them.
 fn exported(text: &str) -> Vec<String> {
     let inside = |l: &str, name: &str| Some(l.strip_prefix(name)?.strip_prefix('(')?.split(')').next()?.to_string());
@@ -50,7 +55,8 @@ fn every_operation_agrees_with_the_oracle_by_every_kernel() {
     for (file, text) in FILES {
         let of_file = exported(text);
         assert!(!of_file.is_empty(), "{file} exports nothing");
-        for kernel in of_file.iter().filter(|k| !UNUSED.contains(&k.as_str())) {
+        let left_out = [UNUSED, OF_ROUNDED_WEIGHTS].concat();
+        for kernel in of_file.iter().filter(|k| !left_out.contains(&k.as_str())) {
             assert!(
                 reached.contains(kernel),
                 "{kernel} of {file}: no case of transformer/operations reaches it; add one to the list that it fits"

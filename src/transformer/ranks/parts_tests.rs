@@ -141,10 +141,13 @@ where
     }
 }
 
-/// Each number within `tolerance` of the largest.
-fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
+fn largest(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |m, x| m.max(x.abs()))
+}
+
+/// Each number within `tolerance` of a scale.
+fn close(a: &[f32], b: &[f32], tolerance: f32, scale: f32, what: &str) {
     assert_eq!(a.len(), b.len(), "{what}");
-    let scale = b.iter().fold(0.0f32, |m, x| m.max(x.abs()));
     for (i, (x, y)) in a.iter().zip(b).enumerate() {
         assert!((x - y).abs() <= tolerance * scale, "{what}, element {i} of a scale of {scale}: {x} and {y}");
     }
@@ -154,13 +157,24 @@ fn close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
 /// and a gradient goes through some twenty operations.
 const ROUNDING: f32 = 2e-5;
 
+/// What rounding errors of a gradient are relative to: its largest number. A router's is made of differences of what experts say of a token,
+/// dot products of their outputs with the gradients of these, which may all but cancel; errors of a dot product are relative to the sum of its terms' magnitudes
+/// (Higham 2002, section 3.1), and of all tokens together that sum is the one of the last weights' gradient by these weights.
+fn scale_of(one: &Came, i: usize) -> f32 {
+    let own = largest(&one.gradients[i]);
+    let last = one.names[i].strip_suffix("router.weight").map(|layer| format!("{layer}down.weight"));
+    let Some(down) = last.and_then(|last| one.names.iter().position(|name| *name == last)) else { return own };
+    let terms = one.gradients[down].iter().zip(&one.parameters[down]).map(|(g, w)| (g * w).abs());
+    own.max(terms.sum())
+}
+
 pub(super) fn agree(came: &Came, one: &Came, what: &str) {
-    close(&came.logits, &one.logits, ROUNDING, &format!("{what}: logits"));
+    close(&came.logits, &one.logits, ROUNDING, largest(&one.logits), &format!("{what}: logits"));
     assert!((came.loss - one.loss).abs() <= 1e-6 * one.loss, "{what}: {} and {}", came.loss, one.loss);
     for (i, name) in one.names.iter().enumerate() {
-        close(&came.gradients[i], &one.gradients[i], ROUNDING, &format!("{what}: gradient of {name}"));
+        let scale = scale_of(one, i);
+        close(&came.gradients[i], &one.gradients[i], ROUNDING, scale, &format!("{what}: gradient of {name}"));
         // A rounding error of a gradient moves a parameter by as much of a step, of 1e-2, over what is added to the moment's root.
-        let scale = one.gradients[i].iter().fold(0.0f32, |m, x| m.max(x.abs()));
         let moved = 3e-2 * (ROUNDING + ROUNDING * scale / 1e-3);
         for (a, b) in came.parameters[i].iter().zip(&one.parameters[i]) {
             assert!((a - b).abs() <= moved, "{what}: {name} after {STEPS} steps: {a} and {b}");
