@@ -24,6 +24,7 @@ const VERIFY: &[&str] = &[
     "golden-f32",
     "golden-tf32",
     "golden-bf16",
+    "golden-weights-f8",
     "families-f32",
     "families-bf16",
     "operations-small-f32",
