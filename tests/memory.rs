@@ -18,7 +18,7 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
          {0}    - {{ phase: decode, batch: 16, prompt_len: 512, new_tokens: 64, model.family: llama, model.n_kv_heads: 1, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, model.vocab_size: 32769, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: mixtral, model.n_experts: 4, model.d_ff: 512, parallel: {{ tensor: 2 }} }}\n\
-         {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: mixtral, model.n_experts: 4, model.d_ff: 512, parallel: {{ expert: 2 }} }}\n\
+         {0}    - {{ phase: train, batch: 4, seq_len: 256, model.family: mixtral, model.n_experts: 4, model.experts_per_token: 4, model.d_ff: 512, parallel: {{ expert: 2 }} }}\n\
          {0}    - {{ phase: prefill, batch: 8, prompt_len: 512, model.family: olmo2, parallel: {{ tensor: 2 }} }}\n\
          {0}    - {{ phase: train, batch: 2, seq_len: 512, dtype: bf16, optimizer: sgd }}\n\
          {0}    - {{ phase: prefill, batch: 8, prompt_len: 512 }}\n\
@@ -52,6 +52,7 @@ fn predicted_memory_is_within_five_percent_of_the_measured() {
         let (measured, predicted) = (number("model_memory_bytes"), number("predicted_memory_bytes"));
         let ratio = measured / predicted;
         println!("{}: {:.0} MiB, {ratio:.3} of the prediction", row["cell"], measured / 1048576.0);
+        // Experts over 2: every expert is sent as much, since what more takes depends on the tokens.
         // Of two ranks that split a Llama or an OLMo 2, 17 to 20 MiB are not accounted for, 6.3 and 7.0 %: which they are is not known.
         let cell = row["cell"].as_str().unwrap();
         let unexplained = ["llama, kv heads 1, tensor 2", "olmo2, tensor 2"].iter().any(|known| cell.ends_with(known));
