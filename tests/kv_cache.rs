@@ -1,35 +1,13 @@
 //! The KV cache in few bits as a user meets it: in a scenario, in a run's rows, in the plan, in the projection, and where it is refused.
 
-use centime::{BackendKind, CacheFormat, LoadOptions, LossChange, Measurement, Status, Trial, load, load_run};
+#[path = "common/scenario_beside.rs"]
+mod scenario_beside;
+
+use centime::{BackendKind, CacheFormat, LossChange, Measurement, Status, load_run};
+use scenario_beside::{beside, centime, trials};
 use std::path::Path;
-use std::process::{Command, Output};
-use tempfile::{TempDir, tempdir};
 
 const MODEL: &str = "model: { family: llama, n_layers: 2, d_model: 128, n_heads: 4, n_kv_heads: 2, vocab_size: 61 }";
-
-/// A scenario of decoding beside a folder for its runs.
-fn beside(trial: &str, sweep: &str) -> TempDir {
-    let folder = tempdir().unwrap();
-    let trial = format!("trial: {{ phase: decode, prompt_len: 40, new_tokens: 8, {trial}, {MODEL} }}");
-    let measure = "measure: { min_seconds: 0.01, max_seconds: 0.1, precision: 0.5, rounds: 1 }";
-    let text = format!("version: 1\n{trial}\nsweep: {sweep}\n{measure}\n");
-    std::fs::write(folder.path().join("s.yaml"), text).unwrap();
-    folder
-}
-
-fn trials(folder: &Path) -> Result<Vec<Trial>, String> {
-    let scenario = load(&folder.join("s.yaml"), &LoadOptions::default()).map_err(|e| e.to_string())?;
-    Ok(scenario.cells.into_iter().map(|c| c.trial).collect())
-}
-
-fn centime(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_centime"))
-        .args(arguments)
-        .current_dir(folder)
-        .env("XDG_RUNTIME_DIR", folder)
-        .output()
-        .unwrap()
-}
 
 fn run(folder: &Path) -> Vec<(CacheFormat, Measurement)> {
     let out = centime(folder, &["run", "s.yaml", "--no-probe", "--out", "out"]);
@@ -42,7 +20,7 @@ fn run(folder: &Path) -> Vec<(CacheFormat, Measurement)> {
 fn a_sweep_over_formats_runs_and_says_what_each_does_to_the_loss() {
     for phase in ["decode", "prefill", "generate"] {
         let sweep = format!("{{ matrix: {{ kv_cache: [bf16, int8, f8], phase: [{phase}] }} }}");
-        let folder = beside("backend: cpu, dtype: bf16", &sweep);
+        let folder = beside("backend: cpu, dtype: bf16", MODEL, &sweep);
         let rows = run(folder.path());
         assert_eq!(rows.len(), 3);
         for (format, m) in &rows {
@@ -73,7 +51,7 @@ fn a_sweep_over_formats_runs_and_says_what_each_does_to_the_loss() {
 
 #[test]
 fn what_is_decoded_over_each_format_is_the_same_again() {
-    let folder = beside("backend: cpu", "{ matrix: { kv_cache: [dtype, int8, f8], batch: [3] } }");
+    let folder = beside("backend: cpu", MODEL, "{ matrix: { kv_cache: [dtype, int8, f8], batch: [3] } }");
     let of = |rows: Vec<(CacheFormat, Measurement)>| {
         let mut all: Vec<_> = rows.into_iter().map(|(f, m)| (f, m.figures.unwrap().checksum)).collect();
         all.sort_by_key(|(format, _)| *format);
@@ -87,7 +65,7 @@ fn what_is_decoded_over_each_format_is_the_same_again() {
 
 #[test]
 fn a_backend_without_it_says_so_and_what_to_do() {
-    let folder = beside("backend: naive", "{ matrix: { kv_cache: [f32, int8] } }");
+    let folder = beside("backend: naive", MODEL, "{ matrix: { kv_cache: [f32, int8] } }");
     for (format, m) in run(folder.path()) {
         if format == CacheFormat::Dtype {
             assert_eq!(m.status, Status::Ok, "{}", m.reason);
@@ -101,11 +79,11 @@ fn a_backend_without_it_says_so_and_what_to_do() {
 
 #[test]
 fn the_dtypes_own_name_is_the_default_and_anothers_is_an_error_at_its_place() {
-    let folder = beside("dtype: bf16, backend: cpu", "{ matrix: { kv_cache: [dtype, int8, f8] } }");
+    let folder = beside("dtype: bf16, backend: cpu", MODEL, "{ matrix: { kv_cache: [dtype, int8, f8] } }");
     let all = trials(folder.path()).unwrap();
     assert_eq!(all.iter().map(|t| t.workload.kv_cache).collect::<Vec<_>>(), CacheFormat::ALL);
     assert!(all.iter().all(|t| t.backend == BackendKind::Cpu));
-    let named = beside("dtype: bf16, backend: cpu, kv_cache: bf16", "{ matrix: { batch: [1] } }");
+    let named = beside("dtype: bf16, backend: cpu, kv_cache: bf16", MODEL, "{ matrix: { batch: [1] } }");
     assert_eq!(trials(named.path()).unwrap()[0].id(), all[0].id());
     for (said, words) in [
         ("kv_cache: f32", &["s.yaml:2:", "kv_cache", "expected bf16", "int8 or f8", "found f32"][..]),
@@ -113,14 +91,15 @@ fn the_dtypes_own_name_is_the_default_and_anothers_is_an_error_at_its_place() {
         ("kv_cach: int8", &["s.yaml:2:", "kv_cach", "kv_cache"]),
         ("kv_cache: [int8]", &["s.yaml:2:", "kv_cache", "sweep.matrix"]),
     ] {
-        let fault = trials(beside(&format!("dtype: bf16, {said}"), "{ matrix: { batch: [1] } }").path()).unwrap_err();
+        let fault =
+            trials(beside(&format!("dtype: bf16, {said}"), MODEL, "{ matrix: { batch: [1] } }").path()).unwrap_err();
         assert!(words.iter().all(|w| fault.contains(w)), "{said}: {fault}");
     }
 }
 
 #[test]
 fn plan_and_projection_know_its_bytes() {
-    let folder = beside("backend: cpu, dtype: bf16", "{ matrix: { kv_cache: [bf16, int8], phase: [decode] } }");
+    let folder = beside("backend: cpu, dtype: bf16", MODEL, "{ matrix: { kv_cache: [bf16, int8], phase: [decode] } }");
     let json = |arguments: &[&str]| -> Vec<serde_json::Value> {
         let out = centime(folder.path(), arguments);
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

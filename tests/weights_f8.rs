@@ -1,37 +1,15 @@
 //! Weights in floats of 8 bits as a user meets them: in a scenario, in a run's rows, in the plan, in the projection, and where they are
 //! refused.
 
-use centime::{LoadOptions, LossChange, Measurement, Status, Trial, WeightFormat, load, load_run};
+#[path = "common/scenario_beside.rs"]
+mod scenario_beside;
+
+use centime::{LossChange, Measurement, Status, WeightFormat, load_run};
+use scenario_beside::{beside, centime, trials};
 use std::path::Path;
-use std::process::{Command, Output};
-use tempfile::{TempDir, tempdir};
 
 const MODEL: &str =
     "model: { family: llama, n_layers: 2, d_model: 128, n_heads: 4, n_kv_heads: 2, d_ff: 256, vocab_size: 96 }";
-
-/// A scenario beside a folder for its runs.
-fn beside(trial: &str, model: &str, sweep: &str) -> TempDir {
-    let folder = tempdir().unwrap();
-    let trial = format!("trial: {{ phase: decode, prompt_len: 40, new_tokens: 8, {trial}, {model} }}");
-    let measure = "measure: { min_seconds: 0.01, max_seconds: 0.1, precision: 0.5, rounds: 1 }";
-    let text = format!("version: 1\n{trial}\nsweep: {sweep}\n{measure}\n");
-    std::fs::write(folder.path().join("s.yaml"), text).unwrap();
-    folder
-}
-
-fn trials(folder: &Path) -> Result<Vec<Trial>, String> {
-    let scenario = load(&folder.join("s.yaml"), &LoadOptions::default()).map_err(|e| e.to_string())?;
-    Ok(scenario.cells.into_iter().map(|c| c.trial).collect())
-}
-
-fn centime(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_centime"))
-        .args(arguments)
-        .current_dir(folder)
-        .env("XDG_RUNTIME_DIR", folder)
-        .output()
-        .unwrap()
-}
 
 fn run(folder: &Path) -> Vec<(WeightFormat, Measurement)> {
     let out = centime(folder, &["run", "s.yaml", "--no-probe", "--out", "out"]);

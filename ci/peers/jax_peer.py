@@ -5,12 +5,10 @@ are written in place; in bf16 training keeps its parameters in f32 and rounds th
 """
 
 import argparse
-import json
 import math
 import os
-import resource
-import statistics
-import time
+
+from peer import say, timed
 
 B1, B2, EPSILON, RATE, DECAY = 0.9, 0.999, 1e-8, 1e-4, 0.01
 
@@ -134,17 +132,6 @@ def inference(a, jax, jnp):
     return step, a.batch
 
 
-def timed(step, seconds):
-    """Median seconds of a step, after two that are not counted."""
-    step(), step()
-    samples, end = [], time.perf_counter() + seconds
-    while len(samples) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        step()
-        samples.append(time.perf_counter() - start)
-    return statistics.median(samples)
-
-
 def main():
     parser = argparse.ArgumentParser()
     for name in ["layers", "width", "heads", "vocabulary", "batch", "tokens"]:
@@ -163,8 +150,7 @@ def main():
 
     step, tokens = (training if a.phase == "train" else inference)(a, jax, jnp)
     seconds = timed(step, a.seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"tokens_per_second": tokens / seconds, "peak_rss_bytes": peak, "version": jax.__version__}))
+    say(tokens, seconds, jax.__version__)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ one; training as torch_peer.py does it.
 """
 
 import argparse
-import json
-import resource
 
 import torch
 import transformers
-from torch_peer import timed
+from peer import say, timed
 from torch.nn import functional as F
 
 
@@ -74,14 +72,12 @@ def main():
     model = built(a)
     if a.phase == "train":
         step, tokens = training(model, a)
-        seconds = timed(step, a.seconds)
+        seconds = timed(step, a.seconds, warm=3)
     else:
         with torch.no_grad():
             step, tokens = inference(model, a)
-            seconds = timed(step, a.seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    said = {"tokens_per_second": tokens / seconds, "peak_rss_bytes": peak, "version": f"{torch.__version__} with transformers {transformers.__version__}"}
-    print(json.dumps(said))
+            seconds = timed(step, a.seconds, warm=3)
+    say(tokens, seconds, f"{torch.__version__} with transformers {transformers.__version__}")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,9 @@ a KV cache that is written in place, greedy choice of the next token. With --com
 """
 
 import argparse
-import json
-import resource
-import statistics
-import time
 
 import torch
+from peer import say, timed
 from torch import nn
 from torch.nn import functional as F
 
@@ -70,17 +67,6 @@ class Gpt2(nn.Module):
 
     def next(self, ids, caches=None, position=0):
         return F.linear(self.hidden(ids, caches, position)[:, -1], self.table.weight).argmax(-1, keepdim=True)
-
-
-def timed(step, seconds):
-    """Median seconds of a step, after three that are not counted."""
-    step(), step(), step()
-    samples, end = [], time.perf_counter() + seconds
-    while len(samples) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        step()
-        samples.append(time.perf_counter() - start)
-    return statistics.median(samples)
 
 
 def compiled(function, a):
@@ -148,7 +134,7 @@ def main():
     model = Gpt2(a.layers, a.width, a.heads, a.vocabulary, max(1024, a.tokens + a.new))
     if a.phase == "train":
         step, tokens = training(model, a)
-        seconds = timed(step, a.seconds)
+        seconds = timed(step, a.seconds, warm=3)
     else:
         if a.compile:
             import torch._inductor.config as inductor
@@ -156,9 +142,8 @@ def main():
             inductor.freezing = True
         with torch.no_grad():
             step, tokens = inference(model, a)
-            seconds = timed(step, a.seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"tokens_per_second": tokens / seconds, "peak_rss_bytes": peak, "version": torch.__version__}))
+            seconds = timed(step, a.seconds, warm=3)
+    say(tokens, seconds, torch.__version__)
 
 
 if __name__ == "__main__":
