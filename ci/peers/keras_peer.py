@@ -1,14 +1,13 @@
 """TensorFlow's side of ci/side-by-side: one training step of the article's Keras model, timed; one JSON line."""
 
 import argparse
-import json
 import os
-import resource
 import statistics
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy
+from peer import say
 import tensorflow
 from tensorflow import keras
 
@@ -53,9 +52,7 @@ def main():
     end = time.perf_counter() + a.seconds
     while not clock.samples or time.perf_counter() < end:
         fit([clock])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    rate = a.batch * a.tokens / statistics.median(clock.samples)
-    print(json.dumps({"tokens_per_second": rate, "peak_rss_bytes": peak, "version": tensorflow.__version__}))
+    say(a.batch * a.tokens, statistics.median(clock.samples), tensorflow.__version__)
 
 
 if __name__ == "__main__":

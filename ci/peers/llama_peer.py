@@ -8,7 +8,6 @@ import argparse
 import ctypes
 import json
 import pathlib
-import resource
 import statistics
 import time
 
@@ -16,6 +15,7 @@ import gguf
 import llama_cpp
 import numpy
 import random_llama
+from peer import say
 
 FORMATS = {
     "f32": gguf.GGMLQuantizationType.F32,
@@ -122,8 +122,7 @@ def main():
         return
     seconds = measure(Engine(path, a), a)
     tokens = a.batch * (a.tokens if a.phase == "prefill" else 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"tokens_per_second": tokens / seconds, "peak_rss_bytes": peak, "version": llama_cpp.__version__}))
+    say(tokens, seconds, llama_cpp.__version__)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ network, which the plugin joins with its attention.
 """
 
 import argparse
-import json
 import math
-import resource
 import statistics
 import time
 
 import numpy
 import openvino
+from peer import say
 from openvino import opset13 as ops
 
 
@@ -173,9 +172,7 @@ def main():
 
     seconds = timed(step, a.seconds)
     tokens = a.batch * (a.tokens if a.phase == "prefill" else 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    said = {"tokens_per_second": tokens / seconds, "peak_rss_bytes": peak, "version": openvino.__version__.split("-")[0]}
-    print(json.dumps(said))
+    say(tokens, seconds, openvino.__version__.split("-")[0])
 
 
 if __name__ == "__main__":
