@@ -64,6 +64,8 @@ constants! {
     mxf8_share = 0.82, 0.10, "OCP microscaling formats; scales of blocks are computed and moved";
     /// 4-bit products in training, the layers kept in higher precision and the rotations included: share of half the peak.
     f4_share = 0.75, 0.15, "NVIDIA 2025, pretraining with NVFP4: some layers stay bf16, random Hadamard transforms";
+    /// Products of experts, which take unequal shares of the tokens: share of what one product of all their rows reaches.
+    grouped_share = 0.6, 0.30, "MegaBlocks (Gale 2022); grouped products of Megatron Core: half to two thirds of a dense layer's";
     /// Width at which a product loses about half of what it loses at its narrowest.
     width = 300.0, 0.40, "tiles of 128 x 256 and their pipelines: CUTLASS, efficient GEMM";
     /// Attention without a score matrix, forward: share of the measured bf16 rate at large heads.

@@ -18,6 +18,11 @@ pub(super) const WIDEN_OPERATIONS: f64 = 3.0;
 /// 2,048 keys, 190 at 16,384.
 const ATTENTION_KEYS: f64 = 700.0;
 
+/// Values of a head that matrix units take at once (cuBLAS: multiples of 16 bytes), and the share of the vector units' rate
+/// that such products reach otherwise.
+const ALIGNED: f64 = 8.0;
+const UNALIGNED: f64 = 0.5;
+
 /// Rows and columns of a block of a large product.
 const TILE: (f64, f64) = (128.0, 256.0);
 /// Share of a wave's idle multiprocessors that a choice among tile sizes does not win back.
@@ -49,7 +54,10 @@ impl ProductFormat {
 
 /// Attainable FLOP/s of large products; `None` where the device has no such format.
 pub(crate) fn product_rate(u: &Unit, format: ProductFormat, c: &Constants) -> Option<f64> {
-    let large = if u.kind == Kind::Tpu { c.systolic_share } else { c.matmul_share };
+    // Cards whose 32-bit sums are held at half the rate, as systolic arrays, wait for nothing else.
+    let held = u.peak_narrow_sums > 1.5 * u.peak;
+    let large = if u.kind == Kind::Tpu || held { c.systolic_share } else { c.matmul_share };
+    let f8_share = if held { c.f8_share * c.systolic_share / c.matmul_share } else { c.f8_share };
     let hopper = if u.is_hopper() { c.hopper_share } else { 1.0 };
     match format {
         ProductFormat::Single => Some(u.tuned_f32 * c.matmul_share),
@@ -57,7 +65,7 @@ pub(crate) fn product_rate(u: &Unit, format: ProductFormat, c: &Constants) -> Op
         ProductFormat::Tf32 if u.has_tf32() => Some(0.5 * u.tuned * c.matmul_share * hopper),
         ProductFormat::Tf32 => None,
         ProductFormat::Half => Some(u.tuned * large * hopper),
-        ProductFormat::F8 => Some(u.tuned_f8? * c.f8_share * hopper),
+        ProductFormat::F8 => Some(u.tuned_f8? * f8_share * hopper),
         ProductFormat::Mxf8 => Some(u.tuned_f8? * c.mxf8_share * hopper),
         ProductFormat::F4 => Some(u.peak_f4? * 0.5 * c.f4_share),
     }
@@ -96,8 +104,36 @@ pub(crate) struct Attention {
     pub head_dim: f64,
     /// Whether the scores stay on the chip.
     pub fused: bool,
-    /// Whether the kernels are of a generation before the device's.
-    pub old: bool,
+    /// Generations that the kernels are behind the device.
+    pub behind: f64,
+}
+
+/// Fused attention by its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionKernels {
+    /// FlashAttention of 2022, xformers.
+    First,
+    /// FlashAttention-2 (July 2023), which PyTorch's own function has.
+    Second,
+    /// The device's own: FlashAttention-3 and -4, cuDNN's, Transformer Engine's, splash attention.
+    Newest,
+}
+
+impl AttentionKernels {
+    /// Generations from these to the newest that was written for the device.
+    pub fn behind(self, u: &Unit) -> f64 {
+        let written = match u.kind {
+            Kind::Tpu | Kind::Cpu => return 0.0,
+            _ if u.is_after_ampere() => 3.0,
+            _ => 2.0,
+        };
+        let these: f64 = match self {
+            Self::First => 1.0,
+            Self::Second => 2.0,
+            Self::Newest => written,
+        };
+        (written - these).max(0.0)
+    }
 }
 
 impl Attention {
@@ -107,12 +143,18 @@ impl Attention {
         if self.fused {
             // The half under the diagonal.
             let flops = 2.0 * self.rows * self.context * width;
-            let old = if self.old { c.older_kernels } else { 1.0 };
-            let rate = u.tuned * c.attention_share * old / (1.0 + 10.0 / self.head_dim + ATTENTION_KEYS / self.context);
+            let rate = u.tuned * c.attention_share * c.older_kernels.powf(self.behind)
+                / (1.0 + 10.0 / self.head_dim + ATTENTION_KEYS / self.context);
             return (flops / rate, 2.5 * flops / (rate * c.attention_backward));
         }
         let flops = 4.0 * self.rows * self.context * width;
-        let rate = u.tuned * c.matmul_share * 0.7 * self.head_dim / (self.head_dim + 32.0);
+        // Rows of 16-bit values that do not begin at 16 bytes keep the libraries of the time from the matrix units.
+        let aligned = self.head_dim % ALIGNED == 0.0 || u.kind != Kind::Datacenter;
+        let rate = if aligned {
+            u.tuned * c.matmul_share * 0.7 * self.head_dim / (self.head_dim + 32.0)
+        } else {
+            UNALIGNED * u.vector_f32
+        };
         let scores = self.heads * self.rows * self.context;
         let moving = moving_rate(u, c);
         (flops / rate + 10.0 * scores / moving, 2.0 * flops / rate + 12.0 * scores / moving)
@@ -136,5 +178,31 @@ mod tests {
         let seconds = product(&u, [1.0, 4096.0, 4096.0], rate, &c);
         assert!((seconds * moving_rate(&u, &c) / (2.0 * 4096.0 * 4096.0) - 1.0).abs() < 0.001);
         assert_eq!(product_rate(&u, ProductFormat::F8, &c), None);
+    }
+
+    #[test]
+    fn heads_that_do_not_fill_16_bytes_miss_the_matrix_units() {
+        let u = Unit::of(fixture::book().device("a100-sxm-80gb").unwrap()).unwrap();
+        let c = Constants::default();
+        let of = |head_dim: f64, fused: bool| {
+            let a = Attention { rows: 2048.0, context: 2048.0, heads: 12.0, head_dim, fused, behind: 0.0 };
+            a.seconds(&u, &c).0
+        };
+        // 108 and 150 were tried before BLOOM was trained: their neighbours were a third faster for the whole step.
+        for (head_dim, neighbour) in [(108.0, 112.0), (150.0, 152.0)] {
+            assert!(of(head_dim, false) > 2.0 * of(neighbour, false), "{head_dim}");
+            assert!(of(head_dim, true) < of(neighbour, true), "{head_dim}");
+        }
+    }
+
+    #[test]
+    fn attention_of_older_generations_is_behind_by_as_many() {
+        let behind = |device: &str, kernels: AttentionKernels| {
+            kernels.behind(&Unit::of(fixture::book().device(device).unwrap()).unwrap())
+        };
+        use AttentionKernels::{First, Newest, Second};
+        assert_eq!([First, Second, Newest].map(|k| behind("a100-sxm-80gb", k)), [1.0, 0.0, 0.0]);
+        assert_eq!([First, Second, Newest].map(|k| behind("h100-sxm-80gb", k)), [2.0, 1.0, 0.0]);
+        assert_eq!(behind("tpu-v5e", First), 0.0);
     }
 }

@@ -3,10 +3,15 @@
 use super::constants::Constants;
 use super::device::{Kind, Unit};
 use super::kernels::{
-    Attention, CPU_LAYER, LAUNCH_LAYER, LINK_LATENCY, LOSS_FUSED, ProductFormat, moving_rate, product, product_rate,
+    Attention, AttentionKernels, CPU_LAYER, LAUNCH_LAYER, LINK_LATENCY, LOSS_FUSED, ProductFormat, moving_rate, product,
+    product_rate,
 };
 use super::model::Model;
 use std::sync::Arc;
+
+/// Launches of a layer with experts over those of one without, and what each expert adds to them where Python launches.
+const ROUTED: f64 = 1.5;
+const EACH_EXPERT: f64 = 0.07;
 
 /// What is recomputed in the backward pass instead of kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +20,25 @@ pub enum Recompute {
     None,
     /// Attention's scores (Korthikanti et al. 2022); with fused attention nothing.
     Selective,
-    /// Some of the cheap operations.
+    /// A part that nobody names: about a quarter of the forward pass.
     Partial,
+    /// What no product makes (norms, activations), and what is named beside it.
+    Parts(Again),
+    /// Every other layer's forward pass, or every other product.
+    Half,
     /// Each layer's forward pass.
     Full,
+}
+
+/// What of a layer is computed again beside its norms and activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// Queries, keys and values.
+    pub queries: bool,
+    /// Attention's output.
+    pub attention: bool,
+    /// What goes into the feed-forward's activation.
+    pub inner: bool,
 }
 
 /// What data-parallel ranks share out among them.
@@ -98,10 +118,8 @@ pub struct Training {
     pub offloaded: bool,
     /// Collectives that a layer's weights are gathered with.
     pub gathers: f64,
-    /// Kernels of before 2024.
-    pub old: bool,
-    /// Attention's are named, and are those of the device's generation.
-    pub newest: bool,
+    /// Of attention whose scores never lie in memory.
+    pub kernels: AttentionKernels,
     /// Stages send whole activations and wait for them (DeepSpeed's pipeline).
     pub blocking: bool,
     /// 16-bit weights and gradients beside 32-bit copies of both (DeepSpeed).
@@ -161,14 +179,15 @@ impl Training {
         let half = product_rate(u, ProductFormat::Half, c)?;
         let moving = moving_rate(u, c);
         let eager = self.engine == TrainingEngine::Eager;
-        let products = self.layer_products(rate, c);
+        let made = self.layer_products(rate, c);
+        let products = made.all();
         let attention = Attention {
             rows,
             context: m.seen(self.seq_len),
             heads: m.heads / t,
             head_dim: m.head_dim,
             fused: self.fused_attention,
-            old: (eager || self.old) && !self.newest && u.is_after_ampere(),
+            behind: self.kernels.behind(u),
         };
         let (attend, attend_back) = attention.seconds(u, c);
         let elementwise = self.layer_elementwise(c) / moving;
@@ -178,8 +197,13 @@ impl Training {
             (_, _, TrainingEngine::Fused) => c.launch_python,
             (_, _, TrainingEngine::Eager) => c.launch_eager,
         };
-        // A router, and the calls that sort tokens; hooks around each layer whose weights are gathered.
-        let launch = launch * if m.experts.is_some() { 2.0 } else { 1.0 };
+        // A router, the calls that sort tokens, and those of each expert; hooks around each layer whose weights are gathered.
+        let launch = launch
+            * match self.experts_here() {
+                Some(here) if self.driver == Driver::Python => ROUTED + EACH_EXPERT * here,
+                Some(_) => ROUTED,
+                None => 1.0,
+            };
         let hooks =
             if self.sharding == Sharding::Weights && self.driver == Driver::Python { self.gathers.sqrt() } else { 1.0 };
         let launch = launch * hooks;
@@ -189,6 +213,8 @@ impl Training {
             Recompute::Full => forward,
             Recompute::Selective if !self.fused_attention => attend,
             Recompute::Partial => 0.25 * forward,
+            Recompute::Parts(again) => elementwise + made.again(again) + if again.attention { attend } else { 0.0 },
+            Recompute::Half => 0.5 * forward,
             Recompute::None | Recompute::Selective => 0.0,
         };
         let sums = self.tensor_sums(c) + self.context_ring(c) + self.expert_exchange(c);
@@ -223,28 +249,33 @@ impl Training {
         Some(Step { seconds, parts })
     }
 
-    fn layer_products(&self, rate: f64, c: &Constants) -> f64 {
+    fn layer_products(&self, rate: f64, c: &Constants) -> Products {
         let (u, m, t, rows) = (&*self.device, &self.model, self.tensor, self.rows());
         let into = if m.gated { 2.0 } else { 1.0 };
         let attention =
             [[rows, m.d_model, (m.d_attention() + 2.0 * m.d_kv()) / t], [rows, m.d_attention() / t, m.d_model]];
         // Attention of low rank has more products than these, and fewer weights.
         let weights = m.d_model * (2.0 * m.d_attention() + 2.0 * m.d_kv());
-        let attention =
-            attention.into_iter().map(|s| product(u, s, rate, c)).sum::<f64>() * m.attention_parameters() / weights;
+        let [queries, attended] = attention.map(|s| product(u, s, rate, c) * m.attention_parameters() / weights);
         let inner = |rows: f64, width: f64| {
             if width <= 0.0 || rows <= 0.0 {
                 return 0.0;
             }
             product(u, [rows, m.d_model, into * width / t], rate, c) + product(u, [rows, width / t, m.d_model], rate, c)
         };
-        let Some(e) = m.experts else { return attention + inner(rows, m.d_ff) };
+        let of = |inner: f64| Products { queries, attended, inner, into: inner * into / (into + 1.0) };
+        let Some(e) = m.experts else { return of(inner(rows, m.d_ff)) };
         // Each rank has some experts, and they the tokens of all its group.
-        let here = (e.count / self.expert_parallel).max(1.0);
+        let here = self.experts_here().unwrap_or(1.0);
         let each = rows * e.active / here;
-        let routed = here * inner(each, m.d_ff) + inner(rows, e.shared_width);
+        let routed = here * inner(each, m.d_ff) / c.grouped_share + inner(rows, e.shared_width);
         let share = e.layers / m.layers;
-        attention + share * routed + (1.0 - share) * inner(rows, e.dense_width)
+        of(share * routed + (1.0 - share) * inner(rows, e.dense_width))
+    }
+
+    /// Experts of a layer that a device has.
+    fn experts_here(&self) -> Option<f64> {
+        self.model.experts.map(|e| (e.count / self.expert_parallel).max(1.0))
     }
 
     /// Bytes that norms, additions, activations and casts of a layer move forward.
@@ -290,7 +321,9 @@ impl Training {
         let inside = ranks * self.tensor <= self.island();
         let link =
             if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
-        let bytes = self.rows() / self.tensor * e.active.min(ranks) * m.d_model * 2.0 * (ranks - 1.0) / ranks;
+        // Over the network a token goes once to each machine, and from there to its experts.
+        let copies = if inside { e.active.min(ranks) } else { e.active.min(ranks * self.tensor / self.island()) };
+        let bytes = self.rows() / self.tensor * copies * m.d_model * 2.0 * (ranks - 1.0) / ranks;
         let times = if self.recompute == Recompute::Full { 6.0 } else { 4.0 };
         c.expert_exposed * times * (bytes / link + LINK_LATENCY) * e.layers / m.layers
     }
@@ -368,6 +401,27 @@ impl Training {
     fn optimizer_bytes(&self) -> f64 {
         let shards = if self.sharding >= Sharding::Optimizer { self.data() * self.context } else { 1.0 };
         self.held_parameters() / shards * if self.pure_half { 18.0 } else { 30.0 }
+    }
+}
+
+/// Seconds of a layer's products.
+#[derive(Clone, Copy, Debug)]
+struct Products {
+    queries: f64,
+    /// Of what attention gives.
+    attended: f64,
+    inner: f64,
+    /// Of those, what goes into the activation.
+    into: f64,
+}
+
+impl Products {
+    fn all(&self) -> f64 {
+        self.queries + self.attended + self.inner
+    }
+
+    fn again(&self, parts: Again) -> f64 {
+        [(parts.queries, self.queries), (parts.inner, self.into)].iter().filter(|(is, _)| *is).map(|(_, s)| s).sum()
     }
 }
 
