@@ -105,21 +105,24 @@ impl Fitted<'_> {
     pub(crate) fn spreads(&self) -> Vec<f64> {
         let normal = self.derivatives.transpose() * &self.derivatives;
         let inverse = normal.try_inverse();
-        PRIORS.iter().enumerate().map(|(i, p)| inverse.as_ref().map_or(p.spread, |m| p.spread * m[(i, i)].sqrt())).collect()
+        PRIORS
+            .iter()
+            .enumerate()
+            .map(|(i, p)| inverse.as_ref().map_or(p.spread, |m| p.spread * m[(i, i)].sqrt()))
+            .collect()
     }
 }
 
-/// The constants that fit these rows best without leaving their priors behind, from a start. Memory has no constants and takes
-/// no part.
-pub(crate) fn fitted<'a>(cases: impl Iterator<Item = &'a Case>, start: &Constants) -> Fitted<'a> {
+/// The constants that fit these rows best without leaving their priors behind, where the search begins. Memory has no constants
+/// and takes no part.
+pub(crate) fn fitted<'a>(cases: impl Iterator<Item = &'a Case>) -> Fitted<'a> {
     let cases: Vec<&Case> = cases.filter(|c| !c.quantity.is_memory()).collect();
     let count = |s: &str| cases.iter().filter(|c| c.source == s).count() as f64;
     // Rows of one source err together: n of them count as the root of n.
     let rows = cases.iter().map(|c| (*c, count(&c.source).powf(-0.25))).collect();
-    let starts = PRIORS.iter().zip(start.values()).map(|(p, v)| (v / p.value).ln() / p.spread);
-    let at = DVector::from_iterator(PRIORS.len(), starts);
+    let at = DVector::zeros(PRIORS.len());
     let (solved, _) =
-        LevenbergMarquardt::new().with_ftol(1e-5).with_xtol(1e-3).with_patience(8).minimize(Problem { rows, at });
+        LevenbergMarquardt::new().with_ftol(1e-7).with_xtol(1e-5).with_patience(20).minimize(Problem { rows, at });
     let residuals = solved.residuals_at(&solved.at);
     let derivatives = solved.derivatives(&residuals);
     Fitted { constants: constants(&solved.at), problem: solved, residuals, derivatives }

@@ -12,6 +12,19 @@ pub(super) const CPU_LAYER: f64 = 20e-6;
 pub(super) const LINK_LATENCY: f64 = 20e-6;
 /// Bytes moved a logit for the loss and its gradient, fused: bf16 logits, f32 softmax, gradient in place.
 pub(super) const LOSS_FUSED: f64 = 14.0;
+/// The same of eager PyTorch, counted: casts to f32, log-softmax, its gradient, casts back.
+pub(super) const LOSS_EAGER: f64 = 40.0;
+/// Passes over the residual stream in a layer's forward, and over the feed-forward's inner width, counted. Fused: two norms, two
+/// residual additions with dropout, attention's in- and output; bias and activation in one kernel.
+pub(super) const PASSES_FUSED: (f64, f64) = (8.0, 2.5);
+/// The same of eager PyTorch, where each operation reads and writes on its own.
+pub(super) const PASSES_EAGER: (f64, f64) = (14.0, 4.0);
+/// Bandwidth that elementwise kernels reach: share of the datasheet's (BabelStream on A100 and H100: 85 to 92 %; small ones less).
+const ELEMENTWISE_SHARE: f64 = 0.75;
+/// Width at which a product loses about half of what it loses at its narrowest: tiles of 128 x 256 and their pipelines.
+const WIDTH: f64 = 300.0;
+/// Backward rate of fused attention against forward: FlashAttention-2 (Dao 2023), figures 5 and 6.
+const ATTENTION_BACKWARD: f64 = 0.75;
 /// f32 operations to convert, multiply and add a 16-bit weight.
 pub(super) const WIDEN_OPERATIONS: f64 = 3.0;
 /// Keys at which fused attention reaches half of what it loses under the mask: FlashAttention-2 (Dao 2023), A100: 130 TFLOP/s at
@@ -72,14 +85,14 @@ pub(crate) fn product_rate(u: &Unit, format: ProductFormat, c: &Constants) -> Op
 }
 
 /// Attainable bytes/s of kernels that only move.
-pub(crate) fn moving_rate(u: &Unit, c: &Constants) -> f64 {
-    u.bytes_per_second * c.elementwise_share
+pub(crate) fn moving_rate(u: &Unit) -> f64 {
+    u.bytes_per_second * ELEMENTWISE_SHARE
 }
 
 /// Share of its rate that a product m x k x n reaches: narrow ones do not fill the pipeline, and the last wave of tiles does
 /// not fill the device.
-fn fill(u: &Unit, [m, k, n]: [f64; 3], c: &Constants) -> f64 {
-    let narrow = (1.0 + 0.5 * c.width / k) * (1.0 + 0.25 * c.width / n) * (1.0 + 0.25 * c.width / m);
+fn fill(u: &Unit, [m, k, n]: [f64; 3]) -> f64 {
+    let narrow = (1.0 + 0.5 * WIDTH / k) * (1.0 + 0.25 * WIDTH / n) * (1.0 + 0.25 * WIDTH / m);
     let wave = u.cores.map_or(1.0, |cores| {
         let tiles = (m / TILE.0).ceil() * (n / TILE.1).ceil();
         tiles / ((tiles / cores).ceil() * cores)
@@ -88,11 +101,11 @@ fn fill(u: &Unit, [m, k, n]: [f64; 3], c: &Constants) -> f64 {
 }
 
 /// Seconds of a product m x k x n of 16-bit results at the rate.
-pub(crate) fn product(u: &Unit, size: [f64; 3], rate: f64, c: &Constants) -> f64 {
+pub(crate) fn product(u: &Unit, size: [f64; 3], rate: f64) -> f64 {
     let [m, k, n] = size;
     let flops = 2.0 * m * k * n;
     let bytes = 2.0 * (m * k + k * n + m * n);
-    (flops / (rate * fill(u, size, c))).max(bytes / moving_rate(u, c))
+    (flops / (rate * fill(u, size))).max(bytes / moving_rate(u))
 }
 
 /// Seconds forward and backward of causal attention of `rows` queries over `context` keys, `heads` heads of `head_dim`.
@@ -145,7 +158,7 @@ impl Attention {
             let flops = 2.0 * self.rows * self.context * width;
             let rate = u.tuned * c.attention_share * c.older_kernels.powf(self.behind)
                 / (1.0 + 10.0 / self.head_dim + ATTENTION_KEYS / self.context);
-            return (flops / rate, 2.5 * flops / (rate * c.attention_backward));
+            return (flops / rate, 2.5 * flops / (rate * ATTENTION_BACKWARD));
         }
         let flops = 4.0 * self.rows * self.context * width;
         // Rows of 16-bit values that do not begin at 16 bytes keep the libraries of the time from the matrix units.
@@ -156,7 +169,7 @@ impl Attention {
             UNALIGNED * u.vector_f32
         };
         let scores = self.heads * self.rows * self.context;
-        let moving = moving_rate(u, c);
+        let moving = moving_rate(u);
         (flops / rate + 10.0 * scores / moving, 2.0 * flops / rate + 12.0 * scores / moving)
     }
 }
@@ -171,12 +184,12 @@ mod tests {
         let u = Unit::of(fixture::book().device("a100-sxm-80gb").unwrap()).unwrap();
         let c = Constants::default();
         let rate = product_rate(&u, ProductFormat::Half, &c).unwrap();
-        let share = |size: [f64; 3]| 2.0 * size.iter().product::<f64>() / product(&u, size, rate, &c) / rate;
+        let share = |size: [f64; 3]| 2.0 * size.iter().product::<f64>() / product(&u, size, rate) / rate;
         assert!(share([16384.0, 16384.0, 16384.0]) > 0.95);
         assert!(share([16384.0, 128.0, 16384.0]) < 0.5);
         // One row is bound by the weights' bytes.
-        let seconds = product(&u, [1.0, 4096.0, 4096.0], rate, &c);
-        assert!((seconds * moving_rate(&u, &c) / (2.0 * 4096.0 * 4096.0) - 1.0).abs() < 0.001);
+        let seconds = product(&u, [1.0, 4096.0, 4096.0], rate);
+        assert!((seconds * moving_rate(&u) / (2.0 * 4096.0 * 4096.0) - 1.0).abs() < 0.001);
         assert_eq!(product_rate(&u, ProductFormat::F8, &c), None);
     }
 

@@ -88,6 +88,8 @@ const LIBRARY: f64 = 3.0;
 const MORE_KERNELS: f64 = 1.5;
 /// Bytes/s of a device's network where nothing is said of it.
 const NETWORK: f64 = 25e9;
+/// Seconds for a hand-over between devices that hold different layers: a copy over PCIe with synchronisation.
+const STAGE_LATENCY: f64 = 0.3e-3;
 /// What a sum costs more where devices have no link of their own and meet over PCIe and the host.
 const OVER_PCIE: f64 = 2.5;
 /// Sharpness with which two limits meet: both are near, and a step is slower than either.
@@ -128,7 +130,7 @@ impl Serving {
         let products = 2.0 * m.active_parameters() * (batch - 1.0).max(0.0)
             / self.tensor
             / (self.product_rate(c) * c.decode_products);
-        let hops = (self.stages - 1.0) * 0.5 * c.stage_latency;
+        let hops = (self.stages - 1.0) * 0.5 * STAGE_LATENCY;
         streamed + cached / (u.bytes_per_second * cache_share) + products + self.sums(batch, c) + hops + self.fixed(c)
     }
 
@@ -252,7 +254,7 @@ impl Serving {
         while begun < count {
             let now = in_flight.min(count - begun);
             let mean = attend(begun + (now - 1.0) / 2.0);
-            let hop = if self.stages > 1.0 { c.stage_latency } else { 0.0 };
+            let hop = if self.stages > 1.0 { STAGE_LATENCY } else { 0.0 };
             seconds += (now + self.stages - 1.0) * ((one + mean) / self.stages + hop);
             begun += now;
         }

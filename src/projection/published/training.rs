@@ -144,6 +144,12 @@ fn base(row: &Row, book: &Book, model: Model, assumed: &mut Vec<&'static str>) -
     })
 }
 
+/// Micro-batches of a step where nothing is said of them: a pipeline is given enough for its bubble to be small (GPipe, Huang
+/// 2019: four times its stages).
+fn usual_accumulation(pipeline: f64) -> f64 {
+    if pipeline > 1.0 { 4.0 * pipeline } else { 1.0 }
+}
+
 /// With parallelism, micro-batch and recomputation, which rows often leave out: the fastest that fits stands for them.
 fn filled(row: &Row, base: Training, assumed: &mut Vec<&'static str>) -> Result<Setup, String> {
     let stated = recompute(row.text("act_ckpt"));
@@ -175,7 +181,13 @@ fn filled(row: &Row, base: Training, assumed: &mut Vec<&'static str>) -> Result<
             (0..8).map(|i| 2f64.powi(i)).filter(|m| *m <= most).collect()
         };
         for micro_batch in micro {
-            let accumulation = row.number("grad_accum").or(per_rank.map(|b| b / micro_batch)).unwrap_or(1.0).max(1.0);
+            let stated_or_usual = row.number("grad_accum").or(per_rank.map(|b| b / micro_batch)).unwrap_or_else(|| {
+                if pipeline > 1.0 {
+                    assumed.push("micro-batches");
+                }
+                usual_accumulation(pipeline)
+            });
+            let accumulation = stated_or_usual.max(1.0);
             let each = Training { micro_batch, accumulation, ..t.clone() };
             match stated {
                 Some(recompute) => all.push(Training { recompute, ..each }),

@@ -94,7 +94,7 @@ pub(super) fn attention_kernels(name: &str, engine: TrainingEngine, time: Option
     let time = time.unwrap_or(SECOND - 1.0);
     if is(&["fa3", "fa4"]) || engine == TrainingEngine::Fused && is(&["te/", "cudnn", "splash"]) {
         AttentionKernels::Newest
-    } else if is(&["sdpa", "v2", "fa2", "te/", "cudnn"]) {
+    } else if is(&["sdpa", "v2", "fa2", "te/", "cudnn", "(flash)"]) {
         AttentionKernels::Second
     } else if time < SECOND {
         AttentionKernels::First
@@ -219,6 +219,7 @@ mod tests {
             ("yes (v2)", TrainingEngine::Eager, Some(2023.4), Second),
             ("yes", TrainingEngine::Eager, Some(2024.2), Second),
             ("yes (sdpa)", TrainingEngine::Fused, Some(2025.2), Second),
+            ("yes (flash)", TrainingEngine::Fused, Some(2025.9), Second),
             ("fa3", TrainingEngine::Eager, Some(2026.6), Newest),
             ("yes (te/flash auto)", TrainingEngine::Fused, Some(2026.1), Newest),
             ("yes", TrainingEngine::Fused, Some(2023.9), Second),
