@@ -53,6 +53,8 @@ fn projecting(c: &mut Criterion) {
             engine: InferenceEngine::Compiled,
             between_steps: false,
             by_hand: false,
+            by_rows: false,
+            narrow_sums: false,
             library_sums: false,
             old: false,
             all_logits: false,

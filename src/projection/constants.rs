@@ -64,26 +64,12 @@ constants! {
     mxf8_share = 0.82, 0.10, "OCP microscaling formats; scales of blocks are computed and moved";
     /// 4-bit products in training, the layers kept in higher precision and the rotations included: share of half the peak.
     f4_share = 0.75, 0.15, "NVIDIA 2025, pretraining with NVFP4: some layers stay bf16, random Hadamard transforms";
-    /// Width at which a product loses about half of what it loses at its narrowest.
-    width = 300.0, 0.40, "tiles of 128 x 256 and their pipelines: CUTLASS, efficient GEMM";
+    /// Products of experts, which take unequal shares of the tokens: share of what one product of all their rows reaches.
+    grouped_share = 0.6, 0.30, "MegaBlocks (Gale 2022); grouped products of Megatron Core: half to two thirds of a dense layer's";
     /// Attention without a score matrix, forward: share of the measured bf16 rate at large heads.
     attention_share = 0.72, 0.15, "FlashAttention-2 (Dao 2023), A100: 190 of 312 TFLOP/s at 16,384 keys, causal, head size 128";
     /// Kernels older than the device (FlashAttention-2 on Hopper, products without its instructions): a further share.
     older_kernels = 0.65, 0.15, "FlashAttention-3 (Shah 2024): version 2 reaches 35 % of an H100, version 3 up to 75 %";
-    /// Backward rate of attention against forward.
-    attention_backward = 0.75, 0.15, "FlashAttention-2 (Dao 2023), figures 5 and 6";
-    /// Bandwidth that elementwise kernels reach: share of the datasheet's.
-    elementwise_share = 0.75, 0.10, "BabelStream on A100 and H100: 85 to 92 %; small kernels less";
-    /// Passes over the residual stream in a layer's forward, fused kernels.
-    passes_fused = 8.0, 0.40, "counted: two norms, two residual additions with dropout, attention's in- and output";
-    /// The same of eager PyTorch.
-    passes_eager = 14.0, 0.40, "counted: each operation reads and writes on its own";
-    /// Passes over the feed-forward's inner width, fused.
-    inner_fused = 2.5, 0.40, "counted: bias and activation in one kernel";
-    /// The same of eager PyTorch.
-    inner_eager = 4.0, 0.40, "counted";
-    /// Bytes moved a logit for the loss and its gradient, eager PyTorch.
-    loss_eager = 40.0, 0.30, "counted: casts to f32, log-softmax, its gradient, casts back";
     /// Seconds that a layer's launches take at least, forward, where Python launches fused kernels (Megatron, torchtitan).
     launch_python = 500e-6, 0.50, "about 30 calls of 10 to 20 us: the interpreter, the dispatcher, the launch";
     /// The same where Python launches one operation at a time.
@@ -94,14 +80,12 @@ constants! {
     network_share = 0.75, 0.20, "nccl-tests over InfiniBand and RoCE";
     /// Seconds that a collective over the network takes for each rank that its ring passes.
     ring_latency = 6e-6, 0.50, "nccl-tests: all-gathers of small messages grow with the ranks, 5 to 10 us each";
+    /// Seconds of a hand-over between two pipeline stages, there or back, where the interpreter sends and waits.
+    hand_over = 1e-3, 0.70, "Megatron-LM waits for the device after every batched send and receive: calls, a copy, a wait";
     /// Share of the exchange of tokens among experts' ranks that computation does not hide.
     expert_exposed = 0.6, 0.30, "DeepSeek-V3 (2024): as long as the computation where nothing is overlapped";
     /// Bytes/s at which an optimizer that lies in the host's memory works for one device: the link both ways and the host's share.
     offload_rate = 8e9, 0.40, "ZeRO-Offload (Ren 2021): 26 bytes a parameter at a host's 200 GB/s for 8 devices";
-    /// Share of a tensor-parallel collective that computation does not hide.
-    tensor_exposed = 0.7, 0.20, "Megatron-LM exposes all; user buffers of Transformer Engine hide about half";
-    /// Share of a gradient reduction that the backward pass does not hide.
-    gradient_exposed = 0.5, 0.40, "PyTorch DDP (Li 2020): buckets overlap, the last one does not";
     /// Share of the shorter of sharded collectives and computation that is not hidden behind the longer.
     shard_exposed = 0.25, 0.40, "PyTorch FSDP (Zhao 2023): prefetched, and the copies take multiprocessors from the products";
     /// Seconds of a training step beside its kernels: data, logging, the launch of the optimizer.
@@ -159,8 +143,6 @@ constants! {
     decode_products = 0.8, 0.20, "batches of some hundred rows do not fill the tiles";
     /// Bytes moved a score in attention that writes its scores.
     score_bytes = 16.0, 0.40, "counted: write, mask, softmax, read";
-    /// Seconds for a hand-over between devices that hold different layers.
-    stage_latency = 0.3e-3, 0.50, "copy over PCIe with synchronisation";
     /// Seconds before the first byte of a tensor-parallel sum in decoding.
     sum_latency = 12e-6, 0.40, "custom all-reduce kernels: 8 to 15 us";
     /// Share of a link's bandwidth that such a sum reaches.

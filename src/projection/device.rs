@@ -61,6 +61,8 @@ pub struct Unit {
 const TUNED_16: f64 = 0.80;
 /// The same of cards with GDDR memory, which lack the widest paths to their products: 0.85 to 0.95 (llmq's measurements).
 const TUNED_CARD: f64 = 0.92;
+/// Of cards whose products with 32-bit sums are held at half their rate.
+const TUNED_HELD: f64 = 0.97;
 /// Of a TPU's systolic arrays where memory keeps up, and rows and columns of a block that lies on the chip.
 const TUNED_TPU: f64 = 0.97;
 const TPU_BLOCK: f64 = 512.0;
@@ -110,6 +112,7 @@ impl Unit {
         let usual = match kind {
             // A block's bytes against its products: where memory is slow for the array, it waits.
             Kind::Tpu => TUNED_TPU * (1.0 + (peak / (TPU_BLOCK * bytes_per_second)).powi(3)).powf(-1.0 / 3.0),
+            Kind::Card if d.peaks.of(NumberFormat::F16Accumulating).is_some_and(|p| p > 1.5 * peak) => TUNED_HELD,
             Kind::Card => TUNED_CARD,
             _ => TUNED_16,
         };
@@ -123,11 +126,11 @@ impl Unit {
             peak,
             peak_narrow_sums: d.peaks.of(NumberFormat::F16Accumulating).unwrap_or(peak),
             tuned,
-            // What 8 bits reach where nobody measured is as far off as what 16 bits do.
-            tuned_f8: d
-                .achieved
-                .of(NumberFormat::F8)
-                .or_else(|| d.peaks.of(NumberFormat::F8).map(|p| p * TUNED_8 / TUNED_16 * tuned / peak)),
+            // What 8 bits reach where nobody measured is as far off as what 16 bits do, and on boards with HBM farther.
+            tuned_f8: d.achieved.of(NumberFormat::F8).or_else(|| {
+                let farther = if kind == Kind::Card { 1.0 } else { TUNED_8 / TUNED_16 };
+                d.peaks.of(NumberFormat::F8).map(|p| p * farther * tuned / peak)
+            }),
             peak_f4: d.peaks.of(NumberFormat::F4),
             vector_f32,
             tuned_f32: d.achieved.of(NumberFormat::F32).unwrap_or(vector_f32 * TUNED_32),

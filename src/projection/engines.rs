@@ -13,10 +13,12 @@ pub(crate) struct Program {
     pub between_steps_until: f64,
     /// Until this year it left sums over devices to a communication library.
     pub library_sums_until: f64,
+    /// Its products are summed up in 16 bits.
+    pub narrow_sums: bool,
 }
 
 const fn program(name: &'static str, named: &'static [&'static str], engine: InferenceEngine) -> Program {
-    Program { name, named, engine, between_steps_until: 0.0, library_sums_until: 0.0 }
+    Program { name, named, engine, between_steps_until: 0.0, library_sums_until: 0.0, narrow_sums: false }
 }
 
 /// Longer names before the shorter that they contain.
@@ -36,7 +38,7 @@ const PROGRAMS: &[Program] = &[
     program("lmdeploy", &["lmdeploy", "turbomind"], InferenceEngine::Server),
     Program { between_steps_until: 2024.0, ..program("deepspeed-mii", &["mii", "fastgen"], InferenceEngine::Server) },
     Program { library_sums_until: 2026.0, ..program("gaudi", &["habana", "gaudi"], InferenceEngine::Server) },
-    program("neuron", &["neuron"], InferenceEngine::Server),
+    Program { library_sums_until: 2026.0, ..program("neuron", &["neuron"], InferenceEngine::Server) },
     program("autoawq", &["autoawq"], InferenceEngine::Compiled),
     program("ctranslate2", &["ctranslate"], InferenceEngine::Compiled),
     program(
@@ -51,7 +53,7 @@ const PROGRAMS: &[Program] = &[
         ..program("fastertransformer", &["fastertransformer"], InferenceEngine::Compiled)
     },
     program("gpt-fast", &["gpt-fast", "torch.compile", "torchao"], InferenceEngine::Compiled),
-    program("exllama", &["exllama", "tabbyapi"], InferenceEngine::Compiled),
+    Program { narrow_sums: true, ..program("exllama", &["exllama", "tabbyapi"], InferenceEngine::Compiled) },
     Program { library_sums_until: 2026.0, ..program("deepspeed-inference", &["deepspeed"], InferenceEngine::Compiled) },
     program(
         "eager",
@@ -90,5 +92,8 @@ mod tests {
             assert_eq!(Program::called(text).map(|p| p.name), Some(name), "{text}");
         }
         assert_eq!(Program::called("somebody's"), None);
+        let of = |text: &str| Program::called(text).map(|p| (p.narrow_sums, p.library_sums_until >= 2026.0));
+        assert_eq!(of("ExLlama v1 (2023-09)"), Some((true, false)));
+        assert_eq!(of("Transformers NeuronX 2.18.0"), Some((false, true)));
     }
 }

@@ -10,8 +10,8 @@ use nalgebra::{DMatrix, DVector, Dyn};
 
 /// Error in ln that counts as one standard deviation of a row.
 const ROW_SPREAD: f64 = 0.10;
-/// Step in ln for the derivatives.
-const STEP: f64 = 1e-4;
+/// Step for the derivatives, in spreads of the priors.
+const STEP: f64 = 1e-3;
 /// What stands for a row that has no prediction at some trial of the constants.
 const NO_PREDICTION: f64 = 3.0;
 
@@ -19,6 +19,8 @@ const NO_PREDICTION: f64 = 3.0;
 struct Problem<'a> {
     /// Rows and their weights.
     rows: Vec<(&'a Case, f64)>,
+    /// Logarithms of the constants over their priors, in the priors' spreads: none is larger than another by its unit, which
+    /// would end the search before it has come to its end.
     at: DVector<f64>,
 }
 
@@ -28,7 +30,8 @@ fn damped(e: f64) -> f64 {
 }
 
 fn constants(at: &DVector<f64>) -> Constants {
-    Constants::from_values(&at.iter().map(|x| x.exp()).collect::<Vec<_>>())
+    let values: Vec<f64> = PRIORS.iter().zip(at.iter()).map(|(p, x)| p.value * (p.spread * x).exp()).collect();
+    Constants::from_values(&values)
 }
 
 impl Problem<'_> {
@@ -38,8 +41,7 @@ impl Problem<'_> {
             let error = predict(case, &c).map_or(NO_PREDICTION, |p| (p / case.published).ln());
             weight * damped(error / ROW_SPREAD)
         });
-        let priors = PRIORS.iter().zip(at.iter()).map(|(p, x)| (x - p.value.ln()) / p.spread);
-        DVector::from_iterator(self.rows.len() + PRIORS.len(), rows.chain(priors))
+        DVector::from_iterator(self.rows.len() + PRIORS.len(), rows.chain(at.iter().copied()))
     }
 
     fn derivatives(&self, base: &DVector<f64>) -> DMatrix<f64> {
@@ -103,20 +105,24 @@ impl Fitted<'_> {
     pub(crate) fn spreads(&self) -> Vec<f64> {
         let normal = self.derivatives.transpose() * &self.derivatives;
         let inverse = normal.try_inverse();
-        PRIORS.iter().enumerate().map(|(i, p)| inverse.as_ref().map_or(p.spread, |m| m[(i, i)].sqrt())).collect()
+        PRIORS
+            .iter()
+            .enumerate()
+            .map(|(i, p)| inverse.as_ref().map_or(p.spread, |m| p.spread * m[(i, i)].sqrt()))
+            .collect()
     }
 }
 
-/// The constants that fit these rows best without leaving their priors behind, from a start. Memory has no constants and takes
-/// no part.
-pub(crate) fn fitted<'a>(cases: impl Iterator<Item = &'a Case>, start: &Constants) -> Fitted<'a> {
+/// The constants that fit these rows best without leaving their priors behind, where the search begins. Memory has no constants
+/// and takes no part.
+pub(crate) fn fitted<'a>(cases: impl Iterator<Item = &'a Case>) -> Fitted<'a> {
     let cases: Vec<&Case> = cases.filter(|c| !c.quantity.is_memory()).collect();
     let count = |s: &str| cases.iter().filter(|c| c.source == s).count() as f64;
     // Rows of one source err together: n of them count as the root of n.
     let rows = cases.iter().map(|c| (*c, count(&c.source).powf(-0.25))).collect();
-    let at = DVector::from_iterator(PRIORS.len(), start.values().iter().map(|v| v.ln()));
+    let at = DVector::zeros(PRIORS.len());
     let (solved, _) =
-        LevenbergMarquardt::new().with_ftol(1e-5).with_xtol(1e-3).with_patience(8).minimize(Problem { rows, at });
+        LevenbergMarquardt::new().with_ftol(1e-7).with_xtol(1e-5).with_patience(20).minimize(Problem { rows, at });
     let residuals = solved.residuals_at(&solved.at);
     let derivatives = solved.derivatives(&residuals);
     Fitted { constants: constants(&solved.at), problem: solved, residuals, derivatives }

@@ -2,7 +2,7 @@
 
 use super::kernels::ProductFormat;
 use super::serving::{InferenceEngine, Serving, Weights};
-use super::training::{Recompute, Sharding, Training, TrainingEngine};
+use super::training::{Again, Recompute, Sharding, Training, TrainingEngine};
 
 /// Bytes on one device, the fullest one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -112,10 +112,31 @@ fn layer_activations(t: &Training) -> f64 {
     let m = &t.model;
     let rows = t.micro_batch * t.seq_len / t.context;
     let split = if t.sequence_parallel { t.tensor } else { 1.0 };
+    let inputs = 2.0 * rows * m.d_model / split;
     if t.recompute == Recompute::Full {
-        return 2.0 * rows * m.d_model / split;
+        return inputs;
     }
-    full_layer(t, t.recompute == Recompute::Selective) * if t.recompute == Recompute::Partial { 0.6 } else { 1.0 }
+    let whole = full_layer(t, t.recompute == Recompute::Selective);
+    match t.recompute {
+        Recompute::Partial => 0.6 * whole,
+        Recompute::Half => 0.5 * (whole + inputs),
+        Recompute::Parts(again) => (whole - dropped(t, again)).max(inputs),
+        _ => whole,
+    }
+}
+
+/// What is not kept of it where parts are computed again: what norms and activations give, and what is named.
+fn dropped(t: &Training, again: Again) -> f64 {
+    let m = &t.model;
+    let rows = t.micro_batch * t.seq_len / t.context;
+    let split = if t.sequence_parallel { t.tensor } else { 1.0 };
+    let norms = 4.0 * rows * m.d_model / split;
+    let part = |is: bool, width: f64| if is { 2.0 * rows * width / t.tensor } else { 0.0 };
+    norms
+        + part(true, m.active_width())
+        + part(again.inner, (m.inner_matrices() - 1.0) * m.active_width())
+        + part(again.queries, m.d_attention() + 2.0 * m.d_kv())
+        + part(again.attention, m.d_attention())
 }
 
 fn full_layer(t: &Training, without_scores: bool) -> f64 {

@@ -1,6 +1,6 @@
 //! Projection: time, memory and cost of hardware that is not here, from first principles and a few fitted constants.
 //!
-//! Pure. Times are made of single operations ([`kernels`]), put together for a training step ([`training`]) or for inference
+//! Pure. Times are made of single operations ([`kernels`]), put together for a training step ([`training`], with what devices exchange in [`exchange`]) or for inference
 //! ([`serving`], [`server`]); [`memory`] counts bytes by category. The constants ([`constants`]) have priors with sources;
 //! [`fit`] moves them to published rows ([`published`]), and [`nested`] says how far off rows are whose source took no part in
 //! anything: what the error bars ([`bars`]) that users are shown rest on.
@@ -11,6 +11,7 @@ pub(crate) mod calibration;
 pub(crate) mod constants;
 pub(crate) mod device;
 pub(crate) mod engines;
+mod exchange;
 pub(crate) mod fit;
 pub(crate) mod goal;
 pub(crate) mod kernels;

@@ -29,10 +29,10 @@ pub(crate) fn nested(cases: &[Case]) -> Vec<Held> {
     for group in Group::ALL {
         let places: Vec<usize> = (0..cases.len()).filter(|i| cases[*i].quantity.group() == group).collect();
         let own: Vec<&Case> = places.iter().filter_map(|i| cases.get(*i)).collect();
-        let full = fitted(own.iter().copied(), &Constants::default());
         for source in sources(own.iter().copied()) {
-            // Memory has no constants to fit: leaving a source out changes its bars alone.
-            let outer = fitted(own.iter().copied().filter(|c| c.source != source), &full.constants);
+            // Memory has no constants to fit: leaving a source out changes its bars alone. Fits begin at the priors: one that
+            // began where all sources had led it might end before it had forgotten this one.
+            let outer = fitted(own.iter().copied().filter(|c| c.source != source));
             let errors = inner(&own, source, &outer, group);
             let bars = Bars::from_errors(&errors);
             let shares = bars.shares(&errors, LEVELS);
@@ -87,7 +87,7 @@ pub(crate) fn calibrated(cases: &[Case]) -> (Constants, Vec<f64>, Bars) {
     let mut errors = Vec::new();
     for group in Group::ALL {
         let own: Vec<&Case> = cases.iter().filter(|c| c.quantity.group() == group).collect();
-        let full = fitted(own.iter().copied(), &Constants::default());
+        let full = fitted(own.iter().copied());
         errors.extend(inner(&own, "", &full, group));
         // No constant is of two groups: each is where its own has moved it.
         for (i, (value, spread)) in full.constants.values().iter().zip(full.spreads()).enumerate() {

@@ -6,7 +6,7 @@ use super::kernels::ProductFormat;
 use super::memory;
 use super::model::Model;
 use super::serving::{InferenceEngine, Serving, Weights};
-use super::training::{self, Recompute, Sharding, Training};
+use super::training::{self, Again, Recompute, Sharding, Training};
 use super::workload::base;
 use crate::fixture;
 use proptest::prelude::*;
@@ -64,6 +64,8 @@ prop_compose! {
             engine: [InferenceEngine::Portable, InferenceEngine::Compiled, InferenceEngine::Server, InferenceEngine::Eager][engine],
             between_steps: false,
             by_hand: false,
+            by_rows: false,
+            narrow_sums: false,
             library_sums: false,
             old: false,
             all_logits: engine == 3,
@@ -140,6 +142,15 @@ proptest! {
         let full = Training { recompute: Recompute::Full, ..t.clone() }.step(c).unwrap().seconds;
         let none = Training { recompute: Recompute::None, ..t.clone() }.step(c).unwrap().seconds;
         prop_assert!(full >= none);
+        // What is computed again in part lies between, and what of it is named adds up.
+        let parts = |queries, attention, inner| {
+            let recompute = Recompute::Parts(Again { queries, attention, inner });
+            Training { recompute, ..t.clone() }.step(c).unwrap().seconds
+        };
+        let (least, most) = (parts(false, false, false), parts(true, true, true));
+        prop_assert!(none <= least * ONE && least <= parts(false, false, true) * ONE);
+        prop_assert!(parts(true, false, true) <= most * ONE);
+        prop_assert!(most <= full * ONE, "{most} s, all of it {full} s");
     }
 
     #[test]
@@ -163,6 +174,8 @@ proptest! {
         let full = kept(Recompute::Full).activations;
         prop_assert!(full <= kept(Recompute::None).activations * 2.0);
         prop_assert!(kept(Recompute::Selective).activations <= kept(Recompute::None).activations * ONE);
+        let parts = kept(Recompute::Parts(Again { inner: true, ..Again::default() })).activations;
+        prop_assert!(parts <= kept(Recompute::None).activations && 2.0 * parts >= kept(Recompute::Full).activations);
     }
 
     #[test]

@@ -63,6 +63,10 @@ pub struct Serving {
     pub by_hand: bool,
     /// Sums over devices are a communication library's, not kernels of its own.
     pub library_sums: bool,
+    /// Products of quantised weights are those of one row, repeated (AWQ's GEMV).
+    pub by_rows: bool,
+    /// Products are summed up in 16 bits, which cards with GDDR memory do twice as fast.
+    pub narrow_sums: bool,
     /// Kernels of a time when the device was new to the engine.
     pub old: bool,
     /// Logits of the whole prompt are computed and kept, in f32.
@@ -76,12 +80,16 @@ const CHUNKS_IN_FLIGHT: f64 = 4.0;
 const BYTE_LANES: f64 = 0.25;
 /// What an eager program's layer takes more for each expert that it loops over.
 const EACH_EXPERT: f64 = 0.12;
+/// Calls of 8-bit weights whose outliers are multiplied apart (LLM.int8(), Dettmers 2022), over those of 4-bit weights.
+const OUTLIERS_APART: f64 = 3.0;
 /// What a sum by a library costs at the least over one by a kernel of the program's own.
 const LIBRARY: f64 = 3.0;
 /// Kernels of a layer with experts, over those of one without.
 const MORE_KERNELS: f64 = 1.5;
 /// Bytes/s of a device's network where nothing is said of it.
 const NETWORK: f64 = 25e9;
+/// Seconds for a hand-over between devices that hold different layers: a copy over PCIe with synchronisation.
+const STAGE_LATENCY: f64 = 0.3e-3;
 /// What a sum costs more where devices have no link of their own and meet over PCIe and the host.
 const OVER_PCIE: f64 = 2.5;
 /// Sharpness with which two limits meet: both are near, and a step is slower than either.
@@ -111,7 +119,8 @@ impl Serving {
         let streamed = u.cores.filter(|_| portable).map_or(f64::INFINITY, |n| n * c.stream_per_core);
         let share = if u.kind == Kind::Cpu && !u.probed { c.cpu_share } else { c.decode_share };
         let reading = bytes / (u.bytes_per_second * share).min(streamed);
-        let streamed = meet(reading, read / self.tensor * operations / u.vector_f32);
+        let times = if self.by_rows { batch } else { 1.0 };
+        let streamed = meet(reading, times * read / self.tensor * operations / u.vector_f32);
         // Values that are not of single heads are copied to every device.
         let split = if m.attending.latent.is_some() { 1.0 } else { self.tensor.min(m.kv_heads) };
         // To grow the cache eager programs copy it, and keys and values are repeated for each head that shares them.
@@ -121,7 +130,7 @@ impl Serving {
         let products = 2.0 * m.active_parameters() * (batch - 1.0).max(0.0)
             / self.tensor
             / (self.product_rate(c) * c.decode_products);
-        let hops = (self.stages - 1.0) * 0.5 * c.stage_latency;
+        let hops = (self.stages - 1.0) * 0.5 * STAGE_LATENCY;
         streamed + cached / (u.bytes_per_second * cache_share) + products + self.sums(batch, c) + hops + self.fixed(c)
     }
 
@@ -154,7 +163,11 @@ impl Serving {
             InferenceEngine::Server => c.layer_server,
             InferenceEngine::Eager => c.layer_eager,
         };
-        let unpack = if self.weights == Weights::Unpacked { c.layer_unpack } else { 0.0 };
+        let unpack = match self.weights {
+            Weights::Unpacked if self.weight_bytes >= 1.0 => OUTLIERS_APART * c.layer_unpack,
+            Weights::Unpacked => c.layer_unpack,
+            _ => 0.0,
+        };
         // A router, and products of each expert.
         let routed = match self.model.experts {
             Some(e) if self.engine == InferenceEngine::Eager => 1.0 + EACH_EXPERT * e.count,
@@ -190,6 +203,7 @@ impl Serving {
             (Weights::F8, ..) if u.tuned_f8.is_some() => u.tuned_f8.unwrap_or(u.tuned) * c.prefill_f8,
             (Weights::F4, ..) if u.peak_f4.is_some() => u.peak_f4.unwrap_or(u.tuned) * c.prefill_f4,
             _ if self.old => u.tuned * c.prefill_share * c.older_prefill,
+            _ if self.narrow_sums => u.tuned * u.peak_narrow_sums / u.peak * c.prefill_share,
             _ => u.tuned * c.prefill_share,
         };
         let rate = match u.watts.filter(|_| u.kind == Kind::Card && !matches!(self.weights, Weights::F8 | Weights::F4))
@@ -197,8 +211,12 @@ impl Serving {
             Some(watts) => (rate.powi(-3) + (watts * c.power_limit).powi(-3)).powf(-1.0 / 3.0),
             None => rate,
         };
-        let packed = self.engine == InferenceEngine::Portable && self.weight_bytes <= 1.01;
-        if packed { rate * c.prefill_unpack } else { rate }
+        let unpacked = match self.engine {
+            InferenceEngine::Portable => self.weight_bytes <= 1.01,
+            // Where it is not done beforehand, for products of a library.
+            _ => self.weights == Weights::Packed && u.kind != Kind::Cpu && !self.narrow_sums,
+        };
+        if unpacked { rate * c.prefill_unpack } else { rate }
     }
 
     /// Seconds until the prompts of `batch` sequences have been read together.
@@ -213,7 +231,8 @@ impl Serving {
         let count = (rows / chunk).ceil();
         let head = if self.all_logits { 1.0 } else { (batch / rows).min(1.0) };
         let weights = m.active_parameters() - m.table_parameters() * (1.0 - head);
-        let one = 2.0 * weights * chunk / rate / self.tensor
+        let rows_apart = if self.by_rows { weights * c.unpack_operations / u.vector_f32 } else { 0.0 };
+        let one = (2.0 * weights / rate).max(rows_apart) * chunk / self.tensor
             + m.read_parameters(chunk) * self.weight_bytes / u.bytes_per_second / self.tensor
             + self.prefill_fixed(c);
         // Scores are written and read; half of them where the kernel skips what the mask hides.
@@ -235,7 +254,7 @@ impl Serving {
         while begun < count {
             let now = in_flight.min(count - begun);
             let mean = attend(begun + (now - 1.0) / 2.0);
-            let hop = if self.stages > 1.0 { c.stage_latency } else { 0.0 };
+            let hop = if self.stages > 1.0 { STAGE_LATENCY } else { 0.0 };
             seconds += (now + self.stages - 1.0) * ((one + mean) / self.stages + hop);
             begun += now;
         }

@@ -3,10 +3,18 @@
 use super::constants::Constants;
 use super::device::{Kind, Unit};
 use super::kernels::{
-    Attention, CPU_LAYER, LAUNCH_LAYER, LINK_LATENCY, LOSS_FUSED, ProductFormat, moving_rate, product, product_rate,
+    Attention, AttentionKernels, CPU_LAYER, LAUNCH_LAYER, LOSS_EAGER, LOSS_FUSED, PASSES_EAGER, PASSES_FUSED,
+    ProductFormat, moving_rate, product, product_rate,
 };
 use super::model::Model;
 use std::sync::Arc;
+
+/// Launches of a layer with experts over those of one without, and what each expert adds to them where Python launches.
+const ROUTED: f64 = 1.5;
+const EACH_EXPERT: f64 = 0.07;
+/// What each further rank of a context-parallel ring adds: attention on its part, the exchange of keys and values and the
+/// correction of sums, about 8 calls of 30.
+const RING_CALLS: f64 = 0.25;
 
 /// What is recomputed in the backward pass instead of kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +23,25 @@ pub enum Recompute {
     None,
     /// Attention's scores (Korthikanti et al. 2022); with fused attention nothing.
     Selective,
-    /// Some of the cheap operations.
+    /// A part that nobody names: about a quarter of the forward pass.
     Partial,
+    /// What no product makes (norms, activations), and what is named beside it.
+    Parts(Again),
+    /// Every other layer's forward pass, or every other product.
+    Half,
     /// Each layer's forward pass.
     Full,
+}
+
+/// What of a layer is computed again beside its norms and activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// Queries, keys and values.
+    pub queries: bool,
+    /// Attention's output.
+    pub attention: bool,
+    /// What goes into the feed-forward's activation.
+    pub inner: bool,
 }
 
 /// What data-parallel ranks share out among them.
@@ -98,10 +121,8 @@ pub struct Training {
     pub offloaded: bool,
     /// Collectives that a layer's weights are gathered with.
     pub gathers: f64,
-    /// Kernels of before 2024.
-    pub old: bool,
-    /// Attention's are named, and are those of the device's generation.
-    pub newest: bool,
+    /// Of attention whose scores never lie in memory.
+    pub kernels: AttentionKernels,
     /// Stages send whole activations and wait for them (DeepSpeed's pipeline).
     pub blocking: bool,
     /// 16-bit weights and gradients beside 32-bit copies of both (DeepSpeed).
@@ -132,7 +153,7 @@ impl Training {
     }
 
     /// Tokens of one micro-batch on one device.
-    fn rows(&self) -> f64 {
+    pub(super) fn rows(&self) -> f64 {
         self.micro_batch * self.seq_len / self.context
     }
 
@@ -159,41 +180,50 @@ impl Training {
         let (t, rows) = (self.tensor, self.rows());
         let rate = product_rate(u, self.format, c)?;
         let half = product_rate(u, ProductFormat::Half, c)?;
-        let moving = moving_rate(u, c);
+        let moving = moving_rate(u);
         let eager = self.engine == TrainingEngine::Eager;
-        let products = self.layer_products(rate, c);
+        let made = self.layer_products(rate, c);
+        let products = made.all();
         let attention = Attention {
             rows,
             context: m.seen(self.seq_len),
             heads: m.heads / t,
             head_dim: m.head_dim,
             fused: self.fused_attention,
-            old: (eager || self.old) && !self.newest && u.is_after_ampere(),
+            behind: self.kernels.behind(u),
         };
         let (attend, attend_back) = attention.seconds(u, c);
-        let elementwise = self.layer_elementwise(c) / moving;
+        let elementwise = self.layer_elementwise() / moving;
         let launch = match (u.kind, self.driver, self.engine) {
             (Kind::Cpu, ..) => CPU_LAYER,
             (_, Driver::Compiled, _) => LAUNCH_LAYER,
             (_, _, TrainingEngine::Fused) => c.launch_python,
             (_, _, TrainingEngine::Eager) => c.launch_eager,
         };
-        // A router, and the calls that sort tokens; hooks around each layer whose weights are gathered.
-        let launch = launch * if m.experts.is_some() { 2.0 } else { 1.0 };
-        let hooks =
-            if self.sharding == Sharding::Weights && self.driver == Driver::Python { self.gathers.sqrt() } else { 1.0 };
-        let launch = launch * hooks;
+        let python = self.driver == Driver::Python;
+        // A router, the calls that sort tokens, and those of each expert; hooks around each layer whose weights are gathered.
+        let launch = launch
+            * match self.experts_here() {
+                Some(here) if python => ROUTED + EACH_EXPERT * here,
+                Some(_) => ROUTED,
+                None => 1.0,
+            };
+        let hooks = if self.sharding == Sharding::Weights && python { self.gathers.sqrt() } else { 1.0 };
+        let ring = if python { 1.0 + RING_CALLS * (self.context - 1.0) } else { 1.0 };
+        let launch = launch * hooks * ring;
         let forward = (products + attend + elementwise).max(launch);
         let backward = (2.0 * products + attend_back + 1.6 * elementwise).max(2.0 * launch);
         let again = match self.recompute {
             Recompute::Full => forward,
             Recompute::Selective if !self.fused_attention => attend,
             Recompute::Partial => 0.25 * forward,
+            Recompute::Parts(again) => elementwise + made.again(again) + if again.attention { attend } else { 0.0 },
+            Recompute::Half => 0.5 * forward,
             Recompute::None | Recompute::Selective => 0.0,
         };
         let sums = self.tensor_sums(c) + self.context_ring(c) + self.expert_exchange(c);
-        let loss_bytes = if eager { c.loss_eager } else { LOSS_FUSED };
-        let head = 3.0 * product(u, [rows, m.d_model, m.vocab / t], half, c) + loss_bytes * rows * m.vocab / t / moving;
+        let loss_bytes = if eager { LOSS_EAGER } else { LOSS_FUSED };
+        let head = 3.0 * product(u, [rows, m.d_model, m.vocab / t], half) + loss_bytes * rows * m.vocab / t / moving;
         let staged = self.pipeline > 1.0;
         let layers = m.layers / self.pipeline;
         // In a pipeline the last stage has the head beside its layers; planners give it fewer of them.
@@ -223,36 +253,41 @@ impl Training {
         Some(Step { seconds, parts })
     }
 
-    fn layer_products(&self, rate: f64, c: &Constants) -> f64 {
+    fn layer_products(&self, rate: f64, c: &Constants) -> Products {
         let (u, m, t, rows) = (&*self.device, &self.model, self.tensor, self.rows());
         let into = if m.gated { 2.0 } else { 1.0 };
         let attention =
             [[rows, m.d_model, (m.d_attention() + 2.0 * m.d_kv()) / t], [rows, m.d_attention() / t, m.d_model]];
         // Attention of low rank has more products than these, and fewer weights.
         let weights = m.d_model * (2.0 * m.d_attention() + 2.0 * m.d_kv());
-        let attention =
-            attention.into_iter().map(|s| product(u, s, rate, c)).sum::<f64>() * m.attention_parameters() / weights;
+        let [queries, attended] = attention.map(|s| product(u, s, rate) * m.attention_parameters() / weights);
         let inner = |rows: f64, width: f64| {
             if width <= 0.0 || rows <= 0.0 {
                 return 0.0;
             }
-            product(u, [rows, m.d_model, into * width / t], rate, c) + product(u, [rows, width / t, m.d_model], rate, c)
+            product(u, [rows, m.d_model, into * width / t], rate) + product(u, [rows, width / t, m.d_model], rate)
         };
-        let Some(e) = m.experts else { return attention + inner(rows, m.d_ff) };
+        let of = |inner: f64| Products { queries, attended, inner, into: inner * into / (into + 1.0) };
+        let Some(e) = m.experts else { return of(inner(rows, m.d_ff)) };
         // Each rank has some experts, and they the tokens of all its group.
-        let here = (e.count / self.expert_parallel).max(1.0);
+        let here = self.experts_here().unwrap_or(1.0);
         let each = rows * e.active / here;
-        let routed = here * inner(each, m.d_ff) + inner(rows, e.shared_width);
+        let routed = here * inner(each, m.d_ff) / c.grouped_share + inner(rows, e.shared_width);
         let share = e.layers / m.layers;
-        attention + share * routed + (1.0 - share) * inner(rows, e.dense_width)
+        of(share * routed + (1.0 - share) * inner(rows, e.dense_width))
+    }
+
+    /// Experts of a layer that a device has.
+    fn experts_here(&self) -> Option<f64> {
+        self.model.experts.map(|e| (e.count / self.expert_parallel).max(1.0))
     }
 
     /// Bytes that norms, additions, activations and casts of a layer move forward.
-    fn layer_elementwise(&self, c: &Constants) -> f64 {
+    fn layer_elementwise(&self) -> f64 {
         let (m, rows) = (&self.model, self.rows());
         let (outer, inner) = match self.engine {
-            TrainingEngine::Fused => (c.passes_fused, c.inner_fused),
-            TrainingEngine::Eager => (c.passes_eager, c.inner_eager),
+            TrainingEngine::Fused => PASSES_FUSED,
+            TrainingEngine::Eager => PASSES_EAGER,
         };
         let split = if self.sequence_parallel { self.tensor } else { 1.0 };
         let gate = if m.gated { 1.5 } else { 1.0 };
@@ -266,95 +301,6 @@ impl Training {
             bytes += rows * (6.0 * m.d_model + 3.0 * width / self.tensor);
         }
         bytes
-    }
-
-    /// Seconds of a layer's tensor-parallel sums that show: two forward, two backward, two more where the forward is run
-    /// again. A sum of n bytes over p ranks moves 2 (p - 1) / p n (Thakur et al. 2005).
-    fn tensor_sums(&self, c: &Constants) -> f64 {
-        if self.tensor <= 1.0 {
-            return 0.0;
-        }
-        let inside = self.tensor <= self.device.link_devices.max(1.0);
-        let link =
-            if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
-        let bytes = self.rows() * self.model.d_model * 2.0;
-        let one = 2.0 * bytes * (self.tensor - 1.0) / self.tensor / link + LINK_LATENCY;
-        let exposed = if self.sequence_parallel { c.tensor_exposed } else { 1.0 };
-        exposed * one * if self.recompute == Recompute::Full { 6.0 } else { 4.0 }
-    }
-
-    /// Seconds of a layer's exchange of tokens among the ranks that share experts, there and back, forward and backward.
-    fn expert_exchange(&self, c: &Constants) -> f64 {
-        let (ranks, m) = (self.expert_parallel, &self.model);
-        let Some(e) = m.experts.filter(|_| ranks > 1.0) else { return 0.0 };
-        let inside = ranks * self.tensor <= self.island();
-        let link =
-            if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
-        let bytes = self.rows() / self.tensor * e.active.min(ranks) * m.d_model * 2.0 * (ranks - 1.0) / ranks;
-        let times = if self.recompute == Recompute::Full { 6.0 } else { 4.0 };
-        c.expert_exposed * times * (bytes / link + LINK_LATENCY) * e.layers / m.layers
-    }
-
-    /// Keys and values that travel around the context-parallel ring, mostly hidden.
-    fn context_ring(&self, c: &Constants) -> f64 {
-        if self.context <= 1.0 {
-            return 0.0;
-        }
-        let bytes = self.rows() * 2.0 * self.model.d_kv() / self.tensor * 2.0;
-        0.9 * bytes * (self.context - 1.0) / (self.device.link_bytes_per_second * c.link_share)
-    }
-
-    /// Activations between stages, all micro-batches of a step, the part that shows.
-    fn hand_over(&self, c: &Constants) -> f64 {
-        if self.pipeline <= 1.0 {
-            return 0.0;
-        }
-        let inside = self.tensor * self.pipeline * self.context <= self.island();
-        let link =
-            if inside { self.device.link_bytes_per_second * c.link_share } else { self.network * c.network_share };
-        let whole = 2.0 * self.rows() * self.model.d_model * 2.0;
-        let (bytes, shown) = if self.blocking { (whole, 1.0) } else { (whole / self.tensor, 0.2) };
-        shown * (self.accumulation + self.pipeline - 1.0) * self.interleave * bytes / link
-    }
-
-    /// Devices that talk over the fast link.
-    fn island(&self) -> f64 {
-        if self.device.link_devices > 8.0 { self.device.link_devices } else { self.devices_per_node }
-    }
-
-    /// Seconds that the exchange of gradients and weights adds to a step of `busy` seconds.
-    fn reductions(&self, busy: f64, c: &Constants) -> f64 {
-        let ranks = self.data() * self.context;
-        if ranks <= 1.0 {
-            return 0.0;
-        }
-        let fast = self.device.link_bytes_per_second * c.link_share;
-        let inside = self.devices <= self.island();
-        let link = if inside {
-            fast
-        } else {
-            // The ranks of a node share out its network cards.
-            let cards = (self.devices_per_node.min(self.data()) / self.tensor).max(1.0);
-            fast.min(self.network * c.network_share * cards)
-        };
-        let held = self.held_parameters();
-        let bytes = 2.0 * held * (ranks - 1.0) / ranks;
-        // A ring passes every rank; sums of a whole step are few, gathers are there for every layer.
-        let hop = if inside { LINK_LATENCY / 8.0 } else { c.ring_latency };
-        let ring = ranks * hop;
-        let layers = self.model.layers / self.pipeline;
-        let once = |times: f64, collectives: f64| times * (bytes / link + ring * collectives);
-        match self.sharding {
-            Sharding::Weights => {
-                overlapped(busy, once(3.0 * self.accumulation, layers * self.gathers), c.shard_exposed)
-            }
-            Sharding::Gradients => overlapped(busy, once(2.0 * self.accumulation, 4.0), c.shard_exposed),
-            Sharding::Optimizer => c.gradient_exposed * once(2.0, 4.0),
-            Sharding::None if self.engine == TrainingEngine::Fused => {
-                (1.6 * c.gradient_exposed).min(1.0) * once(2.0, 1.0)
-            }
-            Sharding::None => c.gradient_exposed * once(2.0, 4.0),
-        }
     }
 
     /// Parameters of one device before data-parallel sharding.
@@ -371,9 +317,25 @@ impl Training {
     }
 }
 
-/// What an exchange adds to a computation that it overlaps with, all but a share of the shorter.
-fn overlapped(busy: f64, exchange: f64, exposed: f64) -> f64 {
-    (exchange - busy).max(0.0) + exposed * busy.min(exchange)
+/// Seconds of a layer's products.
+#[derive(Clone, Copy, Debug)]
+struct Products {
+    queries: f64,
+    /// Of what attention gives.
+    attended: f64,
+    inner: f64,
+    /// Of those, what goes into the activation.
+    into: f64,
+}
+
+impl Products {
+    fn all(&self) -> f64 {
+        self.queries + self.attended + self.inner
+    }
+
+    fn again(&self, parts: Again) -> f64 {
+        [(parts.queries, self.queries), (parts.inner, self.into)].iter().filter(|(is, _)| *is).map(|(_, s)| s).sum()
+    }
 }
 
 /// Bytes/s of a device's network in clusters of its generation.

@@ -3,7 +3,7 @@
 use super::calibration::Calibration;
 use super::constants::Constants;
 use super::device::Unit;
-use super::kernels::ProductFormat;
+use super::kernels::{AttentionKernels, ProductFormat};
 use super::memory::{self, Footprint};
 use super::model::Model;
 use super::published::Quantity;
@@ -137,8 +137,7 @@ pub fn base(model: Model, device: &Arc<Unit>, devices: f64, seq_len: f64, format
         driver: Driver::Compiled,
         offloaded: false,
         gathers: 1.0,
-        old: false,
-        newest: true,
+        kernels: AttentionKernels::Newest,
         blocking: false,
         copies_apart: false,
         fused_loss: false,
@@ -177,6 +176,8 @@ pub(super) fn inference(
         engine: InferenceEngine::Compiled,
         between_steps: false,
         by_hand: false,
+        by_rows: false,
+        narrow_sums: false,
         library_sums: false,
         old: false,
         all_logits: false,

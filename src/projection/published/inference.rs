@@ -63,8 +63,9 @@ pub(super) fn cases(row: &Row, book: &Book) -> Result<Vec<Case>, String> {
         counted,
         assumed: assumed.to_vec(),
     };
-    // llama-bench decodes from an empty context; others decode after the prompt.
-    let before = if portable { 0.0 } else { prompt.unwrap_or(0.0) };
+    // llama-bench decodes from an empty context; its sister for batches, and others, decode after the prompt.
+    let empty = portable && !remarks.contains("batched-bench");
+    let before = if empty { 0.0 } else { prompt.unwrap_or(0.0) };
     let mut all = Vec::new();
     let decoded = row.number("decode_tok_s").or(row.number("tpot_ms").map(|ms| alone * 1e3 / ms));
     all.extend(decoded.map(|y| case(Quantity::DecodeTokens, y, before, &assumed)));
@@ -143,6 +144,8 @@ fn serving(
         between_steps: program.is_some_and(|p| year <= p.between_steps_until),
         by_hand: eager || new_to_it,
         old: new_to_it,
+        by_rows: dtype.contains("gemv"),
+        narrow_sums: program.is_some_and(|p| p.narrow_sums),
         library_sums: program.is_some_and(|p| year <= p.library_sums_until)
             || device.architecture.starts_with("CDNA") && year < 2025.0,
         all_logits: engine == InferenceEngine::Eager && row.time().unwrap_or(year) < LAST_LOGIT,

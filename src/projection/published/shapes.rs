@@ -133,6 +133,8 @@ const KNOWN: &[Known] = &[
     dense(&["gpt3175b", "gpt3"], [96.0, 12_288.0, 96.0, 96.0, 128.0, 49_152.0, 50_257.0], 175.0e9),
 ];
 
+/// Tokens that most layers of Gemma 3 look back.
+const GEMMA_WINDOW: f64 = 1024.0;
 /// Parameters that a shape may miss or exceed, as a factor, before it is taken to be of another kind of model.
 const OFF: f64 = 1.35;
 
@@ -158,7 +160,7 @@ pub(super) fn model(row: &Row, columns: [&str; 7], assumed: &mut Vec<&'static st
     if let Some(experts) = experts(&remarks, sizes) {
         return Ok(Model::with_experts(sizes, params, Some(experts), attending(&remarks, sizes[0])));
     }
-    let plain = Model::published(sizes, params);
+    let plain = Model::with_experts(sizes, params, None, attending(&remarks, sizes[0]));
     // One table is counted, and there may be two.
     let counted = plain.matrix_parameters();
     let another = params.is_some_and(|p| p > OFF * counted + plain.table_parameters() || p < counted / OFF);
@@ -236,13 +238,15 @@ fn attending(remarks: &str, layers: f64) -> Attending {
     } else {
         None
     };
-    let window = number_after(remarks, "sliding-window attention (");
+    let most = remarks.contains("sliding-window attention in 5 of 6 layers");
+    let window = number_after(remarks, "sliding-window attention (").or(most.then_some(GEMMA_WINDOW));
     Attending {
         latent,
         latent_weights: None,
         window: window.unwrap_or(0.0),
         windowed_layers: match window {
             Some(_) if remarks.contains("every other layer") => layers / 2.0,
+            Some(_) if most => layers * 5.0 / 6.0,
             Some(_) => layers,
             None => 0.0,
         },
@@ -286,6 +290,8 @@ mod tests {
         let oss =
             attending("sliding-window attention (128) in every other layer; head_dim 64 (not d_model/heads)", 24.0);
         assert_eq!((oss.window, oss.windowed_layers, oss.latent), (128.0, 12.0, None));
+        let gemma = attending("sliding-window attention in 5 of 6 layers; head_dim 256", 30.0);
+        assert_eq!((gemma.window, gemma.windowed_layers), (1024.0, 25.0));
         let shared = experts("moe: experts 64, top-k 8, active 14b; plus shared expert of 20480", sizes).unwrap();
         assert_eq!(shared.shared_width, 20480.0);
         assert_eq!(experts("nothing of that", sizes), None);

@@ -4,7 +4,7 @@ use super::case::{Case, Counted, Quantity, Setup};
 use super::names::{counts_cores, device};
 use super::row::Row;
 use super::shapes;
-use super::words::{format, framework, network, recompute, sharding};
+use super::words::{attention_kernels, format, framework, network, recompute, sharding};
 use crate::hardware::book::Book;
 use crate::projection::model::Model;
 use crate::projection::training::{Recompute, Sharding, Training, usual_network};
@@ -138,12 +138,16 @@ fn base(row: &Row, book: &Book, model: Model, assumed: &mut Vec<&'static str>) -
         copies_apart: row.lower("framework").contains("deepspeed") && !row.lower("framework").contains("megatron"),
         fused_loss: row.lower("framework").contains("liger") || remarks.contains("lmhead-chunks"),
         pure_half: dtype.contains("pure") || dtype.contains("bf16 master"),
-        // Kernels that are named are those of the device's generation.
-        old: year < 2024.0 && !["fa3", "fa4", "te", "cudnn", "splash"].iter().any(|k| attention.contains(k)),
-        newest: ["fa3", "fa4"].iter().any(|k| attention.contains(k)),
+        kernels: attention_kernels(&attention, engine, row.time()),
         model,
         device: device.into(),
     })
+}
+
+/// Micro-batches of a step where nothing is said of them: a pipeline is given enough for its bubble to be small (GPipe, Huang
+/// 2019: four times its stages).
+fn usual_accumulation(pipeline: f64) -> f64 {
+    if pipeline > 1.0 { 4.0 * pipeline } else { 1.0 }
 }
 
 /// With parallelism, micro-batch and recomputation, which rows often leave out: the fastest that fits stands for them.
@@ -165,7 +169,7 @@ fn filled(row: &Row, base: Training, assumed: &mut Vec<&'static str>) -> Result<
         let mut t = Training { tensor, pipeline, ..base.clone() };
         if !parallelism {
             t.sharding = if pipeline > 1.0 { Sharding::Optimizer } else { Sharding::Weights };
-            t.sequence_parallel = tensor > 1.0 && !t.old;
+            t.sequence_parallel = tensor > 1.0 && row.year().is_some_and(|y| y >= 2024.0);
         }
         let per_rank = row.number("global_batch").map(|b| (b / t.data()).max(1.0));
         let micro: Vec<f64> = if t.micro_batch > 0.0 {
@@ -177,7 +181,13 @@ fn filled(row: &Row, base: Training, assumed: &mut Vec<&'static str>) -> Result<
             (0..8).map(|i| 2f64.powi(i)).filter(|m| *m <= most).collect()
         };
         for micro_batch in micro {
-            let accumulation = row.number("grad_accum").or(per_rank.map(|b| b / micro_batch)).unwrap_or(1.0).max(1.0);
+            let stated_or_usual = row.number("grad_accum").or(per_rank.map(|b| b / micro_batch)).unwrap_or_else(|| {
+                if pipeline > 1.0 {
+                    assumed.push("micro-batches");
+                }
+                usual_accumulation(pipeline)
+            });
+            let accumulation = stated_or_usual.max(1.0);
             let each = Training { micro_batch, accumulation, ..t.clone() };
             match stated {
                 Some(recompute) => all.push(Training { recompute, ..each }),

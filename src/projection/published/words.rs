@@ -1,23 +1,39 @@
 //! What the words of publications mean: formats, sharding, recomputation, frameworks, networks.
 
-use crate::projection::kernels::ProductFormat;
-use crate::projection::training::{Driver, Recompute, Sharding, TrainingEngine};
+use crate::projection::kernels::{AttentionKernels, ProductFormat};
+use crate::projection::training::{Again, Driver, Recompute, Sharding, TrainingEngine};
 
 pub(super) fn recompute(text: &str) -> Option<Recompute> {
     let t = text.to_lowercase();
     match t.as_str() {
         "" | "not stated" | "custom" => None,
         _ if t.starts_with("full") || matches!(t.as_str(), "true" | "1" | "block") => Some(Recompute::Full),
-        // Every other layer's, or cheap operations only.
-        _ if t.starts_with("selective (every") || t.starts_with("selective(op") => Some(Recompute::Partial),
+        // torchtitan: every other layer, or every other product.
+        _ if t.starts_with("selective (every") || t.starts_with("selective(op") => Some(Recompute::Half),
         _ if t.starts_with("selective") => Some(Recompute::Selective),
         _ if t.starts_with("no") || matches!(t.as_str(), "false" | "0" | "off") => Some(Recompute::None),
-        _ if t.starts_with("minimal") || t.starts_with("partial") || t.contains("offloaded") => {
-            Some(Recompute::Partial)
-        }
+        _ if t.starts_with("minimal") => Some(Recompute::Parts(Again::default())),
+        _ if t.starts_with("partial") || t.contains("offloaded") => Some(parts(&t)),
         _ if t.starts_with("yes") => Some(Recompute::Full),
         _ => None,
     }
+}
+
+/// What is computed again, where a part is: words of llmq ("recompute-ffn, att") and of MaxText, which says what is kept.
+fn parts(text: &str) -> Recompute {
+    let has = |words: &[&str]| words.iter().any(|w| text.contains(w));
+    if has(&["recompute-", "saves linear"]) {
+        let attention = has(&["att"]);
+        return Recompute::Parts(Again { queries: attention, attention, inner: has(&["ffn"]) });
+    }
+    let kept = has(&["qkv", "mlpwo", "context", "out_proj"]);
+    if !kept {
+        return if has(&["layer input"]) { Recompute::Full } else { Recompute::Partial };
+    }
+    if has(&["qkv recomputed"]) {
+        return Recompute::Parts(Again { queries: true, ..Again::default() });
+    }
+    Recompute::Parts(Again { queries: !has(&["qkv"]), attention: !has(&["context"]), inner: true })
 }
 
 pub(super) fn sharding(text: &str) -> Sharding {
@@ -65,6 +81,27 @@ pub(super) fn format(dtype: &str) -> Result<ProductFormat, String> {
         Ok(ProductFormat::Single)
     } else {
         Err(format!("dtype `{dtype}` is not modelled"))
+    }
+}
+
+/// FlashAttention-2, and what frameworks with fused kernels had besides.
+const SECOND: f64 = 2023.55;
+const NEWEST: f64 = 2024.0;
+
+/// Kernels of attention by their name, or by who used them when: `time` in years.
+pub(super) fn attention_kernels(name: &str, engine: TrainingEngine, time: Option<f64>) -> AttentionKernels {
+    let is = |words: &[&str]| words.iter().any(|w| name.contains(w));
+    let time = time.unwrap_or(SECOND - 1.0);
+    if is(&["fa3", "fa4"]) || engine == TrainingEngine::Fused && is(&["te/", "cudnn", "splash"]) {
+        AttentionKernels::Newest
+    } else if is(&["sdpa", "v2", "fa2", "te/", "cudnn", "(flash)"]) {
+        AttentionKernels::Second
+    } else if time < SECOND {
+        AttentionKernels::First
+    } else if engine == TrainingEngine::Eager || time < NEWEST {
+        AttentionKernels::Second
+    } else {
+        AttentionKernels::Newest
     }
 }
 
@@ -157,10 +194,38 @@ mod tests {
             (Sharding::Weights, Sharding::Gradients, Sharding::None)
         );
         assert_eq!((recompute("False"), recompute("true")), (Some(Recompute::None), Some(Recompute::Full)));
-        assert_eq!((recompute("not stated"), recompute("selective(op)")), (None, Some(Recompute::Partial)));
+        assert_eq!((recompute("not stated"), recompute("selective(op)")), (None, Some(Recompute::Half)));
         assert_eq!(recompute("selective(attention)+SP"), Some(Recompute::Selective));
+        let again = |queries, attention, inner| Some(Recompute::Parts(Again { queries, attention, inner }));
+        for (text, parts) in [
+            ("minimal", again(false, false, false)),
+            ("partial: recompute-swiglu,norm", again(false, false, false)),
+            ("partial: recompute-ffn,recompute-norm", again(false, false, true)),
+            ("partial: recompute-ffn,att", again(true, true, true)),
+            ("qkv_proj_offloaded", again(false, true, true)),
+            ("partial: layer input, context, qkv kept; MLP and out_proj recomputed", again(false, false, true)),
+            ("partial: out_proj + mlpwo kept", again(true, true, true)),
+            ("partial: layer input offloaded", Some(Recompute::Full)),
+            ("partial", Some(Recompute::Partial)),
+        ] {
+            assert_eq!(recompute(text), parts, "{text}");
+        }
         assert_eq!(framework("maxtext"), (TrainingEngine::Fused, Driver::Compiled, true));
         assert_eq!(framework("transformers + deepspeed"), (TrainingEngine::Eager, Driver::Python, true));
         assert_eq!(framework("in-house"), (TrainingEngine::Eager, Driver::Python, false));
+        use AttentionKernels::{First, Newest, Second};
+        for (name, engine, time, kernels) in [
+            ("yes", TrainingEngine::Eager, None, First),
+            ("yes (v2)", TrainingEngine::Eager, Some(2023.4), Second),
+            ("yes", TrainingEngine::Eager, Some(2024.2), Second),
+            ("yes (sdpa)", TrainingEngine::Fused, Some(2025.2), Second),
+            ("yes (flash)", TrainingEngine::Fused, Some(2025.9), Second),
+            ("fa3", TrainingEngine::Eager, Some(2026.6), Newest),
+            ("yes (te/flash auto)", TrainingEngine::Fused, Some(2026.1), Newest),
+            ("yes", TrainingEngine::Fused, Some(2023.9), Second),
+            ("yes", TrainingEngine::Fused, Some(2025.9), Newest),
+        ] {
+            assert_eq!(attention_kernels(name, engine, time), kernels, "{name} {time:?}");
+        }
     }
 }
