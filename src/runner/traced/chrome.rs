@@ -39,6 +39,7 @@ fn document(name: &str, traced: &Traced) -> Value {
             events.push(event);
         }
     }
+    let overhead = traced.overhead_interval();
     json!({
         "traceEvents": events,
         "displayTimeUnit": "ms",
@@ -47,7 +48,12 @@ fn document(name: &str, traced: &Traced) -> Value {
             "what": "steps after the measured ones, whose figures it does not touch",
             "measured_step_seconds": traced.measured_seconds,
             "traced_steps": traced.step_seconds.len(),
+            "traced_step_seconds": traced.step_seconds,
+            "untraced_step_seconds": traced.beside_seconds,
             "overhead": traced.overhead(),
+            "overhead_low": overhead.map(|o| o.low),
+            "overhead_high": overhead.map(|o| o.high),
+            "overhead_is": "median over pairs of a traced step and the untraced one beside it, less 1; low and high: its 95 % interval",
         },
     })
 }
@@ -63,7 +69,7 @@ mod tests {
         let work = Work { flops: 8.0, bytes: 4.0 };
         let linear = Event { kind: Kind::Product, name: "linear", from: 1000, to: 2500, work };
         let tracks = vec![Track { rank: 3, events: vec![linear, step] }];
-        let traced = Traced { tracks, step_seconds: vec![4e-6], measured_seconds: 4e-6 };
+        let traced = Traced { tracks, step_seconds: vec![4e-6], beside_seconds: vec![2e-6], measured_seconds: 4e-6 };
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("001-batch-4.json");
         write(&file, &traced).unwrap();
@@ -81,6 +87,9 @@ mod tests {
         );
         assert_eq!(linear["args"]["flops"].as_f64(), Some(8.0));
         assert!(events[3].get("args").is_none(), "a step has no work of its own");
+        let said = &read["otherData"];
+        assert_eq!((said["overhead"].as_f64(), said["overhead_low"].as_f64()), (Some(1.0), None), "of one pair");
+        assert_eq!((&said["traced_step_seconds"], &said["untraced_step_seconds"]), (&json!([4e-6]), &json!([2e-6])));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left aside");
     }
 }

@@ -11,7 +11,8 @@ pub struct Profile {
     pub steps: u32,
     /// Seconds of one of them, the mean.
     pub step_seconds: f64,
-    /// By how much these are slower than the measured ones, as a share of their median.
+    /// By how much these are slower than others beside them that were not traced, as a share, where a trace was asked for. (Journals of
+    /// before have it against the median of the measured ones, with and without a trace.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overhead: Option<f64>,
     /// What ranks did, those that took most first. What is missing of the step no operation took.
@@ -79,7 +80,8 @@ mod tests {
             ];
             Track { rank, events: [one, one].concat() }
         };
-        let traced = Traced { tracks: vec![rank(0), rank(1)], step_seconds: vec![2.0, 2.2], measured_seconds: 2.0 };
+        let (step_seconds, beside_seconds) = (vec![2.0, 2.2], vec![2.0, 2.0]);
+        let traced = Traced { tracks: vec![rank(0), rank(1)], step_seconds, beside_seconds, measured_seconds: 2.0 };
         let p = Profile::of(&traced).unwrap();
         assert_eq!(p.parts.len(), 2, "what holds others is no part");
         let linear = &p.parts[0];

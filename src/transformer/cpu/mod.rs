@@ -48,6 +48,7 @@ use super::backend::{
     Loss, NormDims, Store, Update, Updated,
 };
 use super::error::SessionError;
+use super::random::Normals;
 use super::shape::Activation;
 use super::{BackendKind, Dtype, WeightFormat};
 use array::Slabs;
@@ -205,6 +206,10 @@ impl Backend for Cpu {
             return one().map(Buffer::Packed);
         }
         (0..matrices).map(|_| one()).collect::<Result<_, SessionError>>().map(Buffer::Experts)
+    }
+    fn fill_normal(&self, to: &mut Buffer, numbers: &Normals) {
+        // In place: what an allocator is given back of a copy it may keep, and a rank's would be as large as its table of words.
+        numbers.fill(0, &mut to.plain_mut()[..numbers.len()]);
     }
 
     fn embed(

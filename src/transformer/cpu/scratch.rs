@@ -19,18 +19,21 @@ pub(in crate::transformer) fn scratch_words(
     widths: Widths,
     training: bool,
 ) -> usize {
-    let Widths { model, inner, attended, vocabulary, experts, latent, gathered } = widths;
+    let Widths { model, inner, wide, attended, vocabulary, experts, latent, gathered } = widths;
     let latent = latent.map_or(0, |d| latent::scratch_len(d, threads));
     let experts = experts.map_or(0, |d| experts::scratch_len(d, training));
-    let widest = inner.max(attended);
-    let forward = product::scratch_words(rows, model.max(inner), widest);
+    // Each linear layer's inputs and outputs.
+    let layers = [(model, attended), (model, wide), (inner, model)];
+    let most = |of: &dyn Fn(usize, usize) -> usize| layers.iter().map(|(k, m)| of(*k, *m)).max().unwrap_or(0);
+    let forward = most(&|k, m| product::scratch_words(rows, k, m));
     if !training {
         return forward + experts + latent + threads * (gathered + attention::scratch_len(attention, false));
     }
     let logits = loss::scratch_len(rows, vocabulary);
     let products = [
         forward,
-        product::scratch_words(widest, rows, model.max(inner)),
+        most(&|k, m| product::scratch_words(rows, m, k)),
+        most(&|k, m| product::scratch_words(m, rows, k)),
         product::scratch_words(head::BLOCK.min(rows), vocabulary, model),
         product::scratch_words(vocabulary, head::BLOCK.min(rows), model),
     ];
@@ -42,7 +45,9 @@ pub(in crate::transformer) fn scratch_words(
 #[derive(Clone, Copy, Debug)]
 pub(in crate::transformer) struct Widths {
     pub model: usize,
+    /// What the second half's last product is of, and what its first gives: twice as wide where it is gated.
     pub inner: usize,
+    pub wide: usize,
     /// Of the product that makes queries, keys and values, or the widest of several.
     pub attended: usize,
     pub vocabulary: usize,

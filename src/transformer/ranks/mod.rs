@@ -4,6 +4,8 @@
 mod clip;
 #[cfg(test)]
 mod course_tests;
+#[cfg(test)]
+mod curve_tests;
 mod exchange;
 #[cfg(test)]
 mod expert_tests;

@@ -321,9 +321,11 @@ impl Account {
         let latent = latent_dims(shape, batch, w.longest_sequence() as usize, w.cache_element()).filter(|_| !training);
         // A prompt in stretches goes through the cache, a stretch at a time; else a token does.
         let latent = latent.map(|d| LatentDims { tokens: if stretch < tokens { stretch } else { 1 }, ..d });
+        let inner = shape.d_ff.max(shape.d_ff_shared()) as usize;
         let widths = Widths {
             model: shape.d_model as usize,
-            inner: shape.d_ff.max(shape.d_ff_shared()) as usize,
+            inner,
+            wide: shape.activation.inner(inner),
             attended: shape
                 .latent
                 .map_or(attention.qkv_width(), |l| attention.heads * l.head_dim().max(l.kv_head()) as usize),
