@@ -157,9 +157,13 @@ fn full_layer(t: &Training, without_scores: bool) -> f64 {
     width * (outer + (attention + inner + scores) / t.tensor)
 }
 
-/// With full recomputation one layer is there in whole while it is run again.
+/// Where something is computed again, one layer is there in whole meanwhile.
 fn working_layer(t: &Training) -> f64 {
-    if t.recompute == Recompute::Full { full_layer(t, false) } else { 0.0 }
+    match t.recompute {
+        Recompute::None | Recompute::Selective => 0.0,
+        Recompute::Full => full_layer(t, false),
+        Recompute::Partial | Recompute::Half | Recompute::Parts(_) => full_layer(t, false) - layer_activations(t),
+    }
 }
 
 /// Of serving `batch` sequences of `context` tokens.
