@@ -1,7 +1,7 @@
 """Checks of a server against itself, and against itself made slower by a share: how often `centime check` says what.
 
-    llama-server -m model/model.gguf --port 8090 -np 4 -c 8192 -t 1 &
-    python3 ci/peers/server_checks.py --to 127.0.0.1:8090 --runs 20 --slower 10
+    llama-server -m model/model.gguf --port 8090 -np 4 -c 8192 -t 1 &      # or known_server.py, whose times are known
+    python3 ci/peers/server_checks.py --to 127.0.0.1:8090 --runs 20 --slower 5
 
 Both sides go through a proxy (slow_proxy.py); the slower one holds every piece of an answer until the time since its request is that
 much longer. Writes checks.csv into --out, a line a check as it ends, and prints the counts.
@@ -55,7 +55,7 @@ def main():
     parser.add_argument("--port", type=int, default=8190, help="of the first proxy; the second takes the next")
     parser.add_argument("--centime", default="target/release/centime")
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--slower", type=float, default=10)
+    parser.add_argument("--slower", type=float, default=5)
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--pairs", type=int, default=48)
     parser.add_argument("--streams", type=int, default=2)

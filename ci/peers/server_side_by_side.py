@@ -5,8 +5,9 @@
     llama-server -m model/model.gguf --port 8090 -np 8 -c 16384 -t 1 &
     python3 ci/peers/server_side_by_side.py --endpoint http://127.0.0.1:8090/v1 --tokenizer model --guidellm peers/bin/guidellm
 
-Both keep so many requests under way, of prompts and answers of the same numbers of tokens, for the same time; who goes first changes from
-round to round. Answers are of --answer tokens on average, any number as often from --spread of it below to as much above: with answers of one
+Both keep so many requests under way, of prompts and answers of the same numbers of tokens, for the same time. With --together they do so at
+once, each as many, so that both see the same server at the same moment: what a machine does to one round it does to both. Otherwise they take
+turns, and who goes first changes from round to round. Answers are of --answer tokens on average, any number as often from --spread of it below to as much above: with answers of one
 length (--spread 0) all requests of a closed loop end together, and TTFT tells how the client's next ones fall into the server's batches. guidellm has another seed every time: with one seed it sends the same prompts again, which a server with a prompt cache
 knows from the run before (TTFT of 46 ms in the place of 317). guidellm's prompts are of --prompt tokens before the template, ours of as many as the server counted of them. Its "ITL"
 ((last - first token) / (tokens - 1)) is what we call TPOT, and its TPOT has the first token in it. Medians of the requests of a run; of
@@ -16,6 +17,7 @@ Nothing is fetched from a hub.
 
 import argparse
 import collections
+import concurrent.futures
 import csv
 import datetime
 import json
@@ -25,6 +27,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 
 FIGURES = [("ttft", "TTFT, ms"), ("tpot", "TPOT, ms"), ("e2e", "E2E, ms"), ("rate", "output tokens/s")]
 
@@ -96,6 +100,27 @@ def centime(a, streams, prompt, folder):
     }
 
 
+def is_busy(a):
+    """Whether the server works on a request (llama-server's /slots)."""
+    with urllib.request.urlopen(a.endpoint.removesuffix("/v1") + "/slots", timeout=5) as answer:
+        return any(slot["is_processing"] for slot in json.load(answer))
+
+
+def together(a, streams, prompt, folder, seed):
+    """Both at once: ours begins when the server has the first request of guidellm, which takes seconds to start."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        theirs = pool.submit(guidellm, a, streams, folder, seed)
+        while not is_busy(a) and not theirs.done():
+            time.sleep(0.02)
+        ours = centime(a, streams, prompt, folder)
+        return [("centime", ours), ("guidellm", theirs.result())]
+
+
+def in_turn(a, streams, prompt, folder, seed):
+    sides = [("centime", lambda: centime(a, streams, prompt, folder)), ("guidellm", lambda: guidellm(a, streams, folder, seed))]
+    return [(name, side()) for name, side in (sides if seed // 1000 % 2 == 0 else reversed(sides))]
+
+
 def kept(path):
     """The rows of whole rounds of an earlier call."""
     if not path.exists():
@@ -124,11 +149,9 @@ def measure(a, path):
             prompt = round(guidellm(argparse.Namespace(**{**vars(a), "seconds": 2}), 1, folder)["input"])
         for turn in range(done, a.rounds):
             for streams in map(int, a.streams.split(",")):
-                sides = [("centime", lambda: centime(a, streams, prompt, folder)), ("guidellm", lambda: guidellm(a, streams, folder, 1000 * turn + streams))]
-                for name, side in sides if turn % 2 == 0 else reversed(sides):
-                    row = {"round": turn + 1, "streams": streams, "client": name, "load": round(os.getloadavg()[0], 1), **side()}
-                    rows.append(row)
-                    print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, file=sys.stderr, flush=True)
+                for name, figures in (together if a.together else in_turn)(a, streams, prompt, folder, 1000 * turn + streams):
+                    rows.append({"round": turn + 1, "streams": streams, "client": name, "load": round(os.getloadavg()[0], 1), **figures})
+                    print({k: round(v, 2) if isinstance(v, float) else v for k, v in rows[-1].items()}, file=sys.stderr, flush=True)
             write(path, rows)
     return rows
 
@@ -161,6 +184,7 @@ def main():
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--answer", type=int, default=32)
     parser.add_argument("--spread", type=float, default=0.25)
+    parser.add_argument("--together", action="store_true", help="both at once; needs a server with slots for twice the requests, and its /slots")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("reports/servers"))
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
