@@ -7,11 +7,13 @@
 
 Both keep so many requests under way, of prompts and answers of the same numbers of tokens, for the same time. With --together they do so at
 once, each as many, so that both see the same server at the same moment: what a machine does to one round it does to both. Otherwise they take
-turns, and who goes first changes from round to round. Answers are of --answer tokens on average, any number as often from --spread of it below to as much above: with answers of one
-length (--spread 0) all requests of a closed loop end together, and TTFT tells how the client's next ones fall into the server's batches. guidellm has another seed every time: with one seed it sends the same prompts again, which a server with a prompt cache
-knows from the run before (TTFT of 46 ms in the place of 317). guidellm's prompts are of --prompt tokens before the template, ours of as many as the server counted of them. Its "ITL"
-((last - first token) / (tokens - 1)) is what we call TPOT, and its TPOT has the first token in it. Medians of the requests of a run; of
-the rounds the median ratio, with the smallest and largest. Rounds are kept as they end: called again, it goes on after the last.
+turns, and who goes first changes from round to round. Answers are of --answer tokens on average, any number as often from --spread of it
+below to as much above: with answers of one length (--spread 0) all requests of a closed loop end together, and TTFT tells how the client's
+next ones fall into the server's batches. guidellm has another seed every time: with one seed it sends the same prompts again, which a
+server with a prompt cache knows from the run before (TTFT of 46 ms in the place of 317). guidellm's prompts are of --prompt tokens before
+the template, ours of as many as the server counted of them. Its "ITL" ((last - first token) / (tokens - 1)) is what we call TPOT, and its
+TPOT has the first token in it. Medians of the requests of a run; of the rounds the median ratio, with the smallest and largest. Rounds are
+kept as they end: called again, it goes on after the last.
 Nothing is fetched from a hub.
 """
 
@@ -106,19 +108,24 @@ def is_busy(a):
         return any(slot["is_processing"] for slot in json.load(answer))
 
 
-def together(a, streams, prompt, folder, seed):
+def seed(turn, streams):
+    """Of guidellm's prompts, another every time."""
+    return 1000 * turn + streams
+
+
+def together(a, streams, prompt, folder, turn):
     """Both at once: ours begins when the server has the first request of guidellm, which takes seconds to start."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        theirs = pool.submit(guidellm, a, streams, folder, seed)
+        theirs = pool.submit(guidellm, a, streams, folder, seed(turn, streams))
         while not is_busy(a) and not theirs.done():
             time.sleep(0.02)
         ours = centime(a, streams, prompt, folder)
         return [("centime", ours), ("guidellm", theirs.result())]
 
 
-def in_turn(a, streams, prompt, folder, seed):
-    sides = [("centime", lambda: centime(a, streams, prompt, folder)), ("guidellm", lambda: guidellm(a, streams, folder, seed))]
-    return [(name, side()) for name, side in (sides if seed // 1000 % 2 == 0 else reversed(sides))]
+def in_turn(a, streams, prompt, folder, turn):
+    sides = [("centime", lambda: centime(a, streams, prompt, folder)), ("guidellm", lambda: guidellm(a, streams, folder, seed(turn, streams)))]
+    return [(name, side()) for name, side in (sides if turn % 2 == 0 else reversed(sides))]
 
 
 def kept(path):
@@ -149,7 +156,7 @@ def measure(a, path):
             prompt = round(guidellm(argparse.Namespace(**{**vars(a), "seconds": 2}), 1, folder)["input"])
         for turn in range(done, a.rounds):
             for streams in map(int, a.streams.split(",")):
-                for name, figures in (together if a.together else in_turn)(a, streams, prompt, folder, 1000 * turn + streams):
+                for name, figures in (together if a.together else in_turn)(a, streams, prompt, folder, turn):
                     rows.append({"round": turn + 1, "streams": streams, "client": name, "load": round(os.getloadavg()[0], 1), **figures})
                     print({k: round(v, 2) if isinstance(v, float) else v for k, v in rows[-1].items()}, file=sys.stderr, flush=True)
             write(path, rows)
