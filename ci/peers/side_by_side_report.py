@@ -107,7 +107,8 @@ def picture(rows):
         f'<rect width="{width}" height="{height}" fill="#FFFFFF"/>',
         f'<text x="16" y="27" {text.replace("12.5", "15.5")} font-weight="bold" fill="#1F2328">Throughput over that of each peer, the same work on the same cores</text>',
     ]
-    for i, (name, colour) in enumerate(COLOURS.items()):
+    shown = {r["dtype"] for r in rows}
+    for i, (name, colour) in enumerate((name, colour) for name, colour in COLOURS.items() if name in shown):
         parts.append(f'<rect x="{16 + 80 * i}" y="40" width="12" height="12" fill="{colour}"/>')
         parts.append(f'<text x="{34 + 80 * i}" y="51" {text} fill="#1F2328">{name}</text>')
     for tick in range(0, int(most) + 1, 1 if most < 12 else 2):
