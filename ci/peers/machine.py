@@ -27,7 +27,13 @@ class Machine:
             generation = next((f"Zen {zen}" for f, low, high, zen in ZEN if family == f and low <= model <= high), "")
         elif family:
             generation = f"family {family}, model {model}"
-        self.title = f"{name} ({', '.join(filter(None, [generation, self.instructions]))})"
+        self.of = [name, generation]
+        self.hold(self.instructions)
+
+    def hold(self, instructions):
+        """Names it by the instructions that everyone may use."""
+        name, *facts = self.of
+        self.title = f"{name} ({', '.join(filter(None, [*facts, instructions]))})"
         self.slug = re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     def mkl_override(self, folder):

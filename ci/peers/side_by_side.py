@@ -4,6 +4,7 @@ and reports/side-by-side/README.md, which sets all machines beside one another.
 Every round runs every system on every workload once, each in a process of its own, so that drift of the machine meets all of
 them alike; the median of the rounds counts. A run from which others took more than a few percent of the processors is made again. A system that
 fails is said to have failed and does not stop the others. Started again, it goes on after the rounds that rounds.csv has of the same program.
+With --instructions everyone is held to what a lesser processor has; those who cannot be held are left out.
 """
 
 import argparse
@@ -64,6 +65,16 @@ SCRIPTS = {
 MORE = {COMPILED: ["--compile"], ZEN: ["--compile", "--backend", "zentorch"]}
 # Names of --python.
 PACKAGES = {TORCH: "torch", COMPILED: "torch", ZEN: "zentorch", JAX: "jax", VINO: "openvino", CPP: "llama.cpp", KERAS: "tensorflow", EXPERTS: "torch"}
+# What holds a system to a lesser processor's instructions, by the name that ours has for them. Of llama.cpp a build of its own does
+# (ci/side-by-side makes it); JAX, OpenVINO and TensorFlow have no means that holds all of their kernels.
+HELD = {
+    "avx2": ("held to AVX2", {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}),
+    "avx512": (
+        "held to AVX-512 without bf16 and VNNI",
+        {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
+    ),
+}
+CAN_BE_HELD = [TORCH, COMPILED, EXPERTS, CPP]
 OUT = pathlib.Path("reports/side-by-side")
 # Others may take so much of the processors while something runs, before it is run again, and how often it is.
 TAKEN, TRIES = 0.03, 3
@@ -97,7 +108,7 @@ def centime(workload, dtype, a, folder):
         f"measure: {{ min_seconds: {a.seconds}, max_seconds: {a.seconds}, precision: 0.001, rounds: 1, timeout_seconds: 300 }}\n"
     )
     command = [a.centime, "run", str(path), "--fresh", "--quiet", "--format", "json", "--out", str(folder / "run")]
-    row = json.loads(run(command))["rows"][0]
+    row = json.loads(run(command, env=a.environments["centime"]))["rows"][0]
     if row["tokens_per_second"] is None:
         raise RuntimeError(row.get("error") or f"the trial is {row['status']}")
     keys = ["tokens_per_second", "flops_per_second", "mfu", "mbu"]
@@ -219,13 +230,17 @@ def measure(a, path):
     return rows
 
 
-def environment(system, machine, folder):
-    """Of a peer's process: what makes it as fast as it can be on this machine."""
+def environment(system, machine, folder, instructions):
+    """Of a system's process: what makes it as fast as it can be on this machine, or on one that has these instructions only."""
     found = dict(os.environ)
-    if PACKAGES[system] in ("torch", "zentorch"):
+    if instructions:
+        found |= HELD[instructions][1] | {"CENTIME_INSTRUCTIONS": instructions}
+        folder = folder / instructions
+    if PACKAGES.get(system) in ("torch", "zentorch"):
         # Kernels that were chosen by trial and compiled are found again by the next round.
         found["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
         if machine.vendor == "AuthenticAMD":
+            folder.mkdir(exist_ok=True)
             found["LD_PRELOAD"] = " ".join(filter(None, [machine.mkl_override(folder), found.get("LD_PRELOAD")]))
     return found
 
@@ -241,6 +256,7 @@ def main():
     parser.add_argument("--workload", default="", help="only those whose name has this in it")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     parser.add_argument("--machine", help="name of the folder; default: the processor's")
+    parser.add_argument("--instructions", choices=list(HELD), help="hold everyone to a lesser processor's")
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "centime-side-by-side")
     parser.add_argument("--again", action="store_true", help="forget the rounds that are there")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the reports of the rounds that are there")
@@ -250,8 +266,11 @@ def main():
         parser.error(f"no peer is called {', '.join(sorted(unknown))}; expected {', '.join(names)}")
     machine = Machine()
     a.pythons = {system: named[package] for system, package in PACKAGES.items() if package in named}
+    if a.instructions:
+        a.pythons = {system: python for system, python in a.pythons.items() if system in CAN_BE_HELD}
+        machine.hold(HELD[a.instructions][0])
     a.cache.mkdir(parents=True, exist_ok=True)
-    a.environments = {system: environment(system, machine, a.cache) for system in a.pythons}
+    a.environments = {system: environment(system, machine, a.cache, a.instructions) for system in ["centime", *a.pythons]}
     a.plain = set()
     folder = OUT / (a.machine or machine.slug)
     rounds = kept(folder / "rounds.csv", a) if a.report else measure(a, folder / "rounds.csv")
