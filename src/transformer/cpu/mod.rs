@@ -165,7 +165,7 @@ impl Backend for Cpu {
     fn dtype(&self) -> Dtype {
         match self.precision {
             Precision::F32 => Dtype::F32,
-            Precision::Bf16 => Dtype::Bf16,
+            Precision::Bf16 | Precision::Rounded => Dtype::Bf16,
         }
     }
     fn upload(&self, from: &[f32], to: &mut Buffer) {

@@ -7,7 +7,7 @@ use super::super::product::pack::Source;
 use super::super::product::panels::Panels;
 use super::super::product::{Precision, Target};
 use super::strip::{Cut, Destination, Left, multiply, pack_right, take, whole, write_rows};
-use super::{Head, Shaping, Strip, pair_up};
+use super::{Head, Shaping, Strip, pair_up, round};
 use crate::transformer::backend::AttentionDims;
 
 /// What the backward pass reads.
@@ -96,6 +96,10 @@ unsafe fn backward_head(cut: &Cut, h: &Head, s: &SavedAttention, mut rest: &mut 
         }
         let right = match p {
             Precision::F32 => &*slopes,
+            Precision::Rounded => {
+                round(of.of(slopes));
+                &*slopes
+            }
             Precision::Bf16 => {
                 of.of(paired).copy_from_slice(of.of(slopes));
                 pair_up(paired, of);

@@ -224,8 +224,10 @@ unsafe fn forward_head(
             // SAFETY: this strip's are this task's.
             unsafe { lse.at(h.row(first + i) * d.heads + h.head).write(*log) };
         }
-        if p == Precision::Bf16 {
-            pair_up(scores, s);
+        match p {
+            Precision::F32 => {}
+            Precision::Rounded => round(s.of(scores)),
+            Precision::Bf16 => pair_up(scores, s),
         }
         let whole_rows = cut.by_dimension.1.count * cut.by_dimension.1.width;
         // SAFETY: as above.
@@ -272,6 +274,14 @@ fn softmax(scores: &mut [f32], s: Strip, shaping: Shaping, inverse: &mut [f32; 3
         },
     );
     logs
+}
+
+/// Rounds to bf16, each in its word.
+fn round(scores: &mut [f32]) {
+    vectorised(
+        #[inline(always)]
+        || scores.iter_mut().for_each(|s| *s = f32::from_bits(bf16_bits(*s) & 0xffff_0000)),
+    );
 }
 
 /// Makes pairs of bf16 of neighbouring keys, in place: row e takes rows 2 e and 2 e + 1. What stands after the last key, up to where a

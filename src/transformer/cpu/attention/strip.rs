@@ -26,7 +26,7 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn new(precision: Precision, d: AttentionDims) -> Self {
-        let strip = Kernel::columns_of(Instructions::taken());
+        let (strip, precision) = (Kernel::columns_of(Instructions::taken()), precision.packed());
         let of = |rows: usize| {
             let kernel = kernel_for(precision, rows);
             (kernel, Panels::of(rows, kernel.rows))

@@ -98,7 +98,7 @@ pub(super) trait Floats: Bytes {
 /// Sign, exponent and mantissa of a byte that stands in a word's upper bits, once these are moved four to the right.
 const PLACES: i32 = 0x87f0_0000_u32 as i32;
 
-impl Floats for super::lanes::Portable<false> {
+impl Floats for super::lanes::Portable {
     #[inline(always)]
     unsafe fn number<const I: usize>(words: [i32; 8]) -> [f32; 8] {
         words.map(|w| f32::from_bits(((w << (24 - 8 * I)) >> 4 & PLACES) as u32))
@@ -115,7 +115,7 @@ mod x86 {
     use super::{Floats, PLACES};
     use std::arch::x86_64::*;
 
-    impl Floats for Avx2<false> {
+    impl Floats for Avx2 {
         #[inline(always)]
         unsafe fn number<const I: usize>(words: __m256i) -> __m256 {
             // SAFETY: the caller's, here and below.
@@ -136,7 +136,7 @@ mod x86 {
         }
     }
 
-    impl Floats for Avx512<false> {
+    impl Floats for Avx512 {
         #[inline(always)]
         unsafe fn number<const I: usize>(words: __m512i) -> __m512 {
             // SAFETY: the caller's, here and below.
@@ -159,10 +159,10 @@ mod x86 {
 }
 
 super::kernel::kernels! {
-    portable: Portable<false>, 2, [1, 2];
+    portable: Portable, 2, [1, 2];
 }
 #[cfg(target_arch = "x86_64")]
 super::kernel::kernels! {
-    #[target_feature(enable = "avx2,fma")] avx2: Avx2<false>, 2, [1, 2, 3, 4];
-    #[target_feature(enable = "avx512f,avx512bw")] avx512: Avx512<false>, 2, [1, 2, 3, 4, 5, 6, 7, 8];
+    #[target_feature(enable = "avx2,fma")] avx2: Avx2, 2, [1, 2, 3, 4];
+    #[target_feature(enable = "avx512f,avx512bw")] avx512: Avx512, 2, [1, 2, 3, 4, 5, 6, 7, 8];
 }

@@ -58,7 +58,7 @@ pub(super) fn expand(words: &[f32], width: usize, to: &mut [f32], precision: Pre
     vectorised(
         #[inline(always)]
         || match precision {
-            Precision::F32 => {
+            Precision::F32 | Precision::Rounded => {
                 for (to, words) in to.chunks_mut(FOUR * width).zip(words.chunks_exact(width)) {
                     for (i, to) in to.chunks_exact_mut(width).enumerate() {
                         to.iter_mut().zip(words).for_each(|(to, word)| *to = number(*word, i));
@@ -90,7 +90,7 @@ pub(super) fn pack_left(panel: &mut [f32], a: View, precision: Precision) {
             for r in 0..rows {
                 let row = &a.data[r * a.row_stride..][..a.columns];
                 for (to, x) in panel.chunks_exact_mut(rows).zip(row) {
-                    let x = if precision == Precision::Bf16 { bf16::from_f32(*x).to_f32() } else { *x };
+                    let x = if precision == Precision::F32 { *x } else { bf16::from_f32(*x).to_f32() };
                     to[r] = x * E4m3::LIFT;
                 }
             }

@@ -108,7 +108,7 @@ trait Nibbles: Bytes {
     unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector;
 }
 
-impl Nibbles for super::lanes::Portable<false> {
+impl Nibbles for super::lanes::Portable {
     #[inline(always)]
     unsafe fn low(x: [i32; 8]) -> [i32; 8] {
         x.map(|x| x & 0x0f0f_0f0f)
@@ -163,7 +163,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     /// Of 15 times 127 four fit into 16 bits with a sign, and two are added up at a time.
-    impl Nibbles for Avx2<false> {
+    impl Nibbles for Avx2 {
         #[inline(always)]
         unsafe fn low(x: __m256i) -> __m256i {
             // SAFETY: the caller's, here and below.
@@ -276,7 +276,7 @@ mod x86 {
         };
     }
     of_512_bits!(Avx512Bf16, |sum, unsigned, signed| _mm512_dpbusd_epi32(sum, unsigned, signed));
-    of_512_bits!(Avx512<false>, |sum, unsigned, signed| {
+    of_512_bits!(Avx512, |sum, unsigned, signed| {
         let pairs = _mm512_maddubs_epi16(unsigned, signed);
         _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
     });
@@ -315,12 +315,12 @@ macro_rules! form {
             }
 
             super::super::kernel::kernels! {
-                portable: Portable<false>, 2, [1, 2];
+                portable: Portable, 2, [1, 2];
             }
             #[cfg(target_arch = "x86_64")]
             super::super::kernel::kernels! {
-                #[target_feature(enable = "avx2,fma")] avx2: Avx2<false>, 2, [1, 2];
-                #[target_feature(enable = "avx512f,avx512bw")] avx512: Avx512<false>, 2, [1, 2, 3, 4, 5, 6];
+                #[target_feature(enable = "avx2,fma")] avx2: Avx2, 2, [1, 2];
+                #[target_feature(enable = "avx512f,avx512bw")] avx512: Avx512, 2, [1, 2, 3, 4, 5, 6];
                 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")] vnni: Avx512Bf16, 2, [1, 2, 3, 4, 5, 6];
             }
         }

@@ -115,7 +115,7 @@ pub(super) trait Bytes: Lanes {
     unsafe fn add_scaled(x: Self::Whole, a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector;
 }
 
-impl Bytes for super::lanes::Portable<false> {
+impl Bytes for super::lanes::Portable {
     type Whole = [i32; 8];
 
     #[inline(always)]
@@ -157,7 +157,7 @@ mod x86 {
     use super::Bytes;
     use std::arch::x86_64::*;
 
-    impl Bytes for Avx2<false> {
+    impl Bytes for Avx2 {
         type Whole = __m256i;
 
         #[inline(always)]
@@ -227,7 +227,7 @@ mod x86 {
         };
     }
     of_512_bits!(Avx512Bf16, |sum, unsigned, signed| _mm512_dpbusd_epi32(sum, unsigned, signed));
-    of_512_bits!(Avx512<false>, |sum, unsigned, signed| {
+    of_512_bits!(Avx512, |sum, unsigned, signed| {
         let low = _mm512_and_si512(unsigned, _mm512_set1_epi16(0xff));
         let even = _mm512_madd_epi16(low, _mm512_srai_epi16(_mm512_slli_epi16(signed, 8), 8));
         let odd = _mm512_madd_epi16(_mm512_srli_epi16(unsigned, 8), _mm512_srai_epi16(signed, 8));
@@ -236,11 +236,11 @@ mod x86 {
 }
 
 super::kernel::kernels! {
-    portable: Portable<false>, 2, [1, 2];
+    portable: Portable, 2, [1, 2];
 }
 #[cfg(target_arch = "x86_64")]
 super::kernel::kernels! {
-    #[target_feature(enable = "avx2,fma")] avx2: Avx2<false>, 2, [1, 2];
-    #[target_feature(enable = "avx512f,avx512bw")] avx512: Avx512<false>, 2, [1, 2, 3, 4, 5, 6];
+    #[target_feature(enable = "avx2,fma")] avx2: Avx2, 2, [1, 2];
+    #[target_feature(enable = "avx512f,avx512bw")] avx512: Avx512, 2, [1, 2, 3, 4, 5, 6];
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")] vnni: Avx512Bf16, 2, [1, 2, 3, 4, 5, 6];
 }

@@ -8,6 +8,7 @@
 use super::Precision;
 use super::lanes::Lanes;
 use super::pack::Order;
+use super::pairs_kernel;
 use crate::amx::{AHEAD, SIDE, TILE};
 use crate::transformer::cpu::instructions::Instructions;
 use std::ptr::null;
@@ -64,16 +65,21 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             (Instructions::Avx512Bf16 | Instructions::Amx, Precision::Bf16) => &avx512_bf16::BY_ROWS,
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512, Precision::F32) => &avx512::BY_ROWS,
+            (Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512, _) => &avx512::BY_ROWS,
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512, Precision::Bf16) => &avx512_pairs::BY_ROWS,
-            #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, Precision::F32) => &avx2::BY_ROWS,
-            #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, Precision::Bf16) => &avx2_pairs::BY_ROWS,
-            (_, Precision::F32) => &portable::BY_ROWS,
-            (_, Precision::Bf16) => &portable_pairs::BY_ROWS,
+            (Instructions::Avx2, _) => &avx2::BY_ROWS,
+            _ => &portable::BY_ROWS,
         };
+        Self::from_table(table, instructions, rows)
+    }
+
+    /// The same where `a` has words of f32 and `b` pairs of bf16, which are expanded in registers. Its depth is in words of `a`.
+    pub(super) fn of_pairs(instructions: Instructions, rows: usize) -> Self {
+        let table = pairs_kernel::by_rows(instructions);
+        Self::from_table(table, instructions, rows)
+    }
+
+    fn from_table(table: &[Run], instructions: Instructions, rows: usize) -> Self {
         let tiles = rows.div_ceil(table.len()).max(1);
         let rows = rows.div_ceil(tiles).max(1);
         Self { rows, columns: Self::columns_of(instructions), left: Order::ByWord, ahead: LINE, run: table[rows - 1] }
@@ -142,6 +148,15 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const V: usize>(depth: usize, a: *co
             a = a.add(ROWS);
             b = b.add(V * L::WIDTH);
         }
+        put::<L, ROWS, V>(sums, to);
+    }
+}
+
+/// Puts a tile's sums where they go.
+#[inline(always)]
+pub(super) unsafe fn put<L: Lanes, const ROWS: usize, const V: usize>(sums: [[L::Vector; V]; ROWS], to: Tile) {
+    // SAFETY: the caller's: the tile is whole.
+    unsafe {
         for (r, sums) in sums.into_iter().enumerate() {
             for (v, s) in sums.into_iter().enumerate() {
                 let column = v * L::WIDTH;
@@ -174,14 +189,11 @@ macro_rules! kernels {
 pub(super) use kernels;
 
 kernels! {
-    portable: Portable<false>, 2, [1, 2, 3, 4];
-    portable_pairs: Portable<true>, 2, [1, 2, 3, 4];
+    portable: Portable, 2, [1, 2, 3, 4];
 }
 #[cfg(target_arch = "x86_64")]
 kernels! {
-    #[target_feature(enable = "avx2,fma")] avx2: Avx2<false>, 2, [1, 2, 3, 4, 5, 6];
-    #[target_feature(enable = "avx2,fma")] avx2_pairs: Avx2<true>, 2, [1, 2, 3, 4, 5, 6];
-    #[target_feature(enable = "avx512f")] avx512: Avx512<false>, 2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
-    #[target_feature(enable = "avx512f")] avx512_pairs: Avx512<true>, 2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+    #[target_feature(enable = "avx2,fma")] avx2: Avx2, 2, [1, 2, 3, 4, 5, 6];
+    #[target_feature(enable = "avx512f")] avx512: Avx512, 2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
     #[target_feature(enable = "avx512f,avx512bf16")] avx512_bf16: Avx512Bf16, 2, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
 }

@@ -1,7 +1,7 @@
 //! Vectors as the product's kernel sees them: one source of the kernel, and these few operations for each instruction set.
 //!
 //! A panel's word is 32 bits wide whatever the precision: an f32, or a pair of bf16 that are neighbours along the inner
-//! dimension, the first in the low half.
+//! dimension, the first in the low half. Which of the two `fma` takes, the source says.
 
 #![allow(
     clippy::multiple_unsafe_ops_per_block,
@@ -23,6 +23,10 @@ pub(in crate::transformer::cpu) trait Lanes {
     unsafe fn splat(from: *const f32) -> Self::Vector;
     /// `sum + a b`, words being of the panel's precision.
     unsafe fn fma(a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector;
+    unsafe fn sum(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The first and the second bf16 of each word, as f32.
+    unsafe fn first(words: Self::Vector) -> Self::Vector;
+    unsafe fn second(words: Self::Vector) -> Self::Vector;
     /// Asks for a cache line that will be read soon; any address does.
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
@@ -39,7 +43,7 @@ pub(in crate::transformer::cpu) trait Lanes {
 }
 
 /// Plain code over arrays, which the compiler turns into whatever vectors the architecture has.
-pub(in crate::transformer::cpu) struct Portable<const PAIRS: bool>;
+pub(in crate::transformer::cpu) struct Portable;
 
 const PLAIN: usize = 8;
 
@@ -49,7 +53,7 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
 }
 
-impl<const PAIRS: bool> Lanes for Portable<PAIRS> {
+impl Lanes for Portable {
     type Vector = [f32; PLAIN];
     const WIDTH: usize = PLAIN;
 
@@ -70,14 +74,21 @@ impl<const PAIRS: bool> Lanes for Portable<PAIRS> {
     #[inline(always)]
     unsafe fn fma(a: [f32; PLAIN], b: [f32; PLAIN], mut sum: [f32; PLAIN]) -> [f32; PLAIN] {
         for i in 0..PLAIN {
-            sum[i] = if PAIRS {
-                let ([a0, a1], [b0, b1]) = (pair(a[i]), pair(b[i]));
-                multiply_add(a1, b1, multiply_add(a0, b0, sum[i]))
-            } else {
-                multiply_add(a[i], b[i], sum[i])
-            };
+            sum[i] = multiply_add(a[i], b[i], sum[i]);
         }
         sum
+    }
+    #[inline(always)]
+    unsafe fn sum(a: [f32; PLAIN], b: [f32; PLAIN]) -> [f32; PLAIN] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn first(words: [f32; PLAIN]) -> [f32; PLAIN] {
+        words.map(|w| pair(w)[0])
+    }
+    #[inline(always)]
+    unsafe fn second(words: [f32; PLAIN]) -> [f32; PLAIN] {
+        words.map(|w| pair(w)[1])
     }
     #[inline(always)]
     unsafe fn store(sum: [f32; PLAIN], factor: f32, base: *const f32, to: *mut f32) {
@@ -100,13 +111,13 @@ mod x86 {
     use std::arch::x86_64::*;
 
     /// Eight elements.
-    pub(crate) struct Avx2<const PAIRS: bool>;
+    pub(crate) struct Avx2;
     /// Sixteen elements.
-    pub(crate) struct Avx512<const PAIRS: bool>;
+    pub(crate) struct Avx512;
     /// Sixteen elements, pairs multiplied by one instruction.
     pub(crate) struct Avx512Bf16;
 
-    impl<const PAIRS: bool> Lanes for Avx2<PAIRS> {
+    impl Lanes for Avx2 {
         type Vector = __m256;
         const WIDTH: usize = 8;
 
@@ -128,16 +139,22 @@ mod x86 {
         #[inline(always)]
         unsafe fn fma(a: __m256, b: __m256, sum: __m256) -> __m256 {
             // SAFETY: the caller's.
-            unsafe {
-                if !PAIRS {
-                    return _mm256_fmadd_ps(a, b, sum);
-                }
-                let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
-                let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
-                let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-                let high = |x| _mm256_castsi256_ps(_mm256_and_si256(x, mask));
-                _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), sum))
-            }
+            unsafe { _mm256_fmadd_ps(a, b, sum) }
+        }
+        #[inline(always)]
+        unsafe fn sum(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the caller's.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn first(words: __m256) -> __m256 {
+            // SAFETY: the caller's.
+            unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16)) }
+        }
+        #[inline(always)]
+        unsafe fn second(words: __m256) -> __m256 {
+            // SAFETY: the caller's.
+            unsafe { _mm256_and_ps(words, _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32))) }
         }
         #[inline(always)]
         unsafe fn store(sum: __m256, factor: f32, base: *const f32, to: *mut f32) {
@@ -168,7 +185,7 @@ mod x86 {
         }
     }
 
-    impl<const PAIRS: bool> Lanes for Avx512<PAIRS> {
+    impl Lanes for Avx512 {
         type Vector = __m512;
         const WIDTH: usize = 16;
 
@@ -190,15 +207,24 @@ mod x86 {
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, sum: __m512) -> __m512 {
             // SAFETY: the caller's.
+            unsafe { _mm512_fmadd_ps(a, b, sum) }
+        }
+        #[inline(always)]
+        unsafe fn sum(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn first(words: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)) }
+        }
+        #[inline(always)]
+        unsafe fn second(words: __m512) -> __m512 {
+            // SAFETY: the caller's.
             unsafe {
-                if !PAIRS {
-                    return _mm512_fmadd_ps(a, b, sum);
-                }
-                let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-                let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
                 let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-                let high = |x| _mm512_castsi512_ps(_mm512_and_si512(x, mask));
-                _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), sum))
+                _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(words), mask))
             }
         }
         #[inline(always)]
@@ -234,6 +260,21 @@ mod x86 {
                 let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
                 _mm512_dpbf16_ps(sum, pairs(a), pairs(b))
             }
+        }
+        #[inline(always)]
+        unsafe fn sum(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn first(words: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { Avx512::first(words) }
+        }
+        #[inline(always)]
+        unsafe fn second(words: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { Avx512::second(words) }
         }
         #[inline(always)]
         unsafe fn store(sum: __m512, factor: f32, base: *const f32, to: *mut f32) {

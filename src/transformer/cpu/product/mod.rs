@@ -17,7 +17,13 @@ mod int8_kernel;
 mod integers;
 pub(super) mod kernel;
 mod lanes;
+mod operand;
 pub(super) mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pack_avx2;
+#[cfg(test)]
+mod pack_tests;
+mod pairs_kernel;
 pub(super) mod panels;
 #[cfg(test)]
 mod product_tests;
@@ -29,6 +35,8 @@ use super::instructions::Instructions;
 use super::pool::Pool;
 pub(super) use int4_groups::Groups;
 use kernel::{Kernel, Tile};
+use operand::reach;
+pub(super) use operand::{Target, View};
 use pack::{Source, words};
 use panels::{KBlock, Packing, Panels, k_blocks, run_all};
 use std::ptr::null;
@@ -39,111 +47,14 @@ pub(super) use weights::{PackedLayout, PackedWeight, Stored};
 pub(super) enum Precision {
     F32,
     Bf16,
+    /// Numbers of bf16 in words of f32: what [`Precision::Bf16`] is multiplied as where no instruction takes pairs of them.
+    Rounded,
 }
 
-/// A matrix to read: `rows x columns`, with the distance between rows and between columns.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct View<'a> {
-    pub data: &'a [f32],
-    pub rows: usize,
-    pub columns: usize,
-    pub row_stride: usize,
-    pub column_stride: usize,
-}
-
-impl<'a> View<'a> {
-    /// A dense row-major matrix.
-    pub(super) fn dense(data: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self::strided(data, rows, columns, columns)
-    }
-
-    /// Rows of `columns` elements, `row_stride` apart.
-    pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(reach(rows, columns, row_stride) <= data.len(), "a view of {rows} x {columns} beyond its data");
-        Self { data, rows, columns, row_stride, column_stride: 1 }
-    }
-
-    /// The transpose, without moving anything.
-    pub(super) fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-}
-
-/// One past the last element of a row-major matrix.
-fn reach(rows: usize, columns: usize, row_stride: usize) -> usize {
-    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + columns }
-}
-
-/// A place to write: dense columns, rows `row_stride` apart. Raw, because threads write to interleaved parts of one buffer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Target {
-    start: *mut f32,
-    len: usize,
-    pub row_stride: usize,
-}
-
-// SAFETY: a Target is only written through unsafe functions, whose callers keep the parts that threads write apart.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    /// Rows `row_stride` apart in `data`.
-    pub(super) fn new(data: &mut [f32], row_stride: usize) -> Self {
-        Self { start: data.as_mut_ptr(), len: data.len(), row_stride }
-    }
-
-    /// The same rows from `offset` elements on.
-    pub(super) fn at(self, offset: usize) -> Self {
-        assert!(offset <= self.len, "a target beyond its buffer");
-        // SAFETY: offset is within the buffer, checked above.
-        Self { start: unsafe { self.start.add(offset) }, len: self.len - offset, row_stride: self.row_stride }
-    }
-
-    /// Writes one element.
-    ///
-    /// # Safety
-    /// No other thread touches it, and the buffer is alive.
-    pub(super) unsafe fn write(self, value: f32) {
-        assert!(self.len > 0, "a write beyond its buffer");
-        // SAFETY: there is an element, checked above; the caller keeps others away.
-        unsafe { self.start.write(value) };
-    }
-
-    /// The first element.
-    pub(super) fn start(self) -> *mut f32 {
-        self.start
-    }
-
-    /// Writes a factor times some elements.
-    ///
-    /// # Safety
-    /// No other thread touches them, and the buffer is alive.
-    #[inline(always)]
-    pub(super) unsafe fn write_scaled(self, from: &[f32], factor: f32) {
-        assert!(from.len() <= self.len, "a write beyond its buffer");
-        for (i, x) in from.iter().enumerate() {
-            // SAFETY: within the buffer, checked above.
-            let to = unsafe { self.start.add(i) };
-            // SAFETY: as above; the caller keeps others away.
-            unsafe { to.write(x * factor) };
-        }
-    }
-
-    /// Zeroes `len` elements.
-    ///
-    /// # Safety
-    /// No other thread touches them, and the buffer is alive.
-    pub(super) unsafe fn zero(self, len: usize) {
-        assert!(len <= self.len, "zeroes beyond their buffer");
-        // SAFETY: `len` elements are there, checked above; the caller keeps others away.
-        unsafe { self.start.write_bytes(0, len) };
+impl Precision {
+    /// What operands are packed as for the instructions taken.
+    pub(super) fn packed(self) -> Self {
+        if self == Self::Bf16 && Instructions::taken() < Instructions::Avx512Bf16 { Self::Rounded } else { self }
     }
 }
 
@@ -174,6 +85,9 @@ const COLUMNS: usize = 1024;
 const RIGHT_BLOCK: usize = 1 << 20;
 /// Panels of `a` and of `b` that a task multiplies with each other.
 const TASK: (usize, usize) = (8, 4);
+
+/// Words ahead of those in use that are asked for where weights are read once.
+const AHEAD_OF_FEW: usize = 1024;
 
 fn right_source(b: View) -> Source {
     Source { data: b.data, item_stride: b.column_stride, depth_stride: b.row_stride }
@@ -233,7 +147,7 @@ pub(super) unsafe fn product(
         Right::Packed(w) if widened::pays(a.rows, w.layout.stored) => Precision::Bf16,
         Right::Packed(w) if w.layout.stored == Stored::F8 => {
             // SAFETY: the caller's.
-            return unsafe { floats::product(pool, to, onto, factor, a, w, precision) };
+            return unsafe { floats::product(pool, to, onto, factor, a, w, precision.packed()) };
         }
         Right::Packed(w) if w.layout.stored != Stored::Whole(precision) => {
             // SAFETY: the caller's.
@@ -255,8 +169,15 @@ pub(super) unsafe fn product(
     let block = rows_of_block(a.rows, k);
     for first in (0..a.rows).step_by(block) {
         let rows = block.min(a.rows - first);
-        let kernel = kernel_for(precision, rows);
-        let job = BlockedProduct { pool, kernel, precision, k, columns, factor, onto, to, b };
+        let left = precision.packed();
+        // Weights stay in pairs: expanded in registers they are half as much to read.
+        let (kernel, right) = match b {
+            Right::Packed(_) if left == Precision::Rounded => {
+                (Kernel::of_pairs(Instructions::taken(), rows), precision)
+            }
+            _ => (kernel_for(left, rows), left),
+        };
+        let job = BlockedProduct { pool, kernel, left, right, k, columns, factor, onto, to, b };
         let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
         // SAFETY: the caller's; the row blocks do not overlap.
         unsafe { job.row_block(first, part) };
@@ -295,7 +216,9 @@ unsafe fn without_depth(to: Target, onto: Onto, rows: usize, columns: usize) {
 struct BlockedProduct<'a> {
     pool: &'a Pool,
     kernel: Kernel,
-    precision: Precision,
+    /// What each operand is packed as.
+    left: Precision,
+    right: Precision,
     k: usize,
     columns: usize,
     factor: f32,
@@ -308,32 +231,33 @@ impl BlockedProduct<'_> {
     /// Rows `first..` of the result.
     unsafe fn row_block(&self, first: usize, a: View) {
         let rows = Panels::of(a.rows, self.kernel.rows);
-        let k_blocks: Vec<KBlock> = k_blocks(self.k, self.precision).collect();
-        let mut left = self.pool.scratch(rows.len(self.k, self.precision));
+        let k_blocks: Vec<KBlock> = k_blocks(self.k, self.right).collect();
+        let of_left: Vec<KBlock> = k_blocks.iter().map(|b| b.packed_as(self.left)).collect();
+        let mut left = self.pool.scratch(rows.len(self.k, self.left));
         let source = Source { data: a.data, item_stride: a.row_stride, depth_stride: a.column_stride };
-        let mut packing = Some(Packing::new(&mut left, rows, a.rows, source, &k_blocks, self.precision));
+        let mut packing = Some(Packing::new(&mut left, rows, a.rows, source, &of_left, self.left));
         packing.iter_mut().for_each(|p| p.order = self.kernel.left);
         let width = self.kernel.columns;
         // Weights that lie as the kernel reads them.
         let ready = match self.b {
-            Right::Packed(w) if w.layout.stored == Stored::Whole(self.precision) => Some(&*w.words),
+            Right::Packed(w) if w.layout.stored == Stored::Whole(self.right) => Some(&*w.words),
             _ => None,
         };
-        let fitting = RIGHT_BLOCK / words(self.k, self.precision) / width * width;
+        let fitting = RIGHT_BLOCK / words(self.k, self.right) / width * width;
         let step = if ready.is_some() { self.columns } else { fitting.clamp(2 * width, COLUMNS) };
         let mut scratch = self.pool.scratch(if ready.is_none() {
-            Panels::of(step.min(self.columns), width).len(self.k, self.precision)
+            Panels::of(step.min(self.columns), width).len(self.k, self.right)
         } else {
             0
         });
         for column in (0..self.columns).step_by(step) {
             let columns = step.min(self.columns - column);
             let block = Panels::of(columns, width);
-            let of_left = packing.take();
-            let of_right = match self.b {
+            let packing_left = packing.take();
+            let packing_right = match self.b {
                 Right::View(b) => {
                     let part = View { data: &b.data[column * b.column_stride..], columns, ..b };
-                    Some(Packing::new(&mut scratch, block, columns, right_source(part), &k_blocks, self.precision))
+                    Some(Packing::new(&mut scratch, block, columns, right_source(part), &k_blocks, self.right))
                 }
                 Right::Packed(w) => {
                     if ready.is_none() {
@@ -342,10 +266,10 @@ impl BlockedProduct<'_> {
                     None
                 }
             };
-            run_all(self.pool, &[of_left, of_right]);
+            run_all(self.pool, &[packing_left, packing_right]);
             let right = ready.unwrap_or(&scratch);
             let place = ResultBlock { row: first, rows: a.rows, column, columns };
-            let packed = Operands { left: &left, rows, right, columns: block, k_blocks: &k_blocks };
+            let packed = Operands { left: &left, rows, right, columns: block, k_blocks: [&of_left, &k_blocks] };
             if rows.count == 1 {
                 // SAFETY: the caller's; both operands are packed.
                 unsafe { self.few_rows(&packed, &place) };
@@ -356,16 +280,17 @@ impl BlockedProduct<'_> {
         }
     }
 
-    /// A product of one tile's rows: bound by reading the weights, which each thread does panel after panel.
+    /// A product of one tile's rows: bound by reading the weights, which each thread does in the order in which they lie.
     unsafe fn few_rows(&self, packed: &Operands, place: &ResultBlock) {
         let Operands { left, rows, right, columns: block, k_blocks } = *packed;
         let share = block.count.div_ceil(4 * self.pool.threads).max(1);
         self.pool.each(block.count.div_ceil(share), |task| {
-            for panel in task * share..((task + 1) * share).min(block.count) {
-                for k in k_blocks {
-                    let (a, b) = (left[rows.at(*k, 0)..].as_ptr(), right[block.at(*k, panel)..].as_ptr());
+            for (of_left, k) in k_blocks[0].iter().zip(k_blocks[1]) {
+                for panel in task * share..((task + 1) * share).min(block.count) {
+                    let (a, b) = (left[rows.at(*of_left, 0)..].as_ptr(), right[block.at(*k, panel)..].as_ptr());
+                    let tile = self.tile(0, panel, *k, place, b.wrapping_add(AHEAD_OF_FEW));
                     // SAFETY: the panels are within their buffers; this tile is this task's alone.
-                    unsafe { self.kernel.multiply(k.words, a, b, self.tile(0, panel, *k, place, b)) };
+                    unsafe { self.kernel.multiply(of_left.words, a, b, tile) };
                 }
             }
         });
@@ -383,19 +308,19 @@ impl BlockedProduct<'_> {
             let first = task / (span * across) * span;
             let (within, here) = (task - first * across, span.min(down - first));
             let (of_rows, of_columns) = (first + within % here, within / here);
-            for k in k_blocks {
+            for (of_left, k) in k_blocks[0].iter().zip(k_blocks[1]) {
                 for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count) {
                     let b = right[block.at(*k, panel)..].as_ptr();
                     let words = block.width * k.words;
                     let tiles = of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count);
                     let first_tile = tiles.start;
                     for row in tiles {
-                        let a = left[rows.at(*k, row)..].as_ptr();
+                        let a = left[rows.at(*of_left, row)..].as_ptr();
                         // While this panel is used, the next one comes from memory, a share of it with each tile.
                         let ahead = words + (row - first_tile) * k.words * self.kernel.ahead;
                         let ahead = if ahead < 2 * words { b.wrapping_add(ahead) } else { b };
                         // SAFETY: the panels are within their buffers; this tile is this task's alone.
-                        unsafe { self.kernel.multiply(k.words, a, b, self.tile(row, panel, *k, place, ahead)) };
+                        unsafe { self.kernel.multiply(of_left.words, a, b, self.tile(row, panel, *k, place, ahead)) };
                     }
                 }
             }
@@ -406,7 +331,7 @@ impl BlockedProduct<'_> {
         let (row, column) = (row * self.kernel.rows, panel * self.kernel.columns);
         let (at_row, at_column) = (place.row + row, place.column + column);
         let stride = self.to.row_stride;
-        let start = self.to.at(at_row * stride + at_column).start;
+        let start = self.to.at(at_row * stride + at_column).start();
         let (base, base_stride) = base_of(self.onto, k.first > 0, start, stride, at_column);
         Tile {
             start,
@@ -437,7 +362,8 @@ struct Operands<'a> {
     rows: Panels,
     right: &'a [f32],
     columns: Panels,
-    k_blocks: &'a [KBlock],
+    /// Of the left operand and of the right one.
+    k_blocks: [&'a [KBlock]; 2],
 }
 
 /// Where a block of the result stands.

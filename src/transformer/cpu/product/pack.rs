@@ -5,6 +5,8 @@
 
 use super::super::instructions::Instructions;
 use super::Precision;
+#[cfg(target_arch = "x86_64")]
+use super::pack_avx2;
 use crate::amx::{SIDE, TILE};
 use half::bf16;
 
@@ -49,7 +51,7 @@ impl Order {
 /// Words along the inner dimension for so many elements.
 pub(in crate::transformer::cpu) fn words(depth: usize, precision: Precision) -> usize {
     match precision {
-        Precision::F32 => depth,
+        Precision::F32 | Precision::Rounded => depth,
         Precision::Bf16 => depth.div_ceil(2),
     }
 }
@@ -69,18 +71,37 @@ pub(in crate::transformer::cpu) fn pack(
         assert!(last < source.data.len(), "a panel beyond its source");
     }
     #[cfg(target_arch = "x86_64")]
-    if Instructions::taken() >= Instructions::Avx512 {
-        let rounding_by_hand = precision == Precision::Bf16 && Instructions::taken() < Instructions::Avx512Bf16;
-        let unit = source.item_stride == 1 || source.depth_stride == 1;
-        if unit && !rounding_by_hand {
-            // SAFETY: the machine has the instructions; panel and source were checked above.
-            return unsafe { x86::pack(panel, width, source, s, precision) };
+    if source.item_stride == 1 || source.depth_stride == 1 {
+        // SAFETY: the machine has the instructions; panel and source were checked above.
+        let packed = unsafe { by_vectors(panel, width, source, s, precision) };
+        if packed {
+            return;
         }
     }
     match precision {
-        Precision::F32 => plain(panel, width, source, s),
+        Precision::F32 => plain(panel, width, source, s, |x| x),
+        Precision::Rounded => plain(panel, width, source, s, |x| bf16::from_f32(x).to_f32()),
         Precision::Bf16 => plain_pairs(panel, width, source, s),
     }
+}
+
+/// Packs a panel by the instructions taken, where they have a way: whether they had.
+///
+/// # Safety
+/// `panel` and `source` hold what `s` says; one stride is 1.
+#[cfg(target_arch = "x86_64")]
+unsafe fn by_vectors(panel: &mut [f32], width: usize, source: Source, s: SourceTile, precision: Precision) -> bool {
+    let taken = Instructions::taken();
+    // SAFETY: the caller's; what is taken is there.
+    unsafe {
+        match (precision, taken) {
+            (_, Instructions::Portable) | (Precision::Bf16, Instructions::Avx2 | Instructions::Avx512) => return false,
+            (Precision::F32, Instructions::Avx2) => pack_avx2::pack::<false>(panel, width, source, s),
+            (Precision::Rounded, Instructions::Avx2) => pack_avx2::pack::<true>(panel, width, source, s),
+            _ => x86::pack(panel, width, source, s, precision),
+        }
+    }
+    true
 }
 
 /// Packs a panel in the order that its kernel reads.
@@ -99,7 +120,7 @@ pub(in crate::transformer::cpu) fn pack_in(
 }
 
 /// Packs a panel of 32 rows of bf16 in tiles.
-fn pack_tiles(panel: &mut [f32], source: Source, s: SourceTile) {
+pub(super) fn pack_tiles(panel: &mut [f32], source: Source, s: SourceTile) {
     let whole = words(s.depth, Precision::Bf16) / TILE * TILE;
     let (tiles, rest) = panel.split_at_mut(SIDE * whole);
     let of_tiles = SourceTile { depth: s.depth.min(2 * whole), ..s };
@@ -132,11 +153,11 @@ fn into_tiles(block: &mut [f32]) {
     }
 }
 
-fn plain(panel: &mut [f32], width: usize, source: Source, s: SourceTile) {
+pub(super) fn plain(panel: &mut [f32], width: usize, source: Source, s: SourceTile, of: impl Fn(f32) -> f32) {
     for (k, row) in panel.chunks_exact_mut(width).take(s.depth).enumerate() {
         let from = s.first_item * source.item_stride + (s.first_depth + k) * source.depth_stride;
         for (i, x) in row.iter_mut().enumerate() {
-            *x = if i < s.items { source.data[from + i * source.item_stride] } else { 0.0 };
+            *x = if i < s.items { of(source.data[from + i * source.item_stride]) } else { 0.0 };
         }
     }
 }
@@ -147,7 +168,7 @@ fn pair(first: f32, second: f32) -> f32 {
     f32::from_bits(first | second << 16)
 }
 
-fn plain_pairs(panel: &mut [f32], width: usize, source: Source, s: SourceTile) {
+pub(super) fn plain_pairs(panel: &mut [f32], width: usize, source: Source, s: SourceTile) {
     for (e, row) in panel.chunks_exact_mut(width).take(s.depth.div_ceil(2)).enumerate() {
         let k = 2 * e;
         let from = s.first_item * source.item_stride + (s.first_depth + k) * source.depth_stride;
@@ -184,8 +205,10 @@ mod x86 {
                 let from = from.wrapping_add(group * source.item_stride);
                 let to = Group { start: to.add(group), width, lanes };
                 match (precision, source.depth_stride == 1) {
-                    (Precision::F32, true) => transposed(from, source.item_stride, items, s.depth, to),
-                    (Precision::F32, false) => straight(from, source.depth_stride, items, s.depth, to),
+                    (Precision::F32, true) => transposed::<false>(from, source.item_stride, items, s.depth, to),
+                    (Precision::F32, false) => straight::<false>(from, source.depth_stride, items, s.depth, to),
+                    (Precision::Rounded, true) => transposed::<true>(from, source.item_stride, items, s.depth, to),
+                    (Precision::Rounded, false) => straight::<true>(from, source.depth_stride, items, s.depth, to),
                     (Precision::Bf16, true) => transposed_pairs(from, source.item_stride, items, s.depth, to),
                     (Precision::Bf16, false) => straight_pairs(from, source.depth_stride, items, s.depth, to),
                 }
@@ -211,12 +234,30 @@ mod x86 {
         unsafe { _mm512_mask_storeu_ps(to.start.add(row * to.width), mask(to.lanes), x) };
     }
 
+    /// As the instruction rounds: to nearest, ties to even, a NaN to a NaN.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn rounded<const ROUND: bool>(x: __m512) -> __m512 {
+        if !ROUND {
+            return x;
+        }
+        let (bits, upper) = (_mm512_castps_si512(x), _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+        _mm512_castsi512_ps(_mm512_and_si512(_mm512_mask_mov_epi32(up, nan, quiet), upper))
+    }
+
     /// Items side by side in the source: rows are copied.
     #[target_feature(enable = "avx512f")]
-    unsafe fn straight(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
+    unsafe fn straight<const ROUND: bool>(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
         for k in 0..depth {
             // SAFETY: the mask keeps the load within the items.
-            unsafe { put(to, k, _mm512_maskz_loadu_ps(mask(items), from.wrapping_add(k * stride))) };
+            unsafe {
+                let row = _mm512_maskz_loadu_ps(mask(items), from.wrapping_add(k * stride));
+                put(to, k, rounded::<ROUND>(row));
+            }
         }
     }
 
@@ -238,7 +279,7 @@ mod x86 {
 
     /// Depth side by side in the source: blocks of 16 x 16 are transposed.
     #[target_feature(enable = "avx512f,avx512dq")]
-    unsafe fn transposed(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
+    unsafe fn transposed<const ROUND: bool>(from: *const f32, stride: usize, items: usize, depth: usize, to: Group) {
         for k in (0..depth).step_by(16) {
             let here = (depth - k).min(16);
             let mut block = [_mm512_setzero_ps(); 16];
@@ -249,7 +290,7 @@ mod x86 {
             let block = transpose(block);
             for (j, x) in block.into_iter().enumerate().take(here) {
                 // SAFETY: k + j is within the depth.
-                unsafe { put(to, k + j, x) };
+                unsafe { put(to, k + j, rounded::<ROUND>(x)) };
             }
         }
     }
@@ -350,69 +391,5 @@ mod x86 {
             out[12 + j] = _mm512_shuffle_f32x4(c, e, 0xdd);
         }
         out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn panels_of_every_path_are_those_of_the_plain_one() {
-        let data: Vec<f32> = (0..70 * 90).map(|i| ((i * 7919) % 1009) as f32 / 37.0 - 13.0).collect();
-        for (item_stride, depth_stride) in [(90, 1), (1, 70), (90, 2)] {
-            let source = Source { data: &data, item_stride, depth_stride };
-            for (width, items, first_item) in
-                [(14, 14, 0), (14, 9, 3), (32, 32, 5), (32, 17, 16), (6, 1, 2), (16, 0, 0)]
-            {
-                for (first_depth, depth) in [(0, 1), (0, 33), (3, 40), (4, 16), (0, 32)] {
-                    let s = SourceTile { first_item, items, first_depth, depth };
-                    for precision in [Precision::F32, Precision::Bf16] {
-                        let len = width * words(depth, precision);
-                        let (mut fast, mut slow) = (vec![9.0; len], vec![8.0; len]);
-                        pack(&mut fast, width, source, s, precision);
-                        match precision {
-                            Precision::F32 => plain(&mut slow, width, source, s),
-                            Precision::Bf16 => plain_pairs(&mut slow, width, source, s),
-                        }
-                        let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                        assert_eq!(
-                            bits(&fast),
-                            bits(&slow),
-                            "{s:?} {width} {item_stride} {depth_stride} {precision:?}"
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn panels_in_tiles_hold_the_words_of_the_other_order() {
-        let data: Vec<f32> = (0..70 * 90).map(|i| ((i * 7919) % 1009) as f32 / 37.0 - 13.0).collect();
-        for (item_stride, depth_stride) in [(90, 1), (1, 70), (90, 2)] {
-            let source = Source { data: &data, item_stride, depth_stride };
-            for (items, first_item, first_depth, depth) in [
-                (32, 0, 0, 32),
-                (32, 5, 3, 40),
-                (17, 16, 0, 31),
-                (1, 2, 4, 33),
-                (32, 30, 2, 43),
-                (0, 0, 0, 32),
-                (9, 1, 1, 0),
-            ] {
-                let s = SourceTile { first_item, items, first_depth, depth };
-                let len = SIDE * words(depth, Precision::Bf16);
-                let (mut tiled, mut by_word) = (vec![9.0; len], vec![8.0; len]);
-                pack_tiles(&mut tiled, source, s);
-                plain_pairs(&mut by_word, SIDE, source, s);
-                let whole = words(depth, Precision::Bf16) / TILE * TILE;
-                for (at, want) in by_word.iter().enumerate() {
-                    let (k, row) = (at / SIDE, at % SIDE);
-                    let place = if k < whole { k / TILE * SIDE * TILE + row * TILE + k % TILE } else { at };
-                    assert_eq!(tiled[place].to_bits(), want.to_bits(), "{s:?} {item_stride}: word {k} of row {row}");
-                }
-            }
-        }
     }
 }

@@ -19,6 +19,13 @@ pub(in crate::transformer::cpu) struct KBlock {
     pub words: usize,
 }
 
+impl KBlock {
+    /// The same elements in the words of another precision.
+    pub(crate) fn packed_as(self, precision: Precision) -> Self {
+        Self { words_before: words(self.first, precision), words: words(self.len, precision), ..self }
+    }
+}
+
 /// Elements of a whole k-block.
 pub(in crate::transformer::cpu) fn k_block(precision: Precision) -> usize {
     if precision == Precision::Bf16 { 2 * K_BLOCK } else { K_BLOCK }

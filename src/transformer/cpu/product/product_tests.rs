@@ -11,7 +11,7 @@ fn numbers(len: usize, seed: usize) -> Vec<f32> {
 fn rounded(x: f32, precision: Precision) -> f64 {
     match precision {
         Precision::F32 => f64::from(x),
-        Precision::Bf16 => f64::from(bf16::from_f32(x).to_f32()),
+        Precision::Bf16 | Precision::Rounded => f64::from(bf16::from_f32(x).to_f32()),
     }
 }
 
@@ -90,7 +90,18 @@ fn products_by_tiles_are_right_at_odd_shapes() {
                     let to = Target::new(&mut out, m);
                     let kernel = Kernel::of_tiles(tiles::emulated);
                     let b = Right::View(b);
-                    let job = BlockedProduct { pool: &pool, kernel, precision, k, columns: m, factor, onto, to, b };
+                    let job = BlockedProduct {
+                        pool: &pool,
+                        kernel,
+                        left: precision,
+                        right: precision,
+                        k,
+                        columns: m,
+                        factor,
+                        onto,
+                        to,
+                        b,
+                    };
                     // SAFETY: `out` is borrowed exclusively.
                     unsafe { job.row_block(0, a) };
                     let base = |r: usize, c: usize| if factor == 1.0 { bias[c] } else { before[r * m + c] };
@@ -127,6 +138,44 @@ fn weights_in_panels_multiply_as_the_matrix_they_were_made_from() {
                 for (a, b) in row.iter().zip(&w[(m - 1) * k..]) {
                     assert_eq!(f64::from(*a), rounded(*b, precision));
                 }
+            }
+        }
+    }
+}
+
+/// What processors without products of bf16 multiply by, on whichever processor this is: rounded numbers in words of f32 on both
+/// sides, or on the left beside weights in pairs.
+#[test]
+fn bf16_is_multiplied_without_instructions_for_it() {
+    let taken = Instructions::taken();
+    let pool = Pool::new(2, None).unwrap();
+    for (n, k, m) in [(1, 1, 1), (1, 700, 1111), (2, 33, 31), (3, 65, 40), (5, 512, 64), (40, 257, 95), (17, 1025, 33)]
+    {
+        let (x, w, bias) = (numbers(n * k, 3), numbers(m * k, 4), numbers(m, 9));
+        let how = PackedLayout::new(m, k, Stored::Whole(Precision::Bf16));
+        let mut rest = w.as_slice();
+        let weight = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
+            let (here, after) = rest.split_at(rows.len());
+            rows.copy_from_slice(here);
+            rest = after;
+        });
+        let (a, b) = (View::dense(&x, n, k), View::dense(&w, m, k).transposed());
+        let left = Precision::Rounded;
+        let forms = [
+            (Kernel::of_pairs(taken, n), Precision::Bf16, Right::Packed(&weight)),
+            (Kernel::of(taken, left, n), left, Right::View(b)),
+        ];
+        for (kernel, right, of_right) in forms {
+            let mut out = vec![0.5; n * m];
+            for (onto, factor) in [(Onto::Bias(&bias), 1.0), (Onto::Target, 0.25)] {
+                let before = out.clone();
+                let to = Target::new(&mut out, m);
+                let job =
+                    BlockedProduct { pool: &pool, kernel, left, right, k, columns: m, factor, onto, to, b: of_right };
+                // SAFETY: `out` is borrowed exclusively.
+                unsafe { job.row_block(0, a) };
+                let base = |r: usize, c: usize| if factor == 1.0 { bias[c] } else { before[r * m + c] };
+                check(&format!("{n} {k} {m} {right:?}"), &out, &plainly(&a, &b, factor, base, Precision::Bf16), k);
             }
         }
     }

@@ -147,7 +147,7 @@ impl PackedLayout {
             let panel = &words[panels.at(b, row / self.width)..][..self.width * b.words];
             let out = &mut out[b.first..b.first + b.len];
             match precision {
-                Precision::F32 => {
+                Precision::F32 | Precision::Rounded => {
                     for (o, e) in out.iter_mut().zip(panel.chunks_exact(self.width)) {
                         *o = e[lane];
                     }
