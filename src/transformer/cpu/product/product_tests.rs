@@ -89,8 +89,8 @@ fn products_by_tiles_are_right_at_odd_shapes() {
                     let before = out.clone();
                     let to = Target::new(&mut out, m);
                     let kernel = Kernel::of_tiles(tiles::emulated);
-                    let b = Right::View(b);
-                    let job = BlockedProduct { pool: &pool, kernel, precision, k, columns: m, factor, onto, to, b };
+                    let (b, around) = (Right::View(b), Around { factor, ..Around::onto(onto) });
+                    let job = BlockedProduct { pool: &pool, kernel, precision, k, columns: m, around, to, b };
                     // SAFETY: `out` is borrowed exclusively.
                     unsafe { job.row_block(0, a) };
                     let base = |r: usize, c: usize| if factor == 1.0 { bias[c] } else { before[r * m + c] };
