@@ -1,6 +1,8 @@
 //! The feed-forward layer's function and its slope, vectorised.
 
 use super::super::shape::Activation;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::Instructions;
 use super::instructions::vectorised;
 use super::math::{self, exp, normal_cdf, sigmoid, tanh};
 use super::pool::{Pool, reading, writing};
@@ -64,60 +66,87 @@ pub(super) fn forward(pool: &Pool, kind: Activation, pre: &[f32], out: &mut [f32
     let inner = kind.inner(f);
     let rows = pool.share(n, 1);
     let parts = (writing(&mut out[..n * f], rows * f), reading(&pre[..n * inner], rows * inner));
-    pool.over(parts, |_, (out, pre)| match kind {
-        // One loop a function: the match stays outside of it.
+    pool.over(parts, |_, (out, pre)| {
+        of_rows(
+            kind,
+            out.chunks_exact_mut(f).zip(pre.chunks_exact(inner)).map(
+                #[inline(always)]
+                |(out, pre)| {
+                    let (gate, up) = pre.split_at(f);
+                    (out, gate, up)
+                },
+            ),
+        );
+    });
+}
+
+/// Rows, or stretches of rows: where each goes, and what it is of, gate and up where it is gated.
+#[inline(always)]
+pub(super) fn of_rows<'a>(kind: Activation, rows: impl Iterator<Item = (&'a mut [f32], &'a [f32], &'a [f32])>) {
+    #[cfg(target_arch = "x86_64")]
+    if Instructions::taken() >= Instructions::Avx512 && x86::has(kind) {
+        // SAFETY: the machine has the instructions.
+        return unsafe { x86::of_rows(kind, rows) };
+    }
+    // One loop a function: the match stays outside of it.
+    match kind {
         Activation::SwiGlu => gate(
-            out,
-            pre,
-            f,
+            rows,
             #[inline(always)]
             |g, u| value(Activation::SwiGlu, g) * u,
         ),
         Activation::GeGlu => gate(
-            out,
-            pre,
-            f,
+            rows,
             #[inline(always)]
             |g, u| value(Activation::GeGlu, g) * u,
         ),
         Activation::ClampedSwiGlu => gate(
-            out,
-            pre,
-            f,
+            rows,
             #[inline(always)]
             |g, u| value(Activation::ClampedSwiGlu, g) * (u.clamp(-CLAMP, CLAMP) + 1.0),
         ),
         Activation::Relu => map(
-            out,
-            pre,
+            rows,
             #[inline(always)]
             |x| value(Activation::Relu, x),
         ),
         Activation::GeluTanh => map(
-            out,
-            pre,
+            rows,
             #[inline(always)]
             |x| value(Activation::GeluTanh, x),
         ),
         Activation::GeluErf => map(
-            out,
-            pre,
+            rows,
             #[inline(always)]
             |x| value(Activation::GeluErf, x),
         ),
-    });
+    }
 }
 
-/// `out [n, f]` of `pre [n, 2 f]`: gate, then up, by a function of both.
+/// A function of gate and up.
 #[inline(always)]
-fn gate(out: &mut [f32], pre: &[f32], f: usize, of: impl Fn(f32, f32) -> f32) {
+fn gate<'a>(rows: impl Iterator<Item = (&'a mut [f32], &'a [f32], &'a [f32])>, of: impl Fn(f32, f32) -> f32) {
     vectorised(
         #[inline(always)]
         || {
-            for (out, pre) in out.chunks_exact_mut(f).zip(pre.chunks_exact(2 * f)) {
-                let (gate, up) = pre.split_at(f);
+            for (out, gate, up) in rows {
                 for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
                     *o = of(*g, *u);
+                }
+            }
+        },
+    );
+}
+
+/// A function of one number.
+#[inline(always)]
+fn map<'a>(rows: impl Iterator<Item = (&'a mut [f32], &'a [f32], &'a [f32])>, f: impl Fn(f32) -> f32) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (out, x, _) in rows {
+                for (o, x) in out.iter_mut().zip(x) {
+                    *o = f(*x);
                 }
             }
         },
@@ -151,18 +180,6 @@ pub(super) fn soft_cap(pool: &Pool, x: &mut [f32], cap: f32) {
             || math::soft_cap(x, cap),
         );
     });
-}
-
-#[inline(always)]
-fn map(out: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
-    vectorised(
-        #[inline(always)]
-        || {
-            for (o, x) in out.iter_mut().zip(x) {
-                *o = f(*x);
-            }
-        },
-    );
 }
 
 pub(super) fn backward(pool: &Pool, kind: Activation, pre: &mut [f32], dout: &[f32], n: usize, f: usize) {
@@ -225,4 +242,65 @@ fn scale(pre: &mut [f32], dout: &[f32], f: impl Fn(f32) -> f32) {
             }
         },
     );
+}
+
+/// The functions that are made of a sigmoid, a register at a time.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    #![allow(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
+    )]
+
+    use super::super::math::wide::{mask, times_sigmoid};
+    use super::{Activation, CLAMP, K, STEEPNESS};
+    use std::arch::x86_64::*;
+
+    pub(super) fn has(kind: Activation) -> bool {
+        kind.gated() || kind == Activation::GeluTanh
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn of_rows<'a>(kind: Activation, rows: impl Iterator<Item = (&'a mut [f32], &'a [f32], &'a [f32])>) {
+        match kind {
+            Activation::SwiGlu => each::<true>(rows, |g, u| _mm512_mul_ps(times_sigmoid(g, g), u)),
+            Activation::GeGlu => each::<true>(rows, |g, u| _mm512_mul_ps(gelu(g), u)),
+            Activation::ClampedSwiGlu => each::<true>(rows, |g, u| {
+                let [low, high] = [-CLAMP, CLAMP].map(|x| _mm512_set1_ps(x));
+                let g = _mm512_min_ps(high, g);
+                let u = _mm512_max_ps(low, _mm512_min_ps(high, u));
+                let gate = times_sigmoid(g, _mm512_mul_ps(_mm512_set1_ps(STEEPNESS), g));
+                _mm512_mul_ps(gate, _mm512_add_ps(u, _mm512_set1_ps(1.0)))
+            }),
+            Activation::GeluTanh | Activation::GeluErf | Activation::Relu => each::<false>(rows, |x, _| gelu(x)),
+        }
+    }
+
+    /// 0.5 (1 + tanh y) is the sigmoid of 2 y.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn gelu(x: __m512) -> __m512 {
+        let cubic = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(2.0 * K * 0.044_715), _mm512_set1_ps(2.0 * K));
+        times_sigmoid(x, _mm512_mul_ps(x, cubic))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn each<'a, const GATED: bool>(
+        rows: impl Iterator<Item = (&'a mut [f32], &'a [f32], &'a [f32])>,
+        of: impl Fn(__m512, __m512) -> __m512,
+    ) {
+        for (out, x, up) in rows {
+            assert!(x.len() == out.len() && (!GATED || up.len() == out.len()), "rows of one width");
+            for at in (0..out.len()).step_by(16) {
+                let here = mask(out.len() - at);
+                // SAFETY: the mask keeps loads and stores within the rows, which are of one width, checked above.
+                unsafe {
+                    let load = |row: &[f32]| _mm512_maskz_loadu_ps(here, row.as_ptr().add(at));
+                    let (x, up) = (load(x), if GATED { load(up) } else { _mm512_setzero_ps() });
+                    _mm512_mask_storeu_ps(out.as_mut_ptr().add(at), here, of(x, up));
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! Elementary functions and reductions written so that the compiler turns them into vector code of whatever width the
 //! machine has: one source, compiled for each instruction set, chosen at run time.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod wide;
+
 /// Lanes of the reductions below: an AVX-512 register, two of AVX2, four of NEON.
 const LANES: usize = 16;
 

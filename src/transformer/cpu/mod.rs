@@ -11,6 +11,8 @@ mod conformance;
 #[cfg(test)]
 mod few_bits_tests;
 #[cfg(test)]
+mod linear_tests;
+#[cfg(test)]
 mod parts_tests;
 
 mod activation;
@@ -24,6 +26,7 @@ mod experts;
 mod head;
 pub(crate) mod instructions;
 mod latent;
+mod linear;
 mod loss;
 mod math;
 mod matmul;
@@ -56,9 +59,10 @@ use buffer::Buffer;
 use cached::{Cached, KeysAndValues, of_element};
 use head::Head;
 use instructions::vectorised;
-use matmul::{FEW_ROWS, few_rows, matmul};
+use linear::Base;
+use matmul::matmul;
 use pool::{Pool, reading, writing};
-use product::{Groups, Onto, PackedLayout, Precision, Right, Stored, Target, View, product};
+use product::{Groups, Onto, PackedLayout, Precision, Stored, View};
 use std::sync::Arc;
 
 /// The fast CPU backend: one rank's threads.
@@ -108,26 +112,6 @@ fn stored(weights: WeightFormat, precision: Precision) -> Stored {
         WeightFormat::Int4 => Stored::Int4(Groups::Of32),
         WeightFormat::Int4Group128 => Stored::Int4(Groups::Of128),
         WeightFormat::Int4Group128ZeroPoints => Stored::Int4(Groups::Of128ZeroPoints),
-    }
-}
-
-impl Cpu {
-    /// What a linear layer is added to. A bias on top of what is there is put there first.
-    fn onto<'a>(&self, into: Store, bias: Option<&'a [f32]>, out: &mut [f32], d: LinearDims) -> Onto<'a> {
-        match (into, bias) {
-            (Store::Overwrite, None) => Onto::Nothing,
-            (Store::Overwrite, Some(bias)) => Onto::Bias(bias),
-            (Store::Accumulate, None) => Onto::Target,
-            (Store::Accumulate, Some(bias)) => {
-                let share = self.pool.share(d.n, 16);
-                self.pool.over(writing(&mut out[..d.n * d.m], share * d.m), |_, rows| {
-                    for row in rows.chunks_exact_mut(d.m) {
-                        row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
-                    }
-                });
-                Onto::Target
-            }
-        }
     }
 }
 
@@ -285,24 +269,21 @@ impl Backend for Cpu {
 
     fn linear(&self, x: &Buffer, w: &Buffer, bias: Option<&Buffer>, out: &mut Buffer, into: Store, d: LinearDims) {
         let _span = spans::linear("linear", w, d);
-        let LinearDims { n, k, m } = d;
-        let (x, out) = (&x.plain()[..n * k], &mut out.plain_mut()[..n * m]);
-        let bias = bias.map(|b| &b.plain()[..m]);
-        let w = match w {
-            Buffer::Packed(w) => {
-                let onto = self.onto(into, bias, out, d);
-                let (to, x) = (Target::new(out, m), View::dense(x, n, k));
-                // SAFETY: `out` is borrowed exclusively for the call.
-                return unsafe { product(&self.pool, to, onto, 1.0, x, Right::Packed(w), self.precision) };
-            }
-            w => &w.plain()[..m * k],
-        };
-        if n <= FEW_ROWS && self.precision == Precision::F32 {
-            few_rows(&self.pool, x, w, bias, out, into == Store::Accumulate, d);
-            return;
-        }
-        let onto = self.onto(into, bias, out, d);
-        matmul(&self.pool, self.precision, out, onto, View::dense(x, n, k), View::dense(w, m, k).transposed());
+        let bias = bias.map(|b| &b.plain()[..d.m]);
+        self.linear_onto(x.plain(), w, bias, into.into(), out.plain_mut(), d);
+    }
+    fn linear_plus(
+        &self,
+        x: &Buffer,
+        w: &Buffer,
+        bias: Option<&Buffer>,
+        plus: &Buffer,
+        out: &mut Buffer,
+        d: LinearDims,
+    ) {
+        let _span = spans::linear("linear_plus", w, d);
+        let bias = bias.map(|b| &b.plain()[..d.m]);
+        self.linear_onto(x.plain(), w, bias, Base::Matrix(&plus.plain()[..d.n * d.m]), out.plain_mut(), d);
     }
     fn linear_dx(&self, dout: &Buffer, w: &Buffer, dx: &mut Buffer, into: Store, d: LinearDims) {
         let _span = spans::linear("linear_dx", w, d);

@@ -6,8 +6,9 @@ use super::super::pool::Pool;
 use super::super::product::pack::Source;
 use super::super::product::panels::Panels;
 use super::super::product::{Precision, Target};
+use super::softmax::{pair_up, round};
 use super::strip::{Cut, Destination, Left, multiply, pack_right, take, whole, write_rows};
-use super::{Head, Shaping, Strip, pair_up, round};
+use super::{Head, Shaping, Strip};
 use crate::transformer::backend::AttentionDims;
 
 /// What the backward pass reads.

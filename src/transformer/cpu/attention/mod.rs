@@ -8,18 +8,19 @@
 mod backward;
 mod chunk;
 mod latents;
+mod softmax;
 mod strip;
 
 use super::super::backend::AttentionDims;
-use super::instructions::vectorised;
-use super::math::{bf16_bits, exp, soft_cap};
+use super::math::soft_cap;
 use super::pool::Pool;
-use super::product::pack::{Order, Source};
+use super::product::pack::Source;
 use super::product::panels::{Panels, k_block};
 use super::product::{Precision, Target};
 pub(super) use backward::{SavedAttention, backward};
 pub(super) use chunk::{Chunk, after_cache};
 pub(super) use latents::{Latents, after_latents, latents_scratch_len};
+use softmax::softmax;
 use std::ops::Range;
 use strip::{Cut, Destination, Left, multiply, pack_right, take, whole, write_rows};
 
@@ -219,15 +220,10 @@ unsafe fn forward_head(
         // SAFETY: the scratch is this task's; scores and output hold whole tiles.
         unsafe { multiply(keys, queries, strip, 0..d.head_dim, p, s.place(cut, scores, d.scale() as f32)) };
         let mut inverse = [0.0f32; 32];
-        let sums = softmax(scores, s, Shaping::of(h), &mut inverse);
+        let sums = softmax(scores, s, Shaping::of(h), p, &mut inverse);
         for (i, log) in sums.iter().take(rows).enumerate() {
             // SAFETY: this strip's are this task's.
             unsafe { lse.at(h.row(first + i) * d.heads + h.head).write(*log) };
-        }
-        match p {
-            Precision::F32 => {}
-            Precision::Rounded => round(s.of(scores)),
-            Precision::Bf16 => pair_up(scores, s),
         }
         let whole_rows = cut.by_dimension.1.count * cut.by_dimension.1.width;
         // SAFETY: as above.
@@ -236,75 +232,4 @@ unsafe fn forward_head(
         // SAFETY: these queries' outputs are this task's.
         unsafe { write_rows(cut, output, by_query, rows, at, &inverse) };
     }
-}
-
-/// Turns scores `[keys, strip]` into e^(score - max) a query, and gives the logs of the denominators; `inverse` takes
-/// 1 / denominator. Keys that a query does not see weigh nothing.
-fn softmax(scores: &mut [f32], s: Strip, shaping: Shaping, inverse: &mut [f32; 32]) -> [f32; 32] {
-    let strip = s.width;
-    let mut logs = [0.0f32; 32];
-    vectorised(
-        #[inline(always)]
-        || {
-            let scores = s.of(scores);
-            if !shaping.is_plain() {
-                (s.from..).zip(scores.chunks_exact_mut(strip)).for_each(|(key, row)| shaping.apply(key, row));
-            }
-            s.hide(scores, -1e30);
-            // Whole registers, whatever the strip's width.
-            for at in (0..strip).step_by(16) {
-                let mut most = [f32::NEG_INFINITY; 16];
-                for row in scores.chunks_exact(strip) {
-                    for (m, s) in most.iter_mut().zip(&row[at..at + 16]) {
-                        *m = if *s > *m { *s } else { *m };
-                    }
-                }
-                let mut total = [0.0f32; 16];
-                for row in scores.chunks_exact_mut(strip) {
-                    for ((s, m), t) in row[at..at + 16].iter_mut().zip(&most).zip(&mut total) {
-                        *s = exp(*s - *m);
-                        *t += *s;
-                    }
-                }
-                for i in 0..16 {
-                    inverse[at + i] = 1.0 / total[i];
-                    logs[at + i] = most[i] + total[i].ln();
-                }
-            }
-        },
-    );
-    logs
-}
-
-/// Rounds to bf16, each in its word.
-fn round(scores: &mut [f32]) {
-    vectorised(
-        #[inline(always)]
-        || scores.iter_mut().for_each(|s| *s = f32::from_bits(bf16_bits(*s) & 0xffff_0000)),
-    );
-}
-
-/// Makes pairs of bf16 of neighbouring keys, in place: row e takes rows 2 e and 2 e + 1. What stands after the last key, up to where a
-/// product by tiles may read, is zero.
-fn pair_up(scores: &mut [f32], s: Strip) {
-    let (strip, seen) = (s.width, s.past);
-    let end = seen.next_multiple_of(Order::InTiles.step()).min(scores.len() / strip);
-    vectorised(
-        #[inline(always)]
-        || {
-            scores[seen * strip..end * strip].fill(0.0);
-            // `from` is even; where `seen` is odd there is a row after it.
-            for e in s.from / 2..end / 2 {
-                for at in (0..strip).step_by(16) {
-                    let [mut low, mut high, mut both] = [[0.0f32; 16]; 3];
-                    low.copy_from_slice(&scores[2 * e * strip + at..][..16]);
-                    high.copy_from_slice(&scores[(2 * e + 1) * strip + at..][..16]);
-                    for ((both, low), high) in both.iter_mut().zip(low).zip(high) {
-                        *both = f32::from_bits(bf16_bits(low) >> 16 | bf16_bits(high) & 0xffff_0000);
-                    }
-                    scores[e * strip + at..][..16].copy_from_slice(&both);
-                }
-            }
-        },
-    );
 }

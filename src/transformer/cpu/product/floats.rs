@@ -72,7 +72,7 @@ unsafe fn few_rows(pool: &Pool, output: Output, a: View, weights: &PackedWeight,
         for panel in task * share..((task + 1) * share).min(panels) {
             let (b, column) = (words[panel * len..][..len].as_ptr(), panel * width);
             let start = to.at(column).start();
-            let (base, base_stride) = base_of(onto, false, start, to.row_stride, column);
+            let (base, base_stride) = base_of(onto, false, start, to.row_stride, (0, column));
             let columns = width.min(how.columns - column);
             let tile =
                 Tile { start, stride: to.row_stride, rows: a.rows, columns, factor, base, base_stride, ahead: b };
@@ -165,6 +165,11 @@ impl Place {
                         Onto::Bias(bias) => {
                             let biased = scaled.zip(&bias[self.column..]).map(|(x, b)| x + b);
                             row.iter_mut().zip(biased).for_each(|(to, x)| *to = x);
+                        }
+                        Onto::Matrix(plus) => {
+                            let before = &plus.data[(self.row + r) * plus.row_stride + self.column..];
+                            let all = scaled.zip(before).map(|(x, b)| x + b);
+                            row.iter_mut().zip(all).for_each(|(to, x)| *to = x);
                         }
                     }
                 }

@@ -100,7 +100,7 @@ unsafe fn row_block(pool: &Pool, to: Target, onto: Onto, factor: f32, first: usi
                     let l = left[tile * left_len + from * form.left_rows * kernel.rows..].as_ptr();
                     let (row, column) = (tile * kernel.rows, panel * width);
                     let start = to.at((first + row) * to.row_stride + column).start();
-                    let (base, base_stride) = base_of(onto, from > 0, start, to.row_stride, column);
+                    let (base, base_stride) = base_of(onto, from > 0, start, to.row_stride, (first + row, column));
                     // As in products that are not rounded to integers: the next panel comes from memory while this one is used.
                     let words = depth * form.right_rows * width;
                     let ahead = words + (tile - of_rows * TASK.0) * depth * form.right_rows * LINE;

@@ -3,6 +3,7 @@
 //! Operands are cut into panels (see `pack`) that lie in the caches when they are used, after Goto & van de Geijn 2008: a panel
 //! of `b` in the first level, a group of panels of `a` in the second. Packing and multiplying are each split over the threads.
 
+mod after;
 mod f8_kernel;
 mod f8_panels;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod int8_kernel;
 mod integers;
 pub(super) mod kernel;
 mod lanes;
+mod onto;
 mod operand;
 pub(super) mod pack;
 #[cfg(target_arch = "x86_64")]
@@ -27,19 +29,23 @@ mod pairs_kernel;
 pub(super) mod panels;
 #[cfg(test)]
 mod product_tests;
+mod target;
 mod tiles;
 mod weights;
 mod widened;
 
 use super::instructions::Instructions;
 use super::pool::Pool;
+pub(super) use after::After;
 pub(super) use int4_groups::Groups;
 use kernel::{Kernel, Tile};
+pub(super) use onto::{Around, Onto};
+use onto::{base_of, without_depth};
+pub(super) use operand::View;
 use operand::reach;
-pub(super) use operand::{Target, View};
 use pack::{Source, words};
 use panels::{KBlock, Packing, Panels, k_blocks, run_all};
-use std::ptr::null;
+pub(super) use target::Target;
 pub(super) use weights::{PackedLayout, PackedWeight, Stored};
 
 /// Of the factors; sums are f32 always.
@@ -56,16 +62,6 @@ impl Precision {
     pub(super) fn packed(self) -> Self {
         if self == Self::Bf16 && Instructions::taken() < Instructions::Avx512Bf16 { Self::Rounded } else { self }
     }
-}
-
-/// What a product is added to.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Onto<'a> {
-    Nothing,
-    /// What stands in the target.
-    Target,
-    /// An element for each column.
-    Bias(&'a [f32]),
 }
 
 /// The right operand: as it stands, or a weight matrix that was packed beforehand.
@@ -120,6 +116,16 @@ pub(super) unsafe fn product(
     b: Right,
     precision: Precision,
 ) {
+    // SAFETY: the caller's.
+    unsafe { product_with(pool, to, Around { factor, ..Around::onto(onto) }, a, b, precision) };
+}
+
+/// `to = after(factor * a b + onto)`, as [`product`].
+///
+/// # Safety
+/// As of [`product`].
+pub(super) unsafe fn product_with(pool: &Pool, to: Target, around: Around, a: View, b: Right, precision: Precision) {
+    let Around { onto, factor, after } = around;
     let (k, columns) = match b {
         Right::View(v) => (v.rows, v.columns),
         Right::Packed(w) => {
@@ -133,25 +139,29 @@ pub(super) unsafe fn product(
     };
     assert_eq!(a.columns, k, "the inner dimensions of a product");
     assert!(reach(a.rows, columns, to.row_stride) <= to.len, "a product beyond its target");
-    if let Onto::Bias(bias) = onto {
-        assert!(bias.len() >= columns, "a bias for each column");
-    }
+    around.check(a.rows, columns);
     if a.rows == 0 || columns == 0 {
         return;
     }
     if k == 0 {
         // SAFETY: the caller's.
-        return unsafe { without_depth(to, onto, a.rows, columns) };
+        unsafe { without_depth(to, onto, a.rows, columns) };
+        // SAFETY: the caller's.
+        return unsafe { after.pass(pool, to, a.rows, columns) };
     }
     let precision = match b {
         Right::Packed(w) if widened::pays(a.rows, w.layout.stored) => Precision::Bf16,
         Right::Packed(w) if w.layout.stored == Stored::F8 => {
             // SAFETY: the caller's.
-            return unsafe { floats::product(pool, to, onto, factor, a, w, precision.packed()) };
+            unsafe { floats::product(pool, to, onto, factor, a, w, precision.packed()) };
+            // SAFETY: the caller's.
+            return unsafe { after.pass(pool, to, a.rows, columns) };
         }
         Right::Packed(w) if w.layout.stored != Stored::Whole(precision) => {
             // SAFETY: the caller's.
-            return unsafe { integers::product(pool, to, onto, factor, a, w) };
+            unsafe { integers::product(pool, to, onto, factor, a, w) };
+            // SAFETY: the caller's.
+            return unsafe { after.pass(pool, to, a.rows, columns) };
         }
         _ => precision,
     };
@@ -161,8 +171,9 @@ pub(super) unsafe fn product(
             let a = View { data: &a.data[first * a.column_stride..], columns: depth, ..a };
             let b = View { data: &whole.data[first * whole.row_stride..], rows: depth, ..whole };
             let onto = if first == 0 { onto } else { Onto::Target };
+            let after = if first + depth == k { after } else { After::Nothing };
             // SAFETY: the caller's.
-            unsafe { product(pool, to, onto, factor, a, Right::View(b), precision) };
+            unsafe { product_with(pool, to, Around { onto, after, ..around }, a, Right::View(b), precision) };
         }
         return;
     }
@@ -177,7 +188,7 @@ pub(super) unsafe fn product(
             }
             _ => (kernel_for(left, rows), left),
         };
-        let job = BlockedProduct { pool, kernel, left, right, k, columns, factor, onto, to, b };
+        let job = BlockedProduct { pool, kernel, left, right, k, columns, around, to, b };
         let part = View { data: &a.data[first * a.row_stride..], rows, ..a };
         // SAFETY: the caller's; the row blocks do not overlap.
         unsafe { job.row_block(first, part) };
@@ -197,21 +208,6 @@ pub(super) fn kernel_for(precision: Precision, rows: usize) -> Kernel {
     }
 }
 
-/// An empty sum is zero.
-unsafe fn without_depth(to: Target, onto: Onto, rows: usize, columns: usize) {
-    for r in 0..rows {
-        for c in 0..columns {
-            let value = match onto {
-                Onto::Nothing => 0.0,
-                Onto::Bias(bias) => bias[c],
-                Onto::Target => continue,
-            };
-            // SAFETY: the caller's.
-            unsafe { to.at(r * to.row_stride + c).write(value) };
-        }
-    }
-}
-
 /// One product.
 struct BlockedProduct<'a> {
     pool: &'a Pool,
@@ -221,8 +217,7 @@ struct BlockedProduct<'a> {
     right: Precision,
     k: usize,
     columns: usize,
-    factor: f32,
-    onto: Onto<'a>,
+    around: Around<'a>,
     to: Target,
     b: Right<'a>,
 }
@@ -280,6 +275,15 @@ impl BlockedProduct<'_> {
         }
     }
 
+    /// Hands on a tile that has been summed up.
+    unsafe fn hand_on(&self, row: usize, panel: usize, place: &ResultBlock) {
+        let [first, column] = [row * self.kernel.rows, panel * self.kernel.columns];
+        let rows = place.row + first..place.row + (first + self.kernel.rows).min(place.rows);
+        let columns = place.column + column..place.column + (column + self.kernel.columns).min(place.columns);
+        // SAFETY: the caller's: this part of the result is one task's.
+        unsafe { self.around.after.part(self.to, rows, columns) };
+    }
+
     /// A product of one tile's rows: bound by reading the weights, which each thread does in the order in which they lie.
     unsafe fn few_rows(&self, packed: &Operands, place: &ResultBlock) {
         let Operands { left, rows, right, columns: block, k_blocks } = *packed;
@@ -291,6 +295,10 @@ impl BlockedProduct<'_> {
                     let tile = self.tile(0, panel, *k, place, b.wrapping_add(AHEAD_OF_FEW));
                     // SAFETY: the panels are within their buffers; this tile is this task's alone.
                     unsafe { self.kernel.multiply(of_left.words, a, b, tile) };
+                    if k.first + k.len == self.k {
+                        // SAFETY: as above.
+                        unsafe { self.hand_on(0, panel, place) };
+                    }
                 }
             }
         });
@@ -308,19 +316,32 @@ impl BlockedProduct<'_> {
             let first = task / (span * across) * span;
             let (within, here) = (task - first * across, span.min(down - first));
             let (of_rows, of_columns) = (first + within % here, within / here);
+            let panels = of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count);
+            let tiles = of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count);
             for (of_left, k) in k_blocks[0].iter().zip(k_blocks[1]) {
-                for panel in of_columns * TASK.1..((of_columns + 1) * TASK.1).min(block.count) {
+                for panel in panels.clone() {
                     let b = right[block.at(*k, panel)..].as_ptr();
                     let words = block.width * k.words;
-                    let tiles = of_rows * TASK.0..((of_rows + 1) * TASK.0).min(rows.count);
                     let first_tile = tiles.start;
-                    for row in tiles {
+                    for row in tiles.clone() {
                         let a = left[rows.at(*of_left, row)..].as_ptr();
                         // While this panel is used, the next one comes from memory, a share of it with each tile.
                         let ahead = words + (row - first_tile) * k.words * self.kernel.ahead;
                         let ahead = if ahead < 2 * words { b.wrapping_add(ahead) } else { b };
+                        if k.first == 0 {
+                            // What the next tile will be added to.
+                            let below = row + 1 < tiles.end;
+                            let (row, panel) = if below { (row + 1, panel) } else { (first_tile, panel + 1) };
+                            if panel < panels.end {
+                                self.around.onto.ask_for(&self.tile(row, panel, *k, place, b));
+                            }
+                        }
                         // SAFETY: the panels are within their buffers; this tile is this task's alone.
                         unsafe { self.kernel.multiply(of_left.words, a, b, self.tile(row, panel, *k, place, ahead)) };
+                        if k.first + k.len == self.k {
+                            // SAFETY: as above.
+                            unsafe { self.hand_on(row, panel, place) };
+                        }
                     }
                 }
             }
@@ -332,27 +353,17 @@ impl BlockedProduct<'_> {
         let (at_row, at_column) = (place.row + row, place.column + column);
         let stride = self.to.row_stride;
         let start = self.to.at(at_row * stride + at_column).start();
-        let (base, base_stride) = base_of(self.onto, k.first > 0, start, stride, at_column);
+        let (base, base_stride) = base_of(self.around.onto, k.first > 0, start, stride, (at_row, at_column));
         Tile {
             start,
             stride,
             rows: self.kernel.rows.min(place.rows - row),
             columns: self.kernel.columns.min(place.columns - column),
-            factor: self.factor,
+            factor: self.around.factor,
             base,
             base_stride,
             ahead,
         }
-    }
-}
-
-/// What a tile at `start`, in that column, is added to: once a part of the sum is there, to that.
-fn base_of(onto: Onto, begun: bool, start: *mut f32, stride: usize, column: usize) -> (*const f32, usize) {
-    match onto {
-        _ if begun => (start.cast_const(), stride),
-        Onto::Target => (start.cast_const(), stride),
-        Onto::Bias(bias) => (bias[column..].as_ptr(), 0),
-        Onto::Nothing => (null(), 0),
     }
 }
 

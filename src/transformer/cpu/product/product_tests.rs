@@ -89,7 +89,7 @@ fn products_by_tiles_are_right_at_odd_shapes() {
                     let before = out.clone();
                     let to = Target::new(&mut out, m);
                     let kernel = Kernel::of_tiles(tiles::emulated);
-                    let b = Right::View(b);
+                    let (b, around) = (Right::View(b), Around { factor, ..Around::onto(onto) });
                     let job = BlockedProduct {
                         pool: &pool,
                         kernel,
@@ -97,8 +97,7 @@ fn products_by_tiles_are_right_at_odd_shapes() {
                         right: precision,
                         k,
                         columns: m,
-                        factor,
-                        onto,
+                        around,
                         to,
                         b,
                     };
@@ -170,8 +169,8 @@ fn bf16_is_multiplied_without_instructions_for_it() {
             for (onto, factor) in [(Onto::Bias(&bias), 1.0), (Onto::Target, 0.25)] {
                 let before = out.clone();
                 let to = Target::new(&mut out, m);
-                let job =
-                    BlockedProduct { pool: &pool, kernel, left, right, k, columns: m, factor, onto, to, b: of_right };
+                let around = Around { factor, ..Around::onto(onto) };
+                let job = BlockedProduct { pool: &pool, kernel, left, right, k, columns: m, around, to, b: of_right };
                 // SAFETY: `out` is borrowed exclusively.
                 unsafe { job.row_block(0, a) };
                 let base = |r: usize, c: usize| if factor == 1.0 { bias[c] } else { before[r * m + c] };
