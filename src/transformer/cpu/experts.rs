@@ -1,13 +1,14 @@
-//! Layers of experts: tokens are grouped by the experts that they go to, and each expert multiplies its own in one product. No expert
-//! is padded to the fullest, and none without tokens is read.
+//! Layers of experts: tokens are grouped by the experts that they go to, and the experts multiply their own in one pass over all
+//! (`product::grouped`). No expert is padded to the fullest, and none without tokens is read.
 
 use super::super::backend::{ExpertDims, Experts, ExpertsBackward, LinearDims};
 use super::activation;
 use super::buffer::Buffer;
 use super::math::dot;
-use super::matmul::{FEW_ROWS, few_rows, matmul};
+use super::matmul::{FEW_ROWS, few_rows};
 use super::pool::{Pool, Scratch, reading, writing};
-use super::product::{Onto, PackedWeight, Precision, Right, Target, View, product};
+use super::product::grouped::{self, Pair, by_columns, by_rows};
+use super::product::{Onto, PackedWeight, Precision, Right, Target, View};
 use super::rows;
 use std::ops::Range;
 
@@ -92,30 +93,39 @@ impl<'a> Weights<'a> {
 /// `out [rows, M] = x [rows, K] w[M, K]^T + bias` for each expert's rows and weights.
 fn grouped(pool: &Pool, precision: Precision, g: &Groups, x: &[f32], w: Weights, out: &mut [f32]) {
     let Weights { k, m, .. } = w;
-    for (e, rows) in g.each() {
-        let (n, bias) = (rows.len(), w.bias.map(|b| &b[e * m..][..m]));
+    let bias = |e: usize| w.bias.map(|b| &b[e * m..][..m]);
+    let streamed = |rows: &Range<usize>| {
+        matches!(w.w, Matrices::Plain(_)) && rows.len() <= FEW_ROWS && precision == Precision::F32
+    };
+    for (e, rows) in g.each().filter(|(_, rows)| streamed(rows)) {
         let (x, out) = (&x[rows.start * k..rows.end * k], &mut out[rows.start * m..rows.end * m]);
-        let onto = bias.map_or(Onto::Nothing, Onto::Bias);
-        match w.w {
-            Matrices::Packed(each) => {
-                let to = Target::new(out, m);
-                // SAFETY: `out` is borrowed exclusively for the call.
-                unsafe { product(pool, to, onto, 1.0, View::dense(x, n, k), Right::Packed(&each[e]), precision) };
-            }
-            Matrices::Plain(all) if n <= FEW_ROWS && precision == Precision::F32 => {
-                few_rows(pool, x, &all[e * m * k..][..m * k], bias, out, false, LinearDims { n, k, m });
-            }
-            Matrices::Plain(_) => matmul(pool, precision, out, onto, View::dense(x, n, k), w.plain(e).transposed()),
-        }
+        few_rows(pool, x, w.plain(e).data, bias(e), out, false, LinearDims { n: rows.len(), k, m });
     }
+    let all = Target::new(out, m);
+    let pair = |(e, rows): (usize, Range<usize>)| {
+        let b = match w.w {
+            Matrices::Packed(each) => Right::Packed(&each[e]),
+            Matrices::Plain(_) => Right::View(w.plain(e).transposed()),
+        };
+        let a = View::dense(&x[rows.start * k..rows.end * k], rows.len(), k);
+        Pair { a, b, onto: bias(e).map_or(Onto::Nothing, Onto::Bias), to: all.at(rows.start * m) }
+    };
+    let pairs: Vec<Pair> = g.each().filter(|(_, rows)| !streamed(rows)).map(pair).collect();
+    // SAFETY: `out` is borrowed exclusively for the call, and the experts' rows in it do not overlap.
+    unsafe { by_columns(pool, precision, &pairs) };
 }
 
 /// `dx [rows, K] = dout [rows, M] w[M, K]` for each expert's rows and weights.
 fn grouped_back(pool: &Pool, precision: Precision, g: &Groups, dout: &[f32], w: Weights, dx: &mut [f32]) {
-    for (e, rows) in g.each() {
-        let (dout, dx) = (&dout[rows.start * w.m..rows.end * w.m], &mut dx[rows.start * w.k..rows.end * w.k]);
-        matmul(pool, precision, dx, Onto::Nothing, View::dense(dout, rows.len(), w.m), w.plain(e));
-    }
+    let Weights { k, m, .. } = w;
+    let all = Target::new(dx, k);
+    let pair = |(e, rows): (usize, Range<usize>)| {
+        let a = View::dense(&dout[rows.start * m..rows.end * m], rows.len(), m);
+        Pair { a, b: Right::View(w.plain(e)), onto: Onto::Nothing, to: all.at(rows.start * k) }
+    };
+    let pairs: Vec<Pair> = g.each().map(pair).collect();
+    // SAFETY: `dx` is borrowed exclusively for the call, and the experts' rows in it do not overlap.
+    unsafe { by_columns(pool, precision, &pairs) };
 }
 
 /// The experts chosen and their weights, `[N, K]` each.
@@ -260,21 +270,35 @@ fn weight_gradients(
     dw: &mut [f32],
     (m, k): (usize, usize),
 ) {
-    for (e, pair) in g.starts.windows(2).enumerate() {
-        let (dw, n, first) = (&mut dw[e * m * k..][..m * k], pair[1] - pair[0], pair[0]);
-        if n == 0 {
-            dw.fill(0.0);
-            continue;
-        }
-        let (dout, x) = (View::dense(&dout[first * m..][..n * m], n, m), View::dense(&x[first * k..][..n * k], n, k));
-        matmul(pool, precision, dw, Onto::Nothing, dout.transposed(), x);
-    }
+    let ends = g.starts.windows(2).enumerate();
+    ends.filter(|(_, ends)| ends[0] == ends[1]).for_each(|(e, _)| dw[e * m * k..][..m * k].fill(0.0));
+    let all = Target::new(dw, k);
+    let pair = |(e, rows): (usize, Range<usize>)| {
+        let dout = View::dense(&dout[rows.start * m..rows.end * m], rows.len(), m);
+        let x = View::dense(&x[rows.start * k..rows.end * k], rows.len(), k);
+        Pair { a: dout.transposed(), b: Right::View(x), onto: Onto::Nothing, to: all.at(e * m * k) }
+    };
+    let pairs: Vec<Pair> = g.each().map(pair).collect();
+    // SAFETY: `dw` is borrowed exclusively for the call, and each expert has its own part of it.
+    unsafe { by_rows(pool, precision, &pairs) };
 }
 
 /// Elements of scratch that forward and backward passes take.
 pub(super) fn scratch_len(d: ExpertDims, training: bool) -> usize {
     let forward = d.rows() * d.c;
     if training { 2 * forward + d.rows() * (d.f + 1) } else { forward }
+}
+
+/// Words of scratch that they pack the operands of their products into.
+pub(super) fn packed_len(threads: usize, d: ExpertDims, training: bool) -> usize {
+    let (rows, inner) = (d.rows(), d.kind.inner(d.f));
+    let columns = |k: usize| grouped::scratch_words(threads, rows, d.experts, k);
+    let forward = columns(d.c).max(columns(d.f));
+    if !training {
+        return forward;
+    }
+    let of_weights = |m: usize, k: usize| grouped::scratch_words_of_outer(rows, d.experts, m, k);
+    [forward, columns(inner), of_weights(d.c, d.f), of_weights(inner, d.c)].into_iter().max().unwrap_or(0)
 }
 
 #[cfg(test)]

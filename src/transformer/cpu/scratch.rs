@@ -21,11 +21,12 @@ pub(in crate::transformer) fn scratch_words(
 ) -> usize {
     let Widths { model, inner, wide, attended, vocabulary, experts, latent, gathered } = widths;
     let latent = latent.map_or(0, |d| latent::scratch_len(d, threads));
+    let packed_of_experts = experts.map_or(0, |d| experts::packed_len(threads, d, training));
     let experts = experts.map_or(0, |d| experts::scratch_len(d, training));
     // Each linear layer's inputs and outputs.
     let layers = [(model, attended), (model, wide), (inner, model)];
     let most = |of: &dyn Fn(usize, usize) -> usize| layers.iter().map(|(k, m)| of(*k, *m)).max().unwrap_or(0);
-    let forward = most(&|k, m| product::scratch_words(rows, k, m));
+    let forward = most(&|k, m| product::scratch_words(rows, k, m)).max(packed_of_experts);
     if !training {
         return forward + experts + latent + threads * (gathered + attention::scratch_len(attention, false));
     }

@@ -11,6 +11,7 @@ use super::pack::Order;
 use super::pairs_kernel;
 use crate::amx::{AHEAD, SIDE, TILE};
 use crate::transformer::cpu::instructions::Instructions;
+use std::mem::MaybeUninit;
 use std::ptr::null;
 
 /// How a tile is laid out for one instruction path.
@@ -112,15 +113,26 @@ impl Tile {
         if self.rows == rows && self.columns == columns {
             return run(self);
         }
-        let mut beside = [0.0f32; LARGEST];
-        run(Self { start: beside.as_mut_ptr(), stride: columns, base: null(), ..self });
-        for (r, row) in beside.chunks_exact(columns).take(self.rows).enumerate() {
-            for (c, x) in row.iter().take(self.columns).enumerate() {
-                // SAFETY: within the part of the tile that exists.
-                unsafe {
-                    let base = if self.base.is_null() { 0.0 } else { *self.base.add(r * self.base_stride + c) };
-                    *self.start.add(r * self.stride + c) = base + x;
-                }
+        let mut beside = MaybeUninit::<[f32; LARGEST]>::uninit();
+        let whole = beside.as_mut_ptr().cast::<f32>();
+        run(Self { start: whole, stride: columns, base: null(), ..self });
+        for r in 0..self.rows {
+            // SAFETY: the kernel wrote all of the tile; this is within the part of it that exists.
+            let (row, to) = unsafe {
+                (std::slice::from_raw_parts(whole.add(r * columns), self.columns), self.start.add(r * self.stride))
+            };
+            // Whole rows at a time, which are vectors to the compiler: what is added is apart from the tile, or the tile itself.
+            let base = self.base.wrapping_add(r * self.base_stride);
+            // SAFETY: as above; the row is the caller's alone.
+            let to = unsafe { std::slice::from_raw_parts_mut(to, self.columns) };
+            if self.base.is_null() {
+                to.copy_from_slice(row);
+            } else if std::ptr::eq(base, to.as_ptr()) {
+                to.iter_mut().zip(row).for_each(|(to, x)| *to += x);
+            } else {
+                // SAFETY: the caller's: as many elements as the tile has columns.
+                let base = unsafe { std::slice::from_raw_parts(base, self.columns) };
+                to.iter_mut().zip(row.iter().zip(base)).for_each(|(to, (x, base))| *to = base + x);
             }
         }
     }

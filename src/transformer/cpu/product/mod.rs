@@ -9,6 +9,7 @@ mod f8_panels;
 #[cfg(test)]
 mod f8_tests;
 mod floats;
+pub(super) mod grouped;
 mod int4_groups;
 mod int4_kernel;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::super::pool::Pool;
 use super::Precision;
 use super::pack::{self, Order, Source, SourceTile, words};
+use crate::amx::{SIDE, TILE};
 
 /// Words along the inner dimension that are multiplied at a time: a panel of `b` of this depth fits the first-level cache beside
 /// one of `a`.
@@ -161,14 +162,37 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Elements `first..first + len` of a panel's k-block.
+    /// Elements `first..first + len` of a panel's k-block; with the last of them what the block has beyond, of zeros.
     fn part(&self, b: KBlock, panel: usize, first: usize, len: usize) {
         let width = self.panels.width;
         let at = self.panels.at(b, panel) + width * words(first, self.precision);
+        let (own, beyond) = (words(len, self.precision), b.words - words(b.len, self.precision));
+        let filled = if first + len == b.len { own + beyond } else { own };
         // SAFETY: each part of a panel is one task's.
-        let to = unsafe { self.to.part(at, width * words(len, self.precision)) };
+        let to = unsafe { self.to.part(at, width * filled) };
         let tile = source_tile(panel, width, self.items, KBlock { first: b.first + first, len, ..b });
-        pack::pack_in(self.order, to, width, self.source, tile, self.precision);
+        if filled == own {
+            return pack::pack_in(self.order, to, width, self.source, tile, self.precision);
+        }
+        let whole = len / (2 * TILE) * (2 * TILE);
+        let (to, last) = to.split_at_mut(width * words(whole, self.precision));
+        pack::pack_in(self.order, to, width, self.source, SourceTile { depth: whole, ..tile }, self.precision);
+        let rest = SourceTile { first_depth: tile.first_depth + whole, depth: len - whole, ..tile };
+        self.last_of_tiles(last, rest);
+    }
+
+    /// What does not fill a tile of bf16, and zeros.
+    fn last_of_tiles(&self, to: &mut [f32], s: SourceTile) {
+        let (mut staged, source) = ([0.0; SIDE * 2 * TILE], self.source);
+        for (item, row) in staged.chunks_exact_mut(2 * TILE).take(s.items).enumerate() {
+            let from = (s.first_item + item) * source.item_stride + s.first_depth * source.depth_stride;
+            for (k, x) in row.iter_mut().take(s.depth).enumerate() {
+                *x = source.data[from + k * source.depth_stride];
+            }
+        }
+        let source = Source { data: &staged, item_stride: 2 * TILE, depth_stride: 1 };
+        let tile = SourceTile { first_item: 0, items: s.items, first_depth: 0, depth: 2 * TILE };
+        pack::pack_in(self.order, to, self.panels.width, source, tile, self.precision);
     }
 }
 
@@ -185,5 +209,19 @@ pub(in crate::transformer::cpu) fn run_all(pool: &Pool, all: &[Option<Packing>; 
         if let Some(packing) = &all[which] {
             packing.run(at);
         }
+    });
+}
+
+/// Packs many operands, all tasks together and in their order.
+pub(in crate::transformer::cpu) fn run_each(pool: &Pool, all: &[Packing]) {
+    let mut tasks = 0;
+    let mut first = Vec::with_capacity(all.len());
+    for p in all {
+        first.push(tasks);
+        tasks += p.tasks();
+    }
+    pool.each(tasks, |task| {
+        let which = first.partition_point(|first| *first <= task) - 1;
+        all[which].run(task - first[which]);
     });
 }

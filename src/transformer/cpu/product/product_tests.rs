@@ -241,3 +241,81 @@ fn numbers_that_are_not_finite_come_out_of_8_bits_as_nan() {
         assert!(out[0].is_nan() && out[1].is_nan() && (out[2] - 3.0).abs() < 0.1, "{odd}: {out:?}");
     }
 }
+
+/// Products of so many rows each, some of none, by matrices of their own.
+#[test]
+fn products_in_one_pass_are_those_one_by_one() {
+    use grouped::{Pair, by_columns};
+    let rows = [0, 1, 3, 5, 33, 0, 130, 14, 300];
+    for (threads, k, m) in [(1, 17, 33), (3, 300, 70), (2, 513, 1100), (3, 64, 31), (2, 1, 1)] {
+        let pool = Pool::new(threads, None).unwrap();
+        let total: usize = rows.iter().sum();
+        let (left, right, bias) = (numbers(total * k, 1), numbers(rows.len() * k * m, 5), numbers(m, 9));
+        for (precision, packed, transposed) in [Precision::F32, Precision::Bf16]
+            .into_iter()
+            .flat_map(|p| [(p, true, true), (p, false, true), (p, false, false)])
+        {
+            let matrix = |e: usize| {
+                let own = &right[e * k * m..][..k * m];
+                if transposed { View::dense(own, m, k).transposed() } else { View::dense(own, k, m) }
+            };
+            let weights: Vec<PackedWeight> = (0..rows.len())
+                .map(|e| {
+                    let (how, mut at) = (PackedLayout::new(m, k, Stored::Whole(precision)), e * k * m);
+                    how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
+                        rows.copy_from_slice(&right[at..at + rows.len()]);
+                        at += rows.len();
+                    })
+                })
+                .collect();
+            let mut out = vec![0.5; total * m];
+            let (to, mut pairs, mut first) = (Target::new(&mut out, m), Vec::new(), 0);
+            for (e, n) in rows.into_iter().enumerate() {
+                let b = if packed { Right::Packed(&weights[e]) } else { Right::View(matrix(e)) };
+                let onto = if e % 2 == 0 { Onto::Bias(&bias) } else { Onto::Nothing };
+                let a = View::dense(&left[first * k..][..n * k], n, k);
+                pairs.push(Pair { a, b, onto, to: to.at(first * m) });
+                first += n;
+            }
+            // SAFETY: `out` is borrowed exclusively, and the products' rows do not overlap.
+            unsafe { by_columns(&pool, precision, &pairs) };
+            let mut first = 0;
+            for (e, Pair { a, .. }) in pairs.iter().enumerate() {
+                let base = |_, c: usize| if e % 2 == 0 { bias[c] } else { 0.0 };
+                let what = format!("{} {k} {m} {precision:?} {packed} {transposed}, {threads} threads", a.rows);
+                let ours = &out[first * m..][..a.rows * m];
+                check(&what, ours, &plainly(a, &matrix(e), 1.0, base, precision), k);
+                first += a.rows;
+            }
+        }
+    }
+}
+
+/// Results of `m x k` with inner dimensions that fill tiles, that do not, and one longer than is packed whole.
+#[test]
+fn products_of_short_inner_dimensions_are_those_one_by_one() {
+    use grouped::{Pair, by_rows};
+    let depths = [0, 1, 2, 31, 32, 33, 0, 179, 513, 2100];
+    for (threads, m, k) in [(1, 33, 17), (3, 70, 130), (2, 300, 40), (2, 1, 1)] {
+        let pool = Pool::new(threads, None).unwrap();
+        let total: usize = depths.iter().sum();
+        let (left, right) = (numbers(total * m, 1), numbers(total * k, 5));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut out = vec![0.5; depths.len() * m * k];
+            let (to, mut pairs, mut first) = (Target::new(&mut out, k), Vec::new(), 0);
+            for (e, n) in depths.into_iter().enumerate() {
+                let a = View::dense(&left[first * m..][..n * m], n, m).transposed();
+                let b = View::dense(&right[first * k..][..n * k], n, k);
+                pairs.push(Pair { a, b: Right::View(b), onto: Onto::Nothing, to: to.at(e * m * k) });
+                first += n;
+            }
+            // SAFETY: `out` is borrowed exclusively, and the results do not overlap.
+            unsafe { by_rows(&pool, precision, &pairs) };
+            for (Pair { a, b, .. }, ours) in pairs.iter().zip(out.chunks_exact(m * k)) {
+                let Right::View(b) = b else { unreachable!() };
+                let what = format!("{m} {k} {} {precision:?}, {threads} threads", a.columns);
+                check(&what, ours, &plainly(a, b, 1.0, |_, _| 0.0, precision), a.columns);
+            }
+        }
+    }
+}
