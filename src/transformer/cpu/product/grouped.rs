@@ -7,8 +7,8 @@ use super::kernel::Tile;
 use super::pack::{Order, Source};
 use super::panels::{KBlock, Packing, Panels, k_blocks, run_each};
 use super::{
-    Kernel, LEFT_BLOCK, Onto, Precision, ROWS, Right, Stored, TASK, Target, View, base_of, kernel_for, product, reach,
-    right_source, rows_of_block, tiles,
+    Around, Kernel, LEFT_BLOCK, Onto, Precision, ROWS, Right, Stored, TASK, Target, View, base_of, kernel_for, product,
+    reach, right_source, rows_of_block, tiles,
 };
 use crate::amx::{SIDE, TILE};
 use crate::transformer::cpu::instructions::Instructions;
@@ -84,9 +84,7 @@ impl<'a> Placed<'a> {
         };
         assert_eq!(a.columns, depth, "the inner dimensions of a product");
         assert!(reach(a.rows, columns, to.row_stride) <= to.len, "a product beyond its target");
-        if let Onto::Bias(bias) = onto {
-            assert!(bias.len() >= columns, "a bias for each column");
-        }
+        Around::onto(onto).check(a.rows, columns);
         let kernel = kernel_of(precision, a.rows);
         let mut k_blocks: Vec<KBlock> = k_blocks(a.columns, precision).collect();
         if whole_tiles && kernel.left == Order::InTiles {
@@ -131,7 +129,7 @@ impl<'a> Placed<'a> {
         let Pair { a, onto, to, .. } = self.pair;
         let (row, column) = (row * self.kernel.rows, panel * self.kernel.columns);
         let start = to.at(row * to.row_stride + column).start();
-        let (base, base_stride) = base_of(onto, k.first > 0, start, to.row_stride, column);
+        let (base, base_stride) = base_of(onto, k.first > 0, start, to.row_stride, (row, column));
         Tile {
             start,
             stride: to.row_stride,
@@ -171,10 +169,10 @@ fn batches<'a>(all: &mut [Placed<'a>], words: impl Fn(&Placed<'a>) -> usize, mut
 /// # Safety
 /// No other thread touches what their targets are of, which do not overlap, and their buffers are alive.
 pub(in crate::transformer::cpu) unsafe fn by_columns(pool: &Pool, precision: Precision, pairs: &[Pair]) {
-    let mut all = Vec::new();
+    let (mut all, packed) = (Vec::new(), precision.packed());
     for pair in pairs {
         let (a, stored) = (pair.a, if let Right::Packed(w) = pair.b { Some(w.layout.stored) } else { None });
-        if a.columns == 0 || stored.is_some_and(|stored| stored != Stored::Whole(precision)) {
+        if a.columns == 0 || stored.is_some_and(|stored| stored != Stored::Whole(packed)) {
             // SAFETY: the caller's.
             unsafe { product(pool, pair.to, pair.onto, 1.0, a, pair.b, precision) };
             continue;
@@ -183,7 +181,7 @@ pub(in crate::transformer::cpu) unsafe fn by_columns(pool: &Pool, precision: Pre
         for first in (0..a.rows).step_by(block) {
             let part = View { data: &a.data[first * a.row_stride..], rows: block.min(a.rows - first), ..a };
             let to = pair.to.at(first * pair.to.row_stride);
-            all.push(Placed::of(Pair { a: part, to, ..*pair }, precision, false));
+            all.push(Placed::of(Pair { a: part, to, ..*pair }, packed, false));
         }
     }
     batches(&mut all, Placed::left_words, |here| {
@@ -286,13 +284,13 @@ unsafe fn rows_by_panel(
 /// # Safety
 /// As of [`by_columns`].
 pub(in crate::transformer::cpu) unsafe fn by_rows(pool: &Pool, precision: Precision, pairs: &[Pair]) {
-    let mut all = Vec::new();
+    let (mut all, as_packed) = (Vec::new(), precision.packed());
     for pair in pairs {
         if pair.a.columns == 0 || pair.a.columns > DEEPEST || matches!(pair.b, Right::Packed(_)) {
             // SAFETY: the caller's.
             unsafe { product(pool, pair.to, pair.onto, 1.0, pair.a, pair.b, precision) };
         } else {
-            all.push(Placed::of(*pair, precision, true));
+            all.push(Placed::of(*pair, as_packed, true));
         }
     }
     let right_words = |p: &Placed| p.columns.count * p.columns.width * p.depth();
@@ -313,7 +311,7 @@ pub(in crate::transformer::cpu) unsafe fn by_rows(pool: &Pool, precision: Precis
                 let to = next_part(&mut rest, right_words(p));
                 if let Right::View(b) = p.pair.b {
                     let source = right_source(b);
-                    packings.push(Packing::new(to, p.columns, b.columns, source, &p.k_blocks, precision));
+                    packings.push(Packing::new(to, p.columns, b.columns, source, &p.k_blocks, as_packed));
                 }
             }
             run_each(pool, &packings);
