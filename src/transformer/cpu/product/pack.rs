@@ -91,15 +91,14 @@ pub(in crate::transformer::cpu) fn pack(
 /// `panel` and `source` hold what `s` says; one stride is 1.
 #[cfg(target_arch = "x86_64")]
 unsafe fn by_vectors(panel: &mut [f32], width: usize, source: Source, s: SourceTile, precision: Precision) -> bool {
-    let taken = Instructions::taken();
-    // SAFETY: the caller's; what is taken is there.
-    unsafe {
-        match (precision, taken) {
-            (_, Instructions::Portable) | (Precision::Bf16, Instructions::Avx2 | Instructions::Avx512) => return false,
-            (Precision::F32, Instructions::Avx2) => pack_avx2::pack::<false>(panel, width, source, s),
-            (Precision::Rounded, Instructions::Avx2) => pack_avx2::pack::<true>(panel, width, source, s),
-            _ => x86::pack(panel, width, source, s, precision),
-        }
+    match (precision, Instructions::taken()) {
+        (_, Instructions::Portable) | (Precision::Bf16, Instructions::Avx2 | Instructions::Avx512) => return false,
+        // SAFETY: the caller's; what is taken is there.
+        (Precision::F32, Instructions::Avx2) => unsafe { pack_avx2::pack::<false>(panel, width, source, s) },
+        // SAFETY: as above.
+        (Precision::Rounded, Instructions::Avx2) => unsafe { pack_avx2::pack::<true>(panel, width, source, s) },
+        // SAFETY: as above.
+        _ => unsafe { x86::pack(panel, width, source, s, precision) },
     }
     true
 }
