@@ -8,7 +8,6 @@
 use super::Precision;
 use super::lanes::Lanes;
 use super::pack::Order;
-use super::pairs_kernel;
 use crate::amx::{AHEAD, SIDE, TILE};
 use crate::transformer::cpu::instructions::Instructions;
 use std::mem::MaybeUninit;
@@ -74,13 +73,8 @@ impl Kernel {
         Self::from_table(table, instructions, rows)
     }
 
-    /// The same where `a` has words of f32 and `b` pairs of bf16, which are expanded in registers. Its depth is in words of `a`.
-    pub(super) fn of_pairs(instructions: Instructions, rows: usize) -> Self {
-        let table = pairs_kernel::by_rows(instructions);
-        Self::from_table(table, instructions, rows)
-    }
-
-    fn from_table(table: &[Run], instructions: Instructions, rows: usize) -> Self {
+    /// The kernel for products of so many rows from those of one row, of two, and so on.
+    pub(super) fn from_table(table: &[Run], instructions: Instructions, rows: usize) -> Self {
         let tiles = rows.div_ceil(table.len()).max(1);
         let rows = rows.div_ceil(tiles).max(1);
         Self { rows, columns: Self::columns_of(instructions), left: Order::ByWord, ahead: LINE, run: table[rows - 1] }

@@ -30,6 +30,7 @@ mod pairs_kernel;
 pub(super) mod panels;
 #[cfg(test)]
 mod product_tests;
+mod source;
 mod target;
 mod tiles;
 mod weights;
@@ -185,7 +186,7 @@ pub(super) unsafe fn product_with(pool: &Pool, to: Target, around: Around, a: Vi
         // Weights stay in pairs: expanded in registers they are half as much to read.
         let (kernel, right) = match b {
             Right::Packed(_) if left == Precision::Rounded => {
-                (Kernel::of_pairs(Instructions::taken(), rows), precision)
+                (pairs_kernel::kernel(Instructions::taken(), rows), precision)
             }
             _ => (kernel_for(left, rows), left),
         };

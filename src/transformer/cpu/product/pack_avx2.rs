@@ -5,7 +5,7 @@
     reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
 )]
 
-use super::pack::{Source, SourceTile};
+use super::source::{Source, SourceTile};
 use std::arch::x86_64::*;
 
 /// Lanes of a vector.

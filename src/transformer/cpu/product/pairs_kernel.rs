@@ -6,22 +6,23 @@
     reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
 )]
 
-use super::kernel::{LINE, Run, Tile, kernels, put};
+use super::kernel::{Kernel, LINE, Run, Tile, kernels, put};
 use super::lanes::Lanes;
 use crate::transformer::cpu::instructions::Instructions;
 
-/// The kernel of one row, of two, and so on. Their depth is in words of the left operand, an element each.
-pub(super) fn by_rows(instructions: Instructions) -> &'static [Run] {
-    match instructions {
+/// The kernel for products of so many rows. Its depth is in words of the left operand, an element each.
+pub(super) fn kernel(instructions: Instructions, rows: usize) -> Kernel {
+    let table: &[Run] = match instructions {
         #[cfg(target_arch = "x86_64")]
         Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512 => &avx512::BY_ROWS,
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2 => &avx2::BY_ROWS,
         _ => &portable::BY_ROWS,
-    }
+    };
+    Kernel::from_table(table, instructions, rows)
 }
 
-/// The same where a word of `a` is an f32 and one of `b` a pair of bf16: twice as many words of `a`, `depth` of them.
+/// The one source: a word of `a` is an f32, one of `b` a pair of bf16.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const ROWS: usize, const V: usize>(depth: usize, a: *const f32, b: *const f32, to: Tile) {
     // SAFETY: the caller keeps the panels and the tile valid, and the machine has L's instructions.

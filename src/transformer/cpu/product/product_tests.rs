@@ -161,7 +161,7 @@ fn bf16_is_multiplied_without_instructions_for_it() {
         let (a, b) = (View::dense(&x, n, k), View::dense(&w, m, k).transposed());
         let left = Precision::Rounded;
         let forms = [
-            (Kernel::of_pairs(taken, n), Precision::Bf16, Right::Packed(&weight)),
+            (pairs_kernel::kernel(taken, n), Precision::Bf16, Right::Packed(&weight)),
             (Kernel::of(taken, left, n), left, Right::View(b)),
         ];
         for (kernel, right, of_right) in forms {
