@@ -213,7 +213,7 @@ def measure(a, path):
                 name, _, phase, _, _, formats, peers = workload
                 for dtype in formats:
                     systems = [p for p in peers if p in a.pythons and dtype in FORMATS[p]]
-                    if phase not in a.only.split(",") or a.workload not in name or not systems:
+                    if phase not in a.only.split(",") or a.workload not in name or dtype not in a.formats.split(",") or not systems:
                         continue
                     for system in ["centime", *systems]:
                         if (turn, name, dtype, system) in done:
@@ -253,6 +253,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--only", default="train,prefill,decode")
+    parser.add_argument("--formats", default=",".join(ALL), help="only these, of %(default)s")
     parser.add_argument("--workload", default="", help="only those whose name has this in it")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     parser.add_argument("--machine", help="name of the folder; default: the processor's")
