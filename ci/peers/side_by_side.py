@@ -235,12 +235,10 @@ def environment(system, machine, folder, instructions):
     found = dict(os.environ)
     if instructions:
         found |= HELD[instructions][1] | {"CENTIME_INSTRUCTIONS": instructions}
-        folder = folder / instructions
     if PACKAGES.get(system) in ("torch", "zentorch"):
         # Kernels that were chosen by trial and compiled are found again by the next round.
-        found["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+        found["TORCHINDUCTOR_CACHE_DIR"] = str(folder / (instructions or "") / "inductor")
         if machine.vendor == "AuthenticAMD":
-            folder.mkdir(exist_ok=True)
             found["LD_PRELOAD"] = " ".join(filter(None, [machine.mkl_override(folder), found.get("LD_PRELOAD")]))
     return found
 

@@ -58,7 +58,7 @@ def ratio_of(r):
 
 def markdown(rows, rounds, title, a):
     versions = sorted({f"{r['system']} {r['version']}" for r in rounds if r.get("version") and r["system"] not in ("torch.compile", "zentorch")})
-    made = [r["rounds"] for r in rows if r["rounds"]]
+    made = [r["rounds"] for r in rows if r["rounds"]] or [0]
     turns = f"{min(made)}" if min(made) == max(made) else f"{min(made)} to {max(made)}"
     best = best_of(rows)
     taken = [r["taken_by_others"] for r in rounds if r.get("taken_by_others") is not None]

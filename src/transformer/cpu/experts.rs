@@ -5,7 +5,7 @@ use super::super::backend::{ExpertDims, Experts, ExpertsBackward, LinearDims};
 use super::activation;
 use super::buffer::Buffer;
 use super::math::dot;
-use super::matmul::{FEW_ROWS, few_rows};
+use super::matmul::{few_rows, is_streamed};
 use super::pool::{Pool, Scratch, reading, writing};
 use super::product::grouped::{self, Pair, by_columns, by_rows};
 use super::product::{Onto, PackedWeight, Precision, Right, Target, View};
@@ -94,9 +94,7 @@ impl<'a> Weights<'a> {
 fn grouped(pool: &Pool, precision: Precision, g: &Groups, x: &[f32], w: Weights, out: &mut [f32]) {
     let Weights { k, m, .. } = w;
     let bias = |e: usize| w.bias.map(|b| &b[e * m..][..m]);
-    let streamed = |rows: &Range<usize>| {
-        matches!(w.w, Matrices::Plain(_)) && rows.len() <= FEW_ROWS && precision == Precision::F32
-    };
+    let streamed = |rows: &Range<usize>| matches!(w.w, Matrices::Plain(_)) && is_streamed(rows.len(), precision);
     for (e, rows) in g.each().filter(|(_, rows)| streamed(rows)) {
         let (x, out) = (&x[rows.start * k..rows.end * k], &mut out[rows.start * m..rows.end * m]);
         few_rows(pool, x, w.plain(e).data, bias(e), out, false, LinearDims { n: rows.len(), k, m });

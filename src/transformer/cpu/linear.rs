@@ -3,8 +3,8 @@
 use super::super::backend::{LinearDims, Store};
 use super::Cpu;
 use super::buffer::Buffer;
-use super::matmul::{FEW_ROWS, few_rows};
-use super::product::{After, Around, Onto, Precision, Right, Target, View, product_with};
+use super::matmul::{few_rows, is_streamed};
+use super::product::{After, Around, Onto, Right, Target, View, product_with};
 
 /// What a linear layer is added to.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ impl Cpu {
     fn streamed<'a>(&self, w: &'a Buffer, LinearDims { n, k, m }: LinearDims) -> Option<&'a [f32]> {
         match w {
             Buffer::Packed(_) => None,
-            w => (n <= FEW_ROWS && self.precision == Precision::F32).then(|| &w.plain()[..m * k]),
+            w => is_streamed(n, self.precision).then(|| &w.plain()[..m * k]),
         }
     }
 

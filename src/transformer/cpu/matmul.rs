@@ -16,6 +16,11 @@ pub(super) fn matmul(pool: &Pool, precision: Precision, to: &mut [f32], onto: On
 /// Rows of input below which the weights are streamed once, instead of being packed for a blocked product.
 pub(super) const FEW_ROWS: usize = 8;
 
+/// Whether a plain weight is read once, as it stands, by so many rows.
+pub(super) fn is_streamed(rows: usize, precision: Precision) -> bool {
+    rows <= FEW_ROWS && precision == Precision::F32
+}
+
 /// `out [N, M] (+)= x [N, K] w[M, K]^T + bias` for N <= [`FEW_ROWS`]: bound by reading w.
 pub(super) fn few_rows(
     pool: &Pool,

@@ -4,10 +4,10 @@ use super::super::instructions::vectorised;
 use super::super::math::exp;
 use super::super::pool::Pool;
 use super::super::product::pack::Source;
-use super::super::product::panels::Panels;
+use super::super::product::panels::{Panels, take};
 use super::super::product::{Precision, Target};
 use super::softmax::{pair_up, round};
-use super::strip::{Cut, Destination, Left, multiply, pack_right, take, whole, write_rows};
+use super::strip::{Cut, Destination, Left, multiply, pack_right, whole, write_rows};
 use super::{Head, Shaping, Strip};
 use crate::transformer::backend::AttentionDims;
 

@@ -4,8 +4,9 @@ use super::super::super::backend::{AttentionDims, CacheDims};
 use super::super::cached::{Cached, KeysAndValues};
 use super::super::pool::Pool;
 use super::super::product::pack::Source;
+use super::super::product::panels::take;
 use super::super::product::{Precision, Target};
-use super::strip::{Cut, take};
+use super::strip::Cut;
 use super::{Context, Head, forward_head};
 
 /// Queries, keys and values of a stretch that begins at `position`, and the cache of what is before it.

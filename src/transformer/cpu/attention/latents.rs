@@ -7,8 +7,9 @@ use super::super::cached::{Cached, LatentRows};
 use super::super::matmul::matmul;
 use super::super::pool::{Pool, writing};
 use super::super::product::pack::Source;
+use super::super::product::panels::take;
 use super::super::product::{self, Onto, Precision, Target, View};
-use super::strip::{Cut, take};
+use super::strip::Cut;
 use super::{Context, Head, forward_head};
 
 /// What attention over a cache of latents reads.

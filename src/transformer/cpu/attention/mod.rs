@@ -15,14 +15,14 @@ use super::super::backend::AttentionDims;
 use super::math::soft_cap;
 use super::pool::Pool;
 use super::product::pack::Source;
-use super::product::panels::{Panels, k_block};
+use super::product::panels::{Panels, k_block, take};
 use super::product::{Precision, Target};
 pub(super) use backward::{SavedAttention, backward};
 pub(super) use chunk::{Chunk, after_cache};
 pub(super) use latents::{Latents, after_latents, latents_scratch_len};
 use softmax::softmax;
 use std::ops::Range;
-use strip::{Cut, Destination, Left, multiply, pack_right, take, whole, write_rows};
+use strip::{Cut, Destination, Left, multiply, pack_right, whole, write_rows};
 
 /// One head of one sequence, by its place in the rows of queries, keys and values.
 #[derive(Clone, Copy)]

@@ -117,8 +117,8 @@ mod x86 {
         reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
     )]
 
-    use super::super::super::math::wide::{exp, pairs};
-    use super::{Precision, Strip, end, round};
+    use super::super::super::math::wide::{bf16_bits, exp, pairs, upper};
+    use super::{Precision, Strip, end};
     use std::arch::x86_64::*;
 
     /// The same a register at a time, pairs made as weights are.
@@ -149,6 +149,8 @@ mod x86 {
                         for row in s.from..s.past {
                             let x = weight(row);
                             total = _mm512_add_ps(total, x);
+                            let rounded = _mm512_castsi512_ps(upper(bf16_bits(x)));
+                            let x = if precision == Precision::Rounded { rounded } else { x };
                             _mm512_storeu_ps(start.add(row * strip + at), x);
                         }
                     }
@@ -166,9 +168,6 @@ mod x86 {
                 _mm512_storeu_ps(totals.as_mut_ptr().add(at), total);
                 _mm512_storeu_ps(inverse.as_mut_ptr().add(at), _mm512_div_ps(_mm512_set1_ps(1.0), total));
             }
-        }
-        if precision == Precision::Rounded {
-            round(s.of(scores));
         }
         if precision == Precision::Bf16 {
             scores[s.past.div_ceil(2) * strip..end / 2 * strip].fill(0.0);

@@ -73,13 +73,6 @@ impl Cut {
     }
 }
 
-/// Takes the next `len` elements off.
-pub(super) fn take<'b>(rest: &mut &'b mut [f32], len: usize) -> &'b mut [f32] {
-    let (taken, after) = std::mem::take(rest).split_at_mut(len);
-    *rest = after;
-    taken
-}
-
 /// A left operand in panels.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a> {

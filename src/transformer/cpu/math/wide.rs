@@ -32,7 +32,7 @@ pub(in crate::transformer::cpu) fn times_sigmoid(x: __m512, y: __m512) -> __m512
 /// As `math::bf16_bits`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn bf16_bits(x: __m512) -> __m512i {
+pub(in crate::transformer::cpu) fn bf16_bits(x: __m512) -> __m512i {
     let bits = _mm512_castps_si512(x);
     let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
     _mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd))
@@ -42,11 +42,19 @@ fn bf16_bits(x: __m512) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(in crate::transformer::cpu) fn pairs(first: __m512, second: __m512) -> __m512 {
-    let high = _mm512_and_si512(bf16_bits(second), _mm512_set1_epi32(0xffff_0000_u32 as i32));
+    let high = upper(bf16_bits(second));
     _mm512_castsi512_ps(_mm512_or_si512(_mm512_srli_epi32::<16>(bf16_bits(first)), high))
 }
 
+/// The upper half of each word, and zeros.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(in crate::transformer::cpu) fn upper(bits: __m512i) -> __m512i {
+    _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+}
+
 /// The first so many lanes.
+#[inline]
 pub(in crate::transformer::cpu) fn mask(lanes: usize) -> __mmask16 {
     ((1u32 << lanes.min(16)) - 1) as __mmask16
 }

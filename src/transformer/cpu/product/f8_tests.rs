@@ -1,8 +1,8 @@
 //! Weights in floats of 8 bits against what they were made from, and their products against sums in f64 of what is stored.
 
-use super::super::array::Array;
 use super::super::cached::{Cached, E4m3};
 use super::f8_panels::{expand, pack_left, quantise_right, right_words, row};
+use super::product_tests::filled;
 use super::*;
 use half::bf16;
 
@@ -17,12 +17,7 @@ fn weights(len: usize, seed: usize) -> Vec<f32> {
 
 fn packed(pool: &Pool, (m, k): (usize, usize), numbers: &[f32]) -> PackedWeight {
     let how = PackedLayout::new(m, k, Stored::F8);
-    let mut rest = numbers;
-    how.fill(pool, Array::zeros(how.len()).unwrap(), |rows| {
-        let (here, after) = rest.split_at(rows.len());
-        rows.copy_from_slice(here);
-        rest = after;
-    })
+    filled(how, pool, numbers)
 }
 
 /// Every row as it is stored.

@@ -5,7 +5,7 @@
 use super::super::pool::Pool;
 use super::kernel::Tile;
 use super::pack::{Order, Source};
-use super::panels::{KBlock, Packing, Panels, k_blocks, run_each};
+use super::panels::{KBlock, Packing, Panels, k_blocks, run_each, take};
 use super::{
     Around, Kernel, LEFT_BLOCK, Onto, Precision, ROWS, Right, Stored, TASK, Target, View, base_of, kernel_for, product,
     reach, right_source, rows_of_block, tiles,
@@ -143,13 +143,6 @@ impl<'a> Placed<'a> {
     }
 }
 
-/// The next `len` words of what is left of a buffer.
-fn next_part<'b>(rest: &mut &'b mut [f32], len: usize) -> &'b mut [f32] {
-    let (part, after) = std::mem::take(rest).split_at_mut(len);
-    *rest = after;
-    part
-}
-
 /// Calls `run` with stretches of the products that are packed together: those whose words are at most a block's, or one alone.
 fn batches<'a>(all: &mut [Placed<'a>], words: impl Fn(&Placed<'a>) -> usize, mut run: impl FnMut(&mut [Placed<'a>])) {
     let mut from = 0;
@@ -195,7 +188,7 @@ pub(in crate::transformer::cpu) unsafe fn by_columns(pool: &Pool, precision: Pre
         }
         let mut packed = pool.scratch(left);
         let mut rest = &mut *packed;
-        let packings: Vec<_> = here.iter().map(|p| p.packing_of_left(next_part(&mut rest, p.left_words()))).collect();
+        let packings: Vec<_> = here.iter().map(|p| p.packing_of_left(take(&mut rest, p.left_words()))).collect();
         run_each(pool, &packings);
         drop(packings);
         let (here, packed) = (&*here, &*packed);
@@ -307,8 +300,8 @@ pub(in crate::transformer::cpu) unsafe fn by_rows(pool: &Pool, precision: Precis
             let mut packed = pool.scratch(at);
             let (mut rest, mut packings) = (&mut *packed, Vec::new());
             for p in &*here {
-                packings.push(p.packing_of_left(next_part(&mut rest, p.left_words())));
-                let to = next_part(&mut rest, right_words(p));
+                packings.push(p.packing_of_left(take(&mut rest, p.left_words())));
+                let to = take(&mut rest, right_words(p));
                 if let Right::View(b) = p.pair.b {
                     let source = right_source(b);
                     packings.push(Packing::new(to, p.columns, b.columns, source, &p.k_blocks, as_packed));

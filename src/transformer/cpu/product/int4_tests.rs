@@ -1,7 +1,7 @@
 //! Weights of 4 bits against what they were made from, and their products against sums in f64 of what is stored.
 
-use super::super::array::Array;
 use super::int4_groups::{CHUNK, Groups};
+use super::product_tests::filled;
 use super::*;
 
 const FORMS: [Groups; 3] = [Groups::Of32, Groups::Of128, Groups::Of128ZeroPoints];
@@ -12,12 +12,7 @@ fn numbers(len: usize, seed: usize) -> Vec<f32> {
 
 fn packed(pool: &Pool, (m, k): (usize, usize), groups: Groups, numbers: &[f32]) -> PackedWeight {
     let how = PackedLayout::new(m, k, Stored::Int4(groups));
-    let mut rest = numbers;
-    how.fill(pool, Array::zeros(how.len()).unwrap(), |rows| {
-        let (here, after) = rest.split_at(rows.len());
-        rows.copy_from_slice(here);
-        rest = after;
-    })
+    filled(how, pool, numbers)
 }
 
 fn largest(x: &[f32]) -> f32 {

@@ -145,16 +145,29 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const V: usize>(depth: usize, a: *co
             for (v, x) in right.iter_mut().enumerate() {
                 *x = L::load(b.add(v * L::WIDTH));
             }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let left = L::splat(a.add(r));
-                for (s, x) in sums.iter_mut().zip(right) {
-                    *s = L::fma(left, x, *s);
-                }
-            }
+            add::<L, ROWS, V>(&mut sums, a, right);
             a = a.add(ROWS);
             b = b.add(V * L::WIDTH);
         }
         put::<L, ROWS, V>(sums, to);
+    }
+}
+
+/// Adds a word of each row times a row of words.
+#[inline(always)]
+pub(super) unsafe fn add<L: Lanes, const ROWS: usize, const V: usize>(
+    sums: &mut [[L::Vector; V]; ROWS],
+    a: *const f32,
+    right: [L::Vector; V],
+) {
+    // SAFETY: the caller's: `a` holds a word of each row, and the machine has L's instructions.
+    unsafe {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let left = L::splat(a.add(r));
+            for (s, x) in sums.iter_mut().zip(right) {
+                *s = L::fma(left, x, *s);
+            }
+        }
     }
 }
 

@@ -1,14 +1,12 @@
 //! Vectors as the product's kernel sees them: one source of the kernel, and these few operations for each instruction set.
 //!
 //! A panel's word is 32 bits wide whatever the precision: an f32, or a pair of bf16 that are neighbours along the inner
-//! dimension, the first in the low half. Which of the two `fma` takes, the source says.
+//! dimension, the first in the low half. Which of the two `fma` takes, the implementation says.
 
 #![allow(
     clippy::multiple_unsafe_ops_per_block,
     reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
 )]
-
-use crate::amx::pair;
 
 /// A vector of f32 accumulators and how the product of two words of panels is added to it.
 pub(in crate::transformer::cpu) trait Lanes {
@@ -23,10 +21,6 @@ pub(in crate::transformer::cpu) trait Lanes {
     unsafe fn splat(from: *const f32) -> Self::Vector;
     /// `sum + a b`, words being of the panel's precision.
     unsafe fn fma(a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector;
-    unsafe fn sum(a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// The first and the second bf16 of each word, as f32.
-    unsafe fn first(words: Self::Vector) -> Self::Vector;
-    unsafe fn second(words: Self::Vector) -> Self::Vector;
     /// Asks for a cache line that will be read soon; any address does.
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
@@ -79,18 +73,6 @@ impl Lanes for Portable {
         sum
     }
     #[inline(always)]
-    unsafe fn sum(a: [f32; PLAIN], b: [f32; PLAIN]) -> [f32; PLAIN] {
-        std::array::from_fn(|i| a[i] + b[i])
-    }
-    #[inline(always)]
-    unsafe fn first(words: [f32; PLAIN]) -> [f32; PLAIN] {
-        words.map(|w| pair(w)[0])
-    }
-    #[inline(always)]
-    unsafe fn second(words: [f32; PLAIN]) -> [f32; PLAIN] {
-        words.map(|w| pair(w)[1])
-    }
-    #[inline(always)]
     unsafe fn store(sum: [f32; PLAIN], factor: f32, base: *const f32, to: *mut f32) {
         for (i, s) in sum.into_iter().enumerate() {
             // SAFETY: the caller's.
@@ -140,21 +122,6 @@ mod x86 {
         unsafe fn fma(a: __m256, b: __m256, sum: __m256) -> __m256 {
             // SAFETY: the caller's.
             unsafe { _mm256_fmadd_ps(a, b, sum) }
-        }
-        #[inline(always)]
-        unsafe fn sum(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller's.
-            unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn first(words: __m256) -> __m256 {
-            // SAFETY: the caller's.
-            unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16)) }
-        }
-        #[inline(always)]
-        unsafe fn second(words: __m256) -> __m256 {
-            // SAFETY: the caller's.
-            unsafe { _mm256_and_ps(words, _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32))) }
         }
         #[inline(always)]
         unsafe fn store(sum: __m256, factor: f32, base: *const f32, to: *mut f32) {
@@ -210,24 +177,6 @@ mod x86 {
             unsafe { _mm512_fmadd_ps(a, b, sum) }
         }
         #[inline(always)]
-        unsafe fn sum(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe { _mm512_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn first(words: __m512) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)) }
-        }
-        #[inline(always)]
-        unsafe fn second(words: __m512) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe {
-                let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-                _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(words), mask))
-            }
-        }
-        #[inline(always)]
         unsafe fn store(sum: __m512, factor: f32, base: *const f32, to: *mut f32) {
             // SAFETY: the caller's.
             unsafe { store512(sum, factor, base, to) }
@@ -260,21 +209,6 @@ mod x86 {
                 let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
                 _mm512_dpbf16_ps(sum, pairs(a), pairs(b))
             }
-        }
-        #[inline(always)]
-        unsafe fn sum(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe { _mm512_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn first(words: __m512) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe { Avx512::first(words) }
-        }
-        #[inline(always)]
-        unsafe fn second(words: __m512) -> __m512 {
-            // SAFETY: the caller's.
-            unsafe { Avx512::second(words) }
         }
         #[inline(always)]
         unsafe fn store(sum: __m512, factor: f32, base: *const f32, to: *mut f32) {

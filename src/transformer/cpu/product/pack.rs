@@ -169,6 +169,7 @@ mod x86 {
         reason = "a kernel: each line is an intrinsic or a pointer's step, all under the one obligation of its function"
     )]
 
+    use super::super::super::math::wide::{bf16_bits, mask, upper};
     use super::{Precision, SIDE, Source, SourceTile, TILE};
     use std::arch::x86_64::*;
 
@@ -206,10 +207,6 @@ mod x86 {
         lanes: usize,
     }
 
-    fn mask(n: usize) -> __mmask16 {
-        ((1u32 << n.min(16)) - 1) as __mmask16
-    }
-
     #[target_feature(enable = "avx512f")]
     unsafe fn put(to: Group, row: usize, x: __m512) {
         // SAFETY: the caller keeps `row` within the panel; the mask keeps the store within the group.
@@ -223,12 +220,9 @@ mod x86 {
         if !ROUND {
             return x;
         }
-        let (bits, upper) = (_mm512_castps_si512(x), _mm512_set1_epi32(0xffff_0000_u32 as i32));
-        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+        let quiet = _mm512_or_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x0040_0000));
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
-        _mm512_castsi512_ps(_mm512_and_si512(_mm512_mask_mov_epi32(up, nan, quiet), upper))
+        _mm512_castsi512_ps(upper(_mm512_mask_mov_epi32(bf16_bits(x), nan, quiet)))
     }
 
     /// Items side by side in the source: rows are copied.

@@ -86,6 +86,13 @@ pub(in crate::transformer::cpu) fn source_tile(panel: usize, width: usize, items
     SourceTile { first_item, items: width.min(items - first_item), first_depth: b.first, depth: b.len }
 }
 
+/// Takes the next `len` elements off.
+pub(in crate::transformer::cpu) fn take<'b>(rest: &mut &'b mut [f32], len: usize) -> &'b mut [f32] {
+    let (taken, after) = std::mem::take(rest).split_at_mut(len);
+    *rest = after;
+    taken
+}
+
 /// Packs a whole operand on this thread: `items` of a source, `depth` elements each.
 pub(in crate::transformer::cpu) fn pack_all(
     to: &mut [f32],

@@ -8,6 +8,15 @@ fn numbers(len: usize, seed: usize) -> Vec<f32> {
     (0..len).map(|i| (((i + seed) * 7919) % 2003) as f32 / 1001.0 - 1.0).collect()
 }
 
+/// A weight of rows that are all at hand.
+pub(super) fn filled(how: PackedLayout, pool: &Pool, mut rows: &[f32]) -> PackedWeight {
+    how.fill(pool, Array::zeros(how.len()).unwrap(), |to| {
+        let (here, after) = rows.split_at(to.len());
+        to.copy_from_slice(here);
+        rows = after;
+    })
+}
+
 fn rounded(x: f32, precision: Precision) -> f64 {
     match precision {
         Precision::F32 => f64::from(x),
@@ -120,12 +129,7 @@ fn weights_in_panels_multiply_as_the_matrix_they_were_made_from() {
             let (x, w) = (numbers(n * k, 3), numbers(m * k, 4));
             for precision in [Precision::F32, Precision::Bf16] {
                 let how = PackedLayout::new(m, k, Stored::Whole(precision));
-                let mut rest = w.as_slice();
-                let weight = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
-                    let (here, after) = rest.split_at(rows.len());
-                    rows.copy_from_slice(here);
-                    rest = after;
-                });
+                let weight = filled(how, &pool, &w);
                 let mut out = vec![0.0; n * m];
                 let (a, b) = (View::dense(&x, n, k), View::dense(&w, m, k).transposed());
                 let to = Target::new(&mut out, m);
@@ -152,12 +156,7 @@ fn bf16_is_multiplied_without_instructions_for_it() {
     {
         let (x, w, bias) = (numbers(n * k, 3), numbers(m * k, 4), numbers(m, 9));
         let how = PackedLayout::new(m, k, Stored::Whole(Precision::Bf16));
-        let mut rest = w.as_slice();
-        let weight = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
-            let (here, after) = rest.split_at(rows.len());
-            rows.copy_from_slice(here);
-            rest = after;
-        });
+        let weight = filled(how, &pool, &w);
         let (a, b) = (View::dense(&x, n, k), View::dense(&w, m, k).transposed());
         let left = Precision::Rounded;
         let forms = [
@@ -188,12 +187,7 @@ fn products_with_weights_of_8_bits_are_within_half_a_step() {
     for (n, k, m) in [(1, 1, 1), (1, 768, 300), (3, 65, 33), (6, 64, 32), (17, 130, 70), (130, 1000, 40)] {
         let (left, right, bias) = (numbers(n * k, 3), numbers(m * k, 11), numbers(m, 9));
         let how = PackedLayout::new(m, k, Stored::Int8);
-        let mut rest = right.as_slice();
-        let weight = how.fill(&pool, Array::zeros(how.len()).unwrap(), |rows| {
-            let (here, after) = rest.split_at(rows.len());
-            rows.copy_from_slice(here);
-            rest = after;
-        });
+        let weight = filled(how, &pool, &right);
         let mut stored = vec![0.0; m * k];
         for (i, row) in stored.chunks_exact_mut(k).enumerate() {
             weight.row(i, row);

@@ -88,10 +88,10 @@ fn put(to: &mut [f32], pair: usize, word: &Row<u32>, (shift, mask): (u32, u32), 
 #[target_feature(enable = "avx512f")]
 #[allow(clippy::multiple_unsafe_ops_per_block, reason = "three loads, each of a row that has so many lanes")]
 fn put_avx512(to: &mut [f32], word: &Row<u32>, (shift, mask): (u32, u32), zero: &Row<f32>, scale: &Row<f32>) {
+    use super::super::math::wide::pairs;
     use std::arch::x86_64::*;
     assert_eq!(to.len(), WIDTH, "a row of pairs");
-    let (mask, high_half) = (_mm512_set1_epi32(mask as i32), _mm512_set1_epi32(0xffff_0000_u32 as i32));
-    let (half, one) = (_mm512_set1_epi32(0x7fff), _mm512_set1_epi32(1));
+    let mask = _mm512_set1_epi32(mask as i32);
     for lane in (0..WIDTH).step_by(16) {
         // SAFETY: each row has so many lanes.
         let (word, zero, scale) = unsafe {
@@ -103,15 +103,10 @@ fn put_avx512(to: &mut [f32], word: &Row<u32>, (shift, mask): (u32, u32), zero: 
         };
         let [low, high] = [shift, shift + 8].map(|shift| {
             let integer = _mm512_and_si512(_mm512_srl_epi32(word, _mm_cvtsi32_si128(shift as i32)), mask);
-            let weight = _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(integer), zero), scale);
-            // As `bf16_bits` rounds.
-            let bits = _mm512_castps_si512(weight);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), one);
-            _mm512_add_epi32(bits, _mm512_add_epi32(half, odd))
+            _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(integer), zero), scale)
         });
-        let pair = _mm512_or_si512(_mm512_srli_epi32::<16>(low), _mm512_and_si512(high, high_half));
         // SAFETY: as above.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr().add(lane), _mm512_castsi512_ps(pair)) };
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr().add(lane), pairs(low, high)) };
     }
 }
 
